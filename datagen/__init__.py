@@ -1,0 +1,1 @@
+"""Medical instruction synthesis: seeds, prompts, client, parser, filters and publishing."""

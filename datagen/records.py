@@ -1,0 +1,306 @@
+"""The records that travel between the stages: JSON Lines, UTF-8, one object a line.
+
+Every record is strict about the fields it knows (a missing field or a wrong type is an error that names file and
+line) and keeps the fields it does not know in ``extra``, so that nothing is lost on the way. ``schema_version`` may
+stand in a record; a number above :data:`SCHEMA_VERSION` is refused.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+from datagen.errors import DataError
+
+SCHEMA_VERSION = 1
+NO_INPUT = "<noinput>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Base of every record: reads a JSON object with field checks, writes it back with unknown fields kept."""
+
+    aliases: ClassVar[dict[str, str]] = {}
+
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    @classmethod
+    def from_dict(cls, row: object, *, where: str) -> Self:
+        """Build the record from a decoded JSON object.
+
+        Args:
+            row: The decoded object.
+            where: Place named in errors, such as ``tasks.jsonl:12``.
+
+        Raises:
+            DataError: The object lacks a field, holds a wrong type, or is of a newer schema.
+        """
+        if not isinstance(row, dict):
+            raise DataError(
+                f"a {cls.__name__} record must be a JSON object", where=where, found=type(row).__name__
+            )
+        version = row.get("schema_version", SCHEMA_VERSION)
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise DataError(
+                "the record is of a newer schema",
+                where=where,
+                found=f"schema_version {version!r}",
+                expected=f"at most {SCHEMA_VERSION}",
+                remedy="update alpacare-jax",
+            )
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        known = {field.name: field for field in dataclasses.fields(cls) if field.name != "extra"}
+        for name, field in known.items():
+            key = name if name in row else next((a for a, t in cls.aliases.items() if t == name and a in row), None)
+            if key is None:
+                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                    problems.append(f"field {name!r} is missing")
+                continue
+            value = row[key]
+            if field.type is str and isinstance(value, int) and not isinstance(value, bool):
+                value = str(value)
+            expected = field.type if isinstance(field.type, type) else None
+            if expected is not None and (not isinstance(value, expected) or isinstance(value, bool)):
+                problems.append(f"field {key!r} must be {expected.__name__}, not {type(value).__name__}")
+                continue
+            values[name] = value
+        if problems:
+            raise DataError(
+                f"the {cls.__name__} record is not valid: " + "; ".join(problems),
+                where=where,
+                found=shorten(json.dumps(row, ensure_ascii=False)),
+                remedy="mend or delete the record",
+            )
+        taken = set(known) | {alias for alias in cls.aliases if cls.aliases[alias] not in row}
+        extra = {key: value for key, value in row.items() if key not in taken}
+        return cls(**values, extra=extra)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a JSON object: known fields first, then the unknown ones; None is left out."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
+        return {key: value for key, value in fields.items() if value is not None} | self.extra
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedTask(Record):
+    """A clinician's or a teacher's task without an answer. ``input`` is "" or ``<noinput>`` where none is needed.
+
+    Source: AlpaCare's ``med_seed.json``, which this reads as it is.
+    """
+
+    instruction: str
+    input: str = ""
+    type: str = ""
+    topic: str = ""
+    view: str = ""
+    difficulty: str = ""
+
+    def normal_input(self) -> str:
+        """Return the input, with ``<noinput>`` in any spelling mapped to the empty string."""
+        return normal_input(self.input)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction(Record):
+    """A task with its answer, in the format of MedInstruct-52k and Alpaca. ``source`` says where it comes from."""
+
+    instruction: str
+    output: str
+    input: str = ""
+    id: str | None = None
+    type: str | None = None
+    topic: str | None = None
+    view: str | None = None
+    difficulty: str | None = None
+    source: Any = None
+
+    def normal_input(self) -> str:
+        """Return the input, with ``<noinput>`` in any spelling mapped to the empty string."""
+        return normal_input(self.input)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt(Record):
+    """Something to answer: an instruction with an optional input."""
+
+    id: str
+    instruction: str
+    input: str = ""
+
+    def normal_input(self) -> str:
+        """Return the input, with ``<noinput>`` in any spelling mapped to the empty string."""
+        return normal_input(self.input)
+
+
+@dataclasses.dataclass(frozen=True)
+class Response(Record):
+    """A model's answer to a prompt. ``prompt_tokens`` and ``response_tokens`` count tokens."""
+
+    id: str
+    instruction: str
+    response: str
+    input: str = ""
+    model: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    response_tokens: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict(Record):
+    """A judge's word on one response against one reference, shown in one order.
+
+    ``verdict`` is from the model's side: "win", "tie", "loss", or "invalid" where ``raw`` could not be read; None
+    where the file holds raw texts alone, which ``score`` then parses.
+    """
+
+    id: str
+    reference: str
+    order: str
+    raw: str = ""
+    verdict: str | None = None
+    model: str = ""
+    judge: str = ""
+
+
+R = TypeVar("R", bound=Record)
+
+
+def normal_input(text: str) -> str:
+    """Map the marker ``<noinput>`` (any case, spaces and final stop allowed) to "" and strip the rest.
+
+    Example:
+        >>> normal_input(" <NoInput>. "), normal_input("DNA from a NAFLD patient")
+        ('', 'DNA from a NAFLD patient')
+    """
+    stripped = text.strip()
+    return "" if stripped.lower().replace(" ", "").rstrip(".") == NO_INPUT else stripped
+
+
+def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ``(file:line, object)`` for a ``.jsonl`` file or a ``.json`` file that holds a list of objects.
+
+    Raises:
+        DataError: The file is missing, empty, not UTF-8, or holds a broken line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError("the file does not exist", where=path, remedy="check the path") from None
+    except IsADirectoryError:
+        raise DataError("a file was expected, not a folder", where=path) from None
+    except UnicodeDecodeError as error:
+        raise DataError("the file is not UTF-8 text", where=path, found=str(error)) from None
+    if not text.strip():
+        raise DataError("the file is empty", where=path, expected="one JSON object a line")
+    yield from _read_list(path, text) if text.lstrip().startswith("[") else _read_lines(path, text)
+
+
+def _read_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    # JSON strings may hold U+2028 raw, so lines end at "\n" alone, not where str.splitlines would.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        yield where, _decode(line, where)
+
+
+def _read_list(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    decoder = json.JSONDecoder()
+    at = text.index("[") + 1
+    while True:
+        while at < len(text) and (text[at].isspace() or text[at] == ","):
+            at += 1
+        if at < len(text) and text[at] == "]":
+            return
+        where = f"{path}:{text.count(chr(10), 0, at) + 1}"
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                "the file holds broken JSON", where=f"{path}:{error.lineno}", found=error.msg, remedy="mend the file"
+            ) from None
+        if not isinstance(row, dict):
+            raise DataError("a record must be a JSON object", where=where, found=type(row).__name__)
+        yield where, row
+
+
+def _decode(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            "the line is not a JSON object",
+            where=where,
+            found=f"{error.msg} at column {error.colno}: {shorten(line)}",
+            remedy="mend or delete the line",
+        ) from None
+    if not isinstance(row, dict):
+        raise DataError("a record must be a JSON object", where=where, found=type(row).__name__)
+    return row
+
+
+def read_records(path: str | Path, kind: type[R]) -> list[R]:
+    """Read a whole file of records of one kind.
+
+    Args:
+        path: A ``.jsonl`` file, or ``.json`` holding a list.
+        kind: The record class, such as :class:`Instruction`.
+
+    Raises:
+        DataError: The file or one of its records is broken; the message names file and line.
+    """
+    return [kind.from_dict(row, where=where) for where, row in read_objects(path)]
+
+
+def write_objects(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write JSON Lines atomically: either the whole file appears under its name, or the old one stays.
+
+    Returns:
+        The number of rows written.
+    """
+    count = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield json.dumps(row, ensure_ascii=False) + "\n"
+
+    write_atomically(path, lambda file: file.writelines(lines()))
+    return count
+
+
+def write_records(path: str | Path, records: Iterable[Record]) -> int:
+    """Write records atomically as JSON Lines and return how many."""
+    return write_objects(path, (record.to_dict() for record in records))
+
+
+def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
+    """Call ``write`` with a temporary text file beside ``path``, then move it into place, synced to disk."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def shorten(text: str, limit: int = 160) -> str:
+    """Cut a text for a message: at most ``limit`` characters, with an ellipsis where something was left out."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
