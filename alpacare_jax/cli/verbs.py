@@ -4,23 +4,7 @@ import importlib
 
 import typer
 
-VERBS = (
-    "quickstart",
-    "synthesize",
-    "filter",
-    "pack",
-    "import",
-    "train",
-    "export",
-    "generate",
-    "serve",
-    "judge",
-    "score",
-    "evaluate",
-    "launch",
-    "report",
-    "doctor",
-)
+VERBS = ("doctor",)
 
 
 def build_app() -> typer.Typer:

@@ -1,0 +1,162 @@
+"""Joining the processes of one run: started from the environment, once, before any device is touched.
+
+Three ways to say that this process is one of several, tried in this order:
+
+1. ``ALPACARE_COORDINATOR`` (``host:port`` of process 0), ``ALPACARE_NUM_PROCESSES`` and ``ALPACARE_PROCESS_ID``, all
+   three: what ``alpacare launch local`` sets, and what any other starter can set.
+2. ``ALPACARE_DISTRIBUTED=1``: jax reads the cluster itself (TPU pod slices, Slurm, Open MPI, Kubernetes). The scripts
+   in ``launch/`` set it.
+3. Neither: this process is alone.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from alpacare_jax.errors import ConfigError, ServiceError
+
+logger = logging.getLogger(__name__)
+
+COORDINATOR = "ALPACARE_COORDINATOR"
+NUM_PROCESSES = "ALPACARE_NUM_PROCESSES"
+PROCESS_ID = "ALPACARE_PROCESS_ID"
+DISTRIBUTED = "ALPACARE_DISTRIBUTED"
+
+WAIT_S = 300
+"""Seconds a process waits for the others to appear; ``ALPACARE_WAIT_S`` overrides it."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """How this process belongs to a run.
+
+    Args:
+        coordinator: ``host:port`` of process 0; None leaves it to jax's own cluster detection.
+        num_processes: Processes in the run; None with cluster detection.
+        process_id: This process's number, 0 to ``num_processes - 1``; None with cluster detection.
+    """
+
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+
+def membership(environment: Mapping[str, str]) -> Membership | None:
+    """Read from the environment whether this process is one of several.
+
+    Args:
+        environment: Variables, as in ``os.environ``.
+
+    Returns:
+        The membership, or None where this process is alone.
+
+    Raises:
+        ConfigError: Only some of the three variables are set, or one of them cannot be right.
+
+    Example:
+        >>> membership({"ALPACARE_COORDINATOR": "10.0.0.1:8476", "ALPACARE_NUM_PROCESSES": "4",
+        ...             "ALPACARE_PROCESS_ID": "3"})
+        Membership(coordinator='10.0.0.1:8476', num_processes=4, process_id=3)
+        >>> membership({}) is None
+        True
+    """
+    names = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
+    given = [name for name in names if environment.get(name)]
+    if given and len(given) < len(names):
+        raise ConfigError(
+            "a run of several processes is only half described",
+            where="the environment",
+            found=", ".join(given),
+            expected=", ".join(names),
+            remedy="set all three, or none of them",
+        )
+    if given:
+        count, index = (_whole_number(environment, name) for name in names[1:])
+        if count < 1 or not 0 <= index < count:
+            raise ConfigError(
+                "the process number does not lie within the number of processes",
+                where="the environment",
+                found=f"{PROCESS_ID}={index}, {NUM_PROCESSES}={count}",
+                expected="a process number from 0 to one less than the number of processes",
+            )
+        host, colon, port = environment[COORDINATOR].rpartition(":")
+        if not (host and colon and port.isdigit()):
+            raise ConfigError(
+                "the coordinator has no usable address",
+                where=COORDINATOR,
+                found=environment[COORDINATOR],
+                expected="host:port of process 0, for example 10.0.0.1:8476",
+            )
+        return Membership(environment[COORDINATOR], count, index)
+    switch = environment.get(DISTRIBUTED, "")
+    if switch not in ("", "0", "1"):
+        raise ConfigError("a switch has an unknown value", where=DISTRIBUTED, found=switch, expected="1, 0 or unset")
+    return Membership() if switch == "1" else None
+
+
+def initialize_from_environment(*, distributed: bool = False) -> bool:
+    """Join the other processes of this run, if the environment names any; to be called before jax sees a device.
+
+    Every call after the first does nothing.
+
+    Args:
+        distributed: Ask for cluster detection as ``ALPACARE_DISTRIBUTED=1`` does.
+
+    Returns:
+        True where this process is now one of several.
+
+    Raises:
+        ConfigError: The environment describes no possible run.
+        ServiceError: The other processes did not appear in time, or no cluster was found.
+    """
+    import jax
+
+    if jax.distributed.is_initialized():
+        return jax.process_count() > 1
+    member = membership(os.environ)
+    if member is None and distributed:
+        member = Membership()
+    if member is None:
+        return False
+    if _platforms().startswith("cpu") or not _platforms():
+        # The default of today's jax, said here because runs on several CPU processes cannot do without it.
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    wait_s = _whole_number(os.environ, "ALPACARE_WAIT_S") if os.environ.get("ALPACARE_WAIT_S") else WAIT_S
+    try:
+        jax.distributed.initialize(
+            member.coordinator, member.num_processes, member.process_id, initialization_timeout=wait_s
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ServiceError(
+            "the processes of this run did not come together",
+            where=member.coordinator or "cluster detection",
+            found=str(error).splitlines()[0],
+            expected=f"{member.num_processes or 'all'} processes within {wait_s} s",
+            remedy=f"see that every process was started with the same {COORDINATOR} and that its port is free and "
+            f"reachable; unset {DISTRIBUTED} to run alone",
+        ) from error
+    logger.info("process %d of %d joined the run", jax.process_index(), jax.process_count())
+    return jax.process_count() > 1
+
+
+def is_primary() -> bool:
+    """Tell whether this process is the one that speaks and writes what is written once."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _platforms() -> str:
+    import jax
+
+    return jax.config.jax_platforms or ""
+
+
+def _whole_number(environment: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environment[name])
+    except ValueError:
+        raise ConfigError(
+            "a whole number was expected", where=name, found=environment[name], expected="for example 2"
+        ) from None

