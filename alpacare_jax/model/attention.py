@@ -1,0 +1,54 @@
+"""Grouped-query attention under a mask: the plain reference that every faster kernel is held against."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from alpacare_jax import sharding
+
+
+def segment_mask(segment_ids_BT: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
+    """Allow each token to see itself and earlier tokens of its own segment.
+
+    Padding (segment 0) sees padding alone, so that no row of the mask is empty.
+
+    Example:
+        Segments ``[1 1 2 0]`` give rows ``1000 / 1100 / 0010 / 0001``.
+    """
+    T = segment_ids_BT.shape[1]
+    causal_TT = jnp.tril(jnp.ones((T, T), dtype=bool))
+    return (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]) & causal_TT[None]
+
+
+def slot_mask(positions_BT: Int[Array, "B T"], slots: int) -> Bool[Array, "B T S"]:
+    """Allow each query to see the cache slots up to its own position; slot s holds position s of its row."""
+    return jnp.arange(slots)[None, None, :] <= positions_BT[:, :, None]
+
+
+def attend(
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    mask_BTS: Bool[Array, "B T S"],
+) -> Float[Array, "B T N H"]:
+    """Attend with N query heads sharing K key/value heads; scores and softmax in fp32.
+
+    Args:
+        q_BTNH: Queries, rotated, not scaled.
+        k_BSKH: Keys, rotated.
+        v_BSKH: Values.
+        mask_BTS: True where a query may see a key; no row may be empty.
+
+    Returns:
+        The attended values, in the dtype of the queries.
+
+    Source: Ainslie et al. 2023 (grouped-query attention).
+    """
+    B, T, N, H = q_BTNH.shape
+    K = k_BSKH.shape[2]
+    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) * H**-0.5
+    scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32)
+    scores_BKGTS = sharding.constrain(scores_BKGTS, "batch", "kv_heads", None, "length", None)
+    scores_BKGTS = jnp.where(mask_BTS[:, None, None, :, :], scores_BKGTS, jnp.finfo(jnp.float32).min)
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH).reshape(B, T, N, H)

@@ -1,0 +1,352 @@
+"""LLaMA in Flax NNX: one declaration of each weight, from which shapes, initial values and shardings follow.
+
+Legend of shape suffixes, used everywhere in this package:
+    B batch, T query length, S key length, D model width, F feed-forward width (or half a head in ``rope``),
+    N query heads, K key/value heads, G = N/K, H head size, V vocabulary, L layers.
+
+The layers are stored stacked, every weight with a leading axis L, and run under ``jax.lax.scan``, so that compile
+time does not grow with depth. For generation :meth:`Llama.unstack` lays them out one by one.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from alpacare_jax import sharding
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.model import rope
+from alpacare_jax.model.attention import attend, segment_mask, slot_mask
+from alpacare_jax.model.config import LlamaConfig
+
+REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeConfig:
+    """How the model computes, apart from what it is.
+
+    Args:
+        dtype: Dtype of activations and matrix products, "float32" or "bfloat16". Logits, softmax, norms and the
+            loss are fp32 always.
+        param_dtype: Dtype in which parameters are stored.
+        remat: What the backward pass recomputes: "none" (nothing), "full" (all but each layer's input), "dots"
+            (all but matrix products).
+    """
+
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        for key, allowed in (
+            ("dtype", ("float32", "bfloat16")),
+            ("param_dtype", ("float32", "bfloat16")),
+            ("remat", tuple(REMAT_POLICIES)),
+        ):
+            if getattr(self, key) not in allowed:
+                raise ConfigError(
+                    f"{key} has an unknown value",
+                    where=f"compute.{key}",
+                    found=getattr(self, key),
+                    expected=", ".join(allowed),
+                )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KVCache:
+    """Keys and values already computed: per layer [B, S, K, H]; slot s of a row holds its token at position s."""
+
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+
+    @classmethod
+    def empty(cls, config: LlamaConfig, batch: int, slots: int, dtype: Any = jnp.float32) -> "KVCache":
+        """Make an empty cache for ``batch`` rows of up to ``slots`` tokens."""
+        shape = (batch, slots, config.num_key_value_heads, config.head_dim)
+        layers = range(config.num_hidden_layers)
+        return cls(
+            tuple(jnp.zeros(shape, dtype) for _ in layers), tuple(jnp.zeros(shape, dtype) for _ in layers)
+        )
+
+    @property
+    def slots(self) -> int:
+        """How many tokens a row can hold."""
+        return self.keys[0].shape[1]
+
+
+class Weights:
+    """Declares parameters: draws them in fp32, stores them in ``param_dtype``, and notes their logical axes.
+
+    Args:
+        rngs: Source of randomness.
+        compute: Gives ``param_dtype``.
+        layers: Length of the leading layer axis, or None for weights outside the layers.
+    """
+
+    def __init__(self, rngs: nnx.Rngs, compute: ComputeConfig, layers: int | None = None) -> None:
+        self.rngs, self.dtype, self.layers = rngs, jnp.dtype(compute.param_dtype), layers
+
+    def __call__(self, shape: tuple[int, ...], axes: tuple[str, ...], std: float | None) -> nnx.Param:
+        """Declare one weight; ``std`` None makes ones, 0 makes zeros."""
+        if self.layers is not None:
+            shape, axes = (self.layers, *shape), ("layers", *axes)
+        if std is None:
+            value = jnp.ones(shape, self.dtype)
+        elif std == 0:
+            value = jnp.zeros(shape, self.dtype)
+        else:
+            value = (std * jax.random.normal(self.rngs.params(), shape, jnp.float32)).astype(self.dtype)
+        return nnx.Param(value, logical_axes=axes)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm, computed in fp32 (Zhang and Sennrich 2019)."""
+
+    def __init__(self, weights: Weights, width: int, eps: float) -> None:
+        self.scale = weights((width,), ("norm",), std=None)
+        self.eps = eps
+
+    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Normalise the last axis."""
+        x = x_BTD.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
+        return (x * self.scale[...].astype(jnp.float32)).astype(x_BTD.dtype)
+
+
+class Attention(nnx.Module):
+    """Grouped-query self-attention with rotary positions and optional biases."""
+
+    def __init__(self, config: LlamaConfig, weights: Weights) -> None:
+        D, N, K, H = (
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
+        std, bias = config.initializer_range, config.attention_bias
+        self.query = weights((D, N, H), ("embed", "heads", "head"), std)
+        self.key = weights((D, K, H), ("embed", "kv_heads", "head"), std)
+        self.value = weights((D, K, H), ("embed", "kv_heads", "head"), std)
+        self.out = weights((N, H, D), ("heads", "head", "embed"), std)
+        self.query_bias = weights((N, H), ("heads", "head"), 0) if bias else None
+        self.key_bias = weights((K, H), ("kv_heads", "head"), 0) if bias else None
+        self.value_bias = weights((K, H), ("kv_heads", "head"), 0) if bias else None
+        self.out_bias = weights((D,), ("norm",), 0) if bias else None
+
+    def __call__(self, x_BTD: jax.Array, angles: Any, mask: jax.Array, cache: Any = None) -> Any:
+        """Attend within the row, or to the cache after writing this row's keys and values into it."""
+        dtype = x_BTD.dtype
+        q_BTNH = project("BTD,DNH->BTNH", x_BTD, self.query, self.query_bias)
+        k_BSKH = project("BTD,DKH->BTKH", x_BTD, self.key, self.key_bias)
+        v_BSKH = project("BTD,DKH->BTKH", x_BTD, self.value, self.value_bias)
+        q_BTNH = sharding.constrain(rope.rotate(q_BTNH, *angles), "batch", "length", "heads", None)
+        k_BSKH = rope.rotate(k_BSKH, *angles)
+        if cache is not None:
+            keys, values, slots_BT = cache
+            rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
+            k_BSKH = keys.at[rows_B1, slots_BT].set(k_BSKH.astype(keys.dtype), mode="drop")
+            v_BSKH = values.at[rows_B1, slots_BT].set(v_BSKH.astype(values.dtype), mode="drop")
+            cache = (k_BSKH, v_BSKH)
+        attended_BTNH = attend(q_BTNH, k_BSKH.astype(dtype), v_BSKH.astype(dtype), mask)
+        return project("BTNH,NHD->BTD", attended_BTNH, self.out, self.out_bias), cache
+
+
+class MLP(nnx.Module):
+    """The gated feed-forward layer, SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, config: LlamaConfig, weights: Weights) -> None:
+        D, F, std, bias = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.initializer_range,
+            config.mlp_bias,
+        )
+        self.gate = weights((D, F), ("embed", "mlp"), std)
+        self.up = weights((D, F), ("embed", "mlp"), std)
+        self.down = weights((F, D), ("mlp", "embed"), std)
+        self.gate_bias = weights((F,), ("mlp",), 0) if bias else None
+        self.up_bias = weights((F,), ("mlp",), 0) if bias else None
+        self.down_bias = weights((D,), ("norm",), 0) if bias else None
+
+    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Apply silu(x gate) * (x up), projected back to the model's width."""
+        gate_BTF = project("BTD,DF->BTF", x_BTD, self.gate, self.gate_bias)
+        up_BTF = project("BTD,DF->BTF", x_BTD, self.up, self.up_bias)
+        hidden_BTF = sharding.constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "mlp")
+        return project("BTF,FD->BTD", hidden_BTF, self.down, self.down_bias)
+
+
+class Block(nnx.Module):
+    """One layer: attention and feed-forward, each behind a norm and around a residual."""
+
+    def __init__(self, config: LlamaConfig, weights: Weights) -> None:
+        self.attention_norm = RMSNorm(weights, config.hidden_size, config.rms_norm_eps)
+        self.attention = Attention(config, weights)
+        self.mlp_norm = RMSNorm(weights, config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config, weights)
+
+    def __call__(self, x_BTD: jax.Array, angles: Any, mask: jax.Array, cache: Any = None) -> Any:
+        """Return the layer's output and its cache, None where none was given."""
+        attended, cache = self.attention(self.attention_norm(x_BTD), angles, mask, cache)
+        x_BTD = sharding.constrain(x_BTD + attended, "batch", "length", "width")
+        x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        return sharding.constrain(x_BTD, "batch", "length", "width"), cache
+
+
+class Llama(nnx.Module):
+    """A LLaMA language model.
+
+    Args:
+        config: The model's shape.
+        compute: Dtypes and recomputation.
+        rngs: Source of the initial weights; ``nnx.Rngs(seed)``.
+
+    Example:
+        >>> model = Llama(config, ComputeConfig(), rngs=nnx.Rngs(0))
+        >>> logits_BTV = model(tokens_BT)
+
+    Source: Touvron et al. 2023; ``transformers`` ``models/llama`` for the exact order of operations.
+    """
+
+    def __init__(self, config: LlamaConfig, compute: ComputeConfig | None = None, *, rngs: nnx.Rngs) -> None:
+        self.config, self.compute = config, compute or ComputeConfig()
+        V, D, std = config.vocab_size, config.hidden_size, config.initializer_range
+        outer = Weights(rngs, self.compute)
+        self.embed = outer((V, D), ("vocab", "embed"), std)
+        self.layers: Any = Block(config, Weights(rngs, self.compute, config.num_hidden_layers))
+        self.norm = RMSNorm(outer, D, config.rms_norm_eps)
+        self.head = None if config.tie_word_embeddings else outer((D, V), ("embed", "vocab"), std)
+
+    def __call__(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        segment_ids_BT: Int[Array, "B T"] | None = None,
+        positions_BT: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B T V"]:
+        """Return the logits of every token's successor, fp32.
+
+        Args:
+            tokens_BT: Token ids, int32.
+            segment_ids_BT: Segment of each token, 0 for padding; one segment when None.
+            positions_BT: Position of each token within its segment; 0..T-1 when None.
+        """
+        return self.logits(self.hidden(tokens_BT, segment_ids_BT, positions_BT))
+
+    def hidden(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        segment_ids_BT: Int[Array, "B T"] | None = None,
+        positions_BT: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Return the final normalised hidden states, in the compute dtype; arguments as for the logits."""
+        if segment_ids_BT is None:
+            segment_ids_BT = jnp.ones_like(tokens_BT)
+        if positions_BT is None:
+            positions_BT = rope.default_positions(tokens_BT)
+        lengths_BT = None
+        if self.config.rope.kind == "dynamic":
+            lengths_BT = rope.segment_lengths(positions_BT, segment_ids_BT)
+        angles = rope.rotation(self.config, positions_BT, lengths_BT)
+        mask_BTS = segment_mask(segment_ids_BT)
+        x_BTD, _ = self._run_layers(self._embed(tokens_BT), angles, mask_BTS)
+        return self.norm(x_BTD)
+
+    def extend(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "B T"],
+        cache: KVCache,
+        lengths_B: Int[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], KVCache]:
+        """Read tokens into the cache and return their hidden states and the cache that holds them too.
+
+        Each token is written to the slot of its position and sees the slots up to it. A row's positions must
+        follow on from what the row already holds. Padding may stand to the right of a row's tokens: what it
+        writes lies beyond the row's end and is overwritten before anything can see it; a position at or past
+        the number of slots is not written at all.
+
+        Args:
+            tokens_BT: Token ids: whole prompts (prefill) or one token a row (decoding).
+            positions_BT: Position of each token within its row.
+            cache: What came before.
+            lengths_B: Tokens in each row, these included; needed by the "dynamic" rotary embedding alone.
+        """
+        if self.config.rope.kind == "dynamic" and lengths_B is None:
+            lengths_B = jnp.max(positions_BT, axis=1) + 1
+        lengths_BT = None if lengths_B is None else jnp.broadcast_to(lengths_B[:, None], positions_BT.shape)
+        angles = rope.rotation(self.config, positions_BT, lengths_BT)
+        mask_BTS = slot_mask(positions_BT, cache.slots)
+        x_BTD, cache = self._run_layers(self._embed(tokens_BT), angles, mask_BTS, cache, positions_BT)
+        return self.norm(x_BTD), cache
+
+    def logits(self, hidden_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Project hidden states to the vocabulary, accumulated and returned in fp32."""
+        if self.head is None:
+            table_VD = self.embed[...].astype(hidden_BTD.dtype)
+            logits = jnp.einsum("BTD,VD->BTV", hidden_BTD, table_VD, preferred_element_type=jnp.float32)
+        else:
+            head_DV = self.head[...].astype(hidden_BTD.dtype)
+            logits = jnp.einsum("BTD,DV->BTV", hidden_BTD, head_DV, preferred_element_type=jnp.float32)
+        return sharding.constrain(logits, "batch", "length", "vocab")
+
+    def unstack(self) -> "Llama":
+        """Return a model with the layers stored one by one, which decodes without copying weights."""
+        graph, state = nnx.split(self.layers)
+        layers = [
+            nnx.merge(graph, jax.tree.map(lambda leaf, i=i: leaf[i], state))
+            for i in range(self.config.num_hidden_layers)
+        ]
+        outer_graph, outer_state = nnx.split(self)
+        model = nnx.merge(outer_graph, outer_state)
+        model.layers = nnx.List(layers)
+        return model
+
+    def _embed(self, tokens_BT: jax.Array) -> jax.Array:
+        x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0).astype(jnp.dtype(self.compute.dtype))
+        return sharding.constrain(x_BTD, "batch", "length", "width")
+
+    def _run_layers(
+        self, x_BTD: jax.Array, angles: Any, mask: jax.Array, cache: Any = None, slots_BT: Any = None
+    ) -> Any:
+        if isinstance(self.layers, Block) and cache is None:
+            return self._scan_layers(x_BTD, angles, mask), None
+        layers = self.layers if not isinstance(self.layers, Block) else self.unstack().layers
+        keys, values = [], []
+        for i, layer in enumerate(layers):
+            layer_cache = None if cache is None else (cache.keys[i], cache.values[i], slots_BT)
+            x_BTD, written = layer(x_BTD, angles, mask, layer_cache)
+            if cache is not None:
+                keys.append(written[0])
+                values.append(written[1])
+        return x_BTD, None if cache is None else KVCache(tuple(keys), tuple(values))
+
+    def _scan_layers(self, x_BTD: jax.Array, angles: Any, mask: jax.Array) -> jax.Array:
+        graph, stacked = nnx.split(self.layers)
+
+        def step(x: jax.Array, layer_state: Any) -> tuple[jax.Array, None]:
+            x, _ = nnx.merge(graph, layer_state)(x, angles, mask)
+            return x, None
+
+        policy = REMAT_POLICIES[self.compute.remat]
+        if policy is not None:
+            step = jax.checkpoint(step, policy=policy, prevent_cse=False)
+        return jax.lax.scan(step, x_BTD, stacked)[0]
+
+
+def project(equation: str, x: jax.Array, weight: nnx.Param, bias: nnx.Param | None) -> jax.Array:
+    """Multiply by a weight in the dtype of ``x`` and add the bias, where there is one."""
+    y = jnp.einsum(equation, x, weight[...].astype(x.dtype))
+    if bias is None:
+        return y
+    value = bias[...].astype(x.dtype)
+    return y + value.reshape((1,) * (y.ndim - value.ndim) + value.shape)

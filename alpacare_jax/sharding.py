@@ -1,0 +1,172 @@
+"""Meshes and the one table that maps logical axes to mesh axes. No other file names a mesh axis.
+
+The mesh has four axes: ``data`` (replicas, across slices), ``fsdp`` (parameters and batch), ``tensor`` (heads, MLP
+width, vocabulary) and ``context`` (the length of a row). Every parameter declares logical axes where it is created;
+:data:`RULES` turns them into shardings.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from alpacare_jax.errors import ShardingError
+
+MESH_AXES = ("data", "fsdp", "tensor", "context")
+
+RULES: Mapping[str, str | tuple[str, ...] | None] = {
+    # activations
+    "batch": ("data", "fsdp"),
+    "length": "context",
+    "width": None,
+    # parameters
+    "layers": None,
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head": None,
+    "mlp": "tensor",
+    "norm": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices lie along each mesh axis; at most one may be -1, which takes all that remain.
+
+    Example:
+        >>> MeshConfig(fsdp=-1, tensor=2).shape(8)
+        (1, 4, 2, 1)
+    """
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+    context: int = 1
+
+    def shape(self, device_count: int) -> tuple[int, int, int, int]:
+        """Return the mesh shape for a number of devices.
+
+        Raises:
+            ShardingError: The axes do not multiply to the number of devices.
+        """
+        sizes = [getattr(self, axis) for axis in MESH_AXES]
+        named = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
+        if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+            raise ShardingError(
+                "the mesh is not valid",
+                where="mesh",
+                found=named,
+                expected="positive sizes, at most one of them -1",
+            )
+        fixed = math.prod(size for size in sizes if size != -1)
+        if -1 in sizes and device_count % fixed == 0:
+            sizes[sizes.index(-1)] = device_count // fixed
+        if math.prod(sizes) != device_count or -1 in sizes:
+            raise ShardingError(
+                "the mesh does not divide the devices",
+                where="mesh",
+                found=f"{named} on {device_count} devices",
+                expected=f"sizes whose product is {device_count}",
+                remedy="change the mesh, or set one axis to -1 so that it takes what remains",
+            )
+        return (sizes[0], sizes[1], sizes[2], sizes[3])
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Build the mesh over all devices of all processes, in the order that suits the interconnect.
+
+    Args:
+        config: Sizes of the axes.
+        devices: Devices to use; all of them when None.
+
+    Raises:
+        ShardingError: The sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = config.shape(len(devices))
+    # Explicit axes are the default of some jax versions; this code relies on automatic sharding.
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+
+
+def single_device_mesh() -> Mesh:
+    """Return the mesh of one local device, for code that runs with or without sharding."""
+    return make_mesh(MeshConfig(fsdp=1), jax.local_devices()[:1])
+
+
+def spec(axes: Sequence[str | None]) -> PartitionSpec:
+    """Map logical axes to a partition spec.
+
+    Example:
+        >>> spec(("embed", "heads", "head"))
+        PartitionSpec('fsdp', 'tensor', None)
+    """
+    return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
+
+
+def named(mesh: Mesh, axes: Sequence[str | None]) -> NamedSharding:
+    """Map logical axes to a sharding on a mesh."""
+    return NamedSharding(mesh, spec(axes))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of a [batch, length] array."""
+    return named(mesh, ("batch", "length"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of a value that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Pin an activation to its logical axes inside jit; without a mesh in scope this does nothing."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(axes))
+
+
+@contextlib.contextmanager
+def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
+    """Put a mesh in scope for :func:`constrain` and for jit."""
+    with jax.set_mesh(mesh):
+        yield mesh
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Return over how many shards the batch axis is split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:
+    """Check that named sizes divide over the mesh axes their logical axis maps to.
+
+    Args:
+        mesh: The mesh.
+        sizes: Logical axis -> size, such as ``{"kv_heads": 8, "batch": 128}``.
+
+    Raises:
+        ShardingError: Names every size that does not divide.
+    """
+    problems = []
+    for axis, size in sizes.items():
+        rule = RULES[axis]
+        if rule is None:
+            continue
+        over = (rule,) if isinstance(rule, str) else rule
+        shards = int(np.prod([mesh.shape[name] for name in over]))
+        if size % shards:
+            problems.append(f"{axis} ({size}) over {' x '.join(over)} ({shards})")
+    if problems:
+        raise ShardingError(
+            "the mesh does not divide the model or the batch",
+            where="mesh " + ", ".join(f"{axis}={mesh.shape[axis]}" for axis in MESH_AXES),
+            found="; ".join(problems),
+            expected="every size a multiple of its shards",
+            remedy="choose smaller mesh axes, or another batch size or sequence length",
+        )
