@@ -1,0 +1,494 @@
+"""Asking an OpenAI-compatible service: bounded tries, every outcome recorded, replies in the order asked.
+
+A request that the ledger already holds as answered or failed is not asked again. A failure that concerns one
+request (a refused prompt, a reply that never comes) is recorded and costs no other request its answer. A
+failure that concerns all of them (a wrong key, an unknown model, a server that is not there) stops the run
+with the provider's words; everything settled so far is kept.
+"""
+
+import asyncio
+import dataclasses
+import datetime
+import email.utils
+import hashlib
+import ipaddress
+import json
+import logging
+import os
+import random
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from datagen.errors import ConfigError, ServiceError
+from datagen.ledger import Entry, Ledger
+from datagen.records import shorten
+
+log = logging.getLogger(__name__)
+
+#: This many requests in a row that fail for good mean that the service, not the requests, is ill.
+FAILURES_IN_A_ROW = 5
+LONGEST_WAIT_S = 60.0
+
+_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """Where a model is asked.
+
+    Attributes:
+        base_url: Address of the API, such as ``http://127.0.0.1:8000/v1``.
+        model: The model's name at the service.
+        api_key_env: Environment variable that holds the key.
+        timeout_s: Longest wait for one reply, in seconds.
+        max_tries: Tries per request, the first one included.
+        concurrency: Requests in flight at the same time.
+        first_wait_s: Longest wait before the second try, in seconds; it doubles with each further try.
+    """
+
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    timeout_s: float = 120
+    max_tries: int = 5
+    concurrency: int = 8
+    first_wait_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                "the base URL is not an address",
+                found=self.base_url,
+                expected="such as http://127.0.0.1:8000/v1",
+            )
+        if parts.username or parts.password:
+            raise ConfigError(
+                "the base URL holds a user name or password",
+                where=parts.hostname,
+                remedy="put the key into an environment variable and name it with --api-key-env",
+            )
+        for name in ("timeout_s", "max_tries", "concurrency", "first_wait_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be above 0", found=getattr(self, name))
+
+    def is_loopback(self) -> bool:
+        """Tell whether the service runs on this machine."""
+        host = urlsplit(self.base_url).hostname or ""
+        if host == "localhost":
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return address.is_loopback or address.is_unspecified
+
+    def api_key(self) -> str:
+        """Return the key from the environment; "none" for a service on this machine that needs no key.
+
+        Raises:
+            ServiceError: The variable is not set and the service is elsewhere.
+        """
+        key = os.environ.get(self.api_key_env, "").strip()
+        if key:
+            return key
+        if self.is_loopback():
+            return "none"
+        raise ServiceError(
+            "no key for the service",
+            where=self.base_url,
+            found=f"environment variable {self.api_key_env} is not set",
+            remedy=f"export {self.api_key_env}=..., or name another variable with --api-key-env",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a reply is drawn; ``max_tokens`` bounds it, ``seed`` is sent only where it is set."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    max_tokens: int = 1024
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatRequest:
+    """One question to a chat model; ``id`` is unique within its stage."""
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+    sampling: Sampling
+
+    def body(self, model: str) -> dict[str, Any]:
+        """Return the body of the HTTP request."""
+        sampling = self.sampling
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": list(self.messages),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "presence_penalty": sampling.presence_penalty,
+            "max_tokens": sampling.max_tokens,
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        return body
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What came of a request: a text, or an ``error`` "code: words" that says why there is none.
+
+    ``finish_reason`` is the service's ("stop", "length", ...); tokens are those the service reports; ``time``
+    is when the request was settled, UTC.
+    """
+
+    id: str
+    text: str
+    finish_reason: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    error: str = ""
+    time: str = ""
+
+    @property
+    def error_code(self) -> str:
+        """The first word of ``error``, such as "timeout"; "" where there is a text."""
+        return self.error.split(":", 1)[0]
+
+
+def complete(
+    requests: Sequence[ChatRequest],
+    service: Service,
+    ledger: Ledger,
+    *,
+    stage: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Reply]:
+    """Ask all requests, several at a time, and return their replies in the order of the requests.
+
+    Args:
+        requests: What to ask; ids must differ.
+        service: Where to ask.
+        ledger: Remembers every outcome; what it holds is not asked again.
+        stage: The ledger's stage under which the requests stand.
+        progress: Called with (settled, total) each time a reply is ready in order.
+
+    Returns:
+        One reply a request; a request that failed for good has ``error`` set.
+
+    Raises:
+        ServiceError: The service as a whole refuses or is not there.
+        DataError: The ledger holds another prompt under the same id.
+    """
+    ids = [request.id for request in requests]
+    assert len(set(ids)) == len(ids), "request ids must differ within a stage"
+
+    async def collect() -> list[Reply]:
+        replies = []
+        async for reply in stream(requests, service, ledger, stage=stage):
+            replies.append(reply)
+            if progress is not None:
+                progress(len(replies), len(requests))
+        return replies
+
+    return asyncio.run(collect())
+
+
+async def stream(
+    requests: Iterable[ChatRequest],
+    service: Service,
+    ledger: Ledger,
+    *,
+    stage: str,
+    window: Callable[[], int] | None = None,
+) -> AsyncIterator[Reply]:
+    """Yield replies in the order of the requests, while later requests are already in flight.
+
+    Closing the iterator cancels what is in flight; those requests stay "sent" in the ledger and are asked
+    again when they are needed.
+
+    Args:
+        requests: What to ask; drawn only as far as needed, so it may be endless.
+        service: Where to ask.
+        ledger: Remembers every outcome; what it holds is not asked again.
+        stage: The ledger's stage.
+        window: Tells how many requests may be drawn ahead of the reply that is yielded next, at least 1; the
+            concurrency bounds what is in flight in any case.
+
+    Raises:
+        ServiceError: The service as a whole refuses or is not there.
+        DataError: The ledger holds another prompt under the same id.
+    """
+    waiting: deque[asyncio.Task[Reply]] = deque()
+    source = iter(requests)
+    async with _Asker(service, ledger, stage) as asker:
+        try:
+            while True:
+                room = 4 * service.concurrency if window is None else max(1, window())
+                while len(waiting) < room and sum(not task.done() for task in waiting) < service.concurrency:
+                    request = next(source, None)
+                    if request is None:
+                        break
+                    waiting.append(asyncio.ensure_future(asker.ask(request)))
+                if not waiting:
+                    return
+                if not waiting[0].done():
+                    running = [task for task in waiting if not task.done()]
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                # A later request may meet the failure that stops the run while the first one still waits.
+                for task in waiting:
+                    if task.done() and task.exception() is not None:
+                        task.result()
+                while waiting and waiting[0].done():
+                    yield waiting.popleft().result()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+
+class _Trouble(Exception):
+    """One try that came to nothing: a code for counting, the provider's words, what may be done."""
+
+    def __init__(
+        self, code: str, words: str, *, again: bool = False, fatal: str = "", wait_s: float | None = None
+    ) -> None:
+        self.code, self.words, self.again, self.fatal, self.wait_s = code, words, again, fatal, wait_s
+        super().__init__(f"{code}: {words}" if words else code)
+
+
+class _Asker:
+    """Asks single requests of one service and settles each in the ledger. Limits and prices will act here."""
+
+    def __init__(self, service: Service, ledger: Ledger, stage: str) -> None:
+        self.service, self.ledger, self.stage = service, ledger, stage
+        self._client: Any = None
+        self._key = ""
+        self._failed_in_a_row: list[tuple[str, _Trouble]] = []
+
+    async def __aenter__(self) -> "_Asker":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def _connect(self) -> Any:
+        """Make the HTTP client when the first request is really sent: a run that only reads needs no key."""
+        if self._client is None:
+            import openai
+
+            self._key = self.service.api_key()
+            self._client = openai.AsyncOpenAI(
+                base_url=self.service.base_url,
+                api_key=self._key,
+                timeout=self.service.timeout_s,
+                max_retries=0,
+                # A proxy meant for the world must not swallow requests to this machine.
+                http_client=openai.DefaultAsyncHttpxClient(trust_env=not self.service.is_loopback()),
+            )
+        return self._client
+
+    async def ask(self, request: ChatRequest) -> Reply:
+        """Return the ledger's settled reply, or ask until there is one or the tries are used up."""
+        body = request.body(self.service.model)
+        fingerprint = prompt_hash(body)
+        entry = self.ledger.get(self.stage, request.id, prompt_hash=fingerprint)
+        if entry is None or entry.state == "sent":
+            for tried in range(1, self.service.max_tries + 1):
+                self.ledger.record_sent(self.stage, request.id, prompt_hash=fingerprint, request=body)
+                try:
+                    reply = await self._post(body)
+                except _Trouble as trouble:
+                    if trouble.fatal:
+                        raise self._stop(trouble.fatal, trouble) from None
+                    if not trouble.again or tried == self.service.max_tries:
+                        self._give_up(request.id, trouble, tried)
+                        break
+                    await self._wait(request.id, trouble, tried)
+                else:
+                    self._failed_in_a_row.clear()
+                    self.ledger.record_reply(self.stage, request.id, **reply)
+                    break
+            entry = self.ledger.get(self.stage, request.id)
+            assert entry is not None
+        return read_reply(entry)
+
+    async def _wait(self, id: str, trouble: _Trouble, tried: int) -> None:
+        """Wait before the next try: as long as the service asks, else a random part of a doubling time."""
+        first_s = self.service.first_wait_s
+        if trouble.wait_s is not None:
+            wait_s = trouble.wait_s + random.uniform(0, first_s / 4)
+        else:
+            wait_s = random.uniform(0, min(LONGEST_WAIT_S, first_s * 2 ** (tried - 1)))
+        log.info(
+            "%s %s: %s; try %d of %d in %.1f s",
+            self.stage,
+            id,
+            trouble,
+            tried + 1,
+            self.service.max_tries,
+            wait_s,
+        )
+        await asyncio.sleep(wait_s)
+
+    def _give_up(self, id: str, trouble: _Trouble, tried: int) -> None:
+        """Record that a request failed for good; stop the run where the service itself is ill."""
+        if trouble.code == "unreachable":
+            raise self._stop("the service cannot be reached", trouble)
+        tries = f" (after {tried} tries)" if tried > 1 else ""
+        self.ledger.record_failure(self.stage, id, error=f"{trouble}{tries}")
+        log.warning("%s %s failed: %s%s", self.stage, id, trouble, tries)
+        if trouble.code == "content_filter":
+            self._failed_in_a_row.clear()
+            return
+        self._failed_in_a_row.append((id, trouble))
+        if len(self._failed_in_a_row) >= FAILURES_IN_A_ROW:
+            for failed_id, failed in self._failed_in_a_row:
+                if failed.again:
+                    self.ledger.reopen(self.stage, failed_id)
+            raise self._stop(f"{FAILURES_IN_A_ROW} requests in a row failed", trouble)
+
+    def _stop(self, what: str, trouble: _Trouble) -> ServiceError:
+        remedies = {
+            "unauthorized": f"check the key in the environment variable {self.service.api_key_env}",
+            "not_found": "check the model's name and the base URL, which usually ends in /v1",
+            "quota": "add credit at the provider, then run the same command again",
+            "unreachable": "start the server or mend the base URL, then run the same command again",
+        }
+        return ServiceError(
+            what,
+            where=f"{self.service.base_url}, model {self.service.model}",
+            found=str(trouble),
+            remedy=remedies.get(trouble.code, "run the same command again later; what was answered is kept"),
+        )
+
+    def _hide(self, words: str) -> str:
+        """Take the key out of a provider's words, also where the provider shows only its beginning."""
+        if self._key and self._key != "none":
+            words = words.replace(self._key, "[key]")
+        return shorten(re.sub(r"\bsk-[\w*.-]{4,}", "[key]", words), 300)
+
+    async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Send one request once.
+
+        Returns:
+            The arguments of :meth:`Ledger.record_reply`.
+
+        Raises:
+            _Trouble: No usable reply.
+        """
+        import openai
+
+        client = self._connect()
+        try:
+            async with asyncio.timeout(self.service.timeout_s):
+                raw = await client.chat.completions.with_raw_response.create(**body)
+                text = raw.http_response.text
+        except (TimeoutError, openai.APITimeoutError):
+            raise _Trouble("timeout", f"no reply within {self.service.timeout_s:g} s", again=True) from None
+        except openai.APIConnectionError as error:
+            raise self._broken_connection(error) from None
+        except openai.APIStatusError as error:
+            raise self._refusal(error) from None
+        except UnicodeError as error:
+            raise _Trouble("bad_reply", f"the reply is not text: {error}", again=True) from None
+        return self._read(text)
+
+    def _broken_connection(self, error: Exception) -> _Trouble:
+        causes = []
+        cause: BaseException | None = error
+        while cause is not None:
+            causes.append(cause)
+            cause = cause.__cause__ or cause.__context__
+        unreachable = any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes)
+        words = next((str(cause) for cause in reversed(causes) if str(cause)), str(error))
+        return _Trouble("unreachable" if unreachable else "connection", self._hide(words), again=True)
+
+    def _refusal(self, error: Any) -> _Trouble:
+        """Judge an HTTP error status."""
+        status: int = error.status_code
+        body = error.body if isinstance(error.body, dict) else {}
+        code = str(body.get("code") or body.get("type") or "")
+        words = self._hide(f"HTTP {status}: {body.get('message') or error.response.text or error.message}")
+        if status in (401, 403):
+            return _Trouble("unauthorized", words, fatal="the service refused the key")
+        if status == 404:
+            return _Trouble("not_found", words, fatal="the service does not know the model or the address")
+        if code in _QUOTA_CODES:
+            return _Trouble("quota", words, fatal="the account has no credit left")
+        wait_s = _retry_after_s(error.response.headers)
+        if status == 429:
+            return _Trouble("rate_limited", words, again=True, wait_s=wait_s)
+        if status >= 500 or status in (408, 409, 425):
+            return _Trouble("server_error", words, again=True, wait_s=wait_s)
+        return _Trouble("bad_request", words)
+
+    def _read(self, text: str) -> dict[str, Any]:
+        """Take the reply out of the HTTP body, trusting nothing about its form."""
+        try:
+            data = json.loads(text)
+            choice = data["choices"][0]
+            message = choice["message"]
+            content = message.get("content") or ""
+            if not isinstance(content, str):
+                raise TypeError("content is not text")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise _Trouble("bad_reply", f"not a chat completion: {self._hide(text)}", again=True) from None
+        finish_reason = str(choice.get("finish_reason") or "")
+        if finish_reason == "content_filter":
+            raise _Trouble("content_filter", "the service withheld its reply")
+        usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
+        return {
+            "text": content.replace(self._key, "[key]") if self._key not in ("", "none") else content,
+            "finish_reason": finish_reason,
+            "model": str(data.get("model") or self.service.model),
+            "prompt_tokens": int(usage.get("prompt_tokens") or 0),
+            "completion_tokens": int(usage.get("completion_tokens") or 0),
+        }
+
+
+def _retry_after_s(headers: Any) -> float | None:
+    """Read Retry-After, in seconds or as a date; None where it is missing or makes no sense."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        wait_s = float(value)
+    except ValueError:
+        try:
+            wait_s = (
+                email.utils.parsedate_to_datetime(value) - datetime.datetime.now(datetime.UTC)
+            ).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return max(0.0, wait_s) if wait_s == wait_s and wait_s != float("inf") else None
+
+
+def read_reply(entry: Entry) -> Reply:
+    """Return the reply that a settled ledger row holds."""
+    return Reply(
+        id=entry.id,
+        text=entry.reply or "",
+        finish_reason=entry.finish_reason or "",
+        model=entry.model or "",
+        prompt_tokens=entry.prompt_tokens or 0,
+        completion_tokens=entry.completion_tokens or 0,
+        error=entry.error or "",
+        time=entry.finished_at or "",
+    )
+
+
+def prompt_hash(body: dict[str, Any]) -> str:
+    """Return the fingerprint (SHA-256, hexadecimal) of a request's body: model, messages and sampling."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
