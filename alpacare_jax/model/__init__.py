@@ -2,5 +2,6 @@
 
 from alpacare_jax.model.config import LlamaConfig, RopeConfig
 from alpacare_jax.model.llama import ComputeConfig, KVCache, Llama
+from alpacare_jax.model.params import Architecture, Params, params_of
 
-__all__ = ["ComputeConfig", "KVCache", "Llama", "LlamaConfig", "RopeConfig"]
+__all__ = ["Architecture", "ComputeConfig", "KVCache", "Llama", "LlamaConfig", "Params", "RopeConfig", "params_of"]

@@ -1,0 +1,113 @@
+"""Parameters as a plain nested dict of arrays: the one form in which they are trained, saved and converted.
+
+A model is a fixed graph and such a dict. The dict's keys are the attribute names of :class:`Llama`, for example
+``params["layers"]["attention"]["query"]`` of shape [L, D, N, H].
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from alpacare_jax import sharding
+from alpacare_jax.model.config import LlamaConfig
+from alpacare_jax.model.llama import ComputeConfig, Llama
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A model without values: what is needed to make, place, save and run its parameters.
+
+    Args:
+        config: The model's shape.
+        compute: Dtypes and recomputation.
+
+    Example:
+        >>> architecture = Architecture(LlamaConfig.from_hf(hf_config))
+        >>> params = architecture.init(seed=0, mesh=mesh)
+        >>> logits_BTV = architecture.model(params)(tokens_BT)
+    """
+
+    config: LlamaConfig
+    compute: ComputeConfig = ComputeConfig()
+
+    def _split(self) -> tuple[Any, Any]:
+        return nnx.split(
+            nnx.eval_shape(lambda: Llama(self.config, self.compute, rngs=nnx.Rngs(0))), nnx.Param
+        )
+
+    def abstract(self) -> Params:
+        """Return the parameters as shape-and-dtype structs, without shardings."""
+        return nnx.to_pure_dict(self._split()[1])
+
+    def axes(self) -> Params:
+        """Return the logical axes of every parameter, a tuple in place of each array."""
+        _, state = self._split()
+        tree: Params = {}
+        for path, variable in nnx.to_flat_state(state):
+            branch = tree
+            for key in path[:-1]:
+                branch = branch.setdefault(key, {})
+            branch[path[-1]] = variable.logical_axes
+        return tree
+
+    def shardings(self, mesh: Mesh) -> Params:
+        """Return the sharding of every parameter on a mesh."""
+        return jax.tree.map(
+            lambda axes: sharding.named(mesh, axes), self.axes(), is_leaf=lambda x: isinstance(x, tuple)
+        )
+
+    def abstract_on(self, mesh: Mesh) -> Params:
+        """Return shape structs that carry their shardings on a mesh, as a restore wants them."""
+        return jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+            self.abstract(),
+            self.shardings(mesh),
+        )
+
+    def init(self, seed: int, mesh: Mesh) -> Params:
+        """Draw initial parameters, each device making only its own shards.
+
+        Raises:
+            ShardingError: The mesh does not divide the model.
+        """
+        self.check_mesh(mesh)
+
+        def draw() -> Params:
+            model = Llama(self.config, self.compute, rngs=nnx.Rngs(seed))
+            return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+        return jax.jit(draw, out_shardings=self.shardings(mesh))()
+
+    def model(self, params: Params) -> Llama:
+        """Put parameters into the model. Works on arrays and on tracers inside jit."""
+        graph, state = self._split()
+        nnx.replace_by_pure_dict(state, params)
+        return nnx.merge(graph, state)
+
+    def check_mesh(self, mesh: Mesh) -> None:
+        """Check that every parameter divides over the mesh.
+
+        Raises:
+            ShardingError: Names the sizes that do not divide.
+        """
+        config = self.config
+        sharding.check_divides(
+            mesh,
+            {
+                "vocab": config.vocab_size,
+                "embed": config.hidden_size,
+                "heads": config.num_attention_heads,
+                "kv_heads": config.num_key_value_heads,
+                "mlp": config.intermediate_size,
+            },
+        )
+
+
+def params_of(model: Llama) -> Params:
+    """Return a model's parameters as the plain nested dict."""
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
