@@ -1,0 +1,145 @@
+"""``alpacare filter``: the exact ROUGE-L near-duplicate filter on its own."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN.jsonl", help="Rows with a field 'instruction': JSON Lines or a JSON list."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="KEPT", help="File for the kept rows (JSON Lines).")],
+    rejected: Annotated[
+        Path,
+        typer.Option(
+            "--rejected",
+            metavar="REJ",
+            help="File for the dropped rows, each with 'rejected': reason, nearest text, its place and the score.",
+        ),
+    ],
+    threshold: Annotated[
+        float,
+        typer.Option(help="ROUGE-L F1, 0 to 1. A row above it is dropped; a row exactly at it is kept."),
+    ] = 0.7,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of rows that are kept already; repeat for several files."),
+    ] = None,
+    seeds: Annotated[
+        bool, typer.Option("--seeds", help="Also compare with the seed tasks that come with the package.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace KEPT and REJ if they exist.")
+    ] = False,
+) -> None:
+    """Drop near-duplicates: keep the first of each group, compare instructions by exact ROUGE-L F1."""
+    from datagen.dedup import RougeFilter
+    from datagen.records import read_objects, write_objects
+
+    _check_outputs(source, out, rejected, against or [], overwrite)
+    rows = [(where, row, _instruction(row, where)) for where, row in read_objects(source)]
+    places: list[str] = []
+    pool_texts: list[str] = []
+    for where, text in _known(against or [], seeds):
+        places.append(where)
+        pool_texts.append(text)
+    pool = RougeFilter(pool_texts, threshold)
+    kept: list[dict[str, Any]] = []
+    dropped: list[dict[str, Any]] = []
+    with _progress(len(rows)) as advance:
+        for where, row, instruction in rows:
+            near = pool.offer(instruction)
+            if near is None:
+                kept.append(row)
+                places.append(where)
+            else:
+                reason = {
+                    "reason": "near-duplicate",
+                    "nearest": near.text,
+                    "nearest_at": places[near.index],
+                    "score": near.score,
+                }
+                dropped.append({**row, "rejected": reason})
+            advance()
+    write_objects(out, kept)
+    write_objects(rejected, dropped)
+    typer.echo(
+        f"{len(rows)} rows: {len(kept)} kept in {out}, {len(dropped)} near-duplicates (ROUGE-L F1 > {threshold:g}) "
+        f"in {rejected}; compared with {len(pool_texts)} known texts as well"
+    )
+
+
+def _check_outputs(source: Path, out: Path, rejected: Path, against: list[Path], overwrite: bool) -> None:
+    from datagen.errors import ConfigError, DataError
+
+    if out.resolve() == rejected.resolve():
+        raise ConfigError("--out and --rejected name the same file", found=out, expected="two files")
+    for path in (out, rejected):
+        if any(path.resolve() == other.resolve() for other in (source, *against)):
+            raise ConfigError("an output would replace an input", found=path, remedy="name another file")
+        if path.is_dir():
+            raise DataError("the output is a folder", where=path, expected="the name of a file")
+        if path.exists() and path.stat().st_size and not overwrite:
+            raise DataError(
+                "the output exists already", where=path, remedy="name another file or give --overwrite"
+            )
+
+
+def _instruction(row: dict[str, Any], where: str) -> str:
+    from datagen.errors import DataError
+
+    value = row.get("instruction")
+    if not isinstance(value, str):
+        raise DataError(
+            "the row has no instruction",
+            where=where,
+            found="no field 'instruction'"
+            if value is None
+            else f"'instruction' of type {type(value).__name__}",
+            expected="a text in the field 'instruction'",
+        )
+    return value
+
+
+def _known(against: list[Path], seeds: bool) -> Iterator[tuple[str, str]]:
+    from datagen.records import read_objects
+    from datagen.seeds import SHIPPED, load_seeds
+
+    if seeds:
+        for number, seed in enumerate(load_seeds(), start=1):
+            yield f"{SHIPPED}:{number}", seed.instruction
+    for path in against:
+        for where, row in read_objects(path):
+            yield where, _instruction(row, where)
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Yield a function to call once a row: a bar on a terminal, a log line every tenth of the way elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("rows compared", total=total)
+            yield lambda: bar.advance(task)
+        return
+    log = logging.getLogger(__name__)
+    step, done = max(1, total // 10), 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if done % step == 0:
+            log.info("%d of %d rows compared", done, total)
+
+    yield advance

@@ -1,0 +1,91 @@
+"""The two requests to the teacher: write new tasks, and answer one task. Pure functions of their arguments.
+
+The method is AlpaCare's (arXiv 2310.14558, section 3); the wording is this project's own and carries a version,
+which travels with every published row.
+"""
+
+from collections.abc import Sequence
+
+from datagen.records import NO_INPUT, SeedTask
+
+PROMPT_VERSION = "2026-11.1"
+
+_TASK_SYSTEM = "You write varied, medically correct task instructions for training a medical assistant."
+
+_TASK_RULES = """\
+Write {count} new medical tasks. Rules:
+1. Every task is about medicine or health, and correct.
+2. Change the point of view from task to task: patient, caregiver, nurse, student, physician, pharmacist, researcher...
+3. Spread the topics as widely as medicine goes; none twice.
+4. Change the type: text generation, open Q&A, chat, rewriting, summarization, classification, USMLE-style Q&A, \
+multiple-choice Q&A, single-hop reasoning, multi-hop reasoning. Leave none out over the list.
+5. Give the difficulty from 1 (easy) to 5 (very hard), and use all five.
+6. Vary the wording; mix questions with commands.
+7. If a task needs no input, its input is exactly {no_input}.
+8. Otherwise the input has 50 to 200 words with realistic medical context and made-up people.
+9. The input is complete. Never ask for it, never leave a blank, never speak of a file or an image.
+10. Multiple-choice and USMLE-style tasks have the question and the choices A to D in the input.
+11. A USMLE-style question has more than 50 words.
+12. Patients write simply, in the first person; clinicians write professionally.
+13. Make the lengths of the inputs clearly different.
+14. Give each task these fields in this order: Type, Topic, View, Difficulty, Instruction, Input.
+15. Put ### between tasks. Write no answers and nothing else.
+
+List of {total} tasks:
+"""
+
+_ANSWER_SYSTEM = (
+    "You are an experienced physician and teacher. Answer correctly and completely, in words that suit the one who "
+    "asks. Reason step by step first, then give the answer. If the task offers choices, end with "
+    '"The answer is (letter)."'
+)
+
+
+def task_request_messages(examples: Sequence[SeedTask], *, count: int) -> tuple[dict[str, str], ...]:
+    """Ask for new tasks, with example tasks shown and the next number left open.
+
+    Args:
+        examples: Tasks to show, in order; they are numbered from 1.
+        count: New tasks to write; they are numbered from ``len(examples) + 1``.
+
+    Returns:
+        Chat messages: one from the system, one from the user.
+
+    Example:
+        >>> seed = SeedTask("What is gout?", type="Open Q&A", topic="Rheumatology", view="Student", difficulty="1")
+        >>> print(task_request_messages([seed], count=1)[1]["content"][-140:])
+        List of 2 tasks:
+        ###
+        1. Type: Open Q&A
+        Topic: Rheumatology
+        View: Student
+        Difficulty: 1
+        Instruction: What is gout?
+        Input: <noinput>
+        ###
+        2. Type:
+    """
+    rules = _TASK_RULES.format(count=count, no_input=NO_INPUT, total=len(examples) + count)
+    blocks = [render_task(task, number) for number, task in enumerate(examples, start=1)]
+    text = rules + "\n".join([f"###\n{block}" for block in blocks] + [f"###\n{len(examples) + 1}. Type:"])
+    return {"role": "system", "content": _TASK_SYSTEM}, {"role": "user", "content": text}
+
+
+def render_task(task: SeedTask, number: int) -> str:
+    """Write a task as the numbered block that the teacher is to imitate."""
+    return (
+        f"{number}. Type: {task.type}\nTopic: {task.topic}\nView: {task.view}\nDifficulty: {task.difficulty}\n"
+        f"Instruction: {task.instruction.strip()}\nInput: {task.normal_input() or NO_INPUT}"
+    )
+
+
+def answer_request_messages(task: SeedTask) -> tuple[dict[str, str], ...]:
+    """Ask for the answer to one task; a task without input is asked without one.
+
+    Example:
+        >>> answer_request_messages(SeedTask("What is gout?", "<noinput>"))[1]
+        {'role': 'user', 'content': 'What is gout?'}
+    """
+    given = task.normal_input()
+    text = task.instruction.strip() + (f"\n\n{given}" if given else "")
+    return {"role": "system", "content": _ANSWER_SYSTEM}, {"role": "user", "content": text}
