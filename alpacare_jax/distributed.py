@@ -125,7 +125,13 @@ def initialize_from_environment(*, distributed: bool = False) -> bool:
     wait_s = _whole_number(os.environ, "ALPACARE_WAIT_S") if os.environ.get("ALPACARE_WAIT_S") else WAIT_S
     try:
         jax.distributed.initialize(
-            member.coordinator, member.num_processes, member.process_id, initialization_timeout=wait_s
+            member.coordinator,
+            member.num_processes,
+            member.process_id,
+            local_device_ids=None if member.coordinator else slurm_devices(os.environ),
+            # A run that names its coordinator may well stand inside some cluster's job that knows nothing of it.
+            cluster_detection_method="deactivate" if member.coordinator else None,
+            initialization_timeout=wait_s,
         )
     except (RuntimeError, ValueError) as error:
         raise ServiceError(
@@ -138,6 +144,28 @@ def initialize_from_environment(*, distributed: bool = False) -> bool:
         ) from error
     logger.info("process %d of %d joined the run", jax.process_index(), jax.process_count())
     return jax.process_count() > 1
+
+
+def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
+    """Say which GPUs belong to this process where Slurm runs one task a node.
+
+    Left to itself, jax gives the first task of a node the first GPU and would leave the others of that node idle.
+
+    Args:
+        environment: Variables, as in ``os.environ``.
+
+    Returns:
+        The numbers of all GPUs of this node; None where jax's own rule (one GPU a task) is right.
+
+    Example:
+        >>> slurm_devices({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_GPUS_ON_NODE": "8"})
+        [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0]
+    gpus = environment.get("SLURM_GPUS_ON_NODE", "")
+    if tasks != "1" or not gpus.isdigit() or environment.get("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    return list(range(int(gpus)))
 
 
 def is_primary() -> bool:

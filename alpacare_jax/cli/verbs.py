@@ -4,7 +4,7 @@ import importlib
 
 import typer
 
-VERBS = ("doctor",)
+VERBS = ("launch", "doctor")
 
 
 def build_app() -> typer.Typer:

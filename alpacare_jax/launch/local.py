@@ -51,6 +51,7 @@ def environment_of(
     environment[distributed.COORDINATOR] = f"127.0.0.1:{port}"
     environment[distributed.NUM_PROCESSES] = str(processes)
     environment[distributed.PROCESS_ID] = str(index)
+    environment["JAX_COORDINATOR_BIND_ADDRESS"] = f"127.0.0.1:{port}"  # nobody outside this machine may join
     environment["PYTHONUNBUFFERED"] = "1"
     if devices_per_process is not None:
         name = "--xla_force_host_platform_device_count"

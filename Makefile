@@ -1,0 +1,62 @@
+# One command for each thing a person does with this checkout. `make help` lists them.
+#
+#   PYTHON=python3.12 make quickstart    another interpreter (3.11 or newer)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+QUICKSTART_VENV ?= .venv-quickstart
+BIN := $(VENV)/bin
+
+# The reference implementation that the parity tests compare with, pinned so that their figures can be repeated. It
+# is installed before everything else, so that whatever needs torch finds it there; a CPU build is all it takes.
+TORCH ?= torch==2.13.0
+
+.PHONY: help quickstart test lint types imports docs clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1:/' | column -t -s: || true
+
+quickstart: $(QUICKSTART_VENV)/.installed  ## the whole path on a real small model, into quickstart/
+	$(QUICKSTART_VENV)/bin/alpacare quickstart $(ARGS)
+
+test: $(VENV)/.installed  ## install what the tests need and run them all
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed  ## formatting, lint and shell scripts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+
+types: $(VENV)/.installed  ## static types
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed  ## who may import whom
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.docs  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove environments, caches and built pages
+	rm -rf $(VENV) $(QUICKSTART_VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find alpacare_jax datagen tests -name __pycache__ -prune -exec rm -rf {} +
+
+SHELL_SCRIPTS := $(wildcard launch/*.sh) .ci/run
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
+$(QUICKSTART_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(QUICKSTART_VENV)
+	$(QUICKSTART_VENV)/bin/python -m pip install --quiet --editable .
+	touch $@
