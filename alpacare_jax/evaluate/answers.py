@@ -1,0 +1,175 @@
+"""Answer files and how they are joined: by id, never by position."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datagen.errors import DataError
+from datagen.records import Response, Verdict, read_objects, read_records, shorten
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """The answers of one model, by id.
+
+    ``instructions`` holds the task of each id where the file has it, to prove that equal ids mean equal
+    tasks.
+    """
+
+    name: str
+    texts: dict[str, str]
+    instructions: dict[str, str]
+    path: str
+
+
+def read_responses(path: str | Path) -> list[Response]:
+    """Read a response file and refuse an id that stands twice.
+
+    Raises:
+        DataError: The file is broken or an id is repeated.
+    """
+    responses = read_records(path, Response)
+    _refuse_repeats(path, [response.id for response in responses])
+    return responses
+
+
+def as_answers(responses: Sequence[Response], path: str | Path) -> Answers:
+    """Gather responses by id under the model's name, or the file's where the records name none or several."""
+    models = {response.model for response in responses}
+    name = models.pop() if len(models) == 1 else ""
+    return Answers(
+        name or Path(path).stem,
+        {response.id: response.response for response in responses},
+        {response.id: response.instruction for response in responses},
+        str(path),
+    )
+
+
+def read_references(paths: Sequence[str | Path], fields: Sequence[str] = ()) -> list[Answers]:
+    """Read the reference answers, one set a file, or one set a field of a file with several answers a row.
+
+    Args:
+        paths: Response files; with ``fields``, files whose rows hold ``id`` and those fields.
+        fields: Names of the answer fields, such as ``gpt-4-answer``; a closing ``-answer`` is cut from the
+            set's name.
+
+    Raises:
+        DataError: A file is broken, an id or a set's name stands twice, or a field is missing.
+    """
+    sets: list[Answers] = []
+    for path in paths:
+        if fields:
+            sets += _read_columns(path, fields)
+        else:
+            sets.append(as_answers(read_responses(path), path))
+    names = [answers.name for answers in sets]
+    for answers in sets:
+        if names.count(answers.name) > 1:
+            raise DataError(
+                "two sets of reference answers have the same name",
+                where=answers.path,
+                found=answers.name,
+                remedy="give each file's records a different model, or the files different names",
+            )
+    return sets
+
+
+def _read_columns(path: str | Path, fields: Sequence[str]) -> list[Answers]:
+    rows = list(read_objects(path))
+    ids, instructions = [], {}
+    texts: dict[str, dict[str, str]] = {field: {} for field in fields}
+    for where, row in rows:
+        wrong = [field for field in fields if not isinstance(row.get(field), str)]
+        if "id" not in row or wrong:
+            raise DataError(
+                "a row lacks a reference answer",
+                where=where,
+                found=", ".join(row),
+                expected="text fields " + ", ".join(["id", *fields]),
+                remedy="name the fields of this file with --reference-fields",
+            )
+        id_ = str(row["id"])
+        ids.append(id_)
+        if isinstance(row.get("instruction"), str):
+            instructions[id_] = row["instruction"]
+        for field in fields:
+            texts[field][id_] = row[field]
+    _refuse_repeats(path, ids)
+    return [Answers(field.removesuffix("-answer"), texts[field], instructions, str(path)) for field in fields]
+
+
+def check_join(responses: Answers, reference: Answers, *, allow_missing: bool = False) -> tuple[int, int]:
+    """Make sure that two sets of answers belong to the same questions.
+
+    Args:
+        responses: The model's answers.
+        reference: The answers to compare with.
+        allow_missing: Count responses that have no reference answer instead of refusing them.
+
+    Returns:
+        How many responses have no reference answer, and how many reference answers no response.
+
+    Raises:
+        DataError: A response has no reference answer, no id is shared, or an id has two different
+            instructions.
+    """
+    missing = [id_ for id_ in responses.texts if id_ not in reference.texts]
+    unused = len(reference.texts) - (len(responses.texts) - len(missing))
+    if len(missing) == len(responses.texts) or (missing and not allow_missing):
+        raise DataError(
+            f"{len(missing)} of {len(responses.texts)} responses lack an answer of {reference.name!r}",
+            where=reference.path,
+            found="no answer for id "
+            + shorten(", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")),
+            expected=f"one answer for each id of {responses.path}",
+            remedy="join files of the same questions, or leave such responses out with --allow-missing",
+        )
+    for id_, instruction in responses.instructions.items():
+        other = reference.instructions.get(id_)
+        if other is not None and other.split() != instruction.split():
+            raise DataError(
+                f"id {id_!r} stands for two different instructions",
+                where=f"{responses.path} and {reference.path}",
+                found=f"{shorten(instruction, 70)} / {shorten(other, 70)}",
+                expected="the same instruction under the same id",
+                remedy="join files of the same questions",
+            )
+    return len(missing), unused
+
+
+def count_words(text: str) -> int:
+    """Count the words of an answer: runs of characters between white space.
+
+    Example:
+        >>> count_words("Take 5 mg,  twice a day.")
+        6
+    """
+    return len(text.split())
+
+
+def with_words(verdicts: Sequence[Verdict], model: Answers, references: Sequence[Answers]) -> list[Verdict]:
+    """Return the verdicts with ``model_words`` and ``reference_words`` where the answers are known."""
+    by_name: Mapping[str, Answers] = {answers.name: answers for answers in references}
+    counted = []
+    for verdict in verdicts:
+        id_, reference = verdict.id, by_name.get(verdict.reference)
+        words = {}
+        if id_ in model.texts:
+            words["model_words"] = count_words(model.texts[id_])
+        if reference is not None and id_ in reference.texts:
+            words["reference_words"] = count_words(reference.texts[id_])
+        counted.append(dataclasses.replace(verdict, extra=verdict.extra | words))
+    return counted
+
+
+def _refuse_repeats(path: str | Path, ids: Sequence[str]) -> None:
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        repeated = next(id_ for id_ in ids if id_ in seen or seen.add(id_))  # type: ignore[func-returns-value]
+        raise DataError(
+            "an id stands twice in the file",
+            where=path,
+            found=f"id {repeated!r}; {len(ids) - len(set(ids))} repeated in all",
+            expected="one answer for each id",
+            remedy="remove the repetitions",
+        )
