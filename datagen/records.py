@@ -63,7 +63,7 @@ class Record:
             value = row[key]
             if field.type is str and isinstance(value, int) and not isinstance(value, bool):
                 value = str(value)
-            expected = field.type if isinstance(field.type, type) else None
+            expected = field.type if isinstance(field.type, type) and field.type is not Any else None
             if expected is not None and (not isinstance(value, expected) or isinstance(value, bool)):
                 problems.append(f"field {key!r} must be {expected.__name__}, not {type(value).__name__}")
                 continue
