@@ -4,4 +4,13 @@ from alpacare_jax.model.config import LlamaConfig, RopeConfig
 from alpacare_jax.model.llama import ComputeConfig, KVCache, Llama
 from alpacare_jax.model.params import Architecture, Params, params_of
 
-__all__ = ["Architecture", "ComputeConfig", "KVCache", "Llama", "LlamaConfig", "Params", "RopeConfig", "params_of"]
+__all__ = [
+    "Architecture",
+    "ComputeConfig",
+    "KVCache",
+    "Llama",
+    "LlamaConfig",
+    "Params",
+    "RopeConfig",
+    "params_of",
+]

@@ -312,7 +312,9 @@ class Llama(nnx.Module):
         return model
 
     def _embed(self, tokens_BT: jax.Array) -> jax.Array:
-        x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0).astype(jnp.dtype(self.compute.dtype))
+        # The table is gathered over fsdp first: a look-up into a width-sharded table would leave the rows replicated.
+        table_VD = sharding.constrain(self.embed[...].astype(jnp.dtype(self.compute.dtype)), "vocab", "width")
+        x_BTD = jnp.take(table_VD, tokens_BT, axis=0)
         return sharding.constrain(x_BTD, "batch", "length", "width")
 
     def _run_layers(
