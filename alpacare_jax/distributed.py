@@ -2,15 +2,17 @@
 
 Three ways to say that this process is one of several, tried in this order:
 
-1. ``ALPACARE_COORDINATOR`` (``host:port`` of process 0), ``ALPACARE_NUM_PROCESSES`` and ``ALPACARE_PROCESS_ID``, all
-   three: what ``alpacare launch local`` sets, and what any other starter can set.
-2. ``ALPACARE_DISTRIBUTED=1``: jax reads the cluster itself (TPU pod slices, Slurm, Open MPI, Kubernetes). The scripts
-   in ``launch/`` set it.
+1. ``ALPACARE_COORDINATOR`` (``host:port`` of process 0), ``ALPACARE_NUM_PROCESSES`` and
+   ``ALPACARE_PROCESS_ID``, all three: what ``alpacare launch local`` sets, and any other starter can set.
+2. ``ALPACARE_DISTRIBUTED=1``: jax reads the cluster itself (TPU pod slices, Slurm, Open MPI, Kubernetes).
+   The scripts in ``launch/`` set it.
 3. Neither: this process is alone.
 """
 
 import logging
 import os
+import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,8 +25,9 @@ NUM_PROCESSES = "ALPACARE_NUM_PROCESSES"
 PROCESS_ID = "ALPACARE_PROCESS_ID"
 DISTRIBUTED = "ALPACARE_DISTRIBUTED"
 
+WAIT = "ALPACARE_WAIT_S"
 WAIT_S = 300
-"""Seconds a process waits for the others to appear; ``ALPACARE_WAIT_S`` overrides it."""
+"""Seconds a process waits for the others to appear, unless ``ALPACARE_WAIT_S`` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,16 @@ def membership(environment: Mapping[str, str]) -> Membership | None:
         return Membership(environment[COORDINATOR], count, index)
     switch = environment.get(DISTRIBUTED, "")
     if switch not in ("", "0", "1"):
-        raise ConfigError("a switch has an unknown value", where=DISTRIBUTED, found=switch, expected="1, 0 or unset")
+        raise ConfigError(
+            "a switch has an unknown value", where=DISTRIBUTED, found=switch, expected="1, 0 or unset"
+        )
     return Membership() if switch == "1" else None
 
 
 def initialize_from_environment(*, distributed: bool = False) -> bool:
-    """Join the other processes of this run, if the environment names any; to be called before jax sees a device.
+    """Join the other processes of this run, if the environment names any.
 
-    Every call after the first does nothing.
+    To be called before anything in this process uses a device. Every call after the first does nothing.
 
     Args:
         distributed: Ask for cluster detection as ``ALPACARE_DISTRIBUTED=1`` does.
@@ -122,34 +127,57 @@ def initialize_from_environment(*, distributed: bool = False) -> bool:
     if _platforms().startswith("cpu") or not _platforms():
         # The default of today's jax, said here because runs on several CPU processes cannot do without it.
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    wait_s = _whole_number(os.environ, "ALPACARE_WAIT_S") if os.environ.get("ALPACARE_WAIT_S") else WAIT_S
+    wait_s = _whole_number(os.environ, WAIT) if os.environ.get(WAIT) else WAIT_S
+    if member.coordinator and member.process_id:
+        _await_coordinator(member.coordinator, wait_s)
     try:
         jax.distributed.initialize(
             member.coordinator,
             member.num_processes,
             member.process_id,
             local_device_ids=None if member.coordinator else slurm_devices(os.environ),
-            # A run that names its coordinator may well stand inside some cluster's job that knows nothing of it.
+            # A run that names its coordinator may stand inside some cluster's job that knows nothing of it.
             cluster_detection_method="deactivate" if member.coordinator else None,
             initialization_timeout=wait_s,
         )
     except (RuntimeError, ValueError) as error:
-        raise ServiceError(
-            "the processes of this run did not come together",
-            where=member.coordinator or "cluster detection",
-            found=str(error).splitlines()[0],
-            expected=f"{member.num_processes or 'all'} processes within {wait_s} s",
-            remedy=f"see that every process was started with the same {COORDINATOR} and that its port is free and "
-            f"reachable; unset {DISTRIBUTED} to run alone",
+        raise _not_together(
+            member.coordinator or "cluster detection", str(error).splitlines()[0], wait_s
         ) from error
     logger.info("process %d of %d joined the run", jax.process_index(), jax.process_count())
     return jax.process_count() > 1
 
 
+def _await_coordinator(address: str, wait_s: float) -> None:
+    """Wait until process 0 listens; jax would end this process without a word that a person can use."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise _not_together(address, f"process 0 cannot be reached: {error}", wait_s) from error
+        time.sleep(0.1)
+
+
+def _not_together(where: str, found: str, wait_s: float) -> ServiceError:
+    return ServiceError(
+        "the processes of this run did not come together",
+        where=where,
+        found=found,
+        expected=f"all processes within {wait_s:.0f} s",
+        remedy=f"see that every process was started, with the same {COORDINATOR}, and that its port is free "
+        f"and can be reached; {WAIT} gives them more seconds; unset {COORDINATOR} and {DISTRIBUTED} to run "
+        "alone",
+    )
+
+
 def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
     """Say which GPUs belong to this process where Slurm runs one task a node.
 
-    Left to itself, jax gives the first task of a node the first GPU and would leave the others of that node idle.
+    Left to itself, jax gives the first task of a node the first GPU and leaves the node's others idle.
 
     Args:
         environment: Variables, as in ``os.environ``.

@@ -1,4 +1,4 @@
-"""What this machine offers a run: versions, devices, memory, optional parts, disk; and what to do about gaps."""
+"""What this machine offers a run: versions, devices, memory, optional parts, disk; with advice."""
 
 import importlib.metadata
 import importlib.util
@@ -54,6 +54,7 @@ class Checkup:
     platform: str
     devices: tuple[Device, ...]
     processes: int
+    all_devices: int
     optional: dict[str, bool]
     environment: dict[str, str]
     advice: tuple[str, ...] = field(default=())
@@ -84,6 +85,7 @@ def examine(folder: Path, environment: Mapping[str, str] = os.environ) -> Checku
         platform=jax.default_backend(),
         devices=devices,
         processes=jax.process_count(),
+        all_devices=jax.device_count(),
         optional={name: any(map(_importable, modules)) for name, (_, modules, _) in OPTIONAL.items()},
         environment={name: environment[name] for name in _SETTINGS if name in environment},
     )
@@ -116,16 +118,24 @@ def advise(checkup: Checkup) -> tuple[str, ...]:
     if missing:
         advice.append(f"Not installed: {', '.join(missing)}. Install the project again: pip install -e .")
     if checkup.disk_free_bytes < 5 * GIB:
-        advice.append("Less than 5 GiB of disk is free; the quickstart needs about 3 GiB besides its environment.")
+        advice.append(
+            "Less than 5 GiB of disk is free; the quickstart needs about 3 GiB besides its environment."
+        )
     if checkup.memory_bytes is not None and checkup.memory_bytes < 6 * GIB:
-        advice.append("Less than 6 GiB of memory: the quickstart may be stopped by the system for lack of it.")
+        advice.append(
+            "Less than 6 GiB of memory: the quickstart may be stopped by the system for lack of it."
+        )
     if checkup.platform == "cpu":
         if _nvidia_present() and not checkup.optional["gpu"]:
-            advice.append(f"An NVIDIA GPU is here and jax does not see it. Install its part: {OPTIONAL['gpu'][2]}")
+            advice.append(
+                f"An NVIDIA GPU is here and jax does not see it. Install its part: {OPTIONAL['gpu'][2]}"
+            )
         elif _tpu_present() and not checkup.optional["tpu"]:
             advice.append(f"A TPU is here and jax does not see it. Install its part: {OPTIONAL['tpu'][2]}")
         elif not checkup.environment.get("JAX_PLATFORMS"):
-            advice.append("No accelerator: models of a few hundred million parameters train here, larger ones do not.")
+            advice.append(
+                "No accelerator: models of a few hundred million parameters train here, larger ones do not."
+            )
     if checkup.environment.get("JAX_PLATFORMS") == "cpu" and (_nvidia_present() or _tpu_present()):
         advice.append("JAX_PLATFORMS=cpu hides this machine's accelerator; unset it to use it.")
     return tuple(advice)

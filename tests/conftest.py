@@ -1,7 +1,8 @@
-"""What all tests share: eight simulated devices, strict numerics, an isolated home, and the real data and model."""
+"""What all tests share: eight simulated devices, strict numerics, isolation, the real data and model."""
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,9 +15,16 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-for name in [name for name in os.environ if name.startswith(("ALPACARE_COORD", "ALPACARE_NUM", "ALPACARE_PROC"))]:
+for name in [
+    name for name in os.environ if name.startswith(("ALPACARE_COORD", "ALPACARE_NUM", "ALPACARE_PROC"))
+]:
     del os.environ[name]
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on the model hub
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on the model hub
+_STATE = tempfile.TemporaryDirectory(
+    prefix="alpacare-tests-"
+)  # and none may read or write the user's own files
+os.environ["HF_HOME"] = str(Path(_STATE.name) / "huggingface")
+os.environ["TFDS_DATA_DIR"] = str(Path(_STATE.name) / "tensorflow_datasets")
 
 import pytest  # noqa: E402
 

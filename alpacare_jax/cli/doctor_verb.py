@@ -3,13 +3,18 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from alpacare_jax import doctor
+
 
 def command(
-    folder: Annotated[Path, typer.Option(help="Folder where runs would be written; its free disk is shown.")] = Path(),
+    folder: Annotated[
+        Path, typer.Option(help="Folder where runs would be written; its free disk is shown.")
+    ] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON object.")] = False,
 ) -> None:
     """Show versions, devices, memory, optional parts and free disk, with advice."""
@@ -17,7 +22,9 @@ def command(
     from alpacare_jax.errors import DataError
 
     if not folder.is_dir():
-        raise DataError("there is no such folder", where=folder, remedy="name an existing folder with --folder")
+        raise DataError(
+            "there is no such folder", where=folder, remedy="name an existing folder with --folder"
+        )
     distributed.initialize_from_environment()
     checkup = doctor.examine(folder)
     if as_json:
@@ -26,16 +33,21 @@ def command(
     typer.echo(render(checkup))
 
 
-def render(checkup: "doctor.Checkup") -> str:  # type: ignore[name-defined]  # noqa: F821
+def render(checkup: "doctor.Checkup") -> str:
     """Lay out the findings in lines of a name and what was found."""
     from alpacare_jax.doctor import OPTIONAL
 
     rows = [("python", f"{checkup.python} on {checkup.machine}, {checkup.cpus} CPU cores")]
     rows += [("memory", _gib(checkup.memory_bytes)), ("disk free", _gib(checkup.disk_free_bytes))]
     rows += list(checkup.versions.items())
-    rows += [("platform", f"{checkup.platform}, {checkup.processes} process(es)")]
+    together = (
+        f", {checkup.processes} processes, {checkup.all_devices} devices" if checkup.processes > 1 else ""
+    )
+    rows += [("platform", checkup.platform + together)]
     for index, device in enumerate(checkup.devices):
-        rows.append((f"device {index}", f"{device.platform}, {device.kind}, memory {_gib(device.memory_bytes)}"))
+        rows.append(
+            (f"device {index}", f"{device.platform}, {device.kind}, memory {_gib(device.memory_bytes)}")
+        )
     for name, present in checkup.optional.items():
         purpose, _, install = OPTIONAL[name]
         rows.append((name, f"present ({purpose})" if present else f"absent; for {purpose}: {install}"))

@@ -10,7 +10,8 @@ import typer
 PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 Verb = Annotated[
-    list[str], typer.Argument(metavar="-- VERB ARGS...", help="The verb and its own arguments, after two dashes.")
+    list[str],
+    typer.Argument(metavar="-- VERB ARGS...", help="The verb and its own arguments, after two dashes."),
 ]
 Submit = Annotated[bool, typer.Option("--submit", help="Run it. Without this it is only printed.")]
 
@@ -18,7 +19,7 @@ Submit = Annotated[bool, typer.Option("--submit", help="Run it. Without this it 
 def register(app: typer.Typer) -> None:
     """Add ``launch`` and its targets to the command."""
     launch = typer.Typer(
-        help="Run any verb as several processes on this machine, or print or submit it for a TPU VM slice or Slurm.",
+        help="Run any verb as several processes here, or print or submit it for a TPU VM slice or Slurm.",
         no_args_is_help=True,
     )
     launch.command("local", context_settings=PASS_THROUGH)(local)
@@ -31,7 +32,10 @@ def local(
     verb: Verb,
     processes: Annotated[int, typer.Option(help="Processes to start, each a host of its own to jax.")] = 2,
     devices_per_process: Annotated[
-        int, typer.Option(help="Simulated CPU devices of each process; 0 leaves the machine's devices as they are.")
+        int,
+        typer.Option(
+            help="Simulated CPU devices of each process; 0 leaves the machine's devices as they are."
+        ),
     ] = 1,
 ) -> None:
     """Start several real processes of one verb here, joined over loopback; lines show which process spoke."""
@@ -73,7 +77,8 @@ def slurm(
     partition: Annotated[str, typer.Option(help="Partition; empty for the cluster's default.")] = "",
     job_name: Annotated[str, typer.Option(help="Name of the job.")] = "alpacare",
     alpacare: Annotated[
-        str, typer.Option(help="The program on the nodes, for example /home/me/alpacare-jax/.venv/bin/alpacare.")
+        str,
+        typer.Option(help="The program on the nodes, for example /home/me/alpacare-jax/.venv/bin/alpacare."),
     ] = "alpacare",
     submit: Submit = False,
 ) -> None:

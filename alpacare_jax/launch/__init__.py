@@ -1,1 +1,1 @@
-"""Starting a verb on many devices: real processes on this machine, the workers of a TPU VM slice, a Slurm job."""
+"""Starting a verb on many devices: processes on this machine, workers of a TPU VM slice, a Slurm job."""

@@ -1,7 +1,7 @@
 """Several real processes of one verb on this machine, joined by Gloo over loopback.
 
-What a pod does on a hundred hosts, small enough for a laptop and for the tests: every process runs the same command,
-sees its own devices and takes part in the same collectives.
+What a pod does on a hundred hosts, small enough for a laptop and for the tests: every process runs the same
+command, sees its own devices and takes part in the same collectives.
 """
 
 import os
@@ -71,8 +71,8 @@ def run_processes(
 ) -> int:
     """Run one command as several joined processes and wait for all of them.
 
-    Each line of their output appears with the process's number before it. When one fails, the others are ended;
-    Ctrl-C and a request to terminate are passed on to all.
+    Each line of their output appears with the process's number before it. When one fails, the others are
+    ended; Ctrl-C and a request to terminate are passed on to all.
 
     Args:
         command: Program and arguments, the same for every process.
@@ -82,7 +82,7 @@ def run_processes(
         poll_s: Seconds between looks at the processes.
 
     Returns:
-        0 where all ended well; else the exit status of the first that failed (128 + the signal that ended it).
+        0 where all ended well; else the exit status of the first that failed, 128 + number for a signal.
 
     Raises:
         ConfigError: A count below one.
@@ -97,7 +97,11 @@ def run_processes(
     try:
         for index in range(processes):
             environment = environment_of(
-                index, processes=processes, devices_per_process=devices_per_process, port=port, base=os.environ
+                index,
+                processes=processes,
+                devices_per_process=devices_per_process,
+                port=port,
+                base=os.environ,
             )
             run.start(index, command, environment)
         return run.wait(poll_s)
@@ -108,7 +112,7 @@ def run_processes(
 
 
 class _Run:
-    """The processes of one run, the threads that copy their lines, and the signal that was passed on to them."""
+    """The processes of one run, the threads that copy their lines, and the signal passed on to them."""
 
     def __init__(self, out: IO[str]) -> None:
         self.out = out
@@ -119,7 +123,7 @@ class _Run:
         self.deadline = float("inf")
 
     def start(self, index: int, command: Sequence[str], environment: dict[str, str]) -> None:
-        """Start one process in a session of its own, so that the terminal's Ctrl-C reaches it once, through us."""
+        """Start one process in a session of its own: the terminal's Ctrl-C reaches it once, through us."""
         child = subprocess.Popen(
             command,
             env=environment,
@@ -132,7 +136,9 @@ class _Run:
             start_new_session=True,
         )
         self.children.append(child)
-        self.readers.append(threading.Thread(target=self._copy_lines, args=(child, f"[{index}] "), daemon=True))
+        self.readers.append(
+            threading.Thread(target=self._copy_lines, args=(child, f"[{index}] "), daemon=True)
+        )
         self.readers[-1].start()
 
     def wait(self, poll_s: float) -> int:
@@ -184,7 +190,7 @@ class _Run:
 
 
 def _set_handler(number: int, handler: Any) -> Any:
-    """Set a signal's handler where this thread may (only a program's main thread may); return the one before."""
+    """Set a signal's handler where this thread may (the main thread may); return the one before."""
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(number, handler)

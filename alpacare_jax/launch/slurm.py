@@ -31,7 +31,9 @@ class SlurmJob:
     def __post_init__(self) -> None:
         for key, value in (("nodes", self.nodes), ("gpus-per-node", self.gpus_per_node)):
             if value < 1:
-                raise ConfigError("a Slurm job needs at least one", where=f"--{key}", found=value, expected="1 or more")
+                raise ConfigError(
+                    "a Slurm job needs at least one", where=f"--{key}", found=value, expected="1 or more"
+                )
 
 
 def options(job: SlurmJob) -> list[str]:

@@ -15,7 +15,7 @@ class TpuVm:
         name: Name of the TPU VM.
         zone: Its zone, for example ``us-central2-b``.
         project: Its project; empty for gcloud's own default.
-        folder: The project's folder on the workers, relative to the home folder; its environment is in ``.venv``.
+        folder: The project's folder on the workers, in the home folder, with its environment in ``.venv``.
     """
 
     name: str

