@@ -1,8 +1,9 @@
 """How a task is put before the model: the Alpaca prompt, or the messages of the model's own chat template.
 
-Training and generation both render through this module (by way of ``alpacare_jax.data.examples``), so a model is
-asked in exactly the words it was taught with. Every value is put in by concatenation, never by repeated search and
-replace, so an instruction that talks about ``{input}`` or ``### Response:`` reaches the model unchanged.
+Training and generation both render through this module (by way of ``alpacare_jax.data.examples``), so a
+model is asked in exactly the words it was taught with. Every value is put in by concatenation, never by
+repeated search and replace, so an instruction that talks about ``{input}`` or ``### Response:`` reaches the
+model unchanged.
 """
 
 from typing import Literal, get_args
@@ -17,7 +18,10 @@ _WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request."
 )
-_WITHOUT_INPUT = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request."
+)
 
 
 def alpaca_prompt(instruction: str, input: str = "") -> str:
@@ -31,11 +35,12 @@ def alpaca_prompt(instruction: str, input: str = "") -> str:
         The prompt's text. The response follows it directly, without a line break.
 
     Example:
-        >>> print(alpaca_prompt("Define anaemia.", "<noinput>"))
-        Below is an instruction that describes a task. Write a response that appropriately completes the request.
-        <BLANKLINE>
+        >>> print(alpaca_prompt("Define the term.", "anaemia").partition("request.")[2].lstrip())
         ### Instruction:
-        Define anaemia.
+        Define the term.
+        <BLANKLINE>
+        ### Input:
+        anaemia
         <BLANKLINE>
         ### Response:
 
@@ -55,7 +60,7 @@ def alpaca_prompt(instruction: str, input: str = "") -> str:
 
 
 def chat_messages(instruction: str, input: str = "", output: str | None = None) -> list[dict[str, str]]:
-    """Put a task into chat messages: one turn of the user and, where there is an answer, one of the assistant.
+    """Put a task into chat messages: a turn of the user and, where there is an answer, one of the assistant.
 
     Args:
         instruction: The task.

@@ -1,8 +1,8 @@
 """Tokenizers: a Hugging Face folder with ``tokenizer.json``, or a bare sentencepiece ``tokenizer.model``.
 
-Both become one :class:`Tokenizer` around the Rust tokenizer, so that long files are encoded in parallel. A bare
-sentencepiece model gives exactly the ids that the sentencepiece library gives (LLaMA's legacy behaviour: every text
-that is encoded on its own starts with an invisible space).
+Both become one :class:`Tokenizer` around the Rust tokenizer, so that long files are encoded in parallel. A
+bare sentencepiece model gives exactly the ids that the sentencepiece library gives (LLaMA's legacy
+behaviour: every text that is encoded on its own starts with an invisible space).
 """
 
 import copy
@@ -27,9 +27,9 @@ class Tokenizer:
     """Text to token ids and back.
 
     Text can be encoded in two ways. With ``parse_special=True`` the spelling of a control token, such as
-    ``<|im_end|>``, becomes that token: right for text rendered by a chat template, and what ``transformers`` does.
-    With ``parse_special=False`` it is text like any other, so that a data set cannot smuggle in an end of turn; that
-    is what the sentencepiece library does.
+    ``<|im_end|>``, becomes that token: right for text rendered by a chat template, and what
+    ``transformers`` does. With ``parse_special=False`` it is text like any other, so that a data set cannot
+    smuggle in an end of turn; that is what the sentencepiece library does.
 
     Args:
         backend: The ``transformers`` fast tokenizer.
@@ -60,7 +60,8 @@ class Tokenizer:
         self.eos_id: int = int(backend.eos_token_id)
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys([self.eos_id, *map(int, eos_ids)]))
         self.bos_id: int | None = backend.bos_token_id
-        # LLaMA has no padding token; in padded places the loss is off and attention is closed, so any id serves.
+        # LLaMA has no padding token; in padded places the loss is off and attention is closed, so any id
+        # serves.
         self.pad_id: int = self.eos_id if backend.pad_token_id is None else int(backend.pad_token_id)
         self.vocab_size: int = len(backend)
         self.adds_bos: bool = self.bos_id is not None and self._parsing.encode("x").ids[:1] == [self.bos_id]
@@ -124,7 +125,7 @@ class Tokenizer:
     def apply_chat_template(
         self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False
     ) -> list[int]:
-        """Render messages with the chat template and encode them; a BOS stands there only if the template writes one."""
+        """Render messages with the chat template and encode them; BOS is there if the template writes it."""
         return self.encode(self.render_chat(messages, add_generation_prompt))
 
     @functools.cached_property
@@ -135,7 +136,7 @@ class Tokenizer:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that decides ids: vocabulary, merges, normalising, control tokens, chat template."""
+        """SHA-256 of all that decides ids: vocabulary, merges, normalising, control tokens, chat template."""
         state = {
             "tokenizer": json.loads(self._parsing.to_str()),
             "bos": self.backend.bos_token,
@@ -146,7 +147,7 @@ class Tokenizer:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, folder: str | Path) -> None:
-        """Write ``tokenizer.json``, ``tokenizer_config.json`` and the chat template for ``transformers`` to load."""
+        """Write ``tokenizer.json``, its config and the chat template, for ``transformers`` to load."""
         self.backend.save_pretrained(str(folder))
 
 
@@ -154,8 +155,8 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     """Load a tokenizer.
 
     Args:
-        source: A folder with ``tokenizer.json`` (preferred) or ``tokenizer.model``, one of these files itself, or a
-            model folder that holds such a folder under ``hf/``.
+        source: A folder with ``tokenizer.json`` (preferred) or ``tokenizer.model``, one of these files
+            itself, or a model folder that holds such a folder under ``hf/``.
 
     Raises:
         DataError: There is no tokenizer, or its files are broken.
@@ -265,9 +266,9 @@ def _load_sentencepiece(file: Path) -> "transformers.PreTrainedTokenizerFast":
 
 
 def _check_llama_layout(model: Any, file: Path) -> None:
-    from sentencepiece import sentencepiece_model_pb2
+    from sentencepiece import sentencepiece_model_pb2 as schema
 
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = schema.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(model.serialized_model_proto())
     rules, trainer = proto.normalizer_spec, proto.trainer_spec
     problems = [
@@ -332,8 +333,8 @@ def _rust_from_sentencepiece(model: Any) -> "tokenizers.Tokenizer":
 def _merges(mergeable: dict[str, int], model: Any) -> list[tuple[str, str]]:
     """List the pairs that sentencepiece may join, best first.
 
-    Sentencepiece joins any two neighbours that together spell a piece, taking the piece of the highest score; the
-    Rust tokenizer wants the pairs written out in that order.
+    Sentencepiece joins any two neighbours that together spell a piece, taking the piece of the highest
+    score; the Rust tokenizer wants the pairs written out in that order.
     """
     found = []
     for piece, index in mergeable.items():

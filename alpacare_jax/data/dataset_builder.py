@@ -1,0 +1,41 @@
+"""The TFDS builder of packed data sets: ArrayRecord shards, written and read without TensorFlow."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from alpacare_jax.data.packing import COLUMNS, Row
+
+
+class PackedInstructions(tfds.core.GeneratorBasedBuilder):
+    """Rows of packed instruction data.
+
+    Args:
+        rows: The rows, in the order in which they are stored.
+        row_length: Tokens per row (T).
+        split: Name of the split.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, rows: Iterable[Row], row_length: int, split: str = "train", **kwargs: Any) -> None:
+        self._rows, self._row_length, self._split = rows, row_length, split
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            description="Instructions and responses as token ids, packed into rows of equal length.",
+            features=tfds.features.FeaturesDict(
+                {name: tfds.features.Tensor(shape=(self._row_length,), dtype=np.int32) for name in COLUMNS}
+            ),
+            # The order is kept, so that row numbers can be traced back; the loader shuffles.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        return {self._split: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, Row]]:
+        yield from enumerate(self._rows)

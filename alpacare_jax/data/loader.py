@@ -1,0 +1,320 @@
+"""From a packed data set to batches on the mesh.
+
+The order of training is one endless sequence of rows: the first epoch's shuffle, then the second's, and so
+on. It depends on the seed and the number of rows alone. A batch is the next ``global_batch`` rows of that
+sequence, and the position is how many rows have been taken: one number, the same for every process, that
+says all that is needed to go on, with any number of processes and with another batch size too.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+
+import jax
+import numpy as np
+
+from alpacare_jax.data.manifest import Manifest, hash_file, read_manifest
+from alpacare_jax.data.pack import EXAMPLES_FILE
+from alpacare_jax.data.packing import COLUMNS, Row, empty_row
+from alpacare_jax.errors import DataError, ShardingError
+from alpacare_jax.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from jax.sharding import NamedSharding
+
+Batch = dict[str, jax.Array]
+"""Arrays [B, T], int32: ``tokens``, ``segment_ids``, ``positions``, ``loss_mask``."""
+
+_ENDLESS = 2**62
+
+
+class RowSource(Protocol):
+    """Anything that gives rows by number: a :class:`PackedDataset`, or a list of rows in memory."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Row: ...
+
+
+class PackedDataset:
+    """A packed data set on disk, read at random.
+
+    Args:
+        folder: The folder that ``alpacare pack`` wrote.
+        manifest: Its manifest.
+        source: The TFDS data source.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, source: Sequence[Row]) -> None:
+        self.folder, self.manifest, self._source = folder, manifest, source
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open a packed data set.
+
+        Raises:
+            DataError: The folder is missing, incomplete (no manifest), damaged, or of another format.
+        """
+        import tensorflow_datasets as tfds
+
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        source = tfds.builder_from_directory(str(folder)).as_data_source(manifest.split)
+        if len(source) != manifest.statistics.rows:
+            raise DataError(
+                "the shards do not hold the rows that the manifest names",
+                where=folder,
+                found=len(source),
+                expected=manifest.statistics.rows,
+                remedy="run `alpacare pack` again",
+            )
+        return cls(folder, manifest, source)
+
+    @property
+    def row_length(self) -> int:
+        """Tokens per row (T)."""
+        return self.manifest.row_length
+
+    @property
+    def pad_id(self) -> int:
+        """The token id in empty slots."""
+        return int(self.manifest.tokenizer["pad_id"])
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Row:
+        row = self._source[index]
+        return {name: row[name] for name in COLUMNS}
+
+    def example_ids(self, index: int) -> list[str]:
+        """Return the ids of the records in a row, in the order of its segments, to name them in messages."""
+        with (self.folder / EXAMPLES_FILE).open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines):
+                if number == index:
+                    return list(json.loads(line)["ids"])
+        raise IndexError(index)
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Check that the rows were made with this tokenizer.
+
+        Raises:
+            DataError: They were made with another one.
+        """
+        found, expected = tokenizer.fingerprint, self.manifest.tokenizer["fingerprint"]
+        if found != expected:
+            raise DataError(
+                "the data set was packed with another tokenizer than the model's",
+                where=self.folder,
+                found=f"model: fingerprint {found[:16]}, vocabulary {tokenizer.vocab_size:,}",
+                expected=f"data: fingerprint {expected[:16]}, "
+                f"vocabulary {self.manifest.tokenizer['vocab_size']:,}",
+                remedy="run `alpacare pack` with the model's own tokenizer",
+            )
+
+    def verify(self) -> None:
+        """Check every shard against its SHA-256 in the manifest; this reads the whole data set.
+
+        Raises:
+            DataError: A shard differs.
+        """
+        for shard in self.manifest.shards:
+            found = hash_file(self.folder / shard["file"])
+            if found != shard["sha256"]:
+                raise DataError(
+                    "a shard of the packed data set is damaged",
+                    where=self.folder / shard["file"],
+                    found=f"sha256 {found}",
+                    expected=shard["sha256"],
+                    remedy="run `alpacare pack` again, or copy the whole folder once more",
+                )
+
+
+def count_steps(rows: int, epochs: float, global_batch: int) -> int:
+    """Return the steps that training for a number of epochs takes, rounded up.
+
+    Batches run across the border between epochs, so nothing is dropped at the end of one. The last batch of
+    all is filled with the first rows of the epoch that would follow.
+
+    Example:
+        >>> count_steps(rows=2063, epochs=3, global_batch=128)
+        49
+    """
+    return max(1, math.ceil(rows * epochs / global_batch))
+
+
+class RowOrder:
+    """The endless shuffled sequence of row numbers: every row once per epoch, each epoch ordered anew.
+
+    Args:
+        rows: Number of rows.
+        seed: Seed of the shuffles.
+    """
+
+    def __init__(self, rows: int, seed: int) -> None:
+        import grain
+
+        self.rows = rows
+        self._order = grain.MapDataset.range(rows).seed(seed).shuffle().repeat()
+
+    def __getitem__(self, sample: int) -> int:
+        return int(self._order[sample])
+
+    def window(self, start: int, stop: int) -> list[int]:
+        """Return the rows at samples ``start`` to ``stop`` - 1, such as those of one batch."""
+        return [self[sample] for sample in range(start, stop)]
+
+
+class BatchStream:
+    """Endless shuffled batches, read ahead in a background thread.
+
+    Iterating yields ``(batch, position)``: the batch, and the number of rows taken from the sequence up to
+    and with it, over all processes. A stream that starts there gives exactly the batches that would have
+    followed.
+
+    Args:
+        dataset: The rows.
+        global_batch: Rows per batch over all processes (B).
+        seed: Seed of the shuffles.
+        start_sample: The position to start from.
+        sharding: Sharding of a [B, T] array; each process reads only the rows of its own devices. NumPy
+            arrays of the whole batch come out where it is None.
+        ahead: Batches to read ahead.
+
+    Raises:
+        ShardingError: The batch or the row length does not divide over the sharding.
+    """
+
+    def __init__(
+        self,
+        dataset: RowSource,
+        global_batch: int,
+        seed: int,
+        start_sample: int = 0,
+        *,
+        sharding: "NamedSharding | None" = None,
+        ahead: int = 2,
+    ) -> None:
+        self.dataset, self.global_batch, self.position = dataset, global_batch, start_sample
+        self.order = RowOrder(len(dataset), seed)
+        self.wait_s = 0.0
+        """Seconds that the latest batch was waited for."""
+        self.total_wait_s = 0.0
+        """Seconds waited for all batches so far."""
+        self._placement = _Placement.of(dataset, global_batch, sharding)
+        self._local = _read_ahead(
+            _ENDLESS, lambda step: self._read(start_sample + step * global_batch), ahead
+        )
+
+    def _read(self, start: int) -> dict[str, np.ndarray]:
+        return _stack([self.dataset[self.order[start + offset]] for offset in self._placement.offsets])
+
+    def __iter__(self) -> Iterator[tuple[Batch, int]]:
+        return self
+
+    def __next__(self) -> tuple[Batch, int]:
+        started = time.perf_counter()
+        local = next(self._local)
+        batch = self._placement.place(local)
+        self.wait_s = time.perf_counter() - started
+        self.total_wait_s += self.wait_s
+        self.position += self.global_batch
+        return batch, self.position
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._local.close()
+
+
+def batches_in_order(
+    dataset: RowSource, global_batch: int, *, sharding: "NamedSharding | None" = None, pad_id: int = 0
+) -> Iterator[Batch]:
+    """Yield every row once, in the order of the data set; for validation.
+
+    Args:
+        dataset: The rows.
+        global_batch: Rows per batch over all processes (B).
+        sharding: As in :class:`BatchStream`.
+        pad_id: Token id of the empty rows that fill the last batch; they carry no target.
+    """
+    placement = _Placement.of(dataset, global_batch, sharding)
+    empty = empty_row(placement.row_length, pad_id)
+
+    def read(step: int) -> dict[str, np.ndarray]:
+        rows = [step * global_batch + offset for offset in placement.offsets]
+        return _stack([dataset[row] if row < len(dataset) else empty for row in rows])
+
+    local = _read_ahead(math.ceil(len(dataset) / global_batch), read, ahead=2)
+    try:
+        for arrays in local:
+            yield placement.place(arrays)
+    finally:
+        local.close()
+
+
+def _stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([row[name] for row in rows]) for name in COLUMNS}
+
+
+def _read_ahead(steps: int, read: Callable[[int], dict[str, np.ndarray]], ahead: int) -> Any:
+    import grain
+
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
+    return iter(grain.MapDataset.range(steps).map(read).to_iter_dataset(options))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Placement:
+    """Which rows of a batch this process needs, and how they become global arrays."""
+
+    shape: tuple[int, int]
+    offsets: tuple[int, ...]
+    sharding: "NamedSharding | None"
+
+    @classmethod
+    def of(cls, dataset: RowSource, global_batch: int, sharding: "NamedSharding | None") -> "_Placement":
+        if len(dataset) == 0:
+            raise DataError("the data set holds no row", expected="at least one")
+        shape = (global_batch, len(dataset[0]["tokens"]))
+        if sharding is None:
+            return cls(shape, tuple(range(global_batch)), None)
+        try:
+            sharding.shard_shape(shape)
+        except ValueError:
+            sizes = ", ".join(f"{axis}={size}" for axis, size in sharding.mesh.shape.items())
+            raise ShardingError(
+                "the batch does not divide over the mesh",
+                where=f"mesh {sizes}",
+                found=f"{shape[0]} rows of {shape[1]} tokens, to be split as {sharding.spec}",
+                expected="a whole number of rows and tokens on every device",
+                remedy="change the global batch, the sequence length or the mesh",
+            ) from None
+        needed: set[int] = set()
+        for index in sharding.addressable_devices_indices_map(shape).values():
+            needed |= set(range(*cast(tuple[slice, slice], index)[0].indices(global_batch)))
+        return cls(shape, tuple(sorted(needed)), sharding)
+
+    @property
+    def row_length(self) -> int:
+        return self.shape[1]
+
+    def place(self, local: dict[str, np.ndarray]) -> Batch:
+        if self.sharding is None:
+            return cast(Batch, local)
+        at = {offset: index for index, offset in enumerate(self.offsets)}
+
+        def part(array: np.ndarray) -> Callable[[Any], np.ndarray]:
+            def cut(index: tuple[slice, slice]) -> np.ndarray:
+                rows = [at[offset] for offset in range(*index[0].indices(self.shape[0]))]
+                return array[rows][:, index[1]]
+
+            return cut
+
+        return {
+            name: jax.make_array_from_callback(self.shape, self.sharding, part(array))
+            for name, array in local.items()
+        }

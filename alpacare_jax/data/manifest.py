@@ -1,0 +1,148 @@
+"""The manifest of a packed data set: what it was made from, how, and which files belong to it."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from alpacare_jax.errors import DataError
+from alpacare_jax.tokenizer import Tokenizer
+from datagen.records import write_atomically
+
+KIND = "alpacare-packed"
+FORMAT_VERSION = 1
+FILE = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What packing did. ``fill`` is the share of slots that hold a token.
+
+    ``left_out`` and ``truncated`` count examples longer than a row; ``prompt_too_long`` counts those among
+    the left-out ones of which not one response token would have fitted.
+    """
+
+    records: int
+    examples: int
+    rows: int
+    slots: int
+    tokens: int
+    supervised_tokens: int
+    fill: float
+    longest_example: int
+    left_out: int
+    prompt_too_long: int
+    truncated: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The content of ``manifest.json``; the file is written last, so a folder without it is incomplete."""
+
+    split: str
+    row_length: int
+    template: str
+    packing: str
+    tokenizer: dict[str, Any]
+    statistics: Statistics
+    left_out_ids: list[str]
+    truncated_ids: list[str]
+    source: dict[str, Any]
+    shards: list[dict[str, Any]]
+    versions: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into a folder, synced to disk."""
+        content = {"kind": KIND, "format_version": FORMAT_VERSION} | dataclasses.asdict(self)
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(folder / FILE, lambda file: file.write(text))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a packed data set and the sizes of its shards.
+
+    Raises:
+        DataError: The folder is no packed data set, is incomplete, damaged, or of a newer format.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise DataError(
+            "the packed data set is incomplete: it has no manifest"
+            if folder.is_dir()
+            else "no such data set",
+            where=folder,
+            expected=f"a folder with {FILE}, as `alpacare pack` writes it",
+            remedy="run `alpacare pack` again",
+        )
+    content = _read_content(path)
+    try:
+        statistics = Statistics(**content.pop("statistics"))
+        manifest = Manifest(statistics=statistics, **content)
+    except (KeyError, TypeError) as error:
+        raise DataError("the manifest is damaged", where=path, found=str(error)) from None
+    for shard in manifest.shards:
+        file = folder / shard["file"]
+        found = file.stat().st_size if file.exists() else None
+        if found != shard["bytes"]:
+            raise DataError(
+                "a shard of the packed data set is missing or cut",
+                where=file,
+                found="no file" if found is None else f"{found} bytes",
+                expected=f"{shard['bytes']} bytes",
+                remedy="run `alpacare pack` again, or copy the whole folder once more",
+            )
+    return manifest
+
+
+def read_kind(folder: Path) -> None:
+    """Check that a folder's manifest is one of a packed data set, of whatever version and state.
+
+    Raises:
+        DataError: It is something else.
+    """
+    _read_object(folder / FILE)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError("the manifest is damaged", where=path, found=str(error)) from None
+    kind = content.pop("kind", None) if isinstance(content, dict) else None
+    if kind != KIND:
+        raise DataError(
+            "this is not the manifest of a packed data set", where=path, found=kind, expected=KIND
+        )
+    return content
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    content = _read_object(path)
+    version = content.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise DataError(
+            "the packed data set is of another format",
+            where=path,
+            found=f"format_version {version}",
+            expected=FORMAT_VERSION,
+            remedy="run `alpacare pack` of this version again",
+        )
+    return content
+
+
+def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what the manifest says about a tokenizer."""
+    return {
+        "fingerprint": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "bos_id": tokenizer.bos_id if tokenizer.adds_bos else None,
+        "eos_id": tokenizer.eos_id,
+        "pad_id": tokenizer.pad_id,
+    }
+
+
+def hash_file(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
