@@ -18,7 +18,7 @@ import os
 import random
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -211,7 +211,7 @@ async def stream(
     *,
     stage: str,
     window: Callable[[], int] | None = None,
-) -> AsyncIterator[Reply]:
+) -> AsyncGenerator[Reply, None]:
     """Yield replies in the order of the requests, while later requests are already in flight.
 
     Closing the iterator cancels what is in flight; those requests stay "sent" in the ledger and are asked
@@ -349,7 +349,7 @@ class _Asker:
         tries = f" (after {tried} tries)" if tried > 1 else ""
         self.ledger.record_failure(self.stage, id, error=f"{trouble}{tries}")
         log.warning("%s %s failed: %s%s", self.stage, id, trouble, tries)
-        if trouble.code == "content_filter":
+        if trouble.code == "content-filter":
             self._failed_in_a_row.clear()
             return
         self._failed_in_a_row.append((id, trouble))
@@ -362,7 +362,7 @@ class _Asker:
     def _stop(self, what: str, trouble: _Trouble) -> ServiceError:
         remedies = {
             "unauthorized": f"check the key in the environment variable {self.service.api_key_env}",
-            "not_found": "check the model's name and the base URL, which usually ends in /v1",
+            "not-found": "check the model's name and the base URL, which usually ends in /v1",
             "quota": "add credit at the provider, then run the same command again",
             "unreachable": "start the server or mend the base URL, then run the same command again",
         }
@@ -402,7 +402,7 @@ class _Asker:
         except openai.APIStatusError as error:
             raise self._refusal(error) from None
         except UnicodeError as error:
-            raise _Trouble("bad_reply", f"the reply is not text: {error}", again=True) from None
+            raise _Trouble("bad-reply", f"the reply is not text: {error}", again=True) from None
         return self._read(text)
 
     def _broken_connection(self, error: Exception) -> _Trouble:
@@ -424,15 +424,15 @@ class _Asker:
         if status in (401, 403):
             return _Trouble("unauthorized", words, fatal="the service refused the key")
         if status == 404:
-            return _Trouble("not_found", words, fatal="the service does not know the model or the address")
+            return _Trouble("not-found", words, fatal="the service does not know the model or the address")
         if code in _QUOTA_CODES:
             return _Trouble("quota", words, fatal="the account has no credit left")
         wait_s = _retry_after_s(error.response.headers)
         if status == 429:
-            return _Trouble("rate_limited", words, again=True, wait_s=wait_s)
+            return _Trouble("rate-limited", words, again=True, wait_s=wait_s)
         if status >= 500 or status in (408, 409, 425):
-            return _Trouble("server_error", words, again=True, wait_s=wait_s)
-        return _Trouble("bad_request", words)
+            return _Trouble("server-error", words, again=True, wait_s=wait_s)
+        return _Trouble("bad-request", words)
 
     def _read(self, text: str) -> dict[str, Any]:
         """Take the reply out of the HTTP body, trusting nothing about its form."""
@@ -444,10 +444,10 @@ class _Asker:
             if not isinstance(content, str):
                 raise TypeError("content is not text")
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise _Trouble("bad_reply", f"not a chat completion: {self._hide(text)}", again=True) from None
+            raise _Trouble("bad-reply", f"not a chat completion: {self._hide(text)}", again=True) from None
         finish_reason = str(choice.get("finish_reason") or "")
         if finish_reason == "content_filter":
-            raise _Trouble("content_filter", "the service withheld its reply")
+            raise _Trouble("content-filter", "the service withheld its reply")
         usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
         return {
             "text": content.replace(self._key, "[key]") if self._key not in ("", "none") else content,

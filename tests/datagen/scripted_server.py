@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,8 +52,73 @@ class Scripted:
 Script = Callable[[dict[str, Any], int], "Scripted | str"]
 
 
+WORDS = [
+    "anemia",
+    "asthma",
+    "gout",
+    "sepsis",
+    "stroke",
+    "eczema",
+    "malaria",
+    "measles",
+    "angina",
+    "goitre",
+    "rickets",
+    "scurvy",
+    "tetanus",
+    "mumps",
+    "rabies",
+    "lupus",
+    "cystitis",
+    "pneumonia",
+    "migraine",
+    "epilepsy",
+    "glaucoma",
+    "cataract",
+    "hepatitis",
+    "nephritis",
+    "colitis",
+    "gastritis",
+    "vertigo",
+    "sciatica",
+    "bursitis",
+    "tendinitis",
+    "myopia",
+    "rosacea",
+    "acne",
+    "psoriasis",
+    "vitiligo",
+    "leprosy",
+    "cholera",
+    "typhoid",
+    "dengue",
+    "botulism",
+]
+
+
+def write_tasks(body: dict[str, Any], tried: int = 1) -> str:
+    """Play a teacher whose tasks and answers depend on the messages alone, repeats included."""
+    message = body["messages"][-1]["content"]
+    draw = random.Random(message)
+    if "tasks:" not in message:
+        return f"Think of {draw.choice(WORDS)} first. Answer number {draw.randrange(10**6)} follows."
+    blocks = []
+    for number in range(4, 8):
+        words = " ".join(draw.sample(WORDS, 6))
+        given = "<noinput>" if number % 2 else f"A patient of {draw.randrange(20, 80)} years with {words}."
+        instruction = (
+            f"Compare {words} briefly." if number < 7 else "Explain gout and its usual treatment briefly."
+        )
+        head = "" if number == 4 else f"{number}. Type:"
+        blocks.append(
+            f"{head} Open Q&A\nTopic: Medicine\nView: Student\nDifficulty: {draw.randrange(1, 6)}\n"
+            f"Instruction: {instruction}\nInput: {given}\n"
+        )
+    return "###\n".join(blocks)
+
+
 class ScriptedServer:
-    """Serves ``/v1/chat/completions`` from a function (request body, try of that body) or a queue of replies."""
+    """Serves ``/v1/chat/completions`` from a function (body, try of that body) or a queue of replies."""
 
     def __init__(self, script: "Script | Sequence[Scripted | str]") -> None:
         queue = None if callable(script) else iter(script)
@@ -67,7 +133,7 @@ class ScriptedServer:
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
-    def _handler(owner) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+    def _handler(owner) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 

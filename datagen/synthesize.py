@@ -1,0 +1,298 @@
+"""From seed tasks to published instructions: ask for tasks, keep the good and new ones, have them answered.
+
+Everything but the two services is a pure function of the settings: request i shows examples drawn from (seed,
+i), and replies are judged in the order of their requests, not of their arrival. So neither the concurrency
+nor an interruption changes the result, and the state of a run is nothing but its ledger.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datagen import parse, prompts, publish, quality
+from datagen.client import ChatRequest, Reply, complete, read_reply, stream
+from datagen.dedup import RougeFilter
+from datagen.errors import ConfigError, DataError
+from datagen.ledger import Ledger
+from datagen.records import SeedTask
+from datagen.seeds import load_seeds
+from datagen.settings import Settings, pin, pinned_settings, read_settings
+
+TASKS = "tasks"
+ANSWERS = "answers"
+LEDGER = "ledger.sqlite"
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run is: requests settled, tasks kept and rejected of the target, answers in."""
+
+    stage: str
+    requests: int
+    kept: int
+    rejected: int
+    target: int
+    answered: int = 0
+
+
+Watch = Callable[[Progress], None]
+
+
+class Sieve:
+    """Turns task replies, offered in request order, into kept and rejected tasks.
+
+    Args:
+        seeds: Their instructions count as kept before the first reply.
+        settings: Target, similarity and the form of the requests.
+    """
+
+    def __init__(self, seeds: Sequence[SeedTask], settings: Settings) -> None:
+        self._settings = settings
+        self._filter = RougeFilter((seed.instruction for seed in seeds), settings.similarity)
+        self.kept: list[publish.KeptTask] = []
+        self.rejected: list[dict[str, Any]] = []
+        self.failed: Counter[str] = Counter()
+        self.requests = 0
+        self.replies = 0
+        self.found = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the target is reached."""
+        return len(self.kept) >= self._settings.target
+
+    def take(self, reply: Reply) -> None:
+        """Judge every task of one reply; a failed request is only counted."""
+        self.requests += 1
+        if reply.error:
+            self.failed[reply.error_code] += 1
+            return
+        self.replies += 1
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        pieces = parse.parse_tasks(
+            reply.text,
+            first_number=self._settings.examples + 1,
+            expected=self._settings.tasks_per_request,
+            finish_reason=reply.finish_reason,
+        )
+        for place, piece in enumerate(pieces or [parse.Rejected("no-task-in-reply", reply.text)]):
+            self.found += 1
+            self._judge(reply, f"t{reply.id}-{place:02d}", piece)
+
+    def _judge(self, reply: Reply, id: str, piece: SeedTask | parse.Rejected) -> None:
+        row: dict[str, Any] = {"id": id, "request": f"{TASKS}/{reply.id}"}
+        if isinstance(piece, parse.Rejected):
+            self.rejected.append(row | {"reason": piece.reason, "text": piece.text})
+            return
+        row |= {"reason": "", **piece.to_dict()}
+        if self.full:
+            self.rejected.append(row | {"reason": "beyond-target"})
+        elif reason := quality.check_task(piece):
+            self.rejected.append(row | {"reason": reason})
+        elif near := self._filter.offer(piece.instruction):
+            nearest = {"nearest": near.text, "rouge_l": round(near.score, 4)}
+            self.rejected.append(row | {"reason": "near-duplicate"} | nearest)
+        else:
+            self.kept.append(publish.KeptTask(id, piece, reply.id, reply.model))
+
+    def requests_wanted(self) -> int:
+        """Estimate how many more requests the target needs, so that few are sent in vain."""
+        per_request = (len(self.kept) + self._settings.tasks_per_request) / (self.requests + 1)
+        return max(1, -int(-(self._settings.target - len(self.kept)) // per_request))
+
+    def progress(self) -> Progress:
+        """Return how far the stage is."""
+        return Progress(TASKS, self.requests, len(self.kept), len(self.rejected), self._settings.target)
+
+
+def synthesize(
+    settings: Settings, work: Path, *, retry_failed: bool = False, watch: Watch | None = None
+) -> dict[str, Any]:
+    """Run both stages and publish, or go on where an earlier run of the same folder stopped.
+
+    Args:
+        settings: What to do.
+        work: The work folder: ``ledger.sqlite``, ``config.json``, then ``tasks.jsonl``, ``rejected.jsonl``,
+            ``instructions.jsonl`` and ``funnel.json``.
+        retry_failed: Ask again what an earlier run gave up on.
+        watch: Called whenever a reply has been judged.
+
+    Returns:
+        The funnel, as in ``funnel.json``.
+
+    Raises:
+        ServiceError: The service refuses or cannot be reached; what was answered is kept.
+        DataError: The work folder belongs to something else, a seed is broken, or no task was kept.
+    """
+    seeds = _seeds(settings)
+    _refuse_foreign(work)
+    with Ledger(work / LEDGER) as ledger:
+        pin(work, settings, seeds, prompts.PROMPT_VERSION)
+        if retry_failed:
+            ledger.reopen(TASKS)
+            ledger.reopen(ANSWERS)
+        sieve = asyncio.run(_gather_tasks(settings, seeds, ledger, watch))
+        publish.write_tasks(work, sieve.kept, sieve.rejected)
+        if not sieve.kept:
+            raise DataError(
+                "no task was kept",
+                where=work / "rejected.jsonl",
+                found=f"{sieve.requests} requests, {sum(sieve.failed.values())} of them failed, "
+                f"{len(sieve.rejected)} tasks rejected",
+                expected="replies in the form the prompt asks for",
+                remedy="read the reasons in rejected.jsonl; a stronger teacher or larger max_tokens may help",
+            )
+        replies = _gather_answers(settings, sieve, ledger, watch)
+    outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION)
+    funnel = count(sieve, outcome, settings)
+    publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
+    return funnel
+
+
+async def _gather_tasks(
+    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, watch: Watch | None
+) -> Sieve:
+    sieve = Sieve(seeds, settings)
+    requests = task_requests(settings, seeds)
+    replies = stream(requests, settings.teacher, ledger, stage=TASKS, window=sieve.requests_wanted)
+    async with contextlib.aclosing(replies):
+        async for reply in replies:
+            sieve.take(reply)
+            if watch is not None:
+                watch(sieve.progress())
+            if sieve.full:
+                break
+    return sieve
+
+
+def _gather_answers(settings: Settings, sieve: Sieve, ledger: Ledger, watch: Watch | None) -> list[Reply]:
+    def tell(settled: int, total: int) -> None:
+        if watch is not None:
+            watch(dataclasses.replace(sieve.progress(), stage=ANSWERS, target=total, answered=settled))
+
+    requests = [answer_request(settings, kept) for kept in sieve.kept]
+    return complete(requests, settings.answerer, ledger, stage=ANSWERS, progress=tell)
+
+
+def task_requests(settings: Settings, seeds: Sequence[SeedTask]) -> Iterator[ChatRequest]:
+    """Yield the task requests 0, 1, 2... up to the limit."""
+    return (task_request(settings, seeds, number) for number in range(settings.request_limit()))
+
+
+def task_request(settings: Settings, seeds: Sequence[SeedTask], number: int) -> ChatRequest:
+    """Return task request ``number``, a pure function of the settings' seed and the number."""
+    examples = draw_examples(seeds, settings.examples, f"{settings.seed}:{number}")
+    messages = prompts.task_request_messages(examples, count=settings.tasks_per_request)
+    sampling = settings.task_sampling
+    if settings.send_seed:
+        sampling = dataclasses.replace(sampling, seed=_number_of(f"{settings.seed}:{number}"))
+    return ChatRequest(f"{number:06d}", messages, sampling)
+
+
+def answer_request(settings: Settings, kept: publish.KeptTask) -> ChatRequest:
+    """Return the request that has one kept task answered; its id is the task's."""
+    sampling = settings.answer_sampling
+    if settings.send_seed:
+        sampling = dataclasses.replace(sampling, seed=_number_of(f"{settings.seed}:{kept.id}"))
+    return ChatRequest(kept.id, prompts.answer_request_messages(kept.task), sampling)
+
+
+def draw_examples(seeds: Sequence[SeedTask], count: int, key: str) -> list[SeedTask]:
+    """Draw ``count`` different seed tasks, all alike likely, in an order that only the key decides.
+
+    A cryptographic hash ranks the tasks, because the library's random draws may change between Pythons.
+
+    Example:
+        >>> seeds = [SeedTask(text) for text in ("a", "b", "c", "d")]
+        >>> [task.instruction for task in draw_examples(seeds, 2, "0:0")]
+        ['b', 'a']
+    """
+    ranked = sorted(range(len(seeds)), key=lambda i: hashlib.sha256(f"{key}:{i}".encode()).digest())
+    return [seeds[i] for i in ranked[:count]]
+
+
+def count(sieve: Sieve, outcome: publish.Outcome, settings: Settings) -> dict[str, Any]:
+    """Count what became of every request, task and answer; each level adds up to the one before."""
+    reasons = Counter(row["reason"] for row in sieve.rejected)
+    unfit = Counter(row["reason"] for row in outcome.rejected if "error" not in row)
+    return {
+        "target": settings.target,
+        "target_reached": sieve.full,
+        "task_requests": sieve.requests,
+        "task_replies": sieve.replies,
+        "task_requests_failed": dict(sorted(sieve.failed.items())),
+        "tasks_found": sieve.found,
+        "tasks_rejected": dict(sorted(reasons.items())),
+        "tasks_kept": len(sieve.kept),
+        "answer_requests": len(sieve.kept),
+        "answer_replies": outcome.replies,
+        "answer_requests_failed": dict(sorted(outcome.failed.items())),
+        "answers_rejected": dict(sorted(unfit.items())),
+        "instructions": len(outcome.instructions),
+        "prompt_tokens": sieve.prompt_tokens + outcome.prompt_tokens,
+        "completion_tokens": sieve.completion_tokens + outcome.completion_tokens,
+    }
+
+
+def status(work: Path) -> dict[str, Any]:
+    """Summarise a work folder, also while a run writes to it, by judging its ledger anew; changes nothing.
+
+    Returns:
+        The funnel as far as it is known, and ``ledger``: the counts of :meth:`Ledger.counts`.
+
+    Raises:
+        DataError: The folder is not the work folder of a synthesis run.
+    """
+    settings = read_settings([(str(work / "config.json"), pinned_settings(work))])
+    with Ledger(work / LEDGER, read_only=True) as ledger:
+        sieve = Sieve(_seeds(settings), settings)
+        for number in range(settings.request_limit()):
+            entry = ledger.get(TASKS, f"{number:06d}")
+            if entry is None or entry.state == "sent" or sieve.full:
+                break
+            sieve.take(read_reply(entry))
+        settled = {e.id: read_reply(e) for e in ledger.entries(ANSWERS) if e.state != "sent"}
+        answered = [kept for kept in sieve.kept if kept.id in settled]
+        outcome = publish.settle(answered, [settled[kept.id] for kept in answered], prompts.PROMPT_VERSION)
+        return count(sieve, outcome, settings) | {"ledger": ledger.counts()}
+
+
+def _seeds(settings: Settings) -> list[SeedTask]:
+    seeds = load_seeds(settings.seeds)
+    if settings.examples > len(seeds):
+        raise ConfigError(
+            "there are fewer seed tasks than examples to show",
+            where=settings.seeds,
+            found=f"{len(seeds)} tasks",
+            expected=f"at least {settings.examples}",
+            remedy="lower --examples or add seed tasks",
+        )
+    return seeds
+
+
+def _refuse_foreign(work: Path) -> None:
+    """Refuse a folder that holds something but no run: its files could be overwritten."""
+    if work.exists() and not work.is_dir():
+        raise DataError("the work folder is a file", where=work, remedy="choose another --work folder")
+    if not work.exists() or (work / "config.json").exists() or (work / LEDGER).exists():
+        return
+    foreign = sorted(path.name for path in work.iterdir())
+    if foreign:
+        raise DataError(
+            "the work folder holds other files and no run of this command",
+            where=work,
+            found=", ".join(foreign[:5]),
+            remedy="choose an empty --work folder",
+        )
+
+
+def _number_of(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
