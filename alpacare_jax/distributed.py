@@ -124,9 +124,8 @@ def initialize_from_environment(*, distributed: bool = False) -> bool:
         member = Membership()
     if member is None:
         return False
-    if _platforms().startswith("cpu") or not _platforms():
-        # The default of today's jax, said here because runs on several CPU processes cannot do without it.
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # The default of today's jax, said here because a run of several CPU processes cannot do without it.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
     wait_s = _whole_number(os.environ, WAIT) if os.environ.get(WAIT) else WAIT_S
     if member.coordinator and member.process_id:
         _await_coordinator(member.coordinator, wait_s)
@@ -201,12 +200,6 @@ def is_primary() -> bool:
     import jax
 
     return jax.process_index() == 0
-
-
-def _platforms() -> str:
-    import jax
-
-    return jax.config.jax_platforms or ""
 
 
 def _whole_number(environment: Mapping[str, str], name: str) -> int:

@@ -4,7 +4,7 @@ import importlib
 
 import typer
 
-VERBS = ("launch", "doctor")
+VERBS = ("synthesize", "filter", "pack", "judge", "score", "launch", "doctor")
 
 
 def build_app() -> typer.Typer:

