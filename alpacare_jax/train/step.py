@@ -62,7 +62,8 @@ class Stepper:
         """Return the jitted step: state and batch -> next state and metrics.
 
         The state is donated. Metrics, each a scalar: ``loss`` (nats per supervised token), ``supervised_tokens``,
-        ``grad_norm`` (before clipping) and ``learning_rate`` of this step.
+        ``tokens`` (without padding), ``fill`` (their share of the slots), ``grad_norm`` (before clipping) and
+        ``learning_rate`` of this step.
         """
         places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
         return jax.jit(self._step, donate_argnums=0, out_shardings=(places, sharding.replicated(self.mesh)))
@@ -95,6 +96,8 @@ class Stepper:
         metrics = {
             "loss": loss,
             "supervised_tokens": supervised_tokens(batch),
+            "tokens": (batch["segment_ids"] > 0).sum(),
+            "fill": (batch["segment_ids"] > 0).mean(),
             "grad_norm": optax.global_norm(grads),
             "learning_rate": jnp.asarray(self.schedule(state["step"]), jnp.float32),
         }

@@ -1,0 +1,153 @@
+"""A training run's whole configuration: read from YAML, changed by dotted overrides, checked key by key."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.model import ComputeConfig
+from alpacare_jax.optim import OptimConfig
+from alpacare_jax.sharding import MeshConfig
+from alpacare_jax.train import TrainConfig
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A training run.
+
+    Args:
+        out: The run folder; a run that already stands there is resumed.
+        init: Where the weights come from: a model folder, a Hugging Face folder, a hub name, a ``.gguf`` file, or
+            another run's folder. None draws random weights of ``architecture``.
+        architecture: A Hugging Face ``config.json`` to start from nothing with; only where ``init`` is None.
+        train_data: Packed data set to train on.
+        validation_data: Packed data set to validate on; None for no validation.
+        topology: Name of the devices the run was written for, such as ``v5e:4x4``; None for any.
+        mesh: Sizes of the mesh axes.
+        compute: Dtypes and recomputation.
+        optim: The optimiser.
+        train: The loop.
+    """
+
+    out: str
+    train_data: str
+    init: str | None = None
+    architecture: str | None = None
+    validation_data: str | None = None
+    topology: str | None = None
+    mesh: MeshConfig = MeshConfig()
+    compute: ComputeConfig = ComputeConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig(batch_rows=8)
+
+    def __post_init__(self) -> None:
+        if (self.init is None) == (self.architecture is None):
+            raise ConfigError(
+                "a run starts from a model or from nothing",
+                where="init, architecture",
+                found="both" if self.init else "neither",
+                expected="`init` (a model), or `architecture` (a config.json) for random weights",
+            )
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), kind: type[T] = RunConfig) -> T:  # type: ignore[assignment]
+    """Read a configuration file and apply overrides.
+
+    Args:
+        path: A YAML file.
+        overrides: ``key=value`` with dotted keys; values are read as YAML.
+        kind: The dataclass to make.
+
+    Raises:
+        ConfigError: The file is missing or broken; a key is unknown or a value of the wrong type. All bad keys are
+            named at once, each with the nearest known key.
+
+    Example:
+        >>> load_config("run.yaml", ["optim.learning_rate=1e-5", "train.epochs=1"])
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("the configuration file does not exist", where=path) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError("the configuration file cannot be read", where=path, found=error) from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            "a configuration file holds keys and values", where=path, found=type(values).__name__
+        )
+    for override in overrides:
+        _apply(values, override)
+    return build(kind, values, where=str(path))
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(
+            "an override is not understood",
+            found=override,
+            expected="key=value, such as optim.learning_rate=1e-5",
+        )
+    *branches, leaf = key.split(".")
+    for branch in branches:
+        values = values.setdefault(branch, {})
+        if not isinstance(values, dict):
+            raise ConfigError("an override reaches into a plain value", where=override, found=branch)
+    values[leaf] = yaml.safe_load(text)
+
+
+def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:
+    """Make a dataclass from plain values, naming every unknown key and every value of the wrong type.
+
+    Raises:
+        ConfigError: Something does not fit.
+    """
+    problems = unknown_keys(kind, values)
+    if not problems:
+        try:
+            return pydantic.TypeAdapter(kind).validate_python(values)
+        except pydantic.ValidationError as error:
+            for issue in error.errors():
+                key = ".".join(str(part) for part in issue["loc"] if not isinstance(part, int))
+                problems.append(f"{key}: {issue['msg']} (found {issue['input']!r})")
+    raise ConfigError(
+        "the configuration is not valid",
+        where=where,
+        found="\n            ".join(problems),
+        remedy="mend these keys",
+    )
+
+
+def unknown_keys(kind: Any, values: dict[str, Any], prefix: str = "") -> list[str]:
+    """List the keys that a dataclass and the dataclasses within it do not have, each with the nearest one."""
+    hints = typing.get_type_hints(kind)
+    problems = []
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(sorted(hints))}"
+            problems.append(f"{prefix}{key}: unknown key{hint}")
+        elif dataclasses.is_dataclass(_without_none(hints[key])) and isinstance(value, dict):
+            problems += unknown_keys(_without_none(hints[key]), value, f"{prefix}{key}.")
+    return problems
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def to_yaml(config: Any) -> str:
+    """Write a configuration as YAML, every default spelled out."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)

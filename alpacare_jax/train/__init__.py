@@ -1,0 +1,18 @@
+"""Training: the step, the loop around it, and where its figures go."""
+
+from alpacare_jax.train.loop import Checkpoints, Run, train
+from alpacare_jax.train.settings import Schedule, TrainConfig
+from alpacare_jax.train.sinks import JsonlSink, TensorBoardSink
+from alpacare_jax.train.step import Stepper, TrainState
+
+__all__ = [
+    "Checkpoints",
+    "JsonlSink",
+    "Run",
+    "Schedule",
+    "Stepper",
+    "TensorBoardSink",
+    "TrainConfig",
+    "TrainState",
+    "train",
+]

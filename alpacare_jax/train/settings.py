@@ -1,0 +1,88 @@
+"""How long a run trains, on what batches, and how often it looks up from the work."""
+
+import dataclasses
+
+from alpacare_jax.data.loader import count_steps
+from alpacare_jax.data.manifest import Statistics
+from alpacare_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Settings of the training loop.
+
+    Args:
+        epochs: Passes over the data; not used where ``steps`` is given.
+        steps: Optimiser steps of the whole run; None counts them from ``epochs``.
+        batch_rows: Rows in a batch over all devices. Give this or ``batch_examples``.
+        batch_examples: Examples in a batch, on average: packed rows hold several, so this keeps a recipe that was
+            written for one example a row. The number of rows is rounded to what devices and microbatches divide.
+        microbatches: Parts a batch is split into, one after another, to save memory; the result is the same.
+        seed: Seed of the order of the data, and of the weights where a run starts from nothing.
+        log_every: Steps between lines of the log; ``metrics.jsonl`` has them all.
+        validate_every: Steps between validations; 0 validates before the first and after the last step only.
+        checkpoint_every: Steps between checkpoints; 0 writes one at the end only.
+        keep_checkpoints: How many of the latest checkpoints stay on disk.
+    """
+
+    epochs: float = 3.0
+    steps: int | None = None
+    batch_rows: int | None = None
+    batch_examples: int | None = None
+    microbatches: int = 1
+    seed: int = 0
+    log_every: int = 1
+    validate_every: int = 0
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        problems = []
+        if (self.batch_rows is None) == (self.batch_examples is None):
+            problems.append("exactly one of batch_rows and batch_examples must be given")
+        for name in ("steps", "batch_rows", "batch_examples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                problems.append(f"{name} must be at least 1, not {value}")
+        if self.epochs <= 0 or self.microbatches < 1 or self.log_every < 1 or self.keep_checkpoints < 1:
+            problems.append("epochs, microbatches, log_every and keep_checkpoints must be positive")
+        if self.validate_every < 0 or self.checkpoint_every < 0:
+            problems.append("validate_every and checkpoint_every must not be negative")
+        if problems:
+            raise ConfigError("the settings of training are not valid", where="train", found="; ".join(problems))
+
+    def schedule(self, statistics: Statistics, batch_shards: int) -> "Schedule":
+        """Work out batch size and number of steps for a data set on a mesh.
+
+        Args:
+            statistics: Of the packed data set.
+            batch_shards: Over how many devices the rows of a batch are split.
+
+        Raises:
+            ConfigError: ``batch_rows`` does not divide over devices and microbatches.
+        """
+        unit = batch_shards * self.microbatches
+        if self.batch_rows is not None:
+            rows = self.batch_rows
+            if rows % unit:
+                raise ConfigError(
+                    "the batch does not divide over devices and microbatches",
+                    where="train.batch_rows",
+                    found=f"{rows} rows over {batch_shards} devices x {self.microbatches} microbatches",
+                    expected=f"a multiple of {unit}",
+                    remedy="change train.batch_rows, train.microbatches or the mesh",
+                )
+        else:
+            per_row = statistics.examples / statistics.rows
+            rows = max(1, round((self.batch_examples or 1) / per_row / unit)) * unit
+        steps = self.steps or count_steps(statistics.rows, self.epochs, rows)
+        return Schedule(steps=steps, batch_rows=rows, epoch_rows=statistics.rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The size of a run: steps in all, rows a batch, rows an epoch."""
+
+    steps: int
+    batch_rows: int
+    epoch_rows: int
