@@ -37,7 +37,7 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _CHOICE_TYPE = re.compile(r"multiple[\s-]*choice|\bmcq\b|usmle", re.IGNORECASE)
-_CHOICE = re.compile(r"(?:^|[\s;,(])\(?([A-Ha-h1-8])\s?[.):]\s*\S")
+_CHOICE = re.compile(r"(?:^|[\s;,(\"“])\(?([A-Ha-h1-8])\s?[.):]\s*\S")
 _MATERIAL = (
     r"(?:text|passage|case|note|notes|list|scenario|paragraph|sentences?|abstract|question|vignette|report|letter"
     r"|summary|results?|findings|information|description|statements?|conversation|dialogue|excerpt|record|history"
@@ -48,7 +48,8 @@ _REFERS = re.compile(
     rf"|\b{_MATERIAL} (?:given|provided|below|above|described below|listed below)\b",
     re.IGNORECASE,
 )
-_BRINGS_ITS_OWN = re.compile(r":\s*\S+(?:\W+\w+){2}|[\"“][^\"”]{12,}[\"”]")
+_BRINGS_ITS_OWN = re.compile(r"(?::\s*|\s[-–—]\s+)\S+(?:\W+\w+){2}|[\"“][^\"”]{12,}")
+_NAMED_CHOICES = re.compile(r"\b(?:choices|options)\s*:\s*[^,;/\n]+[,;/\n]\s*\S", re.IGNORECASE)
 _ASKS_TO_CHOOSE = re.compile(r"which of (?:the following|these)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _WANTS_MEDIA = re.compile(
@@ -162,6 +163,8 @@ def repeats_itself(text: str) -> bool:
 
 def _has_choices(text: str, task_type: str) -> bool:
     """Say whether a text lists at least two lettered or numbered choices; USMLE items may be open questions."""
+    if _NAMED_CHOICES.search(text):
+        return True
     labels = {match.upper() for match in _CHOICE.findall(text)}
     if {"A", "B"} <= labels or {"1", "2"} <= labels:
         return True
