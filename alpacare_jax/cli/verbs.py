@@ -4,7 +4,7 @@ import importlib
 
 import typer
 
-VERBS = ("synthesize", "filter", "pack", "judge", "score", "launch", "doctor")
+VERBS = ("synthesize", "filter", "pack", "import", "judge", "score", "launch", "doctor")
 
 
 def build_app() -> typer.Typer:
@@ -15,6 +15,7 @@ def build_app() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
