@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from alpacare_jax import sharding
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import rope
-from alpacare_jax.model.attention import attend, segment_mask, slot_mask
+from alpacare_jax.model.attention import attend, attend_cached, segment_mask, slot_mask
 from alpacare_jax.model.config import LlamaConfig
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
@@ -64,7 +64,7 @@ class ComputeConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVCache:
-    """Keys and values already computed: per layer [B, S, K, H]; slot s of a row holds its token at position s."""
+    """Keys and values already computed: per layer [B, K, S, H]; slot s of a row holds its token at position s."""
 
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
@@ -72,7 +72,7 @@ class KVCache:
     @classmethod
     def empty(cls, config: LlamaConfig, batch: int, slots: int, dtype: Any = jnp.float32) -> "KVCache":
         """Make an empty cache for ``batch`` rows of up to ``slots`` tokens."""
-        shape = (batch, slots, config.num_key_value_heads, config.head_dim)
+        shape = (batch, config.num_key_value_heads, slots, config.head_dim)
         layers = range(config.num_hidden_layers)
         return cls(
             tuple(jnp.zeros(shape, dtype) for _ in layers), tuple(jnp.zeros(shape, dtype) for _ in layers)
@@ -81,7 +81,7 @@ class KVCache:
     @property
     def slots(self) -> int:
         """How many tokens a row can hold."""
-        return self.keys[0].shape[1]
+        return self.keys[0].shape[2]
 
 
 class Weights:
@@ -151,13 +151,15 @@ class Attention(nnx.Module):
         v_BSKH = project("BTD,DKH->BTKH", x_BTD, self.value, self.value_bias)
         q_BTNH = sharding.constrain(rope.rotate(q_BTNH, *angles), "batch", "length", "heads", None)
         k_BSKH = rope.rotate(k_BSKH, *angles)
-        if cache is not None:
+        if cache is None:
+            attended_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask)
+        else:
             keys, values, slots_BT = cache
             rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
-            k_BSKH = keys.at[rows_B1, slots_BT].set(k_BSKH.astype(keys.dtype), mode="drop")
-            v_BSKH = values.at[rows_B1, slots_BT].set(v_BSKH.astype(values.dtype), mode="drop")
-            cache = (k_BSKH, v_BSKH)
-        attended_BTNH = attend(q_BTNH, k_BSKH.astype(dtype), v_BSKH.astype(dtype), mask)
+            keys = keys.at[rows_B1, :, slots_BT].set(k_BSKH.astype(keys.dtype), mode="drop")
+            values = values.at[rows_B1, :, slots_BT].set(v_BSKH.astype(values.dtype), mode="drop")
+            cache = (keys, values)
+            attended_BTNH = attend_cached(q_BTNH, keys.astype(dtype), values.astype(dtype), mask)
         return project("BTNH,NHD->BTD", attended_BTNH, self.out, self.out_bias), cache
 
 
