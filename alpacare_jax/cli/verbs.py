@@ -4,7 +4,7 @@ import importlib
 
 import typer
 
-VERBS = ("synthesize", "filter", "pack", "import", "judge", "score", "launch", "doctor")
+VERBS = ("synthesize", "filter", "pack", "import", "train", "export", "judge", "score", "launch", "doctor")
 
 
 def build_app() -> typer.Typer:
