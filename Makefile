@@ -38,7 +38,7 @@ imports: $(VENV)/.installed  ## who may import whom
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.docs  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove environments, caches and built pages
 	rm -rf $(VENV) $(QUICKSTART_VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

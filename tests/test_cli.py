@@ -81,6 +81,14 @@ def test_debug_shows_the_traceback_as_well(tmp_path: Path) -> None:
     assert "alpacare: there is no such folder" in done.stderr
 
 
+def test_debug_after_two_dashes_is_the_launched_verbs(tmp_path: Path) -> None:
+    verb = ["--", "doctor", "--folder", str(tmp_path / "missing")]
+    done = alpacare("launch", "local", "--processes", "1", *verb, "--debug")
+    assert done.returncode == 2
+    assert "[0] Traceback" in done.stdout
+    assert "[0] alpacare: there is no such folder" in done.stdout
+
+
 def test_an_unknown_option_or_verb_is_exit_status_2() -> None:
     for arguments in (["doctor", "--foldr", "."], ["doctr"]):
         done = alpacare(*arguments)

@@ -18,8 +18,10 @@ def main(argv: list[str] | None = None) -> None:
         argv: Arguments after the program's name; ``sys.argv`` when None.
     """
     argv = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in argv
-    argv = [argument for argument in argv if argument != "--debug"]
+    # What follows two dashes belongs to the verb that `launch` starts.
+    own = argv.index("--") if "--" in argv else len(argv)
+    debug = "--debug" in argv[:own]
+    argv = [argument for argument in argv[:own] if argument != "--debug"] + argv[own:]
     try:
         app(args=argv, prog_name="alpacare")
     except (UserError, OSError) as error:
