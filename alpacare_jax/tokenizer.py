@@ -137,8 +137,15 @@ class Tokenizer:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides ids: vocabulary, merges, normalising, control tokens, chat template."""
+        pipeline = json.loads(self._parsing.to_str())
+        model = pipeline["model"]
+        merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model.get("merges", [])]
         state = {
-            "tokenizer": json.loads(self._parsing.to_str()),
+            "model": [model.get("type"), model["vocab"], merges, model.get("byte_fallback", False)],
+            "added": [
+                [token["id"], token["content"], token["special"]] for token in pipeline["added_tokens"]
+            ],
+            "pipeline": [pipeline[name] for name in ("normalizer", "pre_tokenizer", "post_processor")],
             "bos": self.backend.bos_token,
             "eos": self.backend.eos_token,
             "chat_template": self.chat_template,
@@ -250,19 +257,53 @@ def _load_sentencepiece(file: Path) -> "transformers.PreTrainedTokenizerFast":
     except (RuntimeError, OSError) as error:
         raise DataError("the file is not a sentencepiece model", where=file, found=str(error)) from None
     _check_llama_layout(model, file)
+    rust = _rust_from_sentencepiece(model)
+    _add_tokens(rust, file.parent)
     names = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id()}
     special = {name: model.id_to_piece(index) for name, index in names.items() if index >= 0}
-    config = _read_json(file.parent / "tokenizer_config.json")
-    template = config.get("chat_template")
+    special |= _named_tokens(file.parent, rust)
+    template: Any = _read_json(file.parent / "tokenizer_config.json").get("chat_template")
     template_file = file.parent / "chat_template.jinja"
     if template_file.exists():
         template = template_file.read_text(encoding="utf-8")
     return PreTrainedTokenizerFast(
-        tokenizer_object=_rust_from_sentencepiece(model),
-        chat_template=template,
-        clean_up_tokenization_spaces=False,
-        **special,
+        tokenizer_object=rust, chat_template=template, clean_up_tokenization_spaces=False, **special
     )
+
+
+def _add_tokens(rust: "tokenizers.Tokenizer", folder: Path) -> None:
+    """Add the tokens that a fine-tuned model put behind the pieces, such as the ``[PAD]`` of AlpaCare."""
+    from tokenizers import AddedToken
+
+    listed = {int(index): text for text, index in _read_json(folder / "added_tokens.json").items()}
+    decoder = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    listed |= {int(index): token["content"] for index, token in decoder.items()}
+    for index, text in sorted(listed.items()):
+        if rust.token_to_id(text) is not None:
+            continue
+        rust.add_special_tokens([AddedToken(text, normalized=False, special=True)])
+        if rust.token_to_id(text) != index:
+            raise DataError(
+                "an added token does not follow the pieces",
+                where=folder,
+                found=f"{text!r} with id {index}",
+                expected=f"id {rust.token_to_id(text)}",
+                remedy="give a folder with tokenizer.json instead",
+            )
+
+
+def _named_tokens(folder: Path, rust: "tokenizers.Tokenizer") -> dict[str, str]:
+    """Return the roles (``eos_token`` ...) that the folder's files give to tokens the tokenizer has."""
+    roles = ("bos_token", "eos_token", "unk_token", "pad_token")
+    found: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        content = _read_json(folder / name)
+        for role in roles:
+            token = content.get(role)
+            text = token.get("content") if isinstance(token, dict) else token
+            if text and rust.token_to_id(text) is not None:
+                found[role] = text
+    return found
 
 
 def _check_llama_layout(model: Any, file: Path) -> None:

@@ -43,7 +43,7 @@ def command(
         bool, typer.Option("--no-pack", help="One record a row, padded; for comparisons.")
     ] = False,
     shards: Annotated[
-        int | None, typer.Option(help="Number of files; one for each 32 MiB when not given.")
+        int | None, typer.Option(help="Number of files; one for each 32 MiB of rows when not given.", min=1)
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the packed data set at --out.")

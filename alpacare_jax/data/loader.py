@@ -20,7 +20,7 @@ import numpy as np
 from alpacare_jax.data.manifest import Manifest, hash_file, read_manifest
 from alpacare_jax.data.pack import EXAMPLES_FILE
 from alpacare_jax.data.packing import COLUMNS, Row, empty_row
-from alpacare_jax.errors import DataError, ShardingError
+from alpacare_jax.errors import ConfigError, DataError, ShardingError
 from alpacare_jax.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -153,11 +153,18 @@ class RowOrder:
     Args:
         rows: Number of rows.
         seed: Seed of the shuffles.
+
+    Raises:
+        ConfigError: The seed is out of range.
     """
 
     def __init__(self, rows: int, seed: int) -> None:
         import grain
 
+        if not 0 <= seed < 2**32:
+            raise ConfigError(
+                "the data seed is out of range", where="seed", found=seed, expected="0 to 2**32 - 1"
+            )
         self.rows = rows
         self._order = grain.MapDataset.range(rows).seed(seed).shuffle().repeat()
 

@@ -19,7 +19,7 @@ from alpacare_jax.data import manifest as manifests
 from alpacare_jax.data.examples import Example, encode_examples
 from alpacare_jax.data.manifest import Manifest, Statistics
 from alpacare_jax.data.packing import Row, fill_row, plan_rows
-from alpacare_jax.errors import DataError
+from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.prompts import TEMPLATES, Template
 from alpacare_jax.tokenizer import Tokenizer
 from datagen.records import Instruction, read_objects, write_objects
@@ -70,7 +70,7 @@ class PackConfig:
         ]
         for wrong, what, found, expected in problems:
             if wrong:
-                raise DataError(what, found=found, expected=expected)
+                raise ConfigError(what, where="pack", found=found, expected=expected)
 
 
 def pack(
@@ -242,9 +242,15 @@ def _moved_into_place(out: Path) -> Iterator[Path]:
         folder = work / "new"
         folder.mkdir()
         yield folder
+        old = work / "old"
         if out.exists():
-            out.rename(work / "old")
-        folder.rename(out)
+            out.rename(old)
+        try:
+            folder.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

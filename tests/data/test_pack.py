@@ -1,0 +1,272 @@
+"""``alpacare pack``: what it writes, counts and refuses, and that a failure leaves nothing behind."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from alpacare_jax.cli.pack_verb import command
+from alpacare_jax.data import pack as packing_verb
+from alpacare_jax.data.examples import encode_example
+from alpacare_jax.data.loader import PackedDataset
+from alpacare_jax.data.pack import PackConfig, pack
+from alpacare_jax.errors import ConfigError, DataError
+from alpacare_jax.tokenizer import Tokenizer
+from datagen.records import Instruction
+
+ROWS = [
+    {
+        "id": f"q{i}",
+        "instruction": f"What lowers blood pressure in case {i}?",
+        "output": "Diuretics. " * (i % 7 + 1),
+    }
+    for i in range(40)
+]
+ROW_LENGTH = 256
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write(tmp_path / "in.jsonl", ROWS)
+
+
+def segments(dataset: PackedDataset) -> dict[str, tuple[list[int], list[int]]]:
+    """Return tokens and loss mask of every example by its id."""
+    found = {}
+    for index in range(len(dataset)):
+        row = dataset[index]
+        for segment, name in enumerate(dataset.example_ids(index), start=1):
+            here = row["segment_ids"] == segment
+            found[name] = (row["tokens"][here].tolist(), row["loss_mask"][here].tolist())
+    return found
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_rows_hold_every_record_as_encoded(
+    source: Path, tmp_path: Path, chat: Tokenizer, packed: bool
+) -> None:
+    manifest = pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH, "chat", pack=packed, shards=3))
+    dataset = PackedDataset.open(tmp_path / "out")
+    dataset.verify()
+    dataset.check_tokenizer(chat)
+    found = segments(dataset)
+    assert sorted(found) == sorted(row["id"] for row in ROWS)
+    for row in ROWS:
+        example = encode_example(Instruction.from_dict(row, where=""), chat, "chat")
+        assert found[row["id"]] == (example.tokens.tolist(), example.loss_mask.tolist())
+    counts = manifest.statistics
+    assert counts.tokens == sum(len(tokens) for tokens, _ in found.values())
+    assert counts.supervised_tokens == sum(sum(mask) for _, mask in found.values())
+    assert counts.fill == pytest.approx(counts.tokens / (len(dataset) * ROW_LENGTH), abs=1e-6)
+    assert (counts.records, counts.examples, counts.left_out, counts.truncated) == (40, 40, 0, 0)
+    assert len(dataset) == counts.rows == (counts.rows if packed else 40)
+    assert len(manifest.shards) == 3
+    assert dataset.manifest == manifest
+
+
+def test_the_manifest_names_source_tokenizer_and_shards(
+    source: Path, tmp_path: Path, chat: Tokenizer
+) -> None:
+    out = tmp_path / "out"
+    pack(source, out, chat, PackConfig(ROW_LENGTH))
+    content = json.loads((out / "manifest.json").read_text())
+    assert (content["kind"], content["format_version"], content["template"]) == (
+        "alpacare-packed",
+        1,
+        "alpaca",
+    )
+    assert content["source"]["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert content["tokenizer"]["fingerprint"] == chat.fingerprint
+    for shard in content["shards"]:
+        assert shard["sha256"] == hashlib.sha256((out / shard["file"]).read_bytes()).hexdigest()
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out"}
+
+
+def test_the_same_input_gives_the_same_bytes(source: Path, tmp_path: Path, chat: Tokenizer) -> None:
+    first = pack(source, tmp_path / "a", chat, PackConfig(ROW_LENGTH, shards=2))
+    second = pack(source, tmp_path / "b", chat, PackConfig(ROW_LENGTH, shards=2))
+    assert first == second
+
+
+def test_tfds_itself_reads_the_data_set(source: Path, tmp_path: Path, chat: Tokenizer) -> None:
+    import tensorflow_datasets as tfds
+
+    pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH, split="valid"))
+    rows = tfds.builder_from_directory(str(tmp_path / "out")).as_data_source("valid")
+    assert rows[0]["tokens"].shape == (ROW_LENGTH,)
+    assert rows[0]["tokens"].dtype == np.int32
+
+
+def test_records_longer_than_a_row(tmp_path: Path, letters: Tokenizer) -> None:
+    head = len(encode_example(Instruction(instruction="Say", output="x"), letters)) - 2
+    answers = {"fits": "abc", "long": "abcdefgh", "longer": "abcdefghi"}
+    rows = [{"id": name, "instruction": "Say", "output": text} for name, text in answers.items()]
+    rows.append({"id": "prompt", "instruction": "Say " * 20, "output": "x"})
+    source = write(tmp_path / "in.jsonl", rows)
+    config = PackConfig(head + 6)
+
+    left = pack(source, tmp_path / "left", letters, config)
+    assert left.left_out_ids == ["long", "longer", "prompt"]
+    assert (left.statistics.left_out, left.statistics.prompt_too_long, left.statistics.truncated) == (3, 1, 0)
+
+    cut = pack(source, tmp_path / "cut", letters, PackConfig(head + 6, truncate=True))
+    assert (cut.left_out_ids, cut.truncated_ids) == (["prompt"], ["long", "longer"])
+    found = segments(PackedDataset.open(tmp_path / "cut"))
+    assert letters.decode(found["long"][0][head:], skip_special_tokens=False) == "abcdef"
+    assert found["fits"][0][-1] == 2
+
+    with pytest.raises(DataError, match="no record fits"):
+        pack(write(tmp_path / "in.jsonl", rows[1:]), tmp_path / "none", letters, config)
+
+
+def test_records_without_id_are_named_after_their_line(tmp_path: Path, chat: Tokenizer) -> None:
+    source = tmp_path / "in.jsonl"
+    row = {"instruction": "Name one.", "output": "Lisinopril."}
+    source.write_text(f"{json.dumps(row)}\n\n{json.dumps(row | {'id': 7})}\n{json.dumps(row)}\n")
+    pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+    assert sorted(segments(PackedDataset.open(tmp_path / "out"))) == ["7", "line-1", "line-4"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "line"),
+    [
+        ("", "file is empty", None),
+        ("[]", "holds no record", None),
+        ('{"instruction": "a", "output": "b"}\n{"instruction": ', "not a JSON object", 2),
+        ('{"instruction": "a", "output": "b"}\n{"instruction": "a"}', "'output' is missing", 2),
+        ('{"instruction": ["a"], "output": "b"}', "must be str", 1),
+        ('{"instruction": "a", "output": " "}', "empty output", 1),
+    ],
+)
+def test_bad_input_is_named_with_its_place(
+    tmp_path: Path, chat: Tokenizer, content: str, message: str, line: int | None
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(content)
+    with pytest.raises(DataError, match=message) as caught:
+        pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+    assert str(caught.value.where) == (f"{source}:{line}" if line else str(source))
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl"}
+
+
+def test_an_earlier_data_set_is_replaced_only_on_request(
+    source: Path, tmp_path: Path, chat: Tokenizer
+) -> None:
+    out = tmp_path / "out"
+    before = pack(source, out, chat, PackConfig(ROW_LENGTH))
+    with pytest.raises(DataError, match="exists already"):
+        pack(source, out, chat, PackConfig(64))
+    assert PackedDataset.open(out).manifest == before
+    pack(source, out, chat, PackConfig(160), overwrite=True)
+    assert PackedDataset.open(out).row_length == 160
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out"}
+
+
+def test_a_failed_replacement_leaves_the_earlier_data_set(
+    source: Path, tmp_path: Path, chat: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    before = pack(source, out, chat, PackConfig(ROW_LENGTH))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(packing_verb, "_write_shards", full)
+    with pytest.raises(OSError, match="No space left"):
+        pack(source, out, chat, PackConfig(160), overwrite=True)
+    assert PackedDataset.open(out).manifest == before
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out"}
+
+
+def test_overwrite_deletes_nothing_that_pack_did_not_write(
+    source: Path, tmp_path: Path, chat: Tokenizer
+) -> None:
+    mine = tmp_path / "thesis"
+    mine.mkdir()
+    (mine / "chapter.txt").write_text("years of work")
+    with pytest.raises(DataError, match="packed data sets alone"):
+        pack(source, mine, chat, PackConfig(ROW_LENGTH), overwrite=True)
+    (mine / "manifest.json").write_text('{"kind": "something else"}')
+    with pytest.raises(DataError, match="not the manifest of a packed"):
+        pack(source, mine, chat, PackConfig(ROW_LENGTH), overwrite=True)
+    assert (mine / "chapter.txt").exists()
+
+
+def test_impossible_settings() -> None:
+    for bad in ({"row_length": 4}, {"template": "vicuna"}, {"split": "a-b"}, {"shards": 0}):
+        with pytest.raises(ConfigError):
+            PackConfig(**({"row_length": 64} | bad))
+
+
+def test_incomplete_and_damaged_data_sets_are_refused(source: Path, tmp_path: Path, chat: Tokenizer) -> None:
+    with pytest.raises(DataError, match="no such data set"):
+        PackedDataset.open(tmp_path / "missing")
+    out = tmp_path / "out"
+    pack(source, out, chat, PackConfig(ROW_LENGTH))
+    manifest = (out / "manifest.json").read_text()
+    (out / "manifest.json").unlink()
+    with pytest.raises(DataError, match="incomplete"):
+        PackedDataset.open(out)
+    (out / "manifest.json").write_text(manifest.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(DataError, match="another format"):
+        PackedDataset.open(out)
+    (out / "manifest.json").write_text(manifest)
+    shard = next(out.glob("*.array_record*"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match="missing or cut"):
+        PackedDataset.open(out)
+    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    with pytest.raises(DataError, match="damaged"):
+        PackedDataset.open(out).verify()
+
+
+def test_a_foreign_tokenizer_is_refused(
+    source: Path, tmp_path: Path, chat: Tokenizer, letters: Tokenizer
+) -> None:
+    pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+    with pytest.raises(DataError, match="another tokenizer"):
+        PackedDataset.open(tmp_path / "out").check_tokenizer(letters)
+
+
+def test_the_command_reports_what_it_did(source: Path, tmp_path: Path, chat_folder: Path) -> None:
+    app = typer.Typer()
+    app.command()(command)
+    options = ["--tokenizer", str(chat_folder), "--seq-len", "56", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [str(source), *options, "--template", "chat"], catch_exceptions=False)
+    assert result.exit_code == 0
+    found = PackedDataset.open(tmp_path / "out").manifest.statistics
+    assert found.left_out > 0
+    table = dict(line.split("  ", 1) for line in result.stdout.splitlines() if "  " in line)
+    assert table["records read"].strip() == "40"
+    assert table["left out, longer than a row"].strip().startswith(f"{found.left_out} (q")
+    assert table["fill"].strip().startswith(f"{found.fill:.2%}")
+    assert "encoding 40/40" in result.stderr
+
+
+def test_real_answers_fill_the_rows_in_good_time(
+    real_data: Path, tmp_path: Path, llama: Tokenizer, record_property: Any
+) -> None:
+    import time
+
+    started = time.perf_counter()
+    manifest = pack(real_data / "medquad_train.jsonl", tmp_path / "out", llama, PackConfig(1024))
+    seconds = time.perf_counter() - started
+    record_property("seconds", seconds)
+    counts = manifest.statistics
+    assert counts.records == 8000
+    assert counts.examples + counts.left_out == 8000
+    assert counts.fill >= 0.98
+    assert seconds <= 60
+    assert os.path.getsize(tmp_path / "out" / "manifest.json") > 0
