@@ -8,101 +8,25 @@ with the provider's words; everything settled so far is kept.
 
 import asyncio
 import dataclasses
-import datetime
-import email.utils
 import hashlib
-import ipaddress
 import json
 import logging
-import os
 import random
-import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-from datagen.errors import ConfigError, ServiceError
+from datagen.errors import ServiceError
 from datagen.ledger import Entry, Ledger
-from datagen.records import shorten
+from datagen.wire import Service, Trouble, Wire
+
+__all__ = ["ChatRequest", "Reply", "Sampling", "Service", "complete", "prompt_hash", "read_reply", "stream"]
 
 log = logging.getLogger(__name__)
 
 #: This many requests in a row that fail for good mean that the service, not the requests, is ill.
 FAILURES_IN_A_ROW = 5
 LONGEST_WAIT_S = 60.0
-
-_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Service:
-    """Where a model is asked.
-
-    Attributes:
-        base_url: Address of the API, such as ``http://127.0.0.1:8000/v1``.
-        model: The model's name at the service.
-        api_key_env: Environment variable that holds the key.
-        timeout_s: Longest wait for one reply, in seconds.
-        max_tries: Tries per request, the first one included.
-        concurrency: Requests in flight at the same time.
-        first_wait_s: Longest wait before the second try, in seconds; it doubles with each further try.
-    """
-
-    base_url: str
-    model: str
-    api_key_env: str = "OPENAI_API_KEY"
-    timeout_s: float = 120
-    max_tries: int = 5
-    concurrency: int = 8
-    first_wait_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(
-                "the base URL is not an address",
-                found=self.base_url,
-                expected="such as http://127.0.0.1:8000/v1",
-            )
-        if parts.username or parts.password:
-            raise ConfigError(
-                "the base URL holds a user name or password",
-                where=parts.hostname,
-                remedy="put the key into an environment variable and name it with --api-key-env",
-            )
-        for name in ("timeout_s", "max_tries", "concurrency", "first_wait_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be above 0", found=getattr(self, name))
-
-    def is_loopback(self) -> bool:
-        """Tell whether the service runs on this machine."""
-        host = urlsplit(self.base_url).hostname or ""
-        if host == "localhost":
-            return True
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        return address.is_loopback or address.is_unspecified
-
-    def api_key(self) -> str:
-        """Return the key from the environment; "none" for a service on this machine that needs no key.
-
-        Raises:
-            ServiceError: The variable is not set and the service is elsewhere.
-        """
-        key = os.environ.get(self.api_key_env, "").strip()
-        if key:
-            return key
-        if self.is_loopback():
-            return "none"
-        raise ServiceError(
-            "no key for the service",
-            where=self.base_url,
-            found=f"environment variable {self.api_key_env} is not set",
-            remedy=f"export {self.api_key_env}=..., or name another variable with --api-key-env",
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,47 +181,19 @@ async def stream(
             await asyncio.gather(*waiting, return_exceptions=True)
 
 
-class _Trouble(Exception):
-    """One try that came to nothing: a code for counting, the provider's words, what may be done."""
-
-    def __init__(
-        self, code: str, words: str, *, again: bool = False, fatal: str = "", wait_s: float | None = None
-    ) -> None:
-        self.code, self.words, self.again, self.fatal, self.wait_s = code, words, again, fatal, wait_s
-        super().__init__(f"{code}: {words}" if words else code)
-
-
 class _Asker:
     """Asks single requests of one service and settles each in the ledger. Limits and prices will act here."""
 
     def __init__(self, service: Service, ledger: Ledger, stage: str) -> None:
         self.service, self.ledger, self.stage = service, ledger, stage
-        self._client: Any = None
-        self._key = ""
-        self._failed_in_a_row: list[tuple[str, _Trouble]] = []
+        self._wire = Wire(service)
+        self._failed_in_a_row: list[tuple[str, Trouble]] = []
 
     async def __aenter__(self) -> "_Asker":
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            await self._client.close()
-
-    def _connect(self) -> Any:
-        """Make the HTTP client when the first request is really sent: a run that only reads needs no key."""
-        if self._client is None:
-            import openai
-
-            self._key = self.service.api_key()
-            self._client = openai.AsyncOpenAI(
-                base_url=self.service.base_url,
-                api_key=self._key,
-                timeout=self.service.timeout_s,
-                max_retries=0,
-                # A proxy meant for the world must not swallow requests to this machine.
-                http_client=openai.DefaultAsyncHttpxClient(trust_env=not self.service.is_loopback()),
-            )
-        return self._client
+        await self._wire.__aexit__()
 
     async def ask(self, request: ChatRequest) -> Reply:
         """Return the ledger's settled reply, or ask until there is one or the tries are used up."""
@@ -308,8 +204,8 @@ class _Asker:
             for tried in range(1, self.service.max_tries + 1):
                 self.ledger.record_sent(self.stage, request.id, prompt_hash=fingerprint, request=body)
                 try:
-                    reply = await self._post(body)
-                except _Trouble as trouble:
+                    reply = await self._wire.post(body)
+                except Trouble as trouble:
                     if trouble.fatal:
                         raise self._stop(trouble.fatal, trouble) from None
                     if not trouble.again or tried == self.service.max_tries:
@@ -324,7 +220,7 @@ class _Asker:
             assert entry is not None
         return read_reply(entry)
 
-    async def _wait(self, id: str, trouble: _Trouble, tried: int) -> None:
+    async def _wait(self, id: str, trouble: Trouble, tried: int) -> None:
         """Wait before the next try: as long as the service asks, else a random part of a doubling time."""
         first_s = self.service.first_wait_s
         if trouble.wait_s is not None:
@@ -342,7 +238,7 @@ class _Asker:
         )
         await asyncio.sleep(wait_s)
 
-    def _give_up(self, id: str, trouble: _Trouble, tried: int) -> None:
+    def _give_up(self, id: str, trouble: Trouble, tried: int) -> None:
         """Record that a request failed for good; stop the run where the service itself is ill."""
         if trouble.code == "unreachable":
             raise self._stop("the service cannot be reached", trouble)
@@ -359,7 +255,7 @@ class _Asker:
                     self.ledger.reopen(self.stage, failed_id)
             raise self._stop(f"{FAILURES_IN_A_ROW} requests in a row failed", trouble)
 
-    def _stop(self, what: str, trouble: _Trouble) -> ServiceError:
+    def _stop(self, what: str, trouble: Trouble) -> ServiceError:
         remedies = {
             "unauthorized": f"check the key in the environment variable {self.service.api_key_env}",
             "not-found": "check the model's name and the base URL, which usually ends in /v1",
@@ -372,107 +268,6 @@ class _Asker:
             found=str(trouble),
             remedy=remedies.get(trouble.code, "run the same command again later; what was answered is kept"),
         )
-
-    def _hide(self, words: str) -> str:
-        """Take the key out of a provider's words, also where the provider shows only its beginning."""
-        if self._key and self._key != "none":
-            words = words.replace(self._key, "[key]")
-        return shorten(re.sub(r"\bsk-[\w*.-]{4,}", "[key]", words), 300)
-
-    async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Send one request once.
-
-        Returns:
-            The arguments of :meth:`Ledger.record_reply`.
-
-        Raises:
-            _Trouble: No usable reply.
-        """
-        import openai
-
-        client = self._connect()
-        try:
-            async with asyncio.timeout(self.service.timeout_s):
-                raw = await client.chat.completions.with_raw_response.create(**body)
-                text = raw.http_response.text
-        except (TimeoutError, openai.APITimeoutError):
-            raise _Trouble("timeout", f"no reply within {self.service.timeout_s:g} s", again=True) from None
-        except openai.APIConnectionError as error:
-            raise self._broken_connection(error) from None
-        except openai.APIStatusError as error:
-            raise self._refusal(error) from None
-        except UnicodeError as error:
-            raise _Trouble("bad-reply", f"the reply is not text: {error}", again=True) from None
-        return self._read(text)
-
-    def _broken_connection(self, error: Exception) -> _Trouble:
-        causes = []
-        cause: BaseException | None = error
-        while cause is not None:
-            causes.append(cause)
-            cause = cause.__cause__ or cause.__context__
-        unreachable = any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes)
-        words = next((str(cause) for cause in reversed(causes) if str(cause)), str(error))
-        return _Trouble("unreachable" if unreachable else "connection", self._hide(words), again=True)
-
-    def _refusal(self, error: Any) -> _Trouble:
-        """Judge an HTTP error status."""
-        status: int = error.status_code
-        body = error.body if isinstance(error.body, dict) else {}
-        code = str(body.get("code") or body.get("type") or "")
-        words = self._hide(f"HTTP {status}: {body.get('message') or error.response.text or error.message}")
-        if status in (401, 403):
-            return _Trouble("unauthorized", words, fatal="the service refused the key")
-        if status == 404:
-            return _Trouble("not-found", words, fatal="the service does not know the model or the address")
-        if code in _QUOTA_CODES:
-            return _Trouble("quota", words, fatal="the account has no credit left")
-        wait_s = _retry_after_s(error.response.headers)
-        if status == 429:
-            return _Trouble("rate-limited", words, again=True, wait_s=wait_s)
-        if status >= 500 or status in (408, 409, 425):
-            return _Trouble("server-error", words, again=True, wait_s=wait_s)
-        return _Trouble("bad-request", words)
-
-    def _read(self, text: str) -> dict[str, Any]:
-        """Take the reply out of the HTTP body, trusting nothing about its form."""
-        try:
-            data = json.loads(text)
-            choice = data["choices"][0]
-            message = choice["message"]
-            content = message.get("content") or ""
-            if not isinstance(content, str):
-                raise TypeError("content is not text")
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise _Trouble("bad-reply", f"not a chat completion: {self._hide(text)}", again=True) from None
-        finish_reason = str(choice.get("finish_reason") or "")
-        if finish_reason == "content_filter":
-            raise _Trouble("content-filter", "the service withheld its reply")
-        usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
-        return {
-            "text": content.replace(self._key, "[key]") if self._key not in ("", "none") else content,
-            "finish_reason": finish_reason,
-            "model": str(data.get("model") or self.service.model),
-            "prompt_tokens": int(usage.get("prompt_tokens") or 0),
-            "completion_tokens": int(usage.get("completion_tokens") or 0),
-        }
-
-
-def _retry_after_s(headers: Any) -> float | None:
-    """Read Retry-After, in seconds or as a date; None where it is missing or makes no sense."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        wait_s = float(value)
-    except ValueError:
-        try:
-            wait_s = (
-                email.utils.parsedate_to_datetime(value) - datetime.datetime.now(datetime.UTC)
-            ).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, wait_s) if wait_s == wait_s and wait_s != float("inf") else None
 
 
 def read_reply(entry: Entry) -> Reply:

@@ -147,15 +147,20 @@ class Ledger:
     def _explained(self, error: sqlite3.DatabaseError) -> Exception:
         """Turn SQLite's error into one that says what to do."""
         words = str(error)
-        if "disk is full" in words:
+        if "disk" in words:
             return DataError(
-                "the disk is full",
+                "the disk refused to keep the ledger: it is full or failing",
                 where=self.path,
+                found=words,
                 remedy="free some disk space and run the same command again; what was answered is kept",
             )
         if "readonly" in words or "unable to open" in words:
             return DataError(
                 "the ledger cannot be written", where=self.path, found=words, remedy="check the rights"
+            )
+        if "locked" in words:
+            return DataError(
+                "another program holds the ledger", where=self.path, remedy="close it and try again"
             )
         return DataError(
             "the ledger cannot be read; it may be damaged or not a ledger",

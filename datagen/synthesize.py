@@ -213,7 +213,7 @@ def draw_examples(seeds: Sequence[SeedTask], count: int, key: str) -> list[SeedT
     Example:
         >>> seeds = [SeedTask(text) for text in ("a", "b", "c", "d")]
         >>> [task.instruction for task in draw_examples(seeds, 2, "0:0")]
-        ['b', 'a']
+        ['b', 'c']
     """
     ranked = sorted(range(len(seeds)), key=lambda i: hashlib.sha256(f"{key}:{i}".encode()).digest())
     return [seeds[i] for i in ranked[:count]]

@@ -91,6 +91,14 @@ def command(
     answer_max_tokens: Annotated[
         int | None, typer.Option(help="Longest answer, in tokens.", show_default="1024")
     ] = None,
+    send_seed: Annotated[
+        bool | None,
+        typer.Option(
+            "--send-seed",
+            help="Send a sampling seed with each request, if the service takes one.",
+            show_default="no",
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what an earlier run gave up on.")
     ] = False,
@@ -103,9 +111,11 @@ def command(
 ) -> None:
     """Write new medical tasks with a model, filter them, and have them answered.
 
-    Every request and reply is kept in WORK/ledger.sqlite, so an interrupted run goes on with the same command
-    and asks nothing twice. Results: instructions.jsonl, tasks.jsonl, rejected.jsonl (with reasons) and
-    funnel.json. Exit status: 0 target reached, 1 fewer tasks than the target, 2 error, 130 interrupted.
+    Every request and reply is kept in WORK/ledger.sqlite: an interrupted run goes
+    on with the same command and asks nothing twice. Results: instructions.jsonl,
+    tasks.jsonl, rejected.jsonl (with reasons), funnel.json.
+
+    Exit status: 0 target reached, 1 fewer tasks than that, 2 error, 130 interrupted.
     """
     from datagen.synthesize import status as summarize
     from datagen.synthesize import synthesize
@@ -121,6 +131,7 @@ def command(
         "seed": seed,
         "max_requests": max_requests,
         "similarity": similarity,
+        "send_seed": send_seed,
         "teacher": {
             "base_url": base_url,
             "model": model,

@@ -1,0 +1,380 @@
+import datetime
+import email.utils
+import logging
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_server import Script, Scripted, ScriptedServer
+
+from datagen.client import ChatRequest, Reply, Sampling, Service, complete, stream
+from datagen.errors import ConfigError, DataError, ServiceError
+from datagen.ledger import Ledger
+
+SECRET = "sk-verysecret-0123456789"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        yield ledger
+
+
+def text_of(body: dict[str, Any]) -> str:
+    text: str = body["messages"][-1]["content"]
+    return text
+
+
+def questions(texts: Sequence[str], **sampling: Any) -> list[ChatRequest]:
+    return [ChatRequest(text, ({"role": "user", "content": text},), Sampling(**sampling)) for text in texts]
+
+
+def service(server: ScriptedServer, **changes: Any) -> Service:
+    settings = {"timeout_s": 5, "max_tries": 3, "concurrency": 4, "first_wait_s": 0.02} | changes
+    return Service(server.base_url, "scripted", **settings)
+
+
+def ask(texts: Sequence[str], server: ScriptedServer, ledger: Ledger, **changes: Any) -> list[Reply]:
+    return complete(questions(texts), service(server, **changes), ledger, stage="s")
+
+
+def test_replies_come_in_the_order_of_the_requests(ledger: Ledger) -> None:
+    def later_first(body: dict[str, Any], tried: int) -> Scripted:
+        return Scripted(f"re {text_of(body)}", delay_s=0.2 - 0.02 * int(text_of(body)))
+
+    seen: list[tuple[int, int]] = []
+    with ScriptedServer(later_first) as server:
+        replies = complete(
+            questions([str(n) for n in range(10)]),
+            service(server),
+            ledger,
+            stage="s",
+            progress=lambda done, total: seen.append((done, total)),
+        )
+        assert server.most_in_flight == 4
+    assert [reply.text for reply in replies] == [f"re {n}" for n in range(10)]
+    assert seen == [(n, 10) for n in range(1, 11)]
+    assert (replies[0].prompt_tokens, replies[0].completion_tokens) == (7, 2)
+
+
+def test_the_body_holds_what_was_asked(ledger: Ledger) -> None:
+    messages = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"})
+    full = ChatRequest("a", messages, Sampling(0.5, 0.9, 1.5, 64, ("###",), 11))
+    plain = ChatRequest("b", messages, Sampling())
+    with ScriptedServer(["x", "y"]) as server:
+        complete([full, plain], service(server, concurrency=1), ledger, stage="s")
+        first, second = server.bodies
+    assert first == {
+        "model": "scripted",
+        "messages": list(messages),
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "presence_penalty": 1.5,
+        "max_tokens": 64,
+        "stop": ["###"],
+        "seed": 11,
+    }
+    assert "seed" not in second
+    assert "stop" not in second
+
+
+def test_what_is_settled_is_not_asked_again_even_without_server_or_key(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+
+    def one_refused(body: dict[str, Any], tried: int) -> Scripted | str:
+        return Scripted("too long", 400) if text_of(body) == "b" else "re " + text_of(body)
+
+    with ScriptedServer(one_refused) as server, Ledger(path) as ledger:
+        before = ask("abc", server, ledger)
+        with_more = ask("abcd", server, ledger)
+        assert server.count == 4
+    assert with_more[:3] == before
+    with Ledger(path) as ledger:
+        far = Service("https://nowhere.invalid/v1", "scripted")
+        assert complete(questions("abcd"), far, ledger, stage="s") == with_more
+
+
+FAULTS = {
+    "429 without Retry-After": Scripted("slow down", 429),
+    "429 with seconds": Scripted("slow down", 429, headers={"retry-after": "0.05"}),
+    "429 with nonsense": Scripted("slow down", 429, headers={"retry-after": "soon"}),
+    "500": Scripted("oops", 500),
+    "503 with HTML": Scripted(status=503, raw=b"<html>busy</html>", content_type="text/html"),
+    "connection reset": Scripted(reset=True),
+    "truncated body": Scripted("half", promise_more=50),
+    "hang": Scripted("late", delay_s=30),
+    "HTML with 200": Scripted(raw=b"<html>please log in</html>", content_type="text/html"),
+    "broken JSON": Scripted(raw=b'{"choices": [{"mess'),
+    "not UTF-8": Scripted(raw=b"\xff\xfe\x00"),
+    "JSON that is no object": Scripted(raw=b"[]"),
+    "empty choices": Scripted(raw=b'{"choices": []}'),
+    "no message": Scripted(raw=b'{"choices": [{"message": null}]}'),
+    "content is no text": Scripted(raw=b'{"choices": [{"message": {"content": 5}}]}'),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_passing_fault_is_overcome(fault: str, ledger: Ledger) -> None:
+    def faulty_first(body: dict[str, Any], tried: int) -> Scripted | str:
+        return FAULTS[fault] if text_of(body) == "b" and tried == 1 else "re " + text_of(body)
+
+    with ScriptedServer(faulty_first) as server:
+        replies = ask("abc", server, ledger, timeout_s=0.5)
+        assert server.count == 4
+    assert [(reply.text, reply.error) for reply in replies] == [("re a", ""), ("re b", ""), ("re c", "")]
+    entry = ledger.get("s", "b")
+    assert entry is not None
+    assert (entry.state, entry.tries, entry.error) == ("answered", 2, None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "asked"),
+    [
+        ("500", "server-error", 3),
+        ("429 with seconds", "rate-limited", 3),
+        ("connection reset", "connection", 3),
+        ("truncated body", "connection", 3),
+        ("hang", "timeout", 3),
+        ("broken JSON", "bad-reply", 3),
+    ],
+)
+def test_a_lasting_fault_is_recorded_and_costs_no_other_its_answer(
+    fault: str, code: str, asked: int, ledger: Ledger
+) -> None:
+    def faulty(body: dict[str, Any], tried: int) -> Scripted | str:
+        return FAULTS[fault] if text_of(body) == "b" else "re " + text_of(body)
+
+    with ScriptedServer(faulty) as server:
+        replies = ask("abcde", server, ledger, timeout_s=0.2)
+        assert list(server.texts()).count("b") == asked
+    assert [reply.text for reply in replies] == ["re a", "", "re c", "re d", "re e"]
+    assert replies[1].error_code == code
+    assert f"after {asked} tries" in replies[1].error
+
+
+def test_a_refused_request_is_not_repeated(ledger: Ledger) -> None:
+    with ScriptedServer(lambda body, tried: Scripted("your prompt is too long", 400)) as server:
+        (reply,) = ask("a", server, ledger)
+        assert server.count == 1
+    assert reply.error == "bad-request: HTTP 400: your prompt is too long"
+
+
+def test_a_withheld_reply_is_a_failure_and_a_cut_one_is_not(ledger: Ledger) -> None:
+    script = [Scripted("", finish_reason="content_filter"), Scripted("cut he", finish_reason="length")]
+    with ScriptedServer(script) as server:
+        withheld, cut = ask("ab", server, ledger, concurrency=1)
+    assert withheld.error_code == "content-filter"
+    assert (cut.text, cut.finish_reason, cut.error) == ("cut he", "length", "")
+
+
+def test_odd_replies_are_kept_readable(ledger: Ledger) -> None:
+    odd = rb'{"choices": [{"message": {"content": "a\ud800b\u0000c"}}], "usage": {"prompt_tokens": "many"}}'
+    bare = b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}], "usage": null}'
+    with ScriptedServer([Scripted(raw=odd), Scripted(raw=bare)]) as server:
+        first, second = ask("ab", server, ledger, concurrency=1)
+    assert (first.text, first.prompt_tokens, first.error) == ("a?b\0c", 0, "")
+    assert (second.text, second.finish_reason, second.model) == ("", "stop", "scripted")
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_honoured(form: str, ledger: Ledger) -> None:
+    def limited(body: dict[str, Any], tried: int) -> Scripted | str:
+        at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)
+        value = "1.1" if form == "seconds" else email.utils.format_datetime(at, usegmt=True)
+        return Scripted("slow down", 429, headers={"retry-after": value}) if tried == 1 else "ok"
+
+    with ScriptedServer(limited) as server:
+        start = time.monotonic()
+        (reply,) = ask("a", server, ledger, first_wait_s=0.01)
+        waited_s = time.monotonic() - start
+    assert reply.text == "ok"
+    assert 1.0 <= waited_s < 4.0
+
+
+def stopping(answer: Scripted) -> Script:
+    def script(body: dict[str, Any], tried: int) -> Scripted | str:
+        return answer if text_of(body) == "stop" else "re " + text_of(body)
+
+    return script
+
+
+QUOTA = b'{"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "remedy"),
+    [
+        (Scripted(f"Incorrect API key provided: {SECRET}", 401), "Incorrect API key provided: [key]", "KEY"),
+        (Scripted("Incorrect API key provided: sk-verys*****6789", 401), "provided: [key]", "KEY"),
+        (Scripted("Not yours", 403), "Not yours", "KEY"),
+        (Scripted("The model `gpt-9` does not exist", 404), "`gpt-9` does not exist", "model's name"),
+        (Scripted(status=429, raw=QUOTA), "You exceeded your quota", "credit"),
+    ],
+)
+def test_a_failure_of_the_whole_service_stops_with_its_words_and_keeps_the_rest(
+    answer: Scripted,
+    words: str,
+    remedy: str,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("TEACHER_KEY", SECRET)
+    with ScriptedServer(stopping(answer)) as server:
+        with pytest.raises(ServiceError) as caught:
+            ask(["a", "b", "stop", "c"], server, ledger, api_key_env="TEACHER_KEY", concurrency=1)
+        assert server.count == 3
+        assert server.authorizations == [f"Bearer {SECRET}"] * 3
+    assert words in str(caught.value)
+    assert remedy in str(caught.value)
+    assert [(entry.id, entry.state) for entry in ledger.entries()] == [
+        ("a", "answered"),
+        ("b", "answered"),
+        ("stop", "sent"),
+    ]
+    ledger.close()
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert SECRET not in str(caught.value) + caplog.text
+    assert SECRET.encode() not in kept
+
+
+def test_a_stop_does_not_wait_for_slow_requests_before_it(ledger: Ledger) -> None:
+    def script(body: dict[str, Any], tried: int) -> Scripted:
+        return Scripted("no", 401) if text_of(body) == "stop" else Scripted("late", delay_s=20)
+
+    with ScriptedServer(script) as server:
+        start = time.monotonic()
+        with pytest.raises(ServiceError, match="refused the key"):
+            ask(["slow", "stop"], server, ledger, timeout_s=30)
+        assert time.monotonic() - start < 5
+
+
+def test_a_key_echoed_in_a_reply_does_not_reach_the_ledger(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    script = [Scripted(f"your header was {SECRET}"), Scripted(f"bad header {SECRET}", 400)]
+    with ScriptedServer(script) as server:
+        echoed, refused = ask("ab", server, ledger, concurrency=1)
+    assert echoed.text == "your header was [key]"
+    assert refused.error.endswith("bad header [key]")
+    ledger.close()
+    assert all(SECRET.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_server_that_is_not_there_stops_the_run_resumably(ledger: Ledger) -> None:
+    with ScriptedServer(["unused"]) as server:
+        gone = service(server)
+    with pytest.raises(ServiceError, match="cannot be reached") as caught:
+        complete(questions("ab"), gone, ledger, stage="s")
+    assert gone.base_url in str(caught.value)
+    assert {entry.state for entry in ledger.entries()} == {"sent"}
+
+
+def test_a_service_that_only_fails_stops_the_run_and_is_asked_again_next_time(ledger: Ledger) -> None:
+    ill = True
+
+    def script(body: dict[str, Any], tried: int) -> Scripted | str:
+        return Scripted("out of order", 500) if ill and text_of(body) != "0" else "re " + text_of(body)
+
+    texts = [str(number) for number in range(40)]
+    with ScriptedServer(script) as server:
+        with pytest.raises(ServiceError, match="in a row failed") as caught:
+            ask(texts, server, ledger)
+        assert "out of order" in str(caught.value)
+        assert server.count < 40
+        assert ledger.counts()["s"]["failed"] == 0
+        ill = False
+        assert [reply.text for reply in ask(texts, server, ledger)] == [f"re {text}" for text in texts]
+
+
+def test_refused_requests_do_not_block_the_next_run(ledger: Ledger) -> None:
+    def script(body: dict[str, Any], tried: int) -> Scripted | str:
+        return Scripted("not this", 400) if int(text_of(body)) < 7 else "fine"
+
+    texts = [str(number) for number in range(9)]
+    with ScriptedServer(script) as server:
+        with pytest.raises(ServiceError, match="not this"):
+            ask(texts, server, ledger, concurrency=1)
+        replies = ask(texts, server, ledger, concurrency=1)
+    assert [reply.error_code for reply in replies] == ["bad-request"] * 7 + [""] * 2
+
+
+def test_another_prompt_under_a_known_id_is_refused_before_sending(ledger: Ledger) -> None:
+    with ScriptedServer(lambda body, tried: "ok") as server:
+        complete(questions("a"), service(server), ledger, stage="s")
+        with pytest.raises(DataError, match="another configuration"):
+            complete(questions("a", temperature=0.1), service(server), ledger, stage="s")
+        assert server.count == 1
+
+
+def test_the_window_bounds_how_far_requests_run_ahead(ledger: Ledger) -> None:
+    import asyncio
+    import contextlib
+
+    async def take_two(server: ScriptedServer) -> list[str]:
+        endless = (questions([str(number)])[0] for number in range(10**9))
+        replies = stream(endless, service(server, concurrency=8), ledger, stage="s", window=lambda: 2)
+        texts = []
+        async with contextlib.aclosing(replies):
+            async for reply in replies:
+                texts.append(reply.text)
+                if len(texts) == 4:
+                    break
+        return texts
+
+    with ScriptedServer(lambda body, tried: Scripted(text_of(body), delay_s=0.02)) as server:
+        assert asyncio.run(take_two(server)) == ["0", "1", "2", "3"]
+        assert server.most_in_flight <= 2
+        assert server.count <= 6
+
+
+def test_random_faults_end_with_every_request_answered_once(ledger: Ledger) -> None:
+    quick = [FAULTS[name] for name in FAULTS if name != "hang"]
+
+    def faulty(body: dict[str, Any], tried: int) -> Scripted | str:
+        draw = random.Random(f"{text_of(body)} {tried}")
+        return draw.choice(quick) if draw.random() < 0.3 else "re " + text_of(body)
+
+    texts = [f"{number:03d}" for number in range(150)]
+    with ScriptedServer(faulty) as server:
+        replies = ask(texts, server, ledger, concurrency=8, max_tries=8, first_wait_s=0.005)
+    assert [reply.text for reply in replies] == [f"re {text}" for text in texts]
+
+
+def test_a_proxy_is_not_used_for_this_machine(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with ScriptedServer(["hello"]) as server:
+        assert ask("a", server, ledger)[0].text == "hello"
+
+
+def test_a_service_elsewhere_needs_a_key(ledger: Ledger) -> None:
+    far = Service("https://nowhere.invalid/v1", "m", api_key_env="SOME_KEY")
+    with pytest.raises(ServiceError, match="no key") as caught:
+        complete(questions("a"), far, ledger, stage="s")
+    assert "SOME_KEY" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("localhost", True), ("127.8.0.1", True), ("[::1]", True), ("0.0.0.0", True), ("10.0.0.1", False),
+     ("127.0.0.1.example.org", False), ("api.openai.com", False)],
+)  # fmt: skip
+def test_only_this_machine_counts_as_loopback(host: str, loopback: bool) -> None:
+    assert Service(f"http://{host}:8000/v1", "m").is_loopback() is loopback
+
+
+def test_impossible_services_are_refused() -> None:
+    with pytest.raises(ConfigError, match="not an address"):
+        Service("localhost:8000", "m")
+    with pytest.raises(ConfigError, match="user name or password") as caught:
+        Service("https://me:hunter2@host/v1", "m")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match="concurrency"):
+        Service("http://localhost/v1", "m", concurrency=0)

@@ -1,0 +1,186 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datagen.errors import DataError
+from datagen.ledger import Ledger
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "work" / "ledger.sqlite"
+
+
+def ask(ledger: Ledger, id: str, stage: str = "tasks") -> None:
+    ledger.record_sent(stage, id, prompt_hash="h" + id, request={"model": "m", "messages": ["Größe"]})
+
+
+def test_a_request_goes_from_sent_to_answered_and_keeps_what_was_asked(path: Path) -> None:
+    with Ledger(path) as ledger:
+        assert ledger.get("tasks", "0") is None
+        ask(ledger, "0")
+        ask(ledger, "0")
+        sent = ledger.get("tasks", "0")
+        ledger.record_reply(
+            "tasks", "0", text="hi\n", finish_reason="stop", model="m", prompt_tokens=3, completion_tokens=2
+        )
+        answered = ledger.get("tasks", "0")
+    assert sent is not None
+    assert answered is not None
+    assert (sent.state, sent.tries, sent.reply, sent.finished_at) == ("sent", 2, None, None)
+    assert (answered.state, answered.reply, answered.finish_reason) == ("answered", "hi\n", "stop")
+    assert (answered.prompt_tokens, answered.completion_tokens, answered.cost_usd) == (3, 2, None)
+    assert answered.request == '{"model": "m", "messages": ["Größe"]}'
+    assert answered.finished_at is not None
+    assert answered.finished_at >= answered.created_at
+
+
+def test_stages_do_not_share_ids(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ask(ledger, "0", "tasks")
+        ask(ledger, "0", "answers")
+        ledger.record_failure("answers", "0", error="timeout: no reply")
+        ask(ledger, "1", "tasks")
+        counts = ledger.counts()
+        assert [entry.id for entry in ledger.entries("tasks")] == ["0", "1"]
+    assert counts["tasks"] == {
+        "sent": 2, "answered": 0, "failed": 0, "tries": 2, "prompt_tokens": 0, "completion_tokens": 0
+    }  # fmt: skip
+    assert counts["answers"]["failed"] == 1
+
+
+def test_failed_requests_can_be_taken_back_and_answered_ones_cannot(path: Path) -> None:
+    with Ledger(path) as ledger:
+        for id in "012":
+            ask(ledger, id)
+        ledger.record_reply("tasks", "0", text="kept", finish_reason="stop", model="m")
+        ledger.record_failure("tasks", "1", error="timeout: late")
+        ledger.record_failure("tasks", "2", error="timeout: late")
+        assert ledger.reopen("tasks", "1") == 1
+        assert [entry.state for entry in ledger.entries()] == ["answered", "sent", "failed"]
+        assert ledger.reopen("tasks") == 1
+        assert [entry.state for entry in ledger.entries()] == ["answered", "sent", "sent"]
+
+
+def test_another_prompt_under_the_same_id_is_refused(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ask(ledger, "7")
+        assert ledger.get("tasks", "7", prompt_hash="h7") is not None
+        with pytest.raises(DataError, match="another configuration") as caught:
+            ledger.get("tasks", "7", prompt_hash="other")
+    assert "stage tasks, id 7" in str(caught.value)
+
+
+KILLED = """
+import os, signal, sys
+from datagen.ledger import Ledger
+ledger = Ledger(sys.argv[1])
+for number in range(50):
+    ledger.record_sent("tasks", f"{number:02d}", prompt_hash="h", request={})
+    if number < 49:
+        ledger.record_reply("tasks", f"{number:02d}", text=f"reply {number}", finish_reason="stop", model="m")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_writer_loses_no_reply_and_frees_the_lock(path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with Ledger(path) as ledger:
+        entries = list(ledger.entries("tasks"))
+    assert [entry.reply for entry in entries[:-1]] == [f"reply {number}" for number in range(49)]
+    assert entries[-1].state == "sent"
+
+
+def test_a_second_writer_is_refused_and_a_reader_is_not(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ask(ledger, "0")
+        with pytest.raises(DataError, match="another process is writing") as caught:
+            Ledger(path)
+        assert f"process {os.getpid()}" in str(caught.value)
+        with Ledger(path, read_only=True) as reader:
+            assert reader.counts()["tasks"]["sent"] == 1
+            ask(ledger, "1")
+            assert reader.counts()["tasks"]["sent"] == 2
+            with pytest.raises(DataError, match="cannot be written"):
+                ask(reader, "2")
+    with Ledger(path) as ledger:
+        assert ledger.get("tasks", "2") is None
+
+
+def test_a_reader_needs_a_ledger(path: Path) -> None:
+    with pytest.raises(DataError, match="no ledger yet"):
+        Ledger(path, read_only=True)
+    assert not path.parent.exists()
+
+
+def test_a_newer_ledger_is_refused_unchanged(path: Path) -> None:
+    Ledger(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(DataError, match="newer version") as caught:
+        Ledger(path)
+    assert "version 99" in str(caught.value)
+
+
+def test_a_file_that_is_no_ledger_is_refused_and_kept(path: Path) -> None:
+    content = b"Notes of the ward round, not a ledger." * 20
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        Ledger(path)
+    assert path.read_bytes() == content
+
+
+def test_a_torn_ledger_is_named(path: Path) -> None:
+    with Ledger(path) as ledger:
+        for number in range(200):
+            ledger.record_sent("tasks", str(number), prompt_hash="h" * 64, request={"text": "x" * 400})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match="ledger") as caught, Ledger(path) as ledger:
+        list(ledger.entries())
+    assert str(path) in str(caught.value)
+
+
+def test_another_program_s_database_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE songs (title TEXT)")
+    db.close()
+    with pytest.raises(DataError, match="not a ledger") as caught:
+        Ledger(path)
+    assert "songs" in str(caught.value)
+
+
+FULL = """
+import resource, signal, sys
+from datagen.errors import DataError
+from datagen.ledger import Ledger
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+ledger = Ledger(sys.argv[1])
+try:
+    for number in range(1000):
+        ledger.record_sent("tasks", f"{number:03d}", prompt_hash="h", request={"text": "x" * 2000})
+        ledger.record_reply("tasks", f"{number:03d}", text="reply", finish_reason="stop", model="m")
+except DataError as error:
+    print(number, error)
+"""
+
+
+def test_no_room_left_is_said_and_what_was_answered_stays(path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)], check=True, capture_output=True, text=True, timeout=60
+    )
+    number, words = run.stdout.split(" ", 1)
+    assert "the disk refused" in words
+    with Ledger(path) as ledger:
+        answered = sum(entry.state == "answered" for entry in ledger.entries())
+    assert int(number) > 5
+    assert answered >= int(number)
