@@ -188,6 +188,7 @@ class _Asker:
         self.service, self.ledger, self.stage = service, ledger, stage
         self._wire = Wire(service)
         self._failed_in_a_row: list[tuple[str, Trouble]] = []
+        self._said_unreachable = False
 
     async def __aenter__(self) -> "_Asker":
         return self
@@ -227,15 +228,11 @@ class _Asker:
             wait_s = trouble.wait_s + random.uniform(0, first_s / 4)
         else:
             wait_s = random.uniform(0, min(LONGEST_WAIT_S, first_s * 2 ** (tried - 1)))
-        log.info(
-            "%s %s: %s; try %d of %d in %.1f s",
-            self.stage,
-            id,
-            trouble,
-            tried + 1,
-            self.service.max_tries,
-            wait_s,
-        )
+        # A server that is not there fails every request alike; one line says it.
+        level = logging.DEBUG if trouble.code == "unreachable" and self._said_unreachable else logging.INFO
+        self._said_unreachable |= trouble.code == "unreachable"
+        tries = self.service.max_tries
+        log.log(level, "%s %s: %s; try %d of %d in %.1f s", self.stage, id, trouble, tried + 1, tries, wait_s)
         await asyncio.sleep(wait_s)
 
     def _give_up(self, id: str, trouble: Trouble, tried: int) -> None:

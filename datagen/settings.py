@@ -199,7 +199,7 @@ def _fixed(settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -
 
 
 def _names(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    return " and ".join(name for name, mapping in sources if mapping)
+    return " and ".join(name for name, mapping in sources if mapping) or "the command line"
 
 
 def _lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

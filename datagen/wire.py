@@ -1,7 +1,7 @@
 """The wire to one OpenAI-compatible service: where it is, one try of one request, and what a failure means.
 
-Nothing here repeats or remembers; :mod:`datagen.client` does. Whatever a service sends back, a try ends with a
-reply or with a :class:`Trouble` that says how bad it is, and the key is in neither.
+Nothing here repeats or remembers; :mod:`datagen.client` does. Whatever a service sends back, a try ends with
+a reply or with a :class:`Trouble` that says how bad it is, and the key is in neither.
 """
 
 import asyncio

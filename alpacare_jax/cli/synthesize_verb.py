@@ -278,29 +278,24 @@ def _logging_to(handler: logging.Handler) -> Iterator[None]:
 def _print_funnel(funnel: dict[str, Any], work: Path) -> None:
     """Print the counts as a person reads them, from requests down to instructions."""
 
-    def line(label: str, number: int, reasons: dict[str, int] | None = None) -> None:
-        typer.echo(f"  {label:<20}{number:>8}")
-        for reason, many in sorted((reasons or {}).items(), key=lambda pair: -pair[1]):
+    def line(label: str, number: int, lost: dict[str, int]) -> None:
+        typer.echo(f"{label:<28}{number:>8}")
+        for reason, many in sorted(lost.items(), key=lambda pair: -pair[1]):
             typer.echo(f"    {reason:<24}{many:>8}")
 
-    typer.echo(f"{work}")
-    line("task requests", funnel["task_requests"])
-    line("replies", funnel["task_replies"])
-    failed, rejected = funnel["task_requests_failed"], funnel["tasks_rejected"]
-    line("failed", sum(failed.values()), failed)
-    line("tasks found", funnel["tasks_found"])
-    line("rejected", sum(rejected.values()), rejected)
-    line("kept", funnel["tasks_kept"])
-    failed, rejected = funnel["answer_requests_failed"], funnel["answers_rejected"]
-    line("answers", funnel["answer_replies"])
-    line("failed", sum(failed.values()), failed)
-    line("rejected", sum(rejected.values()), rejected)
-    line("instructions", funnel["instructions"])
-    typer.echo(
-        f"  target {funnel['target']}, tokens {funnel['prompt_tokens']} in, {funnel['completion_tokens']} out"
-    )
+    line("task requests", funnel["task_requests"], _renamed("failed", funnel["task_requests_failed"]))
+    line("tasks found in replies", funnel["tasks_found"], funnel["tasks_rejected"])
+    line(f"tasks kept (target {funnel['target']})", funnel["tasks_kept"], {})
+    failed = _renamed("failed", funnel["answer_requests_failed"])
+    line("answers", funnel["answer_replies"], failed | funnel["answers_rejected"])
+    line("instructions", funnel["instructions"], {})
+    typer.echo(f"tokens: {funnel['prompt_tokens']} in, {funnel['completion_tokens']} out; results in {work}")
     for stage, counts in funnel.get("ledger", {}).items():
         typer.echo(
-            f"  ledger {stage}: {counts['answered']} answered, {counts['failed']} failed, "
+            f"ledger, {stage}: {counts['answered']} answered, {counts['failed']} failed, "
             f"{counts['sent']} without an outcome, {counts['tries']} sent"
         )
+
+
+def _renamed(prefix: str, counts: dict[str, int]) -> dict[str, int]:
+    return {f"{prefix}: {reason}": many for reason, many in counts.items()}

@@ -241,7 +241,7 @@ def test_status_reads_a_live_run(tmp_path: Path, seeds: Path) -> None:
     assert (live["tasks_kept"], live["instructions"], live["target_reached"]) == (20, 0, True)
     assert live["ledger"]["answers"]["answered"] == 0
     assert live["ledger"]["answers"]["sent"] >= 1
-    assert re.search(r"kept +20\n", printed)
+    assert re.search(r"tasks kept \(target 20\) +20\n", printed)
     assert second.returncode == 2
     assert "another process is writing" in refusal
     assert process.returncode == 0
