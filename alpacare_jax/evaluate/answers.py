@@ -98,6 +98,28 @@ def _read_columns(path: str | Path, fields: Sequence[str]) -> list[Answers]:
     return [Answers(field.removesuffix("-answer"), texts[field], instructions, str(path)) for field in fields]
 
 
+def read_reference_texts(path: str | Path) -> dict[str, str]:
+    """Read one reference answer an id, from instruction records (``output``) or responses (``response``).
+
+    Raises:
+        DataError: The file is broken, a row lacks id or answer, or an id stands twice.
+    """
+    ids, texts = [], {}
+    for where, row in read_objects(path):
+        text = row.get("output", row.get("response"))
+        if "id" not in row or not isinstance(text, str):
+            raise DataError(
+                "a row lacks its id or its answer",
+                where=where,
+                found=", ".join(row),
+                expected="id, and a text output or response",
+            )
+        ids.append(str(row["id"]))
+        texts[ids[-1]] = text
+    _refuse_repeats(path, ids)
+    return texts
+
+
 def check_join(responses: Answers, reference: Answers, *, allow_missing: bool = False) -> tuple[int, int]:
     """Make sure that two sets of answers belong to the same questions.
 

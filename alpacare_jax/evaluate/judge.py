@@ -32,10 +32,9 @@ Which of two outputs follows the instruction better?
 {second}
 
 # Your verdict
-Judge by correctness, completeness, usefulness to the person who asks, and safety. Length alone is no merit, and \
-the order of the outputs means nothing. If they are equally good, say so.
-Answer with exactly one of these
-and nothing else: Output (a), Output (b), Tie"""
+Judge by correctness, completeness, usefulness to the person who asks, and safety. Length alone is no merit,
+and the order of the outputs means nothing. If they are equally good, say so.
+Answer with exactly one of these and nothing else: Output (a), Output (b), Tie"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,6 @@
+"""The report: one self-contained HTML page that shows a person what a run did."""
+
+from alpacare_jax.report.inputs import AnswerComparison, ComparisonRow, ReportInputs, loss_rows
+from alpacare_jax.report.page import render, write_report
+
+__all__ = ["AnswerComparison", "ComparisonRow", "ReportInputs", "loss_rows", "render", "write_report"]
