@@ -1,23 +1,24 @@
 """Near-duplicate filter: exact ROUGE-L F1 against everything kept so far, greedy, keep first.
 
-A text is dropped when its ROUGE-L F1 with a kept text (seeds included) is **greater than** the threshold; a score
-equal to it is kept, as self-instruct and Alpaca do. Tokens and scores are those of the package ``rouge_score``
-without stemming, to the last bit, so every decision is the one brute force would take. Texts without a token in
-``[a-z0-9]`` score 0 with everything, there as here, and are always kept.
+A text is dropped when its ROUGE-L F1 with a kept text (seeds included) is **greater than** the threshold; a
+score equal to it is kept, as self-instruct and Alpaca do. Tokens and scores are those of the package
+``rouge_score`` without stemming, to the last bit, so every decision is the one brute force would take. Texts
+without a token in ``[a-z0-9]`` score 0 with everything, there as here, and are always kept.
 
-How it is fast and still exact. With lengths m and n, F1 = 2c/(m+n) for a longest common subsequence of c tokens, so
-a pair passes the threshold only if c reaches ``need(m, n)``. The multiset overlap is at least c, hence, with tokens
-in one fixed order (rare first), the two share a token among the first ``m - need + 1`` of the one and the first
-``n - need + 1`` of the other (prefix filter; Chaudhuri et al. 2006, Xiao et al. 2008). An inverted index by token,
-length and place finds these pairs; rapidfuzz's bit-parallel LCS settles them. The order is renewed from the counts
-whenever the pool has doubled, which costs a constant factor and changes no decision.
+How it is fast and still exact. With lengths m and n, F1 = 2c/(m+n) for a longest common subsequence of c tokens,
+so a pair passes the threshold only if c reaches ``need(m, n)``; lengths too far apart never do. The overlap of the
+two multisets of tokens is at least c. With the tokens of every text in one order, rare first, the pair therefore
+shares a token among the first ``m - need + 1`` of the one and the first ``n - need + 1`` of the other (prefix
+filter; Chaudhuri et al. 2006). An inverted index by length and token finds these pairs, and rapidfuzz's
+bit-parallel LCS settles them. The order is renewed from the pool's own counts whenever the pool has doubled, which
+costs a constant factor and changes no decision.
 """
 
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable
-
+from collections.abc import Iterable, Iterator
+from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 
 from datagen.errors import ConfigError
@@ -29,11 +30,18 @@ _LARGEST_CHARACTER = 0x10FFFF
 
 @dataclasses.dataclass(frozen=True)
 class Near:
-    """The nearest kept text: its index (seeds first, then kept texts in order), the ROUGE-L F1, the text itself."""
+    """The nearest kept text: ``index`` (seeds first, then kept texts in order), ROUGE-L F1, the text itself."""
 
     index: int
     score: float
     text: str
+
+
+_Postings = dict[int, list[int]]
+"""For texts of one length: element -> numbers of the texts that have it in their prefix."""
+
+_Partners = tuple[dict[int, int], list[tuple[int, _Postings]]]
+"""For one length: the LCS needed with each other length; the prefix to look up in each other length's postings."""
 
 
 def tokenize(text: str) -> list[str]:
@@ -93,8 +101,8 @@ class RougeFilter:
         self._vocabulary: dict[str, int] = {}
         self._element_of: dict[tuple[int, int], int] = {}
         self._rank: list[int] = []
-        self._postings: dict[int, dict[int, list[list[int]]]] = {}
-        self._need: dict[int, dict[int, int]] = {}
+        self._postings: dict[int, _Postings] = {}
+        self._partner_cache: dict[int, tuple[int, _Partners]] = {}
         self._shortest: dict[int, int] = {}
         self._next_renewal = _FIRST_RENEWAL
         for text in seed_instructions:
@@ -121,7 +129,7 @@ class RougeFilter:
         return self._nearest(*self._encode(instruction))
 
     def _encode(self, text: str) -> tuple[str | tuple[int, ...], list[int]]:
-        """Return the text as token ids (for the LCS) and as a multiset: one element for each token and repeat."""
+        """Return the text as token ids, for the LCS, and as a multiset: an element for each token and repeat."""
         vocabulary, element_of = self._vocabulary, self._element_of
         ids = [vocabulary.setdefault(token, len(vocabulary)) for token in tokenize(text)]
         seen: dict[int, int] = {}
@@ -152,10 +160,11 @@ class RougeFilter:
     def _index(self, number: int, elements: list[int]) -> None:
         """Enter a text's prefix: enough of its rarest elements for any partner of any length."""
         length = len(elements)
+        if not length:
+            return  # ROUGE-L with a text without tokens is 0, which is above no threshold
+        by_element = self._postings.setdefault(length, {})
         for place in range(length - self._shortest_partner(length) + 1):
-            lists = self._postings.setdefault(elements[place], {}).setdefault(length, [])
-            lists.extend([] for _ in range(place + 1 - len(lists)))
-            lists[place].append(number)
+            by_element.setdefault(elements[place], []).append(number)
 
     def _renew(self) -> None:
         """Order the elements by how often the pool holds them, and index the pool anew."""
@@ -163,7 +172,8 @@ class RougeFilter:
         order = sorted(range(len(self._rank)), key=lambda element: (counts[element], element))
         for rank, element in enumerate(order):
             self._rank[element] = rank
-        self._postings.clear()
+        for by_element in self._postings.values():
+            by_element.clear()
         for number, elements in enumerate(self._elements):
             elements.sort(key=self._rank.__getitem__)
             self._index(number, elements)
@@ -171,29 +181,36 @@ class RougeFilter:
 
     def _nearest(self, encoded: str | tuple[int, ...], elements: list[int]) -> Near | None:
         length = len(elements)
-        best_index, best_score = -1, self.threshold
-        for index in self._candidates(elements):
-            other = self._encoded[index]
-            lcs = LCSseq.similarity(encoded, other, score_cutoff=self._need[length][len(other)])
-            score = f_measure(lcs, length, len(other))
-            if score > best_score or (score == best_score and index < best_index):
-                best_index, best_score = index, score
-        return None if best_index < 0 else Near(best_index, best_score, self.texts[best_index])
+        candidates = list(self._candidates(elements)) if elements else []
+        if not candidates:
+            return None
+        needs, _ = self._partners(length)
+        others = [self._encoded[index] for index in candidates]
+        best: tuple[float, int] | None = None
+        for other, lcs, place in process.extract(
+            encoded, others, scorer=LCSseq.similarity, score_cutoff=min(needs.values()), limit=None
+        ):
+            if lcs >= needs[len(other)]:
+                rank = -f_measure(lcs, length, len(other)), candidates[place]
+                best = rank if best is None else min(best, rank)
+        return None if best is None else Near(best[1], -best[0], self.texts[best[1]])
 
     def _candidates(self, elements: list[int]) -> set[int]:
         """Return every text that could pass the threshold, and some that do not."""
-        length = len(elements)
-        row = self._need.setdefault(length, {})
-        found: set[int] = set()
-        for place in range(length - self._shortest_partner(length) + 1):
-            for other, lists in self._postings.get(elements[place], {}).items():
-                need = row.get(other)
-                if need is None:
-                    need = row[other] = self._needed(length, other)
-                if place <= length - need:
-                    for numbers in lists[: max(0, other - need + 1)]:
-                        found.update(numbers)
-        return found
+        lists: list[list[int]] = []
+        for prefix, postings in self._partners(len(elements))[1]:
+            lists.extend(filter(None, map(postings.get, elements[:prefix])))
+        return set().union(*lists)
+
+    def _partners(self, length: int) -> _Partners:
+        """Return how a text of this length can meet those in the pool; lengths it cannot meet are left out."""
+        lengths_known, partners = self._partner_cache.get(length, (-1, ({}, [])))
+        if lengths_known != len(self._postings):
+            needs = {other: self._needed(length, other) for other in self._postings}
+            needs = {other: need for other, need in needs.items() if need <= min(length, other)}
+            partners = needs, [(length - need + 1, self._postings[other]) for other, need in needs.items()]
+            self._partner_cache[length] = len(self._postings), partners
+        return partners
 
     def _needed(self, length: int, other: int) -> int:
         """Return the shortest common subsequence that puts two texts of these lengths above the threshold."""
@@ -205,7 +222,7 @@ class RougeFilter:
         return need
 
     def _shortest_partner(self, length: int) -> int:
-        """Return the length of the shortest text that can pass with one of this length; more than it if none can."""
+        """Return the shortest length that can pass with this one; a longer one if none can."""
         shortest = self._shortest.get(length)
         if shortest is None:
             shortest = 1

@@ -1,4 +1,4 @@
-"""Seed tasks: what the teacher model is shown as examples, read strictly and named by file and line when broken."""
+"""Seed tasks: what the teacher model is shown as examples, read strictly, errors by file and line."""
 
 from importlib import resources
 from pathlib import Path
@@ -14,7 +14,8 @@ def load_seeds(path: Path | None = None) -> list[SeedTask]:
     """Read a seed file.
 
     Args:
-        path: JSON Lines, or a JSON list such as AlpaCare's ``med_seed.json``; None reads the project's own seeds.
+        path: JSON Lines, or a JSON list such as AlpaCare's ``med_seed.json``; None reads the
+            project's own seeds.
 
     Returns:
         The tasks in the order of the file.

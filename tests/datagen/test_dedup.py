@@ -1,0 +1,133 @@
+"""The near-duplicate filter decides exactly as brute force with the package rouge_score does."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score import rouge_scorer
+from rouge_score.tokenizers import DefaultTokenizer
+
+from datagen import dedup
+from datagen.dedup import Near, RougeFilter, f_measure, rouge_l, tokenize
+from datagen.errors import ConfigError
+from datagen.seeds import load_seeds
+
+SCORER = rouge_scorer.RougeScorer(["rougeL"])
+WORDS = ["a", "b", "c", "d", "e", "pain", "of", "the", "2", "Ärger", "naïve", "é", "!", ""]
+texts = st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join) | st.text(max_size=30)
+
+
+def brute_force(texts: list[str], seeds: list[str], threshold: float) -> list[Near | None]:
+    """The definition: compare with every kept text, keep the first, report the nearest."""
+    kept, fates = list(seeds), []
+    for text in texts:
+        scores = [SCORER.score(other, text)["rougeL"].fmeasure for other in kept]
+        best = max(range(len(kept)), key=lambda index: (scores[index], -index), default=None)
+        if best is not None and scores[best] > threshold:
+            fates.append(Near(best, scores[best], kept[best]))
+        else:
+            fates.append(None)
+            kept.append(text)
+    return fates
+
+
+@given(st.text(max_size=80) | texts)
+def test_tokens_are_those_of_rouge_score(text: str) -> None:
+    assert tokenize(text) == DefaultTokenizer().tokenize(text)
+
+
+@given(texts, texts)
+def test_score_is_that_of_rouge_score_to_the_last_bit(a: str, b: str) -> None:
+    assert rouge_l(a, b) == SCORER.score(a, b)["rougeL"].fmeasure
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(texts, max_size=25),
+    st.lists(texts, max_size=4),
+    st.sampled_from([0.0, 0.1, 0.3, 0.5, 2 / 3, 0.7, 0.75, 0.8, 0.9, 1.0]),
+)
+def test_decisions_are_those_of_brute_force(items: list[str], seeds: list[str], threshold: float) -> None:
+    pool = RougeFilter(seeds, threshold)
+    assert [pool.offer(item) for item in items] == brute_force(items, seeds, threshold)
+
+
+def test_renewed_order_changes_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dedup, "_FIRST_RENEWAL", 2)
+    chance = random.Random(5)
+    items = [" ".join(chance.choices("abcdefghij", k=chance.randint(0, 9))) for _ in range(250)]
+    pool = RougeFilter([], 0.6)
+    assert [pool.offer(item) for item in items] == brute_force(items, [], 0.6)
+
+
+def test_vocabulary_beyond_unicode_changes_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dedup, "_LARGEST_CHARACTER", 12)  # texts before and after the limit meet each other
+    chance = random.Random(6)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    items = [" ".join(chance.choices(letters[: 4 + n // 4], k=chance.randint(1, 7))) for n in range(88)]
+    pool = RougeFilter([], 0.5)
+    assert [pool.offer(item) for item in items] == brute_force(items, [], 0.5)
+
+
+def test_real_questions_are_decided_as_by_brute_force(real_data: Path) -> None:
+    with (real_data / "medquad_train.jsonl").open(encoding="utf-8") as file:
+        items = [json.loads(line)["instruction"] for line, _ in zip(file, range(400), strict=False)]
+    seeds = [seed.instruction for seed in load_seeds()]
+    pool = RougeFilter(seeds)
+    fates = [pool.offer(item) for item in items]
+    assert fates == brute_force(items, seeds, 0.7)
+    assert 50 < sum(fate is not None for fate in fates) < 350
+    assert pool.texts == seeds + [item for item, fate in zip(items, fates, strict=True) if fate is None]
+
+
+def test_score_equal_to_the_threshold_is_kept() -> None:
+    first, second = "a b c d e f g x y z", "a b c d e f g p q r"
+    score = SCORER.score(first, second)["rougeL"].fmeasure
+    assert score == f_measure(7, 10, 10)
+    assert RougeFilter([first], score).offer(second) is None
+    just_below = score - 1e-12
+    assert RougeFilter([first], just_below).offer(second) == Near(0, score, first)
+
+
+def test_earlier_dropped_texts_drop_nothing() -> None:
+    """The greedy rule: only kept texts count, so a chain of neighbours does not vanish as a whole."""
+    pool = RougeFilter(threshold=0.7)
+    assert pool.offer("name five causes of chronic cough in adults") is None
+    assert pool.offer("name six causes of chronic cough in children") == Near(
+        0, f_measure(6, 8, 8), "name five causes of chronic cough in adults"
+    )
+    assert pool.offer("name six signs of chronic disease in children") is None
+    assert len(pool) == 2
+
+
+def test_order_of_words_counts() -> None:
+    assert RougeFilter(["one two three four"]).offer("four three two one") is None
+
+
+def test_texts_without_latin_letters_or_digits_are_kept() -> None:
+    pool = RougeFilter([""])
+    assert pool.offer("") is None
+    assert pool.offer("腰痛") is None
+    assert pool.offer("腰痛") is None
+
+
+def test_exact_repeats_are_dropped_at_any_threshold_below_one() -> None:
+    pool = RougeFilter(threshold=0.999)
+    assert pool.offer("What is gout?") is None
+    assert pool.offer("what IS gout") == Near(0, 1.0, "What is gout?")
+    assert RougeFilter(["What is gout?"], threshold=1.0).offer("What is gout?") is None
+
+
+def test_nearest_adds_nothing() -> None:
+    pool = RougeFilter(["What is gout?"])
+    assert pool.nearest("How is asthma treated in children?") is None
+    assert len(pool) == 1
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_threshold_out_of_range_is_refused(threshold: float) -> None:
+    with pytest.raises(ConfigError, match="threshold"):
+        RougeFilter([], threshold)
