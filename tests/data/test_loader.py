@@ -49,6 +49,7 @@ def take(stream: BatchStream, batches: int) -> list[tuple[list[int], int]]:
     return found
 
 
+@settings(max_examples=30)
 @given(rows=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
 def test_every_row_once_per_epoch(rows: int, seed: int) -> None:
     order = RowOrder(rows, seed)
@@ -72,7 +73,7 @@ def test_positions_count_rows_and_batches_run_across_epochs() -> None:
     assert [row for rows, _ in found for row in rows] == order.window(0, 24)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(rows=st.integers(1, 30), batch=st.integers(1, 8), skipped=st.integers(0, 12))
 def test_resuming_gives_exactly_the_rest(rows: int, batch: int, skipped: int) -> None:
     whole = take(BatchStream(Rows(rows), batch, seed=5), skipped + 3)

@@ -1,8 +1,11 @@
 """``alpacare pack``: what it writes, counts and refuses, and that a failure leaves nothing behind."""
 
+import contextlib
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +273,22 @@ def test_real_answers_fill_the_rows_in_good_time(
     assert counts.fill >= 0.98
     assert seconds <= 60
     assert os.path.getsize(tmp_path / "out" / "manifest.json") > 0
+
+
+def test_a_terminal_shows_bars_and_the_table(source: Path, tmp_path: Path, chat_folder: Path) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    words = [str(source), "--tokenizer", str(chat_folder), "--seq-len", "256", "--out", str(tmp_path / "out")]
+    code = "import sys, typer; from alpacare_jax.cli.pack_verb import command; typer.run(command)"
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=follower, stderr=follower)
+    os.close(follower)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a pseudo-terminal says that the other side is gone
+        while part := os.read(leader, 4096):
+            shown += part
+    os.close(leader)
+    assert process.wait(60) == 0
+    assert b"encoding" in shown
+    assert b"records read" in shown
+    assert b"Error" not in shown
