@@ -1,0 +1,295 @@
+"""Model folders: ``alpacare.json`` (what it is), ``params/`` (Orbax), ``hf/`` (config, tokenizer, chat template).
+
+A run folder has the same ``alpacare.json`` and ``hf/``, and its parameters under ``checkpoints/<step>/params``, so
+that everything that reads a model reads a run as well, without its optimiser state.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from alpacare_jax.checkpoint import failures
+from alpacare_jax.checkpoint import params as trees
+from alpacare_jax.checkpoint.assets import copy_assets
+from alpacare_jax.errors import CheckpointError, DataError
+from alpacare_jax.model import LlamaConfig
+
+FORMAT = 1
+DESCRIPTION = "alpacare.json"
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path, *, overwrite: bool = False, marker: str = DESCRIPTION) -> Iterator[Path]:
+    """Build a folder under another name beside it, and give it its name once it is whole.
+
+    Any number of processes may enter together; they must see the same file system.
+
+    Args:
+        target: The folder to make.
+        overwrite: Replace what is there, provided that it holds ``marker``.
+        marker: File that shows that an existing folder is of the kind about to be written.
+
+    Yields:
+        The folder to fill. It vanishes if the body fails.
+
+    Raises:
+        DataError: The target exists and is not empty (or is not of this kind, when overwriting).
+    """
+    target = Path(os.path.abspath(target))
+    check_free(target, overwrite, marker)
+    partial = target.with_name(f".{target.name}.partial")
+    first = jax.process_index() == 0
+    if first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    _meet(f"begin {target}")
+    try:
+        yield partial
+        _meet(f"end {target}")
+        if first:
+            _swap(partial, target)
+        _meet(f"renamed {target}")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def check_free(target: Path, overwrite: bool, marker: str = DESCRIPTION) -> None:
+    """Check that a folder may be written; arguments as for :func:`atomic_folder`.
+
+    Raises:
+        DataError: It may not.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not overwrite:
+        raise DataError(
+            "the output exists and is not empty",
+            where=target,
+            remedy="choose another folder, or pass --overwrite to replace it",
+        )
+    if not (target / marker).exists():
+        raise DataError(
+            "the output exists and is not something this command wrote, so it is not replaced",
+            where=target,
+            expected=f"a folder with {marker}",
+            remedy="choose another folder, or remove it yourself",
+        )
+
+
+def _swap(partial: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _meet(name: str) -> None:
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def save_model(
+    folder: str | Path,
+    params: trees.Params,
+    config: LlamaConfig,
+    *,
+    hf: Path,
+    source: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a model folder, whole or not at all.
+
+    Args:
+        folder: The folder to make.
+        params: The parameters.
+        config: The model's shape.
+        hf: Folder of the files that travel with the model: config, tokenizer, chat template.
+        source: Where the model comes from, plain JSON values.
+        overwrite: Replace an existing model folder.
+
+    Raises:
+        CheckpointError: It cannot be written, for instance because the disk is full.
+        DataError: The folder exists.
+    """
+    target = Path(folder)
+    with atomic_folder(target, overwrite=overwrite) as partial:
+        with failures.writing(target):
+            if jax.process_index() == 0:
+                copy_assets(hf, partial / "hf")
+            save_params(partial / "params", params)
+        dtype = str(jax.tree.leaves(params)[0].dtype)
+        write_description(partial, "model", config, {"dtype": dtype, "source": source or {}})
+
+
+def save_params(path: Path, params: trees.Params) -> None:
+    """Write a parameter tree with Orbax and wait until it is on disk."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.resolve(), params)
+        checkpointer.wait_until_finished()
+
+
+def write_description(
+    folder: Path, kind: str, config: LlamaConfig, extra: dict[str, Any] | None = None
+) -> None:
+    """Write ``alpacare.json``, which says what a folder holds.
+
+    Args:
+        folder: A model folder or a run folder.
+        kind: "model" or "run".
+        config: The model's shape.
+        extra: More to record, plain JSON values.
+    """
+    if jax.process_index() != 0:
+        return
+    value = {"format": FORMAT, "kind": kind, "config": config.to_dict()} | (extra or {})
+    partial = folder / f".{DESCRIPTION}.partial"
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(folder / DESCRIPTION)
+
+
+def read_description(folder: str | Path) -> dict[str, Any]:
+    """Read ``alpacare.json``.
+
+    Returns:
+        ``kind``, ``config`` (a :class:`LlamaConfig`) and whatever else was recorded.
+
+    Raises:
+        CheckpointError: It is missing, broken or of a later version.
+    """
+    file = Path(folder) / DESCRIPTION
+    if not file.exists():
+        raise CheckpointError("the folder is neither a model nor a run", where=folder, expected=DESCRIPTION)
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+        version, kind = value["format"], value["kind"]
+        config = LlamaConfig.from_dict(value["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            "the description is broken", where=file, found=failures.first_line(error)
+        ) from error
+    if version != FORMAT:
+        raise CheckpointError(
+            "the folder was written by another version of this software",
+            where=file,
+            found=f"format {version}",
+            expected=f"format {FORMAT}",
+            remedy="install the version that wrote it, export with that, and import here",
+        )
+    return value | {"kind": kind, "config": config}
+
+
+def steps_of(run: Path) -> list[int]:
+    """List the steps of a run that have a whole checkpoint, in order."""
+    folder = run / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit() and (folder / name / "params").is_dir())
+
+
+def params_folder(folder: str | Path, step: int | None = None) -> Path:
+    """Find the parameters of a model folder, or of a run folder's checkpoint.
+
+    Args:
+        folder: A model folder or a run folder.
+        step: Which checkpoint of a run; its latest when None.
+
+    Raises:
+        CheckpointError: There is no such checkpoint.
+    """
+    folder = Path(folder)
+    if read_description(folder)["kind"] == "model":
+        if step is not None:
+            raise CheckpointError(
+                "a model folder has no steps", where=folder, found=f"step {step}", remedy="leave out --step"
+            )
+        return folder / "params"
+    steps = steps_of(folder)
+    if not steps or (step is not None and step not in steps):
+        raise CheckpointError(
+            "the run has no checkpoint" if not steps else "the run has no checkpoint of this step",
+            where=folder / "checkpoints",
+            found=f"steps {', '.join(map(str, steps))}" if steps else None,
+            expected=None if step is None else f"step {step}",
+            remedy="train until the first checkpoint is written"
+            if not steps
+            else "name one of these with --step",
+        )
+    return folder / "checkpoints" / str(steps[-1] if step is None else step) / "params"
+
+
+def load_params(
+    folder: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    dtype: str | None = None,
+    step: int | None = None,
+) -> trees.Params:
+    """Read the parameters of a model folder or of a run, straight onto their devices.
+
+    Args:
+        folder: A model folder or a run folder.
+        mesh: Where they go, whatever mesh they were saved from; one local device when None.
+        dtype: Dtype wanted; as stored when None.
+        step: Which checkpoint of a run; its latest when None.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, torn, or of another architecture than the folder says.
+        ShardingError: The mesh does not divide the model.
+    """
+    import orbax.checkpoint as ocp
+
+    config, path = read_description(folder)["config"], params_folder(folder, step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = stored_leaves(checkpointer, path)
+        dtype = dtype or str(stored["embed"].dtype if "embed" in stored else "float32")
+        wanted = trees.abstract_params(config, dtype=dtype, mesh=mesh)
+        check_architecture(path, stored, trees.flatten(wanted))
+        with failures.reading(path):
+            return checkpointer.restore(path.resolve(), wanted)
+
+
+def stored_leaves(checkpointer: Any, path: Path) -> dict[str, Any]:
+    """Return name -> shape and dtype of what lies in an Orbax folder.
+
+    Raises:
+        CheckpointError: The folder is missing or its metadata torn.
+    """
+    with failures.reading(path):
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is missing")
+        found = checkpointer.metadata(path.resolve())
+        tree = getattr(found, "item_metadata", found)
+        tree = getattr(tree, "tree", tree)
+        if tree is None:
+            raise ValueError("its metadata is missing")
+        return trees.flatten(tree)
+
+
+def check_architecture(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Compare what lies on disk with what the model needs.
+
+    Raises:
+        CheckpointError: Names every leaf that differs, with the shapes found and expected.
+    """
+    problems = trees.differences(stored, wanted)
+    if problems:
+        raise CheckpointError(
+            "the checkpoint is of another architecture",
+            where=path,
+            found=trees.shorten(problems),
+            expected="the parameters of the model in the config",
+            remedy="check that model config and checkpoint belong together",
+        )

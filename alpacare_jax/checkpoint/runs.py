@@ -1,0 +1,160 @@
+"""The checkpoints of a run: written while training goes on, whole or not there at all, restored onto any mesh.
+
+``checkpoints/<step>/`` holds three items: ``params`` (all that generation and export need), ``state`` (optimiser
+state, step and whatever else the train state holds) and ``metadata`` (JSON: data position and config).
+"""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from alpacare_jax.checkpoint import failures, folders
+from alpacare_jax.checkpoint import params as trees
+from alpacare_jax.errors import CheckpointError
+
+
+class RunCheckpoints:
+    """Saves and restores the train state of a run.
+
+    Args:
+        folder: The folder of checkpoints, ``RUN/checkpoints``; made if missing.
+        keep: How many of the latest checkpoints to keep; all when None.
+
+    Example:
+        >>> with RunCheckpoints(run / "checkpoints", keep=2) as checkpoints:
+        ...     checkpoints.save(100, {"params": params, "optimizer": state, "step": step}, {"samples": 400})
+    """
+
+    def __init__(self, folder: str | Path, *, keep: int | None = None) -> None:
+        import orbax.checkpoint as ocp
+
+        self.folder = Path(os.path.abspath(folder))
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+            create=True,
+        )
+        handlers = {
+            "params": ocp.StandardCheckpointHandler(),
+            "state": ocp.StandardCheckpointHandler(),
+            "metadata": ocp.JsonCheckpointHandler(),
+        }
+        with failures.writing(self.folder):
+            self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+
+    def save(self, step: int, state: dict[str, Any], metadata: dict[str, Any]) -> None:
+        """Start writing a checkpoint; returns once the state may be overwritten.
+
+        Args:
+            step: The optimiser step the state has reached.
+            state: The train state: ``params`` (a parameter tree) and the rest (any pytrees), as ``optimizer``, ``step``.
+            metadata: What else a resume needs, plain JSON values: data position, run config, model config.
+
+        Raises:
+            CheckpointError: This or the previous save failed, for instance because the disk is full.
+        """
+        import orbax.checkpoint as ocp
+
+        rest = {key: value for key, value in state.items() if key != "params"}
+        with failures.writing(self.folder / str(step)):
+            self._manager.wait_until_finished()
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state["params"]),
+                    state=ocp.args.StandardSave(rest),
+                    metadata=ocp.args.JsonSave(metadata),
+                ),
+                force=True,
+            )
+
+    def steps(self) -> list[int]:
+        """List the steps that can be restored, in order; a half-written one is not among them."""
+        return sorted(int(step) for step in self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        """Return the latest step that can be restored, or None."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def restore(self, step: int, abstract_state: dict[str, Any]) -> dict[str, Any]:
+        """Read a checkpoint onto the shardings asked for, whatever mesh and device count it was saved from.
+
+        Args:
+            step: Which checkpoint.
+            abstract_state: The train state with ``jax.ShapeDtypeStruct`` leaves that carry shardings.
+
+        Returns:
+            The train state.
+
+        Raises:
+            CheckpointError: The checkpoint is missing, torn, or of another architecture.
+        """
+        import orbax.checkpoint as ocp
+
+        path = self._check_step(step)
+        rest = {key: value for key, value in abstract_state.items() if key != "params"}
+        with ocp.StandardCheckpointer() as checkpointer:
+            stored = folders.stored_leaves(checkpointer, path / "params")
+        folders.check_architecture(path / "params", stored, trees.flatten(abstract_state["params"]))
+        with failures.reading(path):
+            found = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardRestore(abstract_state["params"]),
+                    state=ocp.args.StandardRestore(rest),
+                ),
+            )
+            return {"params": found["params"]} | dict(found["state"])
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """Read the metadata that was saved with a step.
+
+        Raises:
+            CheckpointError: The checkpoint is missing or torn.
+        """
+        import orbax.checkpoint as ocp
+
+        path = self._check_step(step)
+        with failures.reading(path / "metadata"):
+            found = self._manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
+            return dict(found["metadata"])
+
+    def wait(self) -> None:
+        """Wait until the last save is on disk.
+
+        Raises:
+            CheckpointError: It failed.
+        """
+        with failures.writing(self.folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for the last save and let go of the folder.
+
+        Raises:
+            CheckpointError: The last save failed.
+        """
+        with failures.writing(self.folder):
+            self._manager.close()
+
+    def __enter__(self) -> "RunCheckpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_step(self, step: int) -> Path:
+        steps = self.steps()
+        if step not in steps:
+            raise CheckpointError(
+                "there is no checkpoint of this step",
+                where=self.folder,
+                found=f"steps {', '.join(map(str, steps))}" if steps else "no checkpoint",
+                expected=f"step {step}",
+            )
+        return self.folder / str(step)

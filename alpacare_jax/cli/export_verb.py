@@ -1,0 +1,70 @@
+"""``alpacare export``: a model or a run becomes a Hugging Face folder."""
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def command(
+    ckpt: Annotated[
+        Path, typer.Argument(help="Model folder (from import) or run folder (from train).", metavar="CKPT")
+    ],
+    out: Annotated[Path, typer.Option(help="Hugging Face folder to make.")],
+    step: Annotated[
+        int | None, typer.Option(help="Which checkpoint of a run, in optimiser steps. Default: its latest.")
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(
+            help="Dtype of the weights. Default: for an imported model that of its source, else as stored."
+        ),
+    ] = None,
+    max_shard_size: Annotated[
+        str, typer.Option(help="Largest size of one file of weights: bytes, or with KB, MB or GB.")
+    ] = "5GB",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing Hugging Face folder.")
+    ] = False,
+) -> None:
+    """Export an Orbax model or a run's checkpoint to a folder that transformers loads unchanged."""
+    from alpacare_jax import checkpoint, convert
+
+    started, shard_bytes = time.monotonic(), parse_size(max_shard_size)
+    checkpoint.check_free(out, overwrite, "config.json")
+    described = checkpoint.read_description(ckpt)
+    params = checkpoint.load_params(ckpt, step=step)
+    if dtype is None and described["kind"] == "model":
+        dtype = described.get("source", {}).get("dtype")
+    config = described["config"]
+    convert.export(
+        params, config, ckpt / "hf", out, dtype=dtype, max_shard_bytes=shard_bytes, overwrite=overwrite
+    )
+    files = sorted(out.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in files)
+    typer.echo(
+        f"exported {config.parameter_count / 1e6:,.1f} million parameters as {dtype or params['embed'].dtype}: "
+        f"{len(files)} file(s), {size / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s"
+    )
+    typer.echo(f"wrote {out}")
+
+
+def parse_size(text: str) -> int:
+    """Read a size such as ``5GB`` as bytes; KB, MB and GB are powers of 1000, as in transformers.
+
+    Raises:
+        ConfigError: It is not a size.
+    """
+    from alpacare_jax.errors import ConfigError
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)B?", text.strip(), re.IGNORECASE)
+    size = (
+        int(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2].upper()]) if match else 0
+    )
+    if size <= 0:
+        raise ConfigError(
+            "this is not a size", where="--max-shard-size", found=text, expected="such as 5GB or 500MB"
+        )
+    return size

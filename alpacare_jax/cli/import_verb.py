@@ -1,0 +1,44 @@
+"""``alpacare import``: a model of another format becomes a model folder."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A Hugging Face folder (config.json with model.safetensors, or its index and shards), "
+            "a .gguf file, or a hub name such as org/model."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Model folder to make: alpacare.json, params/ (Orbax), hf/.")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None,
+        typer.Option(
+            help="Dtype of the stored parameters. Default: the narrower one that keeps every bit of the source."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model folder.")] = False,
+) -> None:
+    """Import a LLaMA from Hugging Face or GGUF into an Orbax model folder."""
+    from alpacare_jax import checkpoint, convert
+    from alpacare_jax.convert.opening import describe_source
+
+    started = time.monotonic()
+    checkpoint.check_free(out, overwrite)  # before minutes of work
+    with convert.open_foreign(source) as foreign:
+        params = convert.load(foreign.source, foreign.config, dtype=dtype)
+        origin = describe_source(foreign, source)
+        checkpoint.save_model(
+            out, params, foreign.config, hf=foreign.assets, source=origin, overwrite=overwrite
+        )
+        stored = str(params["embed"].dtype)
+    typer.echo(
+        f"imported {foreign.name}: {foreign.config.parameter_count / 1e6:,.1f} million parameters in "
+        f"{len(foreign.source.tensors)} tensors, as {stored}, {time.monotonic() - started:.1f} s"
+    )
+    typer.echo(f"wrote {out}")

@@ -1,0 +1,75 @@
+"""Reading a Hugging Face folder's config, and making an export's config say what the export holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alpacare_jax.errors import ConversionError
+from alpacare_jax.model import LlamaConfig
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a folder's ``config.json``.
+
+    Raises:
+        ConversionError: It is missing, broken, or of a quantised model.
+    """
+    file = folder / "config.json"
+    if not file.exists():
+        raise ConversionError(
+            "the folder holds no config.json",
+            where=folder,
+            expected="a Hugging Face model folder",
+            remedy="name the folder that save_pretrained wrote, a .gguf file, or a hub name such as org/model",
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConversionError("config.json is not valid JSON", where=file, found=str(error)) from None
+    if not isinstance(config, dict):
+        raise ConversionError("config.json is not a JSON object", where=file, found=type(config).__name__)
+    if config.get("quantization_config"):
+        raise ConversionError(
+            "the weights are quantised",
+            where=f"{file}: quantization_config",
+            found=config["quantization_config"].get("quant_method", "a quantisation"),
+            remedy="use the model's unquantised weights, or a .gguf file",
+        )
+    return config
+
+
+def write_config(folder: Path, config: LlamaConfig, dtype: str) -> None:
+    """Make a folder's ``config.json`` say what an export holds, changing only what it does not say already.
+
+    Every key that a model came with is kept, known here or not. Where nothing changes the file keeps its bytes.
+
+    Args:
+        folder: The export, with the ``config.json`` the model came with, or none.
+        config: The model's shape.
+        dtype: Dtype of the exported weights, "float32", "bfloat16" or "float16".
+    """
+    file = folder / "config.json"
+    found = read_config(folder) if file.exists() else {}
+    changed = dict(found)
+    if not found or LlamaConfig.from_hf(found) != config:
+        made = config.to_hf()
+        if "rope_parameters" in found:  # the newer spelling would win over the one written here
+            changed.pop("rope_parameters")
+        changed |= made
+    key = "dtype" if "dtype" in found else "torch_dtype"
+    if changed.get(key) != dtype:
+        changed[key] = dtype
+    if changed != found:
+        file.write_text(json.dumps(changed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def complete_generation_config(folder: Path) -> None:
+    """Write ``generation_config.json`` from the config's token ids, for a model that came without one."""
+    file = folder / "generation_config.json"
+    if file.exists():
+        return
+    config = read_config(folder)
+    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+    found = {key: config[key] for key in keys if config.get(key) is not None}
+    text = json.dumps({"_from_model_config": True} | found, indent=2)
+    file.write_text(text + "\n", encoding="utf-8")

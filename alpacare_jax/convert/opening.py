@@ -1,0 +1,231 @@
+"""Opening a model by whatever names it: a model folder, a run, a Hugging Face folder, a .gguf file, a hub name."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from alpacare_jax import checkpoint
+from alpacare_jax.convert import hf_folder
+from alpacare_jax.convert.gguf_file import GgufFile
+from alpacare_jax.convert.gguf_tokenizer import write_tokenizer
+from alpacare_jax.convert.load import load
+from alpacare_jax.convert.sources import Source, open_safetensors
+from alpacare_jax.errors import ConversionError
+from alpacare_jax.model import ComputeConfig, Llama, LlamaConfig
+from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignModel:
+    """A model in a foreign format, nothing of its weights read yet.
+
+    Args:
+        name: What to call it.
+        config: Its shape.
+        source: Its tensors.
+        assets: Folder of config, tokenizer and chat template.
+    """
+
+    name: str
+    config: LlamaConfig
+    source: Source
+    assets: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to compute.
+
+    Args:
+        config: Its shape.
+        model: The network with its parameters.
+        hf_folder: Folder of the files that travel with it: config, generation config, tokenizer, chat template.
+        name: What to call it.
+        origin: Where it came from, plain JSON values.
+    """
+
+    config: LlamaConfig
+    model: Llama
+    hf_folder: Path
+    name: str
+    origin: dict[str, Any]
+    _keeps: Any = None  # a temporary folder that lives as long as the model does
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            DataError: The model came without one.
+        """
+        return load_tokenizer(self.hf_folder)
+
+    @property
+    def params(self) -> checkpoint.Params:
+        """The parameter tree."""
+        return checkpoint.params_of(self.model)
+
+
+def open_model(
+    reference: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    dtype: str | None = None,
+    step: int | None = None,
+    compute: ComputeConfig | None = None,
+) -> LoadedModel:
+    """Open a model for generation, evaluation or as the start of a training run.
+
+    Args:
+        reference: A model folder, a run folder (its latest checkpoint), a Hugging Face folder, a ``.gguf`` file, or
+            a hub name such as ``org/model``.
+        mesh: Where the parameters go; one local device when None.
+        dtype: Dtype of parameters and computation, "float32" or "bfloat16"; as stored when None.
+        step: Which checkpoint of a run.
+        compute: How the model computes, where that differs from ``dtype`` throughout.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, torn or of another architecture.
+        ConversionError: There is no such model, or its weights do not match its config.
+        ShardingError: The mesh does not divide the model.
+    """
+    path = Path(reference)
+    if (path / "alpacare.json").exists():
+        described = checkpoint.read_description(path)
+        params = checkpoint.load_params(path, mesh=mesh, dtype=dtype, step=step)
+        config, assets, name = described["config"], path / "hf", path.resolve().name
+        return _loaded(config, params, compute, assets, name, described.get("source", {}))
+    keep = contextlib.ExitStack()
+    foreign = keep.enter_context(open_foreign(reference))
+    params = load(foreign.source, foreign.config, mesh=mesh, dtype=dtype)
+    origin = describe_source(foreign, str(reference))
+    return _loaded(foreign.config, params, compute, foreign.assets, foreign.name, origin, keep)
+
+
+def _loaded(
+    config: LlamaConfig,
+    params: checkpoint.Params,
+    compute: ComputeConfig | None,
+    assets: Path,
+    name: str,
+    origin: dict[str, Any],
+    keeps: Any = None,
+) -> LoadedModel:
+    dtype = str(params["embed"].dtype)
+    compute = dataclasses.replace(compute, param_dtype=dtype) if compute else ComputeConfig(dtype, dtype)
+    model = checkpoint.build_model(config, params, compute)
+    return LoadedModel(config, model, assets, name, origin, keeps)
+
+
+def describe_source(foreign: ForeignModel, reference: str) -> dict[str, Any]:
+    """Say where a model came from, for ``alpacare.json``."""
+    return {"reference": reference, "format": foreign.source.dialect, "dtype": foreign.source.stored_dtype}
+
+
+@contextlib.contextmanager
+def open_foreign(reference: str | Path) -> Iterator[ForeignModel]:
+    """Open a model in a foreign format: a Hugging Face folder, a ``.gguf`` file or a hub name.
+
+    Args:
+        reference: What names it.
+
+    Yields:
+        The model; its folder of assets may be temporary.
+
+    Raises:
+        ConversionError: There is no such model, or its files are broken.
+    """
+    path = Path(reference)
+    if path.is_dir():
+        yield _open_folder(path, path.resolve().name)
+    elif path.is_file() and path.suffix == ".gguf":
+        with tempfile.TemporaryDirectory(prefix="alpacare-gguf-") as folder:
+            yield _open_gguf(path, Path(folder))
+    elif path.exists():
+        raise ConversionError(
+            "the file is not a model",
+            where=path,
+            expected="a .gguf file, or the folder that holds config.json and model.safetensors",
+        )
+    elif HUB_NAME.fullmatch(str(reference)):
+        yield _open_folder(fetch(str(reference)), str(reference).split("/")[1])
+    else:
+        raise ConversionError(
+            "there is no such model",
+            where=reference,
+            expected="a model folder, a run folder, a Hugging Face folder, a .gguf file, or a hub name (org/model)",
+            remedy="check the path",
+        )
+
+
+def _open_folder(folder: Path, name: str) -> ForeignModel:
+    config = LlamaConfig.from_hf(hf_folder.read_config(folder))
+    return ForeignModel(name, config, open_safetensors(folder), folder)
+
+
+def _open_gguf(path: Path, folder: Path) -> ForeignModel:
+    file = GgufFile(path)
+    for name, value in (
+        ("config.json", file.hf_config()),
+        ("generation_config.json", file.generation_config()),
+    ):
+        text = json.dumps(value, indent=2)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    write_tokenizer(file, folder)
+    return ForeignModel(path.stem, file.config, file.source, folder)
+
+
+def fetch(name: str) -> Path:
+    """Fetch a model from the hub, or find it in the hub's cache.
+
+    Args:
+        name: ``org/model``.
+
+    Returns:
+        Its folder in the hub's cache.
+
+    Raises:
+        ConversionError: The hub cannot be reached, has no such model, or asks for a licence to be accepted first.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    wanted = ["*.safetensors", "model.safetensors.index.json", *checkpoint.TRAVELLING]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+    except errors.GatedRepoError as error:
+        found, remedy = (
+            error,
+            "accept the licence on the model's page, then set HF_TOKEN to a token of that account",
+        )
+    except errors.RepositoryNotFoundError as error:
+        found, remedy = error, "check the name; for a private model set HF_TOKEN"
+    except (
+        errors.LocalEntryNotFoundError,
+        errors.HfHubHTTPError,
+        errors.OfflineModeIsEnabled,
+        OSError,
+    ) as error:
+        found, remedy = (
+            error,
+            (
+                "check the network (and unset HF_HUB_OFFLINE); or fetch the model elsewhere with "
+                f"`hf download {name} --local-dir DIR` and give DIR instead of the name"
+            ),
+        )
+    raise ConversionError(
+        "the model could not be fetched from the hub, and there is no such folder here",
+        where=name,
+        found=str(found).strip().splitlines()[0][:200],
+        remedy=remedy,
+    ) from found
