@@ -12,6 +12,7 @@ import ipaddress
 import json
 import os
 import re
+import ssl
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -200,13 +201,19 @@ class Wire:
             import openai
 
             self._key = self.service.api_key()
+            local: dict[str, Any] = {}
+            if self.service.is_loopback():
+                # A proxy meant for the world must not swallow requests to this machine.
+                local["trust_env"] = False
+                if urlsplit(self.service.base_url).scheme == "http":
+                    # Loading the world's certificates takes longer than a request that needs none.
+                    local["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             self._client = openai.AsyncOpenAI(
                 base_url=self.service.base_url,
                 api_key=self._key,
                 timeout=self.service.timeout_s,
                 max_retries=0,
-                # A proxy meant for the world must not swallow requests to this machine.
-                http_client=openai.DefaultAsyncHttpxClient(trust_env=not self.service.is_loopback()),
+                http_client=openai.DefaultAsyncHttpxClient(**local),
             )
         return self._client
 
