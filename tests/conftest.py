@@ -26,7 +26,12 @@ _STATE = tempfile.TemporaryDirectory(
 os.environ["HF_HOME"] = str(Path(_STATE.name) / "huggingface")
 os.environ["TFDS_DATA_DIR"] = str(Path(_STATE.name) / "tensorflow_datasets")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+# A slow machine is no failure; pytest's own timeout stops what hangs.
+hypothesis.settings.register_profile("checks", deadline=None)
+hypothesis.settings.load_profile("checks")
 
 
 @pytest.fixture(scope="session")
