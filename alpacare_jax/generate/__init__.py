@@ -1,0 +1,6 @@
+"""Generating text: the engine, batch generation over a prompt file, and the HTTP server."""
+
+from alpacare_jax.generate.engine import Engine, Generation, TokenScore
+from alpacare_jax.generate.sampling import Sampling
+
+__all__ = ["Engine", "Generation", "Sampling", "TokenScore"]

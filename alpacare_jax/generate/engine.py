@@ -1,0 +1,401 @@
+"""The generator: a fixed number of rows, each answering one request; a row that ends is given the next one at once.
+
+One turn of :meth:`Engine.step` reads waiting prompts into free rows, draws a token for every row from the logits that
+lie ready, starts the computation of the next logits, and only then looks at the tokens drawn, so that Python works
+while the devices do.
+"""
+
+import collections
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from alpacare_jax import sharding
+from alpacare_jax.errors import DataError
+from alpacare_jax.generate.programs import Programs
+from alpacare_jax.generate.sampling import Draw, Logprobs, Rows, Sampling
+from alpacare_jax.generate.text import Decoder, StopFilter
+from alpacare_jax.model import Architecture, Params
+from alpacare_jax.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_PROMPT = 16
+SHORTEST_CACHE = 128
+TOKENS_AT_ONCE = 4096
+"""Most prompt tokens, padding included, that are read in one go (one prompt may be longer)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenScore:
+    """The log-probability of a token (None for the first of a text) and of the most probable ones at its place."""
+
+    token: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclasses.dataclass
+class Generation:
+    """A request and what has come of it so far.
+
+    Args:
+        prompt: Token ids.
+        sampling: What to draw, and when to end.
+        continues: The text goes on from the prompt, so that a space between the two belongs to it.
+        echo: Score the prompt's tokens too.
+        text: The reply so far; never holds a stop string, nor the beginning of one that may come.
+        tokens: Tokens drawn, the end token included.
+        finish_reason: "" while it runs, then "stop", "length" or "cancelled".
+        scores: Log-probabilities of the tokens drawn, if asked for; those cut off by a stop string are left out.
+        offsets: Where in the reply's text each scored token begins.
+        prompt_scores: Log-probabilities of the prompt's tokens, if asked for.
+    """
+
+    prompt: list[int]
+    sampling: Sampling
+    continues: bool = False
+    echo: bool = False
+    text: str = ""
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    finish_reason: str = ""
+    scores: list[TokenScore] = dataclasses.field(default_factory=list)
+    offsets: list[int] = dataclasses.field(default_factory=list)
+    prompt_scores: list[TokenScore] = dataclasses.field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+        return bool(self.finish_reason)
+
+
+@dataclasses.dataclass
+class _Row:
+    """A generation in its row of the cache."""
+
+    generation: Generation
+    decoder: Decoder
+    stops: StopFilter
+    room: int  # tokens it may still hold
+    decoded: int = 0  # characters decoded, shown or not
+
+    @property
+    def position(self) -> int:
+        """Where its next token goes."""
+        return len(self.generation.prompt) + len(self.generation.tokens)
+
+
+class Engine:
+    """Answers requests, many at a time.
+
+    Under several processes every process makes the same engine and submits the same requests in the same order;
+    all then draw the same tokens.
+
+    Args:
+        architecture: The model's shape and dtypes.
+        params: Its stacked parameters; not needed any more once the engine exists.
+        tokenizer: Its tokenizer.
+        mesh: The devices; one local device when None.
+        slots: How many requests are answered at the same time; rounded up to the mesh's batch shards.
+        max_len: Most tokens of prompt and reply together; the model's own limit when None.
+
+    Raises:
+        ShardingError: The mesh does not divide the model.
+        DataError: The tokenizer has tokens that the model does not know.
+
+    Example:
+        >>> engine = Engine(architecture, params, tokenizer, slots=8)
+        >>> generation = engine.submit(Generation(tokenizer.encode("Anaemia is"), Sampling(max_tokens=20)))
+        >>> engine.run()
+        >>> generation.text
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        params: Params,
+        tokenizer: Tokenizer,
+        *,
+        mesh: Mesh | None = None,
+        slots: int = 8,
+        max_len: int | None = None,
+    ) -> None:
+        config = architecture.config
+        if tokenizer.vocab_size > config.vocab_size:
+            raise DataError(
+                "the tokenizer does not match the model",
+                where=tokenizer.source,
+                found=f"{tokenizer.vocab_size} tokens",
+                expected=f"at most the {config.vocab_size} of the model",
+                remedy="give the tokenizer that came with the model",
+            )
+        self.tokenizer, self.config = tokenizer, config
+        self.mesh = sharding.single_device_mesh() if mesh is None else mesh
+        self.max_len = config.max_position_embeddings if max_len is None else max_len
+        shards = sharding.batch_shards(self.mesh)
+        self.slots = -(-slots // shards) * shards
+        self._shards = shards
+        with sharding.use_mesh(self.mesh):
+            self._programs = Programs(architecture, params, self.mesh, self.slots)
+            self._logits = self._programs.empty_logits()
+            self._cache = self._programs.empty_cache(self._bucket(SHORTEST_CACHE, SHORTEST_CACHE))
+            self._counts: jax.Array | None = None
+        self._rows: list[_Row | None] = [None] * self.slots
+        self._waiting: collections.deque[Generation] = collections.deque()
+        self.drawn_tokens = 0
+
+    # -- what callers do ------------------------------------------------------------------------------------
+
+    def check(self, prompt: Sequence[int], sampling: Sampling, where: str = "the prompt") -> None:
+        """Check that a prompt leaves room for a reply.
+
+        Raises:
+            DataError: It is empty, too long, or holds ids the model does not know.
+        """
+        longest = self.max_len - (1 if sampling.max_tokens else 0)
+        if not prompt:
+            raise DataError("the prompt holds no token", where=where, expected="at least one token")
+        if len(prompt) > longest:
+            raise DataError(
+                "the prompt is longer than the context",
+                where=where,
+                found=f"{len(prompt)} tokens",
+                expected=f"at most {longest} (context of {self.max_len} tokens, prompt and reply together)",
+                remedy="shorten the prompt, or raise --max-len if the model allows",
+            )
+        if min(prompt) < 0 or max(prompt) >= self.config.vocab_size:
+            raise DataError(
+                "the prompt holds an id that is not a token of the model",
+                where=where,
+                found=next(i for i in prompt if not 0 <= i < self.config.vocab_size),
+                expected=f"0 to {self.config.vocab_size - 1}",
+            )
+
+    def submit(self, generation: Generation) -> Generation:
+        """Queue a request.
+
+        Raises:
+            DataError: The prompt does not fit.
+        """
+        self.check(generation.prompt, generation.sampling)
+        self._waiting.append(generation)
+        return generation
+
+    def cancel(self, generation: Generation) -> None:
+        """Give a request up; its row is free at once."""
+        if generation.done:
+            return
+        generation.finish_reason = "cancelled"
+        if generation in self._waiting:
+            self._waiting.remove(generation)
+        for index, row in enumerate(self._rows):
+            if row is not None and row.generation is generation:
+                self._rows[index] = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is waiting or running."""
+        return bool(self._waiting) or any(row is not None for row in self._rows)
+
+    @property
+    def active(self) -> int:
+        """How many requests are running."""
+        return sum(row is not None for row in self._rows)
+
+    def run(self) -> None:
+        """Answer all requests."""
+        while self.busy:
+            self.step()
+
+    def step(self) -> list[Generation]:
+        """Read waiting prompts, draw one token for every row, and return the requests that have news."""
+        with sharding.use_mesh(self.mesh):
+            finished = self._admit()
+            active = [row for row in self._rows if row is not None]
+            if not active:
+                return finished
+            tokens, logprobs = self._draw(active)
+            self._advance(tokens)
+            return finished + self._receive(np.asarray(tokens), logprobs)
+
+    # -- reading prompts ------------------------------------------------------------------------------------
+
+    def _admit(self) -> list[Generation]:
+        """Read waiting prompts into free rows; return those that end without drawing a token."""
+        finished: list[Generation] = []
+        while self._waiting:
+            free = [index for index, row in enumerate(self._rows) if row is None]
+            if not free:
+                break
+            group = self._next_group(len(free))
+            finished += self._read(group, free)
+        return finished
+
+    def _next_group(self, free: int) -> list[Generation]:
+        """Take the next prompts that are read together: as many as a power of two, padded to one length."""
+        first = self._waiting[0]
+        length = self._bucket(len(first.prompt), SHORTEST_PROMPT)
+        most = min(free, max(1, TOKENS_AT_ONCE // length))
+        fitting = 0
+        while fitting < min(most, len(self._waiting)):
+            generation = self._waiting[fitting]
+            if self._bucket(len(generation.prompt), SHORTEST_PROMPT) != length:
+                break
+            fitting += 1
+        count = fitting if fitting <= self._shards else self._shards * _power_below(fitting // self._shards)
+        return [self._waiting.popleft() for _ in range(count)]
+
+    def _read(self, group: list[Generation], free: list[int]) -> list[Generation]:
+        length = self._bucket(len(group[0].prompt), SHORTEST_PROMPT)
+        padded = max(self._shards, len(group))
+        tokens_PT = np.zeros((padded, length), np.int32)
+        lengths_P = np.ones(padded, np.int32)
+        rows_P = np.full(padded, self.slots, np.int32)  # past the end: left out
+        finished = []
+        for place, generation in enumerate(group):
+            tokens_PT[place, : len(generation.prompt)] = generation.prompt
+            lengths_P[place] = len(generation.prompt)
+            if generation.sampling.max_tokens == 0:
+                generation.finish_reason = "length"
+                finished.append(generation)
+                continue
+            rows_P[place] = free.pop(0)
+            self._rows[rows_P[place]] = self._make_row(generation)
+        hidden, logits, cache = self._programs.prefill(tokens_PT, lengths_P)
+        if any(g.echo and g.sampling.logprobs is not None for g in group):
+            self._score_prompts(group, hidden, tokens_PT)
+        if len(finished) < len(group):
+            self._fit_cache(length)
+            self._cache, self._logits = self._programs.insert(
+                self._cache, self._logits, cache, logits, rows_P
+            )
+        return finished
+
+    def _make_row(self, generation: Generation) -> _Row:
+        context = generation.prompt if generation.continues else ()
+        return _Row(
+            generation,
+            Decoder(self.tokenizer, context),
+            StopFilter(generation.sampling.stop),
+            room=min(generation.sampling.max_tokens, self.max_len - len(generation.prompt)),
+        )
+
+    def _score_prompts(self, group: list[Generation], hidden: jax.Array, tokens_PT: np.ndarray) -> None:
+        targets_PT = np.zeros_like(tokens_PT)
+        targets_PT[:, :-1] = tokens_PT[:, 1:]
+        scored = jax.tree.map(np.asarray, self._programs.score(hidden, targets_PT))
+        for place, generation in enumerate(group):
+            wanted = generation.sampling.logprobs
+            if not generation.echo or wanted is None:
+                continue
+            generation.prompt_scores = [TokenScore(generation.prompt[0], None)]
+            for at, token in enumerate(generation.prompt[1:]):
+                generation.prompt_scores.append(_token_score(token, scored, (place, at), wanted))
+
+    # -- one token for every row ----------------------------------------------------------------------------
+
+    def _draw(self, active: list[_Row]) -> tuple[jax.Array, Logprobs | None]:
+        draw = Draw.of([row.generation.sampling for row in active])
+        if draw.penalised and self._counts is None:
+            self._counts = self._programs.empty_counts()
+        counts = self._counts if draw.penalised else None
+        tokens, counts, logprobs = self._programs.draw(self._logits, counts, self._settings(), draw)
+        if draw.penalised:
+            self._counts = counts
+        return tokens, logprobs
+
+    def _settings(self) -> Rows:
+        columns = collections.defaultdict(lambda: np.zeros(self.slots, np.float32))
+        seed, top_k, drawn = (np.zeros(self.slots, dtype) for dtype in (np.uint32, np.int32, np.int32))
+        columns["top_p"] += 1
+        for index, row in enumerate(self._rows):
+            if row is None:
+                continue
+            asked = row.generation.sampling
+            columns["temperature"][index] = asked.temperature
+            columns["top_p"][index] = asked.top_p
+            columns["presence"][index] = asked.presence_penalty
+            columns["frequency"][index] = asked.frequency_penalty
+            seed[index], top_k[index] = asked.seed & 0xFFFFFFFF, asked.top_k
+            drawn[index] = len(row.generation.tokens)
+        return Rows(
+            columns["temperature"],
+            columns["top_p"],
+            top_k,
+            columns["presence"],
+            columns["frequency"],
+            seed,
+            drawn,
+        )
+
+    def _advance(self, tokens: jax.Array) -> None:
+        """Start computing the logits that follow the drawn tokens, if any row can still go on."""
+        positions_B = np.full(self.slots, self.max_len, np.int32)  # past the end: nothing is written
+        for index, row in enumerate(self._rows):
+            if row is not None and len(row.generation.tokens) + 1 < row.room:
+                positions_B[index] = row.position
+        going = positions_B[positions_B < self.max_len]
+        if going.size == 0:
+            return
+        self._fit_cache(int(going.max()) + 1)
+        self._logits, self._cache = self._programs.decode(self._cache, tokens, positions_B)
+
+    def _fit_cache(self, needed: int) -> None:
+        """Make the cache as long as its rows need: longer when they outgrow it, shorter when most of it is unused."""
+        held = [row.position + 1 for row in self._rows if row is not None]
+        needed = self._bucket(max([needed, *held]), SHORTEST_CACHE)
+        if needed > self._cache.slots or needed * 4 <= self._cache.slots:
+            self._cache = self._programs.resize(self._cache, needed)
+
+    def _bucket(self, length: int, least: int) -> int:
+        """Round a length up to a power of two, at least ``least`` and at most the context."""
+        return min(max(least, 1 << (length - 1).bit_length()), max(self.max_len, length))
+
+    # -- what was drawn -------------------------------------------------------------------------------------
+
+    def _receive(self, tokens: np.ndarray, logprobs: Logprobs | None) -> list[Generation]:
+        logprobs = jax.tree.map(np.asarray, logprobs)
+        news = []
+        for index, row in enumerate(self._rows):
+            if row is None:
+                continue
+            self.drawn_tokens += 1
+            self._take(row, int(tokens[index]), logprobs, index)
+            news.append(row.generation)
+            if row.generation.done:
+                self._rows[index] = None
+        return news
+
+    def _take(self, row: _Row, token: int, logprobs: Logprobs | None, index: int) -> None:
+        generation, asked = row.generation, row.generation.sampling
+        generation.tokens.append(token)
+        ended = token in self.tokenizer.eos_ids and not asked.ignore_eos
+        if asked.logprobs is not None and logprobs is not None:
+            generation.scores.append(_token_score(token, logprobs, (index,), asked.logprobs))
+            generation.offsets.append(row.decoded)
+        if not ended:
+            piece = row.decoder.feed(token)
+            row.decoded += len(piece)
+            generation.text += row.stops.feed(piece)
+        if not ended and not row.stops.stopped and len(generation.tokens) < row.room:
+            return
+        generation.text += row.stops.feed(row.decoder.finish())
+        generation.text += row.stops.finish()
+        generation.finish_reason = "stop" if ended or row.stops.stopped else "length"
+        if row.stops.stopped:
+            kept = sum(offset < len(generation.text) for offset in generation.offsets)
+            del generation.scores[kept:], generation.offsets[kept:]
+
+
+def _power_below(count: int) -> int:
+    """Return the largest power of two that is at most ``count``."""
+    return 1 << (count.bit_length() - 1)
+
+
+def _token_score(token: int, logprobs: Logprobs, at: tuple[int, ...], wanted: int) -> TokenScore:
+    top = zip(logprobs.top_ids[at][:wanted].tolist(), logprobs.top[at][:wanted].tolist(), strict=True)
+    return TokenScore(token, float(logprobs.token[at]), tuple(top))

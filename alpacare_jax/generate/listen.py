@@ -1,0 +1,102 @@
+"""Binding the port and running the server until it is told to stop."""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from alpacare_jax.errors import ServiceError
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 10
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind the address to listen on.
+
+    Args:
+        host: Name or address.
+        port: Port; 0 lets the system choose one.
+
+    Raises:
+        ServiceError: The port is in use, or the address is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise ServiceError("the host has no address", where=host, found=error.strerror) from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ServiceError(
+                f"port {port} is in use",
+                where=f"{host}:{port}",
+                remedy="stop the program that listens there, or choose another port with --port (0 takes a free one)",
+            ) from None
+        raise ServiceError(
+            "the address cannot be listened on", where=f"{host}:{port}", found=error.strerror
+        ) from None
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it is ready, and that ends quietly when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # The base class notes the signal and raises it again at the end; being told to stop is no failure.
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def run(app: Starlette, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM; replies under way get some seconds to end.
+
+    Args:
+        app: The application.
+        listener: A bound socket.
+        on_ready: Called once requests are accepted.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=75,
+    )
+    with contextlib.closing(listener):
+        asyncio.run(_Server(config, on_ready).serve(sockets=[listener]))

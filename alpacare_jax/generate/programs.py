@@ -1,0 +1,196 @@
+"""The compiled programs of generation: read prompts, put them into their rows, draw tokens, go on by one token.
+
+Each is compiled for a few shapes only: prompt lengths, numbers of prompts and the cache's length are powers of two.
+The cache is exactly as long as its longest row needs, so attention never sweeps over room that nobody uses; growing
+copies it once per doubling.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from alpacare_jax import sharding
+from alpacare_jax.generate import placement
+from alpacare_jax.generate.sampling import Draw, Logprobs, Rows, choose, log_probabilities
+from alpacare_jax.model import Architecture, KVCache, Params
+
+SCORED_AT_ONCE = 64
+"""Tokens whose logits over the whole vocabulary exist at the same time while prompts are scored."""
+
+
+class Programs:
+    """The compiled programs over one placed model.
+
+    Args:
+        architecture: The model's shape and dtypes.
+        params: Its stacked parameters.
+        mesh: The devices.
+        rows: Rows of the cache; a multiple of the mesh's batch shards.
+    """
+
+    def __init__(self, architecture: Architecture, params: Params, mesh: Mesh, rows: int) -> None:
+        placement.check_mesh(architecture, mesh)
+        self.config, self.mesh, self.rows = architecture.config, mesh, rows
+        self.dtype = jnp.dtype(architecture.compute.dtype)
+        self.params = placement.place(architecture, params, mesh)
+        self._graph = placement.unstacked_graph(architecture)
+        self._whole = sharding.replicated(mesh)
+        self._cache_sharding = sharding.named(mesh, placement.CACHE_AXES)
+        self._logits_sharding = sharding.named(mesh, ("batch", "vocab"))
+        self._jit_all()
+
+    def _jit_all(self) -> None:
+        layers = range(self.config.num_hidden_layers)
+        cache = KVCache(
+            tuple(self._cache_sharding for _ in layers), tuple(self._cache_sharding for _ in layers)
+        )
+        logits, whole = self._logits_sharding, self._whole
+        hidden = sharding.named(self.mesh, ("batch", None, None))
+        self._prefill = jax.jit(self._prefill_impl, out_shardings=(hidden, logits, cache))
+        self._insert = jax.jit(_insert, donate_argnums=(0, 1), out_shardings=(cache, logits))
+        self._decode = jax.jit(self._decode_impl, donate_argnums=(1,), out_shardings=(logits, cache))
+        self._draw = jax.jit(
+            _draw, static_argnames=("draw",), donate_argnums=(1,), out_shardings=(whole, logits, whole)
+        )
+        self._score = jax.jit(self._score_impl, out_shardings=whole)
+        self._resize = jax.jit(_resize, static_argnames=("slots",), out_shardings=cache)
+        self._empty = jax.jit(self._empty_impl, static_argnames=("slots",), out_shardings=cache)
+        self._zeros = jax.jit(
+            lambda dtype: jnp.zeros((self.rows, self.config.vocab_size), dtype),
+            static_argnums=0,
+            out_shardings=logits,
+        )
+
+    def empty_cache(self, slots: int) -> KVCache:
+        """Return a cache of the given length that holds nothing."""
+        return self._empty(slots=slots)
+
+    def empty_logits(self) -> jax.Array:
+        """Return logits [B, V] of no meaning, to be filled row by row."""
+        return self._zeros("float32")
+
+    def empty_counts(self) -> jax.Array:
+        """Return token counts [B, V], all 0."""
+        return self._zeros("int32")
+
+    def resize(self, cache: KVCache, slots: int) -> KVCache:
+        """Return a cache with the same tokens and another length; what lies beyond it is dropped."""
+        return self._resize(cache, slots=slots)
+
+    def prefill(self, tokens_PT: np.ndarray, lengths_P: np.ndarray) -> tuple[jax.Array, jax.Array, KVCache]:
+        """Read prompts.
+
+        Args:
+            tokens_PT: Token ids, int32, padded on the right; P a multiple of the mesh's batch shards.
+            lengths_P: Length of each prompt, at least 1.
+
+        Returns:
+            Hidden states [P, T, D], the logits after each prompt's last token [P, V], and keys and values.
+        """
+        return self._prefill(self.params, self._put(tokens_PT), self._put(lengths_P))
+
+    def insert(
+        self,
+        cache: KVCache,
+        logits_BV: jax.Array,
+        read: KVCache,
+        read_logits_PV: jax.Array,
+        rows_P: np.ndarray,
+    ) -> tuple[KVCache, jax.Array]:
+        """Put read prompts into their rows; a row number past the end is left out. Consumes cache and logits."""
+        return self._insert(cache, logits_BV, read, read_logits_PV, self._put(rows_P))
+
+    def draw(
+        self, logits_BV: jax.Array, counts_BV: jax.Array | None, rows: Rows, draw: Draw
+    ) -> tuple[jax.Array, jax.Array | None, Logprobs | None]:
+        """Draw one token for every row. Consumes the counts.
+
+        Returns:
+            Tokens int32 [B], the new counts, and log-probabilities if ``draw`` asks for them.
+        """
+        rows = jax.tree.map(self._put, rows)
+        return self._draw(logits_BV, counts_BV, rows, draw=draw)
+
+    def decode(
+        self, cache: KVCache, tokens_B: jax.Array, positions_B: np.ndarray
+    ) -> tuple[jax.Array, KVCache]:
+        """Append one token to every row and return the logits after it. Consumes the cache.
+
+        A row whose position is at or past the cache's length is computed and forgotten.
+        """
+        return self._decode(self.params, cache, tokens_B, self._put(positions_B))
+
+    def score(self, hidden_PTD: jax.Array, targets_PT: np.ndarray) -> Logprobs:
+        """Return the log-probabilities of targets [P, T], each predicted by the hidden state at its place."""
+        return self._score(self.params, hidden_PTD, self._put(targets_PT))
+
+    def _put(self, array: np.ndarray) -> jax.Array:
+        return placement.to_device(self.mesh, np.asarray(array))
+
+    def _empty_impl(self, slots: int) -> KVCache:
+        return KVCache.empty(self.config, self.rows, slots, self.dtype)
+
+    def _prefill_impl(self, params: Params, tokens_PT: jax.Array, lengths_P: jax.Array) -> Any:
+        model = placement.rebuild(self._graph, params)
+        P, T = tokens_PT.shape
+        cache = KVCache.empty(self.config, P, T, self.dtype)
+        positions_PT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (P, T))
+        hidden_PTD, cache = model.extend(tokens_PT, positions_PT, cache, lengths_P)
+        last_P1D = jnp.take_along_axis(hidden_PTD, (lengths_P - 1)[:, None, None], axis=1)
+        return hidden_PTD, model.logits(last_P1D)[:, 0], cache
+
+    def _decode_impl(
+        self, params: Params, cache: KVCache, tokens_B: jax.Array, positions_B: jax.Array
+    ) -> Any:
+        model = placement.rebuild(self._graph, params)
+        hidden_B1D, cache = model.extend(tokens_B[:, None], positions_B[:, None], cache)
+        return model.logits(hidden_B1D)[:, 0], cache
+
+    def _score_impl(self, params: Params, hidden_PTD: jax.Array, targets_PT: jax.Array) -> Logprobs:
+        model = placement.rebuild(self._graph, params)
+        P, T, D = hidden_PTD.shape
+        chunk = max(1, min(T, SCORED_AT_ONCE // P))
+
+        def score(piece: tuple[jax.Array, jax.Array]) -> Logprobs:
+            hidden_CPD, targets_CP = piece
+            logits_PCV = model.logits(jnp.swapaxes(hidden_CPD, 0, 1))
+            return log_probabilities(jnp.swapaxes(logits_PCV, 0, 1), targets_CP)
+
+        # T and chunk are powers of two or T itself, so that the chunks come out even.
+        chunk = chunk if T % chunk == 0 else 1
+        pieces = (
+            jnp.swapaxes(hidden_PTD, 0, 1).reshape(T // chunk, chunk, P, D),
+            jnp.swapaxes(targets_PT, 0, 1).reshape(T // chunk, chunk, P),
+        )
+        scored = jax.lax.map(score, pieces)
+        return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(T, P, *x.shape[3:]), 0, 1), scored)
+
+
+def _insert(
+    cache: KVCache, logits_BV: jax.Array, read: KVCache, read_logits_PV: jax.Array, rows_P: jax.Array
+) -> tuple[KVCache, jax.Array]:
+    T = read.slots
+
+    def put(whole: tuple[jax.Array, ...], parts: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(w.at[rows_P, :, :T].set(p, mode="drop") for w, p in zip(whole, parts, strict=True))
+
+    cache = KVCache(put(cache.keys, read.keys), put(cache.values, read.values))
+    return cache, logits_BV.at[rows_P].set(read_logits_PV, mode="drop")
+
+
+def _draw(
+    logits_BV: jax.Array, counts_BV: jax.Array | None, rows: Rows, *, draw: Draw
+) -> tuple[jax.Array, jax.Array | None, Logprobs | None]:
+    tokens_B, counts_BV = choose(logits_BV, counts_BV, rows, draw)
+    return tokens_B, counts_BV, log_probabilities(logits_BV, tokens_B) if draw.logprobs else None
+
+
+def _resize(cache: KVCache, slots: int) -> KVCache:
+    def fit(x_BKSH: jax.Array) -> jax.Array:
+        more = max(0, slots - x_BKSH.shape[2])
+        return jnp.pad(x_BKSH[:, :, :slots], ((0, 0), (0, 0), (0, more), (0, 0)))
+
+    return KVCache(tuple(map(fit, cache.keys)), tuple(map(fit, cache.values)))

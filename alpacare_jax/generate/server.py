@@ -1,0 +1,346 @@
+"""The OpenAI-compatible HTTP server over one model.
+
+Requests of any number of clients are answered together by one engine. The handlers live in the event loop; the
+engine lives in its own thread (:mod:`alpacare_jax.generate.worker`).
+"""
+
+import asyncio
+import hmac
+import json
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pydantic
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from alpacare_jax.errors import DataError, ServiceError, UserError
+from alpacare_jax.generate import replies
+from alpacare_jax.generate.engine import Generation
+from alpacare_jax.generate.protocol import ChatRequest, CompletionRequest, error_body, explain, refuse, usage
+from alpacare_jax.generate.worker import Worker
+
+COMPLETION_TOKENS = 16
+"""Tokens of a completion whose request names no limit, as in OpenAI's API."""
+
+LARGEST_BODY = 32 << 20
+
+
+class Api:
+    """The server's routes.
+
+    Args:
+        worker: The engine's thread.
+        name: The model's name, which requests must give.
+        api_key: If set, requests must carry it as a bearer token.
+    """
+
+    def __init__(self, worker: Worker, name: str, api_key: str | None = None) -> None:
+        self.worker, self.name, self._api_key = worker, name, api_key
+        self.engine, self.tokenizer = worker.engine, worker.engine.tokenizer
+        self._created = int(time.time())
+
+    def build(self) -> Starlette:
+        """Return the ASGI application."""
+        routes = [
+            Route("/health", self.health, methods=["GET"]),
+            Route("/v1/models", self.models, methods=["GET"]),
+            Route("/v1/models/{name:path}", self.model, methods=["GET"]),
+            Route("/v1/completions", self.completions, methods=["POST"]),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+        ]
+        handlers: dict[Any, Any] = {UserError: _on_user_error, HTTPException: _on_http_error}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    async def health(self, request: Request) -> Response:
+        """Say whether the engine runs, and how much it has to do."""
+        failed = self.worker.failure is not None
+        body = {
+            "status": "failed" if failed else "ok",
+            "active": self.engine.active,
+            "slots": self.engine.slots,
+        }
+        return JSONResponse(body, status_code=503 if failed else 200)
+
+    async def models(self, request: Request) -> Response:
+        """List the one model."""
+        self._authorise(request)
+        return JSONResponse({"object": "list", "data": [self._model_card()]})
+
+    async def model(self, request: Request) -> Response:
+        """Describe the model."""
+        self._authorise(request)
+        self._check_model(request.path_params["name"])
+        return JSONResponse(self._model_card())
+
+    async def completions(self, request: Request) -> Response:
+        """Answer ``POST /v1/completions``."""
+        asked = await self._read(request, CompletionRequest)
+        asked.check()
+        texts: list[str | None] = []
+        generations: list[Generation] = []
+        prompts = asked.prompts()
+        seed = _seed(asked.seed)
+        limit = COMPLETION_TOKENS if asked.max_tokens is None else asked.max_tokens
+        for prompt in prompts:
+            ids = self._encode(prompt) if isinstance(prompt, str) else prompt
+            for choice in range(asked.n or 1):
+                texts.append(prompt if isinstance(prompt, str) else None)
+                sampling = asked.sampling(seed + choice, limit, asked.logprobs)
+                generations.append(Generation(list(ids), sampling, continues=True, echo=bool(asked.echo)))
+        self._check_prompts(generations)
+        prompt_tokens = sum(len(g.prompt) for g in generations[:: asked.n or 1])
+        head = self._head("cmpl", "text_completion")
+        if asked.stream:
+            chunks = self._stream_completion(generations, head, asked.wants_usage, prompt_tokens)
+            return StreamingResponse(chunks, media_type="text/event-stream")
+        await self._answer(request, generations)
+        choices = [
+            replies.completion_choice(index, generation, self.tokenizer, text)
+            for index, (generation, text) in enumerate(zip(generations, texts, strict=True))
+        ]
+        counts = usage(prompt_tokens, [g.tokens for g in generations])
+        return JSONResponse(head | {"choices": choices, "usage": counts})
+
+    async def chat(self, request: Request) -> Response:
+        """Answer ``POST /v1/chat/completions``."""
+        asked = await self._read(request, ChatRequest)
+        messages = [message.plain() for message in asked.messages]
+        prompt = self._encode_chat(messages)
+        limit = self.engine.max_len if asked.limit is None else asked.limit
+        seed, wanted = _seed(asked.seed), asked.wanted_logprobs
+        generations = [
+            Generation(list(prompt), asked.sampling(seed + choice, limit, wanted))
+            for choice in range(asked.n or 1)
+        ]
+        self._check_prompts(generations)
+        if asked.stream:
+            chunks = self._stream_chat(generations, asked.wants_usage)
+            return StreamingResponse(chunks, media_type="text/event-stream")
+        await self._answer(request, generations)
+        choices = [
+            replies.chat_choice(i, generation, self.tokenizer) for i, generation in enumerate(generations)
+        ]
+        counts = usage(len(prompt), [g.tokens for g in generations])
+        return JSONResponse(self._head("chatcmpl", "chat.completion") | {"choices": choices, "usage": counts})
+
+    # -- checking and encoding ------------------------------------------------------------------------------
+
+    async def _read(self, request: Request, kind: type[Any]) -> Any:
+        self._authorise(request)
+        if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
+            raise HTTPException(413, f"the request is larger than {LARGEST_BODY >> 20} MiB")
+        try:
+            body = json.loads(await request.body())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise refuse("body", f"the request is not valid JSON: {error}") from None
+        if not isinstance(body, dict):
+            raise refuse("body", "the request must be a JSON object")
+        try:
+            asked = kind.model_validate(body)
+        except pydantic.ValidationError as error:
+            raise explain(error) from None
+        self._check_model(asked.model)
+        return asked
+
+    def _authorise(self, request: Request) -> None:
+        if self._api_key is None:
+            return
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if not hmac.compare_digest(given.encode(), self._api_key.encode()):
+            raise HTTPException(401, "the API key is missing or wrong")
+
+    def _check_model(self, name: str) -> None:
+        if name != self.name:
+            raise HTTPException(404, f"there is no model {name!r} here; this server has {self.name!r}")
+
+    def _encode(self, text: str) -> list[int]:
+        ids = self.tokenizer.encode(text, add_special_tokens=True)
+        doubled = self.tokenizer.bos_id is not None and ids[:2] == [self.tokenizer.bos_id] * 2
+        return ids[1:] if doubled else ids
+
+    def _encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+        for message in messages:
+            spelled = next(
+                (text for text in self.tokenizer.special_texts if text in message["content"]), None
+            )
+            if spelled is not None:
+                raise refuse("messages", f"a message spells the control token {spelled!r}")
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+
+    def _check_prompts(self, generations: Sequence[Generation]) -> None:
+        for generation in generations:
+            self.engine.check(generation.prompt, generation.sampling)
+
+    def _model_card(self) -> dict[str, Any]:
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "alpacare",
+            "max_model_len": self.engine.max_len,
+        }
+
+    def _head(self, prefix: str, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"{prefix}-{uuid.uuid4().hex}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.name,
+        }
+
+    # -- answering ------------------------------------------------------------------------------------------
+
+    def _submit(self, generations: Sequence[Generation]) -> "asyncio.Queue[tuple[int, str, str]]":
+        """Hand requests to the engine; news come as (index, text so far, finish reason)."""
+        loop, news = asyncio.get_running_loop(), asyncio.Queue[tuple[int, str, str]]()
+
+        def listen(index: int) -> Any:
+            def tell(text: str, reason: str) -> None:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(news.put_nowait, (index, text, reason))
+
+            return tell
+
+        for index, generation in enumerate(generations):
+            self.worker.submit(generation, listen(index))
+        return news
+
+    async def _news(self, generations: Sequence[Generation]) -> AsyncIterator[tuple[int, str, str]]:
+        """Yield news until all requests have ended; give them up if the reader goes away."""
+        news = self._submit(generations)
+        running = set(range(len(generations)))
+        try:
+            while running:
+                index, text, reason = await news.get()
+                if reason == "error":
+                    raise ServiceError("the generator has failed", found=self.worker.failure)
+                if reason:
+                    running.discard(index)
+                yield index, text, reason
+        finally:
+            for index in running:
+                self.worker.cancel(generations[index])
+
+    async def _answer(self, request: Request, generations: Sequence[Generation]) -> None:
+        """Wait for all requests, or give them up when the client has gone."""
+
+        async def collect() -> None:
+            news = self._news(generations)
+            try:
+                async for _ in news:
+                    pass
+            finally:
+                await news.aclose()  # type: ignore[attr-defined]
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+
+        collecting, watching = asyncio.create_task(collect()), asyncio.create_task(watch())
+        try:
+            await asyncio.wait({collecting, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not collecting.done():
+                raise ClientDisconnect
+            await collecting
+        finally:
+            for task in (collecting, watching):
+                task.cancel()
+            await asyncio.gather(collecting, watching, return_exceptions=True)
+
+    async def _stream_chat(self, generations: Sequence[Generation], wants_usage: bool) -> AsyncIterator[str]:
+        head = self._head("chatcmpl", "chat.completion.chunk")
+        scored = [0] * len(generations)
+
+        def chunk(index: int, delta: dict[str, Any], reason: str = "", logprobs: Any = None) -> str:
+            choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason or None}
+            return _event(head | {"choices": [choice]})
+
+        for index in range(len(generations)):
+            yield chunk(index, {"role": "assistant", "content": ""})
+        async for index, piece, reason in self._pieces(generations):
+            generation = generations[index]
+            logprobs = replies.chat_logprobs(generation, self.tokenizer, scored[index])
+            scored[index] = len(generation.scores)
+            if piece or (logprobs and logprobs["content"]):
+                yield chunk(index, {"content": piece}, logprobs=logprobs)
+            if reason:
+                yield chunk(index, {}, reason)
+        if wants_usage:
+            counts = usage(len(generations[0].prompt), [g.tokens for g in generations])
+            yield _event(head | {"choices": [], "usage": counts})
+        yield "data: [DONE]\n\n"
+
+    async def _stream_completion(
+        self, generations: Sequence[Generation], head: dict[str, Any], wants_usage: bool, prompt_tokens: int
+    ) -> AsyncIterator[str]:
+        scored = [0] * len(generations)
+        async for index, piece, reason in self._pieces(generations):
+            generation, since = generations[index], scored[index]
+            logprobs = None
+            if generation.sampling.logprobs is not None:
+                scores, offsets = generation.scores[since:], generation.offsets[since:]
+                scored[index] = since + len(scores)
+                spelled = [replies.spell(self.tokenizer, score.token) for score in scores]
+                logprobs = replies.completion_logprobs(self.tokenizer, scores, spelled, offsets)
+            if piece or reason or (logprobs and logprobs["tokens"]):
+                choice = {
+                    "index": index,
+                    "text": piece,
+                    "logprobs": logprobs,
+                    "finish_reason": reason or None,
+                }
+                yield _event(head | {"choices": [choice]})
+        if wants_usage:
+            counts = usage(prompt_tokens, [g.tokens for g in generations])
+            yield _event(head | {"choices": [], "usage": counts})
+        yield "data: [DONE]\n\n"
+
+    async def _pieces(self, generations: Sequence[Generation]) -> AsyncIterator[tuple[int, str, str]]:
+        """Yield the new part of each text as it comes: (index, piece, finish reason)."""
+        shown = [0] * len(generations)
+        news = self._news(generations)
+        try:
+            async for index, text, reason in news:
+                piece, shown[index] = text[shown[index] :], len(text)
+                yield index, piece, reason
+        finally:
+            await news.aclose()  # type: ignore[attr-defined]
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+def _seed(asked: int | None) -> int:
+    return secrets.randbits(31) if asked is None else asked
+
+
+async def _on_user_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, UserError)
+    if not isinstance(error, DataError):
+        return JSONResponse(error_body(str(error), kind="server_error"), status_code=500)
+    param = error.where if isinstance(error.where, str) and error.where.isidentifier() else None
+    code = "context_length_exceeded" if "longer than the context" in error.what else None
+    found = [f"found: {error.found}"] if error.found is not None else []
+    expected = [f"expected: {error.expected}"] if error.expected is not None else []
+    message = "; ".join([error.what, *found, *expected])
+    return JSONResponse(error_body(message, param=param, code=code), status_code=400)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = None
+    if error.status_code == 404 and "no model" in error.detail:
+        code = "model_not_found"
+    elif error.status_code == 401:
+        code = "invalid_api_key"
+    return JSONResponse(
+        error_body(error.detail, code=code), status_code=error.status_code, headers=error.headers
+    )

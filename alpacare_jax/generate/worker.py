@@ -1,0 +1,95 @@
+"""The thread that turns the engine, fed from other threads."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+from alpacare_jax.errors import ServiceError
+from alpacare_jax.generate.engine import Engine, Generation
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[str, str], None]
+"""Called in the worker's thread with the text so far and the finish reason, "" while the request runs."""
+
+
+class Worker:
+    """Runs an engine in a thread of its own; requests come in and news go out as they happen.
+
+    Args:
+        engine: The engine; touched by this thread alone from now on, but for :meth:`Engine.check`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.failure: BaseException | None = None
+        self._inbox: queue.SimpleQueue[tuple[str, Generation | None, Listener | None]] = queue.SimpleQueue()
+        self._listeners: dict[int, tuple[Generation, Listener]] = {}
+        self._thread = threading.Thread(target=self._run, name="alpacare-engine", daemon=True)
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Give up what runs and end the thread."""
+        self._stopping = True
+        self._inbox.put(("stop", None, None))
+        self._thread.join(timeout_s)
+
+    def submit(self, generation: Generation, listener: Listener) -> None:
+        """Queue a request that :meth:`Engine.check` has passed.
+
+        Raises:
+            ServiceError: The engine has failed.
+        """
+        if self.failure is not None:
+            raise ServiceError("the generator has failed", found=self.failure, remedy="restart the server")
+        self._inbox.put(("submit", generation, listener))
+
+    def cancel(self, generation: Generation) -> None:
+        """Give a request up, so that its row becomes free; nothing happens if it has ended."""
+        self._inbox.put(("cancel", generation, None))
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._take_orders()
+                if self.engine.busy:
+                    for generation in self.engine.step():
+                        self._tell(generation)
+        except BaseException as error:
+            # Whoever waits must hear of it; the thread itself ends here.
+            logger.exception("the generator has failed")
+            self.failure = error
+            for _, listener in self._listeners.values():
+                listener("", "error")
+            raise
+
+    def _take_orders(self) -> None:
+        """Take all orders that lie ready; wait for one if there is nothing to do."""
+        wait = not self.engine.busy
+        while True:
+            try:
+                order, generation, listener = self._inbox.get(block=wait)
+            except queue.Empty:
+                return
+            wait = False
+            if generation is None:
+                return
+            if order == "submit" and listener is not None:
+                self._listeners[id(generation)] = (generation, listener)
+                self.engine.submit(generation)
+            elif order == "cancel":
+                self.engine.cancel(generation)
+                self._listeners.pop(id(generation), None)
+
+    def _tell(self, generation: Generation) -> None:
+        found = self._listeners.get(id(generation))
+        if found is None:
+            return
+        found[1](generation.text, generation.finish_reason)
+        if generation.done:
+            del self._listeners[id(generation)]
