@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
 
-from datagen.errors import ServiceError
+from datagen.errors import ConfigError, ServiceError
 from datagen.ledger import Entry, Ledger
 from datagen.wire import Service, Trouble, Wire
 
@@ -39,6 +39,19 @@ class Sampling:
     max_tokens: int = 1024
     stop: tuple[str, ...] = ()
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        bounds = (
+            ("temperature", 0, 2),
+            ("top_p", 0, 1),
+            ("presence_penalty", -2, 2),
+            ("max_tokens", 1, 2**31),
+        )
+        for name, low, high in bounds:
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(
+                    f"{name} is out of range", found=getattr(self, name), expected=f"{low} to {high}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -91,12 +92,11 @@ def read_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     for name, mapping in sources:
         _check(Settings, mapping, "", name, problems)
         merged = _lay_over(merged, mapping)
-    merged["answerer"] = _lay_over(merged.get("teacher") or {}, merged.get("answerer") or {})
-    for role in ("teacher", "answerer"):
-        for key in ("base_url", "model"):
-            if not problems and not merged.get(role, {}).get(key):
-                flag = f"--{'' if role == 'teacher' else 'answer-'}{key.replace('_', '-')}"
-                problems.append(f"{role}.{key} is missing (in the config, or as {flag})")
+    if not problems:
+        merged["answerer"] = _inherit(merged.get("teacher", {}), merged.get("answerer", {}), problems)
+    for key in ("base_url", "model"):
+        if not problems and not merged.get("teacher", {}).get(key):
+            problems.append(f"teacher.{key} is missing (in the config, or as --{key.replace('_', '-')})")
     if problems:
         unique = list(dict.fromkeys(problems))
         raise ConfigError("the configuration is not valid: " + "; ".join(unique), where=_names(sources))
@@ -200,6 +200,21 @@ def _fixed(settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -
 
 def _names(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     return " and ".join(name for name, mapping in sources if mapping) or "the command line"
+
+
+def _inherit(teacher: Mapping[str, Any], answerer: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Give the answerer what it does not name itself, but never the teacher's key on another host."""
+    own = dict(answerer)
+    hosts = [urlsplit(str(service.get("base_url", ""))).netloc for service in (teacher, own)]
+    if hosts[1] and hosts[0] != hosts[1] and "api_key_env" not in own:
+        if Service(str(own["base_url"]), "any").is_loopback():
+            own["api_key_env"] = ""
+        else:
+            problems.append(
+                "answerer.api_key_env is missing (in the config, or as --answer-api-key-env): the answerer is at "
+                "another host than the teacher, whose key is not for it"
+            )
+    return _lay_over(teacher, own)
 
 
 def _lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

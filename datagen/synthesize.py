@@ -140,7 +140,9 @@ def synthesize(
             ledger.reopen(TASKS)
             ledger.reopen(ANSWERS)
         sieve = asyncio.run(_gather_tasks(settings, seeds, ledger, watch))
-        publish.write_tasks(work, sieve.kept, sieve.rejected)
+        # Files of an earlier, finished run stay as they are until this one has finished too.
+        if not (work / "funnel.json").exists():
+            publish.write_tasks(work, sieve.kept, sieve.rejected)
         if not sieve.kept:
             raise DataError(
                 "no task was kept",

@@ -375,10 +375,26 @@ def test_a_stop_in_the_answers_keeps_the_tasks(tmp_path: Path, seeds: Path) -> N
         settings = settings_for(server, seeds)
         with pytest.raises(ServiceError, match="refused the key"):
             synthesize(settings, tmp_path / "work")
+        assert len(list(read_objects(tmp_path / "work" / "tasks.jsonl"))) == 20
         asked = sum("tasks:" in text for text in server.texts())
         healthy = True
         assert synthesize(settings, tmp_path / "work")["instructions"] == 20
         assert sum("tasks:" in text for text in server.texts()) == asked
+
+
+def test_a_failure_leaves_the_results_of_an_earlier_run_untouched(tmp_path: Path, seeds: Path) -> None:
+    work = tmp_path / "work"
+    with ScriptedServer(shuffled) as server:
+        settings = settings_for(server, seeds, target=8)
+        synthesize(settings, work)
+    before = results(work)
+
+    def no_answers(body: dict[str, Any], tried: int) -> Scripted | str:
+        return write_tasks(body) if "tasks:" in body["messages"][-1]["content"] else Scripted("no", 403)
+
+    with ScriptedServer(no_answers) as server, pytest.raises(ServiceError):
+        synthesize(settings_for(server, seeds, target=16), work)
+    assert results(work) == before
 
 
 def test_the_command_ends_with_status_1_below_the_target_and_2_on_errors(tmp_path: Path, seeds: Path) -> None:
@@ -442,6 +458,15 @@ def test_bad_settings_are_all_named_with_the_nearest_key() -> None:
     assert "task_sampling.stop" in words
     with pytest.raises(ConfigError, match=r"teacher.model is missing.*--model"):
         read_settings([("flags", {"teacher": {"base_url": "http://localhost/v1"}})])
+    good = {"teacher": {"base_url": "http://localhost/v1", "model": "m"}}
+    for name, value in (
+        ("temperature", -1),
+        ("temperature", float("nan")),
+        ("top_p", 1.5),
+        ("max_tokens", 0),
+    ):
+        with pytest.raises(ConfigError, match=f"{name} is out of range"):
+            read_settings([("file", good | {"task_sampling": {name: value}})])
     with pytest.raises(ConfigError, match="target must be at least 1"):
         read_settings(
             [("flags", {"teacher": {"base_url": "http://localhost/v1", "model": "m"}, "target": 0})]
@@ -456,6 +481,20 @@ def test_flags_lie_over_the_file_and_the_answerer_inherits_from_the_teacher() ->
     settings = read_settings([("file", file), ("flags", {"teacher": {"base_url": "http://b/v1"}})])
     assert settings.teacher == Service("http://b/v1", "big", timeout_s=9)
     assert settings.answerer == Service("http://b/v1", "small", timeout_s=9)
+
+
+def test_the_teacher_s_key_is_not_sent_to_another_host() -> None:
+    teacher = {"base_url": "https://api.one.example/v1", "model": "m", "api_key_env": "ONE_KEY"}
+
+    def answerer(**own: str) -> Service:
+        return read_settings([("file", {"teacher": teacher, "answerer": own})]).answerer
+
+    assert answerer(model="n").api_key_env == "ONE_KEY"
+    assert answerer(base_url="https://api.one.example/v2").api_key_env == "ONE_KEY"
+    assert answerer(base_url="https://api.two.example/v1", api_key_env="TWO_KEY").api_key_env == "TWO_KEY"
+    assert answerer(base_url="http://localhost:8000/v1").api_key() == "none"
+    with pytest.raises(ConfigError, match=r"answerer.api_key_env is missing .*--answer-api-key-env"):
+        answerer(base_url="https://api.two.example/v1")
 
 
 def test_the_shipped_configurations_are_valid(repository: Path) -> None:
