@@ -33,7 +33,8 @@ def command(
         ),
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option(help="Leave out and count responses without a reference answer.")
+        bool,
+        typer.Option("--allow-missing", help="Leave out and count responses without a reference answer."),
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Judge only the first N responses.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at the same time.")] = 8,
@@ -44,15 +45,20 @@ def command(
         str, typer.Option(help="Environment variable that holds the judge's key; not needed on loopback.")
     ] = "OPENAI_API_KEY",
     retry_failed: Annotated[
-        bool, typer.Option(help="Ask again what an earlier run of this work folder gave up on.")
+        bool,
+        typer.Option("--retry-failed", help="Ask again what an earlier run of this work folder gave up on."),
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing verdict file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing verdict file.")] = False,
 ) -> None:
-    """Compare each response with each reference answer in both orders, at temperature 0, joined by id.
+    """Compare responses with reference answers by a judge model.
 
-    The judge answers "Output (a)", "Output (b)" or "Tie". Every reply is kept in the ledger of the work
-    folder before it counts, so an interrupted run continues where it stopped. `alpacare score` turns the
-    verdicts into win rates.
+    Each response meets each reference answer in both orders, joined by id, at
+    temperature 0. The judge answers "Output (a)", "Output (b)" or "Tie". Every reply is kept
+    in the ledger of the work folder before it counts, so an interrupted run
+    goes on where it stopped. Then: `alpacare score`.
+
+    Exit status: 0 all asked, 1 some requests failed for good, 2 error, 130
+    interrupted.
     """
     from alpacare_jax.evaluate import answers
     from alpacare_jax.evaluate.judge import STAGE, judge, plan_comparisons
@@ -78,10 +84,18 @@ def command(
     with Ledger(work / "ledger.sqlite") as ledger:
         if retry_failed:
             typer.echo(f"{ledger.reopen(STAGE)} failed requests are asked again")
-        with show_progress("judging") as progress:
-            verdicts = judge(plan, service, ledger, max_tokens=max_tokens, progress=progress)
+        try:
+            with show_progress("judging") as progress:
+                verdicts = judge(plan, service, ledger, max_tokens=max_tokens, progress=progress)
+        except KeyboardInterrupt:
+            typer.echo(
+                f"\nInterrupted. {work} keeps every reply; the same command goes on from there.", err=True
+            )
+            raise typer.Exit(130) from None
     write_records(out, verdicts)
     typer.echo(describe_verdicts(verdicts, out))
+    if any("error" in verdict.extra for verdict in verdicts):
+        raise typer.Exit(1)
 
 
 def split_fields(text: str | None) -> list[str]:

@@ -41,12 +41,13 @@ def command(
     ] = None,
     shown: Annotated[int, typer.Option(min=0, help="Answers shown side by side.")] = 20,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "AlpaCare-JAX report",
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write one self-contained HTML page about a run: curves, funnel, figures and answers before and after.
+    """Write a run's curves, figures and answers as one HTML page.
 
-    The page needs no network. What is not given is named as missing. Held-out loss before and after comes
-    from the run's own validation at its first and last step.
+    The page needs no network. What is not given is named as missing. Held-out
+    loss before and after comes from the run's own validation at its first and
+    last step.
     """
     from alpacare_jax.cli.judge_verb import refuse_existing
     from alpacare_jax.report import ReportInputs, write_report

@@ -30,10 +30,10 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Score verdicts: win rates with 95% bootstrap intervals, consistency, counts of what cannot be read.
+    """Turn verdicts into win rates with intervals, consistency and counts.
 
-    The judge's texts are read anew; a `verdict` field serves only where a record has no text. Percentages are
-    over items with both orders readable.
+    The judge's texts are read anew; a `verdict` field serves only where a
+    record has no text. Percentages are over items with both orders readable.
     """
     from alpacare_jax.cli.judge_verb import split_fields
     from alpacare_jax.evaluate import answers

@@ -54,11 +54,11 @@ def arguments(files: Path, server: ScriptedServer, *more: object, references: st
     return [str(part) for pair in chosen.items() for part in pair] + [str(part) for part in more]
 
 
-def run(*args: object) -> str:
+def run(*args: object, status: int = 0) -> str:
     app = typer.Typer()
     app.command()(judge_verb.command)
     result = CliRunner().invoke(app, [str(argument) for argument in args], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == status, result.output
     return result.output
 
 
@@ -127,7 +127,7 @@ def test_unreadable_replies_and_failures_are_counted_never_dropped(files: Path) 
         return "Hard to say." if "Question 2?" in question else "Tie"
 
     with ScriptedServer(script) as server:
-        printed = run(*arguments(files, server))
+        printed = run(*arguments(files, server), status=1)
     verdicts = read_records(files / "v.jsonl", Verdict)
     assert [v.verdict for v in verdicts] == ["tie", "tie", "invalid", "invalid", "invalid", "invalid"]
     assert [("error" in v.extra, v.raw) for v in verdicts[2:]] == [(True, "")] * 2 + [
@@ -143,7 +143,8 @@ def test_unreadable_replies_and_failures_are_counted_never_dropped(files: Path) 
     assert [v.verdict for v in read_records(files / "v.jsonl", Verdict)].count("tie") == 4
 
 
-def test_a_killed_run_resumes_and_never_asks_again(files: Path) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_stopped_run_resumes_and_never_asks_again(files: Path, sent: signal.Signals, status: int) -> None:
     def slow(body: dict[str, Any], _: int) -> Scripted:
         return Scripted("Output (a)", delay_s=0 if server.count <= 4 else 30)
 
@@ -153,8 +154,8 @@ def test_a_killed_run_resumes_and_never_asks_again(files: Path) -> None:
         args = arguments(files, server, "--concurrency", "1")
         with subprocess.Popen([sys.executable, "-c", code, *args], env=environment) as process:
             server.wait_for(5)
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
+            process.send_signal(sent)
+            assert process.wait() == status
         asked = list(server.texts())
     assert not (files / "v.jsonl").exists()
     with ScriptedServer(prefers_ours) as server:
