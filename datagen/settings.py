@@ -211,8 +211,8 @@ def _inherit(teacher: Mapping[str, Any], answerer: Mapping[str, Any], problems: 
             own["api_key_env"] = ""
         else:
             problems.append(
-                "answerer.api_key_env is missing (in the config, or as --answer-api-key-env): the answerer is "
-                "at another host than the teacher, whose key is not for it"
+                "answerer.api_key_env is missing (in the config, or as --answer-api-key-env): "
+                "the answerer is at another host than the teacher, whose key is not for it"
             )
     return _lay_over(teacher, own)
 
