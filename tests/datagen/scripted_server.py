@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -117,6 +118,15 @@ def write_tasks(body: dict[str, Any], tried: int = 1) -> str:
     return "###\n".join(blocks)
 
 
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that were killed in the middle of a request; they are part of the tests."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class ScriptedServer:
     """Serves ``/v1/chat/completions`` from a function (body, try of that body) or a queue of replies."""
 
@@ -129,8 +139,7 @@ class ScriptedServer:
         self.most_in_flight = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
+        self._http = _QuietServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     def _handler(owner) -> type[BaseHTTPRequestHandler]:
@@ -141,7 +150,11 @@ class ScriptedServer:
                 pass
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                length = int(self.headers["content-length"])
+                sent = self.rfile.read(length)
+                if len(sent) < length:
+                    raise ConnectionError("the client went away")
+                body = json.loads(sent)
                 with owner._lock:
                     tried = 1 + owner.bodies.count(body)
                     owner.bodies.append(body)
