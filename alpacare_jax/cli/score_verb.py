@@ -55,68 +55,51 @@ def command(
 
 def format_table(table: "ScoreTable") -> str:
     """Lay the scores out as plain text: rates, then counts and lengths, then what the reader must know."""
-    from alpacare_jax.evaluate import bootstrap
-
-    names = {id(s): f"{s.model} vs {s.reference}" if s.model else s.reference for s in table.scores}
-    rates = [["reference", "win rate (AlpaCare)", "win rate", "non-tied", "ties as half", "consistency"]]
-    counts = [
-        [
-            "reference",
-            "items",
-            "complete",
-            "won",
-            "tied",
-            "lost",
-            "unreadable",
-            "missing",
-            "first/second",
-            "words",
+    models = {score.model for score in table.scores}
+    rates = [["percent", "AlpaCare", "win rate", "non-tied", "ties as half", "consistency"]]
+    counts = [["", "complete", "won/tied/lost", "unread", "missing", "1st/2nd", "words"]]
+    warnings = []
+    for score in table.scores:
+        name = f"{score.model} vs {score.reference}" if len(models) > 1 else score.reference
+        rest = (score.win_rate, score.win_rate_non_tied, score.ties_as_half, score.consistency)
+        rates.append([name, _number(score.alpacare.percent, 2), *(_number(rate.percent) for rate in rest)])
+        rates.append(["", *(_interval(rate) for rate in (score.alpacare, *rest))])
+        cells = [
+            f"{score.complete}/{score.items}",
+            f"{score.wins}/{score.ties}/{score.losses}",
+            str(score.invalid),
+            str(score.missing),
+            "/".join(_number(rate.percent) for rate in (score.model_first, score.reference_first)),
+            "/".join(_number(count, 0) for count in (score.model_words, score.reference_words)),
         ]
-    ]
-    for score in table.scores:
-        five = (
-            score.alpacare,
-            score.win_rate,
-            score.win_rate_non_tied,
-            score.ties_as_half,
-            score.consistency,
-        )
-        rates.append([names[id(score)], _rate(five[0], 2), *(_rate(rate, 1) for rate in five[1:])])
-        one_way = " / ".join(_number(rate.percent) for rate in (score.model_first, score.reference_first))
-        words = " / ".join(_number(count, 0) for count in (score.model_words, score.reference_words))
-        whole = (
-            score.items,
-            score.complete,
-            score.wins,
-            score.ties,
-            score.losses,
-            score.invalid,
-            score.missing,
-        )
-        counts.append([names[id(score)], *map(str, whole), one_way, words])
-    notes = [
-        f"Percent [95% bootstrap interval by item, {bootstrap.RESAMPLES} draws, seed {bootstrap.SEED}].",
-        "Win rate (AlpaCare): win 1, tie 0.5, loss 0, mean of both orders. The other rates: an item whose",
-        "orders disagree, or of which either is a tie, is a tie. Consistency: both orders say the same.",
-        "first/second: AlpaCare's win rate by the model's place. words: mean length, model / reference.",
-        f"{table.parsed} verdicts read anew from the judge's text, {table.as_written} without text taken as "
-        f"written; {table.differing} contradicted their verdict field.",
-    ]
-    for score in table.scores:
+        counts.append([name, *cells])
         if score.complete < score.items:
-            notes.append(
-                f"! {names[id(score)]}: only {score.complete} of {score.items} items are complete "
-                f"({score.invalid} unreadable and {score.missing} missing verdicts). With all of these lost, "
-                f"AlpaCare's win rate would be {_number(score.at_worst, 2)}; with all won, "
-                f"{_number(score.at_best, 2)}."
-            )
-    return "\n".join([*_columns(rates), "", *_columns(counts), "", *notes])
+            warnings += [
+                f"! {name}: only {score.complete} of {score.items} items are complete ({score.invalid}"
+                f" unreadable and {score.missing} missing verdicts).",
+                f"  AlpaCare's win rate with all of these lost {_number(score.at_worst, 2)}, with all won"
+                f" {_number(score.at_best, 2)}.",
+            ]
+    heading = [f"model: {model}\n" for model in models if model and len(models) == 1]
+    return "\n".join([*heading, *_columns(rates), "", *_columns(counts), "", *_notes(table), *warnings])
 
 
-def _rate(rate: "Rate", digits: int) -> str:
-    if rate.percent is None or rate.low is None:
-        return _number(rate.percent, digits)
-    return f"{rate.percent:.{digits}f} [{rate.low:.1f}, {rate.high:.1f}]"
+def _notes(table: "ScoreTable") -> list[str]:
+    from alpacare_jax.evaluate.bootstrap import RESAMPLES
+
+    return [
+        "AlpaCare: win 1, tie 0.5, loss 0, mean of both orders. The other rates: an item",
+        "whose orders disagree, or of which either is a tie, is a tie. consistency: both",
+        "orders say the same. complete: items with both orders readable, of all; rates",
+        f"are over these, each with its 95% bootstrap interval by item ({RESAMPLES:,} draws).",
+        "1st/2nd: AlpaCare's rate by the model's place. words: mean, model/reference.",
+        f"Verdicts read anew from the judge's text: {table.parsed:,}; of these contradicting",
+        f"their own verdict field: {table.differing:,}. Without text, taken as written: {table.as_written:,}.",
+    ]
+
+
+def _interval(rate: "Rate") -> str:
+    return "" if rate.low is None else f"{rate.low:.1f}-{rate.high:.1f}"
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -4,7 +4,19 @@ import importlib
 
 import typer
 
-VERBS = ("synthesize", "filter", "pack", "import", "train", "export", "judge", "score", "launch", "doctor")
+VERBS = (
+    "synthesize",
+    "filter",
+    "pack",
+    "import",
+    "train",
+    "export",
+    "judge",
+    "score",
+    "launch",
+    "report",
+    "doctor",
+)
 
 
 def build_app() -> typer.Typer:
