@@ -37,12 +37,18 @@ class Rejected:
 
 @dataclasses.dataclass(frozen=True)
 class _Mark:
-    """A label or a separator at ``start:end`` of the reply; ``number`` is the item's number where one stands."""
+    """A label or a separator at ``start:end`` of the reply.
+
+    ``number`` is the item's number where one stands; ``inline`` says that other text precedes it in its line,
+    ``listed`` that its number only goes on with a list ("1. Site: colon", "2. Type: ...").
+    """
 
     kind: str
     start: int
     end: int
     number: int | None = None
+    inline: bool = False
+    listed: bool = False
 
 
 _NAMES = {
@@ -61,9 +67,9 @@ _NUMBER = (
     r"(?:[.):：、．）\]/]|[-–—](?=[ ]))?[ \t]*[*_]*"
 )
 _CLOSE = r"[ \t]*(?:[*_`\]]|</(?:b|strong|i|em|u)>)*"
-_COLON = r"[ \t]*[:：﹕︰]" + _CLOSE
+_COLON = r"[ \t]*[:：﹕︰](?:[*_`\]]|</(?:b|strong|i|em|u)>)*"
 _LINE_LABEL = re.compile(
-    rf"^{_DECOR}(?:{_NUMBER}(?:[ \t]*\n){{0,3}}{_DECOR})?(?:{_ANY_NAME}){_CLOSE}(?:{_COLON}|[ ]+[-–—=][ ]+)",
+    rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):：、．）\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?(?:{_ANY_NAME}){_CLOSE}(?:{_COLON}|[ ]+[-–—=][ ]+)",
     re.IGNORECASE | re.MULTILINE,
 )
 _HEADING_LABEL = re.compile(
@@ -169,16 +175,22 @@ def _begins_line_label(text: str, at: int) -> bool:
 
 
 def _without_overlaps(text: str, marks: Sequence[_Mark]) -> list[_Mark]:
-    """Drop marks that lie in another one, and inline labels that go on no line of labels."""
+    """Drop marks that lie in another one, inline labels that go on no line of labels, and a patient's "Output:"."""
     kept: list[_Mark] = []
     for mark in marks:
-        if kept and (mark.start < kept[-1].end):
+        if kept and mark.start < kept[-1].end:
             continue
+        before = text[kept[-1].end : mark.start] if kept else text[: mark.start]
         line = text.rfind("\n", 0, mark.start) + 1
         inline = mark.kind != _SEPARATOR and text[line : mark.start].strip(" \t#") != ""
         if inline and mark.number is None and not (kept and _follows_on_line(kept[-1], mark, line)):
             continue
-        kept.append(mark)
+        if mark.kind == _OUTPUT and "intake" in before.lower():
+            continue
+        listed = mark.number is not None and re.search(
+            rf"^\s*{mark.number - 1}[ \t]*[.)].*\s*\Z", before, re.M
+        )
+        kept.append(dataclasses.replace(mark, inline=inline, listed=bool(listed)))
     return kept
 
 
@@ -271,8 +283,8 @@ def _cost(group: Sequence[_Mark], unfinished: bool) -> float:
         if mark.kind in seen:
             absorbed += 1
             cost += 5 if absorbed == 1 else 9
-            if mark.number is not None:
-                cost += 6
+            if mark.number is not None and not mark.listed:
+                cost += 6 if mark.inline else 20
             if mark.kind == "instruction" and not ("input" in seen and len(seen & _HEADERS) >= 3):
                 cost += 50
             continue
@@ -292,7 +304,7 @@ def _cost(group: Sequence[_Mark], unfinished: bool) -> float:
 
 
 def _without_absorbed(group: Sequence[_Mark]) -> list[_Mark]:
-    first = {}
+    first: dict[str, _Mark] = {}
     for mark in group:
         first.setdefault(mark.kind, mark)
     return list(first.values())
@@ -306,12 +318,15 @@ def _build(
     if cut:
         yield Rejected("truncated", whole)
         return
-    values, strays = dict(given), []
+    values = dict(given)
+    strays: list[tuple[str, str]] = []
     for place, mark in enumerate(group):
-        stop = group[place + 1].start if place + 1 < len(group) else end
-        value, stray = _clean(mark.kind, text[mark.end : stop], final=place + 1 == len(group))
-        values[mark.kind] = value
-        strays += stray
+        following = group[place + 1] if place + 1 < len(group) else None
+        raw = text[mark.end : following.start if following else end]
+        if following and following.inline:
+            raw = raw.rstrip(" \t;|,")
+        values[mark.kind], leftovers = _clean(mark.kind, raw, final=following is None)
+        strays += leftovers
     if not values.get("instruction"):
         yield Rejected("missing-instruction", whole)
         return
@@ -326,8 +341,8 @@ def _build(
     )
     if values.get(_OUTPUT):
         yield Rejected("unasked-output", values[_OUTPUT])
-    for reason, stray in strays:
-        yield Rejected(reason, stray)
+    for reason, leftover in strays:
+        yield Rejected(reason, leftover)
 
 
 def _clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str]]]:
@@ -345,7 +360,7 @@ def _clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, st
         return (_difficulty(first) if kind == "difficulty" else first), strays
     if kind == "input" and (match := _NO_INPUT.match(value)):
         rest = value[match.end() :].strip()
-        if rest and not re.fullmatch(r"[(\[][^()\[\]]*[)\]]\.?", rest):
+        if rest:
             strays.insert(0, ("stray-text", rest))
         return NO_INPUT, strays
     return value, strays

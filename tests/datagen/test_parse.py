@@ -1,0 +1,202 @@
+"""The parser finds every task in messy replies, drops nothing silently and never nests one task in another."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datagen.parse import FIELDS, Rejected, parse_tasks
+from datagen.prompts import render_task
+from datagen.records import SeedTask
+from datagen.seeds import load_seeds
+
+CORPUS = yaml.safe_load((Path(__file__).parent / "messy_replies.yaml").read_text(encoding="utf-8"))
+
+
+def read(case: dict[str, Any]) -> list[SeedTask | Rejected]:
+    options = {key: case[key] for key in ("first_number", "expected", "finish_reason") if key in case}
+    return parse_tasks(case["reply"], **options)
+
+
+@pytest.mark.parametrize("case", CORPUS, ids=[case["name"] for case in CORPUS])
+def test_corpus(case: dict[str, Any]) -> None:
+    results = read(case)
+    found = [[getattr(r, field) for field in columns()] for r in results if isinstance(r, SeedTask)]
+    assert found == case.get("tasks", [])
+    assert [r.reason for r in results if isinstance(r, Rejected)] == case.get("rejected", [])
+
+
+def columns() -> tuple[str, ...]:
+    return ("type", "topic", "view", "difficulty", "instruction", "input")
+
+
+def test_corpus_is_recovered_whole() -> None:
+    """Count tasks over the corpus, as the product's promise does: at least 99% of them."""
+    wanted = found = 0
+    for case in CORPUS:
+        tasks = [[getattr(r, field) for field in columns()] for r in read(case) if isinstance(r, SeedTask)]
+        wanted += len(case.get("tasks", []))
+        found += sum(task in tasks for task in case.get("tasks", []))
+    assert len(CORPUS) >= 60
+    assert found >= 0.99 * wanted
+
+
+def test_what_the_prompt_shows_is_read_back() -> None:
+    """The shipped seeds, rendered as the prompt renders them, come back unchanged."""
+    seeds = load_seeds()
+    reply = "\n###\n".join(render_task(seed, number) for number, seed in enumerate(seeds, start=4))
+    assert parse_tasks(reply, first_number=4) == seeds
+
+
+def test_real_seeds_are_read_back_without_separators(real_data: Path) -> None:
+    seeds = [seed for seed in load_seeds(real_data / "med_seed.json")]
+    reply = "\n".join(render_task(seed, number) for number, seed in enumerate(seeds, start=1))
+    read_back = [task for task in parse_tasks(reply) if isinstance(task, SeedTask)]
+    assert [task.instruction for task in read_back] == [seed.instruction.strip() for seed in seeds]
+
+
+# --- properties -------------------------------------------------------------------------------------------------
+
+LABELS = {
+    "plain": "{}: ",
+    "bold": "**{}:** ",
+    "bold outside": "**{}**: ",
+    "bullet": "- {}: ",
+    "wide": "{}：",
+    "upper": "{}: ",
+}
+SEPARATORS = ["\n###\n", "\n\n", "\n", "\n\n###\n\n", "\n---\n", " ###\n", "\n#####\n"]
+NUMBERS = ["{}. ", "{}) ", "({}) ", "Task {}: ", "**{}.** ", "{}.\n", ""]
+word = st.sampled_from(
+    "pain acute DNA NAFLD 13.2 Hb g/dL the naïve 腰痛 — (mild) 5% what's β₂ A. B) I".split()
+)
+sentence = st.lists(word, min_size=1, max_size=7).map(lambda words: "Has " + " ".join(words) + ".")
+short = st.sampled_from(["Chat", "Open Q&A", "Gout", "Student (Medicine)", "USMLE-style Q&A", "Sjögren’s"])
+
+
+@st.composite
+def replies(draw: st.DrawFn) -> tuple[str, list[dict[str, str]]]:
+    """A reply made of tasks with some fields missing, in one style of labels, numbers and separators."""
+    label, number = draw(st.sampled_from(sorted(LABELS))), draw(st.sampled_from(NUMBERS))
+    separator = draw(st.sampled_from(SEPARATORS if number else SEPARATORS[:1] + SEPARATORS[4:]))
+    start = draw(st.integers(1, 20))
+    tasks, blocks = [], []
+    for place in range(draw(st.integers(1, 5))):
+        task = {
+            "type": draw(short),
+            "topic": draw(short),
+            "view": draw(short),
+            "difficulty": draw(st.sampled_from("12345")),
+            "instruction": draw(sentence),
+            "input": draw(
+                st.just("<noinput>") | sentence | st.lists(sentence, max_size=3, min_size=2).map("\n".join)
+            ),
+        }
+        missing = draw(st.sets(st.sampled_from(["topic", "view", "difficulty"]), max_size=2))
+        order = [field for field in FIELDS if field not in missing]
+        text = "\n".join(
+            LABELS[label].format(field.upper() if label == "upper" else field.capitalize()) + task[field]
+            for field in order
+        )
+        blocks.append(number.format(start + place) + text)
+        tasks.append({field: "" if field in missing else value for field, value in task.items()})
+    return separator.join(blocks), tasks
+
+
+@settings(max_examples=300, deadline=None)
+@given(replies())
+def test_tasks_come_back_whatever_the_style(made: tuple[str, list[dict[str, str]]]) -> None:
+    reply, tasks = made
+    assert [dataclasses.asdict(r) for r in parse_tasks(reply)] == [{**task, "extra": {}} for task in tasks]
+
+
+@settings(max_examples=200, deadline=None)
+@given(replies(), st.data())
+def test_a_cut_reply_loses_at_most_its_last_task(
+    made: tuple[str, list[dict[str, str]]], data: st.DataObject
+) -> None:
+    reply, tasks = made
+    at = data.draw(st.integers(0, len(reply)))
+    results = parse_tasks(reply[:at], finish_reason="length")
+    found = [r for r in results if isinstance(r, SeedTask)]
+    assert [task.instruction for task in found] == [task["instruction"] for task in tasks[: len(found)]]
+    assert all(
+        (task.input, task.type, task.topic) == (made["input"], made["type"], made["topic"])
+        for task, made in zip(found, tasks, strict=False)
+    )
+    whole = sum(reply.find(task["input"], 0, at) >= 0 for task in tasks[:-1])
+    assert len(found) <= whole + 1
+
+
+pieces = st.sampled_from(
+    [
+        "Type:",
+        "**Topic:**",
+        "View :",
+        "Difficulty: 3",
+        "Instruction:",
+        "Input:",
+        "Output:",
+        "###",
+        "\n",
+        "\n\n",
+        "---",
+    ]
+    + [
+        "4.",
+        "5)",
+        "Task 6",
+        "<noinput>",
+        "- ",
+        "**",
+        "```",
+        ": ",
+        "Instruction: the following note",
+        "Input",
+        "# ",
+    ]
+)
+marked = st.integers(0, 999_999).map(lambda number: f"w{number:06d}x")
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(pieces | marked, max_size=40).map(" ".join),
+    st.sampled_from(["stop", "length"]),
+    st.none() | st.integers(0, 3),
+)
+def test_every_word_ends_in_one_task_or_rejection(
+    reply: str, finish_reason: str, expected: int | None
+) -> None:
+    results = parse_tasks(reply, finish_reason=finish_reason, expected=expected)
+    texts = [
+        " ".join(getattr(r, field) for field in FIELDS) if isinstance(r, SeedTask) else r.text
+        for r in results
+    ]
+    words = re.findall(r"w\d{6}x", reply)
+    assert sorted(words) == sorted(re.findall(r"w\d{6}x", " ".join(texts)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(pieces | marked, max_size=40).map(" ".join) | st.text(max_size=200))
+def test_no_task_holds_another(reply: str) -> None:
+    for task in parse_tasks(reply):
+        if isinstance(task, SeedTask):
+            assert task.instruction.strip()
+            inner = [r for r in parse_tasks(f"{task.instruction}\n{task.input}") if isinstance(r, SeedTask)]
+            assert not any(found.type and found.input != "<noinput>" for found in inner)
+
+
+@pytest.mark.parametrize("reply", ["\n" * 50_000, "#" * 50_000, "-" * 50_000, "* " * 25_000, "1" * 50_000])
+def test_long_runs_take_no_long_time(reply: str) -> None:
+    import time
+
+    start = time.perf_counter()
+    parse_tasks(reply)
+    parse_tasks("Input: " + reply + "\nInstruction: " + reply)
+    assert time.perf_counter() - start < 5
