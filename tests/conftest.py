@@ -1,6 +1,7 @@
 """What all tests share: eight simulated devices, strict numerics, isolation, the real data and model."""
 
 import os
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -15,14 +16,15 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-for name in [
-    name for name in os.environ if name.startswith(("ALPACARE_COORD", "ALPACARE_NUM", "ALPACARE_PROC"))
-]:
-    del os.environ[name]
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on the model hub
-_STATE = tempfile.TemporaryDirectory(
-    prefix="alpacare-tests-"
-)  # and none may read or write the user's own files
+# Compiled programs are kept between runs, which makes a second run of the multi-device tests eight times faster.
+# A program compiled for one machine need not run on another.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax" / platform.node()))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+for name in ("ALPACARE_COORDINATOR", "ALPACARE_NUM_PROCESSES", "ALPACARE_PROCESS_ID", "ALPACARE_DISTRIBUTED"):
+    os.environ.pop(name, None)
+# No test may depend on the model hub, or read or write the user's own files.
+_STATE = tempfile.TemporaryDirectory(prefix="alpacare-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = str(Path(_STATE.name) / "huggingface")
 os.environ["TFDS_DATA_DIR"] = str(Path(_STATE.name) / "tensorflow_datasets")
 

@@ -11,6 +11,8 @@ VERBS = (
     "import",
     "train",
     "export",
+    "generate",
+    "serve",
     "judge",
     "score",
     "launch",
