@@ -314,7 +314,7 @@ def _build(
     text: str, group: Sequence[_Mark], end: int, given: dict[str, str], *, cut: bool
 ) -> Iterator[SeedTask | Rejected]:
     """Turn the labels of one task into the task, or say why there is none; leftovers follow as rejected."""
-    whole = text[group[0].start : end].strip()
+    whole = "\n".join([*given.values(), text[group[0].start : end].strip()])
     if cut:
         yield Rejected("truncated", whole)
         return
@@ -357,7 +357,10 @@ def _clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, st
         if rest.strip():
             strays.insert(0, ("stray-text", rest.strip()))
         first = first.strip(" \t*_`[];|,")
-        return (_difficulty(first) if kind == "difficulty" else first), strays
+        if kind == "difficulty":
+            first, remark = _split_difficulty(first)
+            strays[:0] = [("stray-text", remark)] if remark else []
+        return first, strays
     if kind == "input" and (match := _NO_INPUT.match(value)):
         rest = value[match.end() :].strip()
         if rest:
@@ -385,17 +388,25 @@ def _split_closing(value: str) -> tuple[str, str]:
     return "".join(paragraphs[:keep]).strip(), "".join(paragraphs[keep:]).strip()
 
 
+_LEVEL_WORDS = re.compile(
+    r"(?:\W|\b(?:level|very|rather|easy|basic|simple|low|medium|moderate|intermediate|hard|difficult|challenging"
+    r"|high|advanced|expert|complex|out|of|stars?|10|5)\b)*",
+    re.IGNORECASE,
+)
 _WORD_LEVELS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 
 
-def _difficulty(value: str) -> str:
-    """Read a level from 1 to 5 out of "3/5", "Level 3", "3 (moderate)" or stars; other words stay as they are."""
+def _split_difficulty(value: str) -> tuple[str, str]:
+    """Read a level from 1 to 5 out of "3/5", "Level 3", "3 (moderate)" or stars; return it and any other words."""
     stars = value.count("★") + value.count("⭐")
+    match = re.search(r"(?<![\d.])([1-5])(?![\d.]*\d)", value)
     if 1 <= stars <= 5:
-        return str(stars)
-    if match := re.search(r"(?<![\d.])([1-5])(?![\d.]*\d)", value):
-        return match.group(1)
-    return _WORD_LEVELS.get(value.lower().strip("."), value)
+        level, rest = str(stars), re.sub("[★☆⭐]", "", value)
+    elif match:
+        level, rest = match.group(1), value[: match.start()] + " " + value[match.end() :]
+    else:
+        return _WORD_LEVELS.get(value.lower().strip("."), value), ""
+    return level, "" if _LEVEL_WORDS.fullmatch(rest) else rest.strip()
 
 
 def _holds_task(value: str) -> bool:

@@ -8,15 +8,17 @@ stand in a record; a number above :data:`SCHEMA_VERSION` is refused.
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
 from datagen.errors import DataError
 
 SCHEMA_VERSION = 1
 NO_INPUT = "<noinput>"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +57,21 @@ class Record:
         problems: list[str] = []
         known = {field.name: field for field in dataclasses.fields(cls) if field.name != "extra"}
         for name, field in known.items():
-            key = name if name in row else next((a for a, t in cls.aliases.items() if t == name and a in row), None)
+            key = (
+                name
+                if name in row
+                else next((a for a, t in cls.aliases.items() if t == name and a in row), None)
+            )
             if key is None:
                 if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                     problems.append(f"field {name!r} is missing")
                 continue
             value = row[key]
-            if field.type is str and isinstance(value, int) and not isinstance(value, bool):
+            allowed = [] if field.type is Any else list(get_args(field.type) or (field.type,))
+            if str in allowed and isinstance(value, int) and not isinstance(value, bool):
                 value = str(value)
-            expected = field.type if isinstance(field.type, type) and field.type is not Any else None
-            if expected is not None and (not isinstance(value, expected) or isinstance(value, bool)):
-                problems.append(f"field {key!r} must be {expected.__name__}, not {type(value).__name__}")
+            if allowed and (not isinstance(value, tuple(allowed)) or isinstance(value, bool)):
+                problems.append(f"field {key!r} must be {allowed[0].__name__}, not {type(value).__name__}")
                 continue
             values[name] = value
         if problems:
@@ -212,22 +218,44 @@ def _read_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _read_list(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     decoder = json.JSONDecoder()
-    at = text.index("[") + 1
-    while True:
-        while at < len(text) and (text[at].isspace() or text[at] == ","):
-            at += 1
-        if at < len(text) and text[at] == "]":
-            return
-        where = f"{path}:{text.count(chr(10), 0, at) + 1}"
+    at, line, first = _skip(text, text.index("[") + 1), 1, True
+    counted = 0
+    while text[at : at + 1] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        where = f"{path}:{line}"
         try:
+            if not first:
+                if text[at : at + 1] != ",":
+                    raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
+                at = _skip(text, at + 1)
+                line, counted = line + text.count("\n", counted, at), at
+                where = f"{path}:{line}"
             row, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             raise DataError(
-                "the file holds broken JSON", where=f"{path}:{error.lineno}", found=error.msg, remedy="mend the file"
+                "the file holds a broken JSON list",
+                where=f"{path}:{error.lineno}",
+                found=error.msg,
+                remedy="mend it",
             ) from None
         if not isinstance(row, dict):
             raise DataError("a record must be a JSON object", where=where, found=type(row).__name__)
         yield where, row
+        at, first = _skip(text, at), False
+    if text[at + 1 :].strip():
+        raise DataError(
+            "text follows after the list",
+            where=f"{path}:{line + text.count(chr(10), counted, _skip(text, at + 1))}",
+            found=shorten(text[at + 1 :]),
+            remedy="delete it, or write one JSON object a line",
+        )
+
+
+def _skip(text: str, at: int) -> int:
+    """Return the place of the first character from ``at`` on that is no white space."""
+    while text[at : at + 1].isspace():
+        at += 1
+    return at
 
 
 def _decode(line: str, where: str) -> dict[str, Any]:
@@ -270,7 +298,9 @@ def write_objects(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
         nonlocal count
         for row in rows:
             count += 1
-            yield json.dumps(row, ensure_ascii=False) + "\n"
+            line = json.dumps(row, ensure_ascii=False)
+            # Half of a surrogate pair, which models do write, has no UTF-8 form: escape it.
+            yield (json.dumps(row) if _SURROGATE.search(line) else line) + "\n"
 
     write_atomically(path, lambda file: file.writelines(lines()))
     return count

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +195,6 @@ def test_no_task_holds_another(reply: str) -> None:
 
 @pytest.mark.parametrize("reply", ["\n" * 50_000, "#" * 50_000, "-" * 50_000, "* " * 25_000, "1" * 50_000])
 def test_long_runs_take_no_long_time(reply: str) -> None:
-    import time
-
     start = time.perf_counter()
     parse_tasks(reply)
     parse_tasks("Input: " + reply + "\nInstruction: " + reply)
