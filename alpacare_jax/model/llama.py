@@ -120,7 +120,8 @@ class RMSNorm(nnx.Module):
         """Normalise the last axis."""
         x = x_BTD.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
-        return (x * self.scale[...].astype(jnp.float32)).astype(x_BTD.dtype)
+        scale_11D = self.scale[...].astype(jnp.float32)[None, None, :]
+        return (x * scale_11D).astype(x_BTD.dtype)
 
 
 class Attention(nnx.Module):

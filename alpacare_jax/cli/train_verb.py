@@ -1,0 +1,43 @@
+"""``alpacare train``: packed data and a model -> checkpoints."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    config: Annotated[Path, typer.Option(help="The run's configuration: a YAML file, see configs/train.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as optim.learning_rate=1e-5."),
+    ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Resume although the configuration differs from the one the run was started with.",
+        ),
+    ] = False,
+) -> None:
+    """Fine-tune a model on packed data, on a mesh of devices.
+
+    The run folder (`out` in the configuration) receives the resolved configuration, metrics.jsonl, TensorBoard
+    events and checkpoints. The same command run again goes on from the latest checkpoint.
+    """
+    from alpacare_jax import distributed
+    from alpacare_jax.config import load_config
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("alpacare").setLevel(logging.INFO)
+    distributed.initialize_from_environment()
+    run_config = load_config(config, overrides or [])
+
+    from alpacare_jax.cli.training import train_from_config
+
+    try:
+        train_from_config(run_config, accept_changes=accept_changes)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

@@ -1,0 +1,165 @@
+"""The same maths whatever the mesh, the packing and the number of microbatches: loss and gradients in fp32."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from alpacare_jax import sharding
+from alpacare_jax.loss import loss_sum
+from alpacare_jax.model import Architecture, LlamaConfig, RopeConfig
+from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
+from alpacare_jax.sharding import MeshConfig
+from alpacare_jax.train import Stepper
+
+TINY = LlamaConfig(
+    vocab_size=96,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    head_dim=8,
+    initializer_range=0.1,
+)
+
+MESHES = {
+    "fsdp": MeshConfig(fsdp=8),
+    "data": MeshConfig(data=8, fsdp=1),
+    "tensor": MeshConfig(fsdp=2, tensor=4),
+    "context": MeshConfig(fsdp=1, context=8),
+    "data-fsdp": MeshConfig(data=2, fsdp=4),
+    "fsdp-context": MeshConfig(fsdp=4, context=2),
+    "mixed": MeshConfig(fsdp=2, tensor=2, context=2),
+}
+
+
+def random_batch(rows=8, length=32, seed=0):
+    """Rows of several segments of random lengths, padded at the end."""
+    rng = np.random.default_rng(seed)
+    batch = {
+        name: np.zeros((rows, length), np.int32)
+        for name in ("tokens", "segment_ids", "positions", "loss_mask")
+    }
+    batch["tokens"][:] = rng.integers(0, TINY.vocab_size, (rows, length))
+    for row in range(rows):
+        at = 0
+        for segment in range(1, 5):
+            size = int(rng.integers(3, 9))
+            cut = slice(at, at + size)
+            batch["segment_ids"][row, cut] = segment
+            batch["positions"][row, cut] = np.arange(size)
+            batch["loss_mask"][row, at + 2 : at + size] = 1
+            at += size
+    return batch
+
+
+def loss_and_grads(mesh_config, batch, *, devices=None, microbatches=1, config=TINY):
+    mesh = sharding.make_mesh(mesh_config, devices)
+    architecture = Architecture(config)
+    optim = OptimConfig()
+    stepper = Stepper(architecture, make_optimizer(optim, 10), make_schedule(optim, 10), mesh, microbatches)
+    with sharding.use_mesh(mesh):
+        params = architecture.init(0, mesh)
+        placed = jax.device_put(batch, sharding.batch_sharding(mesh))
+        loss, grads = jax.jit(stepper.loss_and_grads)(params, placed)
+    return float(loss), jax.device_get(grads)
+
+
+def assert_close(found, expected, rtol=1e-5):
+    (found_loss, found_grads), (loss, grads) = found, expected
+    assert found_loss == pytest.approx(loss, rel=rtol)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(found_grads), jax.tree.leaves(grads), strict=True
+    ):
+        error = np.linalg.norm(a - b) / np.linalg.norm(b)
+        assert error <= rtol, f"{jax.tree_util.keystr(path)}: relative error {error:.2e}"
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return loss_and_grads(MeshConfig(fsdp=1), random_batch(), devices=jax.devices()[:1])
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_every_mesh_of_eight_devices_gives_the_loss_and_gradients_of_one(name, on_one_device):
+    assert_close(loss_and_grads(MESHES[name], random_batch()), on_one_device)
+
+
+@pytest.mark.parametrize("microbatches", [2, 4, 8])
+def test_accumulation_equals_the_large_batch(microbatches, on_one_device):
+    found = loss_and_grads(
+        MeshConfig(fsdp=1), random_batch(), devices=jax.devices()[:1], microbatches=microbatches
+    )
+    assert_close(found, on_one_device)
+
+
+def test_accumulation_on_a_mesh_equals_the_large_batch_on_one_device(on_one_device):
+    assert_close(
+        loss_and_grads(MeshConfig(fsdp=2, tensor=2, context=2), random_batch(), microbatches=4), on_one_device
+    )
+
+
+ROPES = {
+    "default": RopeConfig(),
+    "dynamic": RopeConfig(kind="dynamic", factor=2.0),
+    "llama3": RopeConfig(kind="llama3", factor=8.0, original_max_position_embeddings=8),
+}
+
+
+@pytest.mark.parametrize("rope", ROPES)
+def test_packed_segments_give_the_loss_and_gradients_of_the_separate_examples(rope):
+    # Segments of up to 8 tokens are longer than the 4 positions known, so that dynamic scaling is at work.
+    config = dataclasses.replace(TINY, rope=ROPES[rope], max_position_embeddings=4)
+    batch = random_batch(rows=2)
+    architecture = Architecture(config)
+    params = architecture.init(0, sharding.single_device_mesh())
+
+    def summed(params, batch):
+        return loss_sum(architecture.model(params), batch)
+
+    packed_loss, packed_grads = jax.jit(jax.value_and_grad(summed))(params, batch)
+    # One example a row, padded to the longest: what training without packing does.
+    alone = {name: np.zeros((8, 8), np.int32) for name in batch}
+    for row in range(2):
+        for segment in range(1, 5):
+            (where,) = np.nonzero(batch["segment_ids"][row] == segment)
+            for name, values in batch.items():
+                alone[name][4 * row + segment - 1, : len(where)] = (
+                    1 if name == "segment_ids" else values[row, where]
+                )
+    step = jax.jit(jax.value_and_grad(summed))
+    parts = [step(params, {name: values[i : i + 1] for name, values in alone.items()}) for i in range(8)]
+    loss, grads = jax.tree.map(lambda *leaves: sum(leaves), *parts)
+    assert_close((float(packed_loss), jax.device_get(packed_grads)), (float(loss), jax.device_get(grads)))
+
+
+def test_what_stands_in_padding_or_in_another_segment_changes_nothing():
+    batch = random_batch(rows=2)
+    architecture = Architecture(TINY)
+    params = architecture.init(0, sharding.single_device_mesh())
+    logits = np.asarray(
+        architecture.model(params)(*(batch[k] for k in ("tokens", "segment_ids", "positions")))
+    )
+    other = batch["segment_ids"] != 2
+    changed = {**batch, "tokens": np.where(other, (batch["tokens"] + 7) % TINY.vocab_size, batch["tokens"])}
+    again = np.asarray(
+        architecture.model(params)(*(changed[k] for k in ("tokens", "segment_ids", "positions")))
+    )
+    assert np.array_equal(logits[~other], again[~other])
+    assert not np.array_equal(logits[other], again[other])
+
+
+def test_a_mesh_that_does_not_divide_the_heads_is_refused_and_named():
+    with pytest.raises(sharding.ShardingError, match="does not divide the model") as caught:
+        Architecture(TINY).init(0, sharding.make_mesh(MeshConfig(fsdp=1, tensor=8)))
+    assert "kv_heads (4) over tensor (8)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mesh", [MeshConfig(fsdp=3), MeshConfig(data=-1, fsdp=-1), MeshConfig(fsdp=0), MeshConfig(tensor=16)]
+)
+def test_a_mesh_that_does_not_divide_the_devices_is_refused(mesh):
+    with pytest.raises(sharding.ShardingError):
+        sharding.make_mesh(mesh)

@@ -1,0 +1,84 @@
+"""How the size of a run is worked out, and how the learning rate goes."""
+
+import pytest
+
+from alpacare_jax.data.manifest import Statistics
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.optim import OptimConfig, decays, make_schedule
+from alpacare_jax.train import TrainConfig
+from alpacare_jax.train.sinks import log_line
+
+
+def statistics(rows=100, examples=400):
+    return Statistics(
+        records=examples,
+        examples=examples,
+        rows=rows,
+        slots=rows * 8,
+        tokens=rows * 8,
+        supervised_tokens=rows,
+        fill=1.0,
+        longest_example=8,
+        left_out=0,
+        prompt_too_long=0,
+        truncated=0,
+    )
+
+
+def test_a_batch_in_examples_is_turned_into_rows_that_divide():
+    # 128 examples at 4 a row are 32 rows.
+    assert TrainConfig(batch_examples=128).schedule(statistics(), batch_shards=8).batch_rows == 32
+    # 100 examples are 25 rows, rounded to a multiple of 4 devices x 2 microbatches.
+    assert TrainConfig(batch_examples=100, microbatches=2).schedule(statistics(), 4).batch_rows == 24
+
+
+def test_steps_cover_all_epochs():
+    schedule = TrainConfig(epochs=3, batch_rows=8).schedule(statistics(rows=100), batch_shards=1)
+    assert schedule.steps == 38
+    assert TrainConfig(steps=5, batch_rows=8).schedule(statistics(), 1).steps == 5
+
+
+def test_rows_that_do_not_divide_are_refused():
+    with pytest.raises(ConfigError, match="does not divide") as caught:
+        TrainConfig(batch_rows=6, microbatches=2).schedule(statistics(), batch_shards=2)
+    assert "a multiple of 4" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"batch_rows": 2, "batch_examples": 2}, {"batch_rows": 0}, {"batch_rows": 1, "epochs": 0}]
+)
+def test_impossible_settings_are_refused(values):
+    with pytest.raises(ConfigError, match="not valid"):
+        TrainConfig(**values)
+
+
+def test_warm_up_rises_from_zero_and_cosine_falls_to_zero():
+    schedule = make_schedule(OptimConfig(learning_rate=1.0, warmup_ratio=0.1), steps=100)
+    assert float(schedule(0)) == 0.0
+    assert float(schedule(5)) == pytest.approx(0.5)
+    assert float(schedule(10)) == pytest.approx(1.0)
+    assert float(schedule(55)) == pytest.approx(0.5)
+    assert float(schedule(100)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_norms_and_biases_do_not_decay():
+    tree = {"norm": {"scale": 0}, "layers": {"attention": {"query": 0, "query_bias": 0}}, "embed": 0}
+    assert decays(tree) == {
+        "norm": {"scale": False},
+        "layers": {"attention": {"query": True, "query_bias": False}},
+        "embed": True,
+    }
+
+
+def test_a_step_is_said_in_one_line():
+    line = {
+        "step": 120,
+        "loss": 1.2345,
+        "lr": 1.9e-5,
+        "step_ms": 412.4,
+        "tokens_per_s": 159_000.0,
+        "fill": 0.98,
+    }
+    assert log_line(line, 3000) == (
+        "step 00120/03000 | loss 1.2345 | lr 1.9e-05 | 412 ms | 159k tok/s | pack 98%"
+    )
