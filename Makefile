@@ -15,6 +15,9 @@ BIN := $(VENV)/bin
 # is installed before everything else, so that whatever needs torch finds it there; a CPU build is all it takes.
 TORCH ?= torch==2.13.0
 
+NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python %d.%d is too old: \
+name one from 3.11 on, for example: make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
+
 .PHONY: help quickstart test lint types imports docs clean
 
 help:  ## show this list
@@ -47,6 +50,7 @@ clean:  ## remove environments, caches and built pages
 SHELL_SCRIPTS := $(wildcard launch/*.sh) .ci/run
 
 $(VENV)/.installed: pyproject.toml
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
@@ -57,6 +61,7 @@ $(VENV)/.docs: $(VENV)/.installed
 	touch $@
 
 $(QUICKSTART_VENV)/.installed: pyproject.toml
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(QUICKSTART_VENV)
 	$(QUICKSTART_VENV)/bin/python -m pip install --quiet --editable .
 	touch $@
