@@ -82,14 +82,8 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(app: Starlette, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM; replies under way get some seconds to end.
-
-    Args:
-        app: The application.
-        listener: A bound socket.
-        on_ready: Called once requests are accepted.
-    """
+def make_server(app: Starlette, on_ready: Callable[[], None]) -> uvicorn.Server:
+    """Make a server that ends soon after its ``should_exit`` is set or the process is told to stop."""
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -98,5 +92,16 @@ def run(app: Starlette, listener: socket.socket, on_ready: Callable[[], None]) -
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=75,
     )
+    return _Server(config, on_ready)
+
+
+def run(app: Starlette, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM; replies under way get some seconds to end.
+
+    Args:
+        app: The application.
+        listener: A bound socket.
+        on_ready: Called once requests are accepted.
+    """
     with contextlib.closing(listener):
-        asyncio.run(_Server(config, on_ready).serve(sockets=[listener]))
+        asyncio.run(make_server(app, on_ready).serve(sockets=[listener]))

@@ -1,0 +1,257 @@
+"""A file of prompts to a file of responses, resumable: what is answered is never asked again.
+
+While it works, finished responses are appended to ``OUT.part``, whose first line says what they were made with. At
+the end all of them are written to ``OUT`` in the order of the prompts, and the part file goes.
+
+Under several processes each runs the same engine over the same prompts (one program, many devices); process 0 alone
+reads and writes the part file and tells the others which prompts are left.
+"""
+
+import dataclasses
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from alpacare_jax.data.examples import encode_prompt
+from alpacare_jax.errors import DataError, ServiceError, UserError
+from alpacare_jax.generate.engine import Engine, Generation
+from alpacare_jax.generate.sampling import Sampling
+from alpacare_jax.prompts import Template
+from datagen.records import Prompt, Response, read_objects, write_records
+
+Progress = Callable[[int, int, int], None]
+"""Called with the responses finished, the responses in all, and the tokens drawn since the start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to answer, and how.
+
+    Args:
+        prompts: The prompts, with ids that differ.
+        out: The response file.
+        model: The model's name, noted in every response.
+        template: How a prompt is put before the model.
+        sampling: How to draw. The seed of each prompt follows from its id and this seed, so that a response does not
+            depend on what else the file holds.
+    """
+
+    prompts: Sequence[Prompt]
+    out: Path
+    model: str
+    template: Template = "alpaca"
+    sampling: Sampling = Sampling()
+
+    @property
+    def part(self) -> Path:
+        """Where finished responses wait."""
+        return self.out.with_name(self.out.name + ".part")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the responses depend on."""
+        asked = json.dumps([[p.id, p.instruction, p.input] for p in self.prompts], ensure_ascii=False)
+        return {
+            "model": self.model,
+            "template": self.template,
+            "prompts": hashlib.sha256(asked.encode()).hexdigest(),
+            **{key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self.sampling).items()},
+        }
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """Read prompts, or the tasks of an instruction file; a row without an id gets the number of its line.
+
+    An answer that the rows hold already is kept in the responses as ``output``.
+
+    Raises:
+        DataError: A row is broken or empty, or two have the same id.
+    """
+    prompts: list[Prompt] = []
+    places: dict[str, str] = {}
+    for where, row in read_objects(path):
+        line = where.rpartition(":")[2]
+        row = row if row.get("id") not in (None, "") else {**row, "id": line}
+        prompt = Prompt.from_dict(row, where=where)
+        if not prompt.instruction.strip():
+            raise DataError("the instruction is empty", where=where, remedy="fill it in or delete the row")
+        if prompt.id in places:
+            raise DataError(
+                "two prompts have the same id",
+                where=where,
+                found=f"{prompt.id}, also at {places[prompt.id]}",
+                remedy="give every prompt an id of its own",
+            )
+        places[prompt.id] = where
+        prompts.append(prompt)
+    return prompts
+
+
+def answer(
+    engine: Engine, job: Job, *, overwrite: bool = False, progress: Progress | None = None
+) -> list[Response]:
+    """Answer every prompt and write the response file.
+
+    Args:
+        engine: The generator.
+        job: What to answer.
+        overwrite: Replace an existing response file, and drop the part file of another configuration.
+        progress: Told how far it is.
+
+    Returns:
+        All responses, in the order of the prompts.
+
+    Raises:
+        DataError: The output exists, a prompt is too long, or the part file was made with other settings.
+    """
+    generations = [_generation(engine, job, prompt) for prompt in job.prompts]
+    finished = _agree(lambda: _resume(job, overwrite), job)
+    todo = [index for index in range(len(job.prompts)) if index not in finished]
+    for index in todo:
+        engine.submit(generations[index])
+    _work(engine, job, generations, todo, finished, progress)
+    responses = [finished[index] for index in range(len(job.prompts))]
+    if jax.process_index() == 0:
+        write_records(job.out, responses)
+        job.part.unlink(missing_ok=True)
+    return responses
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Check that the response file may be written.
+
+    Raises:
+        DataError: It exists and holds something.
+    """
+    if out.is_dir():
+        raise DataError("a file was expected, not a folder", where=out, remedy="name a file with --out")
+    if out.exists() and out.stat().st_size and not overwrite:
+        raise DataError(
+            "the output exists",
+            where=out,
+            remedy="choose another --out, or replace it with --overwrite",
+        )
+
+
+def _generation(engine: Engine, job: Job, prompt: Prompt) -> Generation:
+    where = f"prompt {prompt.id}"
+    ids = encode_prompt(prompt.instruction, prompt.input, engine.tokenizer, job.template, where=where)
+    engine.check(ids, job.sampling, where)
+    seed = zlib.crc32(f"{job.sampling.seed}:{prompt.id}".encode())
+    return Generation(ids, dataclasses.replace(job.sampling, seed=seed))
+
+
+def _work(
+    engine: Engine,
+    job: Job,
+    generations: Sequence[Generation],
+    todo: Sequence[int],
+    finished: dict[int, Response],
+    progress: Progress | None,
+) -> None:
+    """Turn the engine until all is answered, appending what is finished to the part file."""
+    index_of = {id(generations[index]): index for index in todo}
+    started = engine.drawn_tokens
+    file = job.part.open("a", encoding="utf-8") if jax.process_index() == 0 else None
+    try:
+        while engine.busy:
+            ended = [generation for generation in engine.step() if generation.done]
+            for generation in ended:
+                index = index_of[id(generation)]
+                finished[index] = _response(job, job.prompts[index], generation)
+                if file is not None:
+                    file.write(json.dumps(finished[index].to_dict(), ensure_ascii=False) + "\n")
+            if ended and file is not None:
+                file.flush()
+            if progress is not None:
+                progress(len(finished), len(generations), engine.drawn_tokens - started)
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _response(job: Job, prompt: Prompt, generation: Generation) -> Response:
+    known = {field.name for field in dataclasses.fields(Response)}
+    return Response(
+        id=prompt.id,
+        instruction=prompt.instruction,
+        input=prompt.input,
+        response=generation.text,
+        model=job.model,
+        finish_reason=generation.finish_reason,
+        prompt_tokens=len(generation.prompt),
+        response_tokens=len(generation.tokens),
+        extra={key: value for key, value in prompt.extra.items() if key not in known},
+    )
+
+
+# -- resuming ---------------------------------------------------------------------------------------------------
+
+
+def _resume(job: Job, overwrite: bool) -> dict[int, Response]:
+    """Return the responses an earlier run has finished, by index, and leave a part file that is ready for more."""
+    check_output(job.out, overwrite)
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = _read_part(job.part)
+    header, rows = (rows[0], rows[1:]) if rows else ({}, [])
+    settings = job.settings()
+    if header and header.get("settings") != settings:
+        if not overwrite:
+            theirs = header.get("settings", {})
+            differing = [key for key in settings if theirs.get(key) != settings[key]]
+            raise DataError(
+                "the unfinished work was made with other settings",
+                where=job.part,
+                found=f"other {', '.join(differing)}",
+                remedy=f"delete {job.part.name} or give --overwrite to start anew, or use another --out",
+            )
+        rows = []
+    index_of = {prompt.id: index for index, prompt in enumerate(job.prompts)}
+    responses = [Response.from_dict(row, where=str(job.part)) for row in rows]
+    finished = {index_of[response.id]: response for response in responses}
+    temporary = job.part.with_name(job.part.name + ".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        for row in ({"settings": settings}, *(response.to_dict() for response in finished.values())):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    temporary.replace(job.part)
+    return finished
+
+
+def _read_part(path: Path) -> list[dict[str, Any]]:
+    """Read a part file; a last line that was cut off is left out."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
+
+
+def _agree(resume: Callable[[], dict[int, Response]], job: Job) -> dict[int, Response]:
+    """Let process 0 look at the files, and tell all processes what is finished, or that it failed."""
+    if jax.process_count() == 1:
+        return resume()
+    from jax.experimental import multihost_utils
+
+    digest = np.frombuffer(bytes.fromhex(str(job.settings()["prompts"])), np.uint8)
+    multihost_utils.assert_equal(digest, "the processes read different prompts")
+    finished: dict[int, Response] = {}
+    failure: UserError | None = None
+    if jax.process_index() == 0:
+        try:
+            finished = resume()
+        except UserError as error:
+            failure = error
+    state = np.zeros(len(job.prompts) + 1, np.int32)
+    state[sorted(finished)] = 1
+    state[-1] = failure is not None
+    state = np.asarray(multihost_utils.broadcast_one_to_all(state))
+    if failure is not None:
+        raise failure
+    if state[-1]:
+        raise ServiceError("process 0 could not start", remedy="see its message")
+    placeholder = Response(id="", instruction="", response="")
+    return finished or {int(index): placeholder for index in np.flatnonzero(state[:-1])}

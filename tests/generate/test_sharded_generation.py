@@ -1,0 +1,58 @@
+"""The same tokens on every mesh."""
+
+import jax
+import numpy as np
+import pytest
+
+from alpacare_jax import sharding
+from alpacare_jax.errors import ShardingError
+from alpacare_jax.generate import Engine, Generation, Sampling
+from alpacare_jax.model import Architecture, Params
+from alpacare_jax.tokenizer import Tokenizer
+
+LENGTHS = [3, 16, 17, 40, 130]
+
+
+def generate(engine: Engine) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, 300, length).tolist() for length in LENGTHS]
+    greedy = [Generation(prompt, Sampling(max_tokens=12, ignore_eos=True)) for prompt in prompts]
+    warm = Sampling(max_tokens=12, temperature=0.9, top_p=0.8, seed=4, presence_penalty=1.0, ignore_eos=True)
+    asked = [*greedy, Generation(prompts[0], warm)]
+    for generation in asked:
+        engine.submit(generation)
+    engine.run()
+    return [generation.tokens for generation in asked]
+
+
+@pytest.mark.parametrize(
+    "shape", [{"fsdp": 4, "tensor": 2}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 8, "fsdp": 1}]
+)
+def test_a_mesh_gives_the_tokens_of_one_device(
+    shape: dict[str, int], architecture: Architecture, params: Params, tokenizer: Tokenizer
+) -> None:
+    alone = generate(Engine(architecture, params, tokenizer, slots=3))
+    mesh = sharding.make_mesh(sharding.MeshConfig(**shape))
+    engine = Engine(architecture, params, tokenizer, mesh=mesh, slots=3)
+    assert engine.slots % sharding.batch_shards(mesh) == 0
+    assert generate(engine) == alone
+
+
+def test_parameters_already_on_the_mesh_are_taken_as_they_are(
+    architecture: Architecture, tokenizer: Tokenizer, params: Params
+) -> None:
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=2), jax.devices()[:4])
+    placed = jax.device_put(params, architecture.shardings(mesh))
+    assert generate(Engine(architecture, placed, tokenizer, mesh=mesh, slots=2)) == generate(
+        Engine(architecture, params, tokenizer, slots=2)
+    )
+
+
+def test_a_mesh_that_does_not_fit_is_refused(
+    architecture: Architecture, params: Params, tokenizer: Tokenizer
+) -> None:
+    for shape, named in (({"fsdp": 1, "tensor": 8}, "kv_heads"), ({"fsdp": 4, "context": 2}, "context")):
+        mesh = sharding.make_mesh(sharding.MeshConfig(**shape))
+        with pytest.raises(ShardingError, match=r".") as caught:
+            Engine(architecture, params, tokenizer, mesh=mesh)
+        assert named in str(caught.value)
