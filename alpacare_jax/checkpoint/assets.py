@@ -1,9 +1,9 @@
-"""The files that travel with a model beside its weights: from import through training to export, byte for byte."""
+"""The files that travel with a model beside its weights, from import to export, byte for byte."""
 
 import shutil
 from pathlib import Path
 
-# Tokenizers of every format, generation defaults, chat templates, and the licence, which binds copies of the weights.
+# Tokenizers, generation defaults, chat templates, and the licence, which binds copies of the weights.
 TRAVELLING = (
     "config.json",
     "generation_config.json",

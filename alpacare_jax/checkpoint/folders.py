@@ -1,7 +1,7 @@
-"""Model folders: ``alpacare.json`` (what it is), ``params/`` (Orbax), ``hf/`` (config, tokenizer, chat template).
+"""Model folders: ``alpacare.json`` says what it is, ``params/`` is Orbax's, ``hf/`` has config and tokenizer.
 
-A run folder has the same ``alpacare.json`` and ``hf/``, and its parameters under ``checkpoints/<step>/params``, so
-that everything that reads a model reads a run as well, without its optimiser state.
+A run folder has the same ``alpacare.json`` and ``hf/``, and its parameters under ``checkpoints/<step>/params``,
+so that everything that reads a model reads a run as well, without its optimiser state.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.checkpoint.assets import copy_assets
 from alpacare_jax.errors import CheckpointError, DataError
 from alpacare_jax.model import LlamaConfig
+from alpacare_jax.model.params import Params
 
 FORMAT = 1
 DESCRIPTION = "alpacare.json"
@@ -102,7 +103,7 @@ def _meet(name: str) -> None:
 
 def save_model(
     folder: str | Path,
-    params: trees.Params,
+    params: Params,
     config: LlamaConfig,
     *,
     hf: Path,
@@ -133,7 +134,7 @@ def save_model(
         write_description(partial, "model", config, {"dtype": dtype, "source": source or {}})
 
 
-def save_params(path: Path, params: trees.Params) -> None:
+def save_params(path: Path, params: Params) -> None:
     """Write a parameter tree with Orbax and wait until it is on disk."""
     import orbax.checkpoint as ocp
 
@@ -236,7 +237,7 @@ def load_params(
     mesh: Mesh | None = None,
     dtype: str | None = None,
     step: int | None = None,
-) -> trees.Params:
+) -> Params:
     """Read the parameters of a model folder or of a run, straight onto their devices.
 
     Args:

@@ -1,36 +1,25 @@
-"""The one form of a parameter tree: nested dicts of arrays, keyed by the model's own attribute names.
+"""Parameter trees by the names of their leaves, for messages and for comparing checkpoint and model.
 
-``{"embed": ..., "layers": {"attention": {"query": ...}, ...}, "norm": {"scale": ...}, "head": ...}``: what checkpoints
-hold, what conversion makes, what the optimiser sees. A leaf's name in messages is its path joined by dots,
-``layers.attention.query``.
+The tree itself is that of ``alpacare_jax.model.params``: nested dicts of arrays, keyed by the model's attribute names.
+A leaf's name is its path joined by dots, ``layers.attention.query``.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
 from alpacare_jax import sharding
-from alpacare_jax.errors import CheckpointError
-from alpacare_jax.model import ComputeConfig, Llama, LlamaConfig
-
-Params = dict[str, Any]
+from alpacare_jax.model import ComputeConfig, LlamaConfig
+from alpacare_jax.model.params import Architecture, Params
 
 
-def abstract_model(config: LlamaConfig, compute: ComputeConfig | None = None) -> Llama:
-    """Return the model with shapes and dtypes in place of weights; costs no memory."""
-    return nnx.eval_shape(lambda: Llama(config, compute, rngs=nnx.Rngs(0)))
-
-
-def abstract_params(config: LlamaConfig, *, dtype: Any = "float32", mesh: Mesh | None = None) -> Params:
+def abstract_params(config: LlamaConfig, *, dtype: str = "float32", mesh: Mesh | None = None) -> Params:
     """Return the parameter tree's shapes, dtypes and shardings.
 
     Args:
         config: The model's shape.
-        dtype: Dtype of the parameters.
+        dtype: Dtype of the parameters, "float32" or "bfloat16".
         mesh: Where they are to lie; one local device when None.
 
     Returns:
@@ -39,56 +28,10 @@ def abstract_params(config: LlamaConfig, *, dtype: Any = "float32", mesh: Mesh |
     Raises:
         ShardingError: The mesh does not divide the model.
     """
-    if mesh is not None:
-        check_mesh(config, mesh)
-    leaves = {}
-    for path, variable in nnx.to_flat_state(nnx.state(abstract_model(config), nnx.Param)):
-        axes = variable.get_metadata("logical_axes")
-        place = _one_device() if mesh is None else sharding.named(mesh, axes)
-        leaves[".".join(map(str, path))] = jax.ShapeDtypeStruct(
-            variable.get_value().shape, jnp.dtype(dtype), sharding=place
-        )
-    return unflatten(leaves)
-
-
-def check_mesh(config: LlamaConfig, mesh: Mesh) -> None:
-    """Check that a mesh divides every parameter.
-
-    Raises:
-        ShardingError: Names the sizes that do not divide.
-    """
-    sizes = {
-        "vocab": config.vocab_size,
-        "embed": config.hidden_size,
-        "heads": config.num_attention_heads,
-        "kv_heads": config.num_key_value_heads,
-        "mlp": config.intermediate_size,
-    }
-    sharding.check_divides(mesh, sizes)
-
-
-def params_of(model: Llama) -> Params:
-    """Return a model's parameters as a tree; the arrays are shared, not copied."""
-    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
-
-
-def with_params(model: Llama, params: Params) -> Llama:
-    """Return a model like this one (which may be abstract) that holds these parameters.
-
-    Raises:
-        CheckpointError: The tree is not this model's.
-    """
-    graph, state = nnx.split(model)
-    problems = differences(flatten(params), flatten(nnx.to_pure_dict(state)))
-    if problems:
-        raise CheckpointError("the parameters are not this model's", found="; ".join(problems))
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)
-
-
-def build_model(config: LlamaConfig, params: Params, compute: ComputeConfig | None = None) -> Llama:
-    """Return the model of a shape that holds these parameters."""
-    return with_params(abstract_model(config, compute), params)
+    architecture = Architecture(config, ComputeConfig(param_dtype=dtype))
+    mesh = sharding.single_device_mesh() if mesh is None else mesh
+    architecture.check_mesh(mesh)
+    return architecture.abstract_on(mesh)
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -98,7 +41,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         >>> flatten({"norm": {"scale": 1}, "embed": 2})
         {'norm.scale': 1, 'embed': 2}
     """
-    leaves = {}
+    leaves: dict[str, Any] = {}
     for key, value in params.items():
         if isinstance(value, Mapping):
             leaves |= flatten(value, f"{prefix}{key}.")
@@ -140,7 +83,3 @@ def shorten(problems: list[str], most: int = 12) -> str:
     """Join phrases into one, the first ``most`` of them and the number of the rest."""
     more = f"; and {len(problems) - most} more" if len(problems) > most else ""
     return "; ".join(problems[:most]) + more
-
-
-def _one_device() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -1,7 +1,7 @@
-"""The checkpoints of a run: written while training goes on, whole or not there at all, restored onto any mesh.
+"""The checkpoints of a run: written while training goes on, whole or absent, restored onto any mesh.
 
 ``checkpoints/<step>/`` holds three items: ``params`` (all that generation and export need), ``state`` (optimiser
-state, step and whatever else the train state holds) and ``metadata`` (JSON: data position and config).
+state, step and what else the train state holds) and ``metadata`` (JSON: data position and config).
 """
 
 import os
@@ -49,7 +49,7 @@ class RunCheckpoints:
 
         Args:
             step: The optimiser step the state has reached.
-            state: The train state: ``params`` (a parameter tree) and the rest (any pytrees), as ``optimizer``, ``step``.
+            state: The train state: ``params`` (a parameter tree) and other pytrees, as ``optimizer`` and ``step``.
             metadata: What else a resume needs, plain JSON values: data position, run config, model config.
 
         Raises:

@@ -42,10 +42,11 @@ def command(
     convert.export(
         params, config, ckpt / "hf", out, dtype=dtype, max_shard_bytes=shard_bytes, overwrite=overwrite
     )
+    written = dtype or params["embed"].dtype
     files = sorted(out.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     typer.echo(
-        f"exported {config.parameter_count / 1e6:,.1f} million parameters as {dtype or params['embed'].dtype}: "
+        f"exported {config.parameter_count / 1e6:,.1f} million parameters as {written}: "
         f"{len(files)} file(s), {size / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s"
     )
     typer.echo(f"wrote {out}")

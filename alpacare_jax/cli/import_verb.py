@@ -19,7 +19,7 @@ def command(
     dtype: Annotated[
         Literal["float32", "bfloat16"] | None,
         typer.Option(
-            help="Dtype of the stored parameters. Default: the narrower one that keeps every bit of the source."
+            help="Dtype of the stored parameters. Default: the narrower that keeps every bit of the source."
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model folder.")] = False,

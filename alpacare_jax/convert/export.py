@@ -14,6 +14,7 @@ from alpacare_jax.checkpoint.folders import atomic_folder
 from alpacare_jax.convert import hf_folder, table
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig
+from alpacare_jax.model.params import Params
 
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -23,7 +24,7 @@ DTYPES = {
 
 
 def export(
-    params: trees.Params,
+    params: Params,
     config: LlamaConfig,
     assets: Path,
     out: Path,
@@ -40,7 +41,7 @@ def export(
         assets: Folder of config, tokenizer and chat template, carried over unchanged.
         out: The folder to make.
         dtype: Dtype of the weights, "float32", "bfloat16" or "float16"; as the parameters are when None.
-        max_shard_bytes: Largest size of one file of weights, in bytes; a single larger tensor gets its own file.
+        max_shard_bytes: Largest size of one file of weights, in bytes; a larger tensor gets its own.
         overwrite: Replace an existing Hugging Face folder.
 
     Raises:
@@ -63,7 +64,8 @@ def plan_shards(config: LlamaConfig, item_bytes: int, max_shard_bytes: int) -> l
     Returns:
         The names in each file.
     """
-    sizes, shards, room = table.axis_sizes(config), [[]], max_shard_bytes
+    sizes, room = table.axis_sizes(config), max_shard_bytes
+    shards: list[list[str]] = [[]]
     for name, (rule, _) in table.expected_tensors(config, "hf").items():
         size = int(np.prod(table.shape_of(rule.hf_axes, sizes))) * item_bytes
         if shards[-1] and size > room:
@@ -82,7 +84,8 @@ def write_weights(
 
     shards = plan_shards(config, dtype.itemsize, max_shard_bytes)
     expected = table.expected_tensors(config, "hf")
-    weight_map, total = {}, 0
+    weight_map: dict[str, str] = {}
+    total = 0
     for number, names in enumerate(shards, start=1):
         file = (
             f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"

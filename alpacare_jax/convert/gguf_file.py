@@ -12,7 +12,11 @@ from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig, RopeConfig
 from alpacare_jax.model.rope import inverse_frequencies
 
-FIXED_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+FIXED_LLAMA3: dict[str, Any] = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 
 
 class GgufFile:
@@ -183,5 +187,5 @@ class GgufFile:
 
 
 def _shortest(value: Any) -> float:
-    """Return the decimal that was meant: 1e-05 rather than the float32 nearest to it, 9.999999747378752e-06."""
+    """Return the decimal that was meant: 1e-05, not the nearest float32, 9.999999747378752e-06."""
     return float(str(np.float32(value)))

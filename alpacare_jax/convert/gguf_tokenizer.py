@@ -1,7 +1,8 @@
 """Rebuilding a tokenizer from a GGUF file's metadata, as files that ``transformers`` loads.
 
-GGUF keeps vocabulary, merges and token types, and names the pre-tokeniser instead of describing it. Here are those
-that LLaMA models use. A sentencepiece vocabulary ("llama") is written back as the ``tokenizer.model`` it came from.
+GGUF keeps vocabulary, merges and token types, and names the pre-tokeniser instead of describing it. Here are
+those that LLaMA models use. A sentencepiece vocabulary ("llama") is written back as the ``tokenizer.model`` it
+came from.
 """
 
 import json
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # GGUF's token types; 1 is an ordinary one, 6 a byte
 
-# LLaMA 3 cuts text by this pattern before joining pieces: contractions, words with one leading sign, numbers of up
-# to three digits, runs of signs, line ends, other white space.
+# LLaMA 3 cuts text by this pattern before joining pieces: contractions, words with one leading sign, numbers of
+# up to three digits, runs of signs, line ends, other white space.
 LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -62,7 +63,7 @@ def write_tokenizer(file: GgufFile, folder: Path) -> None:
             remedy="import the model's Hugging Face folder instead",
         )
     backend.save_pretrained(str(folder))
-    # One spelling that every version of transformers reads, so that no model-specific class rebuilds the pipeline.
+    # The one class name that every version reads and that rebuilds nothing of the pipeline.
     config_file = folder / "tokenizer_config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -124,10 +125,10 @@ def _special_names(file: GgufFile) -> dict[str, str]:
 
 
 def _write_sentencepiece(file: GgufFile, folder: Path) -> None:
-    """Write pieces, scores and types as the sentencepiece model they were taken from; the types' numbers agree."""
+    """Write the sentencepiece model that pieces, scores and types come from; the types' numbers agree."""
     from sentencepiece import sentencepiece_model_pb2
 
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     columns = [file.need(f"tokenizer.ggml.{key}") for key in ("tokens", "scores", "token_type")]
     for token, score, kind in zip(*columns, strict=True):
         proto.pieces.add(piece=token, score=float(score), type=int(kind))

@@ -20,7 +20,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             "the folder holds no config.json",
             where=folder,
             expected="a Hugging Face model folder",
-            remedy="name the folder that save_pretrained wrote, a .gguf file, or a hub name such as org/model",
+            remedy="name a folder that save_pretrained wrote, a .gguf file, or a hub name (org/model)",
         )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def write_config(folder: Path, config: LlamaConfig, dtype: str) -> None:
     """Make a folder's ``config.json`` say what an export holds, changing only what it does not say already.
 
-    Every key that a model came with is kept, known here or not. Where nothing changes the file keeps its bytes.
+    Every key that a model came with is kept, known here or not. Where nothing changes the bytes are kept.
 
     Args:
         folder: The export, with the ``config.json`` the model came with, or none.

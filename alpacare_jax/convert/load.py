@@ -1,4 +1,4 @@
-"""Loading foreign tensors into our parameter tree, one stacked leaf at a time, straight onto their devices."""
+"""Loading foreign tensors into our parameter tree, one leaf at a time, straight onto their devices."""
 
 import functools
 from typing import Any
@@ -12,17 +12,18 @@ from alpacare_jax.convert import table
 from alpacare_jax.convert.sources import Source
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig
+from alpacare_jax.model.params import Params
 
 Bounds = tuple[tuple[int, int], ...]  # begin and end along every axis
 
 
 def load(
     source: Source, config: LlamaConfig, *, mesh: Mesh | None = None, dtype: str | None = None
-) -> trees.Params:
+) -> Params:
     """Load a model's parameters.
 
-    Every shard of a leaf is filled from the mapped files by itself: a process reads only what its devices hold, and
-    host memory beside the result is one shard of one leaf (one leaf, where the source is quantised).
+    Every shard of a leaf is filled from the mapped files by itself: a process reads only what its devices hold,
+    and host memory beside the result is one shard of one leaf (one leaf, where the source is quantised).
 
     Args:
         source: The tensors.
@@ -114,7 +115,7 @@ def _load_leaf(source: Source, rule: table.Rule, wanted: Any, config: LlamaConfi
             out[row] = read(layer)[index[1:]]
         return out
 
-    def shard(index: tuple[slice, ...]) -> np.ndarray:
+    def shard(index: Any) -> np.ndarray:
         bounds = tuple(part.indices(size)[:2] for part, size in zip(index, wanted.shape, strict=True))
         # Quantised tensors are decoded whole, so decode them once for all shards.
         return fill(bounds) if mapped else fill(tuple((0, size) for size in wanted.shape))[index]

@@ -1,4 +1,4 @@
-"""Opening a model by whatever names it: a model folder, a run, a Hugging Face folder, a .gguf file, a hub name."""
+"""Opening a model by whatever names it: a folder of ours or Hugging Face's, a .gguf file, a hub name."""
 
 import contextlib
 import dataclasses
@@ -20,6 +20,7 @@ from alpacare_jax.convert.load import load
 from alpacare_jax.convert.sources import Source, open_safetensors
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import ComputeConfig, Llama, LlamaConfig
+from alpacare_jax.model.params import Architecture, Params, params_of
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -49,7 +50,7 @@ class LoadedModel:
     Args:
         config: Its shape.
         model: The network with its parameters.
-        hf_folder: Folder of the files that travel with it: config, generation config, tokenizer, chat template.
+        hf_folder: Folder of the files that travel with it: configs, tokenizer, chat template.
         name: What to call it.
         origin: Where it came from, plain JSON values.
     """
@@ -71,9 +72,9 @@ class LoadedModel:
         return load_tokenizer(self.hf_folder)
 
     @property
-    def params(self) -> checkpoint.Params:
+    def params(self) -> Params:
         """The parameter tree."""
-        return checkpoint.params_of(self.model)
+        return params_of(self.model)
 
 
 def open_model(
@@ -87,8 +88,8 @@ def open_model(
     """Open a model for generation, evaluation or as the start of a training run.
 
     Args:
-        reference: A model folder, a run folder (its latest checkpoint), a Hugging Face folder, a ``.gguf`` file, or
-            a hub name such as ``org/model``.
+        reference: A model folder, a run folder (its latest checkpoint), a Hugging Face folder, a ``.gguf``
+            file, or a hub name such as ``org/model``.
         mesh: Where the parameters go; one local device when None.
         dtype: Dtype of parameters and computation, "float32" or "bfloat16"; as stored when None.
         step: Which checkpoint of a run.
@@ -114,7 +115,7 @@ def open_model(
 
 def _loaded(
     config: LlamaConfig,
-    params: checkpoint.Params,
+    params: Params,
     compute: ComputeConfig | None,
     assets: Path,
     name: str,
@@ -123,7 +124,7 @@ def _loaded(
 ) -> LoadedModel:
     dtype = str(params["embed"].dtype)
     compute = dataclasses.replace(compute, param_dtype=dtype) if compute else ComputeConfig(dtype, dtype)
-    model = checkpoint.build_model(config, params, compute)
+    model = Architecture(config, compute).model(params)
     return LoadedModel(config, model, assets, name, origin, keeps)
 
 
@@ -163,7 +164,7 @@ def open_foreign(reference: str | Path) -> Iterator[ForeignModel]:
         raise ConversionError(
             "there is no such model",
             where=reference,
-            expected="a model folder, a run folder, a Hugging Face folder, a .gguf file, or a hub name (org/model)",
+            expected="a model, run or Hugging Face folder, a .gguf file, or a hub name (org/model)",
             remedy="check the path",
         )
 
@@ -195,11 +196,12 @@ def fetch(name: str) -> Path:
         Its folder in the hub's cache.
 
     Raises:
-        ConversionError: The hub cannot be reached, has no such model, or asks for a licence to be accepted first.
+        ConversionError: The hub cannot be reached, has no such model, or wants its licence accepted first.
     """
     import huggingface_hub
     from huggingface_hub import errors
 
+    found: Exception
     wanted = ["*.safetensors", "model.safetensors.index.json", *checkpoint.TRAVELLING]
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))

@@ -61,7 +61,7 @@ class Source:
 
     @property
     def stored_dtype(self) -> str:
-        """The dtype of the files in the terms of ``config.json``; "float32" where they are mixed or quantised."""
+        """The files' dtype in the terms of ``config.json``; "float32" where mixed or quantised."""
         names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
         kinds = {tensor.dtype for tensor in self.tensors.values()}
         return names.get(next(iter(kinds)), "float32") if len(kinds) == 1 else "float32"

@@ -1,13 +1,13 @@
 """The one table of names and layouts from which import and export both follow.
 
-A layout is written in the letters of ``alpacare_jax.model``: D model width, F feed-forward width, N query heads, K
-key/value heads, H head size, E half a head, V vocabulary; brackets join axes into one, ``2`` is an axis of two.
-``"(N 2 E) D"`` is a matrix whose rows run over heads, then halves of a head, then within a half. Turning one layout
-into another is reshape, transpose, reshape, and turning it back is the same with the two exchanged, so no transform
-has to be written twice.
+A layout is written in the letters of ``alpacare_jax.model``: D model width, F feed-forward width, N query heads,
+K key/value heads, H head size, E half a head, V vocabulary; brackets join axes into one, ``2`` is an axis of two.
+``"(N 2 E) D"`` is a matrix whose rows run over heads, then halves of a head, then within a half. Turning one
+layout into another is reshape, transpose, reshape, and turning it back is the same with the two exchanged, so no
+transform has to be written twice.
 
-The layouts of GGUF differ from Hugging Face's in queries and keys alone: its rows alternate between the two halves of
-a head, because llama.cpp rotates neighbours where Hugging Face rotates halves.
+The layouts of GGUF differ from Hugging Face's in queries and keys alone: its rows alternate between the two halves
+of a head, because llama.cpp rotates neighbours where Hugging Face rotates halves.
 """
 
 import dataclasses

@@ -26,7 +26,8 @@ def inverse_frequencies(config: LlamaConfig) -> tuple[np.ndarray, float]:
     """
     rope, half = config.rope, config.head_dim // 2
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    plain = (1.0 / np.float32(rope.theta) ** exponents).astype(np.float32)
+    # The power is rounded once from fp64: an fp32 power is off by one unit in places, which far positions magnify.
+    plain = np.float32(1) / (rope.theta ** exponents.astype(np.float64)).astype(np.float32)
     if rope.kind == "linear":
         return (plain / np.float32(rope.factor or 1.0)).astype(np.float32), 1.0
     if rope.kind == "llama3":
