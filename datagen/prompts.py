@@ -1,7 +1,7 @@
 """The two requests to the teacher: write new tasks, and answer one task. Pure functions of their arguments.
 
-The method is AlpaCare's (arXiv 2310.14558, section 3); the wording is this project's own and carries a version,
-which travels with every published row.
+The method is AlpaCare's (arXiv 2310.14558, section 3); the wording is this project's own and carries a
+version, which travels with every published row.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ _TASK_SYSTEM = "You write varied, medically correct task instructions for traini
 _TASK_RULES = """\
 Write {count} new medical tasks. Rules:
 1. Every task is about medicine or health, and correct.
-2. Change the point of view from task to task: patient, caregiver, nurse, student, physician, pharmacist, researcher...
+2. Change the point of view from task to task: patient, caregiver, nurse, student, physician, pharmacist, \
+researcher and others.
 3. Spread the topics as widely as medicine goes; none twice.
-4. Change the type: text generation, open Q&A, chat, rewriting, summarization, classification, USMLE-style Q&A, \
-multiple-choice Q&A, single-hop reasoning, multi-hop reasoning. Leave none out over the list.
+4. Change the type: text generation, open Q&A, chat, rewriting, summarization, classification, \
+USMLE-style Q&A, multiple-choice Q&A, single-hop reasoning, multi-hop reasoning. Leave none out over the list.
 5. Give the difficulty from 1 (easy) to 5 (very hard), and use all five.
 6. Vary the wording; mix questions with commands.
 7. If a task needs no input, its input is exactly {no_input}.
@@ -35,8 +36,8 @@ List of {total} tasks:
 """
 
 _ANSWER_SYSTEM = (
-    "You are an experienced physician and teacher. Answer correctly and completely, in words that suit the one who "
-    "asks. Reason step by step first, then give the answer. If the task offers choices, end with "
+    "You are an experienced physician and teacher. Answer correctly and completely, in words that suit the "
+    "one who asks. Reason step by step first, then give the answer. If the task offers choices, end with "
     '"The answer is (letter)."'
 )
 
@@ -52,8 +53,9 @@ def task_request_messages(examples: Sequence[SeedTask], *, count: int) -> tuple[
         Chat messages: one from the system, one from the user.
 
     Example:
-        >>> seed = SeedTask("What is gout?", type="Open Q&A", topic="Rheumatology", view="Student", difficulty="1")
-        >>> print(task_request_messages([seed], count=1)[1]["content"][-140:])
+        >>> seed = SeedTask("What is gout?", "", "Open Q&A", "Rheumatology", "Student", "1")
+        >>> _, user = task_request_messages([seed], count=1)
+        >>> print(user["content"][user["content"].index("List of") :])
         List of 2 tasks:
         ###
         1. Type: Open Q&A
@@ -74,7 +76,8 @@ def task_request_messages(examples: Sequence[SeedTask], *, count: int) -> tuple[
 def render_task(task: SeedTask, number: int) -> str:
     """Write a task as the numbered block that the teacher is to imitate."""
     return (
-        f"{number}. Type: {task.type}\nTopic: {task.topic}\nView: {task.view}\nDifficulty: {task.difficulty}\n"
+        f"{number}. Type: {task.type}\nTopic: {task.topic}\nView: {task.view}\n"
+        f"Difficulty: {task.difficulty}\n"
         f"Instruction: {task.instruction.strip()}\nInput: {task.normal_input() or NO_INPUT}"
     )
 

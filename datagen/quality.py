@@ -8,7 +8,7 @@ import re
 from datagen.dedup import rouge_l, tokenize
 from datagen.records import SeedTask
 
-MIN_INSTRUCTION_WORDS = 3
+MIN_INSTRUCTION_WORDS = 2
 MAX_INSTRUCTION_WORDS = 150
 MAX_INPUT_WORDS = 600
 MAX_ANSWER_WORDS = 2000
@@ -16,9 +16,11 @@ ECHO = 0.8
 CUT = frozenset({"length", "max_tokens", "content_filter"})
 
 _REFUSAL = re.compile(
-    r"^\W*(?:i['’]?m sorry|i am sorry|sorry,|i apologi[sz]e|unfortunately,? i|as an ai\b|as a language model"
-    r"|i (?:can(?:not|['’]t)|am (?:not able|unable)|['’]m (?:not able|unable))(?: \w+){0,3} "
-    r"(?:help|assist|provide|comply|fulfil|fulfill|answer|give|complete|offer|diagnose))",
+    r"^\W*(?:(?:(?:i['’]?m|i am) )?(?:very |really |so )?sorry\b[^.!?]{0,60}?\bbut |sorry, |unfortunately,? "
+    r"|i apologi[sz]e\b[^.!?]{0,60}?\bbut )?"
+    r"(?:as an? (?:ai|artificial|(?:large )?language model)\b"
+    r"|i (?:can(?:not|['’]t)|am (?:not able|unable) to|['’]?m (?:not able|unable) to)(?: \w+){0,3}? "
+    r"(?:help|assist|provide|comply|fulfil|fulfill|answer|give|write|complete|create|generate|offer|diagnose)\b)",
     re.IGNORECASE,
 )
 _MEDIA = re.compile(
@@ -29,7 +31,7 @@ _MEDIA = re.compile(
     re.IGNORECASE,
 )
 _DRAWS = re.compile(
-    r"^\W*(?:please )?(?:draw|sketch|paint|photograph|film|record a video|create (?:an? )?(?:image|video|picture))\b",
+    r"^\W*(?:please )?(?:draw(?! (?:up|on|from|out|blood|attention|conclusions?|lessons?)\b)|sketch|paint|photograph|film|record a video|create (?:an? )?(?:image|video|picture))\b",
     re.IGNORECASE,
 )
 _PLACEHOLDER = re.compile(
@@ -50,6 +52,7 @@ _REFERS = re.compile(
 )
 _BRINGS_ITS_OWN = re.compile(r"(?::\s*|\s[-–—]\s+)\S+(?:\W+\w+){2}|[\"“][^\"”]{12,}")
 _NAMED_CHOICES = re.compile(r"\b(?:choices|options)\s*:\s*[^,;/\n]+[,;/\n]\s*\S", re.IGNORECASE)
+_LIST_ITEM = re.compile(r"^\s*(?:\d{1,3}[.)]|[-*•–|])")
 _ASKS_TO_CHOOSE = re.compile(r"which of (?:the following|these)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _WANTS_MEDIA = re.compile(
@@ -144,7 +147,8 @@ def check_answer(text: str, finish_reason: str) -> str | None:
         return "asks-for-media"
     if repeats_itself(answer):
         return "repeats-itself"
-    if len(words) > 3 and not _FINISHED.search(answer):
+    last_line = answer.rsplit("\n", 1)[-1]
+    if len(words) > 3 and not _FINISHED.search(answer) and not _LIST_ITEM.match(last_line):
         return "unfinished"
     return None
 
