@@ -1,13 +1,15 @@
 """``alpacare filter``: the exact ROUGE-L near-duplicate filter on its own."""
 
 import contextlib
-import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from datagen.dedup import Near
 
 
 def command(
@@ -23,7 +25,7 @@ def command(
         typer.Option(
             "--rejected",
             metavar="REJ",
-            help="File for the dropped rows, each with 'rejected': reason, nearest text, its place and the score.",
+            help="File for the dropped rows; 'rejected' holds reason, nearest text, its place and the score.",
         ),
     ],
     threshold: Annotated[
@@ -62,20 +64,21 @@ def command(
                 kept.append(row)
                 places.append(where)
             else:
-                reason = {
-                    "reason": "near-duplicate",
-                    "nearest": near.text,
-                    "nearest_at": places[near.index],
-                    "score": near.score,
-                }
-                dropped.append({**row, "rejected": reason})
+                dropped.append(_with_reason(row, near, places[near.index]))
             advance()
     write_objects(out, kept)
     write_objects(rejected, dropped)
     typer.echo(
-        f"{len(rows)} rows: {len(kept)} kept in {out}, {len(dropped)} near-duplicates (ROUGE-L F1 > {threshold:g}) "
-        f"in {rejected}; compared with {len(pool_texts)} known texts as well"
+        f"{len(rows)} rows, compared with {len(pool_texts)} known texts and with each other: "
+        f"{len(kept)} kept in {out}, {len(dropped)} near-duplicate(s) (ROUGE-L F1 > {threshold:g}) in {rejected}"
     )
+
+
+def _with_reason(row: dict[str, Any], near: "Near", place: str) -> dict[str, Any]:
+    """Return the row with why it was dropped; an older reason moves to ``rejected_before``."""
+    reason = {"reason": "near-duplicate", "nearest": near.text, "nearest_at": place, "score": near.score}
+    before = {"rejected_before": row["rejected"]} if "rejected" in row else {}
+    return {**row, **before, "rejected": reason}
 
 
 def _check_outputs(source: Path, out: Path, rejected: Path, against: list[Path], overwrite: bool) -> None:
@@ -123,23 +126,28 @@ def _known(against: list[Path], seeds: bool) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """Yield a function to call once a row: a bar on a terminal, a log line every tenth of the way elsewhere."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Yield a function to call once a row: a bar on a terminal, a line every tenth of the way elsewhere."""
+    step, done = max(1, total // (100 if sys.stderr.isatty() else 10)), 0
+    with contextlib.ExitStack() as stack:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
 
-        with Progress(console=Console(stderr=True)) as bar:
+            bar = stack.enter_context(Progress(console=Console(stderr=True)))
             task = bar.add_task("rows compared", total=total)
-            yield lambda: bar.advance(task)
-        return
-    log = logging.getLogger(__name__)
-    step, done = max(1, total // 10), 0
 
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if done % step == 0:
-            log.info("%d of %d rows compared", done, total)
+            def show() -> None:
+                bar.update(task, completed=done)
+        else:
 
-    yield advance
+            def show() -> None:
+                typer.echo(f"{done} of {total} rows compared", err=True)
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            if done % step == 0 or done == total:
+                show()
+
+        yield advance
