@@ -58,7 +58,7 @@ def loss_sum(model: Llama, batch: Batch) -> jax.Array:
     hidden_BTD = model.hidden(batch["tokens"], batch["segment_ids"], batch["positions"])
     targets_BT, weights_BT = shift_targets(batch["tokens"], batch["loss_mask"])
     tied = model.head is None
-    table = model.embed[...] if tied else model.head[...]
+    table = (model.embed if model.head is None else model.head)[...]
     # Gathered over fsdp once, not once a chunk.
     table = sharding.constrain(
         table.astype(hidden_BTD.dtype), *(("vocab", "width") if tied else ("width", "vocab"))
@@ -99,7 +99,8 @@ def _summed(
     hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array, chunks: int
 ) -> jax.Array:
     def step(total: jax.Array, chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-        return total + _chunk_loss(*chunk[:1], head, *chunk[1:])[0], None
+        hidden, targets, weights = chunk
+        return total + _chunk_loss(hidden, head, targets, weights)[0], None
 
     return jax.lax.scan(step, jnp.float32(0), _split(chunks, hidden, targets, weights))[0]
 
@@ -130,6 +131,7 @@ def _forward(
         return (total + loss, d_head), d_hidden
 
     start = (jnp.float32(0), jnp.zeros(head.shape, jnp.float32))
+    d_hidden: jax.Array
     (total, d_head), d_hidden = jax.lax.scan(step, start, _split(chunks, hidden, targets, weights))
     d_hidden = jnp.moveaxis(d_hidden, 0, 2).reshape(hidden.shape)
     return total, (d_hidden, d_head.astype(head.dtype))

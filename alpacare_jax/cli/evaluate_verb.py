@@ -20,7 +20,9 @@ RESPONSES, FIGURES = "responses.jsonl", "evaluation.json"
 def command(
     model: Annotated[
         str,
-        typer.Option(help="Model folder, run folder, Hugging Face folder, .gguf file, or hub name (org/model)."),
+        typer.Option(
+            help="Model folder, run folder, Hugging Face folder, .gguf file, or hub name (org/model)."
+        ),
     ],
     data: Annotated[
         Path, typer.Option(help="Instructions with reference outputs that the model was not trained on.")
@@ -30,7 +32,10 @@ def command(
         str, typer.Option(help="How a prompt is put: alpaca, or chat for the model's own chat template.")
     ] = "alpaca",
     seq_len: Annotated[
-        int, typer.Option(min=8, help="Longest example in the loss, in tokens; longer ones are counted and left out.")
+        int,
+        typer.Option(
+            min=8, help="Longest example in the loss, in tokens; longer ones are counted and left out."
+        ),
     ] = 1024,
     max_tokens: Annotated[
         int, typer.Option(min=0, help="Longest answer, in tokens; 0 measures the loss alone.")
@@ -57,7 +62,9 @@ def command(
 
     distributed.initialize_from_environment()
     if (out / FIGURES).exists() and not overwrite:
-        raise DataError("the evaluation exists", where=out / FIGURES, remedy="choose another --out, or --overwrite")
+        raise DataError(
+            "the evaluation exists", where=out / FIGURES, remedy="choose another --out, or --overwrite"
+        )
     devices = build_mesh(mesh)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     loaded = convert.open_model(model, mesh=devices, dtype=dtype)
@@ -156,7 +163,8 @@ def answer_figures(responses: "list[Response]", data: Path) -> dict[str, Any]:
     from datagen.records import read_objects
 
     references = {
-        str(row.get("id") or where.rpartition(":")[2]): str(row["output"]) for where, row in read_objects(data)
+        str(row.get("id") or where.rpartition(":")[2]): str(row["output"])
+        for where, row in read_objects(data)
     }
     rouge = mean_rouge_l({response.id: response.response for response in responses}, references)
     words = [count_words(response.response) for response in responses]
@@ -172,7 +180,9 @@ def answer_figures(responses: "list[Response]", data: Path) -> dict[str, Any]:
 
 def show(figures: dict[str, Any], out: Path) -> None:
     """Print the figures."""
-    typer.echo(f"held-out loss   {figures['loss']:.4f} nats per token (perplexity {figures['perplexity']:.2f})")
+    typer.echo(
+        f"held-out loss   {figures['loss']:.4f} nats per token (perplexity {figures['perplexity']:.2f})"
+    )
     typer.echo(
         f"measured on     {figures['supervised_tokens']:,} tokens of {figures['examples']} examples; "
         f"{figures['longer_than_a_row']} longer than a row left out"

@@ -28,12 +28,12 @@ def command(
     events and checkpoints. The same command run again goes on from the latest checkpoint.
     """
     from alpacare_jax import distributed
-    from alpacare_jax.config import load_config
+    from alpacare_jax.config import RunConfig, load_config
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alpacare").setLevel(logging.INFO)
     distributed.initialize_from_environment()
-    run_config = load_config(config, overrides or [])
+    run_config = load_config(config, overrides or [], RunConfig)
 
     from alpacare_jax.cli.training import train_from_config
 

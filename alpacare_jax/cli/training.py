@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from alpacare_jax.evaluate.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, LlamaConfig
 from alpacare_jax.tokenizer import load_tokenizer
 from alpacare_jax.train import JsonlSink, Run, Schedule, Stepper, TensorBoardSink, train
-from datagen.records import write_atomically
+from datagen.records import read_objects, write_atomically
 
 logger = logging.getLogger("alpacare.train")
 
@@ -62,8 +64,9 @@ def train_from_config(config: RunConfig, *, accept_changes: bool = False) -> Non
             announce(config, model, schedule, mesh)
         architecture = Architecture(model, config.compute)
         sinks = make_sinks(out, latest or 0) if first else []
+        started = time.monotonic()
         try:
-            train(
+            state = train(
                 Run(
                     config=config.train,
                     schedule=schedule,
@@ -80,6 +83,32 @@ def train_from_config(config: RunConfig, *, accept_changes: bool = False) -> Non
         finally:
             for sink in sinks:
                 sink.close()
+    if first:
+        write_summary(out, int(state["step"]), time.monotonic() - started)
+
+
+def write_summary(out: Path, steps: int, seconds: float) -> None:
+    """Write ``summary.json``, last of all: its presence says that the run is finished.
+
+    Args:
+        out: The run folder.
+        steps: Steps the run has.
+        seconds: Wall time of this start of the run, compiling and validating included.
+    """
+    rows = [row for _, row in read_objects(out / "metrics.jsonl")]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    held_out = [row["val_loss"] for row in rows if "val_loss" in row]
+    summary = {
+        "steps": steps,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "first_val_loss": held_out[0] if held_out else None,
+        "last_val_loss": held_out[-1] if held_out else None,
+        "wall_s": seconds,
+        "peak_host_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    write_atomically(out / "summary.json", lambda file: file.write(json.dumps(summary, indent=2) + "\n"))
+    logger.info("finished: %s", out)
 
 
 def never() -> Any:

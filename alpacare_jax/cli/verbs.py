@@ -5,6 +5,7 @@ import importlib
 import typer
 
 VERBS = (
+    "quickstart",
     "synthesize",
     "filter",
     "pack",
@@ -15,6 +16,7 @@ VERBS = (
     "serve",
     "judge",
     "score",
+    "evaluate",
     "launch",
     "report",
     "doctor",

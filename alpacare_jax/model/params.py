@@ -50,9 +50,10 @@ class Architecture:
         tree: Params = {}
         for path, variable in nnx.to_flat_state(state):
             branch = tree
-            for key in path[:-1]:
+            *above, name = map(str, path)
+            for key in above:
                 branch = branch.setdefault(key, {})
-            branch[path[-1]] = variable.logical_axes
+            branch[name] = variable.logical_axes
         return tree
 
     def shardings(self, mesh: Mesh) -> Params:
