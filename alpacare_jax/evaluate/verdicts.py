@@ -62,16 +62,20 @@ def parse_choice(raw: str) -> Choice:
         >>> parse_choice("At first sight [[A]], but it errs on the dose. Final verdict: [[B]]")
         'second'
     """
-    for labels in (_final_brackets(raw), _brackets(raw)):
+    # Runs of white space become one space first: the patterns below would backtrack over a long run for ever.
+    lines = [" ".join(line.translate(_MARKS).split()) for line in raw.splitlines()]
+    lines = [line for line in lines if line]
+    whole = " ".join(lines)
+    for pattern in (_FINAL_BRACKETS, _BRACKETS):
+        labels = {_label(hit) for hit in pattern.finditer(whole)}
         if labels:
             return _agreed(labels)
-    lines = [line.translate(_MARKS).strip() for line in raw.splitlines()]
-    lines = [line.strip("[]").strip() for line in lines if line]
+    lines = [line.strip("[] ") for line in lines]
     for pattern, match in ((_FINAL_LABEL, re.Pattern.search), (_LABEL_ALONE, re.Pattern.fullmatch)):
         found = [hit for line in lines if (hit := match(pattern, line))]
         if found:
             return _agreed({_label(hit) for hit in found})
-    return _preferred(" ".join(lines))
+    return _preferred(whole)
 
 
 def outcome(choice: Choice, order: str) -> Outcome:
@@ -88,14 +92,6 @@ def outcome(choice: Choice, order: str) -> Outcome:
     if choice in ("tie", "invalid"):
         return choice  # type: ignore[return-value]
     return "win" if (choice == "first") == (order == MODEL_FIRST) else "loss"
-
-
-def _brackets(raw: str) -> set[Choice]:
-    return {_CHOICES[hit.group(1).lower()] for hit in _BRACKETS.finditer(raw)}
-
-
-def _final_brackets(raw: str) -> set[Choice]:
-    return {_label(hit) for hit in _FINAL_BRACKETS.finditer(raw.translate(_MARKS))}
 
 
 def _preferred(sentence: str) -> Choice:

@@ -1,4 +1,8 @@
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alpacare_jax.evaluate.verdicts import outcome, parse_choice
 
@@ -70,3 +74,49 @@ def test_the_outcome_is_seen_from_the_models_side() -> None:
         "invalid",
     ]
     assert [outcome(c, "reference_first") for c in ("first", "second", "tie")] == ["loss", "win", "tie"]
+
+
+PIECES = [
+    "Output (a)",
+    "Output (b)",
+    "Tie",
+    "[[A]]",
+    "[[B]]",
+    "final verdict:",
+    "is better",
+    "not",
+    "\n",
+    " ",
+    ".",
+    "**",
+]
+
+
+@given(st.lists(st.sampled_from([*PIECES, "naïve", "a", "I prefer"]), max_size=12))
+def test_no_verdict_names_a_label_that_the_reply_does_not(pieces: list[str]) -> None:
+    raw = " ".join(pieces)
+    choice = parse_choice(raw)
+    named = {"first": ("(a)", "[A]", "a"), "second": ("(b)", "[B]"), "tie": ("Tie",)}
+    assert choice == "invalid" or any(mark in raw for mark in named[choice])
+
+
+@given(st.text(max_size=200))
+def test_any_text_gets_some_answer(raw: str) -> None:
+    assert parse_choice(raw) in ("first", "second", "tie", "invalid")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "final verdict" + " " * 100_000,
+        "[[" + " " * 100_000,
+        "final " * 20_000,
+        "I prefer " * 20_000,
+        "it is a " * 20_000,
+    ],
+    ids=["spaces", "brackets", "final", "prefer", "ties"],
+)
+def test_a_runaway_reply_is_read_in_no_time(raw: str) -> None:
+    started = time.perf_counter()
+    assert parse_choice(raw) == "invalid"
+    assert time.perf_counter() - started < 2
