@@ -17,7 +17,8 @@ costs a constant factor and changes no decision.
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 

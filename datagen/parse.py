@@ -11,6 +11,7 @@ own label to the next, a missing field cannot shift the others. Whatever is not 
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from datagen.quality import CUT, refers_to_material
 from datagen.records import NO_INPUT, SeedTask
@@ -69,7 +70,8 @@ _NUMBER = (
 _CLOSE = r"[ \t]*(?:[*_`\]]|</(?:b|strong|i|em|u)>)*"
 _COLON = r"[ \t]*[:：﹕︰](?:[*_`\]]|</(?:b|strong|i|em|u)>)*"
 _LINE_LABEL = re.compile(
-    rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):：、．）\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?(?:{_ANY_NAME}){_CLOSE}(?:{_COLON}|[ ]+[-–—=][ ]+)",
+    rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):：、．）\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?"
+    rf"(?:{_ANY_NAME}){_CLOSE}(?:{_COLON}|[ ]+[-–—=][ ]+)",
     re.IGNORECASE | re.MULTILINE,
 )
 _HEADING_LABEL = re.compile(
@@ -96,9 +98,11 @@ _NO_INPUT = re.compile(
 )
 _ASSISTANT_VOICE = re.compile(
     r"^\W*(?:let me know if you|i hope (?:this|these|that|it) |hope (?:this|these) |feel free to "
-    r"|(?:please )?note(?: that|:).{0,80}\btasks?\b|(?:these|the above|all(?: of)? (?:these|the)?|this list)\b.{0,40}\btasks?\b"
-    r"|would you like (?:me|more)|if you(?:['’]d like| need| want| would like)\b.{0,60}\b(?:more|further|tasks?|changes?|else)\b"
-    r"|end of (?:the )?(?:list|tasks)|that(?:['’]s| is) (?:all|the (?:end|list))|here (?:are|is)\b.{0,40}\b(?:tasks?|list)\b"
+    r"|would you like (?:me|more)|end of (?:the )?(?:list|tasks)|that(?:['’]s| is) (?:all|the (?:end|list))"
+    r"|(?:please )?note(?: that|:).{0,80}\btasks?\b"
+    r"|(?:these|the above|all(?: of)? (?:these|the)?|this list)\b.{0,40}\btasks?\b"
+    r"|if you(?:['’]d like| need| want| would like)\b.{0,60}\b(?:more|further|tasks?|changes?|else)\b"
+    r"|here (?:are|is)\b.{0,40}\b(?:tasks?|list)\b"
     r"|i(?:['’]ve| have) (?:written|created|generated|provided|listed|tried)\b)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -119,7 +123,7 @@ def parse_tasks(
         Tasks and rejected stretches in the order of the reply.
 
     Example:
-        >>> reply = "Chat\\nTopic: Gout\\nView: Patient\\nDifficulty: 1\\nInstruction: Explain gout to me.\\nInput: none"
+        >>> reply = "Chat\\nTopic: Gout\\nView: Patient\\nDifficulty: 1\\nInstruction: What is gout?\\nInput: none"
         >>> parse_tasks(reply)[0].type, parse_tasks(reply)[0].input
         ('Chat', '<noinput>')
         >>> parse_tasks("Sure! I can do that.")
@@ -222,7 +226,7 @@ def _read_stretch(
     lead, opened = _split_lead(text[start : marks[0].start], marks[0], open_number)
     if lead:
         yield Rejected("prose", lead)
-    groups = _divide(text, marks, cut)
+    groups = _divide(marks, cut, {"type"} if opened else set())
     for place, group in enumerate(groups):
         group_end = groups[place + 1][0].start if place + 1 < len(groups) else end
         given = {"type": opened} if opened and place == 0 else {}
@@ -244,24 +248,22 @@ def _split_lead(lead: str, first: _Mark, open_number: int | None) -> tuple[str, 
         value = re.sub(rf"^{open_number}\s*[.)]\s*", "", lines[-1])
         if value and len(value.split()) <= 8 and value[-1] not in ".:!?;：":
             return "\n".join(lines[:-1]), value
-    if (
-        len(lines) == 1
-        and _LONE_NUMBER.match(lines[0])
-        or re.fullmatch(r"`{3,}\w*", lines[-1])
-        and len(lines) == 1
-    ):
+    if len(lines) == 1 and (_LONE_NUMBER.match(lines[0]) or re.fullmatch(r"`{3,}\w*", lines[0])):
         return "", ""
     return "\n".join(lines), ""
 
 
-def _divide(text: str, marks: list[_Mark], cut: bool) -> list[list[_Mark]]:
-    """Divide the labels of a stretch into tasks by the cheapest reading (dynamic programme over the cuts)."""
+def _divide(marks: list[_Mark], cut: bool, given: set[str]) -> list[list[_Mark]]:
+    """Divide the labels of a stretch into tasks by the cheapest reading (dynamic programme over the cuts).
+
+    ``given`` names fields of the first task that stood before its first label.
+    """
     best: list[tuple[float, int]] = [(0.0, 0)]
     for stop in range(1, len(marks) + 1):
         unfinished = cut and stop == len(marks)
         best.append(
             min(
-                (best[start][0] + _cost(marks[start:stop], unfinished), start)
+                (best[start][0] + _cost(marks[start:stop], set() if start else given, unfinished), start)
                 for start in range(max(0, stop - 2 * len(FIELDS) - 2), stop)
             )
         )
@@ -269,15 +271,15 @@ def _divide(text: str, marks: list[_Mark], cut: bool) -> list[list[_Mark]]:
     stop = len(marks)
     while stop:
         start = best[stop][1]
-        groups.append(marks[start:stop])
+        groups.append(_without_absorbed(marks[start:stop], set() if start else given))
         stop = start
-    return [_without_absorbed(group) for group in reversed(groups)]
+    return groups[::-1]
 
 
-def _cost(group: Sequence[_Mark], unfinished: bool) -> float:
+def _cost(group: Sequence[_Mark], given: set[str], unfinished: bool) -> float:
     """Price reading these labels as one task; the weights order the readings and mean nothing by themselves."""
     cost, absorbed, highest = 0.0, 0, -1
-    seen: set[str] = set()
+    seen = set(given)
     order = (*FIELDS, _OUTPUT)
     for place, mark in enumerate(group):
         if mark.kind in seen:
@@ -303,10 +305,12 @@ def _cost(group: Sequence[_Mark], unfinished: bool) -> float:
     return cost
 
 
-def _without_absorbed(group: Sequence[_Mark]) -> list[_Mark]:
+def _without_absorbed(group: Sequence[_Mark], given: set[str]) -> list[_Mark]:
+    """Return the first label of each kind; later ones are text."""
     first: dict[str, _Mark] = {}
     for mark in group:
-        first.setdefault(mark.kind, mark)
+        if mark.kind not in given:
+            first.setdefault(mark.kind, mark)
     return list(first.values())
 
 
@@ -336,9 +340,8 @@ def _build(
     if any(_holds_task(value) for kind, value in values.items() if kind in ("instruction", "input")):
         yield Rejected("nested", whole)
         return
-    yield SeedTask(
-        **{kind: values.get(kind, "") for kind in FIELDS} | {"input": values.get("input") or NO_INPUT}
-    )
+    kept: dict[str, Any] = {kind: values.get(kind, "") for kind in FIELDS}
+    yield SeedTask(**{**kept, "input": kept["input"] or NO_INPUT})
     if values.get(_OUTPUT):
         yield Rejected("unasked-output", values[_OUTPUT])
     for reason, leftover in strays:

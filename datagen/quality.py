@@ -31,7 +31,8 @@ _MEDIA = re.compile(
     re.IGNORECASE,
 )
 _DRAWS = re.compile(
-    r"^\W*(?:please )?(?:draw(?! (?:up|on|from|out|blood|attention|conclusions?|lessons?)\b)|sketch|paint|photograph|film|record a video|create (?:an? )?(?:image|video|picture))\b",
+    r"^\W*(?:please )?(?:draw(?! (?:up|on|from|out|blood|attention|conclusions?|lessons?)\b)|sketch|paint|photograph"
+    r"|film|record a video|create (?:an? )?(?:image|video|picture))\b",
     re.IGNORECASE,
 )
 _PLACEHOLDER = re.compile(

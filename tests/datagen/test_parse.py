@@ -55,7 +55,7 @@ def test_what_the_prompt_shows_is_read_back() -> None:
 
 
 def test_real_seeds_are_read_back_without_separators(real_data: Path) -> None:
-    seeds = [seed for seed in load_seeds(real_data / "med_seed.json")]
+    seeds = load_seeds(real_data / "med_seed.json")
     reply = "\n".join(render_task(seed, number) for number, seed in enumerate(seeds, start=1))
     read_back = [task for task in parse_tasks(reply) if isinstance(task, SeedTask)]
     assert [task.instruction for task in read_back] == [seed.instruction.strip() for seed in seeds]
@@ -74,7 +74,24 @@ LABELS = {
 SEPARATORS = ["\n###\n", "\n\n", "\n", "\n\n###\n\n", "\n---\n", " ###\n", "\n#####\n"]
 NUMBERS = ["{}. ", "{}) ", "({}) ", "Task {}: ", "**{}.** ", "{}.\n", ""]
 word = st.sampled_from(
-    "pain acute DNA NAFLD 13.2 Hb g/dL the naïve 腰痛 — (mild) 5% what's β₂ A. B) I".split()
+    [
+        "pain",
+        "acute",
+        "DNA",
+        "NAFLD",
+        "13.2",
+        "Hb",
+        "g/dL",
+        "naïve",
+        "腰痛",
+        "—",
+        "(mild)",
+        "5%",
+        "β₂",
+        "A.",
+        "B)",
+        "I",
+    ]
 )
 sentence = st.lists(word, min_size=1, max_size=7).map(lambda words: "Has " + " ".join(words) + ".")
 short = st.sampled_from(["Chat", "Open Q&A", "Gout", "Student (Medicine)", "USMLE-style Q&A", "Sjögren’s"])
@@ -147,8 +164,6 @@ pieces = st.sampled_from(
         "\n",
         "\n\n",
         "---",
-    ]
-    + [
         "4.",
         "5)",
         "Task 6",

@@ -90,7 +90,8 @@ def test_long_questions_where_the_method_wants_them(seeds: list[SeedTask]) -> No
 def test_shipped_seeds_hold_no_personal_data(seeds: list[SeedTask]) -> None:
     """No titles with names, dates finer than a year, telephone numbers, addresses of mail or web."""
     personal = re.compile(
-        r"\b(?:Mrs?|Ms|Dr)\.? [A-Z][a-z]+|\b\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b|@\w+\.|https?:|\b\d{3}[- ]\d{3,4}[- ]\d{4}\b"
+        r"\b(?:Mrs?|Ms|Dr)\.? [A-Z][a-z]+"
+        r"|\b\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b|@\w+\.|https?:|\b\d{3}[- ]\d{3,4}[- ]\d{4}\b"
     )
     assert [seed for seed in seeds if personal.search(f"{seed.instruction} {seed.input}")] == []
 
