@@ -98,7 +98,7 @@ class Stepper:
             "supervised_tokens": supervised_tokens(batch),
             "tokens": (batch["segment_ids"] > 0).sum(),
             "fill": (batch["segment_ids"] > 0).mean(),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(self.schedule(state["step"]), jnp.float32),
         }
         return {"params": params, "optimizer": moments, "step": state["step"] + 1}, metrics
