@@ -1,9 +1,18 @@
 """Two real processes that compute together, over Gloo."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
+
+import pytest
+
+ALPACARE = [sys.executable, "-m", "alpacare_jax"]
+TWO_BY_TWO = ["launch", "local", "--processes", "2", "--devices-per-process", "2", "--"]
 
 PSUM = """
 import sys
@@ -36,6 +45,23 @@ def launch(
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def alpacare(*arguments: str, devices: int = 8, folder: Path | None = None) -> str:
+    """Run the command with so many devices in one process, unless it launches others; return what it printed."""
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    done = subprocess.run(
+        [*ALPACARE, *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_two_processes_of_three_devices_add_up_over_all_six() -> None:
@@ -82,3 +108,91 @@ def test_a_process_that_waits_in_vain_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "the processes of this run did not come together" in done.stderr
+
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+RUN = """
+architecture: config.json
+train_data: packed
+mesh: {fsdp: 4}
+optim: {learning_rate: 1.0e-2}
+train: {batch_rows: 4, steps: 4, checkpoint_every: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with packed data and ``two/``, a run of two processes that was resumed after half its steps."""
+    folder = tmp_path_factory.mktemp("two-processes")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "run.yaml").write_text(RUN)
+    (folder / "tokenizer.model").write_bytes(
+        files("mistral_common").joinpath("data/tokenizer.model.v1").read_bytes()
+    )
+    tasks = [
+        {
+            "id": f"t{n}",
+            "instruction": f"Count to {n}.",
+            "input": "",
+            "output": " ".join(map(str, range(1, n + 1))),
+        }
+        for n in range(2, 18)
+    ]
+    (folder / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    pack = [
+        "pack",
+        "tasks.jsonl",
+        "--tokenizer",
+        "tokenizer.model",
+        "--seq-len",
+        "96",
+        "--out",
+        "packed",
+        "--no-pack",
+    ]
+    alpacare(*pack, folder=folder)
+    train = [*TWO_BY_TWO, "train", "--config", "run.yaml", "out=two"]
+    alpacare(*train, folder=folder)
+    # Back to where the run stood after two steps: the later checkpoint is gone, as if it had never been written.
+    shutil.rmtree(folder / "two" / "checkpoints" / "4")
+    resumed = alpacare(*train, folder=folder)
+    assert "step 00003/00004" in resumed
+    assert "step 00002/00004" not in resumed
+    return folder
+
+
+def losses(run: Path) -> list[float]:
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_two_processes_train_and_resume_as_one_process_trains(trained: Path) -> None:
+    alpacare("train", "--config", "run.yaml", "out=one", devices=4, folder=trained)
+    alone = losses(trained / "one")
+    assert len(alone) == 4
+    assert losses(trained / "two") == pytest.approx(alone, rel=1e-5)
+
+
+def test_two_processes_answer_as_one_process_answers(trained: Path) -> None:
+    generate = ["generate", "--model", "two", "--prompts", "tasks.jsonl", "--max-tokens", "6", "--name", "m"]
+    alpacare(*generate, "--out", "one.jsonl", devices=1, folder=trained)
+    alpacare(*TWO_BY_TWO, *generate, "--out", "two.jsonl", "--mesh", "fsdp=2,tensor=2", folder=trained)
+    answers = (trained / "two.jsonl").read_text()
+    assert len(answers.splitlines()) == 16
+    assert answers == (trained / "one.jsonl").read_text()
