@@ -158,14 +158,10 @@ def answer(
 
 def answer_figures(responses: "list[Response]", data: Path) -> dict[str, Any]:
     """Compare responses with the references of a file: ROUGE-L F1, lengths, and how many ended by themselves."""
-    from alpacare_jax.evaluate.answers import count_words
+    from alpacare_jax.evaluate.answers import count_words, read_reference_texts
     from alpacare_jax.evaluate.rouge import mean_rouge_l
-    from datagen.records import read_objects
 
-    references = {
-        str(row.get("id") or where.rpartition(":")[2]): str(row["output"])
-        for where, row in read_objects(data)
-    }
+    references = read_reference_texts(data)
     rouge = mean_rouge_l({response.id: response.response for response in responses}, references)
     words = [count_words(response.response) for response in responses]
     return {

@@ -101,20 +101,22 @@ def _read_columns(path: str | Path, fields: Sequence[str]) -> list[Answers]:
 def read_reference_texts(path: str | Path) -> dict[str, str]:
     """Read one reference answer an id, from instruction records (``output``) or responses (``response``).
 
+    A row without an id gets the number of its line, as prompts do when they are answered.
+
     Raises:
-        DataError: The file is broken, a row lacks id or answer, or an id stands twice.
+        DataError: The file is broken, a row lacks its answer, or an id stands twice.
     """
     ids, texts = [], {}
     for where, row in read_objects(path):
         text = row.get("output", row.get("response"))
-        if "id" not in row or not isinstance(text, str):
+        if not isinstance(text, str):
             raise DataError(
-                "a row lacks its id or its answer",
+                "a row lacks its answer",
                 where=where,
                 found=", ".join(row),
-                expected="id, and a text output or response",
+                expected="a text output or response",
             )
-        ids.append(str(row["id"]))
+        ids.append(where.rpartition(":")[2] if row.get("id") in (None, "") else str(row["id"]))
         texts[ids[-1]] = text
     _refuse_repeats(path, ids)
     return texts

@@ -298,6 +298,35 @@ def test_the_verb_gathers_a_runs_files(finished: Path) -> None:
     assert "was given" not in text
 
 
+def test_evaluations_give_the_held_out_loss_and_a_journal_the_times(finished: Path) -> None:
+    common = {"data": "held_out.jsonl", "template": "alpaca", "supervised_tokens": 1200, "examples": 6}
+    for name, loss in (("before", 2.0), ("after", 1.0)):
+        (finished / name).mkdir()
+        (finished / f"{name}.jsonl").rename(finished / name / "responses.jsonl")
+        (finished / name / "evaluation.json").write_text(json.dumps(common | {"loss": loss}))
+    (finished / "stages.json").write_text(
+        json.dumps({"seconds": {"fetch": 3.0}, "commands": {"fetch": "a command"}})
+    )
+    for before in (finished / "before", finished / "before" / "responses.jsonl"):
+        run(
+            finished / "run", "--out", finished / "report.html", "--before", before, "--after", finished / "after",
+            "--journal", finished / "stages.json", "--overwrite",
+        )  # fmt: skip
+        text = Page((finished / "report.html").read_text()).text
+        assert "6 held-out examples, 1,200 tokens 2.0000 1.0000 −1.0000 ✓ better" in text
+        assert "3.0000" not in text
+        assert "fetch 3.0 s" in text
+        assert "Commands a command" in text
+    (finished / "after" / "evaluation.json").write_text(
+        json.dumps(common | {"loss": 1.0, "template": "chat"})
+    )
+    with pytest.raises(DataError, match="did not measure the same"):
+        run(
+            finished / "run", "--out", finished / "other.html",
+            "--before", finished / "before", "--after", finished / "after",
+        )  # fmt: skip
+
+
 def test_the_verb_needs_only_a_run(finished: Path) -> None:
     run(finished / "run", "--out", finished / "report.html")
     text = Page((finished / "report.html").read_text()).text
