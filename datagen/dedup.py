@@ -18,6 +18,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
@@ -102,7 +103,8 @@ class RougeFilter:
         self._vocabulary: dict[str, int] = {}
         self._element_of: dict[tuple[int, int], int] = {}
         self._rank: list[int] = []
-        self._postings: dict[int, _Postings] = {}
+        # For each length: postings for partners of any length, and the shorter ones for partners at least as long.
+        self._postings: dict[int, tuple[_Postings, _Postings]] = {}
         self._partner_cache: dict[int, tuple[int, _Partners]] = {}
         self._shortest: dict[int, int] = {}
         self._next_renewal = _FIRST_RENEWAL
@@ -163,9 +165,12 @@ class RougeFilter:
         length = len(elements)
         if not length:
             return  # ROUGE-L with a text without tokens is 0, which is above no threshold
-        by_element = self._postings.setdefault(length, {})
+        everyone, not_shorter = self._postings.setdefault(length, ({}, {}))
+        equal_prefix = length - self._needed(length, length) + 1
         for place in range(length - self._shortest_partner(length) + 1):
-            by_element.setdefault(elements[place], []).append(number)
+            everyone.setdefault(elements[place], []).append(number)
+            if place < equal_prefix:
+                not_shorter.setdefault(elements[place], []).append(number)
 
     def _renew(self) -> None:
         """Order the elements by how often the pool holds them, and index the pool anew."""
@@ -173,8 +178,8 @@ class RougeFilter:
         order = sorted(range(len(self._rank)), key=lambda element: (counts[element], element))
         for rank, element in enumerate(order):
             self._rank[element] = rank
-        for by_element in self._postings.values():
-            by_element.clear()
+        for postings in chain.from_iterable(self._postings.values()):
+            postings.clear()
         for number, elements in enumerate(self._elements):
             elements.sort(key=self._rank.__getitem__)
             self._index(number, elements)
@@ -209,7 +214,13 @@ class RougeFilter:
         if lengths_known != len(self._postings):
             needs = {other: self._needed(length, other) for other in self._postings}
             needs = {other: need for other, need in needs.items() if need <= min(length, other)}
-            partners = needs, [(length - need + 1, self._postings[other]) for other, need in needs.items()]
+            partners = (
+                needs,
+                [
+                    (length - need + 1, self._postings[other][other <= length])
+                    for other, need in needs.items()
+                ],
+            )
             self._partner_cache[length] = len(self._postings), partners
         return partners
 

@@ -189,7 +189,7 @@ def _without_overlaps(text: str, marks: Sequence[_Mark]) -> list[_Mark]:
         inline = mark.kind != _SEPARATOR and text[line : mark.start].strip(" \t#") != ""
         if inline and mark.number is None and not (kept and _follows_on_line(kept[-1], mark, line)):
             continue
-        if mark.kind == _OUTPUT and "intake" in before.lower():
+        if mark.kind == _OUTPUT and ("intake" in before.lower() or (kept and kept[-1].kind == _OUTPUT)):
             continue
         listed = mark.number is not None and re.search(
             rf"^\s*{mark.number - 1}[ \t]*[.)].*\s*\Z", before, re.M
@@ -282,6 +282,8 @@ def _cost(group: Sequence[_Mark], given: set[str], unfinished: bool) -> float:
     seen = set(given)
     order = (*FIELDS, _OUTPUT)
     for place, mark in enumerate(group):
+        if mark.kind == _OUTPUT:
+            continue
         if mark.kind in seen:
             absorbed += 1
             cost += 5 if absorbed == 1 else 9
@@ -306,12 +308,14 @@ def _cost(group: Sequence[_Mark], given: set[str], unfinished: bool) -> float:
 
 
 def _without_absorbed(group: Sequence[_Mark], given: set[str]) -> list[_Mark]:
-    """Return the first label of each kind; later ones are text."""
-    first: dict[str, _Mark] = {}
+    """Return the first label of each kind, and every "Output:"; other repeats are text."""
+    seen = set(given)
+    kept: list[_Mark] = []
     for mark in group:
-        if mark.kind not in given:
-            first.setdefault(mark.kind, mark)
-    return list(first.values())
+        if mark.kind not in seen:
+            kept.append(mark)
+            seen |= {mark.kind} - {_OUTPUT}
+    return kept
 
 
 def _build(
@@ -319,7 +323,7 @@ def _build(
 ) -> Iterator[SeedTask | Rejected]:
     """Turn the labels of one task into the task, or say why there is none; leftovers follow as rejected."""
     whole = "\n".join([*given.values(), text[group[0].start : end].strip()])
-    if cut:
+    if cut and not (group[-1].kind == _OUTPUT and {"instruction", "input"} <= {mark.kind for mark in group}):
         yield Rejected("truncated", whole)
         return
     values = dict(given)
@@ -329,7 +333,11 @@ def _build(
         raw = text[mark.end : following.start if following else end]
         if following and following.inline:
             raw = raw.rstrip(" \t;|,")
-        values[mark.kind], leftovers = _clean(mark.kind, raw, final=following is None)
+        value, leftovers = _clean(mark.kind, raw, final=following is None)
+        if mark.kind == _OUTPUT:
+            leftovers = [("unasked-output", value), *leftovers] if value else leftovers
+        else:
+            values[mark.kind] = value
         strays += leftovers
     if not values.get("instruction"):
         yield Rejected("missing-instruction", whole)
@@ -342,8 +350,6 @@ def _build(
         return
     kept: dict[str, Any] = {kind: values.get(kind, "") for kind in FIELDS}
     yield SeedTask(**{**kept, "input": kept["input"] or NO_INPUT})
-    if values.get(_OUTPUT):
-        yield Rejected("unasked-output", values[_OUTPUT])
     for reason, leftover in strays:
         yield Rejected(reason, leftover)
 

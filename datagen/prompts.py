@@ -1,19 +1,20 @@
 """The two requests to the teacher: write new tasks, and answer one task. Pure functions of their arguments.
 
 The method is AlpaCare's (arXiv 2310.14558, section 3); the wording is this project's own and carries a
-version, which travels with every published row.
+version, which travels with every published row. The examples are shown as the teacher's own earlier turn: models of every
+size go on in its form, where a small one loses the form under a long list of rules.
 """
 
 from collections.abc import Sequence
 
 from datagen.records import NO_INPUT, SeedTask
 
-PROMPT_VERSION = "2026-11.1"
+PROMPT_VERSION = "2026-11.2"
 
-_TASK_SYSTEM = "You write varied, medically correct task instructions for training a medical assistant."
+_TASK_SYSTEM = "You write varied, medically correct tasks for training a medical assistant."
 
 _TASK_RULES = """\
-Write {count} new medical tasks. Rules:
+Rules:
 1. Every task is about medicine or health, and correct.
 2. Change the point of view from task to task: patient, caregiver, nurse, student, physician, pharmacist, \
 researcher and others.
@@ -30,10 +31,7 @@ USMLE-style Q&A, multiple-choice Q&A, single-hop reasoning, multi-hop reasoning.
 12. Patients write simply, in the first person; clinicians write professionally.
 13. Make the lengths of the inputs clearly different.
 14. Give each task these fields in this order: Type, Topic, View, Difficulty, Instruction, Input.
-15. Put ### between tasks. Write no answers and nothing else.
-
-List of {total} tasks:
-"""
+15. Put ### between tasks. Write no answers and nothing else."""
 
 _ANSWER_SYSTEM = (
     "You are an experienced physician and teacher. Answer correctly and completely, in words that suit the "
@@ -43,34 +41,46 @@ _ANSWER_SYSTEM = (
 
 
 def task_request_messages(examples: Sequence[SeedTask], *, count: int) -> tuple[dict[str, str], ...]:
-    """Ask for new tasks, with example tasks shown and the next number left open.
+    """Ask for new tasks, with example tasks shown as the beginning of the list that is to be continued.
 
     Args:
         examples: Tasks to show, in order; they are numbered from 1.
         count: New tasks to write; they are numbered from ``len(examples) + 1``.
 
     Returns:
-        Chat messages: one from the system, one from the user.
+        Chat messages: the rules from the system; then the user asks for the first tasks, the examples are the
+        answer, and the user asks for the next ones. Without examples the user only asks.
 
     Example:
         >>> seed = SeedTask("What is gout?", "", "Open Q&A", "Rheumatology", "Student", "1")
-        >>> _, user = task_request_messages([seed], count=1)
-        >>> print(user["content"][user["content"].index("List of") :])
-        List of 2 tasks:
-        ###
+        >>> _, first, shown, last = task_request_messages([seed], count=2)
+        >>> print(first["content"], shown["content"], last["content"], sep="\\n--\\n")
+        List of 3 tasks: write task 1.
+        --
         1. Type: Open Q&A
         Topic: Rheumatology
         View: Student
         Difficulty: 1
         Instruction: What is gout?
         Input: <noinput>
-        ###
-        2. Type:
+        --
+        Write medical tasks 2 to 3 in the same form, each on a topic of its own.
     """
-    rules = _TASK_RULES.format(count=count, no_input=NO_INPUT, total=len(examples) + count)
-    blocks = [render_task(task, number) for number, task in enumerate(examples, start=1)]
-    text = rules + "\n".join([f"###\n{block}" for block in blocks] + [f"###\n{len(examples) + 1}. Type:"])
-    return {"role": "system", "content": _TASK_SYSTEM}, {"role": "user", "content": text}
+    shown, total = len(examples), len(examples) + count
+    messages = [{"role": "system", "content": f"{_TASK_SYSTEM}\n{_TASK_RULES.format(no_input=NO_INPUT)}"}]
+    if examples:
+        blocks = [render_task(task, number) for number, task in enumerate(examples, start=1)]
+        messages += [
+            {"role": "user", "content": f"List of {total} tasks: write {_numbers(1, shown)}."},
+            {"role": "assistant", "content": "\n###\n".join(blocks)},
+        ]
+    asked = f"Write medical {_numbers(shown + 1, total)} in the same form, "
+    messages.append({"role": "user", "content": asked + "each on a topic of its own."})
+    return tuple(messages)
+
+
+def _numbers(first: int, last: int) -> str:
+    return f"task {first}" if first == last else f"tasks {first} to {last}"
 
 
 def render_task(task: SeedTask, number: int) -> str:

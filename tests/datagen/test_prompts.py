@@ -23,9 +23,8 @@ def user(messages: tuple[dict[str, str], ...]) -> str:
 
 
 def test_task_prompt_carries_the_whole_method(seeds: list[SeedTask]) -> None:
-    text = user(task_request_messages(seeds[:3], count=9)).lower()
-    rules = re.findall(r"(?m)^\d+\. ", text.partition("list of")[0])
-    assert len(rules) == 15
+    text = task_request_messages(seeds[:3], count=9)[0]["content"].lower()
+    assert len(re.findall(r"(?m)^\d+\. ", text)) == 15
     for wanted in (
         "medic",
         "patient",
@@ -49,12 +48,25 @@ def test_task_prompt_carries_the_whole_method(seeds: list[SeedTask]) -> None:
         assert wanted in text, wanted
 
 
-def test_task_prompt_counts_examples_and_leaves_the_next_number_open(seeds: list[SeedTask]) -> None:
-    text = user(task_request_messages(seeds[:3], count=9))
-    assert "Write 9 new medical tasks" in text
-    assert "List of 12 tasks:\n###\n1. Type: " in text
-    assert text.endswith("\n###\n4. Type:")
-    assert all(render_task(seed, number) in text for number, seed in enumerate(seeds[:3], start=1))
+def test_examples_begin_the_list_that_is_to_be_continued(seeds: list[SeedTask]) -> None:
+    messages = task_request_messages(seeds[:3], count=9)
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
+    assert messages[1]["content"] == "List of 12 tasks: write tasks 1 to 3."
+    assert parse_tasks(messages[2]["content"]) == seeds[:3]
+    assert messages[2]["content"].split("\n###\n") == [
+        render_task(seed, k + 1) for k, seed in enumerate(seeds[:3])
+    ]
+    assert messages[3]["content"].startswith("Write medical tasks 4 to 12 ")
+
+
+def test_one_task_is_asked_for_in_the_singular(seeds: list[SeedTask]) -> None:
+    messages = task_request_messages(seeds[:1], count=1)
+    assert messages[1]["content"] == "List of 2 tasks: write task 1."
+    assert messages[3]["content"].startswith("Write medical task 2 ")
+
+
+def test_without_examples_the_user_only_asks() -> None:
+    assert user(task_request_messages([], count=12)).startswith("Write medical tasks 1 to 12 ")
 
 
 def test_a_reply_goes_on_where_the_prompt_stops(seeds: list[SeedTask]) -> None:
@@ -66,7 +78,7 @@ def test_a_reply_goes_on_where_the_prompt_stops(seeds: list[SeedTask]) -> None:
 
 def test_braces_in_a_task_are_left_alone() -> None:
     task = SeedTask("Explain {x} and {count}.", "{0} {total}", "Chat", "{", "}", "1")
-    assert "Explain {x} and {count}." in user(task_request_messages([task], count=2))
+    assert "Explain {x} and {count}." in task_request_messages([task], count=2)[2]["content"]
     assert user(answer_request_messages(task)) == "Explain {x} and {count}.\n\n{0} {total}"
 
 
@@ -77,7 +89,7 @@ def test_prompts_are_pure(seeds: list[SeedTask]) -> None:
 
 def test_task_prompt_stays_small(seeds: list[SeedTask]) -> None:
     """The offline teacher reads the rules with every request: keep them under 350 words."""
-    assert len(user(task_request_messages([], count=2)).split()) < 350
+    assert len(task_request_messages([], count=2)[0]["content"].split()) < 350
 
 
 def test_answer_prompt_asks_for_reasoning_and_the_closing_form() -> None:
