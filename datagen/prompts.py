@@ -1,7 +1,7 @@
 """The two requests to the teacher: write new tasks, and answer one task. Pure functions of their arguments.
 
-The method is AlpaCare's (arXiv 2310.14558, section 3); the wording is this project's own and carries a
-version, which travels with every published row. The examples are shown as the teacher's own earlier turn: models of every
+The method is AlpaCare's (arXiv 2310.14558, section 3); the wording is this project's own and carries a version,
+which travels with every published row. The examples are shown as the teacher's own earlier turn: models of every
 size go on in its form, where a small one loses the form under a long list of rules.
 """
 
