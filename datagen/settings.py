@@ -18,7 +18,7 @@ from datagen.errors import ConfigError, DataError
 from datagen.records import SeedTask, write_atomically
 
 # Free to change between runs of one work folder: they move the work or its end, never a result already there.
-_FREE = ("target", "max_requests", "seeds")
+_FREE = ("target", "max_requests", "seeds", "eager")
 _FREE_OF_SERVICE = ("base_url", "api_key_env", "timeout_s", "max_tries", "concurrency", "first_wait_s")
 
 _TASK_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=3072)
@@ -39,6 +39,8 @@ class Settings:
         seed: Number from which every prompt is drawn.
         max_requests: Task requests after which the run gives up; None allows ten times what the target needs.
         similarity: ROUGE-L F1 with an earlier instruction above which a task is a near-duplicate.
+        eager: Keep as many task requests in flight as allowed, though the last may not be needed: faster where
+            requests cost nothing. Otherwise only as many as the target is estimated to need.
         send_seed: Send a sampling seed with each request, for services that honour it.
         task_sampling: How tasks are drawn.
         answer_sampling: How answers are drawn.
@@ -53,6 +55,7 @@ class Settings:
     seed: int = 0
     max_requests: int | None = None
     similarity: float = 0.7
+    eager: bool = False
     send_seed: bool = False
     task_sampling: Sampling = _TASK_SAMPLING
     answer_sampling: Sampling = _ANSWER_SAMPLING

@@ -164,7 +164,8 @@ async def _gather_tasks(
 ) -> Sieve:
     sieve = Sieve(seeds, settings)
     requests = task_requests(settings, seeds)
-    replies = stream(requests, settings.teacher, ledger, stage=TASKS, window=sieve.requests_wanted)
+    window = None if settings.eager else sieve.requests_wanted
+    replies = stream(requests, settings.teacher, ledger, stage=TASKS, window=window)
     async with contextlib.aclosing(replies):
         async for reply in replies:
             sieve.take(reply)

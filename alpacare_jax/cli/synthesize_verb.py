@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -91,6 +92,12 @@ def command(
     answer_max_tokens: Annotated[
         int | None, typer.Option(help="Longest answer, in tokens.", show_default="1024")
     ] = None,
+    eager: Annotated[
+        bool | None,
+        typer.Option(
+            "--eager", help="Keep all requests in flight, though the last may be in vain.", show_default="no"
+        ),
+    ] = None,
     send_seed: Annotated[
         bool | None,
         typer.Option(
@@ -131,6 +138,7 @@ def command(
         "seed": seed,
         "max_requests": max_requests,
         "similarity": similarity,
+        "eager": eager,
         "send_seed": send_seed,
         "teacher": {
             "base_url": base_url,
@@ -162,6 +170,8 @@ def command(
         },
     }
     settings = _settings(work, config, _given(flags))
+    # A scheduler's polite end is taken like Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with _watching() as watch:
             funnel = synthesize(settings, work, retry_failed=retry_failed, watch=watch)

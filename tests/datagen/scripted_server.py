@@ -97,11 +97,20 @@ WORDS = [
 ]
 
 
+def text_of(body: dict[str, Any]) -> str:
+    """All that a request says, whatever the number of its messages."""
+    return "\n".join(message["content"] for message in body["messages"])
+
+
+def asks_for_tasks(body: dict[str, Any]) -> bool:
+    """Tell a request for tasks, which shows whole examples, from a request for an answer."""
+    return "Difficulty:" in text_of(body)
+
+
 def write_tasks(body: dict[str, Any], tried: int = 1) -> str:
     """Play a teacher whose tasks and answers depend on the messages alone, repeats included."""
-    message = body["messages"][-1]["content"]
-    draw = random.Random(message)
-    if "tasks:" not in message:
+    draw = random.Random(text_of(body) if asks_for_tasks(body) else body["messages"][-1]["content"])
+    if not asks_for_tasks(body):
         return f"Think of {draw.choice(WORDS)} first. Answer number {draw.randrange(10**6)} follows."
     blocks = []
     for number in range(4, 8):
@@ -110,9 +119,8 @@ def write_tasks(body: dict[str, Any], tried: int = 1) -> str:
         instruction = (
             f"Compare {words} briefly." if number < 7 else "Explain gout and its usual treatment briefly."
         )
-        head = "" if number == 4 else f"{number}. Type:"
         blocks.append(
-            f"{head} Open Q&A\nTopic: Medicine\nView: Student\nDifficulty: {draw.randrange(1, 6)}\n"
+            f"{number}. Type: Open Q&A\nTopic: Medicine\nView: Student\nDifficulty: {draw.randrange(1, 6)}\n"
             f"Instruction: {instruction}\nInput: {given}\n"
         )
     return "###\n".join(blocks)

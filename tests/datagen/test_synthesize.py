@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_server import Scripted, ScriptedServer, write_tasks
+from scripted_server import Scripted, ScriptedServer, asks_for_tasks, text_of, write_tasks
 
 from datagen.client import Service
 from datagen.errors import ConfigError, DataError, ServiceError
@@ -21,20 +21,20 @@ from datagen.records import Instruction, SeedTask, read_objects, read_records, w
 from datagen.settings import Settings, read_settings, read_yaml
 from datagen.synthesize import draw_examples, status, synthesize, task_request
 
+SEEDS = (
+    "What is gout?",
+    "List signs of sepsis.",
+    "Summarise this.",
+    "Explain insulin to a child.",
+    "Why rest?",
+)
 FILES = ("instructions.jsonl", "tasks.jsonl", "rejected.jsonl", "funnel.json")
 
 
 @pytest.fixture
 def seeds(tmp_path: Path) -> Path:
     path = tmp_path / "seeds.jsonl"
-    texts = [
-        "What is gout?",
-        "List signs of sepsis.",
-        "Summarise this note.",
-        "Explain insulin to a child.",
-        "Why rest?",
-    ]
-    write_records(path, [SeedTask(text, "<noinput>", "Open Q&A", "Medicine", "Nurse", "2") for text in texts])
+    write_records(path, [SeedTask(text, "<noinput>", "Open Q&A", "Medicine", "Nurse", "2") for text in SEEDS])
     return path
 
 
@@ -65,9 +65,11 @@ def shuffled(body: dict[str, Any], tried: int) -> Scripted:
 
 
 def faulty(body: dict[str, Any], tried: int) -> Scripted:
-    """Every fifth request fails for good, which ones being a matter of its text."""
-    draw = random.Random(str(body["messages"])).random()
-    return Scripted("not this one", 400) if draw < 0.2 else shuffled(body, tried)
+    """Some requests fail for good: those that show gout first, and those that ask about angina."""
+    text = text_of(body)
+    first = min(SEEDS, key=lambda seed: text.find(seed) % 10**6)
+    fails = first == "What is gout?" if asks_for_tasks(body) else "angina" in text
+    return Scripted("not this one", 400) if fails else shuffled(body, tried)
 
 
 def check_sums(funnel: dict[str, Any], work: Path) -> None:
@@ -147,6 +149,10 @@ def test_few_requests_are_sent_in_vain(tmp_path: Path, seeds: Path) -> None:
         funnel = synthesize(settings_for(server, seeds, target=3, at_once=8), tmp_path / "work")
         assert funnel["task_requests"] == 1
         assert server.count == 1 + 3
+        eager = synthesize(settings_for(server, seeds, target=3, at_once=8, eager=True), tmp_path / "eager")
+        assert 1 + 3 + 8 + 3 >= server.count - 1 - 3 > 1 + 3
+    assert eager == funnel
+    assert results(tmp_path / "eager") == results(tmp_path / "work")
 
 
 def start(work: Path, server: ScriptedServer, seeds: Path, *more: str) -> "subprocess.Popen[str]":
@@ -194,12 +200,13 @@ def test_a_run_killed_again_and_again_ends_like_an_unbroken_one(tmp_path: Path, 
         assert all(entry.state == "answered" for entry in ledger.entries())
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path, seeds: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_says_how_to_go_on(tmp_path: Path, seeds: Path, sent: signal.Signals) -> None:
     work = tmp_path / "work"
     with ScriptedServer(lambda body, tried: Scripted(write_tasks(body), delay_s=0.1)) as server:
         process = start(work, server, seeds)
         server.wait_for(5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, stderr = process.communicate(timeout=30)
         assert process.returncode == 130, stderr
         assert "run the same command again" in stderr
@@ -218,7 +225,7 @@ def test_status_reads_a_live_run(tmp_path: Path, seeds: Path) -> None:
     work, gate = tmp_path / "work", threading.Event()
 
     def hold_answers(body: dict[str, Any], tried: int) -> str:
-        if "tasks:" not in body["messages"][-1]["content"]:
+        if not asks_for_tasks(body):
             gate.wait(20)
         return write_tasks(body)
 
@@ -350,7 +357,7 @@ def test_a_teacher_that_writes_no_task_is_an_error_with_reasons(tmp_path: Path, 
 
 def test_cut_and_refused_answers_are_marked_and_not_published(tmp_path: Path, seeds: Path) -> None:
     def script(body: dict[str, Any], tried: int) -> Scripted | str:
-        if "tasks:" in body["messages"][-1]["content"]:
+        if asks_for_tasks(body):
             return write_tasks(body)
         number = len(str(body["messages"])) % 3
         return [Scripted("It is caused by", finish_reason="length"), Scripted("  "), "A full answer."][number]
@@ -368,7 +375,7 @@ def test_a_stop_in_the_answers_keeps_the_tasks(tmp_path: Path, seeds: Path) -> N
     healthy = False
 
     def script(body: dict[str, Any], tried: int) -> Scripted | str:
-        is_task = "tasks:" in body["messages"][-1]["content"]
+        is_task = asks_for_tasks(body)
         return write_tasks(body) if is_task or healthy else Scripted("wrong key", 401)
 
     with ScriptedServer(script) as server:
@@ -376,10 +383,10 @@ def test_a_stop_in_the_answers_keeps_the_tasks(tmp_path: Path, seeds: Path) -> N
         with pytest.raises(ServiceError, match="refused the key"):
             synthesize(settings, tmp_path / "work")
         assert len(list(read_objects(tmp_path / "work" / "tasks.jsonl"))) == 20
-        asked = sum("tasks:" in text for text in server.texts())
+        asked = sum(asks_for_tasks(body) for body in server.bodies)
         healthy = True
         assert synthesize(settings, tmp_path / "work")["instructions"] == 20
-        assert sum("tasks:" in text for text in server.texts()) == asked
+        assert sum(asks_for_tasks(body) for body in server.bodies) == asked
 
 
 def test_a_failure_leaves_the_results_of_an_earlier_run_untouched(tmp_path: Path, seeds: Path) -> None:
@@ -390,7 +397,7 @@ def test_a_failure_leaves_the_results_of_an_earlier_run_untouched(tmp_path: Path
     before = results(work)
 
     def no_answers(body: dict[str, Any], tried: int) -> Scripted | str:
-        return write_tasks(body) if "tasks:" in body["messages"][-1]["content"] else Scripted("no", 403)
+        return write_tasks(body) if asks_for_tasks(body) else Scripted("no", 403)
 
     with ScriptedServer(no_answers) as server, pytest.raises(ServiceError):
         synthesize(settings_for(server, seeds, target=16), work)
@@ -510,7 +517,7 @@ def test_the_shipped_configurations_are_valid(repository: Path) -> None:
 def test_clinicians_seeds_are_read_as_they_are(tmp_path: Path, real_data: Path) -> None:
     with ScriptedServer(shuffled) as server:
         funnel = synthesize(settings_for(server, real_data / "med_seed.json"), tmp_path / "work")
-        asked = next(text for text in server.texts() if "tasks:" in text)
+        asked = next(text_of(body) for body in server.bodies if asks_for_tasks(body))
     check_sums(funnel, tmp_path / "work")
     assert funnel["instructions"] == 20
     originals = {seed.instruction for seed in read_records(real_data / "med_seed.json", SeedTask)}
