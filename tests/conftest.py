@@ -2,8 +2,10 @@
 
 import os
 import platform
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,3 +66,28 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep keys and settings of the person who runs the tests out of them."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def smollm2_ckpt(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The real SmolLM2 as a model folder, as ``alpacare import`` makes it; removed when the session ends."""
+    from alpacare_jax import checkpoint, convert
+
+    folder = tmp_path_factory.mktemp("smollm2") / "ckpt"
+    with convert.open_foreign(smollm2_gguf) as foreign:
+        params = convert.load(foreign.source, foreign.config)
+        checkpoint.save_model(folder, params, foreign.config, hf=foreign.assets)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def smollm2_hf(smollm2_ckpt: Path) -> Iterator[Path]:
+    """The real SmolLM2 as a Hugging Face folder, as ``alpacare export`` makes it; removed when the session ends."""
+    from alpacare_jax import checkpoint, convert
+
+    folder = smollm2_ckpt.with_name("hf")
+    described = checkpoint.read_description(smollm2_ckpt)
+    convert.export(checkpoint.load_params(smollm2_ckpt), described["config"], smollm2_ckpt / "hf", folder)
+    yield folder
+    shutil.rmtree(folder)
