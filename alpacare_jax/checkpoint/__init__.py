@@ -9,6 +9,7 @@ from alpacare_jax.checkpoint.folders import (
     params_folder,
     read_description,
     save_model,
+    steps_of,
     write_description,
 )
 from alpacare_jax.checkpoint.params import abstract_params, flatten, unflatten
@@ -27,6 +28,7 @@ __all__ = [
     "params_folder",
     "read_description",
     "save_model",
+    "steps_of",
     "unflatten",
     "write_description",
 ]

@@ -5,7 +5,7 @@ import json
 import logging
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from alpacare_jax.config import RunConfig, to_yaml
 from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.evaluate.heldout import heldout_evaluator
-from alpacare_jax.model import Architecture, LlamaConfig
+from alpacare_jax.model import Architecture, LlamaConfig, Params
 from alpacare_jax.tokenizer import load_tokenizer
 from alpacare_jax.train import JsonlSink, Run, Schedule, Stepper, TensorBoardSink, train
 from datagen.records import read_objects, write_atomically
@@ -48,21 +48,21 @@ def train_from_config(config: RunConfig, *, accept_changes: bool = False) -> Non
     schedule = config.train.schedule(data.manifest.statistics, sharding.batch_shards(mesh))
     metadata = describe(config, schedule, data)
     check_run_folder(out)
+    resuming = checkpoint.steps_of(out) != []
+    start = resume_start(out) if resuming else open_start(config, mesh)
+    check_vocabulary(start.assets, start.model, data)
+    architecture = Architecture(start.model, config.compute)
+    architecture.check_mesh(mesh)
     with checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints) as checkpoints:
         latest = checkpoints.latest_step()
         if latest is None:
-            model, initial_params = open_start(config, out, mesh)
-        else:
-            if not accept_changes:
-                check_unchanged(checkpoints.metadata(latest), metadata, out)
-            model = checkpoint.read_description(out)["config"]
-            initial_params = None
-        check_vocabulary(out, model, data)
+            write_run_folder(out, start)
+        elif not accept_changes:
+            check_unchanged(checkpoints.metadata(latest), metadata, out)
         first = jax.process_index() == 0
         if first:
             write_atomically(out / "config.yaml", lambda file: file.write(to_yaml(config)))
-            announce(config, model, schedule, mesh)
-        architecture = Architecture(model, config.compute)
+            announce(config, start.model, schedule, mesh)
         sinks = make_sinks(out, latest or 0) if first else []
         started = time.monotonic()
         try:
@@ -72,7 +72,7 @@ def train_from_config(config: RunConfig, *, accept_changes: bool = False) -> Non
                     schedule=schedule,
                     stepper=make_stepper(config, architecture, schedule, mesh),
                     data=data,
-                    initial_params=initial_params or never,
+                    initial_params=start.params,
                     checkpoints=checkpoints,
                     metadata=metadata,
                     evaluate=make_evaluator(config, architecture, mesh),
@@ -111,9 +111,31 @@ def write_summary(out: Path, steps: int, seconds: float) -> None:
     logger.info("finished: %s", out)
 
 
-def never() -> Any:
-    """Stand in for initial parameters where a checkpoint is resumed."""
-    raise AssertionError("a resumed run has no initial parameters")
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run starts from.
+
+    Args:
+        model: The model's shape.
+        assets: Folder of config, tokenizer and chat template.
+        params: Gives the first parameters; not called where a checkpoint is resumed.
+        origin: Where the model comes from, plain JSON values.
+    """
+
+    model: LlamaConfig
+    assets: Path
+    params: Callable[[], Params]
+    origin: dict[str, Any]
+
+
+def resume_start(out: Path) -> Start:
+    """Describe the start of a run that has a checkpoint."""
+
+    def no_params() -> Params:
+        raise AssertionError("a resumed run takes its parameters from a checkpoint")
+
+    described = checkpoint.read_description(out)
+    return Start(described["config"], out / "hf", no_params, described.get("source", {}))
 
 
 def make_stepper(config: RunConfig, architecture: Architecture, schedule: Schedule, mesh: Mesh) -> Stepper:
@@ -151,16 +173,15 @@ def make_evaluator(config: RunConfig, architecture: Architecture, mesh: Mesh) ->
     return heldout_evaluator(architecture, batches, mesh)
 
 
-def open_start(config: RunConfig, out: Path, mesh: Mesh) -> tuple[LlamaConfig, Any]:
-    """Open the model a run starts from and lay down the run folder's description.
+def open_start(config: RunConfig, mesh: Mesh) -> Start:
+    """Open the model a run starts from: an existing one, or random weights of an architecture.
 
-    Returns:
-        The model's shape, and the function that gives the first parameters.
+    Raises:
+        UserError: There is no such model, or it does not fit the mesh.
     """
     if config.init is not None:
         loaded = convert.open_model(config.init, mesh=mesh, dtype=config.compute.param_dtype)
-        write_run_folder(out, loaded.config, loaded.hf_folder, loaded.origin)
-        return loaded.config, lambda: loaded.params
+        return Start(loaded.config, loaded.hf_folder, lambda: loaded.params, loaded.origin)
     path = Path(config.architecture or "")
     try:
         hf = json.loads(path.read_text(encoding="utf-8"))
@@ -172,16 +193,16 @@ def open_start(config: RunConfig, out: Path, mesh: Mesh) -> tuple[LlamaConfig, A
             expected="a config.json",
         ) from None
     model = LlamaConfig.from_hf(hf)
-    write_run_folder(out, model, path.parent, {"reference": str(path), "format": "random"})
     architecture = Architecture(model, config.compute)
-    return model, lambda: architecture.init(config.train.seed, mesh)
+    origin = {"reference": str(path), "format": "random", "seed": config.train.seed}
+    return Start(model, path.parent, lambda: architecture.init(config.train.seed, mesh), origin)
 
 
-def write_run_folder(out: Path, model: LlamaConfig, assets: Path, origin: dict[str, Any]) -> None:
+def write_run_folder(out: Path, start: Start) -> None:
     """Write what makes a folder a run: its description and the files that travel with the model."""
     if jax.process_index() == 0:
-        checkpoint.copy_assets(assets, out / "hf")
-        checkpoint.write_description(out, "run", model, {"source": origin})
+        checkpoint.copy_assets(start.assets, out / "hf")
+        checkpoint.write_description(out, "run", start.model, {"source": start.origin})
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -221,14 +242,14 @@ def check_rows(config: RunConfig, data: PackedDataset, mesh: Mesh) -> None:
     sharding.check_divides(mesh, {"length": data.row_length})
 
 
-def check_vocabulary(out: Path, model: LlamaConfig, data: PackedDataset) -> None:
+def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> None:
     """Check that data and model speak of the same tokens.
 
     Raises:
         DataError: The data were packed with another tokenizer, or its ids exceed the model's table.
     """
-    if any((out / "hf").glob("tokenizer*")):
-        data.check_tokenizer(load_tokenizer(out / "hf"))
+    if any(assets.glob("tokenizer*")):
+        data.check_tokenizer(load_tokenizer(assets))
     found = int(data.manifest.tokenizer["vocab_size"])
     if found > model.vocab_size:
         raise DataError(

@@ -69,13 +69,18 @@ def trainer_losses(folder, examples, out, weight_decay):
 
     def collate(batch):
         longest = max(len(example) for example in batch)
-        padded = {name: torch.zeros(len(batch), longest, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+        padded = {
+            name: torch.zeros(len(batch), longest, dtype=torch.long)
+            for name in ("input_ids", "attention_mask")
+        }
         padded["labels"] = torch.full((len(batch), longest), -100)
         for row, example in enumerate(batch):
             ids = torch.from_numpy(example.tokens.astype(np.int64))
             padded["input_ids"][row, : len(ids)] = ids
             padded["attention_mask"][row, : len(ids)] = 1
-            padded["labels"][row, : len(ids)] = torch.where(torch.from_numpy(example.loss_mask) == 1, ids, -100)
+            padded["labels"][row, : len(ids)] = torch.where(
+                torch.from_numpy(example.loss_mask) == 1, ids, -100
+            )
         return padded
 
     arguments = transformers.TrainingArguments(
@@ -107,7 +112,11 @@ def our_losses(folder, examples, out, weight_decay, mesh_config, devices):
     loaded = convert.open_model(folder, mesh=mesh, dtype="float32")
     optim = OptimConfig(learning_rate=LEARNING_RATE, weight_decay=weight_decay)
     stepper = Stepper(
-        Architecture(loaded.config), make_optimizer(optim, STEPS), make_schedule(optim, STEPS), mesh, MICROBATCHES
+        Architecture(loaded.config),
+        make_optimizer(optim, STEPS),
+        make_schedule(optim, STEPS),
+        mesh,
+        MICROBATCHES,
     )
     rows = pack_rows(examples, LENGTH, pack=False)
     lines = []

@@ -1,0 +1,97 @@
+"""Configuration files: every shipped one is read, and every mistake is named."""
+
+from pathlib import Path
+
+import pytest
+
+from alpacare_jax.config import RunConfig, load_config, to_yaml
+from alpacare_jax.errors import ConfigError
+
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "configs" / "train").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_read(path):
+    config = load_config(path, [], RunConfig)
+    assert f"alpacare-{config.init.split('/')[-1]}" == path.stem or path.stem == "quickstart"
+    assert path.read_text().startswith("#"), "says what it is for"
+
+
+def test_the_published_recipes_hold_the_papers_numbers():
+    found = {
+        path.stem: load_config(path, [], RunConfig) for path in SHIPPED if path.stem.startswith("alpacare")
+    }
+    assert set(found) == {
+        "alpacare-llama-7b",
+        "alpacare-llama-13b",
+        "alpacare-llama2-7b",
+        "alpacare-llama2-13b",
+        "alpacare-llama3-8b",
+    }
+    for name, config in found.items():
+        large = name.endswith("13b")
+        assert config.optim.learning_rate == (1e-5 if large else 2e-5)
+        assert config.train.epochs == (5 if large else 3)
+        assert config.train.batch_examples == 128
+        assert (config.optim.schedule, config.optim.warmup_ratio, config.optim.weight_decay) == (
+            "cosine",
+            0.03,
+            0.0,
+        )
+        assert config.compute.dtype == "bfloat16"
+
+
+def write(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_all_unknown_keys_are_named_at_once_with_the_nearest(tmp_path):
+    path = write(tmp_path, "out: a\ntrain_data: b\ninit: m\noptim: {warmup: 3}\nmesh: {fdsp: 2}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, ["trian.steps=2"], RunConfig)
+    text = str(caught.value)
+    assert str(path) in text
+    assert "optim.warmup: unknown key; did you mean optim.warmup_ratio?" in text
+    assert "mesh.fdsp: unknown key; did you mean mesh.fsdp?" in text
+    assert "trian: unknown key; did you mean train?" in text
+
+
+def test_all_wrong_types_are_named_at_once(tmp_path):
+    path = write(tmp_path, "out: a\ntrain_data: b\ninit: m\ntrain: {batch_rows: many, seed: [1]}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [], RunConfig)
+    assert "train.batch_rows" in str(caught.value)
+    assert "train.seed" in str(caught.value)
+
+
+def test_overrides_replace_values_and_reach_into_groups(tmp_path):
+    path = write(tmp_path, "out: a\ntrain_data: b\ninit: m\n")
+    config = load_config(path, ["optim.learning_rate=3e-5", "train.batch_rows=2", "out=c=d"], RunConfig)
+    assert config.optim.learning_rate == 3e-5
+    assert config.train.batch_rows == 2
+    assert config.out == "c=d"
+
+
+@pytest.mark.parametrize("override", ["learning_rate", "=3", "out.deeper=1"])
+def test_an_override_that_cannot_be_applied_is_named(tmp_path, override):
+    path = write(tmp_path, "out: a\ntrain_data: b\ninit: m\n")
+    with pytest.raises(ConfigError, match="override"):
+        load_config(path, [override], RunConfig)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\x00"])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError):
+        load_config(write(tmp_path, text), [], RunConfig)
+
+
+def test_a_configuration_survives_being_written_and_read(tmp_path):
+    config = load_config(SHIPPED[0], [], RunConfig)
+    assert load_config(write(tmp_path, to_yaml(config)), [], RunConfig) == config
+
+
+def test_a_run_starts_from_one_thing(tmp_path):
+    with pytest.raises(ConfigError, match="from a model or from nothing"):
+        load_config(write(tmp_path, "out: a\ntrain_data: b\n"), [], RunConfig)

@@ -1,0 +1,86 @@
+"""A model, a tokenizer and packed data, all tiny, all through the real code."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level tokenizer with an end token, and the config.json of a tiny LLaMA beside it."""
+    import json
+
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: number for number, piece in enumerate(["<s>", "</s>", *alphabet])}
+    rust = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    folder = tmp_path_factory.mktemp("tiny") / "hf"
+    PreTrainedTokenizerFast(tokenizer_object=rust, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 264,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def instructions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-eight small instructions."""
+    import json
+
+    path = tmp_path_factory.mktemp("instructions") / "tasks.jsonl"
+    rows = [
+        {
+            "id": str(n),
+            "instruction": f"Name sign {n} of fever.",
+            "input": "",
+            "output": "Chills and sweat. " * (n % 5 + 1),
+        }
+        for n in range(48)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def packed(tokenizer_folder: Path, instructions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The instructions packed into rows of 512 tokens."""
+    from alpacare_jax.data.pack import PackConfig, pack
+    from alpacare_jax.tokenizer import load_tokenizer
+
+    out = tmp_path_factory.mktemp("packed") / "train"
+    pack(instructions, out, load_tokenizer(tokenizer_folder), PackConfig(512))
+    return out
+
+
+@pytest.fixture
+def run_yaml(tokenizer_folder: Path, packed: Path, tmp_path: Path) -> Path:
+    """A run of six steps from random weights, with a checkpoint every second step."""
+    path = tmp_path / "run.yaml"
+    values = {
+        "out": str(tmp_path / "run"),
+        "architecture": str(tokenizer_folder / "config.json"),
+        "train_data": str(packed),
+        "mesh": {"fsdp": -1},
+        "optim": {"learning_rate": 1e-2},
+        "train": {"steps": 6, "batch_rows": 8, "checkpoint_every": 2, "keep_checkpoints": 5, "seed": 1},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path

@@ -1,0 +1,179 @@
+"""Whole runs from a configuration file: figures, resume, other meshes, and what is refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from alpacare_jax import checkpoint
+from alpacare_jax.cli.training import train_from_config
+from alpacare_jax.config import RunConfig, load_config
+from alpacare_jax.errors import ConfigError, DataError, ShardingError, TrainingError
+
+
+def run(path, *overrides, **kwargs):
+    config = load_config(path, list(overrides), RunConfig)
+    train_from_config(config, **kwargs)
+    return config
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder):
+    return {line["step"]: line["loss"] for line in lines(folder) if "loss" in line}
+
+
+def parameters(folder, step=None):
+    return jax.device_get(checkpoint.flatten(checkpoint.load_params(folder, step=step)))
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert np.array_equal(found[name], expected[name]), name
+
+
+@pytest.fixture
+def finished(run_yaml, packed):
+    run(run_yaml, f"validation_data={packed}", "train.validate_every=3")
+    return run_yaml.parent / "run"
+
+
+def test_a_run_leaves_its_figures_its_config_and_its_checkpoints(finished):
+    rows = lines(finished)
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if "val_loss" in row] == [0, 3, 6]
+    validation = [row["val_loss"] for row in rows if "val_loss" in row]
+    assert validation[-1] < validation[0] - 0.5, "the data are easy: the loss must fall"
+    assert [row["position"] for row in rows if "loss" in row] == [8, 16, 24, 32, 40, 48]
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"2", "4", "6"}
+    assert (finished / "config.yaml").exists()
+    assert list((finished / "tensorboard").iterdir())
+    assert json.loads((finished / "summary.json").read_text())["steps"] == 6
+
+
+def test_a_resumed_run_ends_exactly_where_an_uninterrupted_one_does(run_yaml):
+    run(run_yaml)
+    whole = run_yaml.parent / "run"
+    cut = run_yaml.parent / "cut"
+    shutil.copytree(whole, cut)
+    for step in ("4", "6"):
+        shutil.rmtree(cut / "checkpoints" / step)
+    (cut / "metrics.jsonl").write_text((whole / "metrics.jsonl").read_text() + '{"step": 7, "loss"')
+    run(run_yaml, f"out={cut}")
+    assert losses(cut) == losses(whole)
+    assert_same(parameters(cut), parameters(whole))
+
+
+def test_a_run_resumed_on_another_mesh_goes_on_with_the_same_losses(run_yaml):
+    run(run_yaml)
+    whole, cut = run_yaml.parent / "run", run_yaml.parent / "cut"
+    shutil.copytree(whole, cut)
+    for step in ("4", "6"):
+        shutil.rmtree(cut / "checkpoints" / step)
+    run(run_yaml, f"out={cut}", "mesh.fsdp=2", "mesh.tensor=2", "mesh.context=2", "train.microbatches=2")
+    for step, loss in losses(whole).items():
+        assert losses(cut)[step] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_finished_run_is_not_run_again(finished, run_yaml, packed):
+    before = (finished / "metrics.jsonl").read_text()
+    run(run_yaml, f"validation_data={packed}", "train.validate_every=3")
+    assert (finished / "metrics.jsonl").read_text() == before
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(run_yaml):
+    command = [sys.executable, "-m", "alpacare_jax", "train", "--config", str(run_yaml), "train.steps=400"]
+    folder = run_yaml.parent / "run"
+    process = subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while not (folder / "checkpoints" / "4").exists():
+            assert process.poll() is None, "the run ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = max(losses(folder))
+    assert 4 <= last < 400
+    with pytest.raises(ConfigError, match="another configuration") as caught:
+        run(run_yaml)
+    assert "train.steps: 400 before, 6 now" in str(caught.value)
+    run(run_yaml, f"train.steps={last + 2}", accept_changes=True)
+    steps = [line["step"] for line in lines(folder) if "loss" in line]
+    assert steps == list(range(1, last + 3)), "every step once, in order"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_data(run_yaml):
+    with pytest.raises(TrainingError, match="not finite") as caught:
+        run(run_yaml, "optim.learning_rate=1e30", "optim.clip_norm=0", "train.checkpoint_every=0")
+    text = str(caught.value)
+    assert "step 3, samples 16 to 23" in text
+    assert "rows [" in text
+    assert not checkpoint.RunCheckpoints(run_yaml.parent / "run" / "checkpoints").steps()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(run_yaml, tmp_path):
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter1.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="holds something else"):
+        run(run_yaml, f"out={other}")
+    assert [path.name for path in other.iterdir()] == ["chapter1.txt"]
+
+
+def test_a_tokenizer_of_another_model_is_refused(run_yaml, tokenizer_folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tokenizer_folder, other)
+    spelled = (other / "tokenizer.json").read_text().replace("</s>", "<end>")
+    (other / "tokenizer.json").write_text(spelled)
+    settings = (other / "tokenizer_config.json").read_text().replace("</s>", "<end>")
+    (other / "tokenizer_config.json").write_text(settings)
+    with pytest.raises(DataError, match="another tokenizer"):
+        run(run_yaml, f"architecture={other / 'config.json'}")
+
+
+def test_a_model_with_a_smaller_vocabulary_is_refused(run_yaml, tokenizer_folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tokenizer_folder, other)
+    config = json.loads((other / "config.json").read_text()) | {"vocab_size": 96}
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="more tokens than the model"):
+        run(run_yaml, f"architecture={other / 'config.json'}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "named"),
+    [
+        (["mesh.fsdp=3"], ShardingError, "8 devices"),
+        (["mesh.fsdp=2", "mesh.tensor=4"], ShardingError, "kv_heads (2) over tensor (4)"),
+        (["train.batch_rows=6"], ConfigError, "a multiple of 8"),
+        (["train_data=/nowhere"], DataError, "/nowhere"),
+        (["architecture=/nowhere.json"], ConfigError, "/nowhere.json"),
+        (["optim.learning_rat=1"], ConfigError, "did you mean optim.learning_rate?"),
+        (["init=/nowhere", "architecture=null"], Exception, "/nowhere"),
+    ],
+)
+def test_what_does_not_fit_is_named_before_anything_is_written(run_yaml, overrides, error, named):
+    with pytest.raises(error) as caught:
+        run(run_yaml, *overrides)
+    assert named in str(caught.value)
+    assert not (run_yaml.parent / "run" / "alpacare.json").exists()
+
+
+def test_a_bad_configuration_ends_the_command_with_status_2_and_one_message(run_yaml):
+    command = [sys.executable, "-m", "alpacare_jax", "train", "--config", str(run_yaml), "trian.steps=1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.returncode == 2
+    assert "did you mean train?" in done.stderr
+    assert "Traceback" not in done.stderr
