@@ -240,12 +240,18 @@ def _reason_without_labels(text: str, cut: bool) -> str:
 
 
 def _split_lead(lead: str, first: _Mark, open_number: int | None) -> tuple[str, str]:
-    """Divide the text before the first label into prose and the value of a ``Type:`` that the prompt left open."""
+    """Divide the text before the first label into prose and the value of a ``Type:`` that has no label.
+
+    At the reply's start the prompt may have left that label open (``open_number``, which the teacher may repeat);
+    anywhere the teacher may write "5. Chat" for "5. Type: Chat".
+    """
     lines = [line.strip() for line in lead.split("\n") if line.strip()]
     if not lines:
         return "", ""
-    if open_number is not None and first.kind == "topic":
-        value = re.sub(rf"^{open_number}\s*[.)]\s*", "", lines[-1])
+    numbered = _NUMBERED.match(lines[-1])
+    if first.kind == "topic" and (numbered or open_number is not None):
+        value = lines[-1][numbered.end() :] if numbered else re.sub(rf"^{open_number}\b", "", lines[-1])
+        value = value.strip()
         if value and len(value.split()) <= 8 and value[-1] not in ".:!?;：":
             return "\n".join(lines[:-1]), value
     if len(lines) == 1 and (_LONE_NUMBER.match(lines[0]) or re.fullmatch(r"`{3,}\w*", lines[0])):
