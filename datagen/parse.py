@@ -371,7 +371,7 @@ def _clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, st
         first, _, rest = value.partition("\n")
         if rest.strip():
             strays.insert(0, ("stray-text", rest.strip()))
-        first = first.strip(" \t*_`[];|,")
+        first = re.sub(r"^\d{1,3}[.)]\s+(?=\D)", "", first.strip(" \t*_`[];|,"))
         if kind == "difficulty":
             first, remark = _split_difficulty(first)
             strays[:0] = [("stray-text", remark)] if remark else []
