@@ -37,7 +37,8 @@ _FINAL_BRACKETS = re.compile(rf"{_FINAL}{_BRACKETS.pattern}", re.IGNORECASE)
 _NAMED = r"output\s*\(?([ab])\b\)?"
 _PREFERENCE = re.compile(
     rf"(?:.*\bi\s+(?:\w+\s+)?(?:prefer|choose|pick|select)\s+{_NAMED}"
-    rf"|(?:overall,?\s+)?{_NAMED}\s+is\s+(?:\w+\s+){{0,2}}(?:better|superior|preferable|preferred|best)\b)",
+    rf"|(?:overall,?\s+)?{_NAMED}\s+is\s+(?:\w+\s+){{0,2}}(?:better|superior|preferable|preferred|best)\b"
+    rf"|{_NAMED}\s+is\s+the\s+(?:correct|right|winning)\s+(?:answer|choice|one|output)\b)",
     re.IGNORECASE,
 )
 _NEGATION = re.compile(

@@ -27,6 +27,7 @@ CLEAR = [
     ("I prefer Output (b).", "second"),
     ("Output (a) is clearly better than Output (b).", "first"),
     ("Overall, Output (b) is the better answer.", "second"),
+    ("Output (a) is the correct answer.", "first"),
     ("Both are sound. [[C]]", "tie"),
     ("Final verdict: [[B]]", "second"),
     ("**Final verdict: [[A]]**", "first"),
@@ -51,6 +52,7 @@ UNCLEAR = [
     "Tie the tourniquet above the wound.",
     "Both outputs recommend vitamin B and vitamin A.",
     "A tie between vessels was ligated in Output (a)",
+    "Output (a) is correct.",
     "[[D]]",
     "[Output (a)] [Output (b)]",
 ]
