@@ -1,7 +1,7 @@
 """The two requests to the teacher: write new tasks, and answer one task. Pure functions of their arguments.
 
 The method is AlpaCare's (arXiv 2310.14558, section 3); the wording is this project's own and carries a version,
-which travels with every published row. The examples are shown as the teacher's own earlier turn: models of every
+which travels with every published row. Each example is shown as an earlier turn of the teacher's own: models of every
 size go on in its form, where a small one loses the form under a long list of rules.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from datagen.records import NO_INPUT, SeedTask
 
-PROMPT_VERSION = "2026-11.2"
+PROMPT_VERSION = "2026-11.3"
 
 _TASK_SYSTEM = "You write varied, medically correct tasks for training a medical assistant."
 
@@ -48,14 +48,14 @@ def task_request_messages(examples: Sequence[SeedTask], *, count: int) -> tuple[
         count: New tasks to write; they are numbered from ``len(examples) + 1``.
 
     Returns:
-        Chat messages: the rules from the system; then the user asks for the first tasks, the examples are the
-        answer, and the user asks for the next ones. Without examples the user only asks.
+        Chat messages: the rules from the system; then, for each example, the user's request and the example as its
+        answer; last the user's request for the new tasks.
 
     Example:
         >>> seed = SeedTask("What is gout?", "", "Open Q&A", "Rheumatology", "Student", "1")
         >>> _, first, shown, last = task_request_messages([seed], count=2)
         >>> print(first["content"], shown["content"], last["content"], sep="\\n--\\n")
-        List of 3 tasks: write task 1.
+        List of 3 tasks. Write medical task 1.
         --
         1. Type: Open Q&A
         Topic: Rheumatology
@@ -64,23 +64,19 @@ def task_request_messages(examples: Sequence[SeedTask], *, count: int) -> tuple[
         Instruction: What is gout?
         Input: <noinput>
         --
-        Write medical tasks 2 to 3 in the same form, each on a topic of its own.
+        Write medical tasks 2 to 3 in the same form, with ### between them.
     """
     shown, total = len(examples), len(examples) + count
     messages = [{"role": "system", "content": f"{_TASK_SYSTEM}\n{_TASK_RULES.format(no_input=NO_INPUT)}"}]
-    if examples:
-        blocks = [render_task(task, number) for number, task in enumerate(examples, start=1)]
-        messages += [
-            {"role": "user", "content": f"List of {total} tasks: write {_numbers(1, shown)}."},
-            {"role": "assistant", "content": "\n###\n".join(blocks)},
-        ]
-    asked = f"Write medical {_numbers(shown + 1, total)} in the same form, "
-    messages.append({"role": "user", "content": asked + "each on a topic of its own."})
+    for number, task in enumerate(examples, start=1):
+        asked = f"Write medical task {number}."
+        messages.append(
+            {"role": "user", "content": f"List of {total} tasks. {asked}" if number == 1 else asked}
+        )
+        messages.append({"role": "assistant", "content": render_task(task, number)})
+    asked = f"Write medical tasks {shown + 1} to {total} in the same form, with ### between them."
+    messages.append({"role": "user", "content": asked if count > 1 else f"Write medical task {total}."})
     return tuple(messages)
-
-
-def _numbers(first: int, last: int) -> str:
-    return f"task {first}" if first == last else f"tasks {first} to {last}"
 
 
 def render_task(task: SeedTask, number: int) -> str:

@@ -48,21 +48,20 @@ def test_task_prompt_carries_the_whole_method(seeds: list[SeedTask]) -> None:
         assert wanted in text, wanted
 
 
-def test_examples_begin_the_list_that_is_to_be_continued(seeds: list[SeedTask]) -> None:
+def test_each_example_is_an_earlier_turn_of_the_teacher(seeds: list[SeedTask]) -> None:
     messages = task_request_messages(seeds[:3], count=9)
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
-    assert messages[1]["content"] == "List of 12 tasks: write tasks 1 to 3."
-    assert parse_tasks(messages[2]["content"]) == seeds[:3]
-    assert messages[2]["content"].split("\n###\n") == [
-        render_task(seed, k + 1) for k, seed in enumerate(seeds[:3])
-    ]
-    assert messages[3]["content"].startswith("Write medical tasks 4 to 12 ")
+    assert [message["role"] for message in messages] == ["system"] + 3 * ["user", "assistant"] + ["user"]
+    assert messages[1]["content"] == "List of 12 tasks. Write medical task 1."
+    assert messages[3]["content"] == "Write medical task 2."
+    shown = [message["content"] for message in messages if message["role"] == "assistant"]
+    assert shown == [render_task(seed, number) for number, seed in enumerate(seeds[:3], start=1)]
+    assert parse_tasks("\n###\n".join(shown)) == seeds[:3]
+    assert messages[-1]["content"] == "Write medical tasks 4 to 12 in the same form, with ### between them."
 
 
-def test_one_task_is_asked_for_in_the_singular(seeds: list[SeedTask]) -> None:
-    messages = task_request_messages(seeds[:1], count=1)
-    assert messages[1]["content"] == "List of 2 tasks: write task 1."
-    assert messages[3]["content"].startswith("Write medical task 2 ")
+def test_one_task_is_asked_for_in_the_form_of_the_earlier_turns(seeds: list[SeedTask]) -> None:
+    messages = task_request_messages(seeds[:2], count=1)
+    assert messages[-1] == {"role": "user", "content": "Write medical task 3."}
 
 
 def test_without_examples_the_user_only_asks() -> None:
