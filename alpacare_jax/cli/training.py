@@ -277,7 +277,7 @@ def check_unchanged(saved: dict[str, Any], now: dict[str, Any], out: Path) -> No
     Raises:
         ConfigError: Names every key that differs.
     """
-    before, after = flatten(saved["config"]), flatten(now["config"])
+    before, after = checkpoint.flatten(saved["config"]), checkpoint.flatten(now["config"])
     free = {*FREE_TO_CHANGE, *(f"train.{key}" for key in FREE_TRAIN_KEYS)}
     problems = [
         f"{key}: {before.get(key)!r} before, {after.get(key)!r} now"
@@ -295,19 +295,6 @@ def check_unchanged(saved: dict[str, Any], now: dict[str, Any], out: Path) -> No
             found="\n            ".join(problems),
             remedy="choose another `out`, restore these keys, or pass --accept-changes",
         )
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested keys to dotted ones.
-
-    Example:
-        >>> flatten({"a": {"b": 1}, "c": 2})
-        {'a.b': 1, 'c': 2}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def announce(config: RunConfig, model: LlamaConfig, schedule: Schedule, mesh: Mesh) -> None:
