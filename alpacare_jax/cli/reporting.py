@@ -70,7 +70,8 @@ def figure_rows(before: Side, after: Side) -> "list[ComparisonRow]":
             remedy="evaluate both models with the same options",
         )
     tokens = sides[0].get("supervised_tokens", 0)
-    return loss_rows(losses[0], losses[1], f"{sides[0].get('examples')} held-out examples, {tokens:,} tokens")
+    note = f"held-out examples: {sides[0].get('examples')}, tokens: {tokens:,}"
+    return loss_rows(losses[0], losses[1], note)
 
 
 def rouge_row(before: "RougeL | None", after: "RougeL | None", questions: int) -> "list[ComparisonRow]":

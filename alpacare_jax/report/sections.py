@@ -181,18 +181,24 @@ _PACKING_COUNTS = (
 
 
 def comparison_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Give the before/after table: figures, intervals, change, and whether the change is for the better."""
+    """Give the before/after table: figures, intervals, change, and whether it is for the better."""
     rows = []
     for row in inputs.comparison:
         change = verdict = None
         if row.before is not None and row.after is not None:
             change = row.after - row.before
-            if change:
+            if _overlap(row.before_interval, row.after_interval):
+                verdict = "unclear"
+            elif change:
                 verdict = "better" if (change < 0) == (row.better == "lower") else "worse"
             else:
                 verdict = "unchanged"
         rows.append({"row": row, "change": change, "verdict": verdict})
     return rows
+
+
+def _overlap(one: tuple[float, float] | None, other: tuple[float, float] | None) -> bool:
+    return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]
 
 
 def headlines(inputs: ReportInputs) -> list[dict[str, str]]:

@@ -209,16 +209,19 @@ def test_loss_rows_give_perplexity_and_the_table_its_reading() -> None:
             *loss_rows(2.0, 1.0),
             ComparisonRow("ROUGE-L F1", 0.2, 0.1, "higher"),
             ComparisonRow("x", None, 1, "lower"),
+            ComparisonRow("y", 0.2, 0.4, "higher", before_interval=(0.1, 0.3), after_interval=(0.25, 0.5)),
         ]
     )
     text = Page(render(inputs)).text
     assert "2.0000 1.0000 −1.0000 ✓ better" in text
     assert "7.39 2.72 −4.67 ✓ better" in text
     assert "0.200 0.100 −0.100 ✗ worse" in text
+    assert "0.100 to 0.300 0.400 0.250 to 0.500 +0.200 intervals overlap" in text
     assert [tile["label"] for tile in headlines(inputs)] == [
         "Held-out loss per token",
         "Held-out perplexity",
         "ROUGE-L F1",
+        "y",
     ]
 
 
@@ -313,7 +316,7 @@ def test_evaluations_give_the_held_out_loss_and_a_journal_the_times(finished: Pa
             "--journal", finished / "stages.json", "--overwrite",
         )  # fmt: skip
         text = Page((finished / "report.html").read_text()).text
-        assert "6 held-out examples, 1,200 tokens 2.0000 1.0000 −1.0000 ✓ better" in text
+        assert "held-out examples: 6, tokens: 1,200 2.0000 1.0000 −1.0000 ✓ better" in text
         assert "3.0000" not in text
         assert "fetch 3.0 s" in text
         assert "Commands a command" in text
