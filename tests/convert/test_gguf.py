@@ -1,0 +1,252 @@
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny_llama import TINY
+
+from alpacare_jax import checkpoint, convert
+from alpacare_jax.errors import ConversionError
+from alpacare_jax.tokenizer import load_tokenizer
+
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+TEMPLATE = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original": 8192}
+
+
+def bytes_as_letters() -> list[str]:
+    """The 256 letters in which byte-level vocabularies spell bytes."""
+    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(b) if b in kept else chr(next(others)) for b in range(256)]
+
+
+def add_byte_level_tokenizer(writer: gguf.GGUFWriter, pre: str = "smollm") -> list[str]:
+    tokens = ["<|none|>", "<|start|>", "<|end|>", *bytes_as_letters(), "he", "Ġhe", "12", "123"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
+    writer.add_token_merges(["h e", "Ġ he", "1 2", "12 3"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_pad_token_id(2)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+    return tokens
+
+
+def write_gguf(
+    path: Path, hf: Path, changes: dict | None = None, tokenizer=add_byte_level_tokenizer, **more
+) -> Path:
+    """Write a Hugging Face folder as GGUF the way llama.cpp lays it out: queries and keys with rows exchanged."""
+    config = TINY | (changes or {})
+    writer = gguf.GGUFWriter(path, more.get("architecture", "llama"))
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    if more.get("rope"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(more["rope"]))
+        writer.add_rope_scaling_factor(4.0)
+        writer.add_rope_scaling_orig_ctx_len(16)
+    tokenizer(writer)
+    for name, tensor in load_file(hf / "model.safetensors").items():
+        for ours, theirs in NAMES.items():
+            name = name.replace("model.layers", "blk").replace(ours + ".", theirs + ".")
+        heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+        count = heads.get(name.split(".")[-2])
+        if count:
+            shape = (count, 2, tensor.shape[0] // count // 2, *tensor.shape[1:])
+            tensor = tensor.reshape(shape).swapaxes(1, 2).reshape(tensor.shape)
+        writer.add_tensor(name, np.ascontiguousarray(tensor))
+    for name, tensor in more.get("extra", {}).items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+PLAIN = {"rope_scaling": None}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"tie_word_embeddings": True}, {"attention_bias": True, "mlp_bias": True}]
+)
+def test_a_gguf_file_gives_the_same_model_as_the_folder_it_was_made_from(make_folder, tmp_path, changes):
+    hf = make_folder(PLAIN | changes)
+    path = write_gguf(tmp_path / "tiny.gguf", hf, changes)
+    expected, loaded = convert.open_model(hf), convert.open_model(path)
+    assert loaded.config == expected.config
+    ours = checkpoint.flatten(loaded.params)
+    for name, leaf in checkpoint.flatten(expected.params).items():
+        assert np.array_equal(ours[name], leaf), name
+    config = json.loads((loaded.hf_folder / "config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (1, 2, 2)
+    assert config["rms_norm_eps"] == 1e-05  # and not the nearest float32
+
+
+def llama3_factors(head_dim: int = 16) -> np.ndarray:
+    """The divisors as llama.cpp writes them for LLaMA 3.1, by its own formula."""
+    found = []
+    for i in range(0, head_dim, 2):
+        wavelength = 2 * np.pi * TINY["rope_theta"] ** (i / head_dim)
+        low, high = (
+            LLAMA3["original"] / LLAMA3["low_freq_factor"],
+            LLAMA3["original"] / LLAMA3["high_freq_factor"],
+        )
+        if wavelength < high:
+            found.append(1.0)
+        elif wavelength > low:
+            found.append(LLAMA3["factor"])
+        else:
+            smooth = (LLAMA3["original"] / wavelength - 1) / 3
+            found.append(1 / ((1 - smooth) / LLAMA3["factor"] + smooth))
+    return np.array(found, np.float32)
+
+
+def test_rotary_scaling_is_found_again(make_folder, tmp_path):
+    hf = make_folder(PLAIN)
+    rope = convert.open_model(write_gguf(tmp_path / "a.gguf", hf, rope="linear")).config.rope
+    assert (rope.kind, rope.factor, rope.theta) == ("linear", 4.0, 500_000.0)
+    rope = convert.open_model(write_gguf(tmp_path / "b.gguf", hf, rope="yarn")).config.rope
+    assert (rope.kind, rope.factor, rope.original_max_position_embeddings) == ("yarn", 4.0, 16)
+    wide, factors = {"hidden_size": 64}, llama3_factors()
+    hf = make_folder(PLAIN | wide, name="wide")
+    path = write_gguf(tmp_path / "c.gguf", hf, wide, extra={"rope_freqs.weight": factors})
+    rope = convert.open_model(path).config.rope
+    assert (rope.kind, rope.factor, rope.original_max_position_embeddings) == ("llama3", 8.0, 8192)
+    odd = write_gguf(tmp_path / "d.gguf", hf, wide, extra={"rope_freqs.weight": factors[::-1].copy()})
+    with pytest.raises(ConversionError, match="follow no rule"):
+        convert.open_model(odd)
+
+
+def spell(tokenizer, text: str) -> list[str]:
+    return tokenizer.backend.convert_ids_to_tokens(tokenizer.encode(text))
+
+
+def test_a_byte_level_tokenizer_cuts_as_its_name_says(make_folder, tmp_path):
+    hf = make_folder(PLAIN)
+    smollm = convert.open_model(write_gguf(tmp_path / "a.gguf", hf)).tokenizer
+    assert spell(smollm, "he he123") == ["he", "Ġhe", "1", "2", "3"]
+    assert smollm.encode("<|start|>he<|end|>") == [1, 259, 2]
+    assert (smollm.bos_id, smollm.eos_id, smollm.pad_id, smollm.adds_bos) == (1, 2, 2, False)
+    assert smollm.chat_template == TEMPLATE
+    assert smollm.apply_chat_template([{"role": "he", "content": "he"}])[:2] == [1, 259]
+    text = "naïve 東京 🩺\t\n  he’s 50%"
+    assert smollm.decode(smollm.encode(text)) == text
+
+    def as_llama3(writer):
+        add_byte_level_tokenizer(writer, "llama-bpe")
+
+    llama3 = convert.open_model(write_gguf(tmp_path / "b.gguf", hf, tokenizer=as_llama3)).tokenizer
+    assert spell(llama3, "he he1231") == ["he", "Ġhe", "123", "1"]
+    assert llama3.decode(llama3.encode(text)) == text
+
+    def as_stranger(writer):
+        add_byte_level_tokenizer(writer, "tekken")
+
+    with pytest.raises(ConversionError, match="tekken"):
+        convert.open_model(write_gguf(tmp_path / "c.gguf", hf, tokenizer=as_stranger))
+
+
+def test_a_sentencepiece_vocabulary_gives_the_ids_of_the_model_it_came_from(make_folder, tmp_path):
+    import mistral_common
+    import sentencepiece
+    from transformers import AutoTokenizer
+
+    real = Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
+    model = sentencepiece.SentencePieceProcessor(model_file=str(real))
+    size = model.vocab_size()
+
+    def kind(i: int) -> int:
+        return 2 if model.is_unknown(i) else 3 if model.is_control(i) else 6 if model.is_byte(i) else 1
+
+    def add(writer):
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list([model.id_to_piece(i) for i in range(size)])
+        writer.add_token_scores([model.get_score(i) for i in range(size)])
+        writer.add_token_types([kind(i) for i in range(size)])
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_unk_token_id(0)
+        writer.add_chat_template(TEMPLATE)
+
+    hf = make_folder(PLAIN)
+    loaded = convert.open_model(write_gguf(tmp_path / "a.gguf", hf, tokenizer=add))
+    expected = load_tokenizer(real)
+    convert.export(loaded.params, loaded.config, loaded.hf_folder, tmp_path / "out")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs.chat_template == TEMPLATE
+    for text in ("Take 500 mg twice daily.", "  two  spaces\n\ttab", "naïve 東京 🩺", "x", "<s>"):
+        ids = loaded.tokenizer.encode(text)
+        assert ids == expected.encode(text)
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+
+
+def test_what_is_no_llama_in_gguf_is_refused(make_folder, tmp_path):
+    hf = make_folder(PLAIN)
+    with pytest.raises(ConversionError, match="another architecture"):
+        convert.open_model(write_gguf(tmp_path / "a.gguf", hf, architecture="gemma"))
+    whole = write_gguf(tmp_path / "b.gguf", hf).read_bytes()
+    for i, length in enumerate((3, 100, len(whole) // 2, len(whole) - 40)):
+        torn = tmp_path / f"torn{i}.gguf"
+        torn.write_bytes(whole[:length])
+        with pytest.raises(ConversionError, match=str(torn)):
+            convert.open_model(torn)
+    extra = {"blk.0.ffn_gate_inp.weight": np.ones((4, 16), np.float32)}
+    with pytest.raises(ConversionError, match=r"unmapped: blk\.0\.ffn_gate_inp\.weight"):
+        convert.open_model(write_gguf(tmp_path / "c.gguf", hf, extra=extra))
+
+
+@pytest.mark.parametrize("quantisation", ["Q8_0", "Q4_1", "F16", "BF16"])
+def test_quantised_weights_are_decoded(make_folder, tmp_path, quantisation):
+    """Against the gguf package's own decoder, through our layouts and a mesh that asks for slices."""
+    from alpacare_jax import sharding
+
+    wide = {"hidden_size": 64, "intermediate_size": 96}
+    hf = make_folder(PLAIN | wide)
+    kind = gguf.GGMLQuantizationType[quantisation]
+    path = tmp_path / "a.gguf"
+    real = load_file(hf / "model.safetensors")
+    original = gguf.GGUFWriter.add_tensor
+
+    def add_quantised(writer, name, tensor, **more):
+        if name == "blk.1.ffn_up.weight":
+            return original(writer, name, gguf.quantize(tensor, kind), raw_dtype=kind)
+        return original(writer, name, tensor, **more)
+
+    gguf.GGUFWriter.add_tensor = add_quantised
+    try:
+        write_gguf(path, hf, wide)
+    finally:
+        gguf.GGUFWriter.add_tensor = original
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=4, tensor=2))
+    up = convert.open_model(path, mesh=mesh).params["layers"]["mlp"]["up"]
+    exact = real["model.layers.1.mlp.up_proj.weight"]
+    decoded = gguf.dequantize(gguf.quantize(exact, kind), kind)
+    assert np.array_equal(up[1], decoded.T)
+    assert np.array_equal(up[0], real["model.layers.0.mlp.up_proj.weight"].T)

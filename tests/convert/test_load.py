@@ -1,0 +1,159 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_llama import TINY, random_tensors
+
+from alpacare_jax import checkpoint, convert, sharding
+from alpacare_jax.errors import ConversionError, ShardingError, UserError
+
+
+def tensors_without(*names, **more):
+    return {k: v for k, v in random_tensors(TINY).items() if k not in names} | more
+
+
+def message(folder) -> str:
+    with pytest.raises(ConversionError) as caught:
+        convert.open_model(folder)
+    return str(caught.value)
+
+
+def test_every_way_not_to_fit_is_named_at_once(make_folder):
+    tensors = tensors_without("model.layers.1.mlp.up_proj.weight", "lm_head.weight")
+    tensors["model.norm.weight"] = np.ones(15, np.float32)
+    tensors["model.layers.0.self_attn.q_proj.bias"] = np.ones(16, np.float32)
+    tensors["model.layers.2.input_layernorm.weight"] = np.ones(16, np.float32)
+    tensors["model.layers.0.mlp.router.weight"] = np.ones((4, 16), np.float32)
+    said = message(make_folder(tensors=tensors))
+    for line in (
+        "missing: model.layers.1.mlp.up_proj.weight",
+        "missing: lm_head.weight",
+        "wrong shape: model.norm.weight is [15], expected [16]",
+        "unexpected: model.layers.0.self_attn.q_proj.bias, but the config has attention_bias false",
+        "unexpected: model.layers.2.input_layernorm.weight, but the config has 2 layers",
+        "unmapped: model.layers.0.mlp.router.weight [4, 16] is not a tensor of LLaMA",
+        "6 tensor(s)",
+    ):
+        assert line in said
+    assert "duplicate" not in said
+
+
+def test_a_tensor_in_two_shards_is_a_duplicate_and_a_lost_shard_is_named(make_folder):
+    folder = make_folder()
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = list(tensors)
+    save_file({n: tensors[n] for n in names[:12]}, folder / "a.safetensors")
+    save_file({n: tensors[n] for n in names[11:]}, folder / "b.safetensors")
+    weight_map = dict.fromkeys(names[:12], "a.safetensors") | dict.fromkeys(names[12:], "b.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    said = message(folder)
+    assert f"duplicate: {names[11]} is in a.safetensors and in b.safetensors" in said
+    assert "missing" not in said
+    (folder / "b.safetensors").unlink()
+    assert "missing file: b.safetensors" in message(folder)
+    index.write_text("{")
+    assert "not valid JSON" in message(folder)
+
+
+def test_sharded_files_give_the_same_parameters(make_folder):
+    folder = make_folder()
+    whole = checkpoint.flatten(convert.open_model(folder).params)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    weight_map = {}
+    for i, name in enumerate(tensors):
+        weight_map[name] = f"model-{i % 3}.safetensors"
+    for file in set(weight_map.values()):
+        save_file({n: t for n, t in tensors.items() if weight_map[n] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    parts = checkpoint.flatten(convert.open_model(folder).params)
+    assert all(np.array_equal(parts[name], whole[name]) for name in whole)
+
+
+def test_parameters_go_straight_onto_a_mesh(make_folder):
+    folder = make_folder()
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
+    alone = checkpoint.flatten(convert.open_model(folder).params)
+    placed = checkpoint.flatten(convert.open_model(folder, mesh=mesh).params)
+    for name, leaf in placed.items():
+        assert np.array_equal(leaf, alone[name])
+    query = placed["layers.attention.query"]
+    assert query.sharding.spec == jax.sharding.PartitionSpec(None, "fsdp", "tensor", None)
+    assert query.addressable_shards[0].data.shape == (2, 8, 2, 4)
+
+
+def test_a_mesh_that_does_not_divide_the_heads_is_refused(make_folder):
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=4))
+    with pytest.raises(ShardingError, match=r"kv_heads \(2\) over tensor \(4\)"):
+        convert.open_model(make_folder(), mesh=mesh)
+
+
+def test_frequencies_and_a_second_copy_of_tied_embeddings_are_harmless(make_folder):
+    tensors = random_tensors(TINY)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
+    convert.open_model(make_folder({"tie_word_embeddings": True}, tensors))
+    tensors["lm_head.weight"][0, 0] += 1
+    said = message(make_folder({"tie_word_embeddings": True}, tensors, name="untied"))
+    assert "unexpected: lm_head.weight differs from model.embed_tokens.weight" in said
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_weights_keep_every_bit(make_folder, dtype):
+    folder = make_folder(dtype=dtype)
+    loaded = convert.open_model(folder)
+    assert loaded.params["embed"].dtype == ("bfloat16" if dtype == "bfloat16" else "float32")
+    stored = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    assert np.array_equal(np.asarray(loaded.params["embed"], np.float32), stored.astype(np.float32))
+
+
+def test_a_file_cut_short_is_named(make_folder):
+    folder = make_folder()
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    said = message(folder)
+    assert str(file) in said
+    assert "cut short" in said
+
+
+def test_torch_pickles_are_refused_with_a_way_out(make_folder):
+    folder = make_folder()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    said = message(folder)
+    assert "pickle" in said
+    assert "save_pretrained" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"model_type": "mistral"}, "another architecture"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "longrope"),
+    ],
+)
+def test_a_config_of_something_else_is_refused(make_folder, changes, part):
+    tensors = random_tensors(TINY)
+    assert part in message(make_folder(changes, tensors))
+
+
+def test_quantised_tensors_are_refused(make_folder):
+    tensors = random_tensors(TINY) | {"model.layers.0.mlp.up_proj.qweight": np.ones(3, np.int32)}
+    assert "I32" in message(make_folder(tensors=tensors))
+
+
+def test_names_that_lead_nowhere_say_what_to_do(tmp_path):
+    for reference, part in (
+        (tmp_path / "nothing" / "here", "there is no such model"),
+        ("some-org/some-model", "hf download some-org/some-model --local-dir DIR"),
+    ):
+        with pytest.raises(UserError) as caught:
+            convert.open_model(reference)
+        assert part in str(caught.value)
+    (tmp_path / "notes.txt").write_text("x")
+    assert "not a model" in message(tmp_path / "notes.txt")
+    assert "no config.json" in message(tmp_path)
