@@ -117,7 +117,14 @@ def synthesize(folder: Path, config: QuickstartConfig, journal: Journal, say: Sa
     with serving(folder / "model", TEACHER, config.slots, folder / "serve.log") as address:
         say(f"   {address}")
         arguments = ["synthesize", "--config", str(SETTINGS / "synthesize.yaml"), "--work", str(work)]
-        arguments += ["--base-url", address, "--target", str(config.train + config.held_out)]
+        arguments += [
+            "--base-url",
+            address,
+            "--model",
+            TEACHER,
+            "--target",
+            str(config.train + config.held_out),
+        ]
         arguments += ["--seed", str(config.seed), "--concurrency", str(config.slots)]
         run_stage(Stage(title, arguments, done), journal, say)
 
