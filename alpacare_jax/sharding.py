@@ -99,6 +99,18 @@ def single_device_mesh() -> Mesh:
     return make_mesh(MeshConfig(fsdp=1), jax.local_devices()[:1])
 
 
+def host_mesh() -> Mesh:
+    """Return the mesh of one CPU device, to convert models that no single accelerator could hold.
+
+    Where only an accelerator may be used (``JAX_PLATFORMS=cuda``), it is that of one local device.
+    """
+    try:
+        devices = jax.local_devices(backend="cpu")[:1]
+    except RuntimeError:
+        return single_device_mesh()
+    return make_mesh(MeshConfig(fsdp=1), devices)
+
+
 def spec(axes: Sequence[str | None]) -> PartitionSpec:
     """Map logical axes to a partition spec.
 

@@ -19,7 +19,7 @@ def command(
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(
-            help="Dtype of the weights. Default: for an imported model that of its source, else as stored."
+            help="Dtype of the weights. Default: as stored (float16 where an imported model came as that)."
         ),
     ] = None,
     max_shard_size: Annotated[
@@ -30,19 +30,19 @@ def command(
     ] = False,
 ) -> None:
     """Export an Orbax model or a run's checkpoint to a folder that transformers loads unchanged."""
-    from alpacare_jax import checkpoint, convert
+    from alpacare_jax import checkpoint, convert, sharding
 
     started, shard_bytes = time.monotonic(), parse_size(max_shard_size)
     checkpoint.check_free(out, overwrite, "config.json")
     described = checkpoint.read_description(ckpt)
-    params = checkpoint.load_params(ckpt, step=step)
-    if dtype is None and described["kind"] == "model":
-        dtype = described.get("source", {}).get("dtype")
+    params = checkpoint.load_params(ckpt, mesh=sharding.host_mesh(), step=step)
+    stored = str(params["embed"].dtype)
+    imported_float16 = described["kind"] == "model" and described.get("source", {}).get("dtype") == "float16"
+    written = dtype or ("float16" if imported_float16 and stored == "float32" else stored)
     config = described["config"]
     convert.export(
-        params, config, ckpt / "hf", out, dtype=dtype, max_shard_bytes=shard_bytes, overwrite=overwrite
+        params, config, ckpt / "hf", out, dtype=written, max_shard_bytes=shard_bytes, overwrite=overwrite
     )
-    written = dtype or params["embed"].dtype
     files = sorted(out.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     typer.echo(

@@ -25,13 +25,13 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model folder.")] = False,
 ) -> None:
     """Import a LLaMA from Hugging Face or GGUF into an Orbax model folder."""
-    from alpacare_jax import checkpoint, convert
+    from alpacare_jax import checkpoint, convert, sharding
     from alpacare_jax.convert.opening import describe_source
 
     started = time.monotonic()
     checkpoint.check_free(out, overwrite)  # before minutes of work
     with convert.open_foreign(source) as foreign:
-        params = convert.load(foreign.source, foreign.config, dtype=dtype)
+        params = convert.load(foreign.source, foreign.config, mesh=sharding.host_mesh(), dtype=dtype)
         origin = describe_source(foreign, source)
         checkpoint.save_model(
             out, params, foreign.config, hf=foreign.assets, source=origin, overwrite=overwrite

@@ -84,6 +84,7 @@ def write_weights(
 
     shards = plan_shards(config, dtype.itemsize, max_shard_bytes)
     expected = table.expected_tensors(config, "hf")
+    mode = (folder / "config.json").stat().st_mode & 0o777
     weight_map: dict[str, str] = {}
     total = 0
     for number, names in enumerate(shards, start=1):
@@ -92,6 +93,7 @@ def write_weights(
         )
         tensors = {name: _tensor(leaves, config, *expected[name], name, dtype) for name in names}
         save_file(tensors, folder / file, metadata={"format": "pt"})  # transformers insists on the mark
+        (folder / file).chmod(mode)  # the library leaves it readable by its owner alone
         weight_map |= dict.fromkeys(names, file)
         total += sum(tensor.nbytes for tensor in tensors.values())
     if len(shards) > 1:
