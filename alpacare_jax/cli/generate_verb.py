@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
+    from rich.progress import Progress
 
     from alpacare_jax.generate import Engine
     from datagen.records import Response
@@ -20,7 +21,9 @@ SECONDS_BETWEEN_LINES = 10
 def command(
     model: Annotated[
         str,
-        typer.Option(help="Model folder, run folder, Hugging Face folder, .gguf file, or hub name (org/model)."),
+        typer.Option(
+            help="Model folder, run folder, Hugging Face folder, .gguf file or hub name (org/model)."
+        ),
     ],
     prompts: Annotated[
         Path, typer.Option(help="Prompts (JSON Lines: id, instruction, input), or an instruction file.")
@@ -50,7 +53,7 @@ def command(
     slots: Annotated[int, typer.Option(min=1, help="Prompts answered at the same time.")] = 8,
     max_len: Annotated[
         int | None,
-        typer.Option(min=2, help="Longest prompt and response together, in tokens; at most 2048 if not given."),
+        typer.Option(min=2, help="Longest prompt plus response, in tokens; at most 2048 if not given."),
     ] = None,
     mesh: Annotated[
         str | None,
@@ -60,7 +63,7 @@ def command(
         str | None, typer.Option(help="float32 or bfloat16; float32 on CPUs, else bfloat16, if not given.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name noted in the responses; the model's own.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing response file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Answer a file of prompts; run again after an interruption, it goes on where it stopped."""
     from alpacare_jax.errors import ConfigError
@@ -98,8 +101,9 @@ class Reporter:
     """
 
     def __init__(self, total: int) -> None:
-        self._total, self._started, self._said, self._tokens = total, time.monotonic(), time.monotonic(), 0
-        self._bar = None
+        self._total, self._tokens = total, 0
+        self._started = self._said = time.monotonic()
+        self._bar: Progress | None = None
 
     def __enter__(self) -> "Reporter":
         import jax
@@ -109,8 +113,9 @@ class Reporter:
         if self._speaks and sys.stderr.isatty():
             from rich.console import Console
 
-            columns = (TextColumn("generate"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+            rate = TextColumn("{task.fields[rate]}")
+            columns = (TextColumn("generate"), BarColumn(), MofNCompleteColumn(), rate, TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task("generate", total=self._total, rate="")
             self._bar.start()
         return self
@@ -136,8 +141,8 @@ class Reporter:
         seconds = time.monotonic() - self._started
         ended = sum(response.finish_reason == "stop" for response in responses)
         typer.echo(
-            f"{out}: {len(responses)} responses, {ended} ended by themselves, {len(responses) - ended} cut at the "
-            f"limit; {self._tokens:,} tokens drawn in {seconds:.1f} s ({self._tokens / seconds:,.0f} tok/s)"
+            f"{out}: {len(responses)} responses, {ended} ended by themselves, {len(responses) - ended} cut at "
+            f"the limit; {self._tokens:,} tokens drawn in {seconds:.1f} s ({self._tokens / seconds:,.0f} tok/s)"
         )
 
 

@@ -24,7 +24,7 @@ def command(
         int | None,
         typer.Option(
             min=2,
-            help="Longest prompt and reply together, in tokens; the model's own limit, at most 2048, if not given.",
+            help="Longest prompt plus reply, in tokens; at most 2048 if not given.",
         ),
     ] = None,
     name: Annotated[
@@ -63,8 +63,8 @@ def command(
     port = listener.getsockname()[1]
     if not listen.is_loopback(host) and api_key is None:
         typer.echo(
-            f"WARNING: listening on {host}, which other machines can reach, and no key is asked for: anyone who can "
-            "reach this port can use the model. Set --api-key-env, or leave --host at 127.0.0.1.",
+            f"WARNING: listening on {host}, which other machines can reach, and no key is asked for: anyone "
+            "who can reach this port can use the model. Set --api-key-env, or leave --host at 127.0.0.1.",
             err=True,
         )
     engine, own_name = open_engine(model, slots=slots, max_len=max_len, dtype=dtype, mesh=mesh)
@@ -75,7 +75,8 @@ def command(
 
     def ready() -> None:
         typer.echo(
-            f"ready: http://{shown}:{port}/v1  model {name}  {engine.slots} slots  {engine.max_len} tokens of context"
+            f"ready: http://{shown}:{port}/v1  model {name}  {engine.slots} slots  "
+            f"{engine.max_len} tokens of context"
         )
 
     try:

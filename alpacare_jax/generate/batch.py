@@ -1,10 +1,10 @@
 """A file of prompts to a file of responses, resumable: what is answered is never asked again.
 
-While it works, finished responses are appended to ``OUT.part``, whose first line says what they were made with. At
-the end all of them are written to ``OUT`` in the order of the prompts, and the part file goes.
+While it works, finished responses are appended to ``OUT.part``, whose first line says what they were made with.
+At the end all of them are written to ``OUT`` in the order of the prompts, and the part file goes.
 
-Under several processes each runs the same engine over the same prompts (one program, many devices); process 0 alone
-reads and writes the part file and tells the others which prompts are left.
+Under several processes each runs the same engine over the same prompts (one program, many devices); process 0
+alone reads and writes the part file and tells the others which prompts are left.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ class Job:
         out: The response file.
         model: The model's name, noted in every response.
         template: How a prompt is put before the model.
-        sampling: How to draw. The seed of each prompt follows from its id and this seed, so that a response does not
-            depend on what else the file holds.
+        sampling: How to draw. The seed of each prompt follows from its id and this seed, so that a response does
+            not depend on what else the file holds.
     """
 
     prompts: Sequence[Prompt]
@@ -60,7 +60,8 @@ class Job:
             "model": self.model,
             "template": self.template,
             "prompts": hashlib.sha256(asked.encode()).hexdigest(),
-            **{key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self.sampling).items()},
+            **dataclasses.asdict(self.sampling),
+            "stop": list(self.sampling.stop),
         }
 
 
@@ -190,11 +191,11 @@ def _response(job: Job, prompt: Prompt, generation: Generation) -> Response:
     )
 
 
-# -- resuming ---------------------------------------------------------------------------------------------------
+# -- resuming ----------------------------------------------------------------------------------------------
 
 
 def _resume(job: Job, overwrite: bool) -> dict[int, Response]:
-    """Return the responses an earlier run has finished, by index, and leave a part file that is ready for more."""
+    """Return by index what an earlier run has finished, and leave a part file that is ready for more."""
     check_output(job.out, overwrite)
     job.out.parent.mkdir(parents=True, exist_ok=True)
     rows = _read_part(job.part)

@@ -1,8 +1,8 @@
-"""The generator: a fixed number of rows, each answering one request; a row that ends is given the next one at once.
+"""The generator: a fixed number of rows, each answering one request; a row that ends gets the next one at once.
 
-One turn of :meth:`Engine.step` reads waiting prompts into free rows, draws a token for every row from the logits that
-lie ready, starts the computation of the next logits, and only then looks at the tokens drawn, so that Python works
-while the devices do.
+One turn of :meth:`Engine.step` reads waiting prompts into free rows, draws a token for every row from the logits
+that lie ready, starts the computation of the next logits, and only then looks at the tokens drawn, so that Python
+works while the devices do.
 """
 
 import collections
@@ -24,15 +24,17 @@ from alpacare_jax.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_PROMPT = 16
-SHORTEST_CACHE = 128
-TOKENS_AT_ONCE = 4096
-"""Most prompt tokens, padding included, that are read in one go (one prompt may be longer)."""
+SHORTEST_PROMPT = 32
+SHORTEST_CACHE = 256
+TOKENS_AT_ONCE = {"cpu": 512}
+"""Most prompt tokens, padding included, that are read in one go (one prompt may be longer), by kind of device:
+reading more at a time gains nothing once the matrix products are large enough."""
+TOKENS_AT_ONCE_ELSEWHERE = 8192
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenScore:
-    """The log-probability of a token (None for the first of a text) and of the most probable ones at its place."""
+    """The log-probability of a token (None for the first of a text) and of the best ones at its place."""
 
     token: int
     logprob: float | None
@@ -51,7 +53,7 @@ class Generation:
         text: The reply so far; never holds a stop string, nor the beginning of one that may come.
         tokens: Tokens drawn, the end token included.
         finish_reason: "" while it runs, then "stop", "length" or "cancelled".
-        scores: Log-probabilities of the tokens drawn, if asked for; those cut off by a stop string are left out.
+        scores: Log-probabilities of the tokens drawn, if asked for; not of those that a stop string cut off.
         offsets: Where in the reply's text each scored token begins.
         prompt_scores: Log-probabilities of the prompt's tokens, if asked for.
     """
@@ -92,8 +94,8 @@ class _Row:
 class Engine:
     """Answers requests, many at a time.
 
-    Under several processes every process makes the same engine and submits the same requests in the same order;
-    all then draw the same tokens.
+    Under several processes every process makes the same engine and submits the same requests in the same
+    order; all then draw the same tokens.
 
     Args:
         architecture: The model's shape and dtypes.
@@ -236,17 +238,22 @@ class Engine:
         return finished
 
     def _next_group(self, free: int) -> list[Generation]:
-        """Take the next prompts that are read together: as many as a power of two, padded to one length."""
+        """Take the next prompts to read together: a power of four of them, padded to one length."""
         first = self._waiting[0]
         length = self._bucket(len(first.prompt), SHORTEST_PROMPT)
-        most = min(free, max(1, TOKENS_AT_ONCE // length))
+        tokens = TOKENS_AT_ONCE.get(jax.default_backend(), TOKENS_AT_ONCE_ELSEWHERE)
+        most = min(free, max(1, tokens // length))
         fitting = 0
         while fitting < min(most, len(self._waiting)):
             generation = self._waiting[fitting]
             if self._bucket(len(generation.prompt), SHORTEST_PROMPT) != length:
                 break
             fitting += 1
-        count = fitting if fitting <= self._shards else self._shards * _power_below(fitting // self._shards)
+        count = (
+            fitting
+            if fitting <= self._shards
+            else self._shards * _power_of_four_below(fitting // self._shards)
+        )
         return [self._waiting.popleft() for _ in range(count)]
 
     def _read(self, group: list[Generation], free: list[int]) -> list[Generation]:
@@ -309,28 +316,20 @@ class Engine:
         return tokens, logprobs
 
     def _settings(self) -> Rows:
-        columns = collections.defaultdict(lambda: np.zeros(self.slots, np.float32))
+        temperature, top_p, presence, frequency = np.zeros((4, self.slots), np.float32)
         seed, top_k, drawn = (np.zeros(self.slots, dtype) for dtype in (np.uint32, np.int32, np.int32))
-        columns["top_p"] += 1
+        top_p += 1
         for index, row in enumerate(self._rows):
             if row is None:
                 continue
             asked = row.generation.sampling
-            columns["temperature"][index] = asked.temperature
-            columns["top_p"][index] = asked.top_p
-            columns["presence"][index] = asked.presence_penalty
-            columns["frequency"][index] = asked.frequency_penalty
+            temperature[index] = asked.temperature
+            top_p[index] = asked.top_p
+            presence[index] = asked.presence_penalty
+            frequency[index] = asked.frequency_penalty
             seed[index], top_k[index] = asked.seed & 0xFFFFFFFF, asked.top_k
             drawn[index] = len(row.generation.tokens)
-        return Rows(
-            columns["temperature"],
-            columns["top_p"],
-            top_k,
-            columns["presence"],
-            columns["frequency"],
-            seed,
-            drawn,
-        )
+        return Rows(temperature, top_p, top_k, presence, frequency, seed, drawn)
 
     def _advance(self, tokens: jax.Array) -> None:
         """Start computing the logits that follow the drawn tokens, if any row can still go on."""
@@ -345,7 +344,7 @@ class Engine:
         self._logits, self._cache = self._programs.decode(self._cache, tokens, positions_B)
 
     def _fit_cache(self, needed: int) -> None:
-        """Make the cache as long as its rows need: longer when they outgrow it, shorter when most of it is unused."""
+        """Make the cache as long as its rows need; shorter only when most of it lies unused."""
         held = [row.position + 1 for row in self._rows if row is not None]
         needed = self._bucket(max([needed, *held]), SHORTEST_CACHE)
         if needed > self._cache.slots or needed * 4 <= self._cache.slots:
@@ -391,9 +390,9 @@ class Engine:
             del generation.scores[kept:], generation.offsets[kept:]
 
 
-def _power_below(count: int) -> int:
-    """Return the largest power of two that is at most ``count``."""
-    return 1 << (count.bit_length() - 1)
+def _power_of_four_below(count: int) -> int:
+    """Return the largest power of four that is at most ``count``; few sizes mean few programs to compile."""
+    return 1 << ((count.bit_length() - 1) // 2 * 2)
 
 
 def _token_score(token: int, logprobs: Logprobs, at: tuple[int, ...], wanted: int) -> TokenScore:

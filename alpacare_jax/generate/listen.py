@@ -45,7 +45,7 @@ def bind(host: str, port: int) -> socket.socket:
             raise ServiceError(
                 f"port {port} is in use",
                 where=f"{host}:{port}",
-                remedy="stop the program that listens there, or choose another port with --port (0 takes a free one)",
+                remedy="stop what listens there, or choose another port with --port (0 takes a free one)",
             ) from None
         raise ServiceError(
             "the address cannot be listened on", where=f"{host}:{port}", found=error.strerror

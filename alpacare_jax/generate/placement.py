@@ -34,8 +34,8 @@ def check_mesh(architecture: Architecture, mesh: Mesh) -> None:
 def place(architecture: Architecture, params: Params, mesh: Mesh) -> Params:
     """Unstack the layers, cast to the compute dtype and put every weight onto the mesh.
 
-    Weights that lie apart are read without being copied at every step, and weights already in the compute dtype
-    need no cast at every step.
+    Weights that lie apart are read without being copied at every step, and weights already in the compute
+    dtype need no cast at every step.
 
     Args:
         architecture: The model's shape and dtypes.
@@ -53,18 +53,20 @@ def place(architecture: Architecture, params: Params, mesh: Mesh) -> Params:
         return jax.jit(lambda x: x.astype(dtype), out_shardings=where)(_on_mesh(leaf, where))
 
     def move_layers(leaf: Any, leaf_axes: tuple[str, ...]) -> list[jax.Array]:
-        where = sharding.named(mesh, leaf_axes[1:])
-        pieces = range(architecture.config.num_hidden_layers)
-        split = jax.jit(lambda x: [x[i].astype(dtype) for i in pieces], out_shardings=[where for _ in pieces])
-        return split(_on_mesh(leaf, sharding.named(mesh, leaf_axes)))
+        # The layer's number is an argument, so that one small program serves all layers.
+        take = jax.jit(
+            lambda x, i: jax.lax.dynamic_index_in_dim(x, i, keepdims=False).astype(dtype),
+            out_shardings=sharding.named(mesh, leaf_axes[1:]),
+        )
+        stacked = _on_mesh(leaf, sharding.named(mesh, leaf_axes))
+        return [take(stacked, i) for i in range(architecture.config.num_hidden_layers)]
 
     outer = {key: value for key, value in params.items() if key != "layers"}
     outer_axes = {key: value for key, value in axes.items() if key != "layers"}
     placed: Params = jax.tree.map(move, outer, outer_axes)
     stacked = jax.tree.map(move_layers, params["layers"], axes["layers"])
-    is_pieces = lambda node: isinstance(node, list)  # noqa: E731
     placed["layers"] = {
-        i: jax.tree.map(lambda pieces, i=i: pieces[i], stacked, is_leaf=is_pieces)
+        i: jax.tree.map(lambda pieces, i=i: pieces[i], stacked, is_leaf=_is_list)
         for i in range(architecture.config.num_hidden_layers)
     }
     return placed
@@ -90,6 +92,10 @@ def to_device(mesh: Mesh, array: Any) -> jax.Array:
     """Put a small host array, the same in every process, onto every device of the mesh."""
     where = sharding.replicated(mesh)
     return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+
+
+def _is_list(node: object) -> bool:
+    return isinstance(node, list)
 
 
 def _on_mesh(leaf: Any, where: NamedSharding) -> Any:

@@ -1,8 +1,8 @@
-"""The compiled programs of generation: read prompts, put them into their rows, draw tokens, go on by one token.
+"""The compiled programs of generation: read prompts, put them into rows, draw tokens, go on by one token.
 
-Each is compiled for a few shapes only: prompt lengths, numbers of prompts and the cache's length are powers of two.
-The cache is exactly as long as its longest row needs, so attention never sweeps over room that nobody uses; growing
-copies it once per doubling.
+Each is compiled for a few shapes only: prompt lengths, numbers of prompts and the cache's length are powers of
+two. The cache is only as long as its longest row needs, so attention does not sweep over room that nobody uses;
+growing copies it once per doubling.
 """
 
 from typing import Any
@@ -43,14 +43,14 @@ class Programs:
         self._jit_all()
 
     def _jit_all(self) -> None:
-        layers = range(self.config.num_hidden_layers)
-        cache = KVCache(
-            tuple(self._cache_sharding for _ in layers), tuple(self._cache_sharding for _ in layers)
-        )
+        every: Any = tuple(self._cache_sharding for _ in range(self.config.num_hidden_layers))
+        cache = KVCache(every, every)
         logits, whole = self._logits_sharding, self._whole
         hidden = sharding.named(self.mesh, ("batch", None, None))
         self._prefill = jax.jit(self._prefill_impl, out_shardings=(hidden, logits, cache))
-        self._insert = jax.jit(_insert, donate_argnums=(0, 1), out_shardings=(cache, logits))
+        one = self._cache_sharding
+        self._insert_layer = jax.jit(_insert_layer, donate_argnums=(0, 1), out_shardings=(one, one))
+        self._insert_logits = jax.jit(_insert_logits, donate_argnums=(0,), out_shardings=logits)
         self._decode = jax.jit(self._decode_impl, donate_argnums=(1,), out_shardings=(logits, cache))
         self._draw = jax.jit(
             _draw, static_argnames=("draw",), donate_argnums=(1,), out_shardings=(whole, logits, whole)
@@ -100,8 +100,13 @@ class Programs:
         read_logits_PV: jax.Array,
         rows_P: np.ndarray,
     ) -> tuple[KVCache, jax.Array]:
-        """Put read prompts into their rows; a row number past the end is left out. Consumes cache and logits."""
-        return self._insert(cache, logits_BV, read, read_logits_PV, self._put(rows_P))
+        """Put read prompts into rows; a row number past the end is left out. Consumes cache and logits."""
+        rows = self._put(rows_P)
+        # Layer by layer, because one small program for all compiles in a fraction of the time of a large one.
+        layers = zip(cache.keys, cache.values, read.keys, read.values, strict=True)
+        placed = [self._insert_layer(*layer, rows) for layer in layers]
+        keys, values = zip(*placed, strict=True)
+        return KVCache(keys, values), self._insert_logits(logits_BV, read_logits_PV, rows)
 
     def draw(
         self, logits_BV: jax.Array, counts_BV: jax.Array | None, rows: Rows, draw: Draw
@@ -169,16 +174,16 @@ class Programs:
         return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(T, P, *x.shape[3:]), 0, 1), scored)
 
 
-def _insert(
-    cache: KVCache, logits_BV: jax.Array, read: KVCache, read_logits_PV: jax.Array, rows_P: jax.Array
-) -> tuple[KVCache, jax.Array]:
-    T = read.slots
+def _insert_layer(
+    keys: jax.Array, values: jax.Array, read_keys: jax.Array, read_values: jax.Array, rows_P: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    T = read_keys.shape[2]
+    keys = keys.at[rows_P, :, :T].set(read_keys, mode="drop")
+    return keys, values.at[rows_P, :, :T].set(read_values, mode="drop")
 
-    def put(whole: tuple[jax.Array, ...], parts: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(w.at[rows_P, :, :T].set(p, mode="drop") for w, p in zip(whole, parts, strict=True))
 
-    cache = KVCache(put(cache.keys, read.keys), put(cache.values, read.values))
-    return cache, logits_BV.at[rows_P].set(read_logits_PV, mode="drop")
+def _insert_logits(logits_BV: jax.Array, read_PV: jax.Array, rows_P: jax.Array) -> jax.Array:
+    return logits_BV.at[rows_P].set(read_PV, mode="drop")
 
 
 def _draw(

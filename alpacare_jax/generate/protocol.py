@@ -1,7 +1,7 @@
 """What the HTTP server understands: OpenAI's completion and chat requests, checked field by field.
 
-A field that this server does not know, or knows and cannot honour, is refused: a client that asks for something must
-never get an answer that silently lacks it.
+A field that this server does not know, or knows and cannot honour, is refused: a client that asks for something
+must never get an answer that silently lacks it.
 """
 
 from collections.abc import Sequence

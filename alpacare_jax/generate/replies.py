@@ -37,7 +37,7 @@ def chat_logprobs(generation: Generation, tokenizer: Tokenizer, since: int = 0) 
 def completion_choice(
     index: int, generation: Generation, tokenizer: Tokenizer, prompt_text: str | None
 ) -> dict[str, Any]:
-    """Return a choice of a completion; ``prompt_text`` is the prompt's text as it was given, None for token ids."""
+    """Return a choice of a completion; ``prompt_text`` is the prompt as it was given, None for token ids."""
     text, offset, scores, offsets, pieces = generation.text, 0, [], [], []
     if generation.echo:
         prompt_pieces = spell_prompt(tokenizer, generation.prompt, prompt_text is not None)
@@ -65,8 +65,8 @@ def completion_logprobs(
 ) -> dict[str, Any]:
     """Return log-probabilities in the form of completions.
 
-    The first token of a text has none. The token itself stands among the most probable ones even where it is not one
-    of them. Where two tokens are spelled alike, as halves of characters are, the more probable one is kept.
+    The first token of a text has none. The token itself stands among the most probable ones even where it is not
+    one of them. Where two tokens are spelled alike, as halves of characters are, the more probable one is kept.
     """
     tops: list[dict[str, float] | None] = []
     for score in scores:

@@ -157,8 +157,8 @@ def nucleus(
 ) -> Bool[Array, "B V"]:
     """Mark the tokens that top-k and then top-p keep; tokens as probable as the last one kept are kept too.
 
-    Instead of sorting the vocabulary, the smallest kept probability is found by halving the range of floats: the
-    bits of floats that are not negative order as the floats do, so 30 halvings reach it exactly.
+    Instead of sorting the vocabulary, the smallest kept probability is found by halving the range of floats:
+    the bits of floats that are not negative order as the floats do, so 31 halvings reach it exactly.
 
     Example:
         Probabilities ``[.5 .25 .15 .1]`` with top_p .7 keep the first two.

@@ -1,7 +1,7 @@
 """The OpenAI-compatible HTTP server over one model.
 
-Requests of any number of clients are answered together by one engine. The handlers live in the event loop; the
-engine lives in its own thread (:mod:`alpacare_jax.generate.worker`).
+Requests of any number of clients are answered together by one engine. The handlers live in the event loop,
+the engine lives in its own thread (:mod:`alpacare_jax.generate.worker`).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""From tokens to text as they come: whole characters only, and nothing that may yet turn out to be a stop string."""
+"""From tokens to text as they come: whole characters only, and nothing that may yet become a stop string."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,13 @@ CONTEXT_TOKENS = 8
 class Decoder:
     """Decodes a growing list of tokens; the pieces it gives, joined, are the text of all of them.
 
-    A character may be spread over several tokens: nothing is given until it is whole. Control tokens give nothing.
+    A character may be spread over several tokens: nothing is given until it is whole. Control tokens give
+    nothing.
 
     Args:
         tokenizer: The tokenizer.
-        context: Tokens that stand before; decoded with the new ones, so that a space between them is not lost,
-            but not given.
+        context: Tokens that stand before; decoded with the new ones, so that a space between is not lost, but
+            not given.
 
     Example:
         Where "é" is two tokens, feeding them one by one gives "" and then "é".
@@ -44,8 +45,8 @@ class Decoder:
 
     def _give(self, text: str) -> str:
         new = text[len(self._given) :]
-        # Decode on from the latest tokens alone, so that a long reply is not decoded again and again. Two pieces
-        # are kept, because some decoders treat the first piece of a text in their own way.
+        # Decode on from the latest tokens alone, so that a long reply is not decoded again and again. The piece
+        # given last stays in front, because some decoders treat the first piece of a text in their own way.
         self._window = self._window[self._fixed :] if self._fixed < len(self._window) else self._window
         self._fixed = len(self._window)
         self._given = self._tokenizer.decode(self._window)
@@ -59,7 +60,8 @@ class StopFilter:
         stops: The stop strings.
 
     Example:
-        With the stop "###", feeding "a#", "#", "b" gives "a", "", "##b"; feeding "###" gives "" and sets ``stopped``.
+        With the stop "###", feeding "a#", "#", "b" gives "a", "", "##b"; feeding "###" gives "" and sets
+        ``stopped``.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:

@@ -85,7 +85,7 @@ def make_engine(architecture: Architecture, params: Params, tokenizer: Tokenizer
     def make(slots: int = 4, **options: object) -> Engine:
         key = f"{slots} {options}"
         if key not in made:
-            made[key] = Engine(architecture, params, tokenizer, slots=slots, **options)  # type: ignore[arg-type]
+            made[key] = Engine(architecture, params, tokenizer, slots=slots, **options)  # type: ignore
         assert not made[key].busy
         return made[key]
 

@@ -18,7 +18,8 @@ MakeEngine = Callable[..., Engine]
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.jsonl"
-    rows = [{"id": f"q{i}", "instruction": f"What is {'very ' * i}wrong?", "input": "A cough."} for i in range(6)]
+    asked = [f"What is {'very ' * i}wrong?" for i in range(6)]
+    rows = [{"id": f"q{i}", "instruction": text, "input": "A cough."} for i, text in enumerate(asked)]
     rows[2] |= {"output": "The reference.", "topic": "lungs"}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -26,7 +27,7 @@ def prompts(tmp_path: Path) -> Path:
 
 def job(prompts: Path, out: Path, **sampling: object) -> batch.Job:
     options = {"max_tokens": 10, "temperature": 1.0} | sampling
-    return batch.Job(batch.read_prompts(prompts), out, "tiny", "alpaca", Sampling(**options))  # type: ignore[arg-type]
+    return batch.Job(batch.read_prompts(prompts), out, "tiny", "alpaca", Sampling(**options))  # type: ignore
 
 
 def test_responses_come_in_the_order_of_the_prompts(

@@ -125,7 +125,8 @@ def test_penalties_push_repeated_tokens_down() -> None:
 def test_a_row_given_anew_forgets_what_was_counted() -> None:
     logits = jnp.asarray([[3.0, 2.9, 0.0]], jnp.float32)
     stale = jnp.asarray([[5, 0, 0]], jnp.int32)
-    tokens, counts = choose(logits, stale, rows(1, temperature=0, presence=1.0, drawn=0), Draw(penalised=True))
+    fresh = rows(1, temperature=0, presence=1.0, drawn=0)
+    tokens, counts = choose(logits, stale, fresh, Draw(penalised=True))
     assert int(tokens[0]) == 0
     assert np.asarray(counts).tolist() == [[1, 0, 0]]
 

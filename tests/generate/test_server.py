@@ -158,7 +158,8 @@ def test_echo_with_logprobs_scores_the_prompt(
     assert found == pytest.approx(scores[at - 1, ids[len(context) :]].tolist(), abs=1e-4)
     assert first.logprobs.token_logprobs[0] is None
     assert first.logprobs.top_logprobs[0] is None
-    greedy = [score == max(top.values()) for score, top in zip(found, first.logprobs.top_logprobs[len(context) : -1], strict=True)]
+    tops = first.logprobs.top_logprobs[len(context) : -1]
+    greedy = [score == max(top.values()) for score, top in zip(found, tops, strict=True)]
     assert greedy == (scores[at - 1].argmax(-1) == ids[len(context) :]).tolist()
     assert first.text.startswith("What is a fever? The answer is yes.")
     pieces = zip(first.logprobs.tokens, first.logprobs.text_offset, strict=True)
@@ -214,7 +215,7 @@ def test_bad_values_are_named(client: openai.OpenAI, options: dict[str, Any], pa
 def test_what_completions_cannot_do_is_refused(client: openai.OpenAI) -> None:
     for options in ({"suffix": "x"}, {"best_of": 3}, {"echo": True, "stream": True}, {"prompt": []}):
         with pytest.raises(openai.BadRequestError):
-            client.completions.create(**({"model": "tiny", "prompt": "x"} | options))  # type: ignore[call-overload]
+            client.completions.create(**({"model": "tiny", "prompt": "x"} | options))  # type: ignore
 
 
 def test_unknown_model_path_and_broken_json(client: openai.OpenAI, running: Running) -> None:

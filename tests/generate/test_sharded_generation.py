@@ -31,9 +31,7 @@ def alone(architecture: Architecture, params: Params, tokenizer: Tokenizer) -> l
     return generate(Engine(architecture, params, tokenizer, slots=3))
 
 
-@pytest.mark.parametrize(
-    "shape", [{"fsdp": 4, "tensor": 2}, {"data": 2, "fsdp": 2, "tensor": 2}]
-)
+@pytest.mark.parametrize("shape", [{"fsdp": 4, "tensor": 2}, {"data": 2, "fsdp": 2, "tensor": 2}])
 def test_a_mesh_gives_the_tokens_of_one_device(
     shape: dict[str, int],
     architecture: Architecture,

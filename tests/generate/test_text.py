@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from alpacare_jax.generate.text import Decoder, StopFilter
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
 
-TEXTS = ["The heart.", " leading space", "naïve café – 37 °C", "emoji 👩‍⚕️🫀 and 漢字かな", "\n\n- a\n- b", "  two  "]
+TEXTS = [
+    "The heart.",
+    " one space",
+    "naïve café – 37 °C",
+    "emoji 👩‍⚕️🫀 and 漢字かな",
+    "\n\n- a\n- b",
+    "  two  ",
+]
 
 
 @pytest.fixture(scope="module")
