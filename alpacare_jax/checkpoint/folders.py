@@ -23,6 +23,8 @@ from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
 
 FORMAT = 1
+# A chunk is read whole. Unlimited, a weight saved from one device is one chunk, tens of GB for the largest models.
+CHUNK_BYTES = 32 << 20
 DESCRIPTION = "alpacare.json"
 
 
@@ -139,8 +141,15 @@ def save_params(path: Path, params: Params) -> None:
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.resolve(), params)
+        checkpointer.save(path.resolve(), params, save_args=save_args(params))
         checkpointer.wait_until_finished()
+
+
+def save_args(tree: Any) -> Any:
+    """Return how Orbax is to lay out a tree: in chunks small enough that any mesh reads little more than it keeps."""
+    import orbax.checkpoint as ocp
+
+    return jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), tree)
 
 
 def write_description(
@@ -253,30 +262,27 @@ def load_params(
     import orbax.checkpoint as ocp
 
     config, path = read_description(folder)["config"], params_folder(folder, step)
-    with ocp.StandardCheckpointer() as checkpointer:
-        stored = stored_leaves(checkpointer, path)
-        dtype = dtype or str(stored["embed"].dtype if "embed" in stored else "float32")
-        wanted = trees.abstract_params(config, dtype=dtype, mesh=mesh)
-        check_architecture(path, stored, trees.flatten(wanted))
-        with failures.reading(path):
-            return checkpointer.restore(path.resolve(), wanted)
+    stored = stored_leaves(path)
+    dtype = dtype or str(stored["embed"].dtype if "embed" in stored else "float32")
+    wanted = trees.abstract_params(config, dtype=dtype, mesh=mesh)
+    check_architecture(path, stored, trees.flatten(wanted))
+    with failures.reading(path), ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path.resolve(), wanted)
 
 
-def stored_leaves(checkpointer: Any, path: Path) -> dict[str, Any]:
+def stored_leaves(path: Path) -> dict[str, Any]:
     """Return name -> shape and dtype of what lies in an Orbax folder.
 
     Raises:
         CheckpointError: The folder is missing or its metadata torn.
     """
+    import orbax.checkpoint as ocp
+
     with failures.reading(path):
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is missing")
-        found = checkpointer.metadata(path.resolve())
-        tree = getattr(found, "item_metadata", found)
-        tree = getattr(tree, "tree", tree)
-        if tree is None:
-            raise ValueError("its metadata is missing")
-        return trees.flatten(tree)
+        # Not through a Checkpointer, which warns about metadata that one item of a step never has.
+        return trees.flatten(ocp.StandardCheckpointHandler().metadata(path.resolve()).tree)
 
 
 def check_architecture(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -63,8 +63,8 @@ class RunCheckpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(state["params"]),
-                    state=ocp.args.StandardSave(rest),
+                    params=ocp.args.StandardSave(state["params"], folders.save_args(state["params"])),
+                    state=ocp.args.StandardSave(rest, folders.save_args(rest)),
                     metadata=ocp.args.JsonSave(metadata),
                 ),
                 force=True,
@@ -96,8 +96,7 @@ class RunCheckpoints:
 
         path = self._check_step(step)
         rest = {key: value for key, value in abstract_state.items() if key != "params"}
-        with ocp.StandardCheckpointer() as checkpointer:
-            stored = folders.stored_leaves(checkpointer, path / "params")
+        stored = folders.stored_leaves(path / "params")
         folders.check_architecture(path / "params", stored, trees.flatten(abstract_state["params"]))
         with failures.reading(path):
             found = self._manager.restore(

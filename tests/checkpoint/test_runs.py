@@ -151,12 +151,21 @@ def test_parameters_alone_are_read_from_a_run(tmp_path):
         checkpoint.load_params(tmp_path, step=7)
 
 
+def test_a_large_weight_lies_in_chunks_that_one_shard_can_read_alone(tmp_path):
+    weight = jnp.arange(4 * 2048 * 4096, dtype=jnp.float32).reshape(4, 2048, 4096)  # 128 MiB, from one device
+    checkpoint.folders.save_params(tmp_path / "params", {"w": weight})
+    (leaf,) = checkpoint.folders.stored_leaves(tmp_path / "params").values()
+    assert np.prod(leaf.storage.chunk_shape) * 4 <= checkpoint.folders.CHUNK_BYTES
+
+
 def test_a_run_without_checkpoints_is_told(tmp_path):
     checkpoint.write_description(tmp_path, "run", CONFIG)
     with pytest.raises(CheckpointError, match="no checkpoint"):
         checkpoint.load_params(tmp_path)
 
 
+# Orbax leaves other reads under way when one fails; they find their event loop gone.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("harm", ["cut", "lose", "empty"])
 def test_a_torn_checkpoint_is_named(tmp_path, harm):
     make_run(tmp_path, 5)
