@@ -1,51 +1,108 @@
-"""Turning what Orbax and the operating system raise into one message that names the path."""
+"""Turning what Orbax, safetensors and the operating system raise into one message that names the path.
+
+Orbax raises everything from ``OSError`` to a bare ``Exception``, logs the same failure several times with its
+traceback, and leaves callbacks behind that complain of a closed event loop. Here all of it becomes one error.
+"""
 
 import contextlib
-from collections.abc import Iterator
+import logging
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from alpacare_jax.errors import CheckpointError
+from alpacare_jax.errors import CheckpointError, UserError
 
-FULL = ("No space left", "ENOSPC", "File too large", "EFBIG", "Disk quota exceeded", "errno: 28", "errno: 27")
-
-# What Orbax, tensorstore and the JSON reader raise for missing, torn or unwritable files.
-RAISED = (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError, NotImplementedError)
+FULL = ("No space left", "File too large", "Disk quota exceeded", "os_error_code='28'", "os_error_code='27'")
+FULL_NUMBERS = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Raise what goes wrong while a checkpoint is read as a :class:`CheckpointError` that names it."""
-    try:
-        yield
-    except RAISED as error:
-        raise CheckpointError(
-            "the checkpoint cannot be read",
-            where=path,
-            found=first_line(error),
-            expected="a whole checkpoint",
-            remedy="files may be missing or cut short; use an earlier step, or make the checkpoint again",
-        ) from error
+    with _one_voice():
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                "the checkpoint cannot be read",
+                where=path,
+                found=gist(error),
+                expected="a whole checkpoint",
+                remedy="files may be missing or cut short; use an earlier step, or make the checkpoint again",
+            ) from error
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise what goes wrong while a checkpoint is written as a :class:`CheckpointError` that names it."""
-    try:
-        yield
-    except RAISED as error:
-        full = any(sign in str(error) for sign in FULL) or getattr(error, "errno", None) in (27, 28, 122)
-        raise CheckpointError(
-            "no disk space is left for the checkpoint" if full else "the checkpoint cannot be written",
-            where=path,
-            found=first_line(error),
-            remedy="free some disk space (or raise the file size limit) and run the same command again; "
-            "earlier checkpoints are kept"
-            if full
-            else "check the folder's permissions and the disk; earlier checkpoints are kept",
-        ) from error
+def writing(path: Path, what: str = "the checkpoint") -> Iterator[None]:
+    """Raise what goes wrong while something is written as a :class:`CheckpointError` that names it."""
+    with _one_voice():
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if is_full(error):
+                raise CheckpointError(
+                    f"no disk space is left for {what}",
+                    where=path,
+                    found=gist(error),
+                    remedy="free some disk space (or raise the file size limit) and run the same command again; "
+                    "what was finished before is kept",
+                ) from error
+            raise CheckpointError(
+                f"{what} cannot be written",
+                where=path,
+                found=gist(error),
+                remedy="check the folder's permissions and the disk; what was finished before is kept",
+            ) from error
 
 
-def first_line(error: BaseException) -> str:
-    """Return the gist of an exception: its type and the first line of its text, at most 300 characters."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
+def is_full(error: BaseException) -> bool:
+    """Return whether a failure, or what caused it, is a disk or a quota that is full."""
+    return any(
+        getattr(cause, "errno", None) in FULL_NUMBERS or any(sign in str(cause) for sign in FULL)
+        for cause in _causes(error)
+    )
+
+
+def gist(error: BaseException) -> str:
+    """Return the type and the first line of the failure at the root, at most 300 characters of it."""
+    root = _causes(error)[-1]
+    lines = str(root).strip().splitlines()
+    return f"{type(root).__name__}: {lines[0][:300] if lines else ''}"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found = [error]
+    while found[-1].__cause__ is not None:
+        found.append(found[-1].__cause__)
+    return found
+
+
+class _Silence(logging.Filter):
+    """Drops what Orbax logs of failures that are raised as errors anyway."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+
+@contextlib.contextmanager
+def _one_voice() -> Iterator[None]:
+    """Keep Orbax's own account of a failure off the screen; after a failure, also what its threads say later."""
+    logger, silence, hook = logging.getLogger("absl"), _Silence(), sys.unraisablehook
+    logger.addFilter(silence)
+    sys.unraisablehook = _without_closed_loops(hook)
+    yield
+    sys.unraisablehook = hook
+    logger.removeFilter(silence)
+
+
+def _without_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
+    def filtered(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    return filtered

@@ -188,9 +188,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         version, kind = value["format"], value["kind"]
         config = LlamaConfig.from_dict(value["config"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            "the description is broken", where=file, found=failures.first_line(error)
-        ) from error
+        raise CheckpointError("the description is broken", where=file, found=failures.gist(error)) from error
     if version != FORMAT:
         raise CheckpointError(
             "the folder was written by another version of this software",

@@ -51,7 +51,10 @@ def export(
     """
     leaves = trees.flatten(params)
     dtype = dtype or str(leaves["embed"].dtype)
-    with atomic_folder(out, overwrite=overwrite, marker="config.json") as partial, failures.writing(out):
+    with (
+        atomic_folder(out, overwrite=overwrite, marker="config.json") as partial,
+        failures.writing(out, "the export"),
+    ):
         checkpoint.copy_assets(assets, partial)
         hf_folder.write_config(partial, config, dtype)
         hf_folder.complete_generation_config(partial)
