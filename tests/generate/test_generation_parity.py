@@ -25,8 +25,11 @@ def theirs(folder: Path, prompts: list[list[int]], count: int, stop_at_end: bool
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several threads wait for each other so eagerly that a busy machine crawls
     with torch.no_grad():
         out = model.generate(ids, attention_mask=mask, max_new_tokens=count, do_sample=False, pad_token_id=0)
+    torch.set_num_threads(threads)
     found = out[:, longest:].tolist()
     if not stop_at_end:
         return found
@@ -35,9 +38,8 @@ def theirs(folder: Path, prompts: list[list[int]], count: int, stop_at_end: bool
 
 
 def ours(
-    folder: Path, prompts: list[list[int]], count: int, stop_at_end: bool, slots: int
+    loaded: convert.LoadedModel, prompts: list[list[int]], count: int, stop_at_end: bool, slots: int
 ) -> list[list[int]]:
-    loaded = convert.open_model(folder, dtype="float32")
     architecture = Architecture(loaded.config, loaded.model.compute)
     engine = Engine(architecture, loaded.params, loaded.tokenizer, slots=slots, max_len=512)
     sampling = Sampling(max_tokens=count, ignore_eos=not stop_at_end)
