@@ -31,6 +31,7 @@ def command(
 ) -> None:
     """Export an Orbax model or a run's checkpoint to a folder that transformers loads unchanged."""
     from alpacare_jax import checkpoint, convert, sharding
+    from alpacare_jax.cli.judge_verb import show_progress
 
     started, shard_bytes = time.monotonic(), parse_size(max_shard_size)
     checkpoint.check_free(out, overwrite, "config.json")
@@ -40,9 +41,17 @@ def command(
     imported_float16 = described["kind"] == "model" and described.get("source", {}).get("dtype") == "float16"
     written = dtype or ("float16" if imported_float16 and stored == "float32" else stored)
     config = described["config"]
-    convert.export(
-        params, config, ckpt / "hf", out, dtype=written, max_shard_bytes=shard_bytes, overwrite=overwrite
-    )
+    with show_progress("writing files") as progress:
+        convert.export(
+            params,
+            config,
+            ckpt / "hf",
+            out,
+            dtype=written,
+            max_shard_bytes=shard_bytes,
+            overwrite=overwrite,
+            progress=progress,
+        )
     files = sorted(out.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     typer.echo(

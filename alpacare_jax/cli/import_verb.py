@@ -26,12 +26,16 @@ def command(
 ) -> None:
     """Import a LLaMA from Hugging Face or GGUF into an Orbax model folder."""
     from alpacare_jax import checkpoint, convert, sharding
+    from alpacare_jax.cli.judge_verb import show_progress
     from alpacare_jax.convert.opening import describe_source
 
     started = time.monotonic()
     checkpoint.check_free(out, overwrite)  # before minutes of work
     with convert.open_foreign(source) as foreign:
-        params = convert.load(foreign.source, foreign.config, mesh=sharding.host_mesh(), dtype=dtype)
+        with show_progress("reading weights") as progress:
+            params = convert.load(
+                foreign.source, foreign.config, mesh=sharding.host_mesh(), dtype=dtype, progress=progress
+            )
         origin = describe_source(foreign, source)
         checkpoint.save_model(
             out, params, foreign.config, hf=foreign.assets, source=origin, overwrite=overwrite

@@ -1,6 +1,7 @@
 """Writing our parameters as a Hugging Face folder that ``transformers`` loads unchanged."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def export(
     dtype: str | None = None,
     max_shard_bytes: int = 5_000_000_000,
     overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a Hugging Face folder, whole or not at all.
 
@@ -43,6 +45,7 @@ def export(
         dtype: Dtype of the weights, "float32", "bfloat16" or "float16"; as the parameters are when None.
         max_shard_bytes: Largest size of one file of weights, in bytes; a larger tensor gets its own.
         overwrite: Replace an existing Hugging Face folder.
+        progress: Told after each file of weights how many are done, and of how many.
 
     Raises:
         CheckpointError: The disk is full.
@@ -58,7 +61,7 @@ def export(
         checkpoint.copy_assets(assets, partial)
         hf_folder.write_config(partial, config, dtype)
         hf_folder.complete_generation_config(partial)
-        write_weights(leaves, config, partial, DTYPES[dtype], max_shard_bytes)
+        write_weights(leaves, config, partial, DTYPES[dtype], max_shard_bytes, progress)
 
 
 def plan_shards(config: LlamaConfig, item_bytes: int, max_shard_bytes: int) -> list[list[str]]:
@@ -80,7 +83,12 @@ def plan_shards(config: LlamaConfig, item_bytes: int, max_shard_bytes: int) -> l
 
 
 def write_weights(
-    leaves: dict[str, Any], config: LlamaConfig, folder: Path, dtype: np.dtype, max_shard_bytes: int
+    leaves: dict[str, Any],
+    config: LlamaConfig,
+    folder: Path,
+    dtype: np.dtype,
+    max_shard_bytes: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write ``model.safetensors``, or several files and their index."""
     from safetensors.numpy import save_file
@@ -99,6 +107,8 @@ def write_weights(
         (folder / file).chmod(mode)  # the library leaves it readable by its owner alone
         weight_map |= dict.fromkeys(names, file)
         total += sum(tensor.nbytes for tensor in tensors.values())
+        if progress is not None:
+            progress(number, len(shards))
     if len(shards) > 1:
         metadata = {"total_size": total, "total_parameters": total // dtype.itemsize}
         index = json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2)

@@ -1,6 +1,7 @@
 """Loading foreign tensors into our parameter tree, one leaf at a time, straight onto their devices."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +19,12 @@ Bounds = tuple[tuple[int, int], ...]  # begin and end along every axis
 
 
 def load(
-    source: Source, config: LlamaConfig, *, mesh: Mesh | None = None, dtype: str | None = None
+    source: Source,
+    config: LlamaConfig,
+    *,
+    mesh: Mesh | None = None,
+    dtype: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Params:
     """Load a model's parameters.
 
@@ -30,6 +36,7 @@ def load(
         config: The shape they must have.
         mesh: Where the parameters go; one local device when None.
         dtype: Dtype of the parameters, "float32" or "bfloat16"; None for the narrower that keeps every bit.
+        progress: Told after each leaf how many are done, and of how many.
 
     Returns:
         The parameter tree.
@@ -43,9 +50,12 @@ def load(
     rules = {rule.ours: rule for rule in table.RULES if rule.exists(config)}
     if set(rules) != set(wanted):  # the table and the model are both ours
         raise AssertionError(sorted(set(rules) ^ set(wanted)))
-    return trees.unflatten(
-        {name: _load_leaf(source, rules[name], leaf, config) for name, leaf in wanted.items()}
-    )
+    leaves = {}
+    for name, leaf in wanted.items():
+        leaves[name] = _load_leaf(source, rules[name], leaf, config)
+        if progress is not None:
+            progress(len(leaves), len(wanted))
+    return trees.unflatten(leaves)
 
 
 def check(source: Source, config: LlamaConfig) -> None:
