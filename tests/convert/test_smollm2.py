@@ -62,12 +62,13 @@ def test_logits_agree_with_transformers(smollm2_ckpt, smollm2_hf):
     for row, text in zip(ids, rows, strict=True):
         row[: len(text)] = text
     found = np.asarray(convert.open_model(smollm2_ckpt).model(jnp.asarray(ids)))
-    with torch.no_grad():
+    with torch.no_grad():  # padding stands to the right, where the causal mask hides it
         theirs = AutoModelForCausalLM.from_pretrained(smollm2_hf, dtype=torch.float32)
-        expected = [theirs(torch.tensor([row])).logits[0].numpy() for row in rows]
+        expected = theirs(torch.tensor(ids, dtype=torch.long)).logits.numpy()
         theirs = theirs.double()
         theirs.model.rotary_emb.inv_freq = theirs.model.rotary_emb.inv_freq.double()
-        exact = [theirs(torch.tensor([row])).logits[0].numpy() for row in rows]
+        exact = theirs(torch.tensor(ids, dtype=torch.long)).logits.numpy()
+    expected, exact = ([kind[i, : len(row)] for i, row in enumerate(rows)] for kind in (expected, exact))
     found = [found[i, : len(row)] for i, row in enumerate(rows)]
     worst = [float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
     rounding = [float(np.abs(a - b).max()) for a, b in zip(expected, exact, strict=True)]
