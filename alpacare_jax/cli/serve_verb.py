@@ -48,6 +48,7 @@ def command(
     ] = None,
 ) -> None:
     """Serve a model over HTTP: /v1/models, /v1/completions, /v1/chat/completions, /health."""
+    from alpacare_jax import distributed
     from alpacare_jax.cli.generate_verb import open_engine
     from alpacare_jax.errors import ConfigError
     from alpacare_jax.generate import listen
@@ -66,6 +67,13 @@ def command(
             f"WARNING: listening on {host}, which other machines can reach, and no key is asked for: anyone "
             "who can reach this port can use the model. Set --api-key-env, or leave --host at 127.0.0.1.",
             err=True,
+        )
+    if distributed.initialize_from_environment():
+        raise ConfigError(
+            "one server cannot span several processes",
+            where="the environment",
+            found="a run of several processes",
+            remedy="start serve on one machine, without the variables that join processes",
         )
     engine, own_name = open_engine(model, slots=slots, max_len=max_len, dtype=dtype, mesh=mesh)
     name = name or own_name

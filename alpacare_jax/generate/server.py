@@ -55,7 +55,11 @@ class Api:
             Route("/v1/completions", self.completions, methods=["POST"]),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
         ]
-        handlers: dict[Any, Any] = {UserError: _on_user_error, HTTPException: _on_http_error}
+        handlers: dict[Any, Any] = {
+            UserError: _on_user_error,
+            HTTPException: _on_http_error,
+            Exception: _on_failure,
+        }
         return Starlette(routes=routes, exception_handlers=handlers)
 
     async def health(self, request: Request) -> Response:
@@ -343,4 +347,11 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         code = "invalid_api_key"
     return JSONResponse(
         error_body(error.detail, code=code), status_code=error.status_code, headers=error.headers
+    )
+
+
+async def _on_failure(request: Request, error: Exception) -> Response:
+    # The error itself goes to the log, by way of the server; the client learns only that it happened.
+    return JSONResponse(
+        error_body("the server failed; its log says why", kind="server_error"), status_code=500
     )
