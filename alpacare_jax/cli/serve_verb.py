@@ -88,6 +88,6 @@ def command(
         )
 
     try:
-        listen.run(Api(worker, name, api_key).build(), listener, ready)
+        listen.run(Api(worker, name, api_key).build(), listener, ready, worker.give_up)
     finally:
         worker.stop()

@@ -17,7 +17,8 @@ from alpacare_jax.errors import ServiceError
 
 logger = logging.getLogger(__name__)
 
-GRACE_S = 10
+GRACE_S = 10.0
+"""Seconds that replies under way have once the server is told to stop."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -66,14 +67,23 @@ def is_loopback(host: str) -> bool:
 class _Server(uvicorn.Server):
     """A server that says when it is ready, and that ends quietly when it is told to stop."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], give_up: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._on_ready = on_ready
+        self._on_ready, self._give_up = on_ready, give_up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        timer = asyncio.get_running_loop().call_later(GRACE_S, self._give_up)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # The base class notes the signal and raises it again at the end; being told to stop is no failure.
@@ -82,26 +92,29 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def make_server(app: Starlette, on_ready: Callable[[], None]) -> uvicorn.Server:
+def make_server(app: Starlette, on_ready: Callable[[], None], give_up: Callable[[], None]) -> uvicorn.Server:
     """Make a server that ends soon after its ``should_exit`` is set or the process is told to stop."""
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         lifespan="off",
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=int(GRACE_S) + 10,
         timeout_keep_alive=75,
     )
-    return _Server(config, on_ready)
+    return _Server(config, on_ready, give_up)
 
 
-def run(app: Starlette, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+def run(
+    app: Starlette, listener: socket.socket, on_ready: Callable[[], None], give_up: Callable[[], None]
+) -> None:
     """Serve until SIGINT or SIGTERM; replies under way get some seconds to end.
 
     Args:
         app: The application.
         listener: A bound socket.
         on_ready: Called once requests are accepted.
+        give_up: Called when replies under way have had :data:`GRACE_S` seconds to end; it must end them.
     """
     with contextlib.closing(listener):
-        asyncio.run(make_server(app, on_ready).serve(sockets=[listener]))
+        asyncio.run(make_server(app, on_ready, give_up).serve(sockets=[listener]))

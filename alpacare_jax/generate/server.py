@@ -16,7 +16,7 @@ from typing import Any
 import pydantic
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -30,6 +30,9 @@ COMPLETION_TOKENS = 16
 """Tokens of a completion whose request names no limit, as in OpenAI's API."""
 
 LARGEST_BODY = 32 << 20
+
+CLIENT_GONE = 499
+"""Status of a reply that nobody reads any more."""
 
 
 class Api:
@@ -103,8 +106,9 @@ class Api:
         head = self._head("cmpl", "text_completion")
         if asked.stream:
             chunks = self._stream_completion(generations, head, asked.wants_usage, prompt_tokens)
-            return StreamingResponse(chunks, media_type="text/event-stream")
-        await self._answer(request, generations)
+            return StreamingResponse(_with_errors(chunks), media_type="text/event-stream")
+        if not await self._answer(request, generations):
+            return Response(status_code=CLIENT_GONE)
         choices = [
             replies.completion_choice(index, generation, self.tokenizer, text)
             for index, (generation, text) in enumerate(zip(generations, texts, strict=True))
@@ -126,8 +130,9 @@ class Api:
         self._check_prompts(generations)
         if asked.stream:
             chunks = self._stream_chat(generations, asked.wants_usage)
-            return StreamingResponse(chunks, media_type="text/event-stream")
-        await self._answer(request, generations)
+            return StreamingResponse(_with_errors(chunks), media_type="text/event-stream")
+        if not await self._answer(request, generations):
+            return Response(status_code=CLIENT_GONE)
         choices = [
             replies.chat_choice(i, generation, self.tokenizer) for i, generation in enumerate(generations)
         ]
@@ -224,7 +229,7 @@ class Api:
             while running:
                 index, text, reason = await news.get()
                 if reason == "error":
-                    raise ServiceError("the generator has failed", found=self.worker.failure)
+                    raise self.worker.reason()
                 if reason:
                     running.discard(index)
                 yield index, text, reason
@@ -232,8 +237,8 @@ class Api:
             for index in running:
                 self.worker.cancel(generations[index])
 
-    async def _answer(self, request: Request, generations: Sequence[Generation]) -> None:
-        """Wait for all requests, or give them up when the client has gone."""
+    async def _answer(self, request: Request, generations: Sequence[Generation]) -> bool:
+        """Wait for all requests; give them up and return False when the client has gone."""
 
         async def collect() -> None:
             news = self._news(generations)
@@ -251,8 +256,9 @@ class Api:
         try:
             await asyncio.wait({collecting, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not collecting.done():
-                raise ClientDisconnect
+                return False
             await collecting
+            return True
         finally:
             for task in (collecting, watching):
                 task.cancel()
@@ -318,6 +324,17 @@ class Api:
             await news.aclose()  # type: ignore[attr-defined]
 
 
+async def _with_errors(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Pass a stream on; if it breaks off, say so in its last event, since its status has been sent already."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except ServiceError as error:
+        yield _event(error_body(error.what, kind="server_error"))
+    finally:
+        await chunks.aclose()  # type: ignore[attr-defined]
+
+
 def _event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
@@ -329,7 +346,7 @@ def _seed(asked: int | None) -> int:
 async def _on_user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
     if not isinstance(error, DataError):
-        return JSONResponse(error_body(str(error), kind="server_error"), status_code=500)
+        return JSONResponse(error_body(error.what, kind="server_error"), status_code=503)
     param = error.where if isinstance(error.where, str) and error.where.isidentifier() else None
     code = "context_length_exceeded" if "longer than the context" in error.what else None
     found = [f"found: {error.found}"] if error.found is not None else []

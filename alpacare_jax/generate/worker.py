@@ -11,7 +11,8 @@ from alpacare_jax.generate.engine import Engine, Generation
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[str, str], None]
-"""Called in the worker's thread with the text so far and the finish reason, "" while the request runs."""
+"""Called in the worker's thread with the text so far and the finish reason: "" while the request runs, and "error"
+where it will never end."""
 
 
 class Worker:
@@ -33,10 +34,14 @@ class Worker:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self, timeout_s: float = 30.0) -> None:
-        """Give up what runs and end the thread."""
+    def give_up(self) -> None:
+        """Take no more requests, tell those under way that they end in error, and let the thread end."""
         self._stopping = True
         self._inbox.put(("stop", None, None))
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Give up and wait for the thread to end."""
+        self.give_up()
         self._thread.join(timeout_s)
 
     def submit(self, generation: Generation, listener: Listener) -> None:
@@ -45,9 +50,17 @@ class Worker:
         Raises:
             ServiceError: The engine has failed.
         """
-        if self.failure is not None:
-            raise ServiceError("the generator has failed", found=self.failure, remedy="restart the server")
+        if self._stopping:
+            raise self.reason()
         self._inbox.put(("submit", generation, listener))
+
+    def reason(self) -> ServiceError:
+        """Say why requests end in error."""
+        if self.failure is not None:
+            return ServiceError(
+                "the generator has failed; the server's log says why", remedy="restart the server"
+            )
+        return ServiceError("the server is shutting down")
 
     def cancel(self, generation: Generation) -> None:
         """Give a request up, so that its row becomes free; nothing happens if it has ended."""
@@ -64,9 +77,11 @@ class Worker:
             # Whoever waits must hear of it; the thread itself ends here.
             logger.exception("the generator has failed")
             self.failure = error
+            raise
+        finally:
+            self._stopping = True
             for _, listener in self._listeners.values():
                 listener("", "error")
-            raise
 
     def _take_orders(self) -> None:
         """Take all orders that lie ready; wait for one if there is nothing to do."""

@@ -32,7 +32,8 @@ class Running:
         self.port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         ready = threading.Event()
-        self.server = listen.make_server(Api(self.worker, "tiny", api_key).build(), ready.set)
+        app = Api(self.worker, "tiny", api_key).build()
+        self.server = listen.make_server(app, ready.set, self.worker.give_up)
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[listener])))
         self.thread.start()
         assert ready.wait(30)
@@ -255,6 +256,25 @@ def test_a_key_is_asked_for(make_engine: Callable[..., Engine]) -> None:
             assert "secret-key" not in str(caught.value)
     finally:
         server.stop()
+
+
+def test_replies_under_way_are_told_when_the_server_ends(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "GRACE_S", 0.2)
+    server = Running(make_engine(slots=1))
+    long = {"max_tokens": 480, "extra_body": {"ignore_eos": True}}
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        streamed = chat(server.client(), **long, stream=True)
+        next(iter(streamed))
+        waiting = threads.submit(chat, server.client(), **long)
+        rest = threads.submit(list, streamed)
+        time.sleep(0.1)
+        server.stop()
+        for asked in (waiting, rest):
+            with pytest.raises(openai.APIError, match="shutting down"):
+                asked.result(30)
+    assert not server.thread.is_alive()
 
 
 def test_a_port_in_use_is_named() -> None:
