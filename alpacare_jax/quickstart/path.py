@@ -15,7 +15,8 @@ SETTINGS = Path(__file__).parent
 """Where the shipped settings lie: links to configs/synthesize/smollm2.yaml and configs/train/quickstart.yaml."""
 
 DEVICES = 4
-MESH = "data=2,fsdp=2"
+EVALUATION_MESH = "tensor=3"
+"""Weights split over the three key/value heads: every device reads a third of them for each token."""
 TEACHER = "SmolLM2-135M-Instruct"
 NOT_MEDICAL_ADVICE = "The output is NOT medical advice: a very small model wrote it, to show the path."
 
@@ -107,26 +108,32 @@ def check_folder(folder: Path, config: QuickstartConfig) -> None:
 
 
 def synthesize(folder: Path, config: QuickstartConfig, journal: Journal, say: Say) -> None:
-    """Serve the model and let it write and answer medical tasks, from the project's own seed tasks."""
-    work, title = folder / "synthesis", "synthesise medical instructions over HTTP"
-    done = work / "instructions.jsonl"
-    if done.exists():
-        say(f"\n== {title}\n   done before: {done}")
+    """Serve the model and let it write and answer medical tasks, from the project's own seed tasks.
+
+    Some answers are rejected, so a few more tasks are asked for than instructions are needed; where that is not
+    enough, the target is raised and the same work folder goes on.
+    """
+    work, needed = folder / "synthesis", config.train + config.held_out
+    stage = Stage("synthesise medical instructions over HTTP", [], work / "instructions.jsonl")
+    if count_instructions(work) >= needed:
+        say(f"\n== {stage.title}\n   done before: {stage.done}")
         return
     say(f"\n== serve it: alpacare serve --model {folder / 'model'} --slots {config.slots}")
     with serving(folder / "model", TEACHER, config.slots, folder / "serve.log") as address:
         say(f"   {address}")
-        arguments = ["synthesize", "--config", str(SETTINGS / "synthesize.yaml"), "--work", str(work)]
-        arguments += [
-            "--base-url",
-            address,
-            "--model",
-            TEACHER,
-            "--target",
-            str(config.train + config.held_out),
-        ]
-        arguments += ["--seed", str(config.seed), "--concurrency", str(config.slots)]
-        run_stage(Stage(title, arguments, done), journal, say)
+        for target in range(needed + needed // 8, 2 * needed + 5, max(2, needed // 8)):
+            arguments = ["synthesize", "--config", str(SETTINGS / "synthesize.yaml"), "--work", str(work)]
+            arguments += ["--base-url", address, "--model", TEACHER, "--target", str(target)]
+            arguments += ["--seed", str(config.seed), "--concurrency", str(config.slots)]
+            run_stage(dataclasses.replace(stage, arguments=arguments), journal, say, again=True)
+            if count_instructions(work) >= needed:
+                return
+
+
+def count_instructions(work: Path) -> int:
+    """Count the answered instructions of a work folder."""
+    path = work / "instructions.jsonl"
+    return len(read_records(path, Instruction)) if path.exists() and path.stat().st_size else 0
 
 
 def split(folder: Path, config: QuickstartConfig, say: Say) -> None:
@@ -171,7 +178,7 @@ def training_stages(folder: Path, config: QuickstartConfig) -> list[Stage]:
         )
         for name in ("train", "held_out")
     ]
-    evaluate = ["evaluate", "--data", str(folder / "held_out.jsonl"), "--mesh", MESH]
+    evaluate = ["evaluate", "--data", str(folder / "held_out.jsonl"), "--mesh", EVALUATION_MESH]
     evaluate += ["--seq-len", str(config.seq_len), "--max-tokens", str(config.answer_tokens)]
     evaluate += ["--slots", str(config.slots)]
 
@@ -180,7 +187,7 @@ def training_stages(folder: Path, config: QuickstartConfig) -> list[Stage]:
             f"evaluate {when} fine-tuning",
             [*evaluate, "--model", str(of), "--out", str(folder / when)],
             folder / when / "evaluation.json",
-            devices=DEVICES,
+            devices=3,
         )
 
     overrides = {

@@ -86,14 +86,20 @@ def environment(devices: int = 1) -> dict[str, str]:
     return values
 
 
-def run_stage(stage: Stage, journal: Journal, say: Say) -> None:
+def run_stage(stage: Stage, journal: Journal, say: Say, *, again: bool = False) -> None:
     """Run a stage unless it is done, and note how long it took.
+
+    Args:
+        stage: What to run.
+        journal: Where time and command are noted.
+        say: Takes lines for the terminal.
+        again: Run it although its file is there, since the verb itself knows what is left to do.
 
     Raises:
         UserError: The command failed; its own output says why.
     """
     say(f"\n== {stage.title}")
-    if stage.done.exists():
+    if stage.done.exists() and not again:
         say(f"   done before: {stage.done}")
         return
     say(f"   $ {stage.command}")
