@@ -121,7 +121,7 @@ def synthesize(folder: Path, config: QuickstartConfig, journal: Journal, say: Sa
     say(f"\n== serve it: alpacare serve --model {folder / 'model'} --slots {config.slots}")
     with serving(folder / "model", TEACHER, config.slots, folder / "serve.log") as address:
         say(f"   {address}")
-        for target in range(needed + needed // 8, 2 * needed + 5, max(2, needed // 8)):
+        for target in range(needed + needed // 3, 3 * needed + 5, max(2, needed // 6)):
             arguments = ["synthesize", "--config", str(SETTINGS / "synthesize.yaml"), "--work", str(work)]
             arguments += ["--base-url", address, "--model", TEACHER, "--target", str(target)]
             arguments += ["--seed", str(config.seed), "--concurrency", str(config.slots)]

@@ -49,7 +49,9 @@ class TrainConfig:
         if self.validate_every < 0 or self.checkpoint_every < 0:
             problems.append("validate_every and checkpoint_every must not be negative")
         if problems:
-            raise ConfigError("the settings of training are not valid", where="train", found="; ".join(problems))
+            raise ConfigError(
+                "the settings of training are not valid", where="train", found="; ".join(problems)
+            )
 
     def schedule(self, statistics: Statistics, batch_shards: int) -> "Schedule":
         """Work out batch size and number of steps for a data set on a mesh.
