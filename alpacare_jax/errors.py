@@ -11,6 +11,8 @@ __all__ = [
     "ShardingError",
     "TrainingError",
     "UserError",
+    "causes",
+    "is_full",
 ]
 
 
@@ -28,3 +30,23 @@ class ConversionError(UserError):
 
 class TrainingError(UserError):
     """Training cannot go on: a loss that is not finite, or data that never arrives."""
+
+
+FULL = ("No space left", "File too large", "Disk quota exceeded", "os_error_code='28'", "os_error_code='27'")
+FULL_NUMBERS = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether a failure, or what caused it, is a disk or a quota that is full."""
+    return any(
+        getattr(cause, "errno", None) in FULL_NUMBERS or any(sign in str(cause) for sign in FULL)
+        for cause in causes(error)
+    )
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Return an exception followed by what it was raised from, down to the root."""
+    found = [error]
+    while found[-1].__cause__ is not None:
+        found.append(found[-1].__cause__)
+    return found

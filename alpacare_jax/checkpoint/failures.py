@@ -11,10 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from alpacare_jax.errors import CheckpointError, UserError
-
-FULL = ("No space left", "File too large", "Disk quota exceeded", "os_error_code='28'", "os_error_code='27'")
-FULL_NUMBERS = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
+from alpacare_jax.errors import CheckpointError, UserError, causes, is_full
 
 
 @contextlib.contextmanager
@@ -60,26 +57,11 @@ def writing(path: Path, what: str = "the checkpoint") -> Iterator[None]:
             ) from error
 
 
-def is_full(error: BaseException) -> bool:
-    """Return whether a failure, or what caused it, is a disk or a quota that is full."""
-    return any(
-        getattr(cause, "errno", None) in FULL_NUMBERS or any(sign in str(cause) for sign in FULL)
-        for cause in _causes(error)
-    )
-
-
 def gist(error: BaseException) -> str:
     """Return the type and the first line of the failure at the root, at most 300 characters of it."""
-    root = _causes(error)[-1]
+    root = causes(error)[-1]
     lines = str(root).strip().splitlines()
     return f"{type(root).__name__}: {lines[0][:300] if lines else ''}"
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found = [error]
-    while found[-1].__cause__ is not None:
-        found.append(found[-1].__cause__)
-    return found
 
 
 class _Silence(logging.Filter):

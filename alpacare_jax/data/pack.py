@@ -19,7 +19,7 @@ from alpacare_jax.data import manifest as manifests
 from alpacare_jax.data.examples import Example, encode_examples
 from alpacare_jax.data.manifest import Manifest, Statistics
 from alpacare_jax.data.packing import Row, fill_row, plan_rows
-from alpacare_jax.errors import ConfigError, DataError
+from alpacare_jax.errors import ConfigError, DataError, is_full
 from alpacare_jax.prompts import TEMPLATES, Template
 from alpacare_jax.tokenizer import Tokenizer
 from datagen.records import Instruction, read_objects, write_objects
@@ -271,7 +271,16 @@ def _write_shards(rows: Iterator[Row], count: int, folder: Path, config: PackCon
             data_dir=str(folder / "tfds"),
             file_format="array_record",
         )
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
+        try:
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
+        except RuntimeError as error:  # what the record writer raises, whatever the reason
+            if not is_full(error):
+                raise
+            raise DataError(
+                "no disk space is left for the packed data set",
+                where=folder.parent.parent,
+                remedy="free some disk space (or raise the file size limit) and run the same command again",
+            ) from error
     for file in Path(builder.data_dir).iterdir():
         file.rename(folder / file.name)
     shutil.rmtree(folder / "tfds")

@@ -18,7 +18,7 @@ PROMPTS = (
     "To measure blood pressure, wrap the cuff",
     "Paracetamol is taken for pain and fever",
 )
-# Ids as the model's published tokenizer gives them: one digit a token, GPT-2's words, one id a control token.
+# Known spellings: one digit a token, words with their leading space, one id a control token.
 TEXTS = {
     "<|im_start|>user\nhi<|im_end|>": [1, 4093, 198, 6004, 2],
     "Hello  world 12345 3.14": [19556, 216, 905, 216, 33, 34, 35, 36, 37, 216, 35, 30, 33, 36],

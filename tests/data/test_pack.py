@@ -192,6 +192,29 @@ def test_a_failed_replacement_leaves_the_earlier_data_set(
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out"}
 
 
+def test_a_full_disk_is_one_message_and_leaves_nothing_behind(
+    source: Path, tmp_path: Path, chat_folder: Path
+) -> None:
+    program = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+from alpacare_jax.cli import main
+main(sys.argv[1:])
+"""
+    # Enough rows that their shard is larger than a file may be.
+    arguments = ["pack", str(source), "--tokenizer", str(chat_folder), "--seq-len", str(ROW_LENGTH)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments, "--out", str(tmp_path / "out"), "--no-pack"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "no disk space is left for the packed data set" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl"}
+
+
 def test_overwrite_deletes_nothing_that_pack_did_not_write(
     source: Path, tmp_path: Path, chat: Tokenizer
 ) -> None:
