@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ _STATE = tempfile.TemporaryDirectory(prefix="alpacare-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = str(Path(_STATE.name) / "huggingface")
 os.environ["TFDS_DATA_DIR"] = str(Path(_STATE.name) / "tensorflow_datasets")
+
+# Where the tests run in the background, Ctrl-C is turned off, and every process they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

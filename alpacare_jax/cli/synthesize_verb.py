@@ -170,8 +170,7 @@ def command(
         },
     }
     settings = _settings(work, config, _given(flags))
-    # A scheduler's polite end is taken like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _end_politely)
     try:
         with _watching() as watch:
             funnel = synthesize(settings, work, retry_failed=retry_failed, watch=watch)
@@ -189,6 +188,13 @@ def command(
             err=True,
         )
         raise typer.Exit(1)
+
+
+def _end_politely(*_: object) -> None:
+    """Take a scheduler's polite end like Ctrl-C, also in a job that was started with Ctrl-C turned off (nohup, &)."""
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

@@ -123,7 +123,11 @@ def _loaded(
     keeps: Any = None,
 ) -> LoadedModel:
     dtype = str(params["embed"].dtype)
-    compute = dataclasses.replace(compute, param_dtype=dtype) if compute else ComputeConfig(dtype, dtype)
+    compute = (
+        dataclasses.replace(compute, param_dtype=dtype)
+        if compute
+        else ComputeConfig(dtype, dtype, precision="highest")
+    )
     model = Architecture(config, compute).model(params)
     return LoadedModel(config, model, assets, name, origin, keeps)
 

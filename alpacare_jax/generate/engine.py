@@ -126,6 +126,10 @@ class Engine:
         slots: int = 8,
         max_len: int | None = None,
     ) -> None:
+        # One token at a time, products are bound by memory, and blocks would read the weights twice.
+        architecture = dataclasses.replace(
+            architecture, compute=dataclasses.replace(architecture.compute, precision="default")
+        )
         config = architecture.config
         if tokenizer.vocab_size > config.vocab_size:
             raise DataError(

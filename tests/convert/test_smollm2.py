@@ -46,11 +46,11 @@ def test_the_tokenizer_is_whole_and_the_same_for_transformers(smollm2_hf):
 
 @pytest.mark.torch
 def test_logits_agree_with_transformers(smollm2_ckpt, smollm2_hf):
-    """Largest difference over all tokens: at most 1e-4 for the typical text, and never beyond rounding.
+    """Largest difference over all tokens of a text: at most 1e-4, unless torch itself is further from the truth.
 
-    Hidden states of this model reach 25,000, so fp32 leaves torch itself 4e-5 to 1.4e-4 from the exact logits
-    (taken in fp64), and on some texts two faithful implementations differ by more than 1e-4. There the bound is
-    three times the distance of torch from the exact logits.
+    Hidden states of this model reach 25,000, so fp32 leaves torch itself 4e-5 to 1.6e-4 from the exact logits
+    (taken in fp64). This model must lie within 1e-4 of the exact logits on every text, and within 1e-4 of torch on
+    every text on which torch does.
     """
     import jax.numpy as jnp
     import torch
@@ -72,7 +72,11 @@ def test_logits_agree_with_transformers(smollm2_ckpt, smollm2_hf):
     found = [found[i, : len(row)] for i, row in enumerate(rows)]
     worst = [float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
     rounding = [float(np.abs(a - b).max()) for a, b in zip(expected, exact, strict=True)]
-    print("largest differences", worst, "torch from exact", rounding)
-    assert np.median(worst) <= 1e-4
-    assert max(worst) <= max(1e-4, 3 * max(rounding))
+    ours = [float(np.abs(a - b).max()) for a, b in zip(found, exact, strict=True)]
+    print("from torch", worst, "from exact", ours, "torch from exact", rounding)
+    assert max(ours) <= 1e-4
+    assert max(a for a, b in zip(worst, rounding, strict=True) if b <= 1e-4) <= 1e-4
+    assert sum(b <= 1e-4 for b in rounding) >= 6, (
+        "a comparison with torch needs texts on which torch is exact"
+    )
     assert np.sqrt(np.mean((np.concatenate(found) - np.concatenate(expected)) ** 2)) <= 2e-5

@@ -155,7 +155,9 @@ def test_few_requests_are_sent_in_vain(tmp_path: Path, seeds: Path) -> None:
     assert results(tmp_path / "eager") == results(tmp_path / "work")
 
 
-def start(work: Path, server: ScriptedServer, seeds: Path, *more: str) -> "subprocess.Popen[str]":
+def start(
+    work: Path, server: ScriptedServer, seeds: Path, *more: str, ignoring: bool = False
+) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "alpacare_jax", "synthesize", "--work", str(work), "--seeds", str(seeds)]
     flags = [
         "--base-url",
@@ -172,6 +174,7 @@ def start(work: Path, server: ScriptedServer, seeds: Path, *more: str) -> "subpr
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignoring else None,
     )
 
 
@@ -219,6 +222,16 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, seeds: Path, sent: si
         assert process.returncode == 0, stderr
     assert re.search(r"instructions +20\n", stdout)
     assert "tasks 20/20" in stderr
+
+
+def test_a_job_in_the_background_ends_politely_too(tmp_path: Path, seeds: Path) -> None:
+    with ScriptedServer(lambda body, tried: Scripted(write_tasks(body), delay_s=0.1)) as server:
+        process = start(tmp_path / "work", server, seeds, ignoring=True)
+        server.wait_for(5)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "run the same command again" in stderr
 
 
 def test_status_reads_a_live_run(tmp_path: Path, seeds: Path) -> None:
