@@ -6,6 +6,7 @@ Where a run starts, in this order:
 2. else the parameters that ``initial_params`` gives: an imported model, or random weights.
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -19,6 +20,7 @@ from alpacare_jax import sharding
 from alpacare_jax.data.loader import BatchStream, RowSource
 from alpacare_jax.errors import TrainingError
 from alpacare_jax.model import Params
+from alpacare_jax.train.interruption import StopRequest, between_steps
 from alpacare_jax.train.settings import Schedule, TrainConfig
 from alpacare_jax.train.sinks import Metrics, Sink, log_line
 from alpacare_jax.train.step import Stepper, TrainState
@@ -99,9 +101,11 @@ def train(run: Run) -> TrainState:
 
 
 def _steps(run: Run, state: TrainState, step: int, stream: BatchStream, recorder: "Recorder") -> TrainState:
-    config, last = run.config, run.schedule.steps
+    config, last, position = run.config, run.schedule.steps, stream.position
     take_step = run.stepper.compile_step()
-    try:
+    # Of several processes none can know at which step the others are told to stop.
+    alone = jax.process_count() == 1
+    with between_steps() if alone else contextlib.nullcontext(StopRequest()) as stop:
         while step < last:
             batch, position = next(stream)
             state, metrics = take_step(state, batch)
@@ -109,27 +113,20 @@ def _steps(run: Run, state: TrainState, step: int, stream: BatchStream, recorder
             # The figures of the step before are read while this one runs, so that the device never waits.
             recorder.finish()
             recorder.begin(step, metrics, stream, position)
-            if is_due(step, last, config.checkpoint_every) or is_due(step, last, config.validate_every):
+            save = stop.asked or is_due(step, last, config.checkpoint_every)
+            validate = not stop.asked and is_due(step, last, config.validate_every)
+            if save or validate:
                 recorder.finish()
-            if is_due(step, last, config.checkpoint_every):
+            if save:
                 run.checkpoints.save(step, state, run.metadata | {"position": position})
-            if is_due(step, last, config.validate_every):
+            if validate:
                 recorder.validate(step, state)
-    except KeyboardInterrupt:
-        _save_on_interrupt(run, state, step, recorder)
-        raise
+            if stop.asked and step < last:
+                run.checkpoints.wait()
+                logger.info("stopped after step %d; the same command goes on from there", step)
+                raise KeyboardInterrupt
     run.checkpoints.wait()
     return state
-
-
-def _save_on_interrupt(run: Run, state: TrainState, step: int, recorder: "Recorder") -> None:
-    """Keep the work done so far; of several processes none can know where the others stopped."""
-    if jax.process_count() == 1 and step and run.checkpoints.latest_step() != step:
-        recorder.finish()
-        run.checkpoints.save(step, state, run.metadata | {"position": step * run.schedule.batch_rows})
-    run.checkpoints.wait()
-    if run.speak:
-        logger.info("stopped after step %d; the same command goes on from there", step)
 
 
 def begin(run: Run) -> tuple[TrainState, int, int]:

@@ -114,6 +114,30 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(run_yaml):
     assert steps == list(range(1, last + 3)), "every step once, in order"
 
 
+def test_ctrl_c_keeps_the_steps_done_and_the_same_command_goes_on(run_yaml):
+    run(run_yaml, "train.steps=12", "train.checkpoint_every=0", f"out={run_yaml.parent / 'whole'}")
+    command = [sys.executable, "-m", "alpacare_jax", "train", "--config", str(run_yaml)]
+    command += ["train.steps=12", "train.checkpoint_every=0"]
+    folder = run_yaml.parent / "run"
+    process = subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while '"step": 2,' not in (
+        (folder / "metrics.jsonl").read_text() if (folder / "metrics.jsonl").exists() else ""
+    ):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    stopped = checkpoint.steps_of(folder)[-1]
+    if stopped < 12:  # else the run was faster than the signal
+        assert process.returncode == 130, stderr
+        assert f"stopped after step {stopped}; the same command goes on from there" in stderr
+    assert stopped >= 2
+    run(run_yaml, "train.steps=12", "train.checkpoint_every=0")
+    assert losses(folder) == losses(run_yaml.parent / "whole")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_data(run_yaml):
     with pytest.raises(TrainingError, match="not finite") as caught:
         run(run_yaml, "optim.learning_rate=1e30", "optim.clip_norm=0", "train.checkpoint_every=0")
