@@ -143,6 +143,14 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(axes))
 
 
+def shards_of(axis: str) -> int:
+    """Return over how many devices the mesh in scope splits a logical axis; 1 without a mesh."""
+    mesh, rule = jax.sharding.get_abstract_mesh(), RULES[axis]
+    if mesh.empty or rule is None:
+        return 1
+    return math.prod(mesh.shape[name] for name in ((rule,) if isinstance(rule, str) else rule))
+
+
 @contextlib.contextmanager
 def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
     """Put a mesh in scope for :func:`constrain` and for jit."""

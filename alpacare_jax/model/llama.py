@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from alpacare_jax import sharding
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import rope
-from alpacare_jax.model.attention import attend, attend_cached, segment_mask, slot_mask
+from alpacare_jax.model.attention import attend_cached, attend_causally, segment_mask, slot_mask
 from alpacare_jax.model.config import LlamaConfig
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
@@ -160,7 +160,7 @@ class Attention(nnx.Module):
         q_BTNH = sharding.constrain(rope.rotate(q_BTNH, *angles), "batch", "length", "heads", None)
         k_BSKH = rope.rotate(k_BSKH, *angles)
         if cache is None:
-            attended_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask)
+            attended_BTNH = attend_causally(q_BTNH, k_BSKH, v_BSKH, mask)
         else:
             keys, values, slots_BT = cache
             rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
