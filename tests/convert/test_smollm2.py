@@ -49,8 +49,9 @@ def test_logits_agree_with_transformers(smollm2_ckpt, smollm2_hf):
     """Largest difference over all tokens of a text: at most 1e-4, unless torch itself is further from the truth.
 
     Hidden states of this model reach 25,000, so fp32 leaves torch itself 4e-5 to 1.6e-4 from the exact logits
-    (taken in fp64). The texts were chosen as ones that agreed well; benchmarks/parity.py takes unchosen ones. This model must lie within 1e-4 of the exact logits on every text, and within 1e-4 of torch on
-    every text on which torch does.
+    (taken in fp64). The texts were chosen as ones that agreed well; benchmarks/parity.py takes unchosen ones. This
+    model must lie within 1e-4 of the exact logits on every text, and within 1e-4 of torch on every text on which
+    torch does.
     """
     import jax.numpy as jnp
     import torch
