@@ -1,10 +1,11 @@
 """Fine-tuning on CPU: useful tokens a second of this stack and of transformers' Trainer, in one run.
 
-Both train the same model in fp32 on the same examples with the same tokens (Alpaca prompt, responses supervised), one
-update for 16 examples. The Trainer follows AlpaCare's recipe: batches of 4 examples padded to the longest of the
-batch, gradients accumulated. This stack packs the same examples into rows of the sequence length. Useful tokens are
-those that are not padding; they are the same for both, so the ratio of the rates is the ratio of the times. The two
-run in turn, each in a process of its own, after a warm-up that is not counted.
+Both train the same model in fp32 on the same examples with the same tokens (Alpaca prompt, responses supervised). The
+Trainer follows AlpaCare's recipe: an update for 16 examples, in batches of 4 padded to the longest of the batch,
+gradients accumulated. This stack packs the same examples into rows of the sequence length, an update for 4 rows,
+two at a time; about 16 examples fill 4 rows of 1,024, and as many examples are taken as fill whole updates. Useful
+tokens are those that are not padding; they are the same for both, so the ratio of the rates is the ratio of the
+times. The two run in turn, each in a process of its own, after a warm-up that is not counted.
 
     python benchmarks/train_cpu_vs_hf.py --model MODEL --data medquad_train.jsonl
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 PER_DEVICE, ACCUMULATE = 4, 4
-EXAMPLES_PER_UPDATE = PER_DEVICE * ACCUMULATE
+ROWS_PER_UPDATE, MICROBATCHES = 4, 2
 
 
 def main() -> None:
@@ -34,9 +35,7 @@ def main() -> None:
     )
     parser.add_argument("--model", required=True, help="model folder, as `alpacare import` writes it")
     parser.add_argument("--data", required=True, help="instructions (JSON Lines)")
-    parser.add_argument(
-        "--examples", type=int, default=48, help="examples trained on in a round (a multiple of 16)"
-    )
+    parser.add_argument("--updates", type=int, default=4, help="updates of packed rows in a round")
     parser.add_argument("--seq-len", type=int, default=1024, help="row length; longer examples are left out")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of each")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -63,7 +62,7 @@ def main() -> None:
 def run_worker(worker: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one side in a process of its own and return its figures."""
     command = [sys.executable, __file__, "--worker", worker]
-    for name in ("model", "data", "examples", "seq_len", "hf_model"):
+    for name in ("model", "data", "updates", "seq_len", "hf_model"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
     figures = json.loads(done.stdout.splitlines()[-1])
@@ -76,23 +75,31 @@ def run_worker(worker: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_examples(arguments: argparse.Namespace) -> Any:
-    """Encode instructions and choose, with a fixed seed, the examples to warm up on and those to time."""
+    """Encode instructions and choose, with a fixed seed, the examples to warm up on and those to time.
+
+    Those to time are as many of the shuffled file as still fit the rows of whole updates.
+    """
     import random
 
     from alpacare_jax.data.examples import encode_examples
+    from alpacare_jax.data.packing import plan_rows
     from alpacare_jax.tokenizer import load_tokenizer
     from datagen.records import Instruction, read_records
 
     instructions = read_records(arguments.data, Instruction)
     random.Random(0).shuffle(instructions)
     tokenizer = load_tokenizer(Path(arguments.model) / "hf")
-    encoded = encode_examples(instructions[: 3 * arguments.examples + 64], tokenizer)
+    encoded = encode_examples(instructions[: 100 * arguments.updates + 100], tokenizer)
     fitting = [example for example in encoded if len(example) <= arguments.seq_len]
-    return (
-        fitting[:EXAMPLES_PER_UPDATE],
-        fitting[EXAMPLES_PER_UPDATE:][: arguments.examples],
-        tokenizer.pad_id,
-    )
+    warm, rest = fitting[: 2 * ROWS_PER_UPDATE], fitting[2 * ROWS_PER_UPDATE :]
+    lengths = [len(example) for example in rest]
+    count = 1
+    while (
+        count < len(rest)
+        and len(plan_rows(lengths[: count + 1], arguments.seq_len)) <= arguments.updates * ROWS_PER_UPDATE
+    ):
+        count += 1
+    return warm, rest[:count], tokenizer.pad_id
 
 
 def figures_of(seconds: float, timed: Any, losses: list[float], slots: int) -> dict[str, Any]:
@@ -119,9 +126,6 @@ def train_ours(arguments: argparse.Namespace) -> dict[str, Any]:
 
     warm, timed, pad_id = load_examples(arguments)
     rows = pack_rows(timed, arguments.seq_len, pad_id=pad_id)
-    # About 16 examples an update, one row at a time.
-    updates = arguments.examples // EXAMPLES_PER_UPDATE
-    batch = -(-len(rows) // updates)
     mesh = sharding.single_device_mesh()
     loaded = convert.open_model(arguments.model, mesh=mesh, dtype="float32")
     settings = optim.OptimConfig()
@@ -130,20 +134,22 @@ def train_ours(arguments: argparse.Namespace) -> dict[str, Any]:
         optim.make_optimizer(settings, 100),
         optim.make_schedule(settings, 100),
         mesh,
-        microbatches=batch,
+        microbatches=MICROBATCHES,
     )
     with sharding.use_mesh(mesh):
         state, step = stepper.start(loaded.params), stepper.compile_step()
         place = sharding.batch_sharding(mesh)
-        for arrays in batches_in_order(pack_rows(warm, arguments.seq_len)[:1] * batch, batch, sharding=place):
+        warm_rows = pack_rows(warm, arguments.seq_len, pad_id=pad_id)[:1] * ROWS_PER_UPDATE
+        for arrays in batches_in_order(warm_rows, ROWS_PER_UPDATE, sharding=place):
             state, metrics = step(state, arrays)
             jax.block_until_ready(metrics)
         started, losses = time.perf_counter(), []
-        for arrays in batches_in_order(rows, batch, sharding=place, pad_id=pad_id):
+        for arrays in batches_in_order(rows, ROWS_PER_UPDATE, sharding=place, pad_id=pad_id):
             state, metrics = step(state, arrays)
             losses.append(float(metrics["loss"]))
         jax.block_until_ready(state)
-    return figures_of(time.perf_counter() - started, timed, losses, updates * batch * arguments.seq_len)
+    slots = arguments.updates * ROWS_PER_UPDATE * arguments.seq_len
+    return figures_of(time.perf_counter() - started, timed, losses, slots)
 
 
 def train_hf(arguments: argparse.Namespace) -> dict[str, Any]:
