@@ -7,19 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datagen import quality
 from datagen.client import Reply
-from datagen.records import Instruction, SeedTask, write_atomically, write_objects, write_records
-
-
-@dataclasses.dataclass(frozen=True)
-class KeptTask:
-    """A task that passed the filters: its id, the request that it came from, and the model that wrote it."""
-
-    id: str
-    task: SeedTask
-    request: str
-    model: str
+from datagen.records import Instruction, write_atomically, write_objects, write_records
+from datagen.sieve import AnswerCheck, KeptTask, Objection, apply_answer_checks
 
 
 @dataclasses.dataclass
@@ -34,13 +24,16 @@ class Outcome:
     completion_tokens: int = 0
 
 
-def settle(kept: Sequence[KeptTask], replies: Sequence[Reply], prompt_version: str) -> Outcome:
+def settle(
+    kept: Sequence[KeptTask], replies: Sequence[Reply], prompt_version: str, checks: Sequence[AnswerCheck]
+) -> Outcome:
     """Join every kept task with its answer, which is published or rejected with a reason.
 
     Args:
         kept: Kept tasks.
         replies: Their answers, in the same order.
         prompt_version: Version of the prompts, for the records' source.
+        checks: What an answer must pass, in order.
     """
     outcome = Outcome()
     for task, reply in zip(kept, replies, strict=True):
@@ -58,11 +51,11 @@ def settle(kept: Sequence[KeptTask], replies: Sequence[Reply], prompt_version: s
         outcome.replies += 1
         outcome.prompt_tokens += reply.prompt_tokens
         outcome.completion_tokens += reply.completion_tokens
-        reason = quality.check_answer(reply.text, reply.finish_reason)
-        if reason is not None:
-            outcome.rejected.append(row | {"reason": reason, "text": reply.text})
+        passed = apply_answer_checks(task.task, reply, checks)
+        if isinstance(passed, Objection):
+            outcome.rejected.append(row | {"reason": passed.reason, "text": reply.text} | passed.details)
         else:
-            outcome.instructions.append(_instruction(task, reply, prompt_version))
+            outcome.instructions.append(_instruction(task, passed, prompt_version))
     return outcome
 
 

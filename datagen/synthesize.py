@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datagen import parse, prompts, publish, quality
+from datagen import prompts, publish
 from datagen.client import ChatRequest, Reply, complete, read_reply, stream
-from datagen.dedup import RougeFilter
 from datagen.errors import ConfigError, DataError
 from datagen.ledger import Ledger
 from datagen.records import SeedTask
 from datagen.seeds import load_seeds
 from datagen.settings import Settings, pin, pinned_settings, read_settings
+from datagen.sieve import KeptTask, Sieve, answer_checks
 
 TASKS = "tasks"
 ANSWERS = "answers"
@@ -41,76 +41,6 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
-
-
-class Sieve:
-    """Turns task replies, offered in request order, into kept and rejected tasks.
-
-    Args:
-        seeds: Their instructions count as kept before the first reply.
-        settings: Target, similarity and the form of the requests.
-    """
-
-    def __init__(self, seeds: Sequence[SeedTask], settings: Settings) -> None:
-        self._settings = settings
-        self._filter = RougeFilter((seed.instruction for seed in seeds), settings.similarity)
-        self.kept: list[publish.KeptTask] = []
-        self.rejected: list[dict[str, Any]] = []
-        self.failed: Counter[str] = Counter()
-        self.requests = 0
-        self.replies = 0
-        self.found = 0
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether the target is reached."""
-        return len(self.kept) >= self._settings.target
-
-    def take(self, reply: Reply) -> None:
-        """Judge every task of one reply; a failed request is only counted."""
-        self.requests += 1
-        if reply.error:
-            self.failed[reply.error_code] += 1
-            return
-        self.replies += 1
-        self.prompt_tokens += reply.prompt_tokens
-        self.completion_tokens += reply.completion_tokens
-        pieces = parse.parse_tasks(
-            reply.text,
-            first_number=self._settings.examples + 1,
-            expected=self._settings.tasks_per_request,
-            finish_reason=reply.finish_reason,
-        )
-        for place, piece in enumerate(pieces or [parse.Rejected("no-task-in-reply", reply.text)]):
-            self.found += 1
-            self._judge(reply, f"t{reply.id}-{place:02d}", piece)
-
-    def _judge(self, reply: Reply, id: str, piece: SeedTask | parse.Rejected) -> None:
-        row: dict[str, Any] = {"id": id, "request": f"{TASKS}/{reply.id}"}
-        if isinstance(piece, parse.Rejected):
-            self.rejected.append(row | {"reason": piece.reason, "text": piece.text})
-            return
-        row |= {"reason": "", **piece.to_dict()}
-        if self.full:
-            self.rejected.append(row | {"reason": "beyond-target"})
-        elif reason := quality.check_task(piece):
-            self.rejected.append(row | {"reason": reason})
-        elif near := self._filter.offer(piece.instruction):
-            nearest = {"nearest": near.text, "rouge_l": round(near.score, 4)}
-            self.rejected.append(row | {"reason": "near-duplicate"} | nearest)
-        else:
-            self.kept.append(publish.KeptTask(id, piece, reply.id, reply.model))
-
-    def requests_wanted(self) -> int:
-        """Estimate how many more requests the target needs, so that few are sent in vain."""
-        per_request = (len(self.kept) + self._settings.tasks_per_request) / (self.requests + 1)
-        return max(1, -int(-(self._settings.target - len(self.kept)) // per_request))
-
-    def progress(self) -> Progress:
-        """Return how far the stage is."""
-        return Progress(TASKS, self.requests, len(self.kept), len(self.rejected), self._settings.target)
 
 
 def synthesize(
@@ -153,7 +83,7 @@ def synthesize(
                 remedy="read the reasons in rejected.jsonl; a stronger teacher or larger max_tokens may help",
             )
         replies = _gather_answers(settings, sieve, ledger, watch)
-    outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION)
+    outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION, answer_checks(settings))
     funnel = count(sieve, outcome, settings)
     publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
     return funnel
@@ -170,7 +100,7 @@ async def _gather_tasks(
         async for reply in replies:
             sieve.take(reply)
             if watch is not None:
-                watch(sieve.progress())
+                watch(_progress(sieve, settings))
             if sieve.full:
                 break
     return sieve
@@ -179,10 +109,16 @@ async def _gather_tasks(
 def _gather_answers(settings: Settings, sieve: Sieve, ledger: Ledger, watch: Watch | None) -> list[Reply]:
     def tell(settled: int, total: int) -> None:
         if watch is not None:
-            watch(dataclasses.replace(sieve.progress(), stage=ANSWERS, target=total, answered=settled))
+            watch(
+                dataclasses.replace(_progress(sieve, settings), stage=ANSWERS, target=total, answered=settled)
+            )
 
     requests = [answer_request(settings, kept) for kept in sieve.kept]
     return complete(requests, settings.answerer, ledger, stage=ANSWERS, progress=tell)
+
+
+def _progress(sieve: Sieve, settings: Settings) -> Progress:
+    return Progress(TASKS, sieve.requests, len(sieve.kept), len(sieve.rejected), settings.target)
 
 
 def task_requests(settings: Settings, seeds: Sequence[SeedTask]) -> Iterator[ChatRequest]:
@@ -200,7 +136,7 @@ def task_request(settings: Settings, seeds: Sequence[SeedTask], number: int) -> 
     return ChatRequest(f"{number:06d}", messages, sampling)
 
 
-def answer_request(settings: Settings, kept: publish.KeptTask) -> ChatRequest:
+def answer_request(settings: Settings, kept: KeptTask) -> ChatRequest:
     """Return the request that has one kept task answered; its id is the task's."""
     sampling = settings.answer_sampling
     if settings.send_seed:
@@ -264,7 +200,12 @@ def status(work: Path) -> dict[str, Any]:
             sieve.take(read_reply(entry))
         settled = {e.id: read_reply(e) for e in ledger.entries(ANSWERS) if e.state != "sent"}
         answered = [kept for kept in sieve.kept if kept.id in settled]
-        outcome = publish.settle(answered, [settled[kept.id] for kept in answered], prompts.PROMPT_VERSION)
+        outcome = publish.settle(
+            answered,
+            [settled[kept.id] for kept in answered],
+            prompts.PROMPT_VERSION,
+            answer_checks(settings),
+        )
         return count(sieve, outcome, settings) | {"ledger": ledger.counts()}
 
 

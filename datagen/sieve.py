@@ -1,0 +1,164 @@
+"""Judges what the teacher wrote: every task and every answer passes a list of checks, in order, or is rejected.
+
+A check sees one task (or one answer) and says nothing, objects with a short stable reason, or hands on a changed one
+(a masked name, for instance) that the later checks see in its place. A check that must see every kept task, such as
+the one for near-duplicates, stands last: what it lets pass is kept.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from datagen import parse, quality
+from datagen.client import Reply
+from datagen.dedup import RougeFilter
+from datagen.records import SeedTask
+from datagen.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Objection:
+    """Why a task or an answer is rejected; ``details`` go into its row of ``rejected.jsonl`` under their own keys."""
+
+    reason: str
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+TaskCheck = Callable[[SeedTask], Objection | SeedTask | None]
+AnswerCheck = Callable[[SeedTask, Reply], Objection | Reply | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptTask:
+    """A task that passed the checks: its id, the request that it came from, and the model that wrote it."""
+
+    id: str
+    task: SeedTask
+    request: str
+    model: str
+
+
+def task_checks(settings: Settings, seeds: Sequence[SeedTask]) -> list[TaskCheck]:
+    """Return the checks of a new task, in order. The seeds' instructions count as kept before the first reply."""
+    return [check_quality, _NoNearDuplicate(seeds, settings.similarity)]
+
+
+def answer_checks(settings: Settings) -> list[AnswerCheck]:
+    """Return the checks of an answer, in order."""
+    return [check_answer]
+
+
+def apply_task_checks(task: SeedTask, checks: Sequence[TaskCheck]) -> Objection | SeedTask:
+    """Pass a task through the checks; return the first objection, or the task as the checks left it.
+
+    Example:
+        >>> apply_task_checks(SeedTask("Look at the attached image."), [check_quality])
+        Objection(reason='asks-for-media', details={})
+    """
+    for check in checks:
+        said = check(task)
+        if isinstance(said, Objection):
+            return said
+        task = said or task
+    return task
+
+
+def apply_answer_checks(task: SeedTask, reply: Reply, checks: Sequence[AnswerCheck]) -> Objection | Reply:
+    """Pass the answer to a task through the checks; return the first objection, or the reply as they left it."""
+    for check in checks:
+        said = check(task, reply)
+        if isinstance(said, Objection):
+            return said
+        reply = said or reply
+    return reply
+
+
+def check_quality(task: SeedTask) -> Objection | None:
+    """Object to what :func:`datagen.quality.check_task` finds."""
+    reason = quality.check_task(task)
+    return Objection(reason) if reason else None
+
+
+def check_answer(task: SeedTask, reply: Reply) -> Objection | None:
+    """Object to what :func:`datagen.quality.check_answer` finds."""
+    reason = quality.check_answer(reply.text, reply.finish_reason)
+    return Objection(reason) if reason else None
+
+
+class _NoNearDuplicate:
+    """Keeps every instruction that it lets pass, and objects to those that are too like one of them."""
+
+    def __init__(self, seeds: Sequence[SeedTask], similarity: float) -> None:
+        self._filter = RougeFilter((seed.instruction for seed in seeds), similarity)
+
+    def __call__(self, task: SeedTask) -> Objection | None:
+        near = self._filter.offer(task.instruction)
+        if near is None:
+            return None
+        return Objection("near-duplicate", {"nearest": near.text, "rouge_l": round(near.score, 4)})
+
+
+class Sieve:
+    """Turns task replies, offered in request order, into kept and rejected tasks.
+
+    Args:
+        seeds: Their instructions count as kept before the first reply.
+        settings: Target, checks and the form of the requests.
+    """
+
+    def __init__(self, seeds: Sequence[SeedTask], settings: Settings) -> None:
+        self._settings = settings
+        self._checks = task_checks(settings, seeds)
+        self.kept: list[KeptTask] = []
+        self.rejected: list[dict[str, Any]] = []
+        self.failed: Counter[str] = Counter()
+        self.requests = 0
+        self.replies = 0
+        self.found = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the target is reached."""
+        return len(self.kept) >= self._settings.target
+
+    def take(self, reply: Reply) -> None:
+        """Judge every task of one reply; a failed request is only counted."""
+        self.requests += 1
+        if reply.error:
+            self.failed[reply.error_code] += 1
+            return
+        self.replies += 1
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        pieces = parse.parse_tasks(
+            reply.text,
+            first_number=self._settings.examples + 1,
+            expected=self._settings.tasks_per_request,
+            finish_reason=reply.finish_reason,
+        )
+        for place, piece in enumerate(pieces or [parse.Rejected("no-task-in-reply", reply.text)]):
+            self.found += 1
+            self._judge(reply, f"t{reply.id}-{place:02d}", piece)
+
+    def _judge(self, reply: Reply, id: str, piece: SeedTask | parse.Rejected) -> None:
+        row: dict[str, Any] = {"id": id, "request": f"tasks/{reply.id}"}
+        if isinstance(piece, parse.Rejected):
+            self.rejected.append(row | {"reason": piece.reason, "text": piece.text})
+            return
+        row |= {"reason": "", **piece.to_dict()}
+        if self.full:
+            self.rejected.append(row | {"reason": "beyond-target"})
+            return
+        outcome = apply_task_checks(piece, self._checks)
+        if isinstance(outcome, Objection):
+            self.rejected.append(row | {"reason": outcome.reason} | outcome.details)
+        else:
+            self.kept.append(KeptTask(id, outcome, reply.id, reply.model))
+
+    def requests_wanted(self) -> int:
+        """Estimate how many more requests the target needs, so that few are sent in vain."""
+        per_request = (len(self.kept) + self._settings.tasks_per_request) / (self.requests + 1)
+        return max(1, -int(-(self._settings.target - len(self.kept)) // per_request))
