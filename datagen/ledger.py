@@ -8,7 +8,6 @@ journal is a write-ahead log.
 
 import dataclasses
 import datetime
-import fcntl
 import json
 import os
 import sqlite3
@@ -18,34 +17,10 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from datagen.errors import DataError
-
-SCHEMA_VERSION = 1
+from datagen.ledger_file import explained, lock_file, open_database
 
 State = Literal["sent", "answered", "failed"]
-
-# cost_usd and batch_id stay NULL until spending limits and batch mode fill them.
-_SCHEMA = """
-CREATE TABLE requests (
-    stage TEXT NOT NULL,
-    id TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('sent', 'answered', 'failed')),
-    tries INTEGER NOT NULL DEFAULT 0,
-    prompt_hash TEXT NOT NULL,
-    request TEXT NOT NULL,
-    reply TEXT,
-    finish_reason TEXT,
-    model TEXT,
-    prompt_tokens INTEGER,
-    completion_tokens INTEGER,
-    cost_usd REAL,
-    batch_id TEXT,
-    error TEXT,
-    created_at TEXT NOT NULL,
-    sent_at TEXT,
-    finished_at TEXT,
-    PRIMARY KEY (stage, id)
-) WITHOUT ROWID
-"""
+Outcome = Literal["open", "settled", "free", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +28,8 @@ class Entry:
     """One row of the ledger.
 
     ``state`` is "sent" (asked, outcome unknown), "answered" or "failed" (given up, ``error`` says why). Times
-    are UTC in ISO 8601; ``cost_usd`` is in US dollars, None where it is not known.
+    are UTC in ISO 8601; ``cost_usd`` is that of the try that was answered, in US dollars, None where it is not
+    known.
     """
 
     stage: str
@@ -72,6 +48,31 @@ class Entry:
     error: str | None
     created_at: str
     sent_at: str | None
+    finished_at: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Try:
+    """One try of a request that may cost money: what it could cost at most, and what came of it.
+
+    ``outcome`` is "open" (in flight), "settled" (the service counted its tokens), "free" (surely not billed) or
+    "unknown" (its worst case counts as spent). Amounts are in US dollars, None where there is no price; times
+    are UTC in ISO 8601. A try of a ``batch`` stays open until the batch ends.
+    """
+
+    number: int
+    stage: str
+    id: str
+    model: str
+    batch: bool
+    outcome: Outcome
+    most_prompt_tokens: int
+    most_completion_tokens: int
+    reserved_usd: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    sent_at: str
     finished_at: str | None
 
 
@@ -102,72 +103,13 @@ class Ledger:
             raise DataError("there is no ledger yet", where=self.path, remedy="start the run first")
         if not read_only:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock_file(self.path)
+            self._lock = lock_file(self.path)
         try:
-            self._db = self._open()
+            self._db = open_database(self.path, read_only=read_only)
         except BaseException:
             self._unlock()
             raise
-
-    def _open(self) -> sqlite3.Connection:
-        mode = "ro" if self.read_only else "rwc"
-        db = sqlite3.connect(
-            f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30
-        )
-        try:
-            if not self.read_only:
-                # NORMAL loses nothing when the process is killed; only a power cut may cost the last replies.
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = NORMAL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise DataError(
-                    "the ledger is of a newer version",
-                    where=self.path,
-                    found=f"version {version}",
-                    expected=f"at most {SCHEMA_VERSION}",
-                    remedy="update alpacare-jax",
-                )
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if tables and "requests" not in tables:
-                raise DataError("the SQLite file is not a ledger", where=self.path, found=sorted(tables))
-            if not tables and not self.read_only:
-                db.execute("BEGIN IMMEDIATE")
-                db.execute(_SCHEMA)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            db.close()
-            raise self._explained(error) from error
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _explained(self, error: sqlite3.DatabaseError) -> Exception:
-        """Turn SQLite's error into one that says what to do."""
-        words = str(error)
-        if "disk" in words:
-            return DataError(
-                "the disk refused to keep the ledger: it is full or failing",
-                where=self.path,
-                found=words,
-                remedy="free some disk space and run the same command again; what was answered is kept",
-            )
-        if "readonly" in words or "unable to open" in words:
-            return DataError(
-                "the ledger cannot be written", where=self.path, found=words, remedy="check the rights"
-            )
-        if "locked" in words:
-            return DataError(
-                "another program holds the ledger", where=self.path, remedy="close it and try again"
-            )
-        return DataError(
-            "the ledger cannot be read; it may be damaged or not a ledger",
-            where=self.path,
-            found=words,
-            remedy="choose another work folder, or restore the file",
-        )
+        self._keeps_tries = self._db.execute("PRAGMA user_version").fetchone()[0] >= 2
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +133,7 @@ class Ledger:
         try:
             return self._db.execute(statement, values)
         except sqlite3.DatabaseError as error:
-            raise self._explained(error) from error
+            raise explained(error, self.path) from error
 
     def get(self, stage: str, id: str, *, prompt_hash: str | None = None) -> Entry | None:
         """Return the row of one request, or None.
@@ -302,32 +244,88 @@ class Ledger:
         names = ("sent", "answered", "failed", "tries", "prompt_tokens", "completion_tokens")
         return {stage: dict(zip(names, numbers, strict=True)) for stage, *numbers in cursor}
 
+    def open_try(
+        self,
+        stage: str,
+        id: str,
+        *,
+        model: str,
+        most_prompt_tokens: int,
+        most_completion_tokens: int,
+        reserved_usd: float | None,
+        batch: bool = False,
+    ) -> int:
+        """Write down that a try may cost money from now on, and return its number."""
+        number = self._execute(
+            "INSERT INTO tries (stage, id, model, batch, most_prompt_tokens, most_completion_tokens,"
+            " reserved_usd, sent_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (stage, id, model, batch, most_prompt_tokens, most_completion_tokens, reserved_usd, utc_now()),
+        ).lastrowid
+        assert number is not None
+        return number
+
+    def close_try(
+        self,
+        number: int,
+        outcome: Outcome,
+        *,
+        cost_usd: float | None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+    ) -> None:
+        """Write down what came of a try and what it counts as spent, in US dollars."""
+        changed = self._execute(
+            "UPDATE tries SET outcome = ?, cost_usd = ?, prompt_tokens = ?, completion_tokens = ?,"
+            " finished_at = ? WHERE number = ? AND outcome = 'open'",
+            (outcome, cost_usd, prompt_tokens, completion_tokens, utc_now(), number),
+        ).rowcount
+        assert changed == 1, f"try {number} is closed twice"
+
+    def price_try(self, number: int, cost_usd: float) -> None:
+        """Give a closed try a cost in US dollars that it lacked."""
+        self._execute("UPDATE tries SET cost_usd = ? WHERE number = ?", (cost_usd, number))
+
+    def tries(self, where: str = "TRUE") -> Iterator[Try]:
+        """Yield the tries in the order in which they were sent; none from a ledger of version 1."""
+        if not self._keeps_tries:
+            return
+        for row in self._execute(f"SELECT {_TRY_COLUMNS} FROM tries WHERE {where} ORDER BY number"):
+            each = Try(*row)
+            yield dataclasses.replace(each, batch=bool(each.batch))
+
+    def open_tries(self) -> list[Try]:
+        """Return the tries without an outcome."""
+        return list(self.tries("outcome = 'open'"))
+
+    def unpriced_tries(self) -> list[Try]:
+        """Return the tries that ended and may have cost something, but had no price."""
+        return list(self.tries("outcome IN ('settled', 'unknown') AND cost_usd IS NULL"))
+
+    def spending(self) -> dict[str, dict[str, float]]:
+        """Sum, per stage, what was spent in US dollars.
+
+        Returns:
+            ``{stage: {"spent_usd", "unknown_usd", "held_usd", "unpriced"}}``: what the service counted; worst
+            cases of tries whose bill is unknown; worst cases of tries in flight; and how many tries have no
+            price.
+        """
+        if not self._keeps_tries:
+            return {}
+        cursor = self._execute(
+            "SELECT stage, TOTAL(cost_usd) FILTER (WHERE outcome = 'settled'),"
+            " TOTAL(cost_usd) FILTER (WHERE outcome = 'unknown'),"
+            " TOTAL(reserved_usd) FILTER (WHERE outcome = 'open'),"
+            " COUNT(*) FILTER (WHERE cost_usd IS NULL AND outcome <> 'open')"
+            " FROM tries GROUP BY stage ORDER BY stage"
+        )
+        names = ("spent_usd", "unknown_usd", "held_usd", "unpriced")
+        return {stage: dict(zip(names, numbers, strict=True)) for stage, *numbers in cursor}
+
 
 _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Entry))
+_TRY_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Try))
 
 
 def utc_now() -> str:
     """Return the present time, UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _lock_file(path: Path) -> int:
-    """Take the writer's lock beside the ledger; freed when the process ends, however it ends."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 64, 0).decode(errors="replace").strip()
-        os.close(lock)
-        raise DataError(
-            "another process is writing to this work folder",
-            where=path,
-            found=f"process {holder}" if holder else None,
-            remedy="wait until it has ended, or choose another work folder",
-        ) from None
-    except BaseException:
-        os.close(lock)
-        raise
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return lock
