@@ -1,6 +1,7 @@
 """Generating text: the engine, batch generation over a prompt file, and the HTTP server."""
 
-from alpacare_jax.generate.engine import Engine, Generation, TokenScore
+from alpacare_jax.generate.engine import Engine
+from alpacare_jax.generate.generation import Generation, TokenScore
 from alpacare_jax.generate.sampling import Sampling
 
 __all__ = ["Engine", "Generation", "Sampling", "TokenScore"]

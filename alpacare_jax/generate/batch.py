@@ -20,7 +20,8 @@ import numpy as np
 
 from alpacare_jax.data.examples import encode_prompt
 from alpacare_jax.errors import DataError, ServiceError, UserError
-from alpacare_jax.generate.engine import Engine, Generation
+from alpacare_jax.generate.engine import Engine
+from alpacare_jax.generate.generation import Generation
 from alpacare_jax.generate.sampling import Sampling
 from alpacare_jax.prompts import Template
 from datagen.records import Prompt, Response, read_objects, write_records

@@ -16,7 +16,9 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.errors import DataError
+from alpacare_jax.generate.generation import Generation, TokenScore
 from alpacare_jax.generate.programs import Programs
+from alpacare_jax.generate.reading import Reader
 from alpacare_jax.generate.sampling import Draw, Logprobs, Rows, Sampling
 from alpacare_jax.generate.text import Decoder, StopFilter
 from alpacare_jax.model import Architecture, Params
@@ -24,55 +26,7 @@ from alpacare_jax.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_PROMPT = 32
 SHORTEST_CACHE = 256
-TOKENS_AT_ONCE = {"cpu": 512}
-"""Most prompt tokens, padding included, that are read in one go (one prompt may be longer), by kind of device:
-reading more at a time gains nothing once the matrix products are large enough."""
-TOKENS_AT_ONCE_ELSEWHERE = 8192
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenScore:
-    """The log-probability of a token (None for the first of a text) and of the best ones at its place."""
-
-    token: int
-    logprob: float | None
-    top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclasses.dataclass
-class Generation:
-    """A request and what has come of it so far.
-
-    Args:
-        prompt: Token ids.
-        sampling: What to draw, and when to end.
-        continues: The text goes on from the prompt, so that a space between the two belongs to it.
-        echo: Score the prompt's tokens too.
-        text: The reply so far; never holds a stop string, nor the beginning of one that may come.
-        tokens: Tokens drawn, the end token included.
-        finish_reason: "" while it runs, then "stop", "length" or "cancelled".
-        scores: Log-probabilities of the tokens drawn, if asked for; not of those that a stop string cut off.
-        offsets: Where in the reply's text each scored token begins.
-        prompt_scores: Log-probabilities of the prompt's tokens, if asked for.
-    """
-
-    prompt: list[int]
-    sampling: Sampling
-    continues: bool = False
-    echo: bool = False
-    text: str = ""
-    tokens: list[int] = dataclasses.field(default_factory=list)
-    finish_reason: str = ""
-    scores: list[TokenScore] = dataclasses.field(default_factory=list)
-    offsets: list[int] = dataclasses.field(default_factory=list)
-    prompt_scores: list[TokenScore] = dataclasses.field(default_factory=list)
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will come."""
-        return bool(self.finish_reason)
 
 
 @dataclasses.dataclass
@@ -104,6 +58,8 @@ class Engine:
         mesh: The devices; one local device when None.
         slots: How many requests are answered at the same time; rounded up to the mesh's batch shards.
         max_len: Most tokens of prompt and reply together; the model's own limit when None.
+        reuse_prefixes: Read beginnings that prompts share, such as a system prompt, once; see
+            :mod:`alpacare_jax.generate.prefixes`.
 
     Raises:
         ShardingError: The mesh does not divide the model.
@@ -125,6 +81,7 @@ class Engine:
         mesh: Mesh | None = None,
         slots: int = 8,
         max_len: int | None = None,
+        reuse_prefixes: bool = True,
     ) -> None:
         # One token at a time, products are bound by memory, and blocks would read the weights twice.
         architecture = dataclasses.replace(
@@ -144,11 +101,12 @@ class Engine:
         self.max_len = config.max_position_embeddings if max_len is None else max_len
         shards = sharding.batch_shards(self.mesh)
         self.slots = -(-slots // shards) * shards
-        self._shards = shards
         with sharding.use_mesh(self.mesh):
             self._programs = Programs(architecture, params, self.mesh, self.slots)
+            reuse = reuse_prefixes and config.rope.kind != "dynamic"
+            self._reader = Reader(self._programs, shards, self.max_len, reuse=reuse)
             self._logits = self._programs.empty_logits()
-            self._cache = self._programs.empty_cache(self._bucket(SHORTEST_CACHE, SHORTEST_CACHE))
+            self._cache = self._programs.empty_cache(self._reader.bucket(SHORTEST_CACHE, SHORTEST_CACHE))
             self._counts: jax.Array | None = None
         self._rows: list[_Row | None] = [None] * self.slots
         self._waiting: collections.deque[Generation] = collections.deque()
@@ -237,52 +195,27 @@ class Engine:
             free = [index for index, row in enumerate(self._rows) if row is None]
             if not free:
                 break
-            group = self._next_group(len(free))
+            group = self._reader.next_group(self._waiting, len(free))
             finished += self._read(group, free)
         return finished
 
-    def _next_group(self, free: int) -> list[Generation]:
-        """Take the next prompts to read together: a power of four of them, padded to one length."""
-        first = self._waiting[0]
-        length = self._bucket(len(first.prompt), SHORTEST_PROMPT)
-        tokens = TOKENS_AT_ONCE.get(jax.default_backend(), TOKENS_AT_ONCE_ELSEWHERE)
-        most = min(free, max(1, tokens // length))
-        fitting = 0
-        while fitting < min(most, len(self._waiting)):
-            generation = self._waiting[fitting]
-            if self._bucket(len(generation.prompt), SHORTEST_PROMPT) != length:
-                break
-            fitting += 1
-        count = (
-            fitting
-            if fitting <= self._shards
-            else self._shards * _power_of_four_below(fitting // self._shards)
-        )
-        return [self._waiting.popleft() for _ in range(count)]
-
     def _read(self, group: list[Generation], free: list[int]) -> list[Generation]:
-        length = self._bucket(len(group[0].prompt), SHORTEST_PROMPT)
-        padded = max(self._shards, len(group))
-        tokens_PT = np.zeros((padded, length), np.int32)
-        lengths_P = np.ones(padded, np.int32)
-        rows_P = np.full(padded, self.slots, np.int32)  # past the end: left out
+        read = self._reader.read(group)
+        rows_P = np.full(len(read.tokens_PT), self.slots, np.int32)  # past the end: left out
         finished = []
         for place, generation in enumerate(group):
-            tokens_PT[place, : len(generation.prompt)] = generation.prompt
-            lengths_P[place] = len(generation.prompt)
             if generation.sampling.max_tokens == 0:
                 generation.finish_reason = "length"
                 finished.append(generation)
                 continue
             rows_P[place] = free.pop(0)
             self._rows[rows_P[place]] = self._make_row(generation)
-        hidden, logits, cache = self._programs.prefill(tokens_PT, lengths_P)
-        if any(g.echo and g.sampling.logprobs is not None for g in group):
-            self._score_prompts(group, hidden, tokens_PT)
+        if any(generation.scores_prompt for generation in group):
+            self._score_prompts(group, read.hidden_PTD, read.tokens_PT)
         if len(finished) < len(group):
-            self._fit_cache(length)
+            self._fit_cache(read.cache.slots)
             self._cache, self._logits = self._programs.insert(
-                self._cache, self._logits, cache, logits, rows_P
+                self._cache, self._logits, read.cache, read.logits_PV, rows_P
             )
         return finished
 
@@ -301,7 +234,7 @@ class Engine:
         scored = jax.tree.map(np.asarray, self._programs.score(hidden, targets_PT))
         for place, generation in enumerate(group):
             wanted = generation.sampling.logprobs
-            if not generation.echo or wanted is None:
+            if not generation.scores_prompt or wanted is None:
                 continue
             generation.prompt_scores = [TokenScore(generation.prompt[0], None)]
             for at, token in enumerate(generation.prompt[1:]):
@@ -350,13 +283,9 @@ class Engine:
     def _fit_cache(self, needed: int) -> None:
         """Make the cache as long as its rows need; shorter only when most of it lies unused."""
         held = [row.position + 1 for row in self._rows if row is not None]
-        needed = self._bucket(max([needed, *held]), SHORTEST_CACHE)
+        needed = self._reader.bucket(max([needed, *held]), SHORTEST_CACHE)
         if needed > self._cache.slots or needed * 4 <= self._cache.slots:
             self._cache = self._programs.resize(self._cache, needed)
-
-    def _bucket(self, length: int, least: int) -> int:
-        """Round a length up to a power of two, at least ``least`` and at most the context."""
-        return min(max(least, 1 << (length - 1).bit_length()), max(self.max_len, length))
 
     # -- what was drawn -------------------------------------------------------------------------------------
 
@@ -392,11 +321,6 @@ class Engine:
         if row.stops.stopped:
             kept = sum(offset < len(generation.text) for offset in generation.offsets)
             del generation.scores[kept:], generation.offsets[kept:]
-
-
-def _power_of_four_below(count: int) -> int:
-    """Return the largest power of four that is at most ``count``; few sizes mean few programs to compile."""
-    return 1 << ((count.bit_length() - 1) // 2 * 2)
 
 
 def _token_score(token: int, logprobs: Logprobs, at: tuple[int, ...], wanted: int) -> TokenScore:

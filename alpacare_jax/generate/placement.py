@@ -12,6 +12,7 @@ from alpacare_jax.errors import ShardingError
 from alpacare_jax.model import Architecture, Llama, Params
 
 CACHE_AXES = ("batch", "kv_heads", None, None)
+ROW_AXES = (None, "kv_heads", None, None)
 
 
 def check_mesh(architecture: Architecture, mesh: Mesh) -> None:

@@ -48,6 +48,11 @@ class Programs:
         logits, whole = self._logits_sharding, self._whole
         hidden = sharding.named(self.mesh, ("batch", None, None))
         self._prefill = jax.jit(self._prefill_impl, out_shardings=(hidden, logits, cache))
+        self._prefill_after = jax.jit(
+            self._prefill_after_impl, static_argnames=("slots",), out_shardings=(hidden, logits, cache)
+        )
+        row: Any = tuple(sharding.named(self.mesh, placement.ROW_AXES) for _ in cache.keys)
+        self._take_row = jax.jit(_take_row, static_argnames=("slots",), out_shardings=KVCache(row, row))
         one = self._cache_sharding
         self._insert_layer = jax.jit(_insert_layer, donate_argnums=(0, 1), out_shardings=(one, one))
         self._insert_logits = jax.jit(_insert_logits, donate_argnums=(0,), out_shardings=logits)
@@ -91,6 +96,28 @@ class Programs:
             Hidden states [P, T, D], the logits after each prompt's last token [P, V], and keys and values.
         """
         return self._prefill(self.params, self._put(tokens_PT), self._put(lengths_P))
+
+    def prefill_after(
+        self, before: KVCache, starts_P: np.ndarray, tokens_PT: np.ndarray, lengths_P: np.ndarray, slots: int
+    ) -> tuple[jax.Array, jax.Array, KVCache]:
+        """Read the rest of prompts whose beginnings were read before.
+
+        Args:
+            before: One row of keys and values, as :meth:`take_row` gives it.
+            starts_P: How many tokens of that row each prompt begins with.
+            tokens_PT: The tokens that follow, int32, padded on the right.
+            lengths_P: How many follow, at least 1.
+            slots: Length of the cache that is returned; every whole prompt fits into it.
+
+        Returns:
+            As :meth:`prefill`; the hidden states are those of the tokens that follow.
+        """
+        starts, lengths = self._put(starts_P), self._put(lengths_P)
+        return self._prefill_after(self.params, before, starts, self._put(tokens_PT), lengths, slots=slots)
+
+    def take_row(self, cache: KVCache, row: int, slots: int) -> KVCache:
+        """Return the first ``slots`` keys and values of one row of a cache, as a cache of one row."""
+        return self._take_row(cache, np.int32(row), slots=slots)
 
     def insert(
         self,
@@ -147,6 +174,25 @@ class Programs:
         last_P1D = jnp.take_along_axis(hidden_PTD, (lengths_P - 1)[:, None, None], axis=1)
         return hidden_PTD, model.logits(last_P1D)[:, 0], cache
 
+    def _prefill_after_impl(
+        self,
+        params: Params,
+        before: KVCache,
+        starts_P: jax.Array,
+        tokens_PT: jax.Array,
+        lengths_P: jax.Array,
+        *,
+        slots: int,
+    ) -> Any:
+        model = placement.rebuild(self._graph, params)
+        P, T = tokens_PT.shape
+        row = _resize(before, slots)
+        cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (P, *x.shape[1:])), row)
+        positions_PT = starts_P[:, None] + jnp.arange(T, dtype=jnp.int32)[None, :]
+        hidden_PTD, cache = model.extend(tokens_PT, positions_PT, cache, starts_P + lengths_P)
+        last_P1D = jnp.take_along_axis(hidden_PTD, (lengths_P - 1)[:, None, None], axis=1)
+        return hidden_PTD, model.logits(last_P1D)[:, 0], cache
+
     def _decode_impl(
         self, params: Params, cache: KVCache, tokens_B: jax.Array, positions_B: jax.Array
     ) -> Any:
@@ -191,6 +237,13 @@ def _draw(
 ) -> tuple[jax.Array, jax.Array | None, Logprobs | None]:
     tokens_B, counts_BV = choose(logits_BV, counts_BV, rows, draw)
     return tokens_B, counts_BV, log_probabilities(logits_BV, tokens_B) if draw.logprobs else None
+
+
+def _take_row(cache: KVCache, row: jax.Array, *, slots: int) -> KVCache:
+    def take(x_PKSH: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x_PKSH, row, 1)[:, :, :slots]
+
+    return jax.tree.map(take, cache)
 
 
 def _resize(cache: KVCache, slots: int) -> KVCache:

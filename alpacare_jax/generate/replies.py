@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alpacare_jax.generate.engine import Generation, TokenScore
+from alpacare_jax.generate.generation import Generation, TokenScore
 from alpacare_jax.generate.text import Decoder
 from alpacare_jax.tokenizer import Tokenizer
 

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from alpacare_jax.errors import DataError, ServiceError, UserError
 from alpacare_jax.generate import replies
-from alpacare_jax.generate.engine import Generation
+from alpacare_jax.generate.generation import Generation
 from alpacare_jax.generate.protocol import ChatRequest, CompletionRequest, error_body, explain, refuse, usage
 from alpacare_jax.generate.worker import Worker
 

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 
 from alpacare_jax.errors import ServiceError
-from alpacare_jax.generate.engine import Engine, Generation
+from alpacare_jax.generate.engine import Engine
+from alpacare_jax.generate.generation import Generation
 
 logger = logging.getLogger(__name__)
 

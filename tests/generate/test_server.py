@@ -231,19 +231,19 @@ def test_unknown_model_path_and_broken_json(client: openai.OpenAI, running: Runn
 
 
 def test_a_client_that_leaves_frees_its_rows(running: Running, engine: Engine) -> None:
-    client = running.client()
+    client, before = running.client(), engine.drawn_tokens
     stream = chat(client, n=4, max_tokens=200, stream=True, extra_body={"ignore_eos": True})
     next(iter(stream))
     stream.close()
     with pytest.raises(openai.APITimeoutError):
         chat(client, n=4, max_tokens=230, extra_body={"ignore_eos": True}, timeout=0.05)
+    # Under load the second request may reach the engine after its client has left, so the engine is asked once more.
+    assert chat(client, max_tokens=3).choices[0].message is not None
     until = time.monotonic() + 20
     while engine.busy and time.monotonic() < until:
         time.sleep(0.02)
-    drawn = engine.drawn_tokens
     assert not engine.busy
-    assert chat(client, max_tokens=3).choices[0].message is not None
-    assert engine.drawn_tokens - drawn <= 3
+    assert engine.drawn_tokens - before < 4 * (200 + 230) / 2
 
 
 def test_a_key_is_asked_for(make_engine: Callable[..., Engine]) -> None:
