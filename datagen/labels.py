@@ -1,0 +1,322 @@
+"""One spelling for every label of a task: type, topic, view and difficulty, whoever wrote them.
+
+Clinicians and models spell freely ("Rewrite", "Rewrites", "Rewriting task"). Counting, evening out and reporting need
+one spelling, so a label is reduced to a key (case, plural, possessive, punctuation, British spelling and filling words
+taken away), and the key is looked up among those of ``labels.yaml`` and of the project's own seed tasks. A label that
+is not there keeps its words, in a tidy form that does not depend on case or number.
+"""
+
+import dataclasses
+import difflib
+import functools
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
+
+FIELDS = ("type", "topic", "view", "difficulty")
+OTHER = "Other"
+
+_LEVELS = ("1", "2", "3", "4", "5")
+_LEVEL_WORDS = {
+    "1": "one|very easy|very simple|beginner|trivial|lowest|very low",
+    "2": "two|easy|simple|basic|low|elementary",
+    "3": "three|medium|moderate|intermediate|average|normal",
+    "4": "four|hard|difficult|challenging|high|advanced",
+    "5": "five|very hard|very difficult|expert|very challenging|very high|highest|extremely hard|complex",
+}
+# "3", "Level 3", "3/5", "3 out of 5", "3 (moderate)"; not "7/10", "3-4", "3 or 4", "3.5".
+_LEVEL = re.compile(
+    r"\D*?([1-5])(?:\.0+)?\s*(?:(?:/|out of|of)\s*5(?:\.0+)?)?"
+    r"(?![\d.,/-]|\s*[-–—]\s*\d|\s*(?:/|out of|of|to|or)\s*\d)\D*"
+)
+_FILLERS = {
+    "type": {
+        "task",
+        "type",
+        "format",
+        "exercise",
+        "style",
+        "based",
+        "item",
+        "problem",
+        "medical",
+        "the",
+        "a",
+        "an",
+    },
+    "view": {"view", "viewpoint", "perspective", "point", "from", "the", "a", "an", "as", "role", "pov"},
+    "topic": {"topic", "field", "the", "a", "an"},
+}
+_PREFIX = re.compile(
+    r"^\W*(?:(?:task\s+)?type|topic|view(?:point)?|perspective|difficulty(?:\s+(?:level|rating))?|level)\s*[:=]\s*",
+    re.IGNORECASE,
+)
+_BRITISH = (
+    (r"\bp(?:a)ediatr", "pediatr"),
+    (r"haem(?=[aio])", "hem"),
+    (r"\banaesth", "anesth"),
+    (r"\bgynaec", "gynec"),
+    (r"\bortho(?:pa)ed", "orthoped"),
+    (r"\boedem", "edem"),
+    (r"\boesoph", "esoph"),
+    (r"\bcounsell", "counsel"),
+    (r"\blabell", "label"),
+    (r"\bdietician", "dietitian"),
+    (r"\btumour", "tumor"),
+    (r"\bbehaviour", "behavior"),
+    (r"\bageing", "aging"),
+    (r"\b(summar|categor|immun|visual|paraphras|simpl)is(?=ation|ing|e\b|ed\b)", r"\1iz"),
+)
+_SAME_IN_PLURAL = re.compile(
+    r"(?:ss|us|is|ics|ous|betes|rabies|scabies|herpes|rickets|measles|mumps|series|species|ascites|caries|lens"
+    r"|sciences|obstetrics|biceps|pus|gas|yes)$"
+)
+
+
+@dataclasses.dataclass
+class Tally:
+    """How often each label occurs in its one spelling; ``unknown`` holds those that no list knows."""
+
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    unknown: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+def normalise(field: str, label: str) -> str:
+    """Return the one spelling of a label of the field "type", "topic", "view" or "difficulty".
+
+    Example:
+        >>> normalise("type", "Rewrites"), normalise("type", "MCQ"), normalise("view", "Patient’s Perspective")
+        ('Rewriting', 'Multiple-choice Q&A', 'Patient')
+        >>> normalise("view", "ICU Chaplains")
+        'ICU chaplain'
+    """
+    if field == "difficulty":
+        return normalise_difficulty(label)
+    known = _known(field)
+    for key in _keys(field, label):
+        if key in known:
+            return known[key]
+    return _tidy(label)
+
+
+def normalise_type(label: str) -> str:
+    """Return the one spelling of a task's type.
+
+    Example:
+        >>> [normalise_type(label) for label in ("Open-ended Q&A", "Open QA", "Multiple choice question")]
+        ['Open Q&A', 'Open Q&A', 'Multiple-choice Q&A']
+    """
+    return normalise("type", label)
+
+
+def normalise_view(label: str) -> str:
+    """Return the one spelling of the person from whose view a task is written.
+
+    Example:
+        >>> [normalise_view(label) for label in ("Patients", "Patient's view", "Student (Medicine)")]
+        ['Patient', 'Patient', 'Medical student']
+    """
+    return normalise("view", label)
+
+
+def normalise_topic(label: str) -> str:
+    """Return the one spelling of a task's medical topic.
+
+    Example:
+        >>> [normalise_topic(label) for label in ("Genetic", "CLINICAL DIAGNOSES", "Paediatrics", "Snake Bites")]
+        ['Genetics', 'Diagnosis', 'Pediatrics', 'Snake bite']
+    """
+    return normalise("topic", label)
+
+
+def normalise_difficulty(label: str) -> str:
+    """Return a difficulty as "1" (easy) to "5" (very hard); anything else in tidy form.
+
+    Example:
+        >>> [normalise_difficulty(label) for label in ("Difficulty: 3/5", "Level 4", "★★☆☆☆", "moderate", "7/10")]
+        ['3', '4', '2', '3', '7/10']
+    """
+    text = _PREFIX.sub("", unicodedata.normalize("NFKC", label)).strip()
+    stars = sum(text.count(star) for star in "★⭐")
+    if 1 <= stars <= 5:
+        return str(stars)
+    number = _LEVEL.fullmatch(text)
+    if number:
+        return number.group(1)
+    words = " ".join(re.findall(r"[a-z]+", text.lower()))
+    words = re.sub(r"\b(?:level|difficulty)\b", "", words).strip()
+    return _level_words().get(words, _tidy(label))
+
+
+def group(field: str, label: str) -> str:
+    """Return what a label counts as when labels are evened out: views and topics fall into groups.
+
+    Returns:
+        The group of a view or a topic, "Other" where none fits, "" for an empty label; of a type or a difficulty
+        its one spelling.
+
+    Example:
+        >>> group("view", "Dialysis nurses"), group("topic", "Atrial fibrillation"), group("type", "Rewrites")
+        ('Nursing', 'Heart and vessels', 'Rewriting')
+    """
+    label = normalise(field, label)
+    if field not in ("view", "topic") or not label:
+        return label
+    words = f" {_key(field, label)}"
+    return next((name for name, pattern in _groups(field) if pattern.search(words)), OTHER)
+
+
+def is_known(field: str, label: str) -> bool:
+    """Tell whether a label (or, of a view or topic, its group) stands in the lists."""
+    if field == "difficulty":
+        return normalise_difficulty(label) in _LEVELS
+    return any(key in _known(field) for key in _keys(field, label)) or (
+        field in ("view", "topic") and group(field, label) not in (OTHER, "")
+    )
+
+
+def nearest_known(field: str, label: str) -> str | None:
+    """Return the known label that an unknown one is most like, or None where none is like it.
+
+    Example:
+        >>> nearest_known("type", "Sumarisation"), nearest_known("type", "Xyz")
+        ('Summarization', None)
+    """
+    if field == "difficulty":
+        return None
+    near = difflib.get_close_matches(_key(field, label), _known(field), n=1, cutoff=0.6)
+    return _known(field)[near[0]] if near else None
+
+
+def tally(field: str, labels: Iterable[str]) -> Tally:
+    """Count labels in their one spelling.
+
+    Example:
+        >>> tally("type", ["Chat", "chats", "Haiku"])
+        Tally(counts=Counter({'Chat': 2, 'Haiku': 1}), unknown=Counter({'Haiku': 1}))
+    """
+    result = Tally()
+    for label in labels:
+        result.counts[normalise(field, label)] += 1
+        if not is_known(field, label):
+            result.unknown[normalise(field, label)] += 1
+    return result
+
+
+def _tidy(label: str) -> str:
+    """Write a label with single spaces, an initial capital and the last word in the singular."""
+    text = label
+    for _ in range(8):
+        before, text = text, _tidied(text)
+        if text == before:
+            break
+    return text
+
+
+def _tidied(label: str) -> str:
+    text = unicodedata.normalize("NFKC", label).replace("’", "'").replace("‘", "'")
+    text = _PREFIX.sub("", " ".join(text.split())).strip(" *_`\"'[]{}<>.,;:!?#|-–—")
+    if text.count("(") != text.count(")"):
+        text = text.strip("()")
+    words = text.split()
+    if text.isupper() and max(map(len, words)) > 5:
+        words = [word.lower() for word in words]
+    # Words in Title Case become lower case; acronyms and names within them ("ICU", "mRNA", "COVID-19") stay.
+    words = [word.lower() if re.fullmatch(r"\W*[A-Z][a-z']*\W*", word) else word for word in words]
+    if words and words[-1].isalpha() and words[-1].islower():
+        words[-1] = _singular(words[-1])
+    tidy = " ".join(words)
+    return tidy if re.match(r"[a-z][A-Z]", tidy) else tidy[:1].upper() + tidy[1:]
+
+
+def _keys(field: str, label: str) -> list[str]:
+    """Return the keys under which a label is looked up, the strictest first."""
+    key = _key(field, label)
+    without_brackets = _key(field, re.sub(r"\([^)]*\)|\[[^\]]*\]", " ", label))
+    return [each for each in dict.fromkeys([key, without_brackets]) if each]
+
+
+def _key(field: str, label: str) -> str:
+    """Reduce a label to what its spellings have in common."""
+    text = unicodedata.normalize("NFKC", label).replace("’", "'").replace("‘", "'")
+    text = _PREFIX.sub("", text).lower()
+    text = re.sub(r"'s\b|(?<=s)'(?=\s|$)", "", text).replace("&", " and ").replace("+", " and ")
+    for british, american in _BRITISH:
+        text = re.sub(british, american, text)
+    words = [_singular(word) for word in re.findall(r"[^\W_]+", text)]
+    text = " ".join(words)
+    if field == "type":
+        text = re.sub(r"\bq and a\b|\bquestion(?: and)? answer(?:ing)?\b|\bqna\b|\bq a\b", "qa", text)
+    if field == "view":
+        text = re.sub(r"\bpoint of view\b", "", text)
+    kept = [word for word in text.split() if word not in _FILLERS[field]]
+    return " ".join(kept) or text
+
+
+def _singular(word: str) -> str:
+    """Take the plural's ending from an English word, where it is one.
+
+    Example:
+        >>> [_singular(word) for word in ("diagnoses", "studies", "biopsies", "nurses", "diabetes", "mcqs")]
+        ['diagnosis', 'study', 'biopsy', 'nurse', 'diabetes', 'mcq']
+    """
+    if len(word) < 4 or not word.endswith("s") or _SAME_IN_PLURAL.search(word):
+        return word
+    if re.search(r"(?:agno|ogno|the|hypothe|synthe|anasto?mo|psycho|thrombo)ses$", word):
+        return word[:-2] + "is"
+    if re.search(r"[^aeiou]ies$", word):
+        return word[:-3] + "y"
+    if re.search(r"(?:x|ch|sh|ss|zz|irus|inus)es$", word):
+        return word[:-2]
+    return word[:-1]
+
+
+@functools.cache
+def _lists() -> dict[str, Any]:
+    import yaml
+
+    text = (resources.files("datagen") / "labels.yaml").read_text(encoding="utf-8")
+    lists: dict[str, Any] = yaml.safe_load(text)
+    return lists
+
+
+@functools.cache
+def _known(field: str) -> dict[str, str]:
+    """Return key -> label: of the lists first, then of the project's own seed tasks as they are spelt there."""
+    known: dict[str, str] = {}
+    for label, synonyms in _lists()[field].items():
+        known.setdefault(_key(field, label), label)
+        for synonym in synonyms:
+            key = _key(field, synonym)
+            assert known.get(key, label) == label, f"{synonym!r} stands for {known[key]!r} and {label!r}"
+            known[key] = label
+    seeds = (resources.files("datagen") / "seed_tasks.jsonl").read_text(encoding="utf-8")
+    for line in seeds.split("\n"):
+        if line.strip():
+            label = json.loads(line)[field]
+            known.setdefault(_key(field, label), label)
+    return known
+
+
+@functools.cache
+def _groups(field: str) -> list[tuple[str, re.Pattern[str]]]:
+    return [
+        (name, re.compile("|".join(_word_pattern(word) for word in words)))
+        for name, words in _lists()[f"{field}_groups"].items()
+    ]
+
+
+def _word_pattern(word: str) -> str:
+    if word.startswith("="):
+        return rf"\b{re.escape(word[1:])}\b"
+    # These are endings; everything else is the beginning of a word.
+    return re.escape(word) if word in ("ologist", "iatrist", "therapist") else rf"\b{re.escape(word)}"
+
+
+@functools.cache
+def _level_words() -> dict[str, str]:
+    return {phrase: level for level, phrases in _LEVEL_WORDS.items() for phrase in phrases.split("|")}
