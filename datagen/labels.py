@@ -140,7 +140,7 @@ def normalise_difficulty(label: str) -> str:
         >>> [normalise_difficulty(label) for label in ("Difficulty: 3/5", "Level 4", "★★☆☆☆", "moderate", "7/10")]
         ['3', '4', '2', '3', '7/10']
     """
-    text = _PREFIX.sub("", unicodedata.normalize("NFKC", label)).strip()
+    text = _tidy(label)
     stars = sum(text.count(star) for star in "★⭐")
     if 1 <= stars <= 5:
         return str(stars)
@@ -149,7 +149,7 @@ def normalise_difficulty(label: str) -> str:
         return number.group(1)
     words = " ".join(re.findall(r"[a-z]+", text.lower()))
     words = re.sub(r"\b(?:level|difficulty)\b", "", words).strip()
-    return _level_words().get(words, _tidy(label))
+    return _level_words().get(words, text)
 
 
 def group(field: str, label: str) -> str:
