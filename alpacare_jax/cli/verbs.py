@@ -8,6 +8,7 @@ VERBS = (
     "quickstart",
     "synthesize",
     "filter",
+    "publish",
     "pack",
     "import",
     "train",

@@ -1,0 +1,297 @@
+"""The data set card and the provenance behind it: which models, prompts, dates, counts and cost made the rows."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datagen.ledger import Entry, Ledger
+from datagen.synthesize import LEDGER
+
+NOT_ADVICE = (
+    "**This is not medical advice.** Tasks and answers were written by language models and were not checked by "
+    "clinicians. They may be wrong or harmful; they must not be used to diagnose, treat or advise a person."
+)
+CONTAMINATION = "contamination.json"
+"""Where a work folder keeps what the comparison with evaluation sets found, if there was one."""
+
+_SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+)
+_WORDS_OF_STAGES = {"tasks": "writing tasks", "answers": "answering them"}
+
+
+@dataclasses.dataclass
+class Spending:
+    """What one stage asked for and got. Cost is in US dollars, over the ``priced`` requests whose cost is known."""
+
+    requests: int = 0
+    answered: int = 0
+    failed: int = 0
+    tries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    priced: int = 0
+    cost_usd: float = 0.0
+    models: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def add(self, entry: Entry) -> None:
+        """Count one request of the ledger."""
+        self.requests += 1
+        self.answered += entry.state == "answered"
+        self.failed += entry.state == "failed"
+        self.tries += entry.tries
+        self.prompt_tokens += entry.prompt_tokens or 0
+        self.completion_tokens += entry.completion_tokens or 0
+        if entry.cost_usd is not None:
+            self.priced += 1
+            self.cost_usd += entry.cost_usd
+        if entry.state == "answered" and entry.model:
+            self.models[entry.model] += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures for JSON; the cost is None where no request has one."""
+        return dataclasses.asdict(self) | {
+            "cost_usd": round(self.cost_usd, 6) if self.priced else None,
+            "models": dict(sorted(self.models.items())),
+        }
+
+
+def sum_up(entries: Iterable[Entry]) -> dict[str, Any]:
+    """Sum up a ledger.
+
+    Returns:
+        ``first_request`` and ``last_reply`` (UTC, ISO 8601, or None), and ``stages``: the figures of each
+        :class:`Spending`.
+    """
+    stages: dict[str, Spending] = {}
+    first: str | None = None
+    last: str | None = None
+    for entry in entries:
+        stages.setdefault(entry.stage, Spending()).add(entry)
+        first = min(filter(None, (first, entry.created_at)), default=None)
+        last = max(filter(None, (last, entry.finished_at)), default=None)
+    return {
+        "first_request": first,
+        "last_reply": last,
+        "stages": {name: stages[name].to_dict() for name in sorted(stages, reverse=True)},
+    }
+
+
+def gather(
+    work: Path,
+    funnel: Mapping[str, Any],
+    rows: Mapping[str, int],
+    *,
+    license: str | None,
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Collect everything that is known of where the rows come from; nothing of when or where it is written.
+
+    Args:
+        work: The work folder.
+        funnel: Its ``funnel.json``.
+        rows: Rows of each split.
+        license: Licence as the user names it, or None.
+        versions: Versions of the packages that shape the files.
+    """
+    config = json.loads((work / "config.json").read_text(encoding="utf-8"))
+    with Ledger(work / LEDGER, read_only=True) as ledger:
+        requests = sum_up(ledger.entries())
+    contamination = work / CONTAMINATION
+    return {
+        "kind": "alpacare-provenance",
+        "license": license,
+        "rows": dict(rows),
+        "requests": requests,
+        "funnel": dict(funnel),
+        "settings": _settings(config["fixed"]),
+        "contamination": json.loads(contamination.read_text("utf-8")) if contamination.exists() else None,
+        "versions": dict(versions),
+    }
+
+
+def _settings(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that shaped the rows; of a file, its name alone."""
+    return {key: _without_folders(value) for key, value in fixed.items()}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_folders(each) for each in value]
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return Path(value).name
+    return value
+
+
+def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]) -> str:
+    """Write the data set card: YAML front matter as data set hubs read it, then Markdown.
+
+    Args:
+        provenance: As :func:`gather` returns it.
+        name: Name of the data set.
+        files: JSON Lines file of each split.
+    """
+    license = provenance["license"]
+    rows = sum(provenance["rows"].values())
+    front = {
+        "pretty_name": name,
+        **({"license": license} if license else {}),
+        "language": ["en"],
+        "task_categories": ["text-generation", "question-answering"],
+        "tags": ["medical", "instruction-tuning", "synthetic"],
+        "size_categories": [next((word for limit, word in _SIZES if rows < limit), "n>10M")],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": file} for split, file in files.items()],
+            }
+        ],
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"# {_plain(name)}",
+        NOT_ADVICE,
+        _about(provenance, files),
+        _licence(license),
+        _making(provenance),
+        _counts(provenance["funnel"]),
+        _contamination(provenance["contamination"]),
+        _reading(files),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(provenance: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    rows = provenance["rows"]
+    parts = ", ".join(f"{rows[split]:,} in `{file}` ({split})" for split, file in files.items())
+    return (
+        f"{sum(rows.values()):,} medical instructions with answers, in English, by the method of "
+        f"[AlpaCare](https://arxiv.org/abs/2310.14558): {parts}. Each row has `instruction`, `input` (empty where "
+        "none is needed) and `output`, as MedInstruct-52k has them, and besides `id`, `type`, `topic`, `view`, "
+        "`difficulty` and `source` (models, prompt version, requests and time of this very row)."
+    )
+
+
+def _licence(license: str | None) -> str:
+    if license:
+        return f"## Licence\n\n{_plain(license)}, as named by whoever published this data set."
+    return (
+        "## Licence\n\nNot stated. Whoever published this data set named none; the terms of the models that wrote "
+        "it and of the seed tasks may restrict its use."
+    )
+
+
+def _making(provenance: Mapping[str, Any]) -> str:
+    requests, settings = provenance["requests"], provenance["settings"]
+    table = _table(
+        (
+            "work",
+            "asked of",
+            "answered by",
+            "requests",
+            "failed",
+            "tries",
+            "tokens in",
+            "tokens out",
+            "cost, US$",
+        ),
+        [
+            (
+                _WORDS_OF_STAGES.get(stage, stage),
+                _code(settings.get("teacher.model" if stage == "tasks" else "answerer.model", "not known")),
+                ", ".join(f"{_code(model)} ({count:,})" for model, count in each["models"].items())
+                or "nobody",
+                f"{each['requests']:,}",
+                f"{each['failed']:,}",
+                f"{each['tries']:,}",
+                f"{each['prompt_tokens']:,}",
+                f"{each['completion_tokens']:,}",
+                _cost(each),
+            )
+            for stage, each in requests["stages"].items()
+        ],
+    )
+    shaped = _table(("setting", "value"), [(key, _code(value)) for key, value in settings.items()])
+    first, last = requests["first_request"] or "not known", requests["last_reply"] or "not known"
+    return (
+        f"## How it was made\n\nFirst request {first}, last reply {last}. Prompts: version "
+        f"{_code(settings.get('prompts', 'not known'))}.\n\n{table}\n\n### Settings\n\n{shaped}"
+    )
+
+
+def _cost(stage: Mapping[str, Any]) -> str:
+    if stage["cost_usd"] is None:
+        return "not recorded"
+    known = "" if stage["priced"] == stage["answered"] else f" (of {stage['priced']:,} requests)"
+    return f"{stage['cost_usd']:,.4f}{known}"
+
+
+def _counts(funnel: Mapping[str, Any]) -> str:
+    rows = []
+    for key, value in funnel.items():
+        words = key.replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += [(f"{words}: {_code(reason)}", _number(count)) for reason, count in value.items()]
+        else:
+            rows.append((words, _number(value)))
+    table = _table(("what", "count"), rows)
+    return (
+        "## Counts\n\nEvery request, task and answer is counted once, and each level adds up to the one before.\n\n"
+        + table
+    )
+
+
+def _contamination(report: Any) -> str:
+    if not report:
+        return (
+            "## Overlap with evaluation sets\n\nNot checked: the run was given no evaluation files. Do not compare "
+            "models trained on this data on a benchmark before you have checked."
+        )
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    fence = "`" * (3 + text.count("```"))
+    return f"## Overlap with evaluation sets\n\n{fence}json\n{text}\n{fence}"
+
+
+def _reading(files: Mapping[str, str]) -> str:
+    return (
+        "## Reading it\n\n```python\nimport json\nimport tensorflow_datasets as tfds  # needs no TensorFlow\n\n"
+        f'rows = [json.loads(line) for line in open("{files["train"]}", encoding="utf-8")]\n'
+        'source = tfds.builder_from_directory("tfds").as_data_source("train")\n'
+        'print(source[0]["instruction"].decode())\n```\n\n'
+        "`provenance.json` holds what this card says, for programs; `manifest.json` names every file with its size "
+        "and SHA-256."
+    )
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _number(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int | float) else _code(value)
+
+
+def _plain(text: str) -> str:
+    """Return a text from outside as one line without markup."""
+    return "".join(
+        f"\\{letter}" if letter in "\\`*_{}[]<>#|~" else letter for letter in " ".join(text.split())
+    )
+
+
+def _code(value: object) -> str:
+    """Return a value from outside as code that ends neither its span nor a table's cell."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split()).replace("|", "\\|")
+    return f"`` {text} ``" if "`" in text else f"`{text}`" if text else "none"

@@ -1,0 +1,295 @@
+"""Publishing: a finished work folder becomes a data set that others can read, check and trace.
+
+The folder holds the instructions as JSON Lines, the same rows as a TFDS data set of ArrayRecord shards, a data
+set card, where everything comes from, and last a manifest of all files. Nothing in it depends on when or where
+it was written: every date is the ledger's, so the same work folder gives the same bytes.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import importlib.metadata
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datagen import card
+from datagen.errors import ConfigError, DataError
+from datagen.records import Instruction, read_objects, write_atomically, write_objects
+from datagen.synthesize import LEDGER
+
+KIND = "alpacare-instructions"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SPLITS = {"train": "instructions.jsonl", "validation": "validation.jsonl"}
+"""Splits and their files."""
+
+_PACKAGES = ("alpacare-jax", "array-record", "tensorflow-datasets")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleaseConfig:
+    """How to publish.
+
+    Attributes:
+        license: Licence of the data as the user names it; None states that none was named.
+        name: Name of the data set on its card.
+        validation_share: Share of the rows, 0 to below 1, set aside as a validation split; a row's id alone
+            decides, so that it stays on its side when the data set grows.
+        beam_runner: Runner of Apache Beam that writes the shards, such as "DirectRunner"; None uses no Beam.
+        beam_options: Flags for the runner, such as "--direct_num_workers=4".
+        shards: Shards of each split; chosen by size when None.
+    """
+
+    license: str | None = None
+    name: str = "Medical instructions"
+    validation_share: float = 0.0
+    beam_runner: str | None = None
+    beam_options: tuple[str, ...] = ()
+    shards: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_share < 1:
+            raise ConfigError(
+                "the validation share is out of range",
+                found=self.validation_share,
+                expected="0 to less than 1",
+            )
+        if self.beam_options and self.beam_runner is None:
+            raise ConfigError("options for Beam are given without a runner", remedy="name one, or drop them")
+        if self.shards is not None and self.shards < 1:
+            raise ConfigError("impossible shard count", found=self.shards, expected="at least 1")
+
+
+def release(work: Path, out: Path, config: ReleaseConfig, *, overwrite: bool = False) -> dict[str, Any]:
+    """Publish the results of a finished work folder.
+
+    Args:
+        work: Work folder of a synthesis run.
+        out: Folder to write; it appears whole or not at all.
+        config: How to publish.
+        overwrite: Replace what an earlier call wrote there.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        DataError: The run is not finished or still writing, its files disagree, or ``out`` is taken.
+    """
+    _check_out(out, overwrite)
+    beam = _describe_beam(config)
+    funnel = _read_finished(work)
+    with _nobody_writes(work), _moved_into_place(out) as folder:
+        counts = _write_rows(work, folder, config, funnel)
+        provenance = card.gather(work, funnel, counts, license=config.license, versions=_versions())
+        _write_json(folder / "provenance.json", provenance)
+        text = card.render(provenance, name=config.name, files={name: SPLITS[name] for name in counts})
+        write_atomically(folder / "README.md", lambda file: file.write(text))
+        _write_tfds(folder, counts, config, beam)
+        manifest = {
+            "kind": KIND,
+            "format_version": FORMAT_VERSION,
+            "rows": counts,
+            "files": _describe_files(folder),
+        }
+        _write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def in_validation(id: str, share: float) -> bool:
+    """Say on which side a row lies; its id alone decides.
+
+    Example:
+        >>> sum(in_validation(f"t{number}", 0.1) for number in range(1000))
+        95
+    """
+    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") < share * 2**64
+
+
+def _read_finished(work: Path) -> dict[str, Any]:
+    path = work / "funnel.json"
+    if not (work / "config.json").exists():
+        raise DataError(
+            "this is not the work folder of a synthesis run", where=work, expected="a config.json in it"
+        )
+    if not path.exists():
+        raise DataError(
+            "the run is not finished",
+            where=work,
+            expected="a funnel.json in it, which `alpacare synthesize` writes last",
+            remedy="go on with `alpacare synthesize --work` and the same folder, then publish",
+        )
+    try:
+        funnel = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError("the funnel is broken", where=path, found=str(error)) from None
+    if not isinstance(funnel, dict) or not isinstance(funnel.get("instructions"), int):
+        raise DataError("the funnel is broken", where=path, expected="an object with a count of instructions")
+    if not funnel["instructions"]:
+        raise DataError(
+            "the run published no instruction",
+            where=work / "rejected.jsonl",
+            remedy="read the reasons there",
+        )
+    return funnel
+
+
+def _write_rows(work: Path, folder: Path, config: ReleaseConfig, funnel: dict[str, Any]) -> dict[str, int]:
+    """Write the rows of each split as JSON Lines and return how many each has."""
+    source = work / SPLITS["train"]
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
+    seen: dict[str, str] = {}
+    for where, row in read_objects(source):
+        record = Instruction.from_dict(row, where=where)
+        id = record.id or ""
+        if not id or id in seen:
+            raise DataError(
+                "two rows have the same id" if id else "a row has no id",
+                where=where,
+                found=f"{id}, also at {seen[id]}" if id else None,
+                remedy="publish what `alpacare synthesize` wrote, unchanged",
+            )
+        seen[id] = where
+        rows["validation" if in_validation(id, config.validation_share) else "train"].append(record.to_dict())
+    if len(seen) != funnel["instructions"]:
+        raise DataError(
+            "the instructions and the funnel disagree",
+            where=source,
+            found=f"{len(seen)} rows",
+            expected=f"{funnel['instructions']}, as funnel.json counts them",
+            remedy="run `alpacare synthesize` on the folder again, which writes both anew",
+        )
+    if not rows["train"]:
+        raise DataError("no row is left for training", where=source, found=f"{len(seen)} rows, all set aside")
+    return {name: write_objects(folder / SPLITS[name], part) for name, part in rows.items() if part}
+
+
+def _describe_beam(config: ReleaseConfig) -> dict[str, Any]:
+    """Return what TFDS is told about Beam: nothing, or a runner that exists and its options."""
+    if config.beam_runner is None:
+        return {}
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners import create_runner
+    except ImportError:
+        raise ConfigError(
+            "Apache Beam is not installed",
+            remedy="install the 'beam' extra: pip install 'alpacare-jax[beam]'",
+        ) from None
+    try:
+        runner = create_runner(config.beam_runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ConfigError(
+            "there is no such Beam runner", found=config.beam_runner, expected=str(error)
+        ) from None
+    return {"beam_runner": runner, "beam_options": PipelineOptions(list(config.beam_options))}
+
+
+def _write_tfds(folder: Path, counts: dict[str, int], config: ReleaseConfig, beam: dict[str, Any]) -> None:
+    import tensorflow_datasets as tfds
+
+    from datagen.dataset_builder import MedicalInstructions, plan_chunks
+
+    plans = {name: plan_chunks(folder / SPLITS[name], shards=config.shards) for name in counts}
+    shards = min(max(chunks[0].shards for chunks in plans.values()), *counts.values())
+    splits = {name: [dataclasses.replace(each, shards=shards) for each in plans[name]] for name in plans}
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder = MedicalInstructions(
+            splits=splits, beam=bool(beam), data_dir=str(folder / "building"), file_format="array_record"
+        )
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards, **beam))
+    Path(builder.data_dir).rename(folder / "tfds")
+    shutil.rmtree(folder / "building")
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda file: file.write(text))
+
+
+def _describe_files(folder: Path) -> list[dict[str, Any]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    described = []
+    for path in files:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        described.append(
+            {
+                "file": path.relative_to(folder).as_posix(),
+                "bytes": path.stat().st_size,
+                "sha256": digest,
+            }
+        )
+    return described
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+@contextlib.contextmanager
+def _nobody_writes(work: Path) -> Iterator[None]:
+    """Hold off a run that would write to the work folder meanwhile, and refuse one that does."""
+    lock = work / f"{LEDGER}.lock"
+    if not lock.exists():
+        yield
+        return
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                "a run is writing to this work folder",
+                where=work,
+                remedy="wait until it has ended (`alpacare synthesize --status` tells), then publish",
+            ) from None
+        yield
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise DataError(
+            "the output exists already",
+            where=out,
+            remedy="choose another --out, or give --overwrite to replace it",
+        )
+    # Replacing means deleting a folder, so it must be one that this command wrote.
+    kind = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        kind = json.loads((out / MANIFEST).read_text(encoding="utf-8")).get("kind")
+    if kind != KIND:
+        raise DataError(
+            "--overwrite replaces published data sets alone, and this is none",
+            where=out,
+            remedy="choose another --out, or delete it yourself",
+        )
+
+
+@contextlib.contextmanager
+def _moved_into_place(out: Path) -> Iterator[Path]:
+    """Give a hidden folder beside ``out``; move it there at the end, or delete it on failure."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+    try:
+        folder = hidden / "new"
+        folder.mkdir()
+        yield folder
+        old = hidden / "old"
+        if out.exists():
+            out.rename(old)
+        try:
+            folder.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
