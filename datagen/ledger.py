@@ -230,6 +230,10 @@ class Ledger:
             values,
         ).rowcount
 
+    def began(self) -> bool:
+        """Tell whether any request was ever written down."""
+        return self._execute("SELECT 1 FROM requests LIMIT 1").fetchone() is not None
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Count, per stage: requests "sent", "answered" and "failed", "tries", and tokens in and out.
 

@@ -1,9 +1,7 @@
-"""The settings of a synthesis run: read strictly from YAML and flags, and pinned to the work folder."""
+"""The settings of a synthesis run: read strictly from YAML and flags, each laid over the one before."""
 
 import dataclasses
 import difflib
-import hashlib
-import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,12 +12,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from datagen.client import Sampling, Service
-from datagen.errors import ConfigError, DataError
-from datagen.records import SeedTask, write_atomically
-
-# Free to change between runs of one work folder: they move the work or its end, never a result already there.
-_FREE = ("target", "max_requests", "seeds", "eager")
-_FREE_OF_SERVICE = ("base_url", "api_key_env", "timeout_s", "max_tries", "concurrency", "first_wait_s")
+from datagen.errors import ConfigError
+from datagen.prices import Prices
 
 _TASK_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=3072)
 _ANSWER_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=1024)
@@ -42,6 +36,8 @@ class Settings:
         eager: Keep as many task requests in flight as allowed, though the last may not be needed: faster where
             requests cost nothing. Otherwise only as many as the target is estimated to need.
         send_seed: Send a sampling seed with each request, for services that honour it.
+        budget_usd: The most that the work folder may ever spend, in US dollars; None for no cap.
+        prices: Prices of models, laid over the list that this package knows: a YAML file, or a mapping of models.
         task_sampling: How tasks are drawn.
         answer_sampling: How answers are drawn.
     """
@@ -57,16 +53,42 @@ class Settings:
     similarity: float = 0.7
     eager: bool = False
     send_seed: bool = False
+    budget_usd: float | None = None
+    prices: Path | dict | None = None
     task_sampling: Sampling = _TASK_SAMPLING
     answer_sampling: Sampling = _ANSWER_SAMPLING
 
     def __post_init__(self) -> None:
-        for name in ("target", "tasks_per_request", "examples", "max_requests"):
+        bounds = (("target", 10**9), ("tasks_per_request", 1000), ("examples", 1000), ("max_requests", 10**9))
+        for name, most in bounds:
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1", found=value)
+            if value is not None and not 1 <= value <= most:
+                raise ConfigError(
+                    f"{name} must be at least 1" if value < 1 else f"{name} is out of range",
+                    found=value,
+                    expected=f"1 to {most:,}",
+                )
         if not 0 <= self.similarity <= 1:
             raise ConfigError("similarity is out of range", found=self.similarity, expected="0 to 1")
+        if self.budget_usd is not None and not 0 <= self.budget_usd <= 1e9:
+            raise ConfigError(
+                "budget_usd is out of range", found=self.budget_usd, expected="US dollars, 0 to 1,000,000,000"
+            )
+
+    def all_prices(self) -> Prices:
+        """Return the prices that hold: the user's own over the list of this package.
+
+        Raises:
+            ConfigError: The user's prices are not valid, or there is a budget and a model without a price.
+        """
+        prices = Prices.listed()
+        if isinstance(self.prices, dict):
+            prices = Prices.from_mapping(self.prices, "prices in the configuration").over(prices)
+        elif self.prices is not None:
+            prices = Prices.from_file(self.prices).over(prices)
+        if self.budget_usd is not None:
+            prices.require(self.teacher.model, self.answerer.model)
+        return prices
 
     def request_limit(self) -> int:
         """Return how many task requests the run may make."""
@@ -128,77 +150,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def to_mapping(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON can hold them; :func:`read_settings` takes them back."""
     mapping = dataclasses.asdict(settings)
-    mapping["seeds"] = str(settings.seeds.absolute()) if settings.seeds else None
+    for name in ("seeds", "prices"):
+        if isinstance(mapping[name], Path):
+            mapping[name] = str(mapping[name].absolute())
     # What the answerer shares with the teacher stays shared when the teacher's is changed later.
     teacher, answerer = mapping["teacher"], mapping["answerer"]
     mapping["answerer"] = {key: value for key, value in answerer.items() if value != teacher[key]}
     return mapping
-
-
-def pin(work: Path, settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> None:
-    """Write the settings into the work folder, or see that those that shape the result are the ones there.
-
-    Raises:
-        DataError: The folder was made by another configuration; every difference is named.
-    """
-    fixed = _fixed(settings, seeds, prompt_version)
-    path = work / "config.json"
-    if path.exists():
-        there = _read_pinned(path)["fixed"]
-        differences = [
-            f"{key}: {there.get(key)!r} in the folder, {fixed.get(key)!r} now"
-            for key in sorted(there.keys() | fixed.keys())
-            if there.get(key) != fixed.get(key)
-        ]
-        if differences:
-            raise DataError(
-                "the work folder was made by another configuration",
-                where=path,
-                found="; ".join(differences),
-                remedy="choose another --work folder, or go back to the values in the folder",
-            )
-    text = json.dumps({"version": 1, "fixed": fixed, "settings": to_mapping(settings)}, indent=2)
-    write_atomically(path, lambda file: file.write(text + "\n"))
-
-
-def pinned_settings(work: Path) -> dict[str, Any]:
-    """Return the settings with which the work folder was last used, for :func:`read_settings`.
-
-    Raises:
-        DataError: The folder holds no configuration, or a broken one.
-    """
-    path = work / "config.json"
-    if not path.exists():
-        raise DataError(
-            "this is not the work folder of a synthesis run", where=work, expected="a config.json in it"
-        )
-    settings: dict[str, Any] = _read_pinned(path)["settings"]
-    return settings
-
-
-def _read_pinned(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError("the work folder's configuration is broken", where=path, found=str(error)) from None
-    if not isinstance(data, dict) or not {"fixed", "settings"} <= data.keys() or data.get("version") != 1:
-        raise DataError("the work folder's configuration is of another version", where=path)
-    return data
-
-
-def _fixed(settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> dict[str, Any]:
-    text = json.dumps([seed.to_dict() for seed in seeds], sort_keys=True)
-    fixed: dict[str, Any] = {
-        "prompts": prompt_version,
-        "seed tasks": f"{len(seeds)} tasks, {hashlib.sha256(text.encode()).hexdigest()[:12]}",
-    }
-    for name, value in dataclasses.asdict(settings).items():
-        if isinstance(value, dict):
-            kept = {key: v for key, v in value.items() if key not in _FREE_OF_SERVICE}
-            fixed |= {f"{name}.{key}": list(v) if isinstance(v, tuple) else v for key, v in kept.items()}
-        elif name not in _FREE:
-            fixed[name] = value
-    return fixed
 
 
 def _names(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -281,7 +239,7 @@ def _build(kind: type, mapping: Mapping[str, Any]) -> Any:
             value = float(value)
         elif typing.get_origin(hint) is tuple:
             value = tuple(value)
-        elif field.name == "seeds" and value is not None:
+        elif field.name in ("seeds", "prices") and isinstance(value, str):
             value = Path(value)
         values[field.name] = value
     return kind(**values)

@@ -20,12 +20,12 @@ from datagen.errors import ConfigError, DataError
 from datagen.ledger import Ledger
 from datagen.records import SeedTask
 from datagen.seeds import load_seeds
-from datagen.settings import Settings, pin, pinned_settings, read_settings
+from datagen.settings import Settings, read_settings
 from datagen.sieve import KeptTask, Sieve, answer_checks
+from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign
 
 TASKS = "tasks"
 ANSWERS = "answers"
-LEDGER = "ledger.sqlite"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +63,9 @@ def synthesize(
         DataError: The work folder belongs to something else, a seed is broken, or no task was kept.
     """
     seeds = _seeds(settings)
-    _refuse_foreign(work)
+    refuse_foreign(work)
     with Ledger(work / LEDGER) as ledger:
-        pin(work, settings, seeds, prompts.PROMPT_VERSION)
+        pin(work, settings, seeds, prompts.PROMPT_VERSION, began=ledger.began())
         if retry_failed:
             ledger.reopen(TASKS)
             ledger.reopen(ANSWERS)
@@ -220,22 +220,6 @@ def _seeds(settings: Settings) -> list[SeedTask]:
             remedy="lower --examples or add seed tasks",
         )
     return seeds
-
-
-def _refuse_foreign(work: Path) -> None:
-    """Refuse a folder that holds something but no run: its files could be overwritten."""
-    if work.exists() and not work.is_dir():
-        raise DataError("the work folder is a file", where=work, remedy="choose another --work folder")
-    if not work.exists() or (work / "config.json").exists() or (work / LEDGER).exists():
-        return
-    foreign = sorted(path.name for path in work.iterdir())
-    if foreign:
-        raise DataError(
-            "the work folder holds other files and no run of this command",
-            where=work,
-            found=", ".join(foreign[:5]),
-            remedy="choose an empty --work folder",
-        )
 
 
 def _number_of(key: str) -> int:

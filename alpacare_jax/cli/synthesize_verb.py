@@ -205,7 +205,8 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settings":
     """Lay the flags over the configuration file, or over what the work folder was made with."""
-    from datagen.settings import pinned_settings, read_settings, read_yaml
+    from datagen.settings import read_settings, read_yaml
+    from datagen.work_folder import pinned_settings
 
     sources: list[tuple[str, dict[str, Any]]] = []
     if config is not None:
