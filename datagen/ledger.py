@@ -109,7 +109,7 @@ class Ledger:
         except BaseException:
             self._unlock()
             raise
-        self._keeps_tries = self._db.execute("PRAGMA user_version").fetchone()[0] >= 2
+        self._version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
 
     def __enter__(self) -> Self:
         return self
@@ -248,6 +248,17 @@ class Ledger:
         names = ("sent", "answered", "failed", "tries", "prompt_tokens", "completion_tokens")
         return {stage: dict(zip(names, numbers, strict=True)) for stage, *numbers in cursor}
 
+    def note(self, key: str, text: str) -> None:
+        """Keep a text under a key, in place of the one before it."""
+        self._execute("INSERT OR REPLACE INTO notes (key, text) VALUES (?, ?)", (key, text))
+
+    def noted(self, key: str) -> str | None:
+        """Return the text kept under a key; None where there is none, or in a ledger of version 1."""
+        if self._version < 2:
+            return None
+        row = self._execute("SELECT text FROM notes WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
     def open_try(
         self,
         stage: str,
@@ -291,7 +302,7 @@ class Ledger:
 
     def tries(self, where: str = "TRUE") -> Iterator[Try]:
         """Yield the tries in the order in which they were sent; none from a ledger of version 1."""
-        if not self._keeps_tries:
+        if self._version < 2:
             return
         for row in self._execute(f"SELECT {_TRY_COLUMNS} FROM tries WHERE {where} ORDER BY number"):
             each = Try(*row)
@@ -313,7 +324,7 @@ class Ledger:
             cases of tries whose bill is unknown; worst cases of tries in flight; and how many tries have no
             price.
         """
-        if not self._keeps_tries:
+        if self._version < 2:
             return {}
         cursor = self._execute(
             "SELECT stage, TOTAL(cost_usd) FILTER (WHERE outcome = 'settled'),"

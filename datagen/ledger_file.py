@@ -57,6 +57,9 @@ CREATE TABLE tries (
 )
 """
 
+# What a run wants a reader to know, such as how far it is.
+_NOTES = "CREATE TABLE notes (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID"
+
 _FEW_OPEN = "CREATE INDEX tries_open ON tries (number) WHERE outcome = 'open'"
 
 # Version 1 counted tries and knew nothing of money. The try that brought the answer has its tokens; the others of
@@ -137,6 +140,7 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
             db.execute(_REQUESTS)
         db.execute(_TRIES)
         db.execute(_FEW_OPEN)
+        db.execute(_NOTES)
         if version == 1:
             db.execute(_FROM_1_ANSWERED)
             db.execute(_FROM_1_UNKNOWN)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -104,6 +104,9 @@ class Prices:
     def over(self, below: "Prices") -> "Prices":
         """Return these prices laid over others."""
         return Prices(below._prices | self._prices)
+
+    def __iter__(self) -> Iterator[Price]:
+        return iter(self._prices.values())
 
     def get(self, model: str) -> Price | None:
         """Return a model's price, or None."""
