@@ -9,6 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 QUICKSTART_VENV ?= .venv-quickstart
+BEAM_VENV ?= .venv-beam
 BIN := $(VENV)/bin
 
 # The reference implementation that the parity tests compare with, pinned so that their figures can be repeated. It
@@ -18,7 +19,7 @@ TORCH ?= torch==2.13.0
 NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python %d.%d is too old: \
 name one from 3.11 on, for example: make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
 
-.PHONY: help quickstart test lint types imports docs clean
+.PHONY: help quickstart test test-beam lint types imports docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1:/' | column -t -s: || true
@@ -28,6 +29,10 @@ quickstart: $(QUICKSTART_VENV)/.installed  ## the whole path on a real small mod
 
 test: $(VENV)/.installed  ## install what the tests need and run them all
 	$(BIN)/python -m pytest $(ARGS)
+
+# Apache Beam holds protobuf, numpy and others back, so it has an environment of its own.
+test-beam: $(BEAM_VENV)/.installed  ## the tests of publishing through Apache Beam
+	$(BEAM_VENV)/bin/python -m pytest tests/datagen/with_beam.py $(ARGS)
 
 lint: $(VENV)/.installed  ## formatting, lint and shell scripts
 	$(BIN)/ruff format --check .
@@ -44,7 +49,7 @@ docs: $(VENV)/.docs  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove environments, caches and built pages
-	rm -rf $(VENV) $(QUICKSTART_VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(QUICKSTART_VENV) $(BEAM_VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find alpacare_jax datagen tests -name __pycache__ -prune -exec rm -rf {} +
 
 SHELL_SCRIPTS := $(wildcard launch/*.sh) .ci/run
@@ -64,4 +69,10 @@ $(QUICKSTART_VENV)/.installed: pyproject.toml
 	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(QUICKSTART_VENV)
 	$(QUICKSTART_VENV)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+$(BEAM_VENV)/.installed: pyproject.toml
+	@$(NEW_ENOUGH)
+	$(PYTHON) -m venv $(BEAM_VENV)
+	$(BEAM_VENV)/bin/python -m pip install --quiet --editable ".[beam]" hypothesis pytest pytest-timeout
 	touch $@

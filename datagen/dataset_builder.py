@@ -98,16 +98,17 @@ class MedicalInstructions(tfds.core.GeneratorBasedBuilder):
 
 
 def plan_chunks(
-    path: Path, *, shard_bytes: int = SHARD_BYTES, chunk_bytes: int = CHUNK_BYTES, shards: int | None = None
+    path: Path, *, shard_bytes: int = SHARD_BYTES, chunk_bytes: int | None = None, shards: int | None = None
 ) -> list[Chunk]:
     """Cut a file of JSON Lines into runs of whole lines.
 
     Args:
         path: The file; every line is a record.
         shard_bytes: Bytes of the file for one shard.
-        chunk_bytes: Bytes of the file for one chunk; a longer line is a chunk of its own.
+        chunk_bytes: Bytes of the file for one chunk, 1 MiB when None; a longer line is a chunk of its own.
         shards: Number of shards, instead of a choice by size.
     """
+    chunk_bytes = chunk_bytes or CHUNK_BYTES
     spans: list[tuple[int, int, int]] = []
     offset = first = start = number = 0
     with path.open("rb") as file:
