@@ -1,0 +1,213 @@
+"""Evaluation sets as they are published: questions, passages and choices read from JSON Lines, JSON or CSV files.
+
+Every row becomes an :class:`Item` with the texts that would give the test away: the question, the passages that
+belong to it and its choices. Answers of reference models and gold labels are not read. The field names of the common
+sets are known; for others the user names them behind the file, as in ``exam.jsonl:stem,alternatives``.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datagen.errors import DataError
+from datagen.records import normal_input, read_objects, shorten
+
+QUESTION_FIELDS = ("instruction", "question", "query", "prompt", "problem", "qtext", "stem", "chq")
+INPUT_FIELDS = ("input",)
+PASSAGE_FIELDS = ("context", "contexts", "passage", "passages", "abstract", "article", "document", "vignette")
+CHOICE_FIELDS = ("options", "choices", "answers", "endings", "opa", "opb", "opc", "opd", "ope", *"abcdefgh")
+
+_NAMED = re.compile(r"[\w .-]+(?:,[\w .-]+)*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One evaluation item.
+
+    Attributes:
+        where: The place it was read from, as ``medqa.jsonl:12``.
+        id: Its own id, "" where it has none.
+        question: What is asked.
+        input: What an instruction is to be carried out on; without it the instruction says little.
+        passages: Texts shown with the question.
+        choices: The choices to pick from.
+    """
+
+    where: str
+    id: str
+    question: str
+    input: str = ""
+    passages: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationFile:
+    """An evaluation file that has been read: its name, SHA-256, the fields that were used, its items."""
+
+    name: str
+    path: str
+    sha256: str
+    fields: tuple[str, ...]
+    items: tuple[Item, ...]
+
+
+def split_fields(spec: str | Path) -> tuple[Path, tuple[str, ...]]:
+    """Split ``FILE:FIELD,FIELD`` into path and field names; a file with a colon in its name stays whole.
+
+    Example:
+        >>> split_fields("exam.jsonl:stem,alternatives")
+        (PosixPath('exam.jsonl'), ('stem', 'alternatives'))
+    """
+    text = str(spec)
+    path, colon, names = text.rpartition(":")
+    if not colon or not path or Path(text).exists() or not _NAMED.fullmatch(names):
+        return Path(text), ()
+    return Path(path), tuple(name.strip() for name in names.split(","))
+
+
+def content_hash(spec: str | Path) -> str:
+    """Return the SHA-256 of an evaluation file.
+
+    Raises:
+        DataError: The file is missing or a folder.
+    """
+    return hashlib.sha256(_bytes(split_fields(spec)[0])).hexdigest()
+
+
+def read_evaluation(spec: str | Path) -> EvaluationFile:
+    """Read an evaluation file.
+
+    Args:
+        spec: A path (``.jsonl``, ``.json`` with a list or an object of objects, ``.csv``, ``.tsv``), with the names
+            of the fields to read behind a colon where they are not the usual ones; the first of them is the question.
+
+    Raises:
+        DataError: The file is missing, broken, of an unknown format, or no row has a question.
+    """
+    path, named = split_fields(spec)
+    data = _bytes(path)
+    rows = list(_rows(path, data))
+    items: list[Item] = []
+    used: dict[str, None] = {}
+    for where, row in rows:
+        item, fields = _item(row, where, named)
+        used |= dict.fromkeys(fields)
+        items.append(item)
+    return EvaluationFile(path.name, str(path), hashlib.sha256(data).hexdigest(), tuple(used), tuple(items))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError("the evaluation file does not exist", where=path, remedy="check the path") from None
+    except IsADirectoryError:
+        raise DataError("the evaluation file is a folder", where=path, remedy="name the file in it") from None
+
+
+def _rows(path: Path, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    suffix = path.suffix.lower()
+    start = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if suffix in (".csv", ".tsv"):
+        yield from _table(path, data)
+    elif suffix == ".json" and start == b"{" and _is_one_object(data):
+        yield from _object_of_objects(path, json.loads(data.decode("utf-8-sig")))
+    elif start in (b"{", b"["):
+        yield from read_objects(path)
+    else:
+        raise DataError(
+            "the evaluation file is of an unknown format",
+            where=path,
+            found=shorten(repr(data[:40])) if data else "an empty file",
+            expected="JSON Lines, a JSON list, a JSON object of objects, or CSV/TSV with a header",
+            remedy="convert it, for example to one JSON object a line with a field 'question'",
+        )
+
+
+def _is_one_object(data: bytes) -> bool:
+    """Say whether the file is one JSON object, not JSON Lines under the name .json."""
+    try:
+        return isinstance(json.loads(data.decode("utf-8-sig")), dict)
+    except ValueError:
+        return False
+
+
+def _object_of_objects(path: Path, data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read what PubMedQA's own files are (id -> item), or a wrapper around one list (``{"data": [...]}``)."""
+    lists = [value for value in data.values() if isinstance(value, list) and value]
+    if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]):
+        for number, row in enumerate(lists[0], start=1):
+            yield f"{path}#{number}", row
+    elif data and all(isinstance(row, dict) for row in data.values()):
+        for key, row in data.items():
+            yield f"{path}#{key}", {"id": key, **row}
+    else:
+        yield f"{path}:1", data
+
+
+def _table(path: Path, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError("the file is not UTF-8 text", where=path, found=str(error)) from None
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
+    )
+    try:
+        for row in reader:
+            yield f"{path}:{reader.line_num}", {key: value for key, value in row.items() if key is not None}
+    except csv.Error as error:
+        raise DataError("the table is broken", where=f"{path}:{reader.line_num}", found=str(error)) from None
+
+
+def _item(row: dict[str, Any], where: str, named: Sequence[str]) -> tuple[Item, list[str]]:
+    """Build the item of one row and return the names of the fields that it came from."""
+    keys = {key.lower(): key for key in row}
+    if named:
+        question_fields: Sequence[str] = named[:1]
+        missing = [name for name in named[:1] if name.lower() not in keys]
+        passages, choices = tuple(named[1:]), ()
+    else:
+        question_fields, passages, choices = QUESTION_FIELDS, PASSAGE_FIELDS, CHOICE_FIELDS
+        missing = [] if any(name in keys for name in QUESTION_FIELDS) else ["question"]
+    question_key = next((keys[name.lower()] for name in question_fields if name.lower() in keys), None)
+    question = " ".join(_texts(row[question_key])) if question_key else ""
+    if missing or not question.strip():
+        raise DataError(
+            "the evaluation file has no question where one is looked for",
+            where=where,
+            found="fields " + ", ".join(map(repr, row)) if row else "no fields",
+            expected=f"a text in {named[0]!r}" if named else "one of " + ", ".join(QUESTION_FIELDS),
+            remedy="name the fields behind the file, the question first: "
+            f"{where.rpartition(':')[0] or where}:FIELD,FIELD",
+        )
+    inputs = [] if named else [keys[key] for key in INPUT_FIELDS if key in keys]
+    shown = [keys[key.lower()] for key in passages if key.lower() in keys]
+    offered = [keys[key] for key in choices if key in keys]
+    item = Item(
+        where,
+        str(row.get(keys.get("id", ""), "")),
+        question,
+        normal_input(" ".join(text for key in inputs for text in _texts(row[key]))),
+        tuple(text for key in shown for text in _texts(row[key])),
+        tuple(text for key in offered for text in _texts(row[key])),
+    )
+    return item, [key for key in (question_key, *inputs, *shown, *offered) if key is not None]
+
+
+def _texts(value: object) -> list[str]:
+    """Return the texts in a field: a string, a list, or a mapping of letters to choices."""
+    if isinstance(value, str):
+        return [value] if value.strip() else []
+    if isinstance(value, dict):
+        return [text for each in value.values() for text in _texts(each)]
+    if isinstance(value, list):
+        return [text for each in value for text in _texts(each)]
+    return []

@@ -1,0 +1,350 @@
+"""Patterns for identifiers that have a form: contacts, labelled numbers, dates and ages.
+
+Kinds are those of HIPAA's Safe Harbor list (45 CFR 164.514(b)(2)). A pattern matches its value in the group ``v`` (the
+whole match where there is none) and may have a check that sees the match: a checksum, a calendar, the words around it.
+One with ``needs`` is tried only on texts that hold one of these words in lower case, which saves most of the time.
+"""
+
+import calendar
+import dataclasses
+import re
+from collections.abc import Callable
+
+Check = Callable[["re.Match[str]"], bool]
+_I = re.IGNORECASE
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """One way to recognise one kind of identifier."""
+
+    kind: str
+    regex: "re.Pattern[str]"
+    check: Check | None = None
+    needs: tuple[str, ...] = ()
+
+
+def pattern(kind: str, regex: str, check: Check | None = None, needs: str = "", flags: int = 0) -> Pattern:
+    """Compile a pattern; ``needs`` holds its words separated by ``|``."""
+    return Pattern(kind, re.compile(regex, flags), check, tuple(needs.split("|")) if needs else ())
+
+
+def is_luhn(digits: str) -> bool:
+    """Say whether a number has the check digit of payment cards (Luhn).
+
+    Example:
+        >>> is_luhn("4111111111111111"), is_luhn("4111111111111112")
+        (True, False)
+    """
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + place % 2)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def is_iban(text: str) -> bool:
+    """Say whether a text has the check digits of an international bank account number (ISO 13616).
+
+    Example:
+        >>> is_iban("GB82 WEST 1234 5698 7654 32"), is_iban("GB83 WEST 1234 5698 7654 32")
+        (True, False)
+    """
+    letters = "".join(text.split()).upper()
+    return int("".join(str(int(each, 36)) for each in letters[4:] + letters[:4])) % 97 == 1
+
+
+_VIN_VALUES = dict(
+    zip(
+        "0123456789ABCDEFGHJKLMNPRSTUVWXYZ",
+        [int(d) for d in "012345678912345678123457923456789"],
+        strict=True,
+    )
+)
+_VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
+
+
+def is_vehicle_number(text: str) -> bool:
+    """Say whether 17 characters have the check digit of a vehicle identification number (ISO 3779).
+
+    Example:
+        >>> is_vehicle_number("1M8GDM9AXKP042788"), is_vehicle_number("1M8GDM9A1KP042788")
+        (True, False)
+    """
+    if len(text) != 17 or any(each not in _VIN_VALUES for each in text):
+        return False
+    total = sum(weight * _VIN_VALUES[each] for weight, each in zip(_VIN_WEIGHTS, text, strict=True))
+    return text[8] == "0123456789X"[total % 11]
+
+
+def _has_digit(match: "re.Match[str]") -> bool:
+    return any(each.isdigit() for each in match["v"])
+
+
+def _is_long_number(match: "re.Match[str]") -> bool:
+    return sum(each.isdigit() for each in match["v"]) >= 4
+
+
+_TOLL_FREE = re.compile(r"(?:\+?1[ .-]?)?\(?8(?:00|33|44|55|66|77|88)\)?")
+
+
+def _is_phone(match: "re.Match[str]") -> bool:
+    """Refuse toll-free numbers: they are an institution's, and many answers name a help line."""
+    return not _TOLL_FREE.match(match["v"])
+
+
+def _is_ssn(match: "re.Match[str]") -> bool:
+    area, group, serial = match["v"].split("-")
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
+
+
+def _is_card(match: "re.Match[str]") -> bool:
+    return is_luhn(re.sub(r"\D", "", match["v"]))
+
+
+_NO_ADDRESS = re.compile(r"(?:\bec|version|\bv|section|chapter|fig\w*\.?)[\s:]*$", _I)
+
+
+def _is_ip(match: "re.Match[str]") -> bool:
+    """Take four octets, but no enzyme (EC 3.4.21.4), version or section number."""
+    octets = [int(each) for each in match["v"].split(".")]
+    before = match.string[max(0, match.start() - 14) : match.start()]
+    if any(octet > 255 for octet in octets) or _NO_ADDRESS.search(before):
+        return False
+    return bool(re.search(r"\bip\b", before, _I)) or sum(octet > 9 for octet in octets) >= 2
+
+
+def _is_day(match: "re.Match[str]") -> bool:
+    """Check numbers against the calendar, in either order of day and month."""
+    a, b, year = int(match["a"]), int(match["b"]), int(match["y"])
+    if year < 100:
+        year += 1900 if year > 30 else 2000
+    orders = ((a, b), (b, a))
+    return any(1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1] for day, month in orders)
+
+
+_OPEN_ENDED = re.compile(
+    r"[\s-]*(?:years?\s*)?(?:of age\s*|old\s*)?(?:(?:or|and)\s+(?:older|over|above|more|up)|\+)", _I
+)
+_BRACKET = re.compile(
+    r"(?:over|above|than|least|under|until|beyond|before|to|up to|[<>≥≤–-])\s*(?:(?:the )?aged?(?: of)?\s*)?$",
+    _I,
+)
+
+
+def _is_old(match: "re.Match[str]") -> bool:
+    """Take the age of a person over 89, not a bracket such as "90 years or older"."""
+    before, after = (
+        match.string[max(0, match.start("v") - 16) : match.start("v")],
+        match.string[match.end() :],
+    )
+    return 90 <= int(match["n"]) <= 125 and not _OPEN_ENDED.match(after) and not _BRACKET.search(before)
+
+
+_LABEL = (
+    r"\s*(?:(?:number|num|no|nr|id|code)\b\.?|#|№)?\s*(?:is|was|of|:|=|-|–)?\s*(?:(?:is|was)\s+)?[#:]?\s*"
+)
+_CODE = r"(?P<v>[A-Z\d](?:[A-Z\d]|[/-](?=[A-Z\d])){3,24})\b"
+
+
+def _labelled(kind: str, labels: str, needs: str, check: Check = _has_digit, value: str = _CODE) -> Pattern:
+    """Recognise a code behind its label, such as "MRN: 88213" or "member ID is K-2213-9"."""
+    return pattern(kind, rf"\b(?:{labels}){_LABEL}{value}", check, needs, _I)
+
+
+_TAIL = r"[^\s<>\"')\]]*[^\s<>\"')\].,;:!?]"
+_CONTACTS = (
+    pattern("EMAIL", r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b", needs="@"),
+    pattern("URL", rf"\b(?:https?|ftp)://{_TAIL}", needs="://", flags=_I),
+    pattern("URL", rf"(?<![\w@/])www\.[\w-]+(?:\.[\w-]+)+(?:/{_TAIL})?", needs="www.", flags=_I),
+    pattern(
+        "URL",
+        r"(?<![\w@./-])[a-z\d-]+(?:\.[a-z\d-]+)*\.(?:com|org|net|gov|edu|info|io|co\.uk)\b(?:/[\w./?=&%#-]*\w)?",
+        needs=".com|.org|.net|.gov|.edu|.info|.io|.co.uk",
+        flags=_I,
+    ),
+    pattern("IP", r"(?<![\d.])(?P<v>\d{1,3}(?:\.\d{1,3}){3})(?![\d.]*\d)", _is_ip),
+    pattern(
+        "IP",
+        r"(?<![\w:])(?P<v>(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){2,6}:[\da-f]{1,4})(?![\w:])",
+        flags=_I,
+    ),
+    pattern(
+        "FAX",
+        r"\bfax(?:\s+(?:number|no\.?|line))?\s*(?:is|:|at|to|#)?\s*(?P<v>\+?\(?\d[\d().\s-]{5,17}\d)\b",
+        needs="fax",
+        flags=_I,
+    ),
+    pattern(
+        "PHONE",
+        r"(?<![\w.+-])(?P<v>(?:\+?1[ .-]?)?(?:\([2-9]\d{2}\)\s?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4})(?![\w-])",
+        _is_phone,
+    ),
+    pattern(
+        "PHONE",
+        r"(?<![\w.])(?P<v>\+(?:[2-9]\d{0,2}|1)[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,5}\d{2,4})(?!\w)",
+        _is_phone,
+        needs="+",
+    ),
+    pattern(
+        "PHONE",
+        r"\b(?:(?:tele)?phone|tel|mobile|cell|pager|call(?: (?:me|us|him|her|them))?|text|contact"
+        r"|reach(?:ed)?(?: (?:me|us|him|her))?)(?:\s+(?:number|no\.?|phone))?\s*(?:is|was|:|at|on|#)*\.?\s*"
+        r"(?P<v>\(?\d{2,4}\)?[ .-]\d{3,4}(?:[ .-]\d{2,5})?|0\d{9,10})(?![\w/%-]|\.\d)",
+        _is_phone,
+        needs="phone|tel|mobile|cell|pager|call|reach|contact|text",
+        flags=_I,
+    ),
+)
+_NUMBERS = (
+    pattern("SSN", r"(?<![\w-])(?P<v>\d{3}-\d{2}-\d{4})(?![\w-])", _is_ssn),
+    _labelled(
+        "SSN",
+        "SSN|social security",
+        "ssn|social security",
+        value=r"(?P<v>\d{3}[ -]?\d{2}[ -]?\d{4}|[\dxX*]{3}-[\dxX*]{2}-\d{4})\b",
+    ),
+    _labelled(
+        "RECORD",
+        r"MRN\b|(?:medical|health|patient|hospital|clinic|chart)(?:'s)?\s+(?:record|chart|file|id\b|identification"
+        r"|identifier|number|no\.|registration)|chart\s+(?:no\.|number|#)",
+        "mrn|record|chart|patient|hospital|clinic|health",
+    ),
+    _labelled(
+        "HEALTH_PLAN",
+        r"(?:health\s+plan|insurance|member(?:ship)?|policy|subscriber|beneficiary|medicare|medicaid|group|payer"
+        r"|coverage)(?:\s+(?:plan|policy|card|member|beneficiary))?\s*(?=number|no\b|nr\b|id\b|#|identifier)",
+        "plan|insurance|member|policy|subscriber|beneficiary|medicare|medicaid|group|payer|coverage",
+    ),
+    _labelled(
+        "ACCOUNT",
+        r"(?:account|acct|a/c)\b\.?|routing\b|(?:credit|debit)\s+card|invoice",
+        "account|acct|a/c|routing|card|invoice",
+        _is_long_number,
+    ),
+    pattern(
+        "ACCOUNT",
+        r"(?<![\w.-])(?P<v>[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{3,4}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5})(?![\w-]|\.\d)",
+        _is_card,
+    ),
+    pattern(
+        "ACCOUNT",
+        r"\b(?P<v>[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,3})?)\b",
+        lambda match: is_iban(match["v"]),
+    ),
+    _labelled(
+        "LICENCE",
+        r"(?:licen[cs]e|certificate|certification|registration)\b|DEA\b|NPI\b",
+        "licen|certif|registration|dea|npi",
+        _is_long_number,
+    ),
+    pattern(
+        "VEHICLE",
+        rf"\b(?i:(?:licen[cs]e|number|registration)\s+plate|plate\s+number|VIN|vehicle\s+identification){_LABEL}"
+        r"(?:reading\s+|marked\s+)?(?P<v>[A-Z\d]{2,17}(?:[ -][A-Z\d]{2,4}){0,2})\b",
+        _has_digit,
+        needs="plate|vin|vehicle",
+    ),
+    pattern("VEHICLE", r"\b(?P<v>[A-HJ-NPR-Z\d]{17})\b", lambda match: is_vehicle_number(match["v"])),
+    _labelled(
+        "DEVICE",
+        r"serial\b|S/N|IMEI\b|UDI\b|device\s+(?:id\b|identifier)|(?:pacemaker|implant|pump|device|lot|stent|prosthesis)"
+        r"\s+(?:number|no\.|id\b|#)",
+        "serial|s/n|imei|udi|device|pacemaker|implant|pump|lot|stent|prosthesis",
+        _is_long_number,
+    ),
+    pattern(
+        "DEVICE",
+        r"(?<![\w:])(?P<v>[\da-f]{2}(?::[\da-f]{2}){5}|[\da-f]{2}(?:-[\da-f]{2}){5})(?![\w:-])",
+        flags=_I,
+    ),
+    _labelled(
+        "BIOMETRIC",
+        r"(?:finger\s?prints?|voice\s?prints?|retina(?:l)?\s+scans?|iris\s+scans?|face\s?prints?|facial\s+recognition"
+        r"|DNA\s+profile)\s+(?:id\b|template|hash|code|number|no\.|#)",
+        "print|scan|recognition|dna profile",
+    ),
+    pattern(
+        "PHOTO",
+        r"\b(?P<v>[\w-]+\.(?:jpe?g|png|gif|heic|tiff?|dcm))\b",
+        needs=".jp|.png|.gif|.heic|.tif|.dcm",
+        flags=_I,
+    ),
+    pattern(
+        "PHOTO",
+        r"\b(?P<v>(?:full[- ]face|identifying)\s+(?:photo(?:graph)?s?|images?|pictures?))\b",
+        needs="full-face|full face|identifying",
+        flags=_I,
+    ),
+    _labelled(
+        "OTHER_ID",
+        r"(?:passport|visa|national|NHS|national\s+insurance|tax(?:payer)?|case|accession|specimen|sample|order|claim"
+        r"|reference|encounter|visit|participant|subject|employee|student|badge|ticket|barcode|booking)\s*"
+        r"(?=(?:number|no\.|nr\.|id\b|identification|identity|#|№))(?:identification\s+|identity\s+)?",
+        "passport|visa|national|nhs|tax|case|accession|specimen|sample|order|claim|reference|encounter|visit"
+        "|participant|subject|employee|student|badge|ticket|barcode|booking",
+        _is_long_number,
+        r"(?P<v>[A-Z\d](?:[A-Z\d]|[ /-](?=[A-Z]*\d)){3,24})\b",
+    ),
+    pattern(
+        "OTHER_ID",
+        r"\b(?P<v>[\da-f]{8}-[\da-f]{4}-[1-8][\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12})\b",
+        flags=_I,
+    ),
+)
+
+_MONTH = (
+    r"(?:(?:January|February|March|April|May|June|July|August|September|October|November|December)\b"
+    r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
+)
+_DAY = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
+_YEAR = r"(?:1[89]|20)\d\d"
+_DATES = (
+    pattern(
+        "DATE",
+        rf"\b(?P<v>{_MONTH}\s+{_DAY}(?:\s*(?:-|–|to|and)\s*{_DAY})?(?:,?\s+{_YEAR})?)(?![\d%]|\.\d|\s?(?:mg|g|kg)\b)",
+    ),
+    pattern(
+        "DATE",
+        rf"\b(?P<v>(?:the\s+)?{_DAY}(?:\s+(?:day\s+)?of)?[\s-]+{_MONTH}(?:,?[\s-]+(?:{_YEAR}|\d\d))?)(?!\w)",
+    ),
+    pattern("DATE", rf"\b(?P<v>{_MONTH},?\s+(?:of\s+)?{_YEAR})\b"),
+    pattern(
+        "DATE",
+        rf"(?<![\w/.-])(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>{_YEAR}))(?![\w/-]|\.\d)",
+        _is_day,
+    ),
+    pattern(
+        "DATE",
+        rf"(?<![\w/.-])(?P<v>(?P<y>{_YEAR})(?P<s>[/.-])(?P<a>\d{{1,2}})(?P=s)(?P<b>\d{{1,2}}))(?=T\d|(?![\w/-]|\.\d))",
+        _is_day,
+    ),
+    pattern(
+        "DATE",
+        r"\b(?:on|since|dated?|dob|born|birth|admitted|admission|discharged?|visit|seen|until|from)\s*(?:on\b)?\s*:?\s*"
+        r"(?P<v>(?P<a>\d{1,2})/(?P<b>\d{1,2})/(?P<y>\d{2}))(?![\w/-])",
+        _is_day,
+        needs="/",
+        flags=_I,
+    ),
+    pattern(
+        "DATE",
+        rf"\b(?:in|since|from|until|by|dated?)\s*:?\s*(?P<v>(?:0?[1-9]|1[0-2])/{_YEAR})\b",
+        needs="/",
+        flags=_I,
+    ),
+)
+_AGES = (
+    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3})[ -]*(?:years?|yrs?)\.?[ -]*old)\b", _is_old, "old", _I),
+    pattern(
+        "AGE",
+        r"\b(?:aged?|turned|turning)\s*:?\s*(?P<v>(?P<n>\d{2,3}))\b(?!\s*[-–/%.]\s*\d)",
+        _is_old,
+        "age|turn",
+        _I,
+    ),
+    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3})\s?(?:y/?o|yo))\b", _is_old, "yo|y/o", _I),
+    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3}) years of age)\b", _is_old, "of age", _I),
+)
+
+FORM_PATTERNS: tuple[Pattern, ...] = (*_CONTACTS, *_NUMBERS, *_AGES, *_DATES)
