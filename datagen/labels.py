@@ -152,6 +152,7 @@ def normalise_difficulty(label: str) -> str:
     return _level_words().get(words, text)
 
 
+@functools.lru_cache(maxsize=100_000)
 def group(field: str, label: str) -> str:
     """Return what a label counts as when labels are evened out: views and topics fall into groups.
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from datagen.client import Sampling, Service
+from datagen.coverage import EVEN, SAMPLINGS
 from datagen.errors import ConfigError
 from datagen.prices import Prices
 
@@ -30,6 +31,8 @@ class Settings:
         target: Accepted tasks at which the run stops asking for more.
         tasks_per_request: New tasks asked for in one request.
         examples: Seed tasks shown in one request.
+        sampling: How those are drawn: "even" evens out types, views, topics and difficulties, "uniform" draws all
+            seed tasks alike likely, as the paper does.
         seed: Number from which every prompt is drawn.
         max_requests: Task requests after which the run gives up; None allows ten times what the target needs.
         similarity: ROUGE-L F1 with an earlier instruction above which a task is a near-duplicate.
@@ -48,6 +51,7 @@ class Settings:
     target: int = 100
     tasks_per_request: int = 12
     examples: int = 3
+    sampling: str = EVEN
     seed: int = 0
     max_requests: int | None = None
     similarity: float = 0.7
@@ -68,6 +72,10 @@ class Settings:
                     found=value,
                     expected=f"1 to {most:,}",
                 )
+        if self.sampling not in SAMPLINGS:
+            raise ConfigError(
+                "the sampling is not known", found=self.sampling, expected=" or ".join(SAMPLINGS)
+            )
         if not 0 <= self.similarity <= 1:
             raise ConfigError("similarity is out of range", found=self.similarity, expected="0 to 1")
         if self.budget_usd is not None and not 0 <= self.budget_usd <= 1e9:

@@ -16,6 +16,7 @@ from typing import Any
 
 from datagen import prompts, publish
 from datagen.client import ChatRequest, Reply, complete, read_reply, stream
+from datagen.coverage import draw_examples
 from datagen.errors import ConfigError, DataError
 from datagen.ledger import Ledger
 from datagen.records import SeedTask
@@ -128,7 +129,7 @@ def task_requests(settings: Settings, seeds: Sequence[SeedTask]) -> Iterator[Cha
 
 def task_request(settings: Settings, seeds: Sequence[SeedTask], number: int) -> ChatRequest:
     """Return task request ``number``, a pure function of the settings' seed and the number."""
-    examples = draw_examples(seeds, settings.examples, f"{settings.seed}:{number}")
+    examples = draw_examples(seeds, settings.examples, settings.seed, number, settings.sampling)
     messages = prompts.task_request_messages(examples, count=settings.tasks_per_request)
     sampling = settings.task_sampling
     if settings.send_seed:
@@ -142,20 +143,6 @@ def answer_request(settings: Settings, kept: KeptTask) -> ChatRequest:
     if settings.send_seed:
         sampling = dataclasses.replace(sampling, seed=_number_of(f"{settings.seed}:{kept.id}"))
     return ChatRequest(kept.id, prompts.answer_request_messages(kept.task), sampling)
-
-
-def draw_examples(seeds: Sequence[SeedTask], count: int, key: str) -> list[SeedTask]:
-    """Draw ``count`` different seed tasks, all alike likely, in an order that only the key decides.
-
-    A cryptographic hash ranks the tasks, because the library's random draws may change between Pythons.
-
-    Example:
-        >>> seeds = [SeedTask(text) for text in ("a", "b", "c", "d")]
-        >>> [task.instruction for task in draw_examples(seeds, 2, "0:0")]
-        ['b', 'c']
-    """
-    ranked = sorted(range(len(seeds)), key=lambda i: hashlib.sha256(f"{key}:{i}".encode()).digest())
-    return [seeds[i] for i in ranked[:count]]
 
 
 def count(sieve: Sieve, outcome: publish.Outcome, settings: Settings) -> dict[str, Any]:

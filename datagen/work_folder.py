@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.client import Service
+from datagen.coverage import DRAW_VERSION
 from datagen.errors import DataError
 from datagen.records import SeedTask, write_atomically
 from datagen.settings import Settings, to_mapping
@@ -140,6 +141,7 @@ def _fixed(settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -
     text = json.dumps([seed.to_dict() for seed in seeds], sort_keys=True)
     fixed = {
         "prompts": prompt_version,
+        "draws": DRAW_VERSION,
         "seed tasks": f"{len(seeds)} tasks, {hashlib.sha256(text.encode()).hexdigest()[:12]}",
     }
     return fixed | _flat(dataclasses.asdict(settings))

@@ -19,7 +19,7 @@ from datagen.errors import ConfigError, DataError, ServiceError
 from datagen.ledger import Ledger
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_records
 from datagen.settings import Settings, read_settings, read_yaml
-from datagen.synthesize import draw_examples, status, synthesize, task_request
+from datagen.synthesize import status, synthesize, task_request
 
 SEEDS = (
     "What is gout?",
@@ -65,10 +65,10 @@ def shuffled(body: dict[str, Any], tried: int) -> Scripted:
 
 
 def faulty(body: dict[str, Any], tried: int) -> Scripted:
-    """Some requests fail for good: those that show gout first, and those that ask about angina."""
+    """Some requests fail for good: those that show sepsis first, and those that ask about angina."""
     text = text_of(body)
     first = min(SEEDS, key=lambda seed: text.find(seed) % 10**6)
-    fails = first == "What is gout?" if asks_for_tasks(body) else "angina" in text
+    fails = first == "List signs of sepsis." if asks_for_tasks(body) else "angina" in text
     return Scripted("not this one", 400) if fails else shuffled(body, tried)
 
 
@@ -92,10 +92,6 @@ def test_the_examples_of_a_request_are_a_fixed_function_of_seed_and_number(
     tmp_path: Path, seeds: Path
 ) -> None:
     tasks = [SeedTask(f"task {number}") for number in range(10)]
-    drawn = [[task.instruction[5:] for task in draw_examples(tasks, 3, f"7:{i}")] for i in range(4)]
-    assert drawn == [["7", "4", "8"], ["9", "4", "1"], ["9", "5", "2"], ["0", "4", "9"]]
-    shown = [task.instruction for i in range(3000) for task in draw_examples(tasks, 3, f"0:{i}")]
-    assert all(800 < shown.count(task.instruction) < 1000 for task in tasks)
     service = Service("http://localhost:1/v1", "m")
     settings = Settings(service, service, seeds)
     assert task_request(settings, tasks, 5) == task_request(settings, tasks, 5)
