@@ -72,6 +72,12 @@ def split_fields(spec: str | Path) -> tuple[Path, tuple[str, ...]]:
     return Path(path), tuple(name.strip() for name in names.split(","))
 
 
+def absolute(spec: str | Path) -> str:
+    """Return the same file and field names with an absolute path."""
+    path, names = split_fields(spec)
+    return ":".join([str(path.absolute()), ",".join(names)] if names else [str(path.absolute())])
+
+
 def content_hash(spec: str | Path) -> str:
     """Return the SHA-256 of an evaluation file.
 
@@ -170,16 +176,12 @@ def _table(path: Path, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
 def _item(row: dict[str, Any], where: str, named: Sequence[str]) -> tuple[Item, list[str]]:
     """Build the item of one row and return the names of the fields that it came from."""
     keys = {key.lower(): key for key in row}
-    if named:
-        question_fields: Sequence[str] = named[:1]
-        missing = [name for name in named[:1] if name.lower() not in keys]
-        passages, choices = tuple(named[1:]), ()
-    else:
-        question_fields, passages, choices = QUESTION_FIELDS, PASSAGE_FIELDS, CHOICE_FIELDS
-        missing = [] if any(name in keys for name in QUESTION_FIELDS) else ["question"]
+    question_fields: Sequence[str] = named[:1] or QUESTION_FIELDS
+    passages: Sequence[str] = named[1:] if named else PASSAGE_FIELDS
+    choices: Sequence[str] = () if named else CHOICE_FIELDS
     question_key = next((keys[name.lower()] for name in question_fields if name.lower() in keys), None)
     question = " ".join(_texts(row[question_key])) if question_key else ""
-    if missing or not question.strip():
+    if not question.strip():
         raise DataError(
             "the evaluation file has no question where one is looked for",
             where=where,
@@ -188,9 +190,9 @@ def _item(row: dict[str, Any], where: str, named: Sequence[str]) -> tuple[Item, 
             remedy="name the fields behind the file, the question first: "
             f"{where.rpartition(':')[0] or where}:FIELD,FIELD",
         )
-    inputs = [] if named else [keys[key] for key in INPUT_FIELDS if key in keys]
-    shown = [keys[key.lower()] for key in passages if key.lower() in keys]
-    offered = [keys[key] for key in choices if key in keys]
+    inputs = [] if named else [keys[name] for name in INPUT_FIELDS if name in keys]
+    shown = [keys[name.lower()] for name in passages if name.lower() in keys]
+    offered = [keys[name] for name in choices if name in keys]
     item = Item(
         where,
         str(row.get(keys.get("id", ""), "")),

@@ -14,7 +14,9 @@ import yaml
 from datagen.client import Sampling, Service
 from datagen.coverage import EVEN, SAMPLINGS
 from datagen.errors import ConfigError
+from datagen.evaluation_files import absolute
 from datagen.prices import Prices
+from datagen.privacy import POLICIES
 
 _TASK_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=3072)
 _ANSWER_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=1024)
@@ -39,6 +41,11 @@ class Settings:
         eager: Keep as many task requests in flight as allowed, though the last may not be needed: faster where
             requests cost nothing. Otherwise only as many as the target is estimated to need.
         send_seed: Send a sampling seed with each request, for services that honour it.
+        privacy: What becomes of personal identifiers in tasks and answers: "off" does not look for them, "report"
+            lists them, "drop" rejects what holds one, "mask" puts its kind in its place.
+        evaluation_files: Evaluation sets that must not leak into the tasks and answers.
+        contamination_ngram: Tokens in a row shared with an evaluation item that count as a leak.
+        contamination_rouge_l: ROUGE-L F1 with an evaluation text above which a text counts as a leak.
         budget_usd: The most that the work folder may ever spend, in US dollars; None for no cap.
         prices: Prices of models, laid over the list that this package knows: a YAML file, or a mapping of models.
         task_sampling: How tasks are drawn.
@@ -57,6 +64,10 @@ class Settings:
     similarity: float = 0.7
     eager: bool = False
     send_seed: bool = False
+    privacy: str = "report"
+    evaluation_files: tuple[str, ...] = ()
+    contamination_ngram: int = 13
+    contamination_rouge_l: float = 0.7
     budget_usd: float | None = None
     prices: Path | dict | None = None
     task_sampling: Sampling = _TASK_SAMPLING
@@ -78,6 +89,16 @@ class Settings:
             )
         if not 0 <= self.similarity <= 1:
             raise ConfigError("similarity is out of range", found=self.similarity, expected="0 to 1")
+        if self.privacy not in POLICIES:
+            raise ConfigError("privacy is not known", found=self.privacy, expected=" or ".join(POLICIES))
+        if not 0 <= self.contamination_rouge_l <= 1:
+            raise ConfigError(
+                "contamination_rouge_l is out of range", found=self.contamination_rouge_l, expected="0 to 1"
+            )
+        if not 5 <= self.contamination_ngram <= 1000:
+            raise ConfigError(
+                "contamination_ngram is out of range", found=self.contamination_ngram, expected="5 to 1000"
+            )
         if self.budget_usd is not None and not 0 <= self.budget_usd <= 1e9:
             raise ConfigError(
                 "budget_usd is out of range", found=self.budget_usd, expected="US dollars, 0 to 1,000,000,000"
@@ -161,6 +182,7 @@ def to_mapping(settings: Settings) -> dict[str, Any]:
     for name in ("seeds", "prices"):
         if isinstance(mapping[name], Path):
             mapping[name] = str(mapping[name].absolute())
+    mapping["evaluation_files"] = [absolute(spec) for spec in settings.evaluation_files]
     # What the answerer shares with the teacher stays shared when the teacher's is changed later.
     teacher, answerer = mapping["teacher"], mapping["answerer"]
     mapping["answerer"] = {key: value for key, value in answerer.items() if value != teacher[key]}

@@ -10,6 +10,7 @@ from typing import Any
 from datagen.client import Service
 from datagen.coverage import DRAW_VERSION
 from datagen.errors import DataError
+from datagen.evaluation_files import content_hash, split_fields
 from datagen.records import SeedTask, write_atomically
 from datagen.settings import Settings, to_mapping
 
@@ -144,7 +145,8 @@ def _fixed(settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -
         "draws": DRAW_VERSION,
         "seed tasks": f"{len(seeds)} tasks, {hashlib.sha256(text.encode()).hexdigest()[:12]}",
     }
-    return fixed | _flat(dataclasses.asdict(settings))
+    files = [f"{split_fields(spec)[0].name} {content_hash(spec)[:12]}" for spec in settings.evaluation_files]
+    return fixed | _flat(dataclasses.asdict(settings)) | {"evaluation_files": files}
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
