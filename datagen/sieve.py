@@ -7,26 +7,16 @@ the one for near-duplicates, stands last: what it lets pass is kept.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from datagen import parse, quality
+from datagen.checks import AnswerCheck, Objection, TaskCheck
 from datagen.client import Reply
 from datagen.dedup import RougeFilter
 from datagen.records import SeedTask
+from datagen.safety import safe_answer_checks, safe_task_checks
 from datagen.settings import Settings
-
-
-@dataclasses.dataclass(frozen=True)
-class Objection:
-    """Why a task or an answer is rejected; ``details`` go into its row of ``rejected.jsonl`` under their own keys."""
-
-    reason: str
-    details: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-TaskCheck = Callable[[SeedTask], Objection | SeedTask | None]
-AnswerCheck = Callable[[SeedTask, Reply], Objection | Reply | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +31,12 @@ class KeptTask:
 
 def task_checks(settings: Settings, seeds: Sequence[SeedTask]) -> list[TaskCheck]:
     """Return the checks of a new task, in order. The seeds' instructions count as kept before the first reply."""
-    return [check_quality, _NoNearDuplicate(seeds, settings.similarity)]
+    return [check_quality, *safe_task_checks(settings), _NoNearDuplicate(seeds, settings.similarity)]
 
 
 def answer_checks(settings: Settings) -> list[AnswerCheck]:
     """Return the checks of an answer, in order."""
-    return [check_answer]
+    return [check_answer, *safe_answer_checks(settings)]
 
 
 def apply_task_checks(task: SeedTask, checks: Sequence[TaskCheck]) -> Objection | SeedTask:
