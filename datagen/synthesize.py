@@ -20,6 +20,7 @@ from datagen.coverage import draw_examples
 from datagen.errors import ConfigError, DataError
 from datagen.ledger import Ledger
 from datagen.records import SeedTask
+from datagen.safety import write_reports
 from datagen.seeds import load_seeds
 from datagen.settings import Settings, read_settings
 from datagen.sieve import KeptTask, Sieve, answer_checks
@@ -86,6 +87,7 @@ def synthesize(
         replies = _gather_answers(settings, sieve, ledger, watch)
     outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION, answer_checks(settings))
     funnel = count(sieve, outcome, settings)
+    write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
     publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
     return funnel
 
