@@ -6,21 +6,28 @@ score equal to it is kept, as self-instruct and Alpaca do. Tokens and scores are
 without a token in ``[a-z0-9]`` score 0 with everything, there as here, and are always kept.
 
 How it is fast and still exact. With lengths m and n, F1 = 2c/(m+n) for a longest common subsequence of c tokens,
-so a pair passes the threshold only if c reaches ``need(m, n)``; lengths too far apart never do. The overlap of the
-two multisets of tokens is at least c. With the tokens of every text in one order, rare first, the pair therefore
-shares a token among the first ``m - need + 1`` of the one and the first ``n - need + 1`` of the other (prefix
-filter; Chaudhuri et al. 2006). An inverted index by length and token finds these pairs, and rapidfuzz's
-bit-parallel LCS settles them. The order is renewed from the pool's own counts whenever the pool has doubled, which
-costs a constant factor and changes no decision.
+so a pair passes the threshold only if c reaches ``need(m, n)``; lengths too far apart never do. The multisets of
+their tokens have at least c elements in common, hence at most m + n - 2c that only one of them has.
+
+1. Prefix. With the elements of every text in one order, rare first, a pair that passes shares an element among the
+   first ``m - need + 1`` of the one and the first ``n - need + 1`` of the other (Chaudhuri et al. 2006). An inverted
+   index by element and by band of lengths finds these pairs. The order is renewed from the pool's own counts
+   whenever the pool has doubled; that costs a constant factor and changes no decision.
+2. Signature. Each text has 128 bits, one toggled by each element. Two signatures differ in at most as many bits as
+   there are elements that only one text has, so most pairs are refused by counting bits (a vector operation).
+3. The few pairs left, about one a text, are settled by rapidfuzz's bit-parallel LCS.
+
+The pool grows text by text at any time: nothing is computed anew for what it holds already, except that order.
 """
 
+import bisect
 import dataclasses
 import re
+from array import array
 from collections import Counter
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 
-from rapidfuzz import process
+import numpy as np
 from rapidfuzz.distance import LCSseq
 
 from datagen.errors import ConfigError
@@ -28,22 +35,30 @@ from datagen.errors import ConfigError
 _TOKEN = re.compile(r"[a-z0-9]+")
 _FIRST_RENEWAL = 256
 _LARGEST_CHARACTER = 0x10FFFF
+_SIGNATURE_BITS = 128
+_HALF = (1 << 64) - 1
+_ROUNDING = 1e-6
+_BAND_RATIO = 1.3
+
+
+def _band_starts() -> list[int]:
+    starts = [1]
+    while starts[-1] < 1 << 40:
+        starts.append(max(starts[-1] + 1, round(starts[-1] * _BAND_RATIO)))
+    return starts
+
+
+_BANDS = _band_starts()
+"""The shortest length of each band; wider bands mean fewer look-ups and more pairs to refuse by signature."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Near:
-    """The nearest kept text: ``index`` (seeds first, then kept texts in order), ROUGE-L F1, the text itself."""
+    """The nearest text of the pool: ``index`` (seeds first, then in order), ROUGE-L F1, the text itself."""
 
     index: int
     score: float
     text: str
-
-
-_Postings = dict[int, list[int]]
-"""For texts of one length: element -> numbers of the texts that have it in their prefix."""
-
-_Partners = tuple[dict[int, int], list[tuple[int, _Postings]]]
-"""For one length: the LCS needed with each other length; the prefix to look up in each other length's postings."""
 
 
 def tokenize(text: str) -> list[str]:
@@ -86,10 +101,10 @@ class RougeFilter:
         ConfigError: The threshold is outside [0, 1].
 
     Example:
-        >>> pool = RougeFilter(["List the causes of anemia."])
-        >>> pool.offer("List the main causes of anemia.").index
-        0
-        >>> pool.offer("How is gout treated?") is None
+        >>> pool = RougeFilter(["What is gout?"])
+        >>> pool.offer("what is gout")
+        Near(index=0, score=1.0, text='What is gout?')
+        >>> pool.offer("How is asthma treated in children?") is None
         True
     """
 
@@ -99,130 +114,188 @@ class RougeFilter:
         self.threshold = threshold
         self.texts: list[str] = []
         self._encoded: list[str | tuple[int, ...]] = []
-        self._elements: list[list[int]] = []
-        self._vocabulary: dict[str, int] = {}
-        self._element_of: dict[tuple[int, int], int] = {}
+        self._elements: list[array[int]] = []
+        self._element_of: dict[str | tuple[int, int], int] = {}
         self._rank: list[int] = []
-        # For each length: postings for partners of any length, and the shorter ones for partners at least as long.
-        self._postings: dict[int, tuple[_Postings, _Postings]] = {}
-        self._partner_cache: dict[int, tuple[int, _Partners]] = {}
-        self._shortest: dict[int, int] = {}
+        self._signatures = np.zeros((_FIRST_RENEWAL, 2), np.uint64)
+        self._lengths = np.zeros(_FIRST_RENEWAL, np.int32)
+        # element -> key of a band's shelf -> numbers of the texts there that have the element in their prefix.
+        self._shelves: dict[int, dict[int, array[int]]] = {}
+        self._plans: dict[int, list[list[int]]] = {}
+        self._own_prefixes: dict[int, tuple[int, int]] = {}
         self._next_renewal = _FIRST_RENEWAL
         for text in seed_instructions:
-            self._add(text, *self._encode(text))
+            self.add(text)
 
     def __len__(self) -> int:
         """Return how many texts the pool holds, seeds included."""
         return len(self.texts)
 
     def offer(self, instruction: str) -> Near | None:
-        """Add the text to the pool unless a kept one is too near.
+        """Add the text to the pool unless one that is there is too near.
 
         Returns:
-            None if the text was kept, else the nearest kept text (the earliest of equals).
+            None if the text was added, else the nearest text of the pool (the earliest of equals).
         """
         encoded, elements = self._encode(instruction)
-        near = self._nearest(encoded, elements)
+        near = self._nearest(self._matches(encoded, elements))
         if near is None:
             self._add(instruction, encoded, elements)
         return near
 
     def nearest(self, instruction: str) -> Near | None:
-        """Return the nearest kept text above the threshold without adding anything."""
-        return self._nearest(*self._encode(instruction))
+        """Return the pool's nearest text above the threshold without adding anything."""
+        return self._nearest(self._matches(*self._encode(instruction)))
+
+    def matches(self, instruction: str) -> list[tuple[int, float]]:
+        """Return number and score of every text of the pool above the threshold, in the pool's order."""
+        return sorted(self._matches(*self._encode(instruction)))
+
+    def add(self, instruction: str) -> None:
+        """Add a text unchecked."""
+        self._add(instruction, *self._encode(instruction))
 
     def _encode(self, text: str) -> tuple[str | tuple[int, ...], list[int]]:
         """Return the text as token ids, for the LCS, and as a multiset: an element for each token and repeat."""
-        vocabulary, element_of = self._vocabulary, self._element_of
-        ids = [vocabulary.setdefault(token, len(vocabulary)) for token in tokenize(text)]
-        seen: dict[int, int] = {}
-        elements = []
-        for token in ids:
-            repeat = seen[token] = seen.get(token, -1) + 1
-            element = element_of.get((token, repeat))
-            if element is None:
-                element = element_of[token, repeat] = len(element_of)
-                self._rank.append(
-                    -element - 1
-                )  # new since the last renewal: rarer than all that were counted
-            elements.append(element)
+        element_of = self._element_of
+        ids = [self._number(token) if (n := element_of.get(token)) is None else n for token in tokenize(text)]
+        elements = ids.copy()
+        if len(set(ids)) < len(ids):
+            seen: Counter[int] = Counter()
+            for place, token in enumerate(ids):
+                if repeat := seen[token]:
+                    key = (token, repeat)
+                    n = element_of.get(key)
+                    elements[place] = self._number(key) if n is None else n
+                seen[token] = repeat + 1
         elements.sort(key=self._rank.__getitem__)
         # A string is what rapidfuzz reads fastest; ids beyond Unicode need the slower tuple.
-        small = len(vocabulary) <= _LARGEST_CHARACTER
+        small = len(element_of) <= _LARGEST_CHARACTER
         return "".join(map(chr, ids)) if small else tuple(ids), elements
 
+    def _number(self, key: str | tuple[int, int]) -> int:
+        """Number a token, or its further repeats; what is new counts as rarer than all that was counted."""
+        element = self._element_of[key] = len(self._element_of)
+        self._rank.append(-element - 1)
+        return element
+
     def _add(self, text: str, encoded: str | tuple[int, ...], elements: list[int]) -> None:
+        number = len(self.texts)
         self.texts.append(text)
         self._encoded.append(encoded)
-        self._elements.append(elements)
+        self._elements.append(array("i", elements))
+        if number == len(self._lengths):
+            self._signatures = np.concatenate([self._signatures, np.zeros_like(self._signatures)])
+            self._lengths = np.concatenate([self._lengths, np.zeros_like(self._lengths)])
+        self._signatures[number] = _signature(elements)
+        self._lengths[number] = len(elements)
         if len(self.texts) >= self._next_renewal:
             self._renew()
         else:
-            self._index(len(self.texts) - 1, elements)
+            self._index(number, elements)
 
-    def _index(self, number: int, elements: list[int]) -> None:
-        """Enter a text's prefix: enough of its rarest elements for any partner of any length."""
+    def _index(self, number: int, elements: Sequence[int]) -> None:
+        """Enter a text's prefix: enough of its rarest elements for any partner of any length.
+
+        The shelf ``2 * band`` holds what partners of the same length or longer need, ``2 * band + 1`` the rest.
+        """
         length = len(elements)
         if not length:
             return  # ROUGE-L with a text without tokens is 0, which is above no threshold
-        everyone, not_shorter = self._postings.setdefault(length, ({}, {}))
-        equal_prefix = length - self._needed(length, length) + 1
-        for place in range(length - self._shortest_partner(length) + 1):
-            everyone.setdefault(elements[place], []).append(number)
-            if place < equal_prefix:
-                not_shorter.setdefault(elements[place], []).append(number)
+        for_longer, for_any = self._own_prefix(length)
+        key = 2 * _band(length)
+        for place in range(for_any):
+            shelf = self._shelves.setdefault(elements[place], {})
+            if place == for_longer:
+                key += 1
+            numbers = shelf.get(key)
+            if numbers is None:
+                shelf[key] = array("i", (number,))
+            else:
+                numbers.append(number)
 
     def _renew(self) -> None:
         """Order the elements by how often the pool holds them, and index the pool anew."""
-        counts = Counter(element for elements in self._elements for element in elements)
+        counts: Counter[int] = Counter()
+        for elements in self._elements:
+            counts.update(elements)
         order = sorted(range(len(self._rank)), key=lambda element: (counts[element], element))
         for rank, element in enumerate(order):
             self._rank[element] = rank
-        for postings in chain.from_iterable(self._postings.values()):
-            postings.clear()
+        self._shelves.clear()
         for number, elements in enumerate(self._elements):
-            elements.sort(key=self._rank.__getitem__)
-            self._index(number, elements)
+            renewed = sorted(elements, key=self._rank.__getitem__)
+            self._elements[number] = array("i", renewed)
+            self._index(number, renewed)
         self._next_renewal = 2 * len(self.texts)
 
-    def _nearest(self, encoded: str | tuple[int, ...], elements: list[int]) -> Near | None:
+    def _nearest(self, matches: Iterable[tuple[int, float]]) -> Near | None:
+        number, score = min(matches, key=lambda match: (-match[1], match[0]), default=(-1, 0.0))
+        return None if number < 0 else Near(number, score, self.texts[number])
+
+    def _matches(
+        self, encoded: str | tuple[int, ...], elements: Sequence[int]
+    ) -> Iterator[tuple[int, float]]:
+        """Yield number and score of every text above the threshold."""
         length = len(elements)
-        candidates = list(self._candidates(elements)) if elements else []
-        if not candidates:
-            return None
-        needs, _ = self._partners(length)
-        others = [self._encoded[index] for index in candidates]
-        best: tuple[float, int] | None = None
-        for other, lcs, place in process.extract(
-            encoded, others, scorer=LCSseq.similarity, score_cutoff=min(needs.values()), limit=None
-        ):
-            if lcs >= needs[len(other)]:
-                rank = -f_measure(lcs, length, len(other)), candidates[place]
-                best = rank if best is None else min(best, rank)
-        return None if best is None else Near(best[1], -best[0], self.texts[best[1]])
+        if not length:
+            return
+        for number in self._candidates(elements):
+            other = self._encoded[number]
+            score = f_measure(LCSseq.similarity(encoded, other), length, len(other))
+            if score > self.threshold:
+                yield number, score
 
-    def _candidates(self, elements: list[int]) -> set[int]:
-        """Return every text that could pass the threshold, and some that do not."""
-        lists: list[list[int]] = []
-        for prefix, postings in self._partners(len(elements))[1]:
-            lists.extend(filter(None, map(postings.get, elements[:prefix])))
-        return set().union(*lists)
+    def _candidates(self, elements: Sequence[int]) -> Sequence[int]:
+        """Return every text that could pass the threshold, and a few that do not, each once."""
+        found = array("i")
+        for element, keys in zip(elements, self._plan(len(elements)), strict=False):
+            shelf = self._shelves.get(element)
+            if shelf is None:
+                continue
+            for key in keys:
+                numbers = shelf.get(key)
+                if numbers is not None:
+                    found.extend(numbers)
+        if not found:
+            return ()
+        numbers_ = np.frombuffer(found, np.int32)
+        differing = np.bitwise_count(self._signatures.take(numbers_, 0) ^ _signature(elements))
+        allowed = (len(elements) + self._lengths.take(numbers_)) * (1 - self.threshold) + _ROUNDING
+        left = numbers_[differing.sum(1, dtype=np.int32) <= allowed]
+        return list(set(left.tolist()))
 
-    def _partners(self, length: int) -> _Partners:
-        """Return how a text of this length can meet those in the pool; lengths it cannot meet are left out."""
-        lengths_known, partners = self._partner_cache.get(length, (-1, ({}, [])))
-        if lengths_known != len(self._postings):
-            needs = {other: self._needed(length, other) for other in self._postings}
-            needs = {other: need for other, need in needs.items() if need <= min(length, other)}
-            partners = (
-                needs,
-                [
-                    (length - need + 1, self._postings[other][other <= length])
-                    for other, need in needs.items()
-                ],
-            )
-            self._partner_cache[length] = len(self._postings), partners
-        return partners
+    def _plan(self, length: int) -> list[list[int]]:
+        """Return for each place of a text of this length, rarest first, the shelves in which to look it up."""
+        plan = self._plans.get(length)
+        if plan is None:
+            plan = self._plans[length] = self._make_plan(length)
+        return plan
+
+    def _make_plan(self, length: int) -> list[list[int]]:
+        shortest = self._shortest_partner(length)
+        prefixes: list[tuple[int, int]] = []
+        for band, start in enumerate(_BANDS[:-1]):
+            longest_here = _BANDS[band + 1] - 1
+            shortest_here = max(start, shortest)
+            need = self._needed(length, shortest_here) if shortest_here <= longest_here else length + 1
+            if need <= min(length, shortest_here):
+                # The band's shortest text asks for the longest prefix.
+                prefixes.append((length - need + 1, 2 * band))
+                if longest_here > length:
+                    prefixes.append((length - need + 1, 2 * band + 1))
+            elif start > length:
+                break
+        depth = max((prefix for prefix, _ in prefixes), default=0)
+        return [[key for prefix, key in prefixes if place < prefix] for place in range(depth)]
+
+    def _own_prefix(self, length: int) -> tuple[int, int]:
+        """Return the prefix that partners of this length or longer need, and the one that any partner needs."""
+        prefix = self._own_prefixes.get(length)
+        if prefix is None:
+            for_longer = length - self._needed(length, length) + 1
+            prefix = self._own_prefixes[length] = for_longer, length - self._shortest_partner(length) + 1
+        return prefix
 
     def _needed(self, length: int, other: int) -> int:
         """Return the shortest common subsequence that puts two texts of these lengths above the threshold."""
@@ -235,10 +308,58 @@ class RougeFilter:
 
     def _shortest_partner(self, length: int) -> int:
         """Return the shortest length that can pass with this one; a longer one if none can."""
-        shortest = self._shortest.get(length)
-        if shortest is None:
-            shortest = 1
-            while shortest <= length and f_measure(shortest, length, shortest) <= self.threshold:
-                shortest += 1
-            self._shortest[length] = shortest
-        return shortest
+        lengths = range(1, length + 1)
+        passes = bisect.bisect_left(
+            lengths, True, key=lambda other: f_measure(other, length, other) > self.threshold
+        )
+        return passes + 1
+
+
+def all_pairs(texts: Iterable[str], known: Iterable[str] = (), threshold: float = 0.7) -> list[Near | None]:
+    """Compare each text with all others, earlier and later ones, as AlpaCare's published filter does.
+
+    Both members of a pair above the threshold vanish, and so does a whole chain of neighbours, where
+    :class:`RougeFilter` keeps the first. It is here to compare with the paper.
+
+    Args:
+        texts: The texts to judge.
+        known: Texts to compare with that are not judged.
+        threshold: ROUGE-L F1 in [0, 1].
+
+    Returns:
+        For each text the nearest other one above the threshold (the earliest of equals), or None where there is none.
+        ``index`` counts the known texts first.
+
+    Example:
+        >>> [near and near.index for near in all_pairs(["What is gout?", "Define fever.", "what is gout"])]
+        [2, None, 0]
+    """
+    pool = RougeFilter(known, threshold)
+    first = len(pool)
+    best: list[tuple[float, int] | None] = []
+
+    def consider(place: int, other: int, score: float) -> None:
+        rank = -score, other
+        before = best[place]
+        best[place] = rank if before is None else min(before, rank)
+
+    for place, text in enumerate(texts):
+        best.append(None)
+        for other, score in pool.matches(text):
+            consider(place, other, score)
+            if other >= first:
+                consider(other - first, place + first, score)
+        pool.add(text)
+    return [None if rank is None else Near(rank[1], -rank[0], pool.texts[rank[1]]) for rank in best]
+
+
+def _band(length: int) -> int:
+    return bisect.bisect_right(_BANDS, length) - 1
+
+
+def _signature(elements: Iterable[int]) -> np.ndarray:
+    """Toggle one of 128 bits for each element; two 64-bit words."""
+    bits = 0
+    for element in elements:
+        bits ^= 1 << element % _SIGNATURE_BITS
+    return np.array((bits & _HALF, bits >> 64), np.uint64)
