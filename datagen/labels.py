@@ -229,7 +229,7 @@ def _tidied(label: str) -> str:
     # Words in Title Case become lower case; acronyms and names within them ("ICU", "mRNA", "COVID-19") stay.
     words = [word.lower() if re.fullmatch(r"\W*[A-Z][a-z']*\W*", word) else word for word in words]
     if words and words[-1].isalpha() and words[-1].islower():
-        words[-1] = _singular(words[-1])
+        words[-1] = singular(words[-1])
     tidy = " ".join(words)
     return tidy if re.match(r"[a-z][A-Z]", tidy) else tidy[:1].upper() + tidy[1:]
 
@@ -248,7 +248,7 @@ def _key(field: str, label: str) -> str:
     text = re.sub(r"'s\b|(?<=s)'(?=\s|$)", "", text).replace("&", " and ").replace("+", " and ")
     for british, american in _BRITISH:
         text = re.sub(british, american, text)
-    words = [_singular(word) for word in re.findall(r"[^\W_]+", text)]
+    words = [singular(word) for word in re.findall(r"[^\W_]+", text)]
     text = " ".join(words)
     if field == "type":
         text = re.sub(r"\bq and a\b|\bquestion(?: and)? answer(?:ing)?\b|\bqna\b|\bq a\b", "qa", text)
@@ -258,11 +258,11 @@ def _key(field: str, label: str) -> str:
     return " ".join(kept) or text
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
     """Take the plural's ending from an English word, where it is one.
 
     Example:
-        >>> [_singular(word) for word in ("diagnoses", "studies", "biopsies", "nurses", "diabetes", "mcqs")]
+        >>> [singular(word) for word in ("diagnoses", "studies", "biopsies", "nurses", "diabetes", "mcqs")]
         ['diagnosis', 'study', 'biopsy', 'nurse', 'diabetes', 'mcq']
     """
     if len(word) < 4 or not word.endswith("s") or _SAME_IN_PLURAL.search(word):
