@@ -11,7 +11,7 @@ from rouge_score import rouge_scorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from datagen import dedup
-from datagen.dedup import Near, RougeFilter, f_measure, rouge_l, tokenize
+from datagen.dedup import Near, RougeFilter, all_pairs, f_measure, rouge_l, tokenize
 from datagen.errors import ConfigError
 from datagen.seeds import load_seeds
 
@@ -53,6 +53,87 @@ def test_score_is_that_of_rouge_score_to_the_last_bit(a: str, b: str) -> None:
 def test_decisions_are_those_of_brute_force(items: list[str], seeds: list[str], threshold: float) -> None:
     pool = RougeFilter(seeds, threshold)
     assert [pool.offer(item) for item in items] == brute_force(items, seeds, threshold)
+
+
+def brute_force_all_pairs(texts: list[str], known: list[str], threshold: float) -> list[Near | None]:
+    """The published policy: compare with every other text, later ones too."""
+    everything, fates = [*known, *texts], []
+    for place in range(len(known), len(everything)):
+        scores = {
+            other: SCORER.score(everything[other], everything[place])["rougeL"].fmeasure
+            for other in range(len(everything))
+            if other != place
+        }
+        best = max(scores, key=lambda index: (scores[index], -index), default=None)
+        near = best is not None and scores[best] > threshold
+        fates.append(Near(best, scores[best], everything[best]) if near else None)
+    return fates
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(texts, max_size=18),
+    st.lists(texts, max_size=4),
+    st.sampled_from([0.0, 0.3, 0.5, 2 / 3, 0.7, 0.8, 1.0]),
+)
+def test_all_pairs_is_brute_force_over_all_others(
+    items: list[str], known: list[str], threshold: float
+) -> None:
+    assert all_pairs(items, known, threshold) == brute_force_all_pairs(items, known, threshold)
+
+
+def test_both_members_of_a_pair_vanish_under_all_pairs() -> None:
+    fates = all_pairs(["what is gout", "define fever", "what is gout exactly"])
+    assert [fate is None for fate in fates] == [False, True, False]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(texts, max_size=20), st.integers(0, 20), st.sampled_from([0.3, 0.7]))
+def test_a_pool_that_grows_later_decides_as_if_begun_anew(
+    items: list[str], at: int, threshold: float
+) -> None:
+    """What an earlier run kept is added unchecked, and the rest is judged: same decisions as in one go."""
+    whole = RougeFilter([], threshold)
+    fates = [whole.offer(item) for item in items]
+    kept_before = [item for item, fate in zip(items[:at], fates, strict=False) if fate is None]
+    later = RougeFilter(kept_before, threshold)
+    assert [later.offer(item) for item in items[at:]] == fates[at:]
+    assert later.texts == whole.texts
+
+
+def test_lengths_far_apart_and_long_texts_are_decided_as_by_brute_force() -> None:
+    """Lengths from 1 to 300, copies with words dropped: every band of lengths meets every other."""
+    chance = random.Random(11)
+    items: list[str] = []
+    for _ in range(110):
+        if items and chance.random() < 0.6:
+            words = chance.choice(items).split()
+            share = chance.choice([0.5, 0.53, 0.54, 0.55, 0.6, 0.8, 0.95])
+            items.append(" ".join(word for word in words if chance.random() < share))
+        else:
+            length = chance.choice([1, 2, 3, 5, 9, 17, 33, 80, 160, 300])
+            items.append(" ".join(f"w{chance.randrange(40 + length)}" for _ in range(length)))
+    pool = RougeFilter([], 0.7)
+    fates = [pool.offer(item) for item in items]
+    assert fates == brute_force(items, [], 0.7)
+    assert 10 < sum(fate is not None for fate in fates) < 100
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["a " * n for n in range(60)],
+        ["yes no " * n for n in range(40)],
+        ["", " ", "?", "腰痛", "a", "A", "a."] * 4,
+        ["what is gout"] * 30,
+        [f"what is x{n % 7}" for n in range(50)],
+    ],
+    ids=["one word repeated", "two words repeated", "empty", "equal", "template"],
+)
+def test_adversarial_texts_are_decided_as_by_brute_force(items: list[str]) -> None:
+    for threshold in (0.5, 0.7):
+        pool = RougeFilter([], threshold)
+        assert [pool.offer(item) for item in items] == brute_force(items, [], threshold)
 
 
 def test_renewed_order_changes_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
