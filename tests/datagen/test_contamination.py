@@ -9,8 +9,8 @@ import pytest
 from datagen.contamination import Benchmarks
 
 VIGNETTE = (
-    "A 34-year-old carpenter comes to the clinic because of three weeks of burning pain in his left heel that is worst "
-    "with the first steps in the morning. Which structure is most likely inflamed?"
+    "A 34-year-old carpenter comes to the clinic because of three weeks of burning pain in his left heel worst with "
+    "the first steps in the morning. Which structure is most likely inflamed?"
 )
 SHORT = "Which nerve is injured in wrist drop?"
 
