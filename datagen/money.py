@@ -104,8 +104,9 @@ class Purse:
         self._waiting: list[asyncio.Future[None]] = []
         # How far a service's own count of tokens has gone beyond what was thought to be the most.
         self._excess = 1.0
-        self._spent_usd = 0.0
-        self._unknown_usd = 0.0
+        self._spending: dict[str, dict[str, float]] = {}
+        #: Tries that ended in this process, for a rate.
+        self.tries_ended = 0
         self._take_over()
 
     def _take_over(self) -> None:
@@ -128,9 +129,7 @@ class Purse:
                 missing.add(each.model)
         if self.budget_usd is not None:
             self.prices.require(*missing)
-        sums = self.ledger.spending().values()
-        self._spent_usd = math.fsum(each["spent_usd"] for each in sums)
-        self._unknown_usd = math.fsum(each["unknown_usd"] for each in sums)
+        self._spending = self.ledger.spending()
 
     def _worst_of(self, each: Try) -> float | None:
         if each.reserved_usd is not None:
@@ -141,12 +140,24 @@ class Purse:
     @property
     def spent_usd(self) -> float:
         """What is spent, in US dollars, with the worst case of every try whose bill is unknown."""
-        return self._spent_usd + self._unknown_usd
+        return math.fsum(each["spent_usd"] + each["unknown_usd"] for each in self._spending.values())
 
     @property
     def unknown_usd(self) -> float:
         """The part of ``spent_usd`` that is the worst case of tries whose bill is unknown."""
-        return self._unknown_usd
+        return math.fsum(each["unknown_usd"] for each in self._spending.values())
+
+    def spending(self) -> dict[str, dict[str, float]]:
+        """Return what :meth:`Ledger.spending` returns, without asking the file."""
+        for each in self._spending.values():
+            each["held_usd"] = 0.0
+        for held in self._open.values():
+            self._stage(held.stage)["held_usd"] += held.worst_usd or 0.0
+        return {stage: dict(sums) for stage, sums in self._spending.items()}
+
+    def _stage(self, stage: str) -> dict[str, float]:
+        nothing = {"spent_usd": 0.0, "unknown_usd": 0.0, "held_usd": 0.0, "unpriced": 0}
+        return self._spending.setdefault(stage, nothing)
 
     @property
     def held_usd(self) -> float:
@@ -246,7 +257,6 @@ class Purse:
             return self.forfeit(reservation)
         cost = self.prices.cost(reservation.model, prompt_tokens, completion_tokens, batch=reservation.batch)
         self._note_excess(reservation, cost)
-        self._spent_usd += cost or 0.0
         self._close(reservation, "settled", cost, prompt_tokens, completion_tokens)
         return cost
 
@@ -270,7 +280,6 @@ class Purse:
 
     def forfeit(self, reservation: Reservation) -> float | None:
         """Count the worst case of a try as spent, because its bill is unknown; return it in US dollars."""
-        self._unknown_usd += reservation.worst_usd or 0.0
         self._close(reservation, "unknown", reservation.worst_usd)
         return reservation.worst_usd
 
@@ -283,6 +292,12 @@ class Purse:
         completion_tokens: int | None = None,
     ) -> None:
         del self._open[reservation.number]
+        self.tries_ended += 1
+        sums = self._stage(reservation.stage)
+        if cost_usd is None:
+            sums["unpriced"] += 1
+        else:
+            sums["unknown_usd" if outcome == "unknown" else "spent_usd"] += cost_usd
         self.ledger.close_try(
             reservation.number,
             outcome,
@@ -294,6 +309,11 @@ class Purse:
         for turn in waiting:
             if not turn.done():
                 turn.set_result(None)
+
+    def close(self) -> None:
+        """Forfeit what is still in flight, such as requests that were cancelled; batches stay open."""
+        for each in [each for each in self._open.values() if not each.batch]:
+            self.forfeit(each)
 
     def open_batch(self, stage: str) -> dict[str, Reservation]:
         """Return the reservations of requests that are in a batch, by id, also those of an earlier process."""

@@ -7,12 +7,15 @@ joins that note with the ledger's own counts, which are always of the moment.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from datagen.ledger import Ledger
+from datagen.money import Purse
 
 _NOTE = "progress"
+_SECONDS_BETWEEN_NOTES = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +82,66 @@ def money(
         budget_usd=budget_usd,
         unpriced_tries=round(sum(each["unpriced"] for each in spending.values())),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run is: requests settled, tasks kept and rejected of the target, answers in, tries, money."""
+
+    stage: str
+    requests: int
+    kept: int
+    rejected: int
+    target: int
+    answered: int = 0
+    tries: int = 0
+    money: Money | None = None
+
+
+Watch = Callable[[Progress], None]
+
+
+class Reporter:
+    """Tells a watcher how far a run is, with its money, and notes it in the ledger for ``--status``.
+
+    Args:
+        ledger: Where the funnel is noted.
+        purse: What is spent.
+        target: Tasks wanted.
+        answer_usd: What one answer is expected to cost as long as none is in, in US dollars.
+        watch: Called at every step, or None.
+    """
+
+    def __init__(
+        self, ledger: Ledger, purse: Purse, target: int, answer_usd: float | None, watch: Watch | None
+    ) -> None:
+        self._ledger, self._purse, self._watch = ledger, purse, watch
+        self._target, self._answer_usd = target, answer_usd
+        self._noted_at_s = -math.inf
+
+    def tell(self, progress: Progress, funnel: Callable[[], Mapping[str, Any]]) -> None:
+        """Pass a step on; ``funnel`` is asked for the counts only when they are noted."""
+        if self._watch is not None:
+            money = self.money(progress.kept, progress.answered)
+            self._watch(dataclasses.replace(progress, tries=self._purse.tries_ended, money=money))
+        if time.monotonic() - self._noted_at_s >= _SECONDS_BETWEEN_NOTES:
+            self.note(funnel())
+
+    def note(self, funnel: Mapping[str, Any]) -> None:
+        """Note the counts in the ledger now, as at the end of a stage."""
+        self._noted_at_s = time.monotonic()
+        note_funnel(self._ledger, funnel)
+
+    def money(self, kept: int, answered: int) -> Money:
+        """Return what is spent and projected, with so many tasks kept and answers in."""
+        return money(
+            self._purse.spending(),
+            kept=kept,
+            answered=answered,
+            target=self._target,
+            budget_usd=self._purse.budget_usd,
+            answer_usd=self._answer_usd,
+        )
 
 
 def note_funnel(ledger: Ledger, funnel: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,19 @@ from datagen import prompts, publish
 from datagen.client import ChatRequest, Reply, complete, read_reply, stream
 from datagen.coverage import draw_examples
 from datagen.errors import ConfigError, DataError
+from datagen.estimate import expected_answer_usd
 from datagen.ledger import Ledger
+from datagen.money import Purse
 from datagen.records import SeedTask
 from datagen.safety import write_reports
 from datagen.seeds import load_seeds
 from datagen.settings import Settings, read_settings
 from datagen.sieve import KeptTask, Sieve, answer_checks
+from datagen.status import Progress, Reporter, Watch, money, noted_funnel
 from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign
 
 TASKS = "tasks"
 ANSWERS = "answers"
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a run is: requests settled, tasks kept and rejected of the target, answers in."""
-
-    stage: str
-    requests: int
-    kept: int
-    rejected: int
-    target: int
-    answered: int = 0
-
-
-Watch = Callable[[Progress], None]
 
 
 def synthesize(
@@ -65,13 +53,17 @@ def synthesize(
         DataError: The work folder belongs to something else, a seed is broken, or no task was kept.
     """
     seeds = _seeds(settings)
+    prices = settings.all_prices()
     refuse_foreign(work)
     with Ledger(work / LEDGER) as ledger:
         pin(work, settings, seeds, prompts.PROMPT_VERSION, began=ledger.began())
+        purse = Purse(ledger, prices, settings.budget_usd)
+        answer_usd = expected_answer_usd(settings, seeds, prices)
+        reporter = Reporter(ledger, purse, settings.target, answer_usd, watch)
         if retry_failed:
             ledger.reopen(TASKS)
             ledger.reopen(ANSWERS)
-        sieve = asyncio.run(_gather_tasks(settings, seeds, ledger, watch))
+        sieve = asyncio.run(_gather_tasks(settings, seeds, ledger, reporter))
         # Files of an earlier, finished run stay as they are until this one has finished too.
         if not (work / "funnel.json").exists():
             publish.write_tasks(work, sieve.kept, sieve.rejected)
@@ -84,16 +76,18 @@ def synthesize(
                 expected="replies in the form the prompt asks for",
                 remedy="read the reasons in rejected.jsonl; a stronger teacher or larger max_tokens may help",
             )
-        replies = _gather_answers(settings, sieve, ledger, watch)
-    outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION, answer_checks(settings))
-    funnel = count(sieve, outcome, settings)
-    write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
-    publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
+        replies = _gather_answers(settings, sieve, ledger, reporter)
+        outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION, answer_checks(settings))
+        purse.close()
+        funnel = count(sieve, outcome, settings) | {"money": _money(ledger, settings, sieve, len(replies))}
+        write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
+        publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
+        reporter.note(funnel)
     return funnel
 
 
 async def _gather_tasks(
-    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, watch: Watch | None
+    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, reporter: Reporter
 ) -> Sieve:
     sieve = Sieve(seeds, settings)
     requests = task_requests(settings, seeds)
@@ -102,19 +96,19 @@ async def _gather_tasks(
     async with contextlib.aclosing(replies):
         async for reply in replies:
             sieve.take(reply)
-            if watch is not None:
-                watch(_progress(sieve, settings))
+            reporter.tell(_progress(sieve, settings), lambda: count(sieve, publish.Outcome(), settings))
             if sieve.full:
                 break
+    reporter.note(count(sieve, publish.Outcome(), settings))
     return sieve
 
 
-def _gather_answers(settings: Settings, sieve: Sieve, ledger: Ledger, watch: Watch | None) -> list[Reply]:
+def _gather_answers(settings: Settings, sieve: Sieve, ledger: Ledger, reporter: Reporter) -> list[Reply]:
+    before = _progress(sieve, settings)
+
     def tell(settled: int, total: int) -> None:
-        if watch is not None:
-            watch(
-                dataclasses.replace(_progress(sieve, settings), stage=ANSWERS, target=total, answered=settled)
-            )
+        progress = dataclasses.replace(before, stage=ANSWERS, target=total, answered=settled)
+        reporter.tell(progress, lambda: count(sieve, publish.Outcome(), settings))
 
     requests = [answer_request(settings, kept) for kept in sieve.kept]
     return complete(requests, settings.answerer, ledger, stage=ANSWERS, progress=tell)
@@ -122,6 +116,18 @@ def _gather_answers(settings: Settings, sieve: Sieve, ledger: Ledger, watch: Wat
 
 def _progress(sieve: Sieve, settings: Settings) -> Progress:
     return Progress(TASKS, sieve.requests, len(sieve.kept), len(sieve.rejected), settings.target)
+
+
+def _money(ledger: Ledger, settings: Settings, sieve: Sieve, answered: int) -> dict[str, Any]:
+    """Account for everything the ledger spent, to the billionth of a dollar."""
+    kept, target = len(sieve.kept), settings.target
+    spent = money(
+        ledger.spending(), kept=kept, answered=answered, target=target, budget_usd=settings.budget_usd
+    )
+    return {
+        name: round(value, 9) if isinstance(value, float) else value
+        for name, value in dataclasses.asdict(spent).items()
+    }
 
 
 def task_requests(settings: Settings, seeds: Sequence[SeedTask]) -> Iterator[ChatRequest]:
@@ -171,31 +177,50 @@ def count(sieve: Sieve, outcome: publish.Outcome, settings: Settings) -> dict[st
 
 
 def status(work: Path) -> dict[str, Any]:
-    """Summarise a work folder, also while a run writes to it, by judging its ledger anew; changes nothing.
+    """Summarise a work folder, also while a run writes to it; changes nothing.
+
+    The counts of tasks are those that the run noted last, at most about a second ago; a ledger without such a note
+    is judged anew.
 
     Returns:
-        The funnel as far as it is known, and ``ledger``: the counts of :meth:`Ledger.counts`.
+        The funnel as far as it is known; ``ledger``, the counts of :meth:`Ledger.counts`; and ``money``, as in
+        the funnel.
 
     Raises:
         DataError: The folder is not the work folder of a synthesis run.
     """
     settings = read_settings([(str(work / "config.json"), pinned_settings(work))])
     with Ledger(work / LEDGER, read_only=True) as ledger:
-        sieve = Sieve(_seeds(settings), settings)
-        for number in range(settings.request_limit()):
-            entry = ledger.get(TASKS, f"{number:06d}")
-            if entry is None or entry.state == "sent" or sieve.full:
-                break
-            sieve.take(read_reply(entry))
-        settled = {e.id: read_reply(e) for e in ledger.entries(ANSWERS) if e.state != "sent"}
-        answered = [kept for kept in sieve.kept if kept.id in settled]
-        outcome = publish.settle(
-            answered,
-            [settled[kept.id] for kept in answered],
-            prompts.PROMPT_VERSION,
-            answer_checks(settings),
+        funnel = noted_funnel(ledger) or _judge_anew(ledger, settings)
+        counts = ledger.counts()
+        answered = counts.get(ANSWERS, {"answered": 0})["answered"]
+        spent = money(
+            ledger.spending(),
+            kept=funnel["tasks_kept"],
+            answered=answered,
+            target=settings.target,
+            budget_usd=settings.budget_usd,
+            answer_usd=expected_answer_usd(settings, _seeds(settings), settings.all_prices()),
         )
-        return count(sieve, outcome, settings) | {"ledger": ledger.counts()}
+        return funnel | {"ledger": counts, "money": dataclasses.asdict(spent)}
+
+
+def _judge_anew(ledger: Ledger, settings: Settings) -> dict[str, Any]:
+    sieve = Sieve(_seeds(settings), settings)
+    for number in range(settings.request_limit()):
+        entry = ledger.get(TASKS, f"{number:06d}")
+        if entry is None or entry.state == "sent" or sieve.full:
+            break
+        sieve.take(read_reply(entry))
+    settled = {e.id: read_reply(e) for e in ledger.entries(ANSWERS) if e.state != "sent"}
+    answered = [kept for kept in sieve.kept if kept.id in settled]
+    outcome = publish.settle(
+        answered,
+        [settled[kept.id] for kept in answered],
+        prompts.PROMPT_VERSION,
+        answer_checks(settings),
+    )
+    return count(sieve, outcome, settings)
 
 
 def _seeds(settings: Settings) -> list[SeedTask]:

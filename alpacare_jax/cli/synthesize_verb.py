@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from datagen.settings import Settings
-    from datagen.synthesize import Progress, Watch
+    from datagen.status import Progress, Watch
 
 SECONDS_BETWEEN_LINES = 5.0
 
