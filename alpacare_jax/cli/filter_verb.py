@@ -1,8 +1,9 @@
 """``alpacare filter``: the exact ROUGE-L near-duplicate filter on its own."""
 
 import contextlib
+import enum
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,13 @@ import typer
 
 if TYPE_CHECKING:
     from datagen.dedup import Near
+
+
+class Policy(enum.StrEnum):
+    """Which members of a group of near-duplicates go."""
+
+    KEEP_FIRST = "keep-first"
+    ALL_PAIRS = "all-pairs"
 
 
 def command(
@@ -32,9 +40,19 @@ def command(
         float,
         typer.Option(help="ROUGE-L F1, 0 to 1. A row above it is dropped; a row exactly at it is kept."),
     ] = 0.7,
+    policy: Annotated[
+        Policy,
+        typer.Option(
+            help="keep-first compares a row with those kept before it. all-pairs compares it with all others, as the "
+            "published AlpaCare filter does: both members of a pair vanish; for comparison with the paper."
+        ),
+    ] = Policy.KEEP_FIRST,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="File of rows that are kept already; repeat for several files."),
+        typer.Option(
+            help="File of rows that are kept already, such as an earlier KEPT: they are compared with, not judged "
+            "again. Repeat for several files."
+        ),
     ] = None,
     seeds: Annotated[
         bool, typer.Option("--seeds", help="Also compare with the seed tasks that come with the package.")
@@ -44,34 +62,68 @@ def command(
     ] = False,
 ) -> None:
     """Drop near-duplicates: keep the first of each group, compare instructions by exact ROUGE-L F1."""
-    from datagen.dedup import RougeFilter
     from datagen.records import read_objects, write_objects
 
     _check_outputs(source, out, rejected, against or [], overwrite)
     rows = [(where, row, _instruction(row, where)) for where, row in read_objects(source)]
     places: list[str] = []
-    pool_texts: list[str] = []
+    known: list[str] = []
     for where, text in _known(against or [], seeds):
         places.append(where)
-        pool_texts.append(text)
-    pool = RougeFilter(pool_texts, threshold)
+        known.append(text)
+    judge = _keep_first if policy is Policy.KEEP_FIRST else _all_pairs
     kept: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
-    with _progress(len(rows)) as advance:
-        for where, row, instruction in rows:
-            near = pool.offer(instruction)
-            if near is None:
-                kept.append(row)
-                places.append(where)
-            else:
-                dropped.append(_with_reason(row, near, places[near.index]))
-            advance()
+    for (_, row, _), fate in zip(rows, judge(rows, places, known, threshold), strict=True):
+        if fate is None:
+            kept.append(row)
+        else:
+            dropped.append(_with_reason(row, *fate))
     write_objects(out, kept)
     write_objects(rejected, dropped)
     typer.echo(
-        f"{len(rows)} rows, compared with {len(pool_texts)} known texts and with each other: "
+        f"{len(rows)} rows, compared with {len(known)} known texts and with each other: "
         f"{len(kept)} kept in {out}, {len(dropped)} near-duplicate(s) (ROUGE-L F1 > {threshold:g}) in {rejected}"
     )
+
+
+_Row = tuple[str, dict[str, Any], str]
+"""Where a row stands, the row, its instruction."""
+
+_Fate = tuple["Near", str] | None
+"""None for a row that is kept, else the nearest text and where it stands."""
+
+
+def _keep_first(rows: Sequence[_Row], places: list[str], known: list[str], threshold: float) -> list[_Fate]:
+    """Compare each row with the known texts and with the rows kept before it."""
+    from datagen.dedup import RougeFilter
+
+    pool, places = RougeFilter(known, threshold), places.copy()
+    fates: list[_Fate] = []
+    with _progress(len(rows)) as advance:
+        for where, _, instruction in rows:
+            near = pool.offer(instruction)
+            if near is None:
+                places.append(where)
+            fates.append(None if near is None else (near, places[near.index]))
+            advance()
+    return fates
+
+
+def _all_pairs(rows: Sequence[_Row], places: list[str], known: list[str], threshold: float) -> list[_Fate]:
+    """Compare each row with the known texts and with all other rows."""
+    from datagen.dedup import all_pairs
+
+    places = [*places, *(where for where, _, _ in rows)]
+    with _progress(len(rows)) as advance:
+
+        def texts() -> Iterator[str]:
+            for _, _, instruction in rows:
+                yield instruction
+                advance()
+
+        nearest = all_pairs(texts(), known, threshold)
+    return [None if near is None else (near, places[near.index]) for near in nearest]
 
 
 def _with_reason(row: dict[str, Any], near: "Near", place: str) -> dict[str, Any]:

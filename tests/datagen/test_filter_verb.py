@@ -1,6 +1,7 @@
 """The verb ``alpacare filter`` as a person runs it: files in, files out, messages and exit status."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,51 @@ def test_files_that_are_kept_already_count(tmp_path: Path, source: Path) -> None
     assert [row["id"] for row in read(tmp_path / "k")] == ["a"]
     places = {row["id"]: row["rejected"]["nearest_at"] for row in read(tmp_path / "r")}
     assert places == {"b": f"{second}:2", "c": f"{source}:1", "d": f"{first}:1"}
+
+
+def test_both_of_a_pair_vanish_under_the_published_policy(tmp_path: Path, source: Path) -> None:
+    result = run(source, "--out", tmp_path / "k", "--rejected", tmp_path / "r", "--policy", "all-pairs")
+    assert result.exit_code == 0, result.output
+    assert [row["id"] for row in read(tmp_path / "k")] == ["b", "d"]
+    places = {row["id"]: row["rejected"]["nearest_at"] for row in read(tmp_path / "r")}
+    assert places == {"a": f"{source}:3", "c": f"{source}:1"}
+
+
+def test_known_rows_are_not_judged_under_the_published_policy(tmp_path: Path, source: Path) -> None:
+    known = write(tmp_path / "known.jsonl", [{"instruction": "what is a HERNIA"}] * 2)
+    options = ("--policy", "all-pairs", "--against", known)
+    run(source, "--out", tmp_path / "k", "--rejected", tmp_path / "r", *options)
+    assert [row["id"] for row in read(tmp_path / "k")] == ["b"]
+    assert {row["id"]: row["rejected"]["nearest_at"] for row in read(tmp_path / "r")}["d"] == f"{known}:1"
+
+
+def test_new_rows_against_the_kept_ones_end_as_if_all_were_filtered_at_once(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    words = [
+        "causes",
+        "signs",
+        "of",
+        "cough",
+        "gout",
+        "in",
+        "old",
+        "young",
+        "adults",
+        "children",
+        "name",
+        "list",
+        "six",
+        "five",
+    ]
+    rows = [{"instruction": " ".join(chance.choices(words, k=6)), "id": n} for n in range(120)]
+    source = write(tmp_path / "all.jsonl", rows)
+    run(source, "--out", tmp_path / "k", "--rejected", tmp_path / "r", "--threshold", 0.6)
+    old, new = write(tmp_path / "old.jsonl", rows[:70]), write(tmp_path / "new.jsonl", rows[70:])
+    run(old, "--out", tmp_path / "k1", "--rejected", tmp_path / "r1", "--threshold", 0.6)
+    options = ("--threshold", 0.6, "--against", tmp_path / "k1")
+    run(new, "--out", tmp_path / "k2", "--rejected", tmp_path / "r2", *options)
+    assert 10 < len(read(tmp_path / "k")) < 110
+    assert read(tmp_path / "k1") + read(tmp_path / "k2") == read(tmp_path / "k")
 
 
 def test_shipped_seeds_count_on_request(tmp_path: Path) -> None:
