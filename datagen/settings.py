@@ -242,6 +242,8 @@ def _fits(value: object, hint: Any) -> bool:
         return any(_fits(value, each) for each in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    if typing.get_origin(hint) is dict:
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:

@@ -1,0 +1,113 @@
+"""One question to a chat model, as the body of an OpenAI-compatible request; services differ in what they take."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from datagen.errors import ConfigError
+
+# What bounds a request's price, or is set elsewhere, is not for ``extra_body``.
+_RESERVED = (
+    "model",
+    "messages",
+    "stream",
+    "n",
+    "best_of",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "response_format",
+)
+LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a reply is drawn.
+
+    Attributes:
+        temperature: 0 to 2; None leaves the field out, for models that refuse it.
+        top_p: 0 to 1; None leaves the field out.
+        presence_penalty: -2 to 2; None leaves the field out.
+        max_tokens: Longest reply, in tokens, a reasoning model's thoughts included.
+        stop: Texts at which the model stops.
+        seed: Sent only where it is set.
+        max_tokens_field: The field that says so: "max_tokens", or "max_completion_tokens" for models that want that.
+        extra_body: Further fields of the body that a provider knows, such as ``{"reasoning_effort": "low"}``; a field
+            named like one above lies over it.
+    """
+
+    temperature: float | None = 1.0
+    top_p: float | None = 1.0
+    presence_penalty: float | None = 0.0
+    max_tokens: int = 1024
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    max_tokens_field: str = LENGTH_FIELDS[0]
+    extra_body: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        bounds = (
+            ("temperature", 0, 2),
+            ("top_p", 0, 1),
+            ("presence_penalty", -2, 2),
+            ("max_tokens", 1, 2**31),
+        )
+        for name, low, high in bounds:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"{name} is out of range", found=value, expected=f"{low} to {high}")
+        if self.max_tokens_field not in LENGTH_FIELDS:
+            raise ConfigError(
+                "max_tokens_field is not known",
+                found=self.max_tokens_field,
+                expected=" or ".join(LENGTH_FIELDS),
+            )
+        if wrong := [key for key in self.extra_body if key in _RESERVED]:
+            raise ConfigError(
+                "extra_body may not set what the run itself sets or reckons with",
+                found=", ".join(wrong),
+                remedy="use the setting of its own (max_tokens, max_tokens_field, format), or leave it out",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatRequest:
+    """One question to a chat model; ``id`` is unique within its stage.
+
+    ``response_format`` asks for structured output, in the form of OpenAI's field of that name.
+    """
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+    sampling: Sampling
+    response_format: dict[str, Any] | None = None
+
+    def body(self, model: str) -> dict[str, Any]:
+        """Return the body of the HTTP request.
+
+        Example:
+            >>> sampling = Sampling(temperature=None, presence_penalty=None, max_tokens_field="max_completion_tokens")
+            >>> ChatRequest("0", (), sampling).body("m")
+            {'model': 'm', 'messages': [], 'top_p': 1.0, 'max_completion_tokens': 1024}
+        """
+        sampling = self.sampling
+        body: dict[str, Any] = {"model": model, "messages": list(self.messages)}
+        for name in ("temperature", "top_p", "presence_penalty"):
+            value = getattr(sampling, name)
+            if value is not None:
+                body[name] = float(value)
+        body[sampling.max_tokens_field] = sampling.max_tokens
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        if self.response_format is not None:
+            body["response_format"] = self.response_format
+        return body | sampling.extra_body
+
+
+def prompt_hash(body: dict[str, Any]) -> str:
+    """Return the fingerprint (SHA-256, hexadecimal) of a request's body: model, messages, form and sampling."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
