@@ -11,7 +11,7 @@ import datetime
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -216,6 +216,22 @@ class Ledger:
     def _settle(self, statement: str, values: tuple[Any, ...]) -> None:
         changed = self._execute(statement, values).rowcount
         assert changed == 1, f"a request is settled that was never sent: {values[-2:]}"
+
+    def copy(self, entries: Sequence[Entry]) -> None:
+        """Take over rows of another ledger as they are: all of them, or none."""
+        marks = ", ".join("?" for _ in dataclasses.fields(Entry))
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            for entry in entries:
+                self._execute(
+                    f"INSERT INTO requests ({_COLUMNS}) VALUES ({marks})",
+                    tuple(getattr(entry, field.name) for field in dataclasses.fields(Entry)),
+                )
+            self._execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def reopen(self, stage: str, id: str | None = None) -> int:
         """Take failed requests of a stage (or one of them) back to "sent", so that they are asked again.

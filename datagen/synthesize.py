@@ -52,7 +52,7 @@ def synthesize(
         ServiceError: The service refuses or cannot be reached; what was answered is kept.
         DataError: The work folder belongs to something else, a seed is broken, or no task was kept.
     """
-    seeds = _seeds(settings)
+    seeds = read_seeds(settings)
     prices = settings.all_prices()
     refuse_foreign(work)
     with Ledger(work / LEDGER) as ledger:
@@ -200,13 +200,13 @@ def status(work: Path) -> dict[str, Any]:
             answered=answered,
             target=settings.target,
             budget_usd=settings.budget_usd,
-            answer_usd=expected_answer_usd(settings, _seeds(settings), settings.all_prices()),
+            answer_usd=expected_answer_usd(settings, read_seeds(settings), settings.all_prices()),
         )
         return funnel | {"ledger": counts, "money": dataclasses.asdict(spent)}
 
 
 def _judge_anew(ledger: Ledger, settings: Settings) -> dict[str, Any]:
-    sieve = Sieve(_seeds(settings), settings)
+    sieve = Sieve(read_seeds(settings), settings)
     for number in range(settings.request_limit()):
         entry = ledger.get(TASKS, f"{number:06d}")
         if entry is None or entry.state == "sent" or sieve.full:
@@ -223,7 +223,13 @@ def _judge_anew(ledger: Ledger, settings: Settings) -> dict[str, Any]:
     return count(sieve, outcome, settings)
 
 
-def _seeds(settings: Settings) -> list[SeedTask]:
+def read_seeds(settings: Settings) -> list[SeedTask]:
+    """Read the settings' seed tasks.
+
+    Raises:
+        ConfigError: There are fewer of them than a request is to show.
+        DataError: The file is broken.
+    """
     seeds = load_seeds(settings.seeds)
     if settings.examples > len(seeds):
         raise ConfigError(

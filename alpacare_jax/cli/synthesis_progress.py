@@ -1,0 +1,143 @@
+"""How a running synthesis shows itself: live bars on a terminal, a line now and then elsewhere."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from datagen.status import Money, Progress
+    from datagen.synthesize import Watch
+
+SECONDS_BETWEEN_LINES = 5.0
+_RATE_WINDOW_S = 60.0
+
+
+class Rate:
+    """Tries per minute over the last minute, or since the start while that is less.
+
+    Example:
+        >>> rate = Rate()
+        >>> [rate.per_minute(ended, at_s) for ended, at_s in ((0, 0.0), (5, 10.0), (20, 60.0))]
+        [None, 30.0, 20.0]
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def per_minute(self, ended: int, at_s: float) -> float | None:
+        """Take note of how many tries have ended at a time in seconds; return the rate, None at first."""
+        self._seen.append((at_s, ended))
+        while len(self._seen) > 2 and self._seen[1][0] <= at_s - _RATE_WINDOW_S:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (ended - before) * 60 / (at_s - since) if at_s > since else None
+
+
+def money_words(money: "Money | None") -> str:
+    """Say what was spent and what it will probably be in all; "" where no price is known.
+
+    Example:
+        >>> from datagen.status import Money
+        >>> money_words(Money(0.5, 0.0, 0.5, 0.0, 2.0, 5.0, 0))
+        '$0.500 of $5.00, about $2.00 in all'
+    """
+    from datagen.money import usd
+
+    if money is None or (money.unpriced_tries and not money.spent_usd):
+        return ""
+    words = usd(money.spent_usd)
+    if money.budget_usd is not None:
+        words += f" of {usd(money.budget_usd)}"
+    if money.projected_usd is not None:
+        words += f", about {usd(money.projected_usd)} in all"
+    return words
+
+
+def progress_words(progress: "Progress", rate: float | None) -> str:
+    """Say how far a run is, in one line without the counts of the target."""
+    parts = []
+    if progress.stage == "tasks":
+        parts += [f"{progress.requests} requests", f"{progress.rejected} rejected"]
+    if rate is not None and progress.tries:
+        parts.append(f"{rate:.0f} tries/min")
+    if money := money_words(progress.money):
+        parts.append(money)
+    return " | ".join(parts)
+
+
+@contextlib.contextmanager
+def watching() -> "Iterator[Watch]":
+    """Show progress: live bars on a terminal, a line now and then elsewhere."""
+    with _terminal_watch() if sys.stderr.isatty() else _line_watch() as watch:
+        yield watch
+
+
+@contextlib.contextmanager
+def _terminal_watch() -> "Iterator[Watch]":
+    from rich.console import Console
+    from rich.logging import RichHandler
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<8}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+    )
+    rate = Rate()
+    with _logging_to(RichHandler(console=console, show_path=False)), Bars(*columns, console=console) as bars:
+        rows = {
+            stage: bars.add_task(stage, total=None, visible=False, detail="")
+            for stage in ("tasks", "answers")
+        }
+
+        def show(progress: "Progress") -> None:
+            detail = progress_words(progress, rate.per_minute(progress.tries, time.monotonic()))
+            done = progress.answered if progress.stage == "answers" else progress.kept
+            row = rows[progress.stage]
+            bars.update(row, total=progress.target, completed=done, visible=True, detail=detail)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _line_watch() -> "Iterator[Watch]":
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    last, rate = 0.0, Rate()
+
+    def show(progress: "Progress") -> None:
+        nonlocal last
+        done = progress.answered if progress.stage == "answers" else progress.kept
+        now = time.monotonic()
+        if done < progress.target and now - last < SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        words = progress_words(progress, rate.per_minute(progress.tries, now))
+        typer.echo(" | ".join(filter(None, [f"{progress.stage} {done}/{progress.target}", words])), err=True)
+
+    with _logging_to(handler):
+        yield show
+
+
+@contextlib.contextmanager
+def _logging_to(handler: logging.Handler) -> Iterator[None]:
+    """Show what the synthesis has to say, and nothing of the HTTP library."""
+    logger = logging.getLogger("datagen")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

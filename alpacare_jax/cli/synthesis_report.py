@@ -1,0 +1,145 @@
+"""What ``alpacare synthesize`` prints at its end, for a status, and before it starts: counts, money, plan."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from datagen.money import usd
+
+if TYPE_CHECKING:
+    from datagen.client import ChatRequest, Service
+    from datagen.estimate import Estimate, Step
+    from datagen.plan import Plan
+    from datagen.prices import Prices
+
+_SHOWN_CHARACTERS = 700
+
+
+def print_funnel(funnel: Mapping[str, Any], work: Path) -> None:
+    """Print the counts as a person reads them, from requests down to instructions."""
+
+    def line(label: str, number: int, lost: Mapping[str, int]) -> None:
+        typer.echo(f"{label:<28}{number:>8}")
+        for reason, many in sorted(lost.items(), key=lambda pair: -pair[1]):
+            typer.echo(f"    {reason:<24}{many:>8}")
+
+    line("task requests", funnel["task_requests"], _renamed("failed", funnel["task_requests_failed"]))
+    line("tasks found in replies", funnel["tasks_found"], funnel["tasks_rejected"])
+    line(f"tasks kept (target {funnel['target']})", funnel["tasks_kept"], {})
+    failed = _renamed("failed", funnel["answer_requests_failed"])
+    line("answers", funnel["answer_replies"], failed | funnel["answers_rejected"])
+    line("instructions", funnel["instructions"], {})
+    typer.echo(f"tokens: {funnel['prompt_tokens']} in, {funnel['completion_tokens']} out; results in {work}")
+    for stage, counts in funnel.get("ledger", {}).items():
+        typer.echo(
+            f"ledger, {stage}: {counts['answered']} answered, {counts['failed']} failed, "
+            f"{counts['sent']} without an outcome, {counts['tries']} sent"
+        )
+    if "money" in funnel:
+        print_money(funnel["money"])
+
+
+def print_money(money: Mapping[str, Any]) -> None:
+    """Print what was spent and what it will probably be in all; nothing where no try was made."""
+    if money["unpriced_tries"]:
+        typer.echo(
+            f"cost: not known for {money['unpriced_tries']} tries, whose model has no price (--prices FILE)"
+        )
+        if not money["spent_usd"]:
+            return
+    parts = [f"tasks {usd(money['tasks_usd'])}", f"answers {usd(money['answers_usd'])}"]
+    if money["unknown_usd"]:
+        parts.append(
+            f"{usd(money['unknown_usd'])} of it for tries whose bill is unknown, at their worst case"
+        )
+    words = f"cost: {usd(money['spent_usd'])} spent ({', '.join(parts)})"
+    if money["budget_usd"] is not None:
+        words += f" of a budget of {usd(money['budget_usd'])}"
+    if money["projected_usd"] is not None and money["projected_usd"] > money["spent_usd"]:
+        words += f"; about {usd(money['projected_usd'])} when the target is reached"
+    typer.echo(words)
+
+
+def print_plan(plan: "Plan", work: Path) -> None:
+    """Print what a run would do: services and prices, sample prompts, requests, tokens and cost."""
+    settings = plan.settings
+    typer.echo(
+        f"target      {settings.target:,} tasks, {settings.tasks_per_request} asked for in a request that shows "
+        f"{settings.examples} of {plan.seeds} seed tasks"
+    )
+    for role, service in (("teacher", settings.teacher), ("answerer", settings.answerer)):
+        typer.echo(f"{role:<12}{_service_words(service)}")
+        typer.echo(f"{'':<12}{_price_words(plan.prices, service.model)}")
+    budget = "none" if settings.budget_usd is None else usd(settings.budget_usd)
+    typer.echo(f"budget      {budget}")
+    typer.echo(f"work        {work} ({'in use' if work.exists() else 'new'})")
+    if plan.differences:
+        typer.echo("            made by another configuration; it needs --fork NEW_FOLDER:")
+        for each in plan.differences:
+            typer.echo(f"              {each}")
+    _print_sample("first task request", plan.task_sample)
+    _print_sample("answer request, for a seed task", plan.answer_sample)
+    _print_estimate(plan.estimate)
+
+
+def _service_words(service: "Service") -> str:
+    import os
+
+    words = f"{service.model} at {service.base_url}, {service.concurrency} in flight"
+    for name, what in (("requests_per_minute", "requests"), ("tokens_per_minute", "tokens")):
+        if getattr(service, name, None) is not None:
+            words += f", {getattr(service, name):,} {what} a minute"
+    if service.api_key_env and not service.is_loopback():
+        is_set = "set" if os.environ.get(service.api_key_env) else "not set"
+        words += f", key from {service.api_key_env} ({is_set})"
+    return words
+
+
+def _price_words(prices: "Prices", model: str) -> str:
+    price = prices.get(model)
+    if price is None:
+        return "no price known, so no cost either (--prices FILE)"
+    source = ", ".join(filter(None, (price.source, price.as_of)))
+    return (
+        f"{usd(price.input)} in, {usd(price.output)} out per million tokens"
+        f" ({'list price: ' + source if source else 'your price'})"
+    )
+
+
+def _print_sample(title: str, request: "ChatRequest") -> None:
+    typer.echo(f"\n--- {title}")
+    for message in request.messages:
+        text = message["content"]
+        if len(text) > _SHOWN_CHARACTERS:
+            text = f"{text[:_SHOWN_CHARACTERS]} [... {len(text) - _SHOWN_CHARACTERS} more characters]"
+        typer.echo(f"[{message['role']}] {text}")
+
+
+def _print_estimate(estimate: "Estimate") -> None:
+    typer.echo(f"\n{'--- estimate':<20}{'requests':>10}{'tokens in':>14}{'tokens out':>14}{'cost':>14}")
+
+    def row(label: str, step: "Step") -> None:
+        cost = "unknown" if step.usd is None else usd(step.usd)
+        typer.echo(
+            f"{label:<20}{step.requests:>10,}{step.prompt_tokens:>14,}{step.completion_tokens:>14,}{cost:>14}"
+        )
+
+    def total(label: str, amount: float | None) -> None:
+        typer.echo(f"{label:<58}{'unknown' if amount is None else usd(amount):>14}")
+
+    row("tasks, expected", estimate.tasks)
+    row("answers, expected", estimate.answers)
+    total("expected", estimate.expected_usd)
+    row("tasks, at worst", estimate.worst_tasks)
+    row("answers, at worst", estimate.worst_answers)
+    total("at worst", estimate.worst_usd)
+    typer.echo(
+        "Expected: four characters a token, four of five tasks kept, answers of 260 tokens. At worst: every request\n"
+        "that is allowed, as long as it may be, each billed once. --budget-usd caps what is really spent."
+    )
+
+
+def _renamed(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:
+    return {f"{prefix}: {reason}": many for reason, many in counts.items()}

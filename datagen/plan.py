@@ -1,0 +1,60 @@
+"""What a run is going to do, without sending anything: sample prompts, prices and the estimated cost."""
+
+import dataclasses
+from itertools import islice
+from pathlib import Path
+
+from datagen import prompts
+from datagen.chat import ChatRequest
+from datagen.estimate import Estimate, estimate
+from datagen.prices import Prices
+from datagen.settings import Settings
+from datagen.sieve import KeptTask
+from datagen.synthesize import answer_request, read_seeds, task_requests
+from datagen.work_folder import differences, refuse_foreign
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run as it would be.
+
+    Attributes:
+        settings: What it does.
+        seeds: Number of seed tasks.
+        task_sample: Its first task request.
+        answer_sample: The answer request to a seed task, for its form.
+        prices: The prices that hold.
+        estimate: Requests, tokens and cost, expected and at worst.
+        differences: What sets the settings apart from those that the work folder is pinned to.
+    """
+
+    settings: Settings
+    seeds: int
+    task_sample: ChatRequest
+    answer_sample: ChatRequest
+    prices: Prices
+    estimate: Estimate
+    differences: list[str]
+
+
+def plan(settings: Settings, work: Path) -> Plan:
+    """Plan a run. Nothing is sent or written, and no key is needed.
+
+    Raises:
+        ConfigError: The settings cannot be run, or there is a budget and a model without a price.
+        DataError: The seeds are broken, or the work folder holds something else.
+    """
+    seeds = read_seeds(settings)
+    prices = settings.all_prices()
+    refuse_foreign(work)
+    first = next(islice(task_requests(settings, seeds), 1))
+    sample = KeptTask("t000000-00", seeds[0], "000000", settings.teacher.model)
+    return Plan(
+        settings=settings,
+        seeds=len(seeds),
+        task_sample=first,
+        answer_sample=answer_request(settings, sample),
+        prices=prices,
+        estimate=estimate(settings, seeds, task_requests(settings, seeds), prices),
+        differences=differences(work, settings, seeds, prompts.PROMPT_VERSION),
+    )
