@@ -1,0 +1,82 @@
+"""Divides the labels between two separators into tasks by the cheapest reading."""
+
+from collections.abc import Iterator, Sequence
+
+from datagen.marks import FIELDS, HEADERS, OUTPUT, SEPARATOR, Mark
+
+
+def stretches_of(text: str, marks: Sequence[Mark]) -> Iterator[tuple[int, int, list[Mark]]]:
+    """Yield (start, end, labels) of each piece of text between two separators, blank ones left out."""
+    start, labels = 0, []
+    for mark in [*marks, Mark(SEPARATOR, len(text), len(text))]:
+        if mark.kind != SEPARATOR:
+            labels.append(mark)
+            continue
+        if text[start : mark.start].strip():
+            yield start, mark.start, labels
+        start, labels = mark.end, []
+
+
+def divide(marks: list[Mark], cut: bool, given: set[str]) -> list[list[Mark]]:
+    """Divide the labels of a stretch into tasks by the cheapest reading (dynamic programme over the cuts).
+
+    ``given`` names fields of the first task that stood before its first label.
+    """
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for stop in range(1, len(marks) + 1):
+        unfinished = cut and stop == len(marks)
+        best.append(
+            min(
+                (best[start][0] + _cost(marks[start:stop], set() if start else given, unfinished), start)
+                for start in range(max(0, stop - 2 * len(FIELDS) - 2), stop)
+            )
+        )
+    groups: list[list[Mark]] = []
+    stop = len(marks)
+    while stop:
+        start = best[stop][1]
+        groups.append(_without_absorbed(marks[start:stop], set() if start else given))
+        stop = start
+    return groups[::-1]
+
+
+def _cost(group: Sequence[Mark], given: set[str], unfinished: bool) -> float:
+    """Price reading these labels as one task; the weights order the readings and mean nothing by themselves."""
+    cost, absorbed, highest = 0.0, 0, -1
+    seen = set(given)
+    order = (*FIELDS, OUTPUT)
+    for place, mark in enumerate(group):
+        if mark.kind == OUTPUT:
+            continue
+        if mark.kind in seen:
+            absorbed += 1
+            cost += 5 if absorbed == 1 else 9
+            if mark.number is not None and not mark.listed:
+                cost += 6 if mark.inline else 20
+            if mark.kind == "instruction" and not ("input" in seen and len(seen & HEADERS) >= 3):
+                cost += 50
+            continue
+        if place and mark.number is not None:
+            # Fields numbered as a list, "2. Topic:", are one task; any other number begins a new one.
+            cost += 0.5 if mark.number == order.index(mark.kind) + 1 else 14
+        rank = order.index(mark.kind)
+        cost += 0.3 * (rank < highest)
+        highest = max(highest, rank)
+        seen.add(mark.kind)
+    cost += len(HEADERS - seen)
+    if "input" not in seen:
+        cost += 0.2 if unfinished else 1.5
+    if "instruction" not in seen:
+        cost += 1 if unfinished else 8
+    return cost
+
+
+def _without_absorbed(group: Sequence[Mark], given: set[str]) -> list[Mark]:
+    """Return the first label of each kind, and every "Output:"; other repeats are text."""
+    seen = set(given)
+    kept: list[Mark] = []
+    for mark in group:
+        if mark.kind not in seen:
+            kept.append(mark)
+            seen |= {mark.kind} - {OUTPUT}
+    return kept
