@@ -2,40 +2,42 @@
 
 Three rules, on the tokens of the near-duplicate filter (``[a-z0-9]+``, lower case):
 
-- **n-gram**: 13 tokens in a row that stand in an evaluation question, passage or choice as well. A run that stands in
-  five or more items is the language of the exam ("which of the following is the most likely cause of this patient's
-  symptoms") and tells nothing, unless an item has no other.
-- **ROUGE-L**: F1 above the threshold between an evaluation text of 13 or more tokens and the instruction, the input,
-  both together, the answer, or one paragraph of these.
-- **whole text**, for evaluation questions of fewer than 13 tokens, of which the other two say nothing or too much:
-  the question is the whole instruction or the whole input, token for token or with other words of asking alone ("what
-  are the signs of gout" and "list signs of gout"). From 8 tokens on, standing anywhere token for token is enough. An
-  item with an input of its own counts only together with it, and one that speaks of its choices ("which of these")
-  only together with them, in any order.
+- **ngram**: 13 tokens in a row that stand in an evaluation question, passage or choice as well, and are not the
+  language of every exam (:mod:`datagen.ngrams`).
+- **rouge-l**: F1 above the threshold between an evaluation text of 13 or more tokens and the instruction, the input,
+  both together, the answer, or the stretch of one of these that lines up with the evaluation text: where both share
+  runs of five tokens.
+- **whole-text**, for evaluation questions of fewer than 13 tokens, of which the other two say nothing or too much: the
+  question is the whole instruction or the whole input, token for token, or with other words of asking alone ("list
+  the early signs of gout" and "what are the early signs of gout"). From 8 tokens on, standing anywhere token for token
+  is enough. An item with an input of its own counts only together with it, and one that speaks of its choices ("which
+  of these") only together with them, in any order.
 """
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datagen.dedup import RougeFilter, rouge_l, tokenize
+from rapidfuzz.distance import LCSseq
+
+from datagen.dedup import RougeFilter, f_measure, rouge_l, tokenize
 from datagen.errors import ConfigError, DataError
 from datagen.evaluation_files import EvaluationFile, Item, read_evaluation
+from datagen.ngrams import Alphabet, NgramIndex
 
 NGRAM = 13
 ROUGE_L = 0.7
-BOILERPLATE = 5
 ANYWHERE = 8
-_UNKNOWN = "\0"
-_LARGEST_VOCABULARY = 0x10FFFF
+SEED = 5
+COMMON_SEED = 10
 _ASKING_WORDS = """
-    a about also an and any are as be been briefly by can compare could define describe detail did discuss
-    do does enumerate examples explain five for four from get give had has have help how i identify if
-    in into is it its kindly list main me mention my name need of on or outline please provide s several
-    should some state such summarise summarize tell ten that the their them there these they this those
-    three to two understand us was we were what when where which who why will with would write you your"""
+    a about also an and any are as be been briefly by can compare could define describe detail did discuss do does
+    enumerate examples explain five for four from get give had has have help how i identify if in into is it its kindly
+    list main me mention my name need of on or outline please provide s several should some state such summarise
+    summarize tell ten that the their them there these they this those three to two understand us was we were what when
+    where which who why will with would write you your"""
 _ASKING = frozenset(_ASKING_WORDS.split())
 _CHOOSES = frozenset(("following", "these"))
 
@@ -86,26 +88,29 @@ class Benchmarks:
         rouge_l: F1 in [0, 1] above which a text counts as a paraphrase of an evaluation text.
 
     Raises:
-        ConfigError: A limit is out of range, or a file is named twice.
+        ConfigError: A limit is out of range.
         DataError: A file is missing, broken, or of an unknown format.
     """
 
     def __init__(self, files: Sequence[str | Path], ngram: int = NGRAM, rouge_l: float = ROUGE_L) -> None:
-        if ngram < 5:
+        if ngram < SEED:
             raise ConfigError(
-                "the n-grams are too short to tell anything", found=ngram, expected="at least 5"
+                "the n-grams are too short to tell anything", found=ngram, expected=f"at least {SEED}"
             )
         self.ngram, self.rouge_l = ngram, rouge_l
         self.files: list[EvaluationFile] = [read_evaluation(spec) for spec in files]
-        self._items: list[tuple[EvaluationFile, Item]] = [
-            (file, item) for file in self.files for item in file.items
-        ]
-        self._characters: dict[str, str] = {}
+        self._items = [(file, item) for file in self.files for item in file.items]
+        self._joined = any(item.input for _, item in self._items)
+        self._alphabet = Alphabet()
+        self._ngrams = NgramIndex(ngram)
+        # Texts of at least n tokens: in the pool, as characters, their items; where their short runs stand.
         self._pool = RougeFilter(threshold=rouge_l)
-        self._pool_items: list[int] = []
-        self._shorts: dict[tuple[str, ...], list[_Short]] = {}
-        self._short_starts: dict[str, list[_Short]] = {}
-        self._ngrams: dict[str, int] = {}
+        self._encoded: list[str] = []
+        self._owners: list[int] = []
+        self._seeds: dict[str, list[tuple[int, int]]] = {}
+        # Questions of fewer tokens, by the words that are no words of asking, and by their first eight tokens.
+        self._shorts: defaultdict[tuple[str, ...], list[_Short]] = defaultdict(list)
+        self._starts: defaultdict[str, list[_Short]] = defaultdict(list)
         self._index()
 
     def check_task(self, instruction: str, given: str = "") -> Leak | None:
@@ -118,11 +123,11 @@ class Benchmarks:
         fields = {"instruction": instruction}
         if given.strip():
             fields |= {"input": given, "task": f"{instruction}\n{given}"}
-        return self._check(fields)
+        return self._check({field: tokenize(text) for field, text in fields.items()})
 
     def check_answer(self, answer: str) -> Leak | None:
         """Return the first overlap of an answer with an evaluation item, or None."""
-        return self._check({"answer": answer})
+        return self._check({"answer": tokenize(answer)})
 
     def described(self) -> list[dict[str, Any]]:
         """Return name, SHA-256, fields read and number of items of every file."""
@@ -131,120 +136,116 @@ class Benchmarks:
             for f in self.files
         ]
 
-    def _check(self, fields: dict[str, str]) -> Leak | None:
+    def _index(self) -> None:
+        texts = [
+            [tokenize(text) for text in (item.question, item.input, *item.passages, *item.choices)]
+            for _, item in self._items
+        ]
+        self._ngrams.build(texts, self._alphabet)
+        if len(self._alphabet) > Alphabet.CAPACITY:
+            raise DataError("the evaluation files hold more than a million different words")
+        self._stranger = "x" * (
+            1 + max((len(token) for each in texts for text in each for token in text), default=0)
+        )
+        for number, (_, item) in enumerate(self._items):
+            self._enter(number, item)
+        self._plant()
+
+    def _enter(self, number: int, item: Item) -> None:
+        """Enter the long texts of an item into the ROUGE-L pool, a short question into the list of its own."""
+        both = f"{item.question}\n{item.input}" if item.input else ""
+        for text in (item.question, item.input, both, *item.passages):
+            tokens = tokenize(text)
+            if len(tokens) >= self.ngram:
+                self._pool.add(text)
+                self._encoded.append(self._alphabet.learn(tokens))
+                self._owners.append(number)
+        tokens = tokenize(item.question)
+        if 0 < len(tokens) < self.ngram:
+            parts = [item.input] if item.input else []
+            parts += item.choices if _CHOOSES & set(tokens) else ()
+            companions = tuple(tuple(tokenize(part)) for part in parts)
+            short = _Short(number, tuple(tokens), item.question, companions)
+            self._shorts[_content(tokens)].append(short)
+            if len(tokens) >= ANYWHERE:
+                self._starts[self._alphabet.learn(tokens)[:ANYWHERE]].append(short)
+
+    def _plant(self) -> None:
+        """Note where every run of five tokens stands, but for those of many texts."""
+        seeds: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for text, encoded in enumerate(self._encoded):
+            for at in range(len(encoded) - SEED + 1):
+                seeds[encoded[at : at + SEED]].append((text, at))
+        self._seeds = {seed: places for seed, places in seeds.items() if len(places) < COMMON_SEED}
+
+    def _check(self, fields: Mapping[str, list[str]]) -> Leak | None:
         if not self._items:
             return None
-        tokens = {field: tokenize(text) for field, text in fields.items()}
-        # Both together come first to the n-grams, which may run across the border.
-        for field in reversed(fields):
-            if leak := self._find_ngram(field, tokens[field]):
-                return self._placed(leak, fields, tokens)
-        for field in fields:
-            if leak := self._find_short(field, tokens[field], tokens):
-                return leak
-        for field, text in fields.items():
-            if leak := self._find_paraphrase(field, text):
-                return leak
+        encoded = {field: self._alphabet.encode(tokens) for field, tokens in fields.items()}
+        return (
+            self._find_ngram(fields, encoded)
+            or self._find_short(fields, encoded)
+            or self._find_paraphrase(fields)
+            or self._find_stretch(encoded)
+        )
+
+    def _find_ngram(self, fields: Mapping[str, list[str]], encoded: Mapping[str, str]) -> Leak | None:
+        """Look in both fields together last: an n-gram that is in none alone runs across their border."""
+        for field, text in encoded.items():
+            if found := self._ngrams.find(text):
+                number, place = found
+                gram = fields[field][place : place + self.ngram]
+                return self._leak(number, "ngram", field, " ".join(gram))
         return None
 
-    def _placed(self, leak: Leak, fields: dict[str, str], tokens: dict[str, list[str]]) -> Leak:
-        """Name the smallest field that holds the whole n-gram."""
-        for field in fields:
-            if f" {leak.evidence} " in f" {' '.join(tokens[field])} ":
-                return dataclasses.replace(leak, field=field)
-        return leak
-
-    def _index(self) -> None:
-        counts: Counter[str] = Counter()
-        own: list[set[str]] = []
-        for number, (_, item) in enumerate(self._items):
-            grams: set[str] = set()
-            for text in self._texts(number, item):
-                encoded = self._encode(tokenize(text), grow=True)
-                grams |= {encoded[at : at + self.ngram] for at in range(len(encoded) - self.ngram + 1)}
-            counts.update(grams)
-            own.append(grams)
-        if len(self._characters) >= _LARGEST_VOCABULARY:
-            raise DataError("the evaluation files hold more than a million different words")
-        for number, grams in enumerate(own):
-            telling = [gram for gram in grams if counts[gram] < BOILERPLATE]
-            for gram in telling or grams:
-                self._ngrams.setdefault(gram, number)
-
-    def _texts(self, number: int, item: Item) -> Iterator[str]:
-        """Yield the texts whose n-grams give the item away; enter the long ones into the ROUGE-L pool."""
-        for text in (item.question, item.input, *item.passages):
-            self._enter(number, text)
-            yield text
-        if item.input:
-            self._enter(number, f"{item.question}\n{item.input}")
-        yield from item.choices
-        self._enter_short(number, item)
-
-    def _enter(self, number: int, text: str) -> None:
-        if len(tokenize(text)) >= self.ngram and self._pool_add(text):
-            self._pool_items.append(number)
-
-    def _pool_add(self, text: str) -> bool:
-        # What is nearer than the threshold to a text of the pool is entered all the same: both must be found.
-        self._pool._add(text, *self._pool._encode(text))
-        return True
-
-    def _enter_short(self, number: int, item: Item) -> None:
-        tokens = tuple(tokenize(item.question))
-        if not tokens or len(tokens) >= self.ngram:
-            return
-        companions = [item.input] if item.input else []
-        if _CHOOSES & set(tokens):
-            companions += item.choices
-        short = _Short(number, tokens, item.question, tuple(tuple(tokenize(each)) for each in companions))
-        self._shorts.setdefault(_content(tokens), []).append(short)
-        if len(tokens) >= ANYWHERE:
-            start = self._encode(tokens, grow=True)[:ANYWHERE]
-            self._short_starts.setdefault(start, []).append(short)
-
-    def _encode(self, tokens: Iterable[str], *, grow: bool = False) -> str:
-        """Write tokens as one character each, so that n-grams are slices of a string."""
-        if grow:
-            for token in tokens:
-                if token not in self._characters:
-                    self._characters[token] = chr(min(len(self._characters) + 1, _LARGEST_VOCABULARY))
-        characters = self._characters
-        return "".join([characters.get(token, _UNKNOWN) for token in tokens])
-
-    def _find_ngram(self, field: str, tokens: list[str]) -> Leak | None:
-        encoded, at = self._encode(tokens), 0
-        for run in encoded.split(_UNKNOWN):
-            for place in range(len(run) - self.ngram + 1):
-                number = self._ngrams.get(run[place : place + self.ngram])
-                if number is not None:
-                    gram = " ".join(tokens[at + place : at + place + self.ngram])
-                    return self._leak(number, "ngram", field, gram)
-            at += len(run) + 1
-        return None
-
-    def _find_short(self, field: str, tokens: list[str], all_tokens: dict[str, list[str]]) -> Leak | None:
-        everything = [token for each in all_tokens.values() for token in each]
-        if field != "answer":
-            for short in self._shorts.get(_content(tokens), ()):
-                same = tuple(tokens) == short.tokens or rouge_l(" ".join(tokens), short.text) > self.rouge_l
-                if same and all(_stands_in(each, everything) for each in short.companions):
+    def _find_short(self, fields: Mapping[str, list[str]], encoded: Mapping[str, str]) -> Leak | None:
+        everything = list(fields.values())[-1]
+        for field, tokens in fields.items():
+            found = list(self._shorts.get(_content(tokens), ())) if field != "answer" else []
+            found = [short for short in found if self._asks_the_same(tokens, short)]
+            text = encoded[field]
+            for place in range(len(text) - ANYWHERE + 1) if self._starts else ():
+                for short in self._starts.get(text[place : place + ANYWHERE], ()):
+                    if tuple(tokens[place : place + len(short.tokens)]) == short.tokens:
+                        found.append(short)
+            for short in found:
+                if all(_stands_in(each, everything) for each in short.companions):
                     return self._leak(short.number, "whole-text", field, short.text)
-        if self._short_starts:
-            encoded = self._encode(tokens)
-            for place in range(len(encoded) - ANYWHERE + 1):
-                for short in self._short_starts.get(encoded[place : place + ANYWHERE], ()):
-                    whole = tuple(tokens[place : place + len(short.tokens)]) == short.tokens
-                    if whole and all(_stands_in(each, everything) for each in short.companions):
-                        return self._leak(short.number, "whole-text", field, short.text)
         return None
 
-    def _find_paraphrase(self, field: str, text: str) -> Leak | None:
-        paragraphs = text.split("\n")
-        for part in [text, *(paragraphs if len(paragraphs) > 1 else ())]:
-            near = self._pool.nearest(part)
+    def _asks_the_same(self, tokens: Sequence[str], short: _Short) -> bool:
+        """Say whether a text is a short question; with one or two words of content it must be so to the letter."""
+        if tuple(tokens) == short.tokens:
+            return True
+        return len(_content(tokens)) > 2 and rouge_l(" ".join(tokens), short.text) > self.rouge_l
+
+    def _find_paraphrase(self, fields: Mapping[str, list[str]]) -> Leak | None:
+        for field, tokens in fields.items():
+            if field == "task" and not self._joined:
+                continue
+            # What no evaluation text holds is one word to the pool, which so keeps its size.
+            known = [token if token in self._alphabet else self._stranger for token in tokens]
+            near = self._pool.nearest(" ".join(known))
             if near is not None:
-                return self._leak(self._pool_items[near.index], "rouge-l", field, near.text, near.score)
+                owner = self._owners[near.index]
+                return self._leak(owner, "rouge-l", field, near.text, near.score)
+        return None
+
+    def _find_stretch(self, encoded: Mapping[str, str]) -> Leak | None:
+        """Compare the stretches of a text that share runs of five tokens with an evaluation text."""
+        for field, text in encoded.items():
+            starts: defaultdict[int, list[int]] = defaultdict(list)
+            for place in range(len(text) - SEED + 1):
+                for number, at in self._seeds.get(text[place : place + SEED], ()):
+                    starts[number].append(place - at)
+            for number, begins in starts.items():
+                own = self._encoded[number]
+                begin = max(0, sorted(begins)[len(begins) // 2])
+                stretch = text[begin : begin + len(own)]
+                score = f_measure(LCSseq.similarity(own, stretch), len(own), len(stretch))
+                if score > self.rouge_l:
+                    owner = self._owners[number]
+                    return self._leak(owner, "rouge-l", field, self._pool.texts[number], score)
         return None
 
     def _leak(self, number: int, kind: str, field: str, evidence: str, score: float | None = None) -> Leak:
