@@ -326,13 +326,14 @@ def _reservation(each: Try, worst_usd: float | None) -> Reservation:
 
 
 def usd(amount: float) -> str:
-    """Write an amount as a person reads it, with the digits that matter.
+    """Write an amount as a person reads it: to the cent, or with the three digits that matter below a dollar.
 
     Example:
-        >>> [usd(amount) for amount in (12.5, 0.0421, 0.00012, 0.0)]
-        ['$12.50', '$0.0421', '$0.000120', '$0.00']
+        >>> [usd(amount) for amount in (1234.5, 0.5, 0.0421, 0.00012, 0.0)]
+        ['$1,234.50', '$0.50', '$0.0421', '$0.00012', '$0.00']
     """
     if amount == 0 or abs(amount) >= 1:
         return f"${amount:,.2f}"
-    digits = 2 - math.floor(math.log10(abs(amount)))
-    return f"${amount:.{min(digits, 9)}f}"
+    digits = min(2 - math.floor(math.log10(abs(amount))), 9)
+    whole, _, part = f"{amount:.{digits}f}".partition(".")
+    return f"${whole}.{part.rstrip('0').ljust(2, '0')}"

@@ -45,7 +45,7 @@ def money_words(money: "Money | None") -> str:
     Example:
         >>> from datagen.status import Money
         >>> money_words(Money(0.5, 0.0, 0.5, 0.0, 2.0, 5.0, 0))
-        '$0.500 of $5.00, about $2.00 in all'
+        '$0.50 of $5.00, about $2.00 in all'
     """
     from datagen.money import usd
 

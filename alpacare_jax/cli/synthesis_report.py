@@ -82,6 +82,12 @@ def print_plan(plan: "Plan", work: Path) -> None:
     _print_sample("first task request", plan.task_sample)
     _print_sample("answer request, for a seed task", plan.answer_sample)
     _print_estimate(plan.estimate)
+    expected = plan.estimate.expected_usd
+    if settings.budget_usd is not None and expected and settings.budget_usd < expected:
+        reached = round(settings.target * settings.budget_usd / expected)
+        typer.echo(
+            f"The budget of {usd(settings.budget_usd)} is expected to end the run at about {reached:,} tasks."
+        )
 
 
 def _service_words(service: "Service") -> str:

@@ -228,6 +228,6 @@ def test_amounts_are_written_with_the_digits_that_matter() -> None:
         "$1,234.50",
         "$1.00",
         "$0.999",
-        "$0.0500",
-        "$0.000000300",
+        "$0.05",
+        "$0.0000003",
     ]
