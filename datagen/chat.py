@@ -19,6 +19,8 @@ _RESERVED = (
     "max_output_tokens",
     "response_format",
 )
+TEXT, JSON_SCHEMA = "text", "json_schema"
+FORMATS = (TEXT, JSON_SCHEMA)
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
 
 
@@ -36,6 +38,8 @@ class Sampling:
         max_tokens_field: The field that says so: "max_tokens", or "max_completion_tokens" for models that want that.
         extra_body: Further fields of the body that a provider knows, such as ``{"reasoning_effort": "low"}``; a field
             named like one above lies over it.
+        format: Form of a reply with tasks: "text" as the paper has it, or "json_schema" (structured output) where the
+            service can be held to a schema.
     """
 
     temperature: float | None = 1.0
@@ -46,6 +50,7 @@ class Sampling:
     seed: int | None = None
     max_tokens_field: str = LENGTH_FIELDS[0]
     extra_body: dict[str, Any] = dataclasses.field(default_factory=dict)
+    format: str = TEXT
 
     def __post_init__(self) -> None:
         bounds = (
@@ -58,12 +63,11 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} is out of range", found=value, expected=f"{low} to {high}")
-        if self.max_tokens_field not in LENGTH_FIELDS:
-            raise ConfigError(
-                "max_tokens_field is not known",
-                found=self.max_tokens_field,
-                expected=" or ".join(LENGTH_FIELDS),
-            )
+        for name, choices in (("max_tokens_field", LENGTH_FIELDS), ("format", FORMATS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"{name} is not known", found=getattr(self, name), expected=" or ".join(choices)
+                )
         if wrong := [key for key in self.extra_body if key in _RESERVED]:
             raise ConfigError(
                 "extra_body may not set what the run itself sets or reckons with",

@@ -5,8 +5,10 @@ which travels with every published row. Each example is shown as an earlier turn
 size go on in its form, where a small one loses the form under a long list of rules.
 """
 
+import json
 from collections.abc import Sequence
 
+from datagen.chat import TEXT
 from datagen.records import NO_INPUT, SeedTask
 
 PROMPT_VERSION = "2026-11.3"
@@ -29,9 +31,15 @@ USMLE-style Q&A, multiple-choice Q&A, single-hop reasoning, multi-hop reasoning.
 10. Multiple-choice and USMLE-style tasks have the question and the choices A to D in the input.
 11. A USMLE-style question has more than 50 words.
 12. Patients write simply, in the first person; clinicians write professionally.
-13. Make the lengths of the inputs clearly different.
+13. Make the lengths of the inputs clearly different."""
+
+_TEXT_FORM = """\
 14. Give each task these fields in this order: Type, Topic, View, Difficulty, Instruction, Input.
 15. Put ### between tasks. Write no answers and nothing else."""
+
+_JSON_FORM = """\
+14. Give each task these fields: type, topic, view, difficulty (a number), instruction, input.
+15. Reply with one JSON object, {"tasks": [...]}, and nothing else. Write no answers to the tasks."""
 
 _ANSWER_SYSTEM = (
     "You are an experienced physician and teacher. Answer correctly and completely, in words that suit the "
@@ -40,12 +48,15 @@ _ANSWER_SYSTEM = (
 )
 
 
-def task_request_messages(examples: Sequence[SeedTask], *, count: int) -> tuple[dict[str, str], ...]:
+def task_request_messages(
+    examples: Sequence[SeedTask], *, count: int, form: str = TEXT
+) -> tuple[dict[str, str], ...]:
     """Ask for new tasks, with example tasks shown as the beginning of the list that is to be continued.
 
     Args:
         examples: Tasks to show, in order; they are numbered from 1.
         count: New tasks to write; they are numbered from ``len(examples) + 1``.
+        form: "text", or "json_schema" for examples and tasks in JSON.
 
     Returns:
         Chat messages: the rules from the system; then, for each example, the user's request and the example as its
@@ -66,15 +77,18 @@ def task_request_messages(examples: Sequence[SeedTask], *, count: int) -> tuple[
         --
         Write medical tasks 2 to 3 in the same form, with ### between them.
     """
-    shown, total = len(examples), len(examples) + count
-    messages = [{"role": "system", "content": f"{_TASK_SYSTEM}\n{_TASK_RULES.format(no_input=NO_INPUT)}"}]
+    shown, total, as_text = len(examples), len(examples) + count, form == TEXT
+    rules = f"{_TASK_RULES.format(no_input=NO_INPUT)}\n{_TEXT_FORM if as_text else _JSON_FORM}"
+    messages = [{"role": "system", "content": f"{_TASK_SYSTEM}\n{rules}"}]
     for number, task in enumerate(examples, start=1):
         asked = f"Write medical task {number}."
         messages.append(
             {"role": "user", "content": f"List of {total} tasks. {asked}" if number == 1 else asked}
         )
-        messages.append({"role": "assistant", "content": render_task(task, number)})
-    asked = f"Write medical tasks {shown + 1} to {total} in the same form, with ### between them."
+        written = render_task(task, number) if as_text else render_task_as_json(task)
+        messages.append({"role": "assistant", "content": written})
+    together = "with ### between them" if as_text else "together in one JSON object"
+    asked = f"Write medical tasks {shown + 1} to {total} in the same form, {together}."
     messages.append({"role": "user", "content": asked if count > 1 else f"Write medical task {total}."})
     return tuple(messages)
 
@@ -86,6 +100,20 @@ def render_task(task: SeedTask, number: int) -> str:
         f"Difficulty: {task.difficulty}\n"
         f"Instruction: {task.instruction.strip()}\nInput: {task.normal_input() or NO_INPUT}"
     )
+
+
+def render_task_as_json(task: SeedTask) -> str:
+    """Write a task as the JSON object that the teacher is to imitate."""
+    level = task.difficulty
+    fields = {
+        "type": task.type,
+        "topic": task.topic,
+        "view": task.view,
+        "difficulty": int(level) if level.isdecimal() else level,
+        "instruction": task.instruction.strip(),
+        "input": task.normal_input() or NO_INPUT,
+    }
+    return json.dumps({"tasks": [fields]}, ensure_ascii=False)
 
 
 def answer_request_messages(task: SeedTask) -> tuple[dict[str, str], ...]:

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from datagen.client import Sampling, Service
+from datagen.chat import TEXT, Sampling
+from datagen.client import Service
 from datagen.coverage import EVEN, SAMPLINGS
 from datagen.errors import ConfigError
 from datagen.evaluation_files import absolute
@@ -83,6 +84,10 @@ class Settings:
                     found=value,
                     expected=f"1 to {most:,}",
                 )
+        if self.answer_sampling.format != TEXT:
+            raise ConfigError(
+                "answers are always text", where="answer_sampling.format", remedy="leave it out"
+            )
         if self.sampling not in SAMPLINGS:
             raise ConfigError(
                 "the sampling is not known", found=self.sampling, expected=" or ".join(SAMPLINGS)

@@ -10,13 +10,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from datagen import parse, quality
+from datagen import quality
 from datagen.checks import AnswerCheck, Objection, TaskCheck
 from datagen.client import Reply
 from datagen.dedup import RougeFilter
+from datagen.parse import Rejected
 from datagen.records import SeedTask
 from datagen.safety import safe_answer_checks, safe_task_checks
 from datagen.settings import Settings
+from datagen.structured import REFUSED, read_tasks
+from datagen.thinking import without_thoughts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ def task_checks(settings: Settings, seeds: Sequence[SeedTask]) -> list[TaskCheck
 
 def answer_checks(settings: Settings) -> list[AnswerCheck]:
     """Return the checks of an answer, in order."""
-    return [check_answer, *safe_answer_checks(settings)]
+    return [show_answer, check_answer, *safe_answer_checks(settings)]
 
 
 def apply_task_checks(task: SeedTask, checks: Sequence[TaskCheck]) -> Objection | SeedTask:
@@ -68,6 +71,13 @@ def check_quality(task: SeedTask) -> Objection | None:
     """Object to what :func:`datagen.quality.check_task` finds."""
     reason = quality.check_task(task)
     return Objection(reason) if reason else None
+
+
+def show_answer(task: SeedTask, reply: Reply) -> Objection | Reply:
+    """Object to a refusal that the service marks as one; take a reasoning model's thoughts out of any other reply."""
+    if reply.finish_reason == REFUSED:
+        return Objection("refusal")
+    return dataclasses.replace(reply, text=without_thoughts(reply.text))
 
 
 def check_answer(task: SeedTask, reply: Reply) -> Objection | None:
@@ -123,19 +133,20 @@ class Sieve:
         self.replies += 1
         self.prompt_tokens += reply.prompt_tokens
         self.completion_tokens += reply.completion_tokens
-        pieces = parse.parse_tasks(
+        pieces = read_tasks(
             reply.text,
+            self._settings.task_sampling.format,
             first_number=self._settings.examples + 1,
             expected=self._settings.tasks_per_request,
             finish_reason=reply.finish_reason,
         )
-        for place, piece in enumerate(pieces or [parse.Rejected("no-task-in-reply", reply.text)]):
+        for place, piece in enumerate(pieces):
             self.found += 1
             self._judge(reply, f"t{reply.id}-{place:02d}", piece)
 
-    def _judge(self, reply: Reply, id: str, piece: SeedTask | parse.Rejected) -> None:
+    def _judge(self, reply: Reply, id: str, piece: SeedTask | Rejected) -> None:
         row: dict[str, Any] = {"id": id, "request": f"tasks/{reply.id}"}
-        if isinstance(piece, parse.Rejected):
+        if isinstance(piece, Rejected):
             self.rejected.append(row | {"reason": piece.reason, "text": piece.text})
             return
         row |= {"reason": "", **piece.to_dict()}

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from datagen import prompts, publish
-from datagen.client import ChatRequest, Reply, complete, read_reply, stream
+from datagen.chat import TEXT, ChatRequest
+from datagen.client import Reply, complete, read_reply, stream
 from datagen.coverage import draw_examples
 from datagen.errors import ConfigError, DataError
 from datagen.estimate import expected_answer_usd
@@ -27,6 +28,7 @@ from datagen.seeds import load_seeds
 from datagen.settings import Settings, read_settings
 from datagen.sieve import KeptTask, Sieve, answer_checks
 from datagen.status import Progress, Reporter, Watch, money, noted_funnel
+from datagen.structured import response_format
 from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign
 
 TASKS = "tasks"
@@ -138,11 +140,12 @@ def task_requests(settings: Settings, seeds: Sequence[SeedTask]) -> Iterator[Cha
 def task_request(settings: Settings, seeds: Sequence[SeedTask], number: int) -> ChatRequest:
     """Return task request ``number``, a pure function of the settings' seed and the number."""
     examples = draw_examples(seeds, settings.examples, settings.seed, number, settings.sampling)
-    messages = prompts.task_request_messages(examples, count=settings.tasks_per_request)
     sampling = settings.task_sampling
+    messages = prompts.task_request_messages(examples, count=settings.tasks_per_request, form=sampling.format)
+    form = None if sampling.format == TEXT else response_format()
     if settings.send_seed:
         sampling = dataclasses.replace(sampling, seed=_number_of(f"{settings.seed}:{number}"))
-    return ChatRequest(f"{number:06d}", messages, sampling)
+    return ChatRequest(f"{number:06d}", messages, sampling, form)
 
 
 def answer_request(settings: Settings, kept: KeptTask) -> ChatRequest:
