@@ -106,6 +106,16 @@ def read_evaluation(spec: str | Path) -> EvaluationFile:
         item, fields = _item(row, where, named)
         used |= dict.fromkeys(fields)
         items.append(item)
+    unused = [name for name in named if name.lower() not in {key.lower() for key in used}]
+    if unused or not items:
+        raise DataError(
+            "the evaluation file is asked for a field that no row has"
+            if unused
+            else "the evaluation file holds no item",
+            where=path,
+            found=", ".join(map(repr, unused or [])) or None,
+            remedy="check the names of the fields" if unused else "check the path",
+        )
     return EvaluationFile(path.name, str(path), hashlib.sha256(data).hexdigest(), tuple(used), tuple(items))
 
 
