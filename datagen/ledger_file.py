@@ -12,6 +12,7 @@ from pathlib import Path
 from datagen.errors import DataError
 
 SCHEMA_VERSION = 2
+LOCK_TIMEOUT_S = 30.0
 
 _REQUESTS = """
 CREATE TABLE requests (
@@ -94,7 +95,7 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
     mode = "ro" if read_only else "rwc"
     try:
         db = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30
+            f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=LOCK_TIMEOUT_S
         )
     except sqlite3.DatabaseError as error:
         raise explained(error, path) from error
@@ -155,7 +156,7 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
 def explained(error: sqlite3.DatabaseError, path: Path) -> Exception:
     """Turn SQLite's error into one that says what to do."""
     words = str(error)
-    if "disk" in words:
+    if "disk" in words and "malformed" not in words:
         return DataError(
             "the disk refused to keep the ledger: it is full or failing",
             where=path,
@@ -170,7 +171,8 @@ def explained(error: sqlite3.DatabaseError, path: Path) -> Exception:
         "the ledger cannot be read; it may be damaged or not a ledger",
         where=path,
         found=words,
-        remedy="choose another work folder, or restore the file",
+        remedy="restore the file from a copy; or let `sqlite3 FILE .recover` save its rows into a new one; "
+        "or choose another work folder",
     )
 
 

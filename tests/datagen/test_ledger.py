@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from datagen import ledger_file
 from datagen.errors import DataError
 from datagen.ledger import Ledger
+from datagen.money import Price, Prices, Purse
 
 
 @pytest.fixture
@@ -76,6 +78,43 @@ def test_another_prompt_under_the_same_id_is_refused(path: Path) -> None:
     assert "stage tasks, id 7" in str(caught.value)
 
 
+def test_a_try_is_written_down_before_and_after(path: Path) -> None:
+    with Ledger(path) as ledger:
+        bounds = {"model": "m", "most_prompt_tokens": 10, "most_completion_tokens": 20, "reserved_usd": 0.5}
+        first = ledger.open_try("tasks", "0", **bounds)  # type: ignore[arg-type]
+        second = ledger.open_try("answers", "1", batch=True, **bounds)  # type: ignore[arg-type]
+        assert [each.number for each in ledger.open_tries()] == [first, second]
+        ledger.close_try(first, "settled", cost_usd=0.25, prompt_tokens=3, completion_tokens=4)
+        assert [each.batch for each in ledger.open_tries()] == [True]
+        nothing = {"spent_usd": 0.0, "unknown_usd": 0.0, "held_usd": 0.0, "unpriced": 0}
+        assert ledger.spending() == {
+            "answers": nothing | {"held_usd": 0.5},
+            "tasks": nothing | {"spent_usd": 0.25},
+        }
+        ledger.note("progress", "one")
+        ledger.note("progress", "two")
+        assert ledger.noted("progress") == "two"
+        assert ledger.noted("nothing") is None
+
+
+def test_rows_are_taken_over_wholly_or_not_at_all(path: Path) -> None:
+    with Ledger(path) as ledger:
+        for id in "012":
+            ask(ledger, id)
+        ledger.record_reply("tasks", "1", text="kept", finish_reason="stop", model="m", cost_usd=0.5)
+        entries = list(ledger.entries())
+    with Ledger(path.with_name("other.sqlite")) as other:
+        assert not other.began()
+        other.copy(entries)
+        assert list(other.entries()) == entries
+        assert other.began()
+    with Ledger(path.with_name("third.sqlite")) as third:
+        ask(third, "2")
+        with pytest.raises(DataError):
+            third.copy(entries)
+        assert [entry.id for entry in third.entries()] == ["2"]
+
+
 KILLED = """
 import os, signal, sys
 from datagen.ledger import Ledger
@@ -138,14 +177,110 @@ def test_a_file_that_is_no_ledger_is_refused_and_kept(path: Path) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_torn_ledger_is_named(path: Path) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("damage", ["half", "all but the header", "noise"])
+def test_a_damaged_ledger_is_named_and_left_as_it_is(path: Path, damage: str, read_only: bool) -> None:
     with Ledger(path) as ledger:
         for number in range(200):
             ledger.record_sent("tasks", str(number), prompt_hash="h" * 64, request={"text": "x" * 400})
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match="ledger") as caught, Ledger(path) as ledger:
+    whole = path.read_bytes()
+    damaged = {
+        "half": whole[: len(whole) // 2],
+        "all but the header": whole[:100],
+        "noise": whole[:8192] + b"\xa5" * (len(whole) - 8192),
+    }[damage]
+    path.write_bytes(damaged)
+    with (
+        pytest.raises(DataError, match="cannot be read; it may be damaged") as caught,
+        Ledger(path, read_only=read_only) as ledger,
+    ):
         list(ledger.entries())
     assert str(path) in str(caught.value)
+    assert "restore the file" in str(caught.value)
+    assert path.read_bytes() == damaged
+
+
+def test_a_ledger_that_another_program_holds_is_said_to_be_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_file, "LOCK_TIMEOUT_S", 0.1)
+    Ledger(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA journal_mode = DELETE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DataError, match="another program holds the ledger"):
+        Ledger(path)
+    other.execute("ROLLBACK")
+    other.close()
+    with Ledger(path) as ledger:
+        ask(ledger, "0")
+
+
+VERSION_1 = """
+CREATE TABLE requests (
+    stage TEXT NOT NULL, id TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('sent', 'answered', 'failed')),
+    tries INTEGER NOT NULL DEFAULT 0, prompt_hash TEXT NOT NULL, request TEXT NOT NULL, reply TEXT,
+    finish_reason TEXT, model TEXT, prompt_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL,
+    batch_id TEXT, error TEXT, created_at TEXT NOT NULL, sent_at TEXT, finished_at TEXT, PRIMARY KEY (stage, id)
+) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+BODY = '{"model": "m", "messages": [], "max_tokens": 50}'
+EARLIER = [
+    ("answered", 3, BODY, "hi", 10, 20),
+    ("answered", 1, BODY, "hi", 10, 20),
+    ("answered", 1, BODY, "hi", 0, 0),
+    ("failed", 2, BODY, None, None, None),
+    ("sent", 0, BODY, None, None, None),
+]
+
+
+@pytest.fixture
+def earlier(path: Path) -> Path:
+    """A ledger as the first version wrote it."""
+    path.parent.mkdir()
+    with sqlite3.connect(path) as db:
+        db.executescript(VERSION_1)
+        for number, (state, tries, request, reply, tokens_in, tokens_out) in enumerate(EARLIER):
+            db.execute(
+                "INSERT INTO requests (stage, id, state, tries, prompt_hash, request, reply, prompt_tokens,"
+                " completion_tokens, created_at) VALUES ('tasks', ?, ?, ?, 'h', ?, ?, ?, ?, '2026-01-01')",
+                (str(number), state, tries, request, reply, tokens_in, tokens_out),
+            )
+    db.close()
+    return path
+
+
+def test_a_ledger_of_the_first_version_is_taken_over(earlier: Path) -> None:
+    with Ledger(earlier, read_only=True) as reader:
+        before = list(reader.entries())
+        assert (list(reader.tries()), reader.spending(), reader.noted("x")) == ([], {}, None)
+    for _ in range(2):
+        with Ledger(earlier) as ledger:
+            assert list(ledger.entries()) == before
+            tries = list(ledger.tries())
+    bound = len(BODY) + 128
+    assert [(t.id, t.outcome, t.most_prompt_tokens, t.most_completion_tokens) for t in tries] == [
+        ("0", "settled", bound, 50),
+        ("1", "settled", bound, 50),
+        ("0", "unknown", 2 * bound, 100),
+        ("2", "unknown", bound, 50),
+        ("3", "unknown", 2 * bound, 100),
+    ]
+    with Ledger(earlier) as ledger:
+        purse = Purse(ledger, Prices({"m": Price(1.0, 1.0)}), 1.0)
+        assert purse.spent_usd == pytest.approx((2 * 30 + 5 * (bound + 50)) / 1e6)
+
+
+def test_taking_over_is_all_or_nothing(earlier: Path) -> None:
+    with sqlite3.connect(earlier) as db:
+        db.execute("UPDATE requests SET request = '{broken' WHERE id = '3'")
+    db.close()
+    with pytest.raises(DataError, match="cannot be read"):
+        Ledger(earlier)
+    with Ledger(earlier, read_only=True) as reader:
+        assert len(list(reader.entries())) == len(EARLIER)
+        assert reader.spending() == {}
 
 
 def test_another_program_s_database_is_refused(path: Path) -> None:
@@ -160,8 +295,10 @@ def test_another_program_s_database_is_refused(path: Path) -> None:
 
 FULL = """
 import resource, signal, sys
+from datagen import ledger_file
 from datagen.errors import DataError
 from datagen.ledger import Ledger
+from datagen.money import Price, Prices, Purse
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 ledger = Ledger(sys.argv[1])
