@@ -7,77 +7,25 @@ with the provider's words; everything settled so far is kept.
 """
 
 import asyncio
+import contextlib
 import dataclasses
-import hashlib
-import json
-import logging
-import random
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from datagen.errors import ConfigError, ServiceError
+from datagen.asking import Asker, Stop
+from datagen.chat import ChatRequest, Sampling, prompt_hash
 from datagen.ledger import Entry, Ledger
-from datagen.wire import Service, Trouble, Wire
+from datagen.wire import Service
+
+if TYPE_CHECKING:
+    from datagen.money import Purse
 
 __all__ = ["ChatRequest", "Reply", "Sampling", "Service", "complete", "prompt_hash", "read_reply", "stream"]
 
-log = logging.getLogger(__name__)
-
-#: This many requests in a row that fail for good mean that the service, not the requests, is ill.
-FAILURES_IN_A_ROW = 5
-LONGEST_WAIT_S = 60.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How a reply is drawn; ``max_tokens`` bounds it, ``seed`` is sent only where it is set."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    presence_penalty: float = 0.0
-    max_tokens: int = 1024
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        bounds = (
-            ("temperature", 0, 2),
-            ("top_p", 0, 1),
-            ("presence_penalty", -2, 2),
-            ("max_tokens", 1, 2**31),
-        )
-        for name, low, high in bounds:
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(
-                    f"{name} is out of range", found=getattr(self, name), expected=f"{low} to {high}"
-                )
-
-
-@dataclasses.dataclass(frozen=True)
-class ChatRequest:
-    """One question to a chat model; ``id`` is unique within its stage."""
-
-    id: str
-    messages: tuple[dict[str, str], ...]
-    sampling: Sampling
-
-    def body(self, model: str) -> dict[str, Any]:
-        """Return the body of the HTTP request."""
-        sampling = self.sampling
-        body: dict[str, Any] = {
-            "model": model,
-            "messages": list(self.messages),
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "presence_penalty": sampling.presence_penalty,
-            "max_tokens": sampling.max_tokens,
-        }
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed
-        return body
+#: Without a window, so many requests are drawn ahead of the next reply, for each that may be in flight.
+AHEAD = 4
+#: So many requests may be open (in flight, waiting for their turn, or before their next try), for each in flight.
+OPEN_PER_SLOT = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +58,7 @@ def complete(
     *,
     stage: str,
     progress: Callable[[int, int], None] | None = None,
+    purse: "Purse | None" = None,
 ) -> list[Reply]:
     """Ask all requests, several at a time, and return their replies in the order of the requests.
 
@@ -118,25 +67,28 @@ def complete(
         service: Where to ask.
         ledger: Remembers every outcome; what it holds is not asked again.
         stage: The ledger's stage under which the requests stand.
-        progress: Called with (settled, total) each time a reply is ready in order.
+        progress: Called with (settled, total) each time a request is settled.
+        purse: Sets the worst case of every try aside and writes down what it cost.
 
     Returns:
         One reply a request; a request that failed for good has ``error`` set.
 
     Raises:
-        ServiceError: The service as a whole refuses or is not there.
+        ServiceError: The service as a whole refuses or is not there, or the budget is reached.
         DataError: The ledger holds another prompt under the same id.
     """
     ids = [request.id for request in requests]
     assert len(set(ids)) == len(ids), "request ids must differ within a stage"
+    total = len(requests)
+
+    def tell(settled: int) -> None:
+        if progress is not None:
+            progress(settled, total)
 
     async def collect() -> list[Reply]:
-        replies = []
-        async for reply in stream(requests, service, ledger, stage=stage):
-            replies.append(reply)
-            if progress is not None:
-                progress(len(replies), len(requests))
-        return replies
+        # All of them are wanted, so none waits for an earlier one.
+        flow = _Flow(requests, service, ledger, stage, purse, window=lambda: total, settled=tell)
+        return [reply async for reply in flow.replies()]
 
     return asyncio.run(collect())
 
@@ -148,6 +100,7 @@ async def stream(
     *,
     stage: str,
     window: Callable[[], int] | None = None,
+    purse: "Purse | None" = None,
 ) -> AsyncGenerator[Reply, None]:
     """Yield replies in the order of the requests, while later requests are already in flight.
 
@@ -160,124 +113,112 @@ async def stream(
         ledger: Remembers every outcome; what it holds is not asked again.
         stage: The ledger's stage.
         window: Tells how many requests may be drawn ahead of the reply that is yielded next, at least 1; the
-            concurrency bounds what is in flight in any case.
+            concurrency bounds what is in flight in any case. Without it, four times the concurrency.
+        purse: Sets the worst case of every try aside and writes down what it cost.
 
     Raises:
-        ServiceError: The service as a whole refuses or is not there.
+        ServiceError: The service as a whole refuses or is not there, or the budget is reached.
         DataError: The ledger holds another prompt under the same id.
     """
-    waiting: deque[asyncio.Task[Reply]] = deque()
-    source = iter(requests)
-    async with _Asker(service, ledger, stage) as asker:
-        try:
-            while True:
-                room = 4 * service.concurrency if window is None else max(1, window())
-                while len(waiting) < room and sum(not task.done() for task in waiting) < service.concurrency:
-                    request = next(source, None)
-                    if request is None:
-                        break
-                    waiting.append(asyncio.ensure_future(asker.ask(request)))
-                if not waiting:
-                    return
-                if not waiting[0].done():
-                    running = [task for task in waiting if not task.done()]
-                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                # A later request may meet the failure that stops the run while the first one still waits.
-                for task in waiting:
-                    if task.done() and task.exception() is not None:
-                        task.result()
-                while waiting and waiting[0].done():
-                    yield waiting.popleft().result()
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+    flow = _Flow(requests, service, ledger, stage, purse, window=window)
+    async with contextlib.aclosing(flow.replies()) as replies:
+        async for reply in replies:
+            yield reply
 
 
-class _Asker:
-    """Asks single requests of one service and settles each in the ledger. Limits and prices will act here."""
+class _Flow:
+    """Keeps requests in flight and hands their replies out in order.
 
-    def __init__(self, service: Service, ledger: Ledger, stage: str) -> None:
-        self.service, self.ledger, self.stage = service, ledger, stage
-        self._wire = Wire(service)
-        self._failed_in_a_row: list[tuple[str, Trouble]] = []
-        self._said_unreachable = False
+    A request is drawn when there is room for one more in flight. One that waits before its next try gives its
+    room away, within bounds: so one slow request holds up nothing but the replies behind it, and the number of
+    requests that are neither settled nor untouched stays small.
+    """
 
-    async def __aenter__(self) -> "_Asker":
-        return self
+    def __init__(
+        self,
+        requests: Iterable[ChatRequest],
+        service: Service,
+        ledger: Ledger,
+        stage: str,
+        purse: "Purse | None",
+        *,
+        window: Callable[[], int] | None = None,
+        settled: Callable[[int], None] = lambda settled: None,
+    ) -> None:
+        self._source = iter(requests)
+        self._service, self._ledger, self._stage, self._purse = service, ledger, stage, purse
+        self._window = window or (lambda: AHEAD * service.concurrency)
+        self._settled = settled
+        self._changed = asyncio.Event()
+        self._open: set[asyncio.Task[None]] = set()
+        self._ready: dict[int, Reply] = {}
+        self._drawn = self._given = 0
+        self._source_is_empty = False
+        self._failure: BaseException | None = None
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._wire.__aexit__()
+    async def replies(self) -> AsyncGenerator[Reply, None]:
+        """Yield the replies in order."""
+        async with Asker(self._service, self._ledger, self._stage, self._purse, self._changed.set) as asker:
+            try:
+                while True:
+                    self._draw(asker)
+                    if self._failure is not None:
+                        await self._drain(asker)
+                        raise self._failure
+                    if self._given in self._ready:
+                        reply = self._ready.pop(self._given)
+                        self._given += 1
+                        yield reply
+                        continue
+                    if not self._open:
+                        return
+                    if self._source_is_empty and asker.undecided == len(self._open):
+                        asker.nobody_else()
+                    self._changed.clear()
+                    await self._changed.wait()
+            finally:
+                for task in self._open:
+                    task.cancel()
+                await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def ask(self, request: ChatRequest) -> Reply:
-        """Return the ledger's settled reply, or ask until there is one or the tries are used up."""
-        body = request.body(self.service.model)
-        fingerprint = prompt_hash(body)
-        entry = self.ledger.get(self.stage, request.id, prompt_hash=fingerprint)
-        if entry is None or entry.state == "sent":
-            for tried in range(1, self.service.max_tries + 1):
-                self.ledger.record_sent(self.stage, request.id, prompt_hash=fingerprint, request=body)
-                try:
-                    reply = await self._wire.post(body)
-                except Trouble as trouble:
-                    if trouble.fatal:
-                        raise self._stop(trouble.fatal, trouble) from None
-                    if not trouble.again or tried == self.service.max_tries:
-                        self._give_up(request.id, trouble, tried)
-                        break
-                    await self._wait(request.id, trouble, tried)
-                else:
-                    self._failed_in_a_row.clear()
-                    self.ledger.record_reply(self.stage, request.id, **reply)
-                    break
-            entry = self.ledger.get(self.stage, request.id)
-            assert entry is not None
-        return read_reply(entry)
+    def _draw(self, asker: Asker) -> None:
+        """Take up as many requests as there is room for."""
+        most_open = OPEN_PER_SLOT * self._service.concurrency
+        while (
+            not self._source_is_empty
+            and self._failure is None
+            and len(self._open) < most_open
+            and len(self._open) - asker.resting < self._service.concurrency
+            and self._drawn - self._given < max(1, self._window())
+        ):
+            request = next(self._source, None)
+            if request is None:
+                self._source_is_empty = True
+                return
+            task = asyncio.ensure_future(self._ask(asker, self._drawn, request))
+            self._open.add(task)
+            task.add_done_callback(self._close)
+            self._drawn += 1
 
-    async def _wait(self, id: str, trouble: Trouble, tried: int) -> None:
-        """Wait before the next try: as long as the service asks, else a random part of a doubling time."""
-        first_s = self.service.first_wait_s
-        if trouble.wait_s is not None:
-            wait_s = trouble.wait_s + random.uniform(0, first_s / 4)
-        else:
-            wait_s = random.uniform(0, min(LONGEST_WAIT_S, first_s * 2 ** (tried - 1)))
-        # A server that is not there fails every request alike; one line says it.
-        level = logging.DEBUG if trouble.code == "unreachable" and self._said_unreachable else logging.INFO
-        self._said_unreachable |= trouble.code == "unreachable"
-        tries = self.service.max_tries
-        log.log(level, "%s %s: %s; try %d of %d in %.1f s", self.stage, id, trouble, tried + 1, tries, wait_s)
-        await asyncio.sleep(wait_s)
+    async def _ask(self, asker: Asker, order: int, request: ChatRequest) -> None:
+        entry = await asker.ask(order, request.id, request.body(self._service.model))
+        self._ready[order] = read_reply(entry)
+        self._settled(self._given + len(self._ready))
 
-    def _give_up(self, id: str, trouble: Trouble, tried: int) -> None:
-        """Record that a request failed for good; stop the run where the service itself is ill."""
-        if trouble.code == "unreachable":
-            raise self._stop("the service cannot be reached", trouble)
-        tries = f" (after {tried} tries)" if tried > 1 else ""
-        self.ledger.record_failure(self.stage, id, error=f"{trouble}{tries}")
-        log.warning("%s %s failed: %s%s", self.stage, id, trouble, tries)
-        if trouble.code == "content-filter":
-            self._failed_in_a_row.clear()
+    def _close(self, task: asyncio.Task[None]) -> None:
+        self._open.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+        self._changed.set()
+
+    async def _drain(self, asker: Asker) -> None:
+        """Let what is in flight end, which is paid for, unless it is bound to fail."""
+        asker.close()
+        if isinstance(self._failure, Stop) and self._failure.at_once:
             return
-        self._failed_in_a_row.append((id, trouble))
-        if len(self._failed_in_a_row) >= FAILURES_IN_A_ROW:
-            for failed_id, failed in self._failed_in_a_row:
-                if failed.again:
-                    self.ledger.reopen(self.stage, failed_id)
-            raise self._stop(f"{FAILURES_IN_A_ROW} requests in a row failed", trouble)
-
-    def _stop(self, what: str, trouble: Trouble) -> ServiceError:
-        remedies = {
-            "unauthorized": f"check the key in the environment variable {self.service.api_key_env}",
-            "not-found": "check the model's name and the base URL, which usually ends in /v1",
-            "quota": "add credit at the provider, then run the same command again",
-            "unreachable": "start the server or mend the base URL, then run the same command again",
-        }
-        return ServiceError(
-            what,
-            where=f"{self.service.base_url}, model {self.service.model}",
-            found=str(trouble),
-            remedy=remedies.get(trouble.code, "run the same command again later; what was answered is kept"),
-        )
+        while asker.in_flight:
+            self._changed.clear()
+            await self._changed.wait()
 
 
 def read_reply(entry: Entry) -> Reply:
@@ -292,8 +233,3 @@ def read_reply(entry: Entry) -> Reply:
         error=entry.error or "",
         time=entry.finished_at or "",
     )
-
-
-def prompt_hash(body: dict[str, Any]) -> str:
-    """Return the fingerprint (SHA-256, hexadecimal) of a request's body: model, messages and sampling."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

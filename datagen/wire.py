@@ -5,21 +5,29 @@ a reply or with a :class:`Trouble` that says how bad it is, and the key is in ne
 """
 
 import asyncio
+import contextlib
 import dataclasses
-import datetime
-import email.utils
 import ipaddress
 import json
 import os
-import re
 import ssl
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
+from datagen.concealment import Concealer, LogGuard
 from datagen.errors import ConfigError, ServiceError
+from datagen.limits import Limits, read_limits
 from datagen.records import shorten
 
-_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
+_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+_PAYMENT_REQUIRED = 402
+#: 529 is what some providers answer when they are overloaded.
+_BUSY = (503, 529)
+
+Bill = Literal["none", "counted", "unknown"]
+
+_ABOVE_ZERO = ("timeout_s", "max_tries", "concurrency", "first_wait_s", "requests_per_minute", "tokens_per_minute",
+               "patience_s")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +42,10 @@ class Service:
         max_tries: Tries per request, the first one included.
         concurrency: Requests in flight at the same time.
         first_wait_s: Longest wait before the second try, in seconds; it doubles with each further try.
+        requests_per_minute: Upper bound on requests a minute; None leaves it to the service's headers.
+        tokens_per_minute: Upper bound on tokens a minute, in and out; None leaves it to the service's headers.
+        patience_s: Longest pause that the service may ask for, in seconds; a longer one ends the run (or the
+            request, if it concerns a single one) with the reason instead of waiting.
     """
 
     base_url: str
@@ -43,6 +55,9 @@ class Service:
     max_tries: int = 5
     concurrency: int = 8
     first_wait_s: float = 1.0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    patience_s: float = 3600
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)
@@ -58,9 +73,17 @@ class Service:
                 where=parts.hostname,
                 remedy="put the key into an environment variable and name it with --api-key-env",
             )
-        for name in ("timeout_s", "max_tries", "concurrency", "first_wait_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be above 0", found=getattr(self, name))
+        if parts.query or parts.fragment:
+            raise ConfigError(
+                "the base URL holds more than an address",
+                where=parts.hostname,
+                expected="no part behind ? or #, which could hold a key",
+                remedy="put the key into an environment variable and name it with --api-key-env",
+            )
+        for name in _ABOVE_ZERO:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be above 0", found=value)
 
     def is_loopback(self) -> bool:
         """Tell whether the service runs on this machine."""
@@ -92,13 +115,44 @@ class Service:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A usable reply, and what its headers say; tokens are 0 where the service does not count them."""
+
+    text: str
+    finish_reason: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    limits: Limits = Limits()
+
+
 class Trouble(Exception):
-    """One try that came to nothing: a code for counting, the provider's words, what may be done."""
+    """One try that came to nothing.
+
+    Attributes:
+        code: Short and stable, for counting, such as "timeout".
+        words: The provider's, or what happened, without any key.
+        kind: "refusal" (too much at once: later), "fault" (may pass), "final" (this request never works) or
+            "fatal" (no request works).
+        what: For a fatal one, the sentence that the run ends with.
+        limits: What the headers say.
+        bill: Whether the try costs nothing, or ``usage`` (tokens in and out), or nobody knows.
+    """
 
     def __init__(
-        self, code: str, words: str, *, again: bool = False, fatal: str = "", wait_s: float | None = None
+        self,
+        code: str,
+        words: str,
+        kind: Literal["refusal", "fault", "final", "fatal"],
+        *,
+        what: str = "",
+        limits: Limits | None = None,
+        bill: Bill = "none",
+        usage: tuple[int, int] = (0, 0),
     ) -> None:
-        self.code, self.words, self.again, self.fatal, self.wait_s = code, words, again, fatal, wait_s
+        self.code, self.words, self.kind, self.what = code, words, kind, what
+        self.limits, self.bill, self.usage = limits or Limits(), bill, usage
         super().__init__(f"{code}: {words}" if words else code)
 
 
@@ -108,7 +162,9 @@ class Wire:
     def __init__(self, service: Service) -> None:
         self.service = service
         self._client: Any = None
-        self._key = ""
+        self._concealer = Concealer()
+        self._opening = asyncio.Lock()
+        self._open = contextlib.ExitStack()
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,112 +172,165 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         if self._client is not None:
             await self._client.close()
+        self._open.close()
 
-    async def post(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def open(self) -> None:
+        """Make ready to send, off the event loop: a run that only reads needs no key and no HTTP library.
+
+        Raises:
+            ServiceError: There is no key.
+        """
+        async with self._opening:
+            if self._client is None:
+                key = self.service.api_key()
+                self._concealer = Concealer(key)
+                self._open.enter_context(LogGuard(self._concealer))
+                self._client = await asyncio.to_thread(_make_client, self.service, key)
+
+    async def post(self, body: dict[str, Any]) -> Answer:
         """Send one request once.
-
-        Returns:
-            The arguments of :meth:`Ledger.record_reply`.
 
         Raises:
             Trouble: No usable reply.
         """
         import openai
 
-        client = self._connect()
+        await self.open()
         try:
             async with asyncio.timeout(self.service.timeout_s):
-                raw = await client.chat.completions.with_raw_response.create(**body)
+                # The library knows not all fields that services know: those beyond the first two go as they are.
+                rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
+                raw = await self._client.chat.completions.with_raw_response.create(
+                    model=body["model"], messages=body["messages"], extra_body=rest
+                )
                 text = raw.http_response.text
-        except (TimeoutError, openai.APITimeoutError):
-            raise Trouble("timeout", f"no reply within {self.service.timeout_s:g} s", again=True) from None
+                limits = read_limits(raw.http_response.headers)
+        except (TimeoutError, openai.APITimeoutError) as error:
+            raise self._timeout(error) from None
         except openai.APIConnectionError as error:
             raise self._broken_connection(error) from None
         except openai.APIStatusError as error:
             raise self._refusal(error) from None
         except UnicodeError as error:
-            raise Trouble("bad-reply", f"the reply is not text: {error}", again=True) from None
-        return self._read(text)
+            raise Trouble("bad-reply", f"the reply is not text: {error}", "fault", bill="unknown") from None
+        return self._read(text, limits)
+
+    def _timeout(self, error: BaseException) -> Trouble:
+        sent = not any(type(cause).__name__ == "ConnectTimeout" for cause in _causes(error))
+        words = f"no reply within {self.service.timeout_s:g} s"
+        return Trouble("timeout", words, "fault", bill="unknown" if sent else "none")
 
     def _broken_connection(self, error: Exception) -> Trouble:
-        causes = []
-        cause: BaseException | None = error
-        while cause is not None:
-            causes.append(cause)
-            cause = cause.__cause__ or cause.__context__
+        causes = _causes(error)
         unreachable = any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes)
-        words = next((str(cause) for cause in reversed(causes) if str(cause)), str(error))
-        return Trouble("unreachable" if unreachable else "connection", self._hide(words), again=True)
+        words = self._words(next((str(cause) for cause in reversed(causes) if str(cause)), str(error)))
+        if unreachable:
+            return Trouble("unreachable", words, "fault")
+        return Trouble("connection", words, "fault", bill="unknown")
 
     def _refusal(self, error: Any) -> Trouble:
         """Judge an HTTP error status."""
-        status: int = error.status_code
         body = error.body if isinstance(error.body, dict) else {}
-        code = str(body.get("code") or body.get("type") or "")
-        words = self._hide(f"HTTP {status}: {body.get('message') or error.response.text or error.message}")
-        if status in (401, 403):
-            return Trouble("unauthorized", words, fatal="the service refused the key")
-        if status == 404:
-            return Trouble("not-found", words, fatal="the service does not know the model or the address")
-        if code in _QUOTA_CODES:
-            return Trouble("quota", words, fatal="the account has no credit left")
-        wait_s = _retry_after_s(error.response.headers)
-        if status == 429:
-            return Trouble("rate-limited", words, again=True, wait_s=wait_s)
-        if status >= 500 or status in (408, 409, 425):
-            return Trouble("server-error", words, again=True, wait_s=wait_s)
-        return Trouble("bad-request", words)
+        said = body.get("message") or error.response.text or error.message
+        return self._judge(error.status_code, body, said, read_limits(error.response.headers))
 
-    def _read(self, text: str) -> dict[str, Any]:
+    def _judge(self, status: int, body: dict[str, Any], said: object, limits: Limits) -> Trouble:
+        code = str(body.get("code") or body.get("type") or "")
+        words = self._words(f"HTTP {status}: {said}")
+        if code in _QUOTA_CODES or status == _PAYMENT_REQUIRED:
+            return Trouble("quota", words, "fatal", what="the account has no credit left")
+        if status in (401, 403):
+            return Trouble("unauthorized", words, "fatal", what="the service refused the key")
+        if status == 404:
+            what = "the service does not know the model or the address"
+            return Trouble("not-found", words, "fatal", what=what)
+        if status == 429 or (status in _BUSY and limits.wait_s is not None):
+            return Trouble("rate-limited", words, "refusal", limits=limits)
+        if status >= 500 or status in (408, 409, 425):
+            return Trouble("server-error", words, "fault", limits=limits)
+        return Trouble("bad-request", words, "final", limits=limits)
+
+    def _read(self, text: str, limits: Limits) -> Answer:
         """Take the reply out of the HTTP body, trusting nothing about its form."""
+        data: Any = None
         try:
             data = json.loads(text)
             choice = data["choices"][0]
             message = choice["message"]
-            content = message.get("content") or ""
-            if not isinstance(content, str):
-                raise TypeError("content is not text")
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise Trouble("bad-reply", f"not a chat completion: {self._hide(text)}", again=True) from None
-        finish_reason = _clean(str(choice.get("finish_reason") or ""))
-        if finish_reason == "content_filter":
-            raise Trouble("content-filter", "the service withheld its reply")
+            content, refused = _text_of(message)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise self._no_completion(data, text, limits) from None
+        finish_reason = "refusal" if refused else self._label(choice.get("finish_reason"))
         usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
-        return {
-            "text": _clean(content.replace(self._key, "[key]") if self._key not in ("", "none") else content),
-            "finish_reason": finish_reason,
-            "model": _clean(str(data.get("model") or self.service.model)),
-            "prompt_tokens": _count(usage.get("prompt_tokens")),
-            "completion_tokens": _count(usage.get("completion_tokens")),
-        }
+        tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        if finish_reason == "content_filter":
+            words = "the service withheld its reply"
+            raise Trouble("content-filter", words, "final", limits=limits, bill="counted", usage=tokens)
+        content = _clean(self._concealer.conceal(content))
+        model = self._label(data.get("model")) or self.service.model
+        return Answer(content, finish_reason, model, *tokens, limits)
 
-    def _connect(self) -> Any:
-        """Make the HTTP client when the first request is really sent: a run that only reads needs no key."""
-        if self._client is None:
-            import openai
+    def _no_completion(self, data: Any, text: str, limits: Limits) -> Trouble:
+        """Judge a body with status 200 that is no reply: some gateways put an error there."""
+        if isinstance(data, dict) and isinstance(data.get("error"), dict) and not data.get("choices"):
+            error = data["error"]
+            if isinstance(error.get("code"), int) and 400 <= error["code"] < 600:
+                return self._judge(error["code"], error, error.get("message"), limits)
+        # Written anew, so that no escape hides a key.
+        shown = text if data is None else json.dumps(data, ensure_ascii=False)
+        words = f"not a chat completion: {self._words(shown)}"
+        return Trouble("bad-reply", words, "fault", limits=limits, bill="unknown")
 
-            self._key = self.service.api_key()
-            local: dict[str, Any] = {}
-            if self.service.is_loopback():
-                # A proxy meant for the world must not swallow requests to this machine.
-                local["trust_env"] = False
-                if urlsplit(self.service.base_url).scheme == "http":
-                    # Loading the world's certificates takes longer than a request that needs none.
-                    local["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._client = openai.AsyncOpenAI(
-                base_url=self.service.base_url,
-                api_key=self._key,
-                timeout=self.service.timeout_s,
-                max_retries=0,
-                http_client=openai.DefaultAsyncHttpxClient(**local),
-            )
-        return self._client
+    def _label(self, value: object) -> str:
+        """Return a short text of the service's that goes into the ledger."""
+        return shorten(_clean(self._concealer.conceal(str(value or ""))), 200)
 
-    def _hide(self, words: str) -> str:
-        """Take the key out of a provider's words, also where the provider shows only its beginning."""
-        if self._key and self._key != "none":
-            words = words.replace(self._key, "[key]")
-        return shorten(_clean(re.sub(r"\bsk-[\w*.-]{4,}", "[key]", words)), 300)
+    def _words(self, words: str) -> str:
+        """Take the key out of a provider's words, also where the provider shows only a part of it."""
+        return shorten(_clean(self._concealer.conceal_words(words)), 300)
+
+
+def _make_client(service: Service, key: str) -> Any:
+    """Make the HTTP client; loading the library takes long."""
+    import openai
+
+    local: dict[str, Any] = {}
+    if service.is_loopback():
+        # A proxy meant for the world must not swallow requests to this machine.
+        local["trust_env"] = False
+        if urlsplit(service.base_url).scheme == "http":
+            # Loading the world's certificates takes longer than a request that needs none.
+            local["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return openai.AsyncOpenAI(
+        base_url=service.base_url,
+        api_key=key,
+        timeout=service.timeout_s,
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(**local),
+    )
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and all that led to it."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return causes
+
+
+def _text_of(message: Any) -> tuple[str, bool]:
+    """Return the text of a reply, which some services give in parts, and whether it is a refusal."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str):
+        raise TypeError("content is not text")
+    refusal = message.get("refusal")
+    if not content and isinstance(refusal, str) and refusal:
+        return refusal, True
+    return content, False
 
 
 def _clean(text: str) -> str:
@@ -231,21 +340,4 @@ def _clean(text: str) -> str:
 
 def _count(value: object) -> int:
     """Read a number of tokens; whatever is none counts as 0."""
-    return value if isinstance(value, int) and value >= 0 else 0
-
-
-def _retry_after_s(headers: Any) -> float | None:
-    """Read Retry-After, in seconds or as a date; None where it is missing or makes no sense."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        wait_s = float(value)
-    except ValueError:
-        try:
-            wait_s = (
-                email.utils.parsedate_to_datetime(value) - datetime.datetime.now(datetime.UTC)
-            ).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, wait_s) if wait_s == wait_s and wait_s != float("inf") else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

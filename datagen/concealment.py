@@ -1,0 +1,101 @@
+"""Keeping a key out of everything that is written: error texts, logs, ledgers, replies.
+
+Providers echo keys: whole, cut, with stars in the middle, percent-encoded, in headers, inside JSON. A
+:class:`Concealer` takes all of that out of a text; a :class:`LogGuard` does so for the HTTP library's own log lines.
+"""
+
+import base64
+import logging
+import re
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+HIDDEN = "[key]"
+#: A run of this many characters of the key in one place is no accident.
+_PART = 8
+#: A shorter key is no secret that a text could be searched for without harm.
+_SHORTEST = 6
+#: What servers without keys are given; hiding these words would damage replies.
+_PLACEHOLDERS = {"none", "null", "empty", "dummy", "test", "testing", "unused", "not-needed", "no-key-required",
+                 "sk-no-key-required", "placeholder"}  # fmt: skip
+_LOGGERS = ("httpx", "httpx2", "openai._base_client", "openai", "httpcore.connection", "httpcore.http11",
+            "httpcore.http2", "httpcore.proxy", "httpcore2.connection", "httpcore2.http11", "httpcore2.http2",
+            "httpcore2.proxy")  # fmt: skip
+
+
+class Concealer:
+    """Takes one key, whole or in part, out of texts.
+
+    Args:
+        key: The key; a placeholder such as "none" is left alone.
+
+    Example:
+        >>> Concealer("abcdefgh12345678").conceal("key abcdefgh12345678, again ...efgh12345678")
+        'key [key], again ...[key]'
+    """
+
+    def __init__(self, key: str = "") -> None:
+        self._key = key if len(key) >= _SHORTEST and key.lower() not in _PLACEHOLDERS else ""
+        self._whole: re.Pattern[str] | None = None
+        self._masked: re.Pattern[str] | None = None
+        if not self._key:
+            return
+        forms = {key, quote(key, safe=""), base64.b64encode(key.encode()).decode()}
+        forms |= {base64.b64encode(f":{key}".encode()).decode()}
+        pieces = sorted((re.escape(form) for form in forms), key=len, reverse=True)
+        if len(key) >= 2 * _PART:
+            windows = (key[at : at + _PART] for at in range(len(key) - _PART + 1))
+            pieces += [re.escape(window) for window in dict.fromkeys(windows)]
+        self._whole = re.compile("|".join(pieces))
+        # The beginning of the key, stars or dots, and perhaps its end.
+        self._masked = re.compile(re.escape(key[:3]) + r"[\w-]*(?:\*+|•+|…|\.{3,})[\w*•….-]*")
+
+    def conceal(self, text: str) -> str:
+        """Return a text without the key and without any eight characters in a row of it."""
+        if self._whole is None:
+            return text
+        parts, at = [], 0
+        while match := self._whole.search(text, at):
+            end = match.end()
+            # A piece of the key may go on behind the eight characters that gave it away.
+            while end < len(text) and text[match.start() : end + 1] in self._key:
+                end += 1
+            parts += [text[at : match.start()], HIDDEN]
+            at = end
+        return "".join(parts) + text[at:]
+
+    def conceal_words(self, words: str) -> str:
+        """Return a provider's message without the key, and without what looks like a masked or foreign key."""
+        if self._masked is not None:
+            words = self._masked.sub(HIDDEN, words)
+        words = self.conceal(words)
+        words = re.sub(r"(?i)\b(bearer\s+)[\w.~+/=*•…-]{6,}", rf"\1{HIDDEN}", words)
+        return re.sub(r"\bsk-[\w*•….-]{4,}", HIDDEN, words)
+
+
+class LogGuard(logging.Filter):
+    """Conceals the key in the log lines of the HTTP libraries, as long as it is entered as a context."""
+
+    def __init__(self, concealer: Concealer) -> None:
+        super().__init__()
+        self._concealer = concealer
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Replace the key in a record, whatever its form; every record passes."""
+        text = record.getMessage()
+        hidden = self._concealer.conceal_words(text)
+        if hidden != text:
+            record.msg, record.args = hidden, ()
+        return True
+
+    def __enter__(self) -> Self:
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self)

@@ -1,0 +1,156 @@
+"""What a provider says about its limits in HTTP headers: Retry-After and ``x-ratelimit-*``, read with care.
+
+Providers write waits as seconds, as milliseconds (``retry-after-ms``), as HTTP dates, as ``6m0s`` and as Unix
+times. What cannot be read counts as not said.
+"""
+
+import dataclasses
+import datetime
+import email.utils
+import math
+import re
+from collections.abc import Mapping
+
+_GO_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s))+")
+_GO_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
+_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+#: A plain number beyond this is a moment in Unix time, not a number of seconds to wait (three years).
+_LONGEST_WAIT_S = 1e8
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowance:
+    """What is said about one limit; None where nothing is.
+
+    Attributes:
+        limit: Requests or tokens allowed in the provider's window.
+        remaining: How many of them are left.
+        reset_s: Seconds until the limit is whole again.
+    """
+
+    limit: float | None = None
+    remaining: float | None = None
+    reset_s: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one reply's headers say: the wait asked for, in seconds, and both allowances."""
+
+    wait_s: float | None = None
+    requests: Allowance = Allowance()
+    tokens: Allowance = Allowance()
+
+    @property
+    def said(self) -> bool:
+        """Whether the provider gives any figure about its limits."""
+        return any(
+            each.limit is not None or each.remaining is not None for each in (self.requests, self.tokens)
+        )
+
+    def exhausted(self, tokens: float) -> bool | None:
+        """Tell whether the figures explain a refusal of a request of so many tokens; None where none is given."""
+        left = [each.remaining for each in (self.requests, self.tokens)]
+        if left[0] is None and left[1] is None:
+            return None
+        return (left[0] is not None and left[0] < 1) or (left[1] is not None and left[1] < max(tokens, 1))
+
+    @property
+    def reset_s(self) -> float | None:
+        """The longest reset among the allowances that are used up, in seconds."""
+        resets = [
+            each.reset_s
+            for each in (self.requests, self.tokens)
+            if each.reset_s is not None and each.remaining is not None and each.remaining < 1
+        ]
+        return max(resets, default=None)
+
+
+def read_limits(headers: Mapping[str, str], now: datetime.datetime | None = None) -> Limits:
+    """Read the headers of one reply.
+
+    Args:
+        headers: Names in lower case, or a mapping that does not mind.
+        now: The present time, for waits that are given as a date.
+
+    Example:
+        >>> limits = read_limits({"x-ratelimit-limit-requests": "60", "x-ratelimit-reset-requests": "1m2.5s"})
+        >>> limits.requests
+        Allowance(limit=60.0, remaining=None, reset_s=62.5)
+    """
+    now = now or datetime.datetime.now(datetime.UTC)
+    return Limits(
+        _retry_after_s(headers, now), _allowance(headers, "requests", now), _allowance(headers, "tokens", now)
+    )
+
+
+def _allowance(headers: Mapping[str, str], kind: str, now: datetime.datetime) -> Allowance:
+    limit = _number(headers.get(f"x-ratelimit-limit-{kind}"))
+    return Allowance(
+        limit=limit if limit else None,
+        remaining=_number(headers.get(f"x-ratelimit-remaining-{kind}")),
+        reset_s=read_wait(headers.get(f"x-ratelimit-reset-{kind}"), now),
+    )
+
+
+def _retry_after_s(headers: Mapping[str, str], now: datetime.datetime) -> float | None:
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    return read_wait(headers.get("retry-after"), now)
+
+
+def read_wait(text: str | None, now: datetime.datetime) -> float | None:
+    """Read a wait in any of the forms in use; in seconds, None where it makes no sense.
+
+    Example:
+        >>> noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+        >>> [read_wait(text, noon) for text in ("1.5", "6m0s", "20ms", "Thu, 01 Jan 2026 12:01:00 GMT", "soon")]
+        [1.5, 360.0, 0.02, 60.0, None]
+    """
+    if text is None:
+        return None
+    text = text.strip()
+    seconds = _number(text)
+    if seconds is not None:
+        if seconds <= _LONGEST_WAIT_S:
+            return seconds
+        moment = seconds / 1000 if seconds > 1e11 else seconds
+        return max(0.0, moment - now.timestamp())
+    if _GO_DURATION.fullmatch(text):
+        return sum(float(amount) * _UNIT_S[unit] for amount, unit in _GO_PART.findall(text))
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        try:
+            date = datetime.datetime.fromisoformat(text)
+        except ValueError:
+            return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=datetime.UTC)
+    return max(0.0, (date - now).total_seconds())
+
+
+def _number(text: str | None) -> float | None:
+    """Read a number that is neither negative nor endless."""
+    try:
+        number = float(text) if text is not None else -1.0
+    except ValueError:
+        return None
+    return number if number >= 0 and math.isfinite(number) else None
+
+
+def in_words(seconds: float) -> str:
+    """Write a wait as a person reads it.
+
+    Example:
+        >>> [in_words(seconds) for seconds in (0.42, 75, 5400, 86400 * 2)]
+        ['0.4 s', '1 min 15 s', '1 h 30 min', '2 d 0 h']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for big, small, unit, part in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
+        if whole >= big:
+            return f"{whole // big} {unit} {whole % big // small} {part}"
+    raise AssertionError("unreachable")
