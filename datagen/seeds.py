@@ -3,11 +3,14 @@
 from importlib import resources
 from pathlib import Path
 
+from datagen import labels
 from datagen.dedup import tokenize
 from datagen.errors import DataError
 from datagen.records import SeedTask, read_objects, shorten
 
 SHIPPED = "seed_tasks.jsonl"
+#: Places named of a label that occurs more often.
+SHOWN = 5
 
 
 def load_seeds(path: Path | None = None) -> list[SeedTask]:
@@ -28,9 +31,49 @@ def load_seeds(path: Path | None = None) -> list[SeedTask]:
         >>> len(load_seeds()) >= 60
         True
     """
+    seeds, places = _read(path)
+    _refuse_empty(seeds, places)
+    _refuse_repeated(seeds, places)
+    return seeds
+
+
+def odd_labels(path: Path | None = None) -> list[str]:
+    """Find labels of a seed file that are missing or that nobody knows; a run works with them all the same.
+
+    Args:
+        path: As for :func:`load_seeds`.
+
+    Returns:
+        One sentence a label, with its places and the known label that it is most like.
+    """
+    places: dict[tuple[str, str], list[str]] = {}
+    for seed, where in zip(*_read(path), strict=True):
+        for field in labels.FIELDS:
+            label = getattr(seed, field).strip()
+            if not label or not labels.is_known(field, label):
+                places.setdefault((field, label), []).append(where)
+    return [_describe(field, label, found) for (field, label), found in places.items()]
+
+
+def _describe(field: str, label: str, places: list[str]) -> str:
+    where = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
+    if not label:
+        return f"{where}: no {field} is given"
+    near = labels.nearest_known(field, label)
+    hint = (
+        "expected 1 to 5"
+        if field == "difficulty"
+        else f"did you mean {near!r}?"
+        if near
+        else "it is kept as it is"
+    )
+    return f"{where}: {field} {shorten(label, 60)!r} is not known; {hint}"
+
+
+def _read(path: Path | None) -> tuple[list[SeedTask], list[str]]:
     if path is None:
         with resources.as_file(resources.files("datagen") / SHIPPED) as shipped:
-            return load_seeds(shipped)
+            return _read(shipped)
     places: list[str] = []
     seeds: list[SeedTask] = []
     for where, row in read_objects(path):
@@ -40,9 +83,7 @@ def load_seeds(path: Path | None = None) -> list[SeedTask]:
         raise DataError(
             "the seed file holds no task", where=path, expected="at least one task", remedy="check the path"
         )
-    _refuse_empty(seeds, places)
-    _refuse_repeated(seeds, places)
-    return seeds
+    return seeds, places
 
 
 def _refuse_empty(seeds: list[SeedTask], places: list[str]) -> None:

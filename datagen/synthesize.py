@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,12 +25,14 @@ from datagen.ledger import Ledger
 from datagen.money import Purse
 from datagen.records import SeedTask
 from datagen.safety import write_reports
-from datagen.seeds import load_seeds
+from datagen.seeds import load_seeds, odd_labels
 from datagen.settings import Settings, read_settings
 from datagen.sieve import KeptTask, Sieve, answer_checks
 from datagen.status import Progress, Reporter, Watch, money, noted_funnel
 from datagen.structured import response_format
 from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign
+
+log = logging.getLogger(__name__)
 
 TASKS = "tasks"
 ANSWERS = "answers"
@@ -57,6 +60,8 @@ def synthesize(
     seeds = read_seeds(settings)
     prices = settings.all_prices()
     refuse_foreign(work)
+    for odd in odd_labels(settings.seeds):
+        log.warning("seeds: %s", odd)
     with Ledger(work / LEDGER) as ledger:
         pin(work, settings, seeds, prompts.PROMPT_VERSION, began=ledger.began())
         purse = Purse(ledger, prices, settings.budget_usd)

@@ -12,7 +12,7 @@ from datagen.dedup import RougeFilter, rouge_l
 from datagen.errors import DataError
 from datagen.quality import check_task
 from datagen.records import SeedTask
-from datagen.seeds import load_seeds
+from datagen.seeds import load_seeds, odd_labels
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +145,34 @@ def test_missing_field_is_named(tmp_path: Path) -> None:
 def test_unknown_fields_are_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "seeds.jsonl", [{"instruction": "a b", "author": "x"}])
     assert load_seeds(path)[0].extra == {"author": "x"}
+
+
+def test_unknown_and_missing_labels_are_named_with_the_nearest_known_one(tmp_path: Path) -> None:
+    known = {
+        "type": "Rewrites",
+        "topic": "Rare kidney stones",
+        "view": "Dialysis nurses",
+        "difficulty": "3/5",
+    }
+    rows = [
+        {"instruction": "a", **known},
+        {"instruction": "b", **known, "type": "Sumarisation"},
+        {"instruction": "c", **known, "difficulty": "7/10", "view": "Snake charmer"},
+        {"instruction": "d", **known, "type": "sumarisation", "topic": ""},
+        *({"instruction": f"e{n}", **known, "type": "Haiku"} for n in range(7)),
+    ]
+    path = write(tmp_path / "seeds.jsonl", rows)
+    assert len(load_seeds(path)) == len(rows)
+    assert odd_labels(path) == [
+        f"{path}:2: type 'Sumarisation' is not known; did you mean 'Summarization'?",
+        f"{path}:3: view 'Snake charmer' is not known; it is kept as it is",
+        f"{path}:3: difficulty '7/10' is not known; expected 1 to 5",
+        f"{path}:4: type 'sumarisation' is not known; did you mean 'Summarization'?",
+        f"{path}:4: no topic is given",
+        ", ".join(f"{path}:{n}" for n in range(5, 10))
+        + " and 2 more: type 'Haiku' is not known; it is kept as it is",
+    ]
+
+
+def test_the_shipped_and_the_clinicians_seeds_have_no_odd_label(real_data: Path) -> None:
+    assert odd_labels() == odd_labels(real_data / "med_seed.json") == []
