@@ -3,6 +3,7 @@
 import contextlib
 import enum
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from datagen.cleaning import Cleaner
     from datagen.dedup import Near
 
 
@@ -18,6 +20,15 @@ class Policy(enum.StrEnum):
 
     KEEP_FIRST = "keep-first"
     ALL_PAIRS = "all-pairs"
+
+
+class Privacy(enum.StrEnum):
+    """What becomes of personal identifiers."""
+
+    OFF = "off"
+    REPORT = "report"
+    DROP = "drop"
+    MASK = "mask"
 
 
 def command(
@@ -57,15 +68,48 @@ def command(
     seeds: Annotated[
         bool, typer.Option("--seeds", help="Also compare with the seed tasks that come with the package.")
     ] = False,
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[:FIELD,...]",
+            help="Evaluation set that must not leak: rows whose task or answer shares 13 tokens in a row with one of "
+            "its items, or paraphrases it, are dropped. Repeat for several. Fields with other names than question, "
+            "options and the like are named behind the file, the question first.",
+        ),
+    ] = None,
+    privacy: Annotated[
+        Privacy,
+        typer.Option(
+            help="What becomes of personal identifiers in instruction, input and output: nothing (off), a line each "
+            "in --identifiers (report), the row is dropped, or [NAME], [DATE]... take their places (mask)."
+        ),
+    ] = Privacy.OFF,
+    identifiers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File for kind and place of every identifier found (JSON Lines); needs --privacy.",
+        ),
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace KEPT and REJ if they exist.")
+        bool,
+        typer.Option("--overwrite", help="Replace KEPT, REJ and the file of --identifiers if they exist."),
     ] = False,
 ) -> None:
-    """Drop near-duplicates: keep the first of each group, compare instructions by exact ROUGE-L F1."""
+    """Drop near-duplicates: keep the first of each group, compare instructions by exact ROUGE-L F1.
+
+    With --evaluation and --privacy, rows that overlap with evaluation sets or
+    hold personal identifiers go first.
+    """
     from datagen.records import read_objects, write_objects
 
-    _check_outputs(source, out, rejected, against or [], overwrite)
-    rows = [(where, row, _instruction(row, where)) for where, row in read_objects(source)]
+    _check_identifiers(privacy, identifiers)
+    outputs = [out, rejected, *([identifiers] if identifiers else [])]
+    _check_outputs(outputs, _inputs(source, against, evaluation), overwrite)
+    cleaner = _cleaner(evaluation or [], privacy)
+    rows, unsafe = _clean(
+        cleaner, [(where, row, _instruction(row, where)) for where, row in read_objects(source)]
+    )
     places: list[str] = []
     known: list[str] = []
     for where, text in _known(against or [], seeds):
@@ -74,17 +118,65 @@ def command(
     judge = _keep_first if policy is Policy.KEEP_FIRST else _all_pairs
     kept: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
-    for (_, row, _), fate in zip(rows, judge(rows, places, known, threshold), strict=True):
-        if fate is None:
+    reasons: Counter[str] = Counter()
+    fates = iter(
+        judge([row for row, reason in zip(rows, unsafe, strict=True) if not reason], places, known, threshold)
+    )
+    for (_, row, _), unfit in zip(rows, unsafe, strict=True):
+        reason = unfit or _near_duplicate(next(fates))
+        if reason is None:
             kept.append(row)
         else:
-            dropped.append(_with_reason(row, *fate))
+            reasons[reason["reason"]] += 1
+            dropped.append(_with_reason(row, reason))
     write_objects(out, kept)
     write_objects(rejected, dropped)
-    typer.echo(
-        f"{len(rows)} rows, compared with {len(known)} known texts and with each other: "
-        f"{len(kept)} kept in {out}, {len(dropped)} near-duplicate(s) (ROUGE-L F1 > {threshold:g}) in {rejected}"
+    if identifiers is not None:
+        write_objects(identifiers, cleaner.places)
+    _tell(len(rows), len(known), len(kept), reasons, out, rejected, threshold)
+    if privacy is not Privacy.OFF:
+        _tell_identifiers(cleaner, identifiers)
+
+
+def _tell(
+    rows: int, known: int, kept: int, reasons: "Counter[str]", out: Path, rejected: Path, threshold: float
+) -> None:
+    others = "".join(
+        f", {many} {reason}" for reason, many in sorted(reasons.items()) if reason != "near-duplicate"
     )
+    typer.echo(
+        f"{rows} rows, compared with {known} known texts and with each other: "
+        f"{kept} kept in {out}, {reasons['near-duplicate']} near-duplicate(s) (ROUGE-L F1 > {threshold:g})"
+        f"{others} in {rejected}"
+    )
+
+
+def _tell_identifiers(cleaner: "Cleaner", identifiers: Path | None) -> None:
+    kinds = Counter(place["kind"] for place in cleaner.places)
+    listed = ", ".join(f"{kind} {many}" for kind, many in kinds.most_common()) or "none"
+    typer.echo(f"personal identifiers: {listed}" + (f"; places in {identifiers}" if identifiers else ""))
+
+
+def _cleaner(evaluation: Sequence[str], privacy: Privacy) -> "Cleaner":
+    from datagen.cleaning import Cleaner
+    from datagen.contamination import Benchmarks
+
+    return Cleaner(Benchmarks(evaluation) if evaluation else None, privacy.value)
+
+
+def _clean(cleaner: "Cleaner", rows: "list[_Row]") -> "tuple[list[_Row], list[dict[str, Any] | None]]":
+    """Return the rows, masked where that is asked for, and why each of them must go, or None."""
+    if cleaner.benchmarks is None and cleaner.privacy == Privacy.OFF:
+        return rows, [None] * len(rows)
+    cleaned: list[_Row] = []
+    reasons: list[dict[str, Any] | None] = []
+    with _progress(len(rows), "checked") as advance:
+        for where, row, _ in rows:
+            row, reason = cleaner.clean(row, where)
+            cleaned.append((where, row, row["instruction"]))
+            reasons.append(reason)
+            advance()
+    return cleaned, reasons
 
 
 _Row = tuple[str, dict[str, Any], str]
@@ -126,20 +218,47 @@ def _all_pairs(rows: Sequence[_Row], places: list[str], known: list[str], thresh
     return [None if near is None else (near, places[near.index]) for near in nearest]
 
 
-def _with_reason(row: dict[str, Any], near: "Near", place: str) -> dict[str, Any]:
+def _near_duplicate(fate: _Fate) -> dict[str, Any] | None:
+    if fate is None:
+        return None
+    near, place = fate
+    return {"reason": "near-duplicate", "nearest": near.text, "nearest_at": place, "score": near.score}
+
+
+def _with_reason(row: dict[str, Any], reason: dict[str, Any]) -> dict[str, Any]:
     """Return the row with why it was dropped; an older reason moves to ``rejected_before``."""
-    reason = {"reason": "near-duplicate", "nearest": near.text, "nearest_at": place, "score": near.score}
     before = {"rejected_before": row["rejected"]} if "rejected" in row else {}
     return {**row, **before, "rejected": reason}
 
 
-def _check_outputs(source: Path, out: Path, rejected: Path, against: list[Path], overwrite: bool) -> None:
+def _inputs(source: Path, against: list[Path] | None, evaluation: list[str] | None) -> list[Path]:
+    from datagen.evaluation_files import split_fields
+
+    return [source, *(against or []), *(split_fields(spec)[0] for spec in evaluation or [])]
+
+
+def _check_identifiers(privacy: Privacy, identifiers: Path | None) -> None:
+    from datagen.errors import ConfigError
+
+    if identifiers is not None and privacy is Privacy.OFF:
+        raise ConfigError(
+            "--identifiers has nothing to list",
+            found="--privacy off",
+            remedy="add --privacy report, drop or mask",
+        )
+    if identifiers is None and privacy is Privacy.REPORT:
+        raise ConfigError("--privacy report has no file to write to", remedy="add --identifiers FILE")
+
+
+def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
     from datagen.errors import ConfigError, DataError
 
-    if out.resolve() == rejected.resolve():
-        raise ConfigError("--out and --rejected name the same file", found=out, expected="two files")
-    for path in (out, rejected):
-        if any(path.resolve() == other.resolve() for other in (source, *against)):
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise ConfigError(
+            "two outputs name the same file", found=", ".join(map(str, outputs)), expected="a file for each"
+        )
+    for path in outputs:
+        if any(path.resolve() == other.resolve() for other in inputs):
             raise ConfigError("an output would replace an input", found=path, remedy="name another file")
         if path.is_dir():
             raise DataError("the output is a folder", where=path, expected="the name of a file")
@@ -178,7 +297,7 @@ def _known(against: list[Path], seeds: bool) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def _progress(total: int, doing: str = "compared") -> Iterator[Callable[[], None]]:
     """Yield a function to call once a row: a bar on a terminal, a line every tenth of the way elsewhere."""
     step, done = max(1, total // (100 if sys.stderr.isatty() else 10)), 0
     with contextlib.ExitStack() as stack:
@@ -187,14 +306,14 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
             from rich.progress import Progress
 
             bar = stack.enter_context(Progress(console=Console(stderr=True)))
-            task = bar.add_task("rows compared", total=total)
+            task = bar.add_task(f"rows {doing}", total=total)
 
             def show() -> None:
                 bar.update(task, completed=done)
         else:
 
             def show() -> None:
-                typer.echo(f"{done} of {total} rows compared", err=True)
+                typer.echo(f"{done} of {total} rows {doing}", err=True)
 
         def advance() -> None:
             nonlocal done
