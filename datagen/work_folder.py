@@ -28,6 +28,7 @@ _FREE_OF_SERVICE = (
     "first_wait_s",
     "requests_per_minute",
     "tokens_per_minute",
+    "patience_s",
 )
 
 
