@@ -166,6 +166,14 @@ MaxTokens = Annotated[
     int | None,
     Option(help="Longest reply with tasks, in tokens.", show_default="3072", rich_help_panel=_REPLIES),
 ]
+Format = Annotated[
+    str | None,
+    Option(
+        help="Replies with tasks: text, or json_schema (structured output) where the service has it.",
+        show_default="text",
+        rich_help_panel=_REPLIES,
+    ),
+]
 AnswerTemperature = Annotated[
     float | None, Option(help="Of the answers.", show_default="1.0", rich_help_panel=_REPLIES)
 ]
@@ -249,6 +257,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         for prefix, group in (("", "task_sampling"), ("answer_", "answer_sampling"))
         for name in ("temperature", "top_p", "presence_penalty", "max_tokens")
     },
+    "format": ("task_sampling.format",),
 }
 
 

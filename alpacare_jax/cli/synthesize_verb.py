@@ -45,6 +45,7 @@ def command(
     top_p: options.TopP = None,
     presence_penalty: options.PresencePenalty = None,
     max_tokens: options.MaxTokens = None,
+    format: options.Format = None,
     answer_temperature: options.AnswerTemperature = None,
     answer_top_p: options.AnswerTopP = None,
     answer_presence_penalty: options.AnswerPresencePenalty = None,
