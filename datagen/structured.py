@@ -148,7 +148,7 @@ def _build(value: dict[str, Any]) -> Iterator[SeedTask | Rejected]:
     if any(given.get(field, "") is None for field in FIELDS):
         yield Rejected("wrong-field-type", whole)
         return
-    values = {field: given.get(field) or "" for field in FIELDS}
+    values: dict[str, Any] = {field: given.get(field) or "" for field in FIELDS}
     if not values["instruction"]:
         yield Rejected("missing-instruction", whole)
         return

@@ -1,0 +1,51 @@
+"""How evenly example tasks are shown: AlpaCare's plain draws against this project's, over the same requests.
+
+    python benchmarks/coverage.py [--seeds med_seed.json] [--requests 1000] [--examples 3]
+
+Evenness is entropy over its largest possible value (1: every label shown alike often), over the labels' one spelling;
+views and topics fall into groups. "different" is the share of requests whose examples all differ in the field.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from datagen.coverage import SAMPLINGS, draw_examples, measure
+from datagen.labels import FIELDS
+from datagen.seeds import load_seeds
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=Path, default=None, help="a seed file; the project's own without it")
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--examples", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    seeds = load_seeds(given.seeds)
+    results, seconds = {}, {}
+    for how in SAMPLINGS:
+        start = time.process_time()
+        draws = [draw_examples(seeds, given.examples, given.seed, n, how) for n in range(given.requests)]
+        seconds[how] = time.process_time() - start
+        results[how] = measure(seeds, draws)
+    print(f"{len(seeds)} seeds, {given.requests:,} requests of {given.examples} examples")
+    print(f"{'':<12}{'evenness':>20}{'different':>20}")
+    print(f"{'':<12}{'uniform':>10}{'even':>10}{'uniform':>10}{'even':>10}")
+    for field in FIELDS:
+        cells = [
+            results[how][f"{kind}.{field}"]
+            for kind in ("evenness", "different")
+            for how in ("uniform", "even")
+        ]
+        print(f"{field:<12}" + "".join(f"{cell:>10.3f}" for cell in cells))
+    for name in ("seeds_shown", "most_shown"):
+        print(f"{name:<12}{results['uniform'][name]:>10.2f}{results['even'][name]:>10.2f}")
+    print(f"{'CPU s':<12}{seconds['uniform']:>10.2f}{seconds['even']:>10.2f}")
+
+
+if __name__ == "__main__":
+    main()
