@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 
 from datagen.ledger import Entry, Ledger
-from datagen.synthesize import LEDGER
+from datagen.work_folder import LEDGER
 
 NOT_ADVICE = (
     "**This is not medical advice.** Tasks and answers were written by language models and were not checked by "
@@ -106,28 +107,34 @@ def gather(
     config = json.loads((work / "config.json").read_text(encoding="utf-8"))
     with Ledger(work / LEDGER, read_only=True) as ledger:
         requests = sum_up(ledger.entries())
-    contamination = work / CONTAMINATION
+        unknown_usd = math.fsum(stage["unknown_usd"] for stage in ledger.spending().values())
     return {
         "kind": "alpacare-provenance",
         "license": license,
         "rows": dict(rows),
-        "requests": requests,
-        "funnel": dict(funnel),
-        "settings": _settings(config["fixed"]),
-        "contamination": json.loads(contamination.read_text("utf-8")) if contamination.exists() else None,
+        "requests": requests | {"unknown_usd": round(unknown_usd, 6)},
+        "funnel": {key: value for key, value in funnel.items() if key != "money"},
+        "settings": {key: _without_folders(value) for key, value in config["fixed"].items()},
+        "contamination": _summary(work / CONTAMINATION),
         "versions": dict(versions),
     }
 
 
-def _settings(fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that shaped the rows; of a file, its name alone."""
-    return {key: _without_folders(value) for key, value in fixed.items()}
+def _summary(report: Path) -> dict[str, Any] | None:
+    """Return what the comparison with evaluation sets found, without their texts, which must not spread."""
+    if not report.exists():
+        return None
+    found = json.loads(report.read_text(encoding="utf-8"))
+    return {key: _without_folders(value) for key, value in found.items() if key != "overlaps"}
 
 
 def _without_folders(value: Any) -> Any:
+    """Return a value with the names of files in place of their paths."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_without_folders(each) for each in value]
-    if isinstance(value, str) and value.startswith(("/", "~")):
+    if isinstance(value, str) and value.startswith(("/", "~", "./", "../")):
         return Path(value).name
     return value
 
@@ -221,10 +228,15 @@ def _making(provenance: Mapping[str, Any]) -> str:
         ],
     )
     shaped = _table(("setting", "value"), [(key, _code(value)) for key, value in settings.items()])
+    unknown = (
+        f"Besides, up to {requests['unknown_usd']:,.4f} US$ for tries whose bill is not known.\n\n"
+        if requests["unknown_usd"]
+        else ""
+    )
     first, last = requests["first_request"] or "not known", requests["last_reply"] or "not known"
     return (
         f"## How it was made\n\nFirst request {first}, last reply {last}. Prompts: version "
-        f"{_code(settings.get('prompts', 'not known'))}.\n\n{table}\n\n### Settings\n\n{shaped}"
+        f"{_code(settings.get('prompts', 'not known'))}.\n\n{table}\n\n{unknown}### Settings\n\n{shaped}"
     )
 
 
@@ -251,14 +263,20 @@ def _counts(funnel: Mapping[str, Any]) -> str:
 
 
 def _contamination(report: Any) -> str:
+    head = "## Overlap with evaluation sets\n\n"
     if not report:
-        return (
-            "## Overlap with evaluation sets\n\nNot checked: the run was given no evaluation files. Do not compare "
-            "models trained on this data on a benchmark before you have checked."
+        return head + (
+            "Not checked: the run was given no evaluation files. Do not compare models trained on this data on a "
+            "benchmark before you have checked."
         )
-    text = json.dumps(report, indent=2, ensure_ascii=False)
-    fence = "`" * (3 + text.count("```"))
-    return f"## Overlap with evaluation sets\n\n{fence}json\n{text}\n{fence}"
+    files = report.get("files", [])
+    columns = list(dict.fromkeys(key for file in files for key in file))
+    table = _table(
+        tuple(column.replace("_", " ") for column in columns),
+        [tuple(_number(file.get(column, "")) for column in columns) for file in files],
+    )
+    rules = "; ".join(f"{key} {_number(value)}" for key, value in report.items() if key != "files")
+    return head + f"Every task and answer that overlaps with these files was left out ({rules}).\n\n{table}"
 
 
 def _reading(files: Mapping[str, str]) -> str:

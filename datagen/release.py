@@ -16,12 +16,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from datagen import card
 from datagen.errors import ConfigError, DataError
 from datagen.records import Instruction, read_objects, write_atomically, write_objects
-from datagen.synthesize import LEDGER
+from datagen.work_folder import LEDGER
 
 KIND = "alpacare-instructions"
 FORMAT_VERSION = 1
@@ -241,15 +241,31 @@ def _nobody_writes(work: Path) -> Iterator[None]:
         yield
         return
     with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _share(file):
             raise DataError(
                 "a run is writing to this work folder",
                 where=work,
                 remedy="wait until it has ended (`alpacare synthesize --status` tells), then publish",
-            ) from None
+            )
         yield
+
+
+def is_written(work: Path) -> bool:
+    """Say whether a run is writing to the work folder at this moment."""
+    lock = work / f"{LEDGER}.lock"
+    if not lock.exists():
+        return False
+    with lock.open("rb") as file:
+        return not _share(file)
+
+
+def _share(file: BinaryIO) -> bool:
+    """Take the lock that a writer holds alone, together with other readers, until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
