@@ -6,6 +6,7 @@ those that were in flight. One process writes; others may read at the same time 
 journal is a write-ahead log.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -129,6 +130,27 @@ class Ledger:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def version(self) -> int:
+        """Version of the file's tables; an older one is brought up to date unless it is only read."""
+        return self._version
+
+    def execute(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """Run one statement of a room that keeps a table of its own in this file, such as the one for batches."""
+        return self._execute(statement, values)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do everything within, or nothing of it."""
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
     def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         try:
             return self._db.execute(statement, values)
@@ -220,18 +242,12 @@ class Ledger:
     def copy(self, entries: Sequence[Entry]) -> None:
         """Take over rows of another ledger as they are: all of them, or none."""
         marks = ", ".join("?" for _ in dataclasses.fields(Entry))
-        self._execute("BEGIN IMMEDIATE")
-        try:
+        with self.transaction():
             for entry in entries:
                 self._execute(
                     f"INSERT INTO requests ({_COLUMNS}) VALUES ({marks})",
                     tuple(getattr(entry, field.name) for field in dataclasses.fields(Entry)),
                 )
-            self._execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     def reopen(self, stage: str, id: str | None = None) -> int:
         """Take failed requests of a stage (or one of them) back to "sent", so that they are asked again.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datagen.errors import DataError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LOCK_TIMEOUT_S = 30.0
 
 _REQUESTS = """
@@ -60,6 +60,29 @@ CREATE TABLE tries (
 
 # What a run wants a reader to know, such as how far it is.
 _NOTES = "CREATE TABLE notes (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID"
+
+# One row for each input file of a provider's batch interface. state: 'planned' (its requests and their worst case are
+# written down; it may or may not have reached the provider), 'open' (the provider has it, as batch_id), 'ended'.
+_BATCHES = """
+CREATE TABLE batches (
+    number INTEGER PRIMARY KEY,
+    stage TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('planned', 'open', 'ended')),
+    base_url TEXT NOT NULL,
+    model TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    batch_id TEXT,
+    status TEXT NOT NULL DEFAULT '',
+    completed INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    planned_at TEXT NOT NULL,
+    checked_at TEXT,
+    ended_at TEXT,
+    words TEXT NOT NULL DEFAULT ''
+)
+"""
 
 _FEW_OPEN = "CREATE INDEX tries_open ON tries (number) WHERE outcome = 'open'"
 
@@ -139,9 +162,12 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
     try:
         if version == 0:
             db.execute(_REQUESTS)
-        db.execute(_TRIES)
-        db.execute(_FEW_OPEN)
-        db.execute(_NOTES)
+        if version < 2:
+            db.execute(_TRIES)
+            db.execute(_FEW_OPEN)
+            db.execute(_NOTES)
+        if version < 3:
+            db.execute(_BATCHES)
         if version == 1:
             db.execute(_FROM_1_ANSWERED)
             db.execute(_FROM_1_UNKNOWN)
