@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 FAULTS_IN_A_ROW = 10
 REQUESTS_IN_A_ROW = 5
 #: So many refusals in a row hold a service that is known to refuse single requests.
-REFUSALS_IN_A_ROW = 4
+REFUSALS_IN_A_ROW = 6
+#: ... if they are this part of all tries since the first of them, answers still awaited among them. Likewise faults.
+MOST = 2 / 3
 #: The first probe of a hold that only refusals without figures speak for; doubles.
 FIRST_PROBE_S = 5.0
 REFUSED_PROBES = 5
@@ -75,10 +77,10 @@ class Breaker:
         self._half_open = False
         self._probe: int | None = None
         self._probes = 0
-        self._faulty: list[str] = []
-        self._refusals = 0
-        self._refused_number = -1
+        self._faulty: list[tuple[int, str]] = []
+        self._refused: list[int] = []
         self._refused_since = 0.0
+        self._last_sent = self._last_answered = -1
         self._others_pass = False
         self._words = ""
 
@@ -100,6 +102,7 @@ class Breaker:
 
     def sent(self, number: int) -> None:
         """Note that a try is sent; numbers rise. In a half-open hold it is the probe."""
+        self._last_sent = number
         if self._hold and self._half_open:
             self._probe = number
         elif self._hold:
@@ -114,10 +117,12 @@ class Breaker:
         """Note that the service did its work on a try."""
         self.answered_once = True
         self._faulty.clear()
-        if number > self._refused_number:
-            self._others_pass |= self._refusals > 0
-            self._refusals = 0
-        if self._probe == number or self._hold == "faults" or (self._hold and number > self._refused_number):
+        self._last_answered = max(self._last_answered, number)
+        # What was sent after a refused try, and answered, shows that the refusal did not concern all.
+        later = [refused for refused in self._refused if refused > number]
+        self._others_pass |= len(later) < len(self._refused)
+        self._refused = later
+        if self._probe == number or self._hold == "faults" or (self._hold and not self._refusals_are_run()):
             self._release()
 
     def _release(self) -> None:
@@ -141,8 +146,8 @@ class Breaker:
             self.withdrawn(number)
             self.pause(limits.wait_s if limits.wait_s is not None else limits.reset_s or 1.0, words)
             return True
-        witnesses = REFUSALS_IN_A_ROW if self._others_pass or exhausted is False else 1
-        return self._suspect(number, limits.wait_s, witnesses, words)
+        self._others_pass |= exhausted is False
+        return self._suspect(number, limits.wait_s, words)
 
     def pause(self, seconds: float, words: str) -> None:
         """Leave the service alone for a time that it named; ends the run if that is beyond the patience."""
@@ -156,37 +161,49 @@ class Breaker:
             log.warning("paused for %s, as the service asks: %s", in_words(seconds), words)
         self._pause_until = until
 
-    def _suspect(self, number: int, wait_s: float | None, witnesses: int, words: str) -> bool:
+    def _suspect(self, number: int, wait_s: float | None, words: str) -> bool:
         """Judge a refusal without figures by what became of others."""
         now = self._clock()
         self._words = words
         is_probe = self._probe == number
-        if self._refusals == 0:
+        if not self._refused:
             self._refused_since = now
-        self._refusals += 1
-        self._refused_number = max(self._refused_number, number)
+        if number > self._last_answered:
+            self._refused.append(number)
         if is_probe:
             self._probe = None
             self._probes += 1
-        elif self._hold != "refusals" and self._refusals < witnesses:
+            self._others_pass = False
+        elif self._hold != "refusals" and not self._refusals_are_run():
             return False
         asked_s = wait_s if wait_s is not None else backoff_s(self._first_wait_s, self._probes + 1)
         probe_s = FIRST_PROBE_S * 2**self._probes
-        if now - self._refused_since > self._patience_s or (
-            asked_s > self._patience_s and self._probes >= REFUSED_PROBES
-        ):
-            self._end(f"the service has refused every request for {in_words(now - self._refused_since)}")
+        since_s = now - self._refused_since
+        if since_s > self._patience_s or (asked_s > self._patience_s and self._probes >= REFUSED_PROBES):
+            self._end(f"the service has refused every request for {in_words(since_s)}")
         if self._hold != "refusals":
-            log.info("the service is held for up to %s: %s", in_words(min(asked_s, probe_s)), words)
-        self._others_pass = False
-        started = self._hold == "refusals" and not is_probe
-        self._hold = "refusals"
+            log.info("held for up to %s: %s", in_words(min(asked_s, probe_s)), words)
+        joins = self._hold == "refusals" and not is_probe
         until = now + min(asked_s, probe_s)
-        self._hold_until = max(self._hold_until, until) if started else until
-        self._half_open = (
-            self._probes > 0 or wait_s is None or asked_s > probe_s or (started and self._half_open)
-        )
+        self._hold_until = max(self._hold_until, until) if joins else until
+        half_open = self._probes > 0 or wait_s is None or asked_s > probe_s
+        self._half_open = half_open or (joins and self._half_open)
+        self._hold = "refusals"
         return True
+
+    def _refusals_are_run(self) -> bool:
+        """Tell whether refusals hold the service: those of tries later than any that was answered."""
+        if not self._refused:
+            return False
+        if not self._others_pass:
+            return True
+        return len(self._refused) >= REFUSALS_IN_A_ROW and self._most_since(
+            self._refused[0], len(self._refused)
+        )
+
+    def _most_since(self, number: int, many: int) -> bool:
+        """Tell whether so many are most of the tries since one: slow ones that may yet be answered count too."""
+        return many >= MOST * (self._last_sent - number + 1)
 
     def nobody_else(self) -> None:
         """Say that no other request is left to try: then a refusal stands as it is."""
@@ -205,7 +222,7 @@ class Breaker:
         Returns:
             Whether the service as a whole is to blame, so that it costs the request no try.
         """
-        self._faulty.append(name)
+        self._faulty.append((number, name))
         if self._probe == number:
             self._probe = None
             self._probes += 1
@@ -227,7 +244,9 @@ class Breaker:
         many = len(self._faulty)
         if unreachable and many >= self._max_tries:
             return True
-        return many >= FAULTS_IN_A_ROW and len(set(self._faulty)) >= REQUESTS_IN_A_ROW
+        if many < FAULTS_IN_A_ROW or len({name for _, name in self._faulty}) < REQUESTS_IN_A_ROW:
+            return False
+        return self._most_since(min(number for number, _ in self._faulty), many)
 
     def _failing(self, unreachable: bool) -> str:
         if unreachable:
