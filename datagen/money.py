@@ -102,6 +102,7 @@ class Purse:
         self.budget_usd = budget_usd
         self._open: dict[int, Reservation] = {}
         self._waiting: list[asyncio.Future[None]] = []
+        self._set_aside: dict[str, float] = {}
         # How far a service's own count of tokens has gone beyond what was thought to be the most.
         self._excess = 1.0
         self._spending: dict[str, dict[str, float]] = {}
@@ -171,6 +172,15 @@ class Purse:
             return math.inf
         return self.budget_usd - self.spent_usd - self.held_usd
 
+    def set_aside(self, stage: str, amount_usd: float) -> None:
+        """Keep an amount in US dollars for one stage: tries of other stages must leave it, until it is set anew."""
+        self._set_aside[stage] = amount_usd
+        self._wake()
+
+    def worst_usd(self, service_model: str, body: Mapping[str, Any], *, batch: bool = False) -> float:
+        """Return the most that one try can cost, in US dollars; 0 where there is no price."""
+        return self._worst(service_model, body, batch=batch)[2] or 0.0
+
     async def reserve(
         self, service_model: str, body: Mapping[str, Any], *, stage: str = "", id: str = ""
     ) -> Reservation:
@@ -191,7 +201,7 @@ class Purse:
             if reservation is not None:
                 return reservation
             if not any(not each.batch for each in self._open.values()):
-                raise self._reached(self._worst(service_model, body, batch=False)[2] or 0.0)
+                raise self._reached(self.worst_usd(service_model, body))
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn
@@ -207,8 +217,10 @@ class Purse:
     ) -> Reservation | None:
         """Set the worst case of one try aside if it fits; None if it does not. ``batch`` takes batch prices."""
         prompt, completion, worst = self._worst(service_model, body, batch=batch)
-        if self.budget_usd is not None and worst and worst > self.left_usd - _ROUNDING * self.budget_usd:
-            return None
+        if self.budget_usd is not None and worst:
+            kept = math.fsum(usd for name, usd in self._set_aside.items() if name != stage)
+            if worst > self.left_usd - kept - _ROUNDING * self.budget_usd:
+                return None
         number = self.ledger.open_try(
             stage,
             id,
@@ -234,13 +246,15 @@ class Purse:
 
     def _reached(self, worst_usd: float) -> BudgetReached:
         assert self.budget_usd is not None
+        kept = math.fsum(self._set_aside.values())
+        aside = f"; {usd(kept)} is set aside for answers" if kept else ""
         unknown = (
             f", {usd(self.unknown_usd)} of it for tries whose bill is unknown" if self.unknown_usd else ""
         )
         return BudgetReached(
             "the budget is reached",
             found=f"{usd(self.spent_usd)} of {usd(self.budget_usd)} spent{unknown}; "
-            f"the next request could cost {usd(worst_usd)}",
+            f"the next request could cost {usd(worst_usd)}{aside}",
             remedy="raise --budget-usd and run the same command again; what was answered is kept",
         )
 
@@ -305,6 +319,10 @@ class Purse:
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
         )
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let everyone who waits for money look again."""
         waiting, self._waiting = self._waiting, []
         for turn in waiting:
             if not turn.done():

@@ -132,6 +132,13 @@ class Reporter:
         self._noted_at_s = time.monotonic()
         note_funnel(self._ledger, funnel)
 
+    def answer_usd(self, answered: int) -> float | None:
+        """Return what one answer costs: the mean of those that are in, or what is expected; None without a price."""
+        sums = self._purse.spending().get("answers")
+        if not answered or sums is None or sums["unpriced"]:
+            return self._answer_usd
+        return (sums["spent_usd"] + sums["unknown_usd"]) / answered
+
     def money(self, kept: int, answered: int) -> Money:
         """Return what is spent and projected, with so many tasks kept and answers in."""
         return money(

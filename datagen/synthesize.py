@@ -22,7 +22,7 @@ from datagen.coverage import draw_examples
 from datagen.errors import ConfigError, DataError
 from datagen.estimate import expected_answer_usd
 from datagen.ledger import Ledger
-from datagen.money import Purse
+from datagen.money import BudgetReached, Purse
 from datagen.records import SeedTask
 from datagen.safety import write_reports
 from datagen.seeds import load_seeds, odd_labels
@@ -70,11 +70,13 @@ def synthesize(
         if retry_failed:
             ledger.reopen(TASKS)
             ledger.reopen(ANSWERS)
-        sieve = asyncio.run(_gather_tasks(settings, seeds, ledger, reporter))
+        sieve, reached = asyncio.run(_gather_tasks(settings, seeds, ledger, purse, reporter))
         # Files of an earlier, finished run stay as they are until this one has finished too.
         if not (work / "funnel.json").exists():
             publish.write_tasks(work, sieve.kept, sieve.rejected)
         if not sieve.kept:
+            if reached is not None:
+                raise reached
             raise DataError(
                 "no task was kept",
                 where=work / "rejected.jsonl",
@@ -83,10 +85,13 @@ def synthesize(
                 expected="replies in the form the prompt asks for",
                 remedy="read the reasons in rejected.jsonl; a stronger teacher or larger max_tokens may help",
             )
-        replies = _gather_answers(settings, sieve, ledger, reporter)
+        replies = _gather_answers(settings, sieve, ledger, purse, reporter)
         outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION, answer_checks(settings))
         purse.close()
-        funnel = count(sieve, outcome, settings) | {"money": _money(ledger, settings, sieve, len(replies))}
+        funnel = count(sieve, outcome, settings) | {
+            "budget_reached": reached is not None or "budget" in outcome.failed,
+            "money": _money(ledger, settings, sieve, outcome.replies),
+        }
         write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
         publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
         reporter.note(funnel)
@@ -94,23 +99,55 @@ def synthesize(
 
 
 async def _gather_tasks(
-    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, reporter: Reporter
-) -> Sieve:
+    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, purse: Purse, reporter: Reporter
+) -> tuple[Sieve, BudgetReached | None]:
+    """Ask for tasks until there are enough; where the budget ends that, also say so."""
     sieve = Sieve(seeds, settings)
     requests = task_requests(settings, seeds)
     window = None if settings.eager else sieve.requests_wanted
-    replies = stream(requests, settings.teacher, ledger, stage=TASKS, window=window)
-    async with contextlib.aclosing(replies):
-        async for reply in replies:
-            sieve.take(reply)
-            reporter.tell(_progress(sieve, settings), lambda: count(sieve, publish.Outcome(), settings))
-            if sieve.full:
-                break
+    answered = ledger.counts().get(ANSWERS, {"answered": 0})["answered"]
+    reached = None
+    replies = stream(requests, settings.teacher, ledger, stage=TASKS, window=window, purse=purse)
+    try:
+        async with contextlib.aclosing(replies):
+            async for reply in replies:
+                sieve.take(reply)
+                _keep_for_answers(settings, sieve, answered, purse, reporter)
+                reporter.tell(_progress(sieve, settings), lambda: count(sieve, publish.Outcome(), settings))
+                if sieve.full:
+                    break
+    except BudgetReached as error:
+        reached = error
+        _take_settled(sieve, ledger, settings)
     reporter.note(count(sieve, publish.Outcome(), settings))
-    return sieve
+    return sieve, reached
 
 
-def _gather_answers(settings: Settings, sieve: Sieve, ledger: Ledger, reporter: Reporter) -> list[Reply]:
+def _keep_for_answers(
+    settings: Settings, sieve: Sieve, answered: int, purse: Purse, reporter: Reporter
+) -> None:
+    """Keep enough of a budget to have the kept tasks answered, instead of spending all of it on more tasks."""
+    waiting = len(sieve.kept) - answered
+    if purse.budget_usd is None or waiting <= 0:
+        return
+    last = answer_request(settings, sieve.kept[-1]).body(settings.answerer.model)
+    one_in_flight = purse.worst_usd(settings.answerer.model, last)
+    purse.set_aside(ANSWERS, waiting * (reporter.answer_usd(answered) or 0.0) + one_in_flight)
+
+
+def _take_settled(sieve: Sieve, ledger: Ledger, settings: Settings) -> None:
+    """Judge the replies behind the one at which a run stopped; they are paid for."""
+    while not sieve.full and sieve.requests < settings.request_limit():
+        entry = ledger.get(TASKS, f"{sieve.requests:06d}")
+        if entry is None or entry.state == "sent":
+            return
+        sieve.take(read_reply(entry))
+
+
+def _gather_answers(
+    settings: Settings, sieve: Sieve, ledger: Ledger, purse: Purse, reporter: Reporter
+) -> list[Reply]:
+    """Have the kept tasks answered; those for which the budget does not suffice are said to have failed for it."""
     before = _progress(sieve, settings)
 
     def tell(settled: int, total: int) -> None:
@@ -118,7 +155,19 @@ def _gather_answers(settings: Settings, sieve: Sieve, ledger: Ledger, reporter: 
         reporter.tell(progress, lambda: count(sieve, publish.Outcome(), settings))
 
     requests = [answer_request(settings, kept) for kept in sieve.kept]
-    return complete(requests, settings.answerer, ledger, stage=ANSWERS, progress=tell)
+    try:
+        return complete(requests, settings.answerer, ledger, stage=ANSWERS, progress=tell, purse=purse)
+    except BudgetReached:
+        replies = []
+        for request in requests:
+            entry = ledger.get(ANSWERS, request.id)
+            if entry is None or entry.state == "sent":
+                replies.append(
+                    Reply(request.id, "", "", "", 0, 0, error="budget: not asked, to keep the cap")
+                )
+            else:
+                replies.append(read_reply(entry))
+        return replies
 
 
 def _progress(sieve: Sieve, settings: Settings) -> Progress:

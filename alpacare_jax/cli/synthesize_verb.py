@@ -81,7 +81,7 @@ def command(
         work = _fork(work, fork, settings)
     funnel = _run(settings, work, retry_failed)
     print_funnel(funnel, work)
-    if not funnel["target_reached"]:
+    if not funnel["target_reached"] or funnel["budget_reached"]:
         typer.echo(_why_less(funnel), err=True)
         raise typer.Exit(1)
 
@@ -134,6 +134,13 @@ def _run(settings: "Settings", work: Path, retry_failed: bool) -> dict[str, Any]
 
 
 def _why_less(funnel: Mapping[str, Any]) -> str:
+    from datagen.money import usd
+
+    if funnel["budget_reached"]:
+        return (
+            f"Stopped at the budget of {usd(funnel['money']['budget_usd'])} with {funnel['tasks_kept']} of "
+            f"{funnel['target']} tasks and {funnel['instructions']} instructions; raise --budget-usd to go on."
+        )
     return (
         f"Stopped at {funnel['task_requests']} task requests with {funnel['tasks_kept']} of "
         f"{funnel['target']} tasks; raise --max-requests to go on."

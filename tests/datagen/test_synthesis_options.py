@@ -1,0 +1,48 @@
+import dataclasses
+import inspect
+import typing
+
+from typer.testing import CliRunner
+
+from alpacare_jax.cli import app, synthesis_options
+from alpacare_jax.cli.synthesis_options import SETTINGS, to_settings
+from alpacare_jax.cli.synthesize_verb import command
+from datagen.settings import Settings
+
+ACTIONS = {"context", "work", "config", "dry_run", "status", "retry_failed", "fork"}
+
+
+def test_every_option_sets_a_setting_that_exists() -> None:
+    options = set(inspect.signature(command).parameters) - ACTIONS
+    assert options == set(SETTINGS)
+    for names in SETTINGS.values():
+        for name in names:
+            kind: type = Settings
+            *groups, last = name.split(".")
+            for group in groups:
+                kind = typing.get_type_hints(kind)[group]
+            assert last in {field.name for field in dataclasses.fields(kind)}, name
+
+
+def test_options_become_nested_settings() -> None:
+    options = {"model": "m", "answer_max_tokens": 9, "concurrency": 3, "eager": None, "work": "x"}
+    assert to_settings(options | {"evaluation_files": [], "budget_usd": 2.0}) == {
+        "teacher": {"model": "m", "concurrency": 3},
+        "answerer": {"concurrency": 3},
+        "answer_sampling": {"max_tokens": 9},
+        "budget_usd": 2.0,
+    }
+    assert to_settings({"budget_usd": float("inf")}) == {"budget_usd": None}
+
+
+def test_the_help_has_panels_and_every_option_a_text() -> None:
+    output = CliRunner().invoke(app, ["synthesize", "--help"], env={"COLUMNS": "160"}).output
+    panels = (
+        synthesis_options._TASKS,
+        synthesis_options._SERVICES,
+        synthesis_options._LIMITS,
+        synthesis_options._REPLIES,
+        synthesis_options._RUN,
+    )
+    positions = [output.index(f"─ {panel} ─") for panel in panels]
+    assert positions == sorted(positions)
