@@ -7,7 +7,7 @@ from typing import Any
 
 from datagen.errors import ConfigError
 
-# What bounds a request's price, or is set elsewhere, is not for ``extra_body``.
+# What a request's price depends on, what yields no text, and what is set elsewhere is not for ``extra_body``.
 _RESERVED = (
     "model",
     "messages",
@@ -18,6 +18,11 @@ _RESERVED = (
     "max_completion_tokens",
     "max_output_tokens",
     "response_format",
+    "models",
+    "plugins",
+    "tools",
+    "functions",
+    "web_search_options",
 )
 TEXT, JSON_SCHEMA = "text", "json_schema"
 FORMATS = (TEXT, JSON_SCHEMA)
