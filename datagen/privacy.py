@@ -16,7 +16,7 @@ from datagen.privacy_words import NOT_NAMES, STATES, is_owned
 
 Policy = Literal["off", "report", "drop", "mask"]
 POLICIES: tuple[str, ...] = get_args(Policy)
-PATTERNS = (*FORM_PATTERNS, *PLACE_PATTERNS, *NAME_PATTERNS)
+PATTERNS = (*FORM_PATTERNS, *NAME_PATTERNS, *PLACE_PATTERNS)
 KINDS = tuple(dict.fromkeys(pattern.kind for pattern in PATTERNS))
 MASK = re.compile(r"\[(" + "|".join(KINDS) + r")\]")
 
@@ -92,11 +92,16 @@ def _repeated_names(text: str, hits: Sequence[Hit]) -> list[Hit]:
     """Find the other places where a name that was found once stands alone."""
     words = {word for hit in hits if hit.kind == "NAME" for word in re.findall(r"[^\W\d_]{3,}", hit.text)}
     words = {word for word in words if word[0].isupper() and word not in NOT_NAMES | STATES}
+    # Who gave a disease its name is meant by most of the places where the name stands alone.
+    words = {
+        word
+        for word in words
+        if not any(is_owned(text[m.end() :]) for m in re.finditer(rf"\b{word}\b", text))
+    }
     if not words:
         return []
     alternatives = "|".join(sorted(words))
     return [
         Hit(match.start(), match.end(), "NAME", match[0])
         for match in re.finditer(rf"\b(?:{alternatives})\b", text)
-        if not is_owned(text[match.end() :])
     ]

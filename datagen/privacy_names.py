@@ -18,8 +18,8 @@ _TITLE = (
 _WORD = r"(?:(?:O['’]|D['’]|Mc|Mac|De|La|Le)?[A-ZÀ-ÖØ-Þ][a-zà-öø-ÿ]+(?:[-'’][A-ZÀ-ÖØ-Þ][a-zà-öø-ÿ]+)?)"
 _PARTICLES = rf"(?:(?:van|von|der|den|de|la|del|bin|al){_GAP})*"
 _INITIAL = rf"(?:{_GAP}[A-Z]\.?(?={_GAP}))?"
-_NAME = rf"{_WORD}{_INITIAL}(?:{_GAP}{_PARTICLES}{_WORD}){{0,2}}"
-_INITIALS = rf"(?:[A-Z]\.{_GAP}?){{1,2}}{_GAP}?{_WORD}"
+_NAME = rf"{_PARTICLES}{_WORD}{_INITIAL}(?:{_GAP}{_PARTICLES}{_WORD}){{0,2}}"
+_INITIALS = rf"(?:[A-Z]\.[ \t]*){{1,2}}{_WORD}"
 _FULL_NAME = rf"{_WORD}{_INITIAL}{_GAP}{_PARTICLES}{_WORD}"
 _DEGREE = r"(?:MD|DO|RN|NP|PA-C|PhD|M\.D\.|D\.O\.|Ph\.D\.|DDS|FACP|MBBS)(?!\w)"
 
@@ -28,20 +28,30 @@ _STATE = (
     "|OR|PA|RI|SC|SD|TN|TX|UT|VT|VA|WA|WV|WI|WY|DC|PR)"
 )
 _STATE_NAME = "(?:" + "|".join(sorted(STATES, key=lambda name: (-len(name), name))) + ")"
-_PLACE = rf"(?:(?:St|Ft|Mt)\.{_GAP})?[A-Z][a-z]+(?:[ -](?:[A-Z][a-z]+|of|on|upon|de|la|del)){{0,2}}"
+_TOWN = r"[A-ZÀ-ÖØ-Þ][a-zà-öø-ÿ]+"
+_PLACE = rf"(?:(?:St|Ft|Mt)\.{_GAP})?{_TOWN}(?:[ -](?:{_TOWN}|(?:of|on|upon|de|la|del)[ -]{_TOWN})){{0,2}}"
+_LANDS = ("County", "City", "Island", "Lake", "Bay", "Canyon")
 _STREET = (
     r"(?:(?:Street|Avenue|Road|Boulevard|Lane|Drive|Court|Place|Square|Terrace|Parkway|Highway|Way|Circle|Crescent"
     r"|Close|Alley|Turnpike|Broadway)\b|(?:St|Ave|Rd|Blvd|Ln|Dr|Ct|Pl|Sq|Pkwy|Hwy)\b\.?)"
 )
 
 
-def _stands_alone(match: "re.Match[str]") -> bool:
-    return not is_owned(match.string[match.end("v") :])
+def _stands_alone(match: "re.Match[str]", words: int = 1) -> bool:
+    return not is_owned(match.string[match.end("v") : match.end("v") + 60], words)
 
 
 def _is_name(match: "re.Match[str]") -> bool:
     """Refuse a title or label that is followed by an ordinary word ("Dr. Google" stays a name)."""
     return match["v"].split()[0] not in NOT_NAMES and _stands_alone(match)
+
+
+def _is_labelled_name(match: "re.Match[str]") -> bool:
+    """Take a name behind "Patient:" and the like; without the colon only one with a common given name."""
+    words = re.findall(r"[^\W\d_]{2,}", match["v"])
+    if ":" not in match.string[match.start() : match.start("v")] and not GIVEN_NAMES & set(words):
+        return False
+    return not NOT_NAMES & set(words) and _stands_alone(match)
 
 
 def _has_given_name(match: "re.Match[str]") -> bool:
@@ -52,14 +62,14 @@ def _has_given_name(match: "re.Match[str]") -> bool:
         first in GIVEN_NAMES
         and not before.endswith(("St. ", "St "))
         and not any(word in NOT_NAMES or word in STATES or is_owned(word) for word in others)
-        and _stands_alone(match)
+        and _stands_alone(match, 2)
     )
 
 
 def _is_place(match: "re.Match[str]") -> bool:
     place = match["v"]
     ordinary = place in COUNTRIES or place in STATES or place.split()[0] in NOT_NAMES
-    return not ordinary and not is_owned(place.split()[-1])
+    return not ordinary and (place.endswith(_LANDS) or not is_owned(place.split()[-1]))
 
 
 NAME_PATTERNS: tuple[Pattern, ...] = (
@@ -72,8 +82,27 @@ NAME_PATTERNS: tuple[Pattern, ...] = (
         _is_name,
         "name|signed|dear",
     ),
-    pattern("NAME", rf"\b[Pp]atient:{_GAP}(?P<v>{_FULL_NAME})", _is_name, "patient:"),
-    pattern("NAME", rf"\b(?P<v>{_FULL_NAME}),?{_GAP}{_DEGREE}", _is_name),
+    pattern(
+        "NAME",
+        rf"\b(?i:patient|pt|name|attending|surgeon|physician|an(?:a)?esthetist|provider|guardian|next of kin"
+        rf"|emergency contact|(?:dictated|transcribed|signed) by)[ \t]*:?{_GAP}"
+        rf"(?P<v>{_WORD},{_GAP}{_WORD}|{_INITIALS}|{_FULL_NAME})",
+        _is_labelled_name,
+    ),
+    pattern(
+        "NAME",
+        rf"(?:[Rr]egards|[Ss]incerely|[Ff]aithfully|[Tt]ruly|[Bb]est wishes|[Ss]igned|[Yy]ours),\s+(?P<v>{_NAME})",
+        _is_name,
+        "regards|sincerely|faithfully|truly|wishes|signed|yours",
+    ),
+    pattern(
+        "NAME",
+        r"\b(?:[Mm]y|[Hh]is|[Hh]er|[Tt]heir|[Oo]ur)[ \t]+(?:husband|wife|partner|son|daughter|brother|sister|mother"
+        r"|father|friend|neighbou?r|cousin|aunt|uncle|grand(?:mother|father|son|daughter))"
+        rf",?{_GAP}(?P<v>{_WORD})(?=,|[ \t]+[a-z]|\.)",
+        _is_name,
+    ),
+    pattern("NAME", rf"\b(?P<v>{_FULL_NAME}),?{_GAP}{_DEGREE}(?!\s*\d{{5}})", _is_name),
     pattern(
         "NAME",
         rf"\b(?P<v>{_WORD}{_INITIAL}(?:{_GAP}{_WORD})?)(?:,|{_GAP}is|{_GAP}was)?{_GAP}an?{_GAP}(?:\w+[ -]){{0,2}}"
@@ -106,7 +135,7 @@ PLACE_PATTERNS: tuple[Pattern, ...] = (
     pattern("PLACE", rf"\b(?P<v>{_PLACE}), {_STATE_NAME}\b(?! [A-Z])", _is_place),
     pattern(
         "PLACE",
-        r"\b(?:lives? in|living in|resid(?:es|ed|ing) in|residents? of|born in|grew up in|moved (?:to|from)"
+        r"\b(?i:lives? in|living in|resid(?:es|ed|ing) in|residents? of|born in|grew up in|moved (?:to|from)"
         rf"|hometown (?:is|of)|(?:city|town|village|county) of){_GAP}(?P<v>{_PLACE})\b",
         _is_place,
         "in|of|to|from",

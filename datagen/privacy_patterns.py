@@ -144,7 +144,10 @@ def _is_old(match: "re.Match[str]") -> bool:
 _LABEL = (
     r"\s*(?:(?:number|num|no|nr|id|code)\b\.?|#|№)?\s*(?:is|was|of|:|=|-|–)?\s*(?:(?:is|was)\s+)?[#:]?\s*"
 )
-_CODE = r"(?P<v>[A-Z\d](?:[A-Z\d]|[/-](?=[A-Z\d])){3,24})\b"
+_CODE = (
+    r"(?P<v>(?-i:[A-Z]{1,5}(?:-[A-Z])?[ ](?=\d))?[A-Z\d](?:[A-Z\d]|[/-](?=[A-Z\d])){3,24}"
+    r"(?:[ ]\d{3,}(?![/.\w]))*)\b"
+)
 
 
 def _labelled(kind: str, labels: str, needs: str, check: Check = _has_digit, value: str = _CODE) -> Pattern:
@@ -171,7 +174,7 @@ _CONTACTS = (
     ),
     pattern(
         "FAX",
-        r"\bfax(?:\s+(?:number|no\.?|line))?\s*(?:is|:|at|to|#)?\s*(?P<v>\+?\(?\d[\d().\s-]{5,17}\d)\b",
+        r"\bfax[^\d.;+(]{0,30}(?P<v>\+?\(?\d[\d().\s-]{5,17}\d)\b",
         needs="fax",
         flags=_I,
     ),
@@ -186,11 +189,12 @@ _CONTACTS = (
         _is_phone,
         needs="+",
     ),
+    pattern("PHONE", r"(?<![\w.+-])(?P<v>\(?0\d{2,4}\)?[ -]\d{3,4}[ -]\d{3,4})(?![\w-]|\.\d)", _is_phone),
     pattern(
         "PHONE",
         r"\b(?:(?:tele)?phone|tel|mobile|cell|pager|call(?: (?:me|us|him|her|them))?|text|contact"
         r"|reach(?:ed)?(?: (?:me|us|him|her))?)(?:\s+(?:number|no\.?|phone))?\s*(?:is|was|:|at|on|#)*\.?\s*"
-        r"(?P<v>\(?\d{2,4}\)?[ .-]\d{3,4}(?:[ .-]\d{2,5})?|0\d{9,10})(?![\w/%-]|\.\d)",
+        r"(?P<v>\(?\d{2,4}\)?[ .-]\d{3,4}(?:[ .-]\d{2,5})?|0\d{9,10}|0\d{4}[ .-]\d{6})(?![\w/%-]|\.\d)",
         _is_phone,
         needs="phone|tel|mobile|cell|pager|call|reach|contact|text",
         flags=_I,
@@ -200,9 +204,9 @@ _NUMBERS = (
     pattern("SSN", r"(?<![\w-])(?P<v>\d{3}-\d{2}-\d{4})(?![\w-])", _is_ssn),
     _labelled(
         "SSN",
-        "SSN|social security",
+        r"SSN|social security(?: number)?(?: ending in)?",
         "ssn|social security",
-        value=r"(?P<v>\d{3}[ -]?\d{2}[ -]?\d{4}|[\dxX*]{3}-[\dxX*]{2}-\d{4})\b",
+        value=r"(?:ending in |last four )?(?P<v>\d{3}[ -]?\d{2}[ -]?\d{4}|[\dxX*]{3}-[\dxX*]{2}-\d{4}|\d{4})\b",
     ),
     _labelled(
         "RECORD",
@@ -213,8 +217,9 @@ _NUMBERS = (
     _labelled(
         "HEALTH_PLAN",
         r"(?:health\s+plan|insurance|member(?:ship)?|policy|subscriber|beneficiary|medicare|medicaid|group|payer"
-        r"|coverage)(?:\s+(?:plan|policy|card|member|beneficiary))?\s*(?=number|no\b|nr\b|id\b|#|identifier)",
-        "plan|insurance|member|policy|subscriber|beneficiary|medicare|medicaid|group|payer|coverage",
+        r"|coverage)(?:\s+(?:plan|policy|card|member|beneficiary))?\s*(?=number|no\b|nr\b|id\b|#|identifier)"
+        r"|(?:health|insurance|medicare|medicaid)\s+card",
+        "plan|card|insurance|member|policy|subscriber|beneficiary|medicare|medicaid|group|payer|coverage",
     ),
     _labelled(
         "ACCOUNT",
@@ -244,6 +249,11 @@ _NUMBERS = (
         r"(?:reading\s+|marked\s+)?(?P<v>[A-Z\d]{2,17}(?:[ -][A-Z\d]{2,4}){0,2})\b",
         _has_digit,
         needs="plate|vin|vehicle",
+    ),
+    pattern(
+        "VEHICLE",
+        r"\b[Pp]late\s+(?P<v>[A-Z]{1,3}-\d{2,4}(?:-[A-Z]{1,3})?|[A-Z]{3}[ -]\d{3,4})\b",
+        needs="plate",
     ),
     pattern("VEHICLE", r"\b(?P<v>[A-HJ-NPR-Z\d]{17})\b", lambda match: is_vehicle_number(match["v"])),
     _labelled(
@@ -279,10 +289,10 @@ _NUMBERS = (
     _labelled(
         "OTHER_ID",
         r"(?:passport|visa|national|NHS|national\s+insurance|tax(?:payer)?|case|accession|specimen|sample|order|claim"
-        r"|reference|encounter|visit|participant|subject|employee|student|badge|ticket|barcode|booking)\s*"
-        r"(?=(?:number|no\.|nr\.|id\b|identification|identity|#|№))(?:identification\s+|identity\s+)?",
-        "passport|visa|national|nhs|tax|case|accession|specimen|sample|order|claim|reference|encounter|visit"
-        "|participant|subject|employee|student|badge|ticket|barcode|booking",
+        r"|study|trial|reference|encounter|visit|participant|subject|employee|student|badge|ticket|barcode|booking|wristband|bracelet)\s*"
+        r"(?=(?:reads|says|number|no\.|nr\.|id\b|identification|identity|#|№|(?<=accession\s)\d))(?:identification\s+|identity\s+|reads\s+|says\s+)?",
+        "passport|visa|national|nhs|tax|case|accession|specimen|sample|order|claim|study|trial|reference|encounter|visit"
+        "|participant|subject|employee|student|badge|ticket|barcode|booking|wristband|bracelet",
         _is_long_number,
         r"(?P<v>[A-Z\d](?:[A-Z\d]|[ /-](?=[A-Z]*\d)){3,24})\b",
     ),
@@ -302,13 +312,14 @@ _YEAR = r"(?:1[89]|20)\d\d"
 _DATES = (
     pattern(
         "DATE",
-        rf"\b(?P<v>{_MONTH}\s+{_DAY}(?:\s*(?:-|–|to|and)\s*{_DAY})?(?:,?\s+{_YEAR})?)(?![\d%]|\.\d|\s?(?:mg|g|kg)\b)",
+        rf"\b(?P<v>{_MONTH}[ \t]+{_DAY}(?:[ \t]*(?:-|–|to|and)[ \t]*{_DAY})?(?:,?[ \t]+{_YEAR})?)"
+        r"(?![\d%]|\.\d|\s?(?:mg|g|kg)\b)",
     ),
     pattern(
         "DATE",
-        rf"\b(?P<v>(?:the\s+)?{_DAY}(?:\s+(?:day\s+)?of)?[\s-]+{_MONTH}(?:,?[\s-]+(?:{_YEAR}|\d\d))?)(?!\w)",
+        rf"\b(?P<v>{_DAY}(?:[ \t]+(?:day[ \t]+)?of)?[ \t-]+{_MONTH}(?:,?[ \t-]+(?:{_YEAR}|\d\d))?)(?!\w)",
     ),
-    pattern("DATE", rf"\b(?P<v>{_MONTH},?\s+(?:of\s+)?{_YEAR})\b"),
+    pattern("DATE", rf"\b(?P<v>{_MONTH},?[ \t]+(?:of[ \t]+)?{_YEAR})\b"),
     pattern(
         "DATE",
         rf"(?<![\w/.-])(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>{_YEAR}))(?![\w/-]|\.\d)",
@@ -345,6 +356,13 @@ _AGES = (
     ),
     pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3})\s?(?:y/?o|yo))\b", _is_old, "yo|y/o", _I),
     pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3}) years of age)\b", _is_old, "of age", _I),
+    pattern(
+        "AGE",
+        r"\b(?P<v>(?:ninety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?|(?:one|a)[- ]hundred)"
+        r"[- ]years?[- ]old)\b",
+        needs="ninety|hundred",
+        flags=_I,
+    ),
 )
 
-FORM_PATTERNS: tuple[Pattern, ...] = (*_CONTACTS, *_NUMBERS, *_AGES, *_DATES)
+FORM_PATTERNS: tuple[Pattern, ...] = (*_NUMBERS, *_CONTACTS, *_AGES, *_DATES)
