@@ -13,11 +13,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from datagen.grouping import divide, stretches_of
-from datagen.marks import FIELDS, LONE_NUMBER, NUMBERED, OUTPUT, Mark, find_marks, holds_task
 from datagen.quality import CUT, refers_to_material
 from datagen.records import NO_INPUT, SeedTask
-from datagen.values import clean
+from datagen.replies.grouping import divide, stretches_of
+from datagen.replies.marks import FIELDS, LONE_NUMBER, NUMBERED, OUTPUT, Mark, find_marks, holds_task
+from datagen.replies.structures import Structure, find_structures, mend, without_wrapper
+from datagen.replies.values import clean, unquote
+from datagen.thinking import without_thoughts
 
 __all__ = ["FIELDS", "Rejected", "parse_tasks"]
 
@@ -57,10 +59,9 @@ def parse_tasks(
         >>> parse_tasks("Sure! I can do that.")
         [Rejected(reason='prose', text='Sure! I can do that.')]
     """
-    text = reply.replace("\r\n", "\n").replace("\r", "\n")
     results: list[SeedTask | Rejected] = []
     found = 0
-    for result in _read(text, first_number, finish_reason in CUT):
+    for result in _read(mend(reply), first_number, finish_reason in CUT):
         if isinstance(result, SeedTask):
             found += 1
             if expected is not None and found > expected:
@@ -70,12 +71,51 @@ def parse_tasks(
 
 
 def _read(text: str, first_number: int, cut: bool) -> Iterator[SeedTask | Rejected]:
+    shown = without_thoughts(text)
+    if shown != text and text.rstrip().endswith(shown):
+        thoughts = text.rstrip().removesuffix(shown).strip()
+        yield Rejected("prose" if shown or not cut else "truncated", thoughts)
+        text = shown
+    structures = find_structures(text)
+    start = 0
+    for place, structure in enumerate(structures):
+        before = without_wrapper(text[start : structure.start], before=True, after=place > 0).rstrip()
+        last_line = before[before.rfind("\n") + 1 :]
+        if LONE_NUMBER.match(last_line):
+            before = before.removesuffix(last_line)
+        yield from _read_plain(before, first_number if place == 0 else None, cut=False)
+        yield from _read_structure(text, structure, cut)
+        start = structure.end
+    rest = without_wrapper(text[start:], before=False, after=True) if structures else text
+    yield from _read_plain(rest, None if structures else first_number, cut=cut)
+
+
+def _read_structure(text: str, structure: Structure, cut: bool) -> Iterator[SeedTask | Rejected]:
+    """Turn a JSON object or a table row into a task; a table's header holds nothing."""
+    whole = text[structure.start : structure.end].strip()
+    if not structure.values:
+        return
+    if not structure.whole:
+        yield Rejected("truncated" if cut else "unlabelled", whole)
+        return
+    strays: list[tuple[str, str]] = []
+    values: dict[str, str] = {}
+    for kind, raw in structure.values.items():
+        value, leftovers = clean(kind, raw, final=False)
+        if kind == OUTPUT:
+            strays += [("unasked-output", value)] if value else []
+        else:
+            values[kind] = value
+            strays += leftovers
+    yield from _finish(values, whole, [*strays, *(("stray-text", other) for other in structure.others)])
+
+
+def _read_plain(text: str, open_number: int | None, *, cut: bool) -> Iterator[SeedTask | Rejected]:
     stretches = list(stretches_of(text, find_marks(text)))
     for place, (start, end, marks) in enumerate(stretches):
         last = place == len(stretches) - 1
-        yield from _read_stretch(
-            text, start, end, marks, cut=cut and last, open_number=first_number if place == 0 else None
-        )
+        number = open_number if place == 0 else None
+        yield from _read_stretch(text, start, end, marks, cut=cut and last, open_number=number)
 
 
 def _read_stretch(
@@ -135,13 +175,20 @@ def _build(
         following = group[place + 1] if place + 1 < len(group) else None
         raw = text[mark.end : following.start if following else end]
         if following and following.inline:
-            raw = raw.rstrip(" \t;|,")
+            raw = raw.rstrip(" \t;|,/·")
         value, leftovers = clean(mark.kind, raw, final=following is None)
         if mark.kind == OUTPUT:
             leftovers = [("unasked-output", value), *leftovers] if value else leftovers
         else:
             values[mark.kind] = value
         strays += leftovers
+    yield from _finish(unquote(values), whole, strays)
+
+
+def _finish(
+    values: dict[str, str], whole: str, strays: Sequence[tuple[str, str]]
+) -> Iterator[SeedTask | Rejected]:
+    """Yield the task that the values make, or why they make none; leftovers follow."""
     if not values.get("instruction"):
         yield Rejected("missing-instruction", whole)
         return

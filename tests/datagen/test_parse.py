@@ -1,6 +1,7 @@
 """The parser finds every task in messy replies, drops nothing silently and never nests one task in another."""
 
 import dataclasses
+import json
 import re
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from datagen.parse import FIELDS, Rejected, parse_tasks
 from datagen.prompts import render_task
 from datagen.records import SeedTask
+from datagen.replies.structures import mend
 from datagen.seeds import load_seeds
 
 CORPUS = yaml.safe_load((Path(__file__).parent / "messy_replies.yaml").read_text(encoding="utf-8"))
@@ -43,7 +45,7 @@ def test_corpus_is_recovered_whole() -> None:
         tasks = [[getattr(r, field) for field in columns()] for r in read(case) if isinstance(r, SeedTask)]
         wanted += len(case.get("tasks", []))
         found += sum(task in tasks for task in case.get("tasks", []))
-    assert len(CORPUS) >= 60
+    assert len(CORPUS) >= 200
     assert found >= 0.99 * wanted
 
 
@@ -70,8 +72,16 @@ LABELS = {
     "bullet": "- {}: ",
     "wide": "{}：",
     "upper": "{}: ",
+    "tag": "<b>{}:</b> ",
+    "code": "`{}`: ",
+    "arrow": "{} -> ",
+    "remark": "{} (as asked): ",
+    "heading": "### {}\n",
+    "next line": "{}:\n",
+    "picture": "📌 {}: ",
 }
 SEPARATORS = ["\n###\n", "\n\n", "\n", "\n\n###\n\n", "\n---\n", " ###\n", "\n#####\n"]
+PLAIN_SEPARATORS = SEPARATORS[:1] + SEPARATORS[4:]
 NUMBERS = ["{}. ", "{}) ", "({}) ", "Task {}: ", "**{}.** ", "{}.\n", ""]
 word = st.sampled_from(
     [
@@ -101,7 +111,7 @@ short = st.sampled_from(["Chat", "Open Q&A", "Gout", "Student (Medicine)", "USML
 def replies(draw: st.DrawFn) -> tuple[str, list[dict[str, str]]]:
     """A reply made of tasks with some fields missing, in one style of labels, numbers and separators."""
     label, number = draw(st.sampled_from(sorted(LABELS))), draw(st.sampled_from(NUMBERS))
-    separator = draw(st.sampled_from(SEPARATORS if number else SEPARATORS[:1] + SEPARATORS[4:]))
+    separator = draw(st.sampled_from(SEPARATORS if number else PLAIN_SEPARATORS))
     start = draw(st.integers(1, 20))
     tasks, blocks = [], []
     for place in range(draw(st.integers(1, 5))):
@@ -124,31 +134,6 @@ def replies(draw: st.DrawFn) -> tuple[str, list[dict[str, str]]]:
         blocks.append(number.format(start + place) + text)
         tasks.append({field: "" if field in missing else value for field, value in task.items()})
     return separator.join(blocks), tasks
-
-
-@settings(max_examples=300, deadline=None)
-@given(replies())
-def test_tasks_come_back_whatever_the_style(made: tuple[str, list[dict[str, str]]]) -> None:
-    reply, tasks = made
-    assert [dataclasses.asdict(r) for r in parse_tasks(reply)] == [{**task, "extra": {}} for task in tasks]
-
-
-@settings(max_examples=200, deadline=None)
-@given(replies(), st.data())
-def test_a_cut_reply_loses_at_most_its_last_task(
-    made: tuple[str, list[dict[str, str]]], data: st.DataObject
-) -> None:
-    reply, tasks = made
-    at = data.draw(st.integers(0, len(reply)))
-    results = parse_tasks(reply[:at], finish_reason="length")
-    found = [r for r in results if isinstance(r, SeedTask)]
-    assert [task.instruction for task in found] == [task["instruction"] for task in tasks[: len(found)]]
-    assert all(
-        (task.input, task.type, task.topic) == (made["input"], made["type"], made["topic"])
-        for task, made in zip(found, tasks, strict=False)
-    )
-    whole = sum(reply.find(task["input"], 0, at) >= 0 for task in tasks[:-1])
-    assert len(found) <= whole + 1
 
 
 pieces = st.sampled_from(
@@ -180,6 +165,97 @@ pieces = st.sampled_from(
 marked = st.integers(0, 999_999).map(lambda number: f"w{number:06d}x")
 
 
+@settings(max_examples=300, deadline=None)
+@given(replies())
+def test_tasks_come_back_whatever_the_style(made: tuple[str, list[dict[str, str]]]) -> None:
+    reply, tasks = made
+    assert [dataclasses.asdict(r) for r in parse_tasks(reply)] == [{**task, "extra": {}} for task in tasks]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    replies(),
+    st.sampled_from(["\r\n", "\r", "\u2028"]),
+    st.sampled_from(["", "Sure!\n\n", "\ufeff", "```\n"]),
+)
+def test_neither_line_ends_nor_words_before_change_a_task(
+    made: tuple[str, list[dict[str, str]]], line_end: str, before: str
+) -> None:
+    reply, tasks = made
+    results = parse_tasks(before + reply.replace("\n", line_end))
+    found = [dataclasses.asdict(r) for r in results if isinstance(r, SeedTask)]
+    assert found == [{**task, "extra": {}} for task in tasks]
+    assert [r.text for r in results if isinstance(r, Rejected)] == (["Sure!"] if "Sure" in before else [])
+
+
+values = st.text(min_size=1, max_size=40).map(lambda text: f"Say {text.strip()}.".replace("\x00", ""))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.fixed_dictionaries(dict.fromkeys(FIELDS[:3], short)), min_size=1, max_size=4),
+    st.data(),
+    st.sampled_from([None, 2]),
+    st.booleans(),
+)
+def test_tasks_written_as_json_come_back(
+    headers: list[dict[str, str]], data: st.DataObject, indent: int | None, as_list: bool
+) -> None:
+    """Any characters in an instruction or input, quotation marks and braces included."""
+    tasks = [
+        {**header, "difficulty": "3", "instruction": data.draw(sentence), "input": data.draw(values)}
+        for header in headers
+    ]
+    written = [json.dumps(task, indent=indent) for task in tasks]
+    reply = "[" + ",\n".join(written) + "]" if as_list else "\n".join(written)
+    found = [dataclasses.asdict(r) for r in parse_tasks(reply) if isinstance(r, SeedTask)]
+    assert [task["instruction"] for task in found] == [task["instruction"] for task in tasks]
+    assert [task["type"] for task in found] == [task["type"] for task in tasks]
+    plain = [
+        task["input"]
+        for task in tasks
+        if not set("*_`#\\") & set(task["input"]) and "  " not in task["input"]
+    ]
+    assert {text for text in plain if text == " ".join(text.split())} <= {task["input"] for task in found}
+
+
+@settings(max_examples=100, deadline=None)
+@given(replies().filter(lambda made: all("|" not in str(task) for task in made[1])), st.booleans())
+def test_tasks_written_as_a_table_come_back(made: tuple[str, list[dict[str, str]]], bars: bool) -> None:
+    _, tasks = made
+    rows = [[field.capitalize() for field in FIELDS], ["---"] * 6]
+    rows += [[task[field].replace("\n", "<br>") for field in FIELDS] for task in tasks]
+    reply = "\n".join(("| {} |" if bars else "{}").format(" | ".join(row)) for row in rows)
+    assert [dataclasses.asdict(r) for r in parse_tasks(reply)] == [{**task, "extra": {}} for task in tasks]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(pieces | marked, max_size=40).map(" ".join) | st.text(max_size=200))
+def test_what_is_kept_or_rejected_stands_in_the_reply(reply: str) -> None:
+    plain = " ".join(mend(reply).split())
+    for result in parse_tasks(reply):
+        for text in (result.instruction, result.input) if isinstance(result, SeedTask) else (result.text,):
+            assert text == "<noinput>" or "`" in reply or " ".join(text.split()) in plain
+
+
+@settings(max_examples=200, deadline=None)
+@given(replies(), st.data())
+def test_a_cut_reply_loses_at_most_its_last_task(
+    made: tuple[str, list[dict[str, str]]], data: st.DataObject
+) -> None:
+    reply, tasks = made
+    at = data.draw(st.integers(0, len(reply)))
+    results = parse_tasks(reply[:at], finish_reason="length")
+    found = [r for r in results if isinstance(r, SeedTask)]
+    assert [task.instruction for task in found] == [task["instruction"] for task in tasks[: len(found)]]
+    assert all(
+        (task.input, task.type, task.topic) == (made["input"], made["type"], made["topic"])
+        for task, made in zip(found, tasks, strict=False)
+    )
+    whole = sum(reply.find(task["input"], 0, at) >= 0 for task in tasks[:-1])
+    assert len(found) <= whole + 1
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     st.lists(pieces | marked, max_size=40).map(" ".join),
@@ -208,8 +284,30 @@ def test_no_task_holds_another(reply: str) -> None:
             assert not any(found.type and found.input != "<noinput>" for found in inner)
 
 
-@pytest.mark.parametrize("reply", ["\n" * 50_000, "#" * 50_000, "-" * 50_000, "* " * 25_000, "1" * 50_000])
-def test_long_runs_take_no_long_time(reply: str) -> None:
+@pytest.mark.parametrize(
+    "run",
+    [
+        "\n",
+        "#",
+        "-",
+        "* ",
+        "1",
+        "|",
+        "-|",
+        " ",
+        "\\n",
+        "{",
+        '{"a":',
+        '{"input":"',
+        "<",
+        "<|x|>",
+        "'",
+        "**",
+        "# ",
+    ],
+)
+def test_long_runs_take_no_long_time(run: str) -> None:
+    reply = run * (50_000 // len(run))
     start = time.perf_counter()
     parse_tasks(reply)
     parse_tasks("Input: " + reply + "\nInstruction: " + reply)

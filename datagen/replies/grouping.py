@@ -1,20 +1,44 @@
 """Divides the labels between two separators into tasks by the cheapest reading."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from datagen.marks import FIELDS, HEADERS, OUTPUT, SEPARATOR, Mark
+from datagen.replies.marks import FIELDS, HEADERS, OUTPUT, SEPARATOR, Mark
+
+Stretch = tuple[int, int, list[Mark]]
+"""Start and end of a piece of text between two separators, and its labels."""
 
 
-def stretches_of(text: str, marks: Sequence[Mark]) -> Iterator[tuple[int, int, list[Mark]]]:
-    """Yield (start, end, labels) of each piece of text between two separators, blank ones left out."""
-    start, labels = 0, []
+def stretches_of(text: str, marks: Sequence[Mark]) -> list[Stretch]:
+    """Return each piece of text between two separators, blank ones left out.
+
+    A separator between a header and its instruction parts nothing.
+    """
+    stretches: list[Stretch] = []
+    start, labels = 0, list[Mark]()
     for mark in [*marks, Mark(SEPARATOR, len(text), len(text))]:
         if mark.kind != SEPARATOR:
             labels.append(mark)
             continue
         if text[start : mark.start].strip():
-            yield start, mark.start, labels
+            if stretches and labels and _goes_on(text, stretches[-1], start, labels):
+                first, _, before = stretches.pop()
+                stretches.append((first, mark.start, [*before, *labels]))
+            else:
+                stretches.append((start, mark.start, labels))
         start, labels = mark.end, []
+    return stretches
+
+
+def _goes_on(text: str, before: Stretch, start: int, labels: Sequence[Mark]) -> bool:
+    """Say whether a stretch holds a header alone and the next begins with the instruction or input to it."""
+    return (
+        bool(before[2])
+        and {mark.kind for mark in before[2]} <= HEADERS
+        and labels[0].kind in ("instruction", "input")
+        and labels[0].number is None
+        and not text[start : labels[0].start].strip()
+        and not {mark.kind for mark in labels} & HEADERS
+    )
 
 
 def divide(marks: list[Mark], cut: bool, given: set[str]) -> list[list[Mark]]:

@@ -1,0 +1,1 @@
+"""How a teacher's reply is read: structures, marks, grouping and values. The entry is ``datagen.parse``."""

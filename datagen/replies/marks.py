@@ -1,0 +1,247 @@
+"""Finds labels (``Type:``) and separators (``###``) in a teacher's reply, however they are decorated."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from rapidfuzz.distance import OSA
+
+FIELDS = ("type", "topic", "view", "difficulty", "instruction", "input")
+HEADERS = frozenset(FIELDS[:4])
+OUTPUT = "output"
+SEPARATOR = "separator"
+_ORDER = (*FIELDS, OUTPUT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A label or a separator at ``start:end`` of the reply.
+
+    ``number`` is the item's number where one stands; ``inline`` says that other text precedes it in its line,
+    ``listed`` that its number only goes on with a list ("1. Site: colon", "2. Type: ...").
+    """
+
+    kind: str
+    start: int
+    end: int
+    number: int | None = None
+    inline: bool = False
+    listed: bool = False
+
+
+_NAMES = {
+    "type": r"(?:task[ ]+)?type|type[ ]+of[ ]+task|tipo(?:[ ]+de[ ]+tarea)?|typ|类型|類型",
+    "topic": r"(?:(?:medical|clinical)[ ]+)?topic|tema|tópico|sujet|thème|thema|argomento|主题|主題",
+    "view": r"view[ ]?point|view|point[ ]+of[ ]+view|perspective|perspectiva|punto[ ]+de[ ]+vista|point[ ]+de[ ]+vue"
+    r"|ponto[ ]+de[ ]+vista|prospettiva|perspektive|sichtweise|blickwinkel|视角|視角|观点",
+    "difficulty": r"difficulty(?:[ ]+(?:level|rating))?|level[ ]+of[ ]+difficulty|dificultad|difficulté|dificuldade"
+    r"|difficoltà|schwierigkeit(?:sgrad)?|难度|難度",
+    "instruction": r"(?:task[ ]+)?instructions?|instrucción|instrucciones|instrução|istruzione|consigne|anweisung"
+    r"|指令|指示",
+    "input": r"(?:task[ ]+)?inputs?(?:[ ]+text)?|entrada|entrée|eingabe|输入|輸入",
+    OUTPUT: r"(?:(?:expected|sample|example)[ ]+)?outputs?|(?:expected[ ]+)?response",
+}
+_ANY_NAME = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _NAMES.items())
+_NAME_ALONE = re.compile(_ANY_NAME, re.IGNORECASE)
+
+# One character for one, so that places stay: wide forms, circled numbers, invisible and emoji-forming characters.
+_FOLD = str.maketrans(
+    {"：": ":", "﹕": ":", "︰": ":", "．": ".", "、": ".", "）": ")", "（": "(", "＃": "#", "＝": "="}
+    | {chr(0x2460 + n): str((n + 1) % 10) for n in range(20)}
+    | dict.fromkeys("\xa0\u3000\u200b\u200c\u200d\u2060\ufeff\ufe0f\u20e3", " ")
+)
+_TAGS = r"</?(?:b|strong|i|em|u)>"
+_PICTURES = r"\u2190-\u2bff\U0001F000-\U0001FAFF"
+_DECOR = rf"(?:[ \t>•·●▪◦‣|*_`#+\-–—\[({_PICTURES}]|{_TAGS})*+"
+_NUMBER = (
+    r"(?:(?:task|item|example|question|no\.?|number)[ \t]*)?[#(]?"
+    r"(?:(?:\d{1,3}\.(?=\d))?(?P<number>\d{1,4})(?!\d)[ \t]*(?:[.):\]/]|[-–—](?=[ ]))?|(?P<roman>[IVX]{1,6})[.)])"
+    r"[ \t]*[*_]*"
+)
+_CLOSE = rf"[ \t]*(?:[*_`\]]|{_TAGS})*"
+_REMARK = rf"(?:[ \t]*[(\[][^()\[\]\n]{{1,40}}[)\]]{_CLOSE})?"
+_COLON = rf"[ \t]*::?(?:[*_`\]]|{_TAGS})*"
+_LINE_LABEL = re.compile(
+    rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?"
+    rf"(?:{_ANY_NAME}){_CLOSE}{_REMARK}(?:{_COLON}|[ ]+[-–—=][ ]+|[ ]*(?:->|=>|→)[ ]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HEADING_LABEL = re.compile(
+    r"^[ \t]*(?:(?:task[ \t]*)?[*(]{0,3}\d{1,4}[.):*]{1,4}\s{0,2})?"
+    rf"(?:#{{1,6}}[ \t]*|\*\*[ \t]*)(?:{_NUMBER})?(?:{_ANY_NAME})[ \t]*(?:\*\*)?[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CAPITAL_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()}|{kind.upper()})" for kind in _ORDER)
+_INLINE_LABEL = re.compile(
+    r"(?<=[\s;,|.>/*])(?P<fence>\#{2,8}[ \t]{0,4})?"
+    rf"(?:(?P<number>\d{{1,4}})[ \t]{{0,4}}[.)][ \t]{{0,4}})?[*_`]{{0,4}}"
+    rf"(?:{_CAPITAL_NAME}){_COLON}"
+)
+_INLINE_HEADER = re.compile(rf"(?<=[;,|/·][ ])(?P<number>(?!))?(?:{_ANY_NAME}){_COLON}")
+_BARE_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()})" for kind in _ORDER)
+_BARE_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\[(?:{_BARE_NAME})\])[ \t]+(?=\S)", re.MULTILINE)
+_BOLD_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\*\*(?:{_BARE_NAME})\*\*)[ \t]+(?=\S)", re.MULTILINE)
+_TAG_LABEL = re.compile(rf"(?P<number>(?!))?<(?:{_ANY_NAME})>", re.IGNORECASE)
+_TAG_OF_TASK = re.compile(r"</?task>", re.IGNORECASE)
+_LONG_WORD = re.compile(
+    rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[A-Za-z]{{9,13}}){_CLOSE}{_COLON}", re.MULTILINE
+)
+
+_HASHES = re.compile(
+    r"(?<!#)#{2,}[ \t]*(?=\n|$)|^[ \t]*\**(?:\\?#[ ]?){3,}\**[.:]?[ \t]*$|^[ \t]*#{3,}(?=[ \t]*\d{1,4}[ \t]*[.)])",
+    re.MULTILINE,
+)
+_RULE = re.compile(r"^[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|~{3,}|(?:[-*_] ){2,}[-*_])[ \t]*$", re.MULTILINE)
+_NUMBER_WORD = (
+    r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen"
+    r"|seventeen|eighteen|nineteen|twenty)"
+)
+_TITLE = re.compile(
+    r"^[ \t]*(?:[#*>_\-•][ \t#*_]*)?(?:task|item|example)[ \t]*"
+    rf"(?:(?:no\.?[ \t]*|#)?\d{{1,4}}\b|{_NUMBER_WORD}\b[*_]*[ \t]*[:.]?)[^\n]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HEADING_NUMBER = re.compile(r"[ \t]*(\d{1,4})")
+_OPENING_HEADING = re.compile(r":[ \t*_]*#{2,}[ \t]*1[.)]")
+_BLANK = re.compile(r"\s*")
+NUMBERED = re.compile(r"^\W*(?:task|item)?\s*#?\d{1,4}\s*[.):：、．）]")
+LONE_NUMBER = re.compile(
+    rf"^[\s*#_(\[-]*(?:task|item|example)?\s*(?:no\.?\s*)?#?(?:\d{{1,4}}(?:\s*(?:/|of)\s*\d{{1,4}})?|{_NUMBER_WORD})"
+    r"\s*[.):：、．）\]]*[\s*#_]*$",
+    re.IGNORECASE,
+)
+
+
+def name_of_field(word: str) -> str | None:
+    """Return the field that a word names, or None.
+
+    Example:
+        >>> name_of_field("Point of view"), name_of_field("tube")
+        ('view', None)
+    """
+    match = _NAME_ALONE.fullmatch(word.strip())
+    return _kind(match) if match else None
+
+
+def find_marks(text: str) -> list[Mark]:
+    """Return labels and separators in the order of the text, none overlapping another."""
+    folded = text.translate(_FOLD)
+    marks = [*_labels(folded)]
+    marks += _separators(folded, marks)
+    return _without_overlaps(folded, sorted(marks, key=lambda mark: (mark.start, -mark.end)))
+
+
+def _labels(text: str) -> Iterator[Mark]:
+    for pattern in (_LINE_LABEL, _HEADING_LABEL, _INLINE_HEADER):
+        for match in pattern.finditer(text):
+            yield Mark(_kind(match), match.start(), match.end(), _number(match))
+    for match in _INLINE_LABEL.finditer(text):
+        if match.group("fence"):
+            yield Mark(SEPARATOR, match.start("fence"), match.end("fence"))
+        start = match.end("fence") if match.group("fence") else match.start()
+        yield Mark(_kind(match), start, match.end(), _number(match))
+    # Such forms occur in plain text too; they are labels where a reply writes most of its labels so.
+    for pattern in (_BARE_LABEL, _BOLD_LABEL, _TAG_LABEL):
+        found = [Mark(_kind(match), match.start(), match.end()) for match in pattern.finditer(text)]
+        kinds = {mark.kind for mark in found}
+        if "instruction" in kinds and len(kinds) >= 3:
+            yield from found
+    for match in _LONG_WORD.finditer(text):
+        word = match.group("word").lower()
+        for kind in ("difficulty", "instruction"):
+            if word != kind and OSA.distance(word, kind, score_cutoff=1) <= 1:
+                yield Mark(kind, match.start(), match.end(), _number(match))
+
+
+def _kind(match: re.Match[str]) -> str:
+    groups = match.groupdict()
+    return next(kind for kind in _NAMES if groups.get(kind))
+
+
+def _number(match: re.Match[str]) -> int | None:
+    groups = match.groupdict()
+    if roman := groups.get("roman"):
+        values = [{"I": 1, "V": 5, "X": 10}[letter] for letter in roman.upper()]
+        return sum(-a if a < b else a for a, b in zip(values, [*values[1:], 0], strict=True))
+    return int(groups["number"]) if groups["number"] else None
+
+
+def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
+    starts = {label.start for label in labels}
+
+    def label_follows(at: int) -> bool:
+        """Say whether the next words are a label."""
+        blank = _BLANK.match(text, at)
+        after = blank.end() if blank else at
+        return after in starts or _line_start(text, after) in starts
+
+    hashes = list(_hashes(text, label_follows))
+    yield from hashes
+    starts |= {mark.start for mark in hashes}
+    titled = False
+    for match in _TITLE.finditer(text):
+        # A first title that no label follows is a line of an input: "Task 2: lift one leg."
+        titled = titled or match.start() in starts or label_follows(match.end())
+        if titled:
+            yield Mark(SEPARATOR, match.start(), match.start())
+    for match in _RULE.finditer(text):
+        if label_follows(match.end()) or not text[match.end() :].strip():
+            yield Mark(SEPARATOR, match.start(), match.end())
+    for match in _TAG_OF_TASK.finditer(text):
+        yield Mark(SEPARATOR, match.start(), match.end())
+
+
+def _hashes(text: str, label_follows: Callable[[int], bool]) -> Iterator[Mark]:
+    heading = 0
+    for match in _HASHES.finditer(text):
+        number = _HEADING_NUMBER.match(text, match.end())
+        if number and match.group().strip():
+            line_end = text.find("\n", match.end())
+            followed = label_follows(match.end()) or (line_end >= 0 and label_follows(line_end))
+            # "### 1. History", "### 2. Plan": headings within an input.
+            if heading == 0 and _OPENING_HEADING.search(text, 0, match.start()):
+                heading = 1
+            if not followed and int(number.group(1)) == heading + 1:
+                heading += 1
+                continue
+        yield Mark(SEPARATOR, match.start(), match.end())
+
+
+def _line_start(text: str, at: int) -> int:
+    return text.rfind("\n", 0, at) + 1
+
+
+def _without_overlaps(text: str, marks: Sequence[Mark]) -> list[Mark]:
+    """Drop marks that lie in another one, inline labels that go on no line of labels, and a patient's "Output:"."""
+    kept: list[Mark] = []
+    for mark in marks:
+        if kept and mark.start < kept[-1].end:
+            continue
+        before = text[kept[-1].end : mark.start] if kept else text[: mark.start]
+        line = _line_start(text, mark.start)
+        tag = text[mark.start] == "<"
+        inline = mark.kind != SEPARATOR and text[line : mark.start].strip(" \t#") != "" and not tag
+        if inline and mark.number is None and not (kept and _follows_on_line(text, kept[-1], mark, line)):
+            continue
+        if mark.kind == OUTPUT and ("intake" in before.lower() or (kept and kept[-1].kind == OUTPUT)):
+            continue
+        listed = mark.number is not None and re.search(
+            rf"^\s*{mark.number - 1}[ \t]*[.)].*\s*\Z", before, re.M
+        )
+        kept.append(dataclasses.replace(mark, inline=inline, listed=bool(listed)))
+    return kept
+
+
+def _follows_on_line(text: str, before: Mark, mark: Mark, line: int) -> bool:
+    """Say whether a label stands in the same line after a label that comes before it in the field order."""
+    if before.end <= line or before.kind == SEPARATOR:
+        return False
+    if text[mark.start].islower() and not {before.kind, mark.kind} <= HEADERS:
+        return False
+    return _ORDER.index(before.kind) < _ORDER.index(mark.kind)
+
+
+def holds_task(value: str) -> bool:
+    """Say whether a value has lines that are labels of another task."""
+    kinds = {_kind(match) for match in _LINE_LABEL.finditer(value.translate(_FOLD))}
+    return "instruction" in kinds and len(kinds) > 1

@@ -1,0 +1,205 @@
+"""Finds tasks that a reply writes as JSON objects or table rows, and mends replies whose line ends are odd."""
+
+import ast
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+
+from datagen.replies.marks import FIELDS, OUTPUT, name_of_field
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """A JSON object or a table row at ``start:end`` of the reply.
+
+    ``values`` holds what stands under the names of fields, ``others`` the rest that has words. ``whole`` is False
+    where the text ends within it.
+    """
+
+    start: int
+    end: int
+    values: dict[str, str]
+    others: tuple[str, ...] = ()
+    whole: bool = True
+
+
+_LABEL_NEXT = (
+    r"(?=[\s*_`>#\-•]*(?:\d{1,4}[.)][ ]*)?[*_]*(?:type|topic|view|difficulty|instruction|input)\b[*_]*[ ]*:)"
+)
+_BR = re.compile(rf"<br\s*/?>{_LABEL_NEXT}", re.IGNORECASE)
+_WRITTEN_OUT = re.compile(rf"\\n{_LABEL_NEXT}", re.IGNORECASE)
+_END_OF_TEXT = re.compile(r"(?:<\|[a-z_]{2,20}\|>|</s>|<eos>|<end_of_turn>)\Z", re.IGNORECASE)
+
+
+def mend(reply: str) -> str:
+    r"""Write every line end as a newline and drop a model's own end-of-text marks.
+
+    Line ends that are written out (``\n`` as two characters, ``<br>``) are line ends where labels follow them.
+
+    Example:
+        >>> mend("Type: Chat<br>Topic: Gout\r\nView: Nurse<|im_end|>")
+        'Type: Chat\nTopic: Gout\nView: Nurse'
+    """
+    text = reply.replace("\r\n", "\n")
+    while ending := _END_OF_TEXT.search(text.rstrip()):
+        text = text[: ending.start()]
+    text = re.sub("[\r\u2028\u2029\x85]", "\n", text)
+    if len(_WRITTEN_OUT.findall(text)) >= 3:
+        text = text.replace("\\n", "\n")
+    return _BR.sub("\n", text)
+
+
+def find_structures(text: str) -> list[Structure]:
+    """Return the JSON objects and table rows that are tasks, in the order of the text."""
+    found = sorted([*_objects(text), *_rows(text)], key=lambda structure: structure.start)
+    return [s for place, s in enumerate(found) if place == 0 or s.start >= found[place - 1].end]
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------
+
+_STRING = r'(?:"(?:[^"\\]|\\.)*+"|' + r"'(?:[^'\\]|\\.)*+')"
+_OPEN = re.compile(r"\{(?=\s*[\"'])")
+_KEY = re.compile(r"\s*(?P<key>\"[\w .#-]{1,40}\"|'[\w .#-]{1,40}')\s*:\s*")
+_VALUE = re.compile(
+    rf"(?:{_STRING}|-?\d+(?:\.\d+)?|null|None|true|false|True|False|\[[^\[\]{{}}]*+\])", re.DOTALL
+)
+_NEXT = re.compile(r"\s*(?P<comma>,?)\s*(?P<close>\}?)")
+_WRAPPER_BEFORE = re.compile(r"(?:\s*```\w*[ \t]*(?=\n|$))?[\s\[{]*(?:[\"'][\w ]+[\"']\s*:)?[\s\[{,]*\Z")
+_WRAPPER_AFTER = re.compile(r"\A[\s,;\]}]*(?:```[ \t]*(?=\n|$))?\s*")
+
+
+def without_wrapper(text: str, *, before: bool, after: bool) -> str:
+    """Strip what only joins JSON objects from the text before one (its end) and after one (its start)."""
+    if after:
+        text = _WRAPPER_AFTER.sub("", text)
+    return _WRAPPER_BEFORE.sub("", text) if before else text
+
+
+def _objects(text: str) -> Iterator[Structure]:
+    at = 0
+    while opening := _OPEN.search(text, at):
+        structure = _object(text, opening.start())
+        if structure is None:
+            at = opening.end()
+            continue
+        yield structure
+        at = structure.end
+
+
+def _object(text: str, start: int) -> Structure | None:
+    """Read an object whose values are plain, with either quotation marks and with commas too many or too few."""
+    values: dict[str, str] = {}
+    others: list[str] = []
+    at, whole = start + 1, False
+    while key := _KEY.match(text, at):
+        value = _VALUE.match(text, key.end())
+        if value is None:
+            at = len(text) if text[key.end() : key.end() + 1] in ("", '"', "'") else key.end()
+            _keep(values, others, _decode(key.group("key")), "")
+            break
+        _keep(values, others, _decode(key.group("key")), _decode(value.group()))
+        after = _NEXT.match(text, value.end())
+        at = after.end() if after else value.end()
+        if after and after.group("close"):
+            whole = True
+            break
+    fields = [field for field in FIELDS if field in values]
+    if not ("instruction" in fields and len(fields) > 1) and len(fields) < (4 if whole else 1):
+        return None
+    if not whole and text[at:].strip():
+        return None
+    return Structure(start, at if whole else len(text), values, tuple(others), whole)
+
+
+def _decode(token: str) -> str:
+    if token in ("null", "None"):
+        return ""
+    if token[0] == '"':
+        try:
+            return str(json.loads(token, strict=False))
+        except json.JSONDecodeError:
+            return token[1:-1]
+    if token[0] == "'":
+        try:
+            return str(ast.literal_eval(token.replace("\n", "\\n")))
+        except (SyntaxError, ValueError):
+            return token[1:-1]
+    return token
+
+
+def _keep(values: dict[str, str], others: list[str], name: str, value: str) -> None:
+    field = name_of_field(name)
+    if field is not None and field not in values:
+        values[field] = value
+    elif re.search(r"[^\W\d]", value):
+        others.append(f"{name}: {value}")
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+_LINE = re.compile(r"^[^\n]*$", re.MULTILINE)
+_RULED = frozenset(" \t|:+=-")
+
+
+def _rows(text: str) -> Iterator[Structure]:
+    """Read tables with a task in each row, or with a field in each row."""
+    header: list[str | None] = []
+    sheet: list[Structure] = []
+    for match in _LINE.finditer(text):
+        line = match.group()
+        cells = _cells(line)
+        if len(cells) < 2:
+            header = [] if line.strip() or len(header) else header
+            yield from _one(sheet)
+            sheet = []
+            continue
+        if header and not _RULED.issuperset(line):
+            whole = len(cells) == len(header)
+            if whole or match.end() >= len(text.rstrip()):
+                yield _row(match, header, cells, whole)
+            continue
+        names = [name_of_field(cell.strip("*_`: ")) for cell in cells]
+        if "instruction" in names and sum(name is not None for name in names) >= 3:
+            header = names
+            yield Structure(match.start(), match.end(), {})
+        elif header and _RULED.issuperset(line):
+            yield Structure(match.start(), match.end(), {})
+        elif len(cells) == 2:
+            name = names[0]
+            if name is not None and any(name in part.values for part in sheet):
+                yield from _one(sheet)
+                sheet = []
+            sheet.append(Structure(match.start(), match.end(), {name: _break(cells[1])} if name else {}))
+    yield from _one(sheet)
+
+
+def _cells(line: str) -> list[str]:
+    if "|" not in line:
+        return []
+    inner = line.strip().removeprefix("|")
+    if inner.endswith("|") and not inner.endswith("\\|"):
+        inner = inner[:-1]
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", inner)]
+
+
+def _break(cell: str) -> str:
+    return re.sub(r"\s*<br\s*/?>\s*", "\n", cell, flags=re.IGNORECASE)
+
+
+def _row(match: re.Match[str], header: list[str | None], cells: list[str], whole: bool) -> Structure:
+    values: dict[str, str] = {}
+    others: list[str] = []
+    for name, cell in zip(header, cells, strict=False):
+        if name is not None and name not in values:
+            values[name] = _break(cell)
+        elif re.search(r"[^\W\d]", cell):
+            others.append(cell)
+    return Structure(match.start(), match.end(), values, tuple(others), whole)
+
+
+def _one(sheet: list[Structure]) -> Iterator[Structure]:
+    """Join the rows of a two-column table into one task, if they are one."""
+    values = {name: value for part in sheet for name, value in part.values.items()}
+    if "instruction" in values and len(values) >= 3 and OUTPUT not in list(values)[:1]:
+        yield Structure(sheet[0].start, sheet[-1].end, values)
