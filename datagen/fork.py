@@ -14,9 +14,9 @@ from datagen.chat import prompt_hash
 from datagen.client import read_reply
 from datagen.errors import DataError
 from datagen.ledger import Entry, Ledger
+from datagen.questions import ANSWERS, TASKS, answer_request, read_seeds, task_request
 from datagen.settings import Settings
 from datagen.sieve import Sieve
-from datagen.synthesize import ANSWERS, TASKS, answer_request, read_seeds, task_request
 from datagen.work_folder import LEDGER, pin, refuse_foreign
 
 

@@ -8,9 +8,9 @@ from datagen import prompts
 from datagen.chat import ChatRequest
 from datagen.estimate import Estimate, estimate
 from datagen.prices import Prices
+from datagen.questions import answer_request, read_seeds, task_requests
 from datagen.settings import Settings
 from datagen.sieve import KeptTask
-from datagen.synthesize import answer_request, read_seeds, task_requests
 from datagen.work_folder import differences, refuse_foreign
 
 

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from datagen import prompts, publish
 from datagen.client import read_reply
 from datagen.ledger import Ledger
+from datagen.questions import ANSWERS, TASKS
 from datagen.records import SeedTask
 from datagen.settings import Settings
 from datagen.sieve import Sieve, answer_checks
-
-TASKS = "tasks"
-ANSWERS = "answers"
 
 
 def replay(ledger: Ledger, settings: Settings, seeds: Sequence[SeedTask]) -> tuple[Sieve, publish.Outcome]:

@@ -8,34 +8,29 @@ nor an interruption changes the result, and the state of a run is nothing but it
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datagen import prompts, publish
-from datagen.chat import TEXT, ChatRequest
 from datagen.client import Reply, complete, read_reply, stream
-from datagen.coverage import draw_examples
-from datagen.errors import ConfigError, DataError
+from datagen.errors import DataError
 from datagen.estimate import expected_answer_usd
 from datagen.ledger import Ledger
 from datagen.money import BudgetReached, Purse
+from datagen.questions import ANSWERS, TASKS, answer_request, read_seeds, task_requests
 from datagen.records import SeedTask
+from datagen.replay import replay
 from datagen.safety import write_reports
-from datagen.seeds import load_seeds, odd_labels
+from datagen.seeds import odd_labels
 from datagen.settings import Settings, read_settings
-from datagen.sieve import KeptTask, Sieve, answer_checks
+from datagen.sieve import Sieve, answer_checks
 from datagen.status import Progress, Reporter, Watch, money, noted_funnel
-from datagen.structured import response_format
 from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign
 
 log = logging.getLogger(__name__)
-
-TASKS = "tasks"
-ANSWERS = "answers"
 
 
 def synthesize(
@@ -186,30 +181,6 @@ def _money(ledger: Ledger, settings: Settings, sieve: Sieve, answered: int) -> d
     }
 
 
-def task_requests(settings: Settings, seeds: Sequence[SeedTask]) -> Iterator[ChatRequest]:
-    """Yield the task requests 0, 1, 2... up to the limit."""
-    return (task_request(settings, seeds, number) for number in range(settings.request_limit()))
-
-
-def task_request(settings: Settings, seeds: Sequence[SeedTask], number: int) -> ChatRequest:
-    """Return task request ``number``, a pure function of the settings' seed and the number."""
-    examples = draw_examples(seeds, settings.examples, settings.seed, number, settings.sampling)
-    sampling = settings.task_sampling
-    messages = prompts.task_request_messages(examples, count=settings.tasks_per_request, form=sampling.format)
-    form = None if sampling.format == TEXT else response_format()
-    if settings.send_seed:
-        sampling = dataclasses.replace(sampling, seed=_number_of(f"{settings.seed}:{number}"))
-    return ChatRequest(f"{number:06d}", messages, sampling, form)
-
-
-def answer_request(settings: Settings, kept: KeptTask) -> ChatRequest:
-    """Return the request that has one kept task answered; its id is the task's."""
-    sampling = settings.answer_sampling
-    if settings.send_seed:
-        sampling = dataclasses.replace(sampling, seed=_number_of(f"{settings.seed}:{kept.id}"))
-    return ChatRequest(kept.id, prompts.answer_request_messages(kept.task), sampling)
-
-
 def count(sieve: Sieve, outcome: publish.Outcome, settings: Settings) -> dict[str, Any]:
     """Count what became of every request, task and answer; each level adds up to the one before."""
     reasons = Counter(row["reason"] for row in sieve.rejected)
@@ -248,7 +219,7 @@ def status(work: Path) -> dict[str, Any]:
     """
     settings = read_settings([(str(work / "config.json"), pinned_settings(work))])
     with Ledger(work / LEDGER, read_only=True) as ledger:
-        funnel = noted_funnel(ledger) or _judge_anew(ledger, settings)
+        funnel = noted_funnel(ledger) or count(*replay(ledger, settings, read_seeds(settings)), settings)
         counts = ledger.counts()
         answered = counts.get(ANSWERS, {"answered": 0})["answered"]
         spent = money(
@@ -260,44 +231,3 @@ def status(work: Path) -> dict[str, Any]:
             answer_usd=expected_answer_usd(settings, read_seeds(settings), settings.all_prices()),
         )
         return funnel | {"ledger": counts, "money": dataclasses.asdict(spent)}
-
-
-def _judge_anew(ledger: Ledger, settings: Settings) -> dict[str, Any]:
-    sieve = Sieve(read_seeds(settings), settings)
-    for number in range(settings.request_limit()):
-        entry = ledger.get(TASKS, f"{number:06d}")
-        if entry is None or entry.state == "sent" or sieve.full:
-            break
-        sieve.take(read_reply(entry))
-    settled = {e.id: read_reply(e) for e in ledger.entries(ANSWERS) if e.state != "sent"}
-    answered = [kept for kept in sieve.kept if kept.id in settled]
-    outcome = publish.settle(
-        answered,
-        [settled[kept.id] for kept in answered],
-        prompts.PROMPT_VERSION,
-        answer_checks(settings),
-    )
-    return count(sieve, outcome, settings)
-
-
-def read_seeds(settings: Settings) -> list[SeedTask]:
-    """Read the settings' seed tasks.
-
-    Raises:
-        ConfigError: There are fewer of them than a request is to show.
-        DataError: The file is broken.
-    """
-    seeds = load_seeds(settings.seeds)
-    if settings.examples > len(seeds):
-        raise ConfigError(
-            "there are fewer seed tasks than examples to show",
-            where=settings.seeds,
-            found=f"{len(seeds)} tasks",
-            expected=f"at least {settings.examples}",
-            remedy="lower --examples or add seed tasks",
-        )
-    return seeds
-
-
-def _number_of(key: str) -> int:
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1

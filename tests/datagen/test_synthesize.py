@@ -17,9 +17,10 @@ from scripted_server import Scripted, ScriptedServer, asks_for_tasks, text_of, w
 from datagen.client import Service
 from datagen.errors import ConfigError, DataError, ServiceError
 from datagen.ledger import Ledger
+from datagen.questions import task_request
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_records
 from datagen.settings import Settings, read_settings, read_yaml
-from datagen.synthesize import status, synthesize, task_request
+from datagen.synthesize import status, synthesize
 
 SEEDS = (
     "What is gout?",
