@@ -1,0 +1,206 @@
+"""The files of a batch: requests written as JSON Lines within a provider's limits, replies read back by their ids.
+
+A reply belongs to the request whose ``custom_id`` it carries, wherever it stands. Whatever else a file holds (a line
+that is cut or is no JSON, an id that nobody asked for, an id a second time) is reported and costs no other line.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
+
+from datagen.errors import ConfigError
+
+ENDPOINT = "/v1/chat/completions"
+#: JSON of English text has about four characters a token; counted with three, so as to stay below a queue's limit.
+_BYTES_PER_TOKEN = 3
+_SHOWN_CHARACTERS = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLimits:
+    """How batches are cut, sent again and waited for.
+
+    Attributes:
+        max_requests: Requests in one batch at most; the provider's limit or less.
+        max_megabytes: Size of one input file at most, in millions of bytes.
+        enqueued_tokens: Prompt tokens in all batches under way at most, estimated; None knows no limit.
+        max_rounds: How often one request is sent at most.
+        surplus: Part by which a later round of tasks exceeds what the target is estimated to need, so that it is the
+            last one; every round may take a day.
+        poll_s: Longest wait between two looks at a batch, in seconds.
+    """
+
+    max_requests: int = 50_000
+    max_megabytes: float = 200.0
+    enqueued_tokens: int | None = None
+    max_rounds: int = 3
+    surplus: float = 0.05
+    poll_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        bounds = (
+            ("max_requests", 1, 10**6),
+            ("max_megabytes", 0.001, 10**5),
+            ("enqueued_tokens", 1, 10**12),
+            ("max_rounds", 1, 1000),
+            ("surplus", 0, 10),
+            ("poll_s", 0.01, 3600),
+        )
+        for name, low, high in bounds:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(
+                    f"batch.{name} is out of range", found=value, expected=f"{low:g} to {high:,}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One request that is to go into a batch: its id, its body, and how many bytes its line has."""
+
+    id: str
+    body: dict[str, Any]
+    size: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Roughly how many prompt tokens a provider will count, rather too many than too few."""
+        return -(-self.size // _BYTES_PER_TOKEN)
+
+
+def custom_id(stage: str, id: str) -> str:
+    """Return the id under which a request stands in a batch; of letters, digits and hyphens, as all providers take.
+
+    Example:
+        >>> custom_id("tasks", "000012")
+        'tasks-000012'
+    """
+    return f"{stage}-{id}"
+
+
+def input_line(stage: str, id: str, body: dict[str, Any]) -> bytes:
+    """Return the line of a batch's input file that asks one request; always the same bytes for the same request.
+
+    Example:
+        >>> input_line("tasks", "0", {"model": "m"})
+        b'{"custom_id": "tasks-0", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m"}}\\n'
+    """
+    line = {"custom_id": custom_id(stage, id), "method": "POST", "url": ENDPOINT, "body": body}
+    # Pure ASCII: some readers take U+2028 and its like for the end of a line.
+    return json.dumps(line).encode("ascii") + b"\n"
+
+
+def as_question(stage: str, id: str, body: dict[str, Any]) -> Question:
+    """Measure a request's line."""
+    return Question(id, body, len(input_line(stage, id, body)))
+
+
+def next_part(questions: Sequence[Question], limits: BatchLimits, tokens_left: float) -> list[Question]:
+    """Return the first questions that one batch may hold.
+
+    Args:
+        questions: All that are to be sent, in order.
+        limits: The provider's.
+        tokens_left: Prompt tokens that may still be enqueued; the first question goes in any case.
+
+    Returns:
+        At least one question, if there is any.
+
+    Raises:
+        ConfigError: The first question is larger than a file may be.
+
+    Example:
+        >>> questions = [Question(str(number), {}, 300) for number in range(9)]
+        >>> len(next_part(questions, BatchLimits(max_requests=4), 1e9)), len(next_part(questions, BatchLimits(), 250))
+        (4, 2)
+    """
+    part: list[Question] = []
+    bytes_left = limits.max_megabytes * 1e6
+    for question in questions[: limits.max_requests]:
+        if question.size > bytes_left or (part and question.prompt_tokens > tokens_left):
+            break
+        bytes_left -= question.size
+        tokens_left -= question.prompt_tokens
+        part.append(question)
+    if questions and not part:
+        raise ConfigError(
+            "a request is larger than a batch's file may be",
+            where=questions[0].id,
+            found=f"{questions[0].size:,} bytes",
+            expected=f"at most batch.max_megabytes, {limits.max_megabytes:g}",
+        )
+    return part
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """What a provider says about one request.
+
+    Attributes:
+        id: The request's id in its stage.
+        status: HTTP status of the reply; 0 where there was none.
+        body: Body of the reply, whatever it is.
+        error: The batch's own error: why the request got no reply.
+    """
+
+    id: str
+    status: int
+    body: Any
+    error: dict[str, Any] | None
+
+
+class Replies:
+    """Reads one batch's output and error files.
+
+    Args:
+        stage: The stage of the requests.
+        ids: The requests that the batch holds.
+    """
+
+    def __init__(self, stage: str, ids: Iterable[str]) -> None:
+        self._ids = {custom_id(stage, id): id for id in ids}
+        self.seen: set[str] = set()
+        #: Lines that were of no use, in words.
+        self.problems: list[str] = []
+        #: Whether the last line of a file was cut.
+        self.cut = False
+
+    def read(self, file: IO[bytes], name: str) -> Iterator[Line]:
+        """Yield the lines of a file that answer a request for the first time."""
+        self.cut = False
+        for number, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            line = self._parse(text)
+            if isinstance(line, Line):
+                self.seen.add(line.id)
+                yield line
+            else:
+                self.cut = not text.endswith(b"\n")
+                self.problems.append(f"{name}, line {number}: {line}")
+
+    def _parse(self, text: bytes) -> Line | str:
+        """Return the line, or what is wrong with it."""
+        try:
+            data = json.loads(text)
+            custom = data["custom_id"]
+            response = data.get("response") or {}
+            status, body = response.get("status_code") or 0, response.get("body")
+            error = data.get("error") or None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return f"not the reply to a request: {_shown(text)}"
+        if not isinstance(custom, str) or custom not in self._ids:
+            return f"custom_id {str(custom)[:_SHOWN_CHARACTERS]!r} was not asked for"
+        id = self._ids[custom]
+        if id in self.seen:
+            return f"custom_id {custom!r} for the second time"
+        if not isinstance(status, int):
+            status = 0
+        if error is not None and not isinstance(error, dict):
+            error = {"message": str(error)}
+        return Line(id, status, body, error)
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:_SHOWN_CHARACTERS].decode("utf-8", "replace"))
