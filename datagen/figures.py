@@ -18,11 +18,11 @@ from datagen import labels
 from datagen.card import sum_up
 from datagen.ledger import Entry, Ledger
 from datagen.neighbours import nearest_scores
+from datagen.questions import read_seeds
 from datagen.records import SeedTask, normal_input, read_objects
 from datagen.release import is_written
 from datagen.replay import replay
 from datagen.roots import find_root
-from datagen.seeds import load_seeds
 from datagen.settings import read_settings
 from datagen.synthesize import count
 from datagen.work_folder import LEDGER, pinned_settings
@@ -61,7 +61,10 @@ def gather(work: Path) -> dict[str, Any]:
     pinned = pinned_settings(work)
     running = is_written(work)
     finished = (work / "funnel.json").exists() and not running
-    requests, timeline, funnel, rejected = sum_up(()), [], {}, []
+    requests = sum_up(())
+    timeline: list[dict[str, Any]] = []
+    funnel: dict[str, Any] = {}
+    rejected: list[dict[str, Any]] = []
     rows = Rows([], [], "tasks")
     if (work / LEDGER).exists():
         with Ledger(work / LEDGER, read_only=True) as ledger:
@@ -110,10 +113,8 @@ def _finished(work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
     objects = (
         [row for _, row in read_objects(work / "instructions.jsonl")] if _holds(work, "instructions") else []
     )
-    tasks = [
-        SeedTask(**{name: str(row.get(name) or "") for name in ("instruction", "input", *labels.FIELDS)})
-        for row in objects
-    ]
+    names = ("instruction", "input", *labels.FIELDS)
+    tasks = [SeedTask(*(str(row.get(name) or "") for name in names)) for row in objects]
     rejected = [row for _, row in read_objects(work / "rejected.jsonl")] if _holds(work, "rejected") else []
     funnel = json.loads((work / "funnel.json").read_text("utf-8"))
     return Rows(tasks, [str(row["output"]) for row in objects], "published instructions"), funnel, rejected
@@ -128,7 +129,7 @@ def _so_far(
     ledger: Ledger, work: Path, pinned: dict[str, Any]
 ) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
     settings = read_settings([(str(work / "config.json"), pinned)])
-    sieve, outcome = replay(ledger, settings, load_seeds(settings.seeds))
+    sieve, outcome = replay(ledger, settings, read_seeds(settings))
     answers = [each.output for each in outcome.instructions]
     rows = Rows([kept.task for kept in sieve.kept], answers, "tasks kept so far")
     return rows, count(sieve, outcome, settings), [*sieve.rejected, *outcome.rejected]

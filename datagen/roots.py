@@ -64,7 +64,8 @@ def find_root(instruction: str) -> Root:
         start = _command(tokens)
         if start is not None:
             return Root("command", tokens[start].lower(), _object(tokens, start))
-        kinds.append("question" if sentence.rstrip("\"”') ").endswith("?") else "other")
+        asks = sentence.rstrip("\"”') ").endswith("?") or tokens[0].lower() in _words()["questions"]
+        kinds.append("question" if asks else "other")
     return Root("question" if "question" in kinds else "other")
 
 

@@ -7,7 +7,12 @@ import typer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `alpacare train` writes it.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Run folder of `alpacare train`, or work folder of `alpacare synthesize`."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     synthesis: Annotated[
         Path | None, typer.Option(help="Work folder of `alpacare synthesize`, for the funnel.")
@@ -42,7 +47,9 @@ def command(
         ),
     ] = None,
     shown: Annotated[int, typer.Option(min=0, help="Answers shown side by side.")] = 20,
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "AlpaCare-JAX report",
+    title: Annotated[
+        str | None, typer.Option(help="Heading of the page.", show_default="names what the folder holds")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a run's curves, figures and answers as one HTML page.
@@ -50,12 +57,21 @@ def command(
     The page needs no network. What is not given is named as missing. Held-out
     loss before and after comes from the two evaluations, or else from the run's
     own validation at its first and last step.
+
+    For a work folder of `alpacare synthesize`, also while a run writes to it: root
+    verbs with their objects, types, views, topics, difficulty, lengths, nearest
+    neighbours, funnel, tokens and cost. The other options do not apply to it.
     """
     from alpacare_jax.cli import reporting
     from alpacare_jax.cli.judge_verb import refuse_existing
     from alpacare_jax.report import ReportInputs, write_report
 
     refuse_existing(out, overwrite)
+    if reporting.is_work_folder(run):
+        given = (synthesis, packed, before, after, references, verdicts, figures, journal)
+        reporting.report_synthesis(run, out, title, only_folder=not any(given))
+        typer.echo(f"wrote {out}")
+        return
     config = reporting.read_run(run)
     metrics = reporting.read_rows(run / "metrics.jsonl")
     sides = (reporting.read_side(before), reporting.read_side(after))
@@ -66,7 +82,7 @@ def command(
         reporting.read_journal(journal) if journal else (reporting.training_time(run, metrics), [])
     )
     inputs = ReportInputs(
-        title=title,
+        title=title or ReportInputs.title,
         subtitle=str(run),
         funnel=reporting.read_object(synthesis / "funnel.json") if synthesis else None,
         rejected=reporting.read_rows(synthesis / "rejected.jsonl") if synthesis else (),

@@ -245,6 +245,50 @@ def read_figures(path: Path) -> "list[ComparisonRow]":
     return rows
 
 
+def is_work_folder(folder: Path) -> bool:
+    """Say whether a folder is one that `alpacare synthesize` works in."""
+    return (folder / "config.json").exists() and not (folder / "config.yaml").exists()
+
+
+def report_synthesis(work: Path, out: Path, title: str | None, *, only_folder: bool) -> None:
+    """Write the page of a synthesis work folder.
+
+    Args:
+        work: The work folder.
+        out: The file to write.
+        title: Heading of the page, or None.
+        only_folder: Whether no option was given that belongs to a training run.
+
+    Raises:
+        ConfigError: Such an option was given.
+    """
+    from alpacare_jax.report import write_synthesis_report
+    from alpacare_jax.report.provenance import describe_code, hash_file
+    from datagen.errors import ConfigError
+    from datagen.figures import gather
+
+    if not only_folder:
+        raise ConfigError(
+            "an option was given that belongs to a training run",
+            where=work,
+            found="a work folder of `alpacare synthesize`",
+            expected="only --out, --title and --overwrite",
+        )
+    files = [work / name for name in ("instructions.jsonl", "funnel.json", "config.json")]
+    provenance = {
+        "work folder": str(work.resolve()),
+        "file, SHA-256": {file.name: hash_file(file) for file in files if file.exists()},
+        "report written with": describe_code(),
+    }
+    write_synthesis_report(
+        gather(work),
+        out,
+        title=title or "Synthesis report",
+        subtitle=work.resolve().name,
+        provenance=provenance,
+    )
+
+
 def gather_provenance(run: Path, packed: Sequence[Path]) -> dict[str, Any]:
     """Name what the report rests on: run, model, data manifests, and the code that wrote the page."""
     from alpacare_jax.report.provenance import describe_code, hash_file

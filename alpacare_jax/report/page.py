@@ -37,30 +37,11 @@ def render(inputs: ReportInputs, *, now: datetime.datetime | None = None) -> str
         inputs: What to show.
         now: Time of writing; the present when None.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "count": _count,
-        "fixed": lambda value, digits: "–" if value is None else f"{value:,.{digits}f}",
-        "signed": lambda value, digits: f"{value:+,.{digits}f}".replace("-", "−"),
-        "percent": lambda value: f"{100 * value:.1f}%",
-        "duration": sections.duration,
-        "lines": _lines,
-    }
-    source = (
-        importlib.resources.files("alpacare_jax.report").joinpath("page.html").read_text(encoding="utf-8")
-    )
-    now = now or datetime.datetime.now(datetime.UTC)
     charts = sections.charts(inputs.metrics)
-    return environment.from_string(source).render(
+    return fill(
+        "page.html",
+        now,
         inputs=inputs,
-        written=now.strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
-        disclaimer=DISCLAIMER,
-        disclaimer_more=DISCLAIMER_MORE,
         headlines=sections.headlines(inputs),
         funnel=sections.funnel_steps(inputs.funnel) if inputs.funnel else [],
         rejected=sections.rejected_examples(inputs.rejected),
@@ -71,7 +52,43 @@ def render(inputs: ReportInputs, *, now: datetime.datetime | None = None) -> str
         scores=(inputs.scores or {}).get("scores", []),
         bootstrap=(inputs.scores or {}).get("bootstrap"),
         provenance=flatten(inputs.provenance),
-        plotly=_plotly_script() if charts else None,
+        plotly=plotly_script() if charts else None,
+    )
+
+
+def fill(template: str, now: datetime.datetime | None = None, **values: Any) -> str:
+    """Fill a template of this package; every value is escaped.
+
+    Args:
+        template: Its file name.
+        now: Time of writing; the present when None.
+        values: What the template names.
+    """
+    import jinja2
+
+    folder = importlib.resources.files("alpacare_jax.report")
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
+    )
+    environment.filters |= {
+        "count": _count,
+        "fixed": lambda value, digits: "–" if value is None else f"{value:,.{digits}f}",
+        "signed": lambda value, digits: f"{value:+,.{digits}f}".replace("-", "−"),
+        "percent": lambda value: f"{100 * value:.1f}%",
+        "duration": sections.duration,
+        "lines": _lines,
+    }
+    now = now or datetime.datetime.now(datetime.UTC)
+    return environment.get_template(template).render(
+        written=now.strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        disclaimer=DISCLAIMER,
+        disclaimer_more=DISCLAIMER_MORE,
+        **values,
     )
 
 
@@ -109,7 +126,8 @@ def flatten(provenance: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     return rows
 
 
-def _plotly_script() -> Any:
+def plotly_script() -> Any:
+    """Return plotly's script, to stand inside a page."""
     import markupsafe
     from plotly.offline import get_plotlyjs
 
