@@ -105,7 +105,7 @@ async def stream(
     """Yield replies in the order of the requests, while later requests are already in flight.
 
     Closing the iterator cancels what is in flight; those requests stay "sent" in the ledger and are asked
-    again when they are needed.
+    again when they are needed. Where they cost money they are waited for instead, and not tried again.
 
     Args:
         requests: What to ask; drawn only as far as needed, so it may be endless.
@@ -176,6 +176,11 @@ class _Flow:
                         asker.nobody_else()
                     self._changed.clear()
                     await self._changed.wait()
+            except GeneratorExit:
+                # Whoever asks no further has enough. What is in flight must be paid: let its bill become known.
+                if self._purse is not None and self._purse.held_usd > 0:
+                    await self._drain(asker)
+                raise
             finally:
                 for task in self._open:
                     task.cancel()
