@@ -25,12 +25,13 @@ from datagen.limits import Allowance, Limits
 #: The part of a limit that is used.
 SHARE = 0.98
 #: Lateness of the clock that is made up for, in seconds; more is lost, so that no burst follows a stall.
-CATCH_UP_S = 0.05
+CATCH_UP_S = 0.1
 #: Below this part of its limit, a remaining allowance slows the pace in proportion.
 SCARCE = 0.04
 MINUTE_S = 60.0
-#: Requests in flight at the start, where the number in flight is found out and not set.
-_FIRST_IN_FLIGHT = 8
+#: Requests in flight at the start, where the number in flight is found out: elsewhere the first reply may tell limits.
+_FIRST_IN_FLIGHT_HERE = 8
+_FIRST_IN_FLIGHT_ELSEWHERE = 1
 #: Replies over which the tokens of a request are averaged.
 _REMEMBERED = 200
 
@@ -44,6 +45,7 @@ class Pacing(Protocol):
     def requests_per_minute(self) -> int | None: ...  # noqa: D102
     @property
     def tokens_per_minute(self) -> int | None: ...  # noqa: D102
+    def is_loopback(self) -> bool: ...  # noqa: D102
 
 
 class Meter:
@@ -114,14 +116,15 @@ class InFlight:
 
     Args:
         most: Upper bound, and the start where ``limits_known``.
+        first: The start elsewhere.
         limits_known: Other limits are known. Then a single overload says nothing about the number in flight; only
             one that concerns the whole service counts.
     """
 
-    def __init__(self, most: int, *, limits_known: bool) -> None:
+    def __init__(self, most: int, *, first: int, limits_known: bool) -> None:
         self._most = most
         self._limits_known = limits_known
-        self._limit = float(most if limits_known else min(most, _FIRST_IN_FLIGHT))
+        self._limit = float(most if limits_known else min(most, first))
         self._doubling = True
         self._decreased_before = 0
 
@@ -207,7 +210,8 @@ class Pace:
         self.requests = Meter(service.requests_per_minute)
         self.tokens = Meter(service.tokens_per_minute)
         known = service.requests_per_minute is not None or service.tokens_per_minute is not None
-        self.in_flight_limit = InFlight(service.concurrency, limits_known=known)
+        first = _FIRST_IN_FLIGHT_HERE if service.is_loopback() else _FIRST_IN_FLIGHT_ELSEWHERE
+        self.in_flight_limit = InFlight(service.concurrency, first=first, limits_known=known)
         self.breaker = breaker
         self.in_flight = 0
         self._clock = clock
@@ -264,6 +268,8 @@ class Pace:
             self.in_flight_limit.limits_are_known()
             self.requests.hear(limits.requests, now)
             self.tokens.hear(limits.tokens, now)
+            if limits.reset_s:
+                self.breaker.pause(min(limits.reset_s, MINUTE_S), "nothing is left of its limit")
 
     def counted(self, ticket: Ticket, tokens: float) -> None:
         """Replace the estimate of a try by what it took."""

@@ -25,6 +25,7 @@ class Scripted:
     content_type: str = "application/json"
     delay_s: float = 0.0
     reset: bool = False
+    reason: str | None = None
     promise_more: int = 0
 
     def body(self) -> bytes:
@@ -143,6 +144,7 @@ class ScriptedServer:
         self._script: Script = script if callable(script) else lambda body, tried: next(queue)  # type: ignore
         self.bodies: list[dict[str, Any]] = []
         self.authorizations: list[str] = []
+        self.times: list[float] = []
         self.in_flight = 0
         self.most_in_flight = 0
         self._lock = threading.Lock()
@@ -166,6 +168,7 @@ class ScriptedServer:
                 with owner._lock:
                     tried = 1 + owner.bodies.count(body)
                     owner.bodies.append(body)
+                    owner.times.append(time.monotonic())
                     owner.authorizations.append(self.headers.get("authorization", ""))
                     owner.in_flight += 1
                     owner.most_in_flight = max(owner.most_in_flight, owner.in_flight)
@@ -186,7 +189,7 @@ class ScriptedServer:
                     self.connection.close()
                     return
                 payload = reply.body()
-                self.send_response(reply.status)
+                self.send_response(reply.status, reply.reason)
                 self.send_header("content-type", reply.content_type)
                 self.send_header("content-length", str(len(payload) + reply.promise_more))
                 for name, value in reply.headers.items():
