@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from datagen.batch_files import BatchLimits
 from datagen.chat import TEXT, Sampling
 from datagen.client import Service
 from datagen.coverage import EVEN, SAMPLINGS
@@ -18,6 +19,8 @@ from datagen.errors import ConfigError
 from datagen.evaluation_files import absolute
 from datagen.prices import Prices
 from datagen.privacy import POLICIES
+
+LIVE, BATCH = "live", "batch"
 
 _TASK_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=3072)
 _ANSWER_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=1024)
@@ -49,6 +52,8 @@ class Settings:
         contamination_rouge_l: ROUGE-L F1 with an evaluation text above which a text counts as a leak.
         budget_usd: The most that the work folder may ever spend, in US dollars; None for no cap.
         prices: Prices of models, laid over the list that this package knows: a YAML file, or a mapping of models.
+        mode: "live" asks one by one, "batch" through the service's batch interface, within a day at lower prices.
+        batch: How batches are cut, sent again and waited for.
         task_sampling: How tasks are drawn.
         answer_sampling: How answers are drawn.
     """
@@ -71,6 +76,8 @@ class Settings:
     contamination_rouge_l: float = 0.7
     budget_usd: float | None = None
     prices: Path | dict | None = None
+    mode: str = LIVE
+    batch: BatchLimits = BatchLimits()
     task_sampling: Sampling = _TASK_SAMPLING
     answer_sampling: Sampling = _ANSWER_SAMPLING
 
@@ -88,6 +95,8 @@ class Settings:
             raise ConfigError(
                 "answers are always text", where="answer_sampling.format", remedy="leave it out"
             )
+        if self.mode not in (LIVE, BATCH):
+            raise ConfigError("the mode is not known", found=self.mode, expected=f"{LIVE} or {BATCH}")
         if self.sampling not in SAMPLINGS:
             raise ConfigError(
                 "the sampling is not known", found=self.sampling, expected=" or ".join(SAMPLINGS)

@@ -10,12 +10,15 @@ import contextlib
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datagen import prompts, publish
-from datagen.client import Reply, complete, read_reply, stream
+from datagen.batch import collect_batches, complete_in_batches, stream_in_batches
+from datagen.batch_book import BatchBook, described
+from datagen.client import Reply, Service, complete, read_reply, stream
 from datagen.errors import DataError
 from datagen.estimate import expected_answer_usd
 from datagen.ledger import Ledger
@@ -25,7 +28,7 @@ from datagen.records import SeedTask
 from datagen.replay import replay
 from datagen.safety import write_reports
 from datagen.seeds import odd_labels
-from datagen.settings import Settings, read_settings
+from datagen.settings import BATCH, Settings, read_settings
 from datagen.sieve import Sieve, answer_checks
 from datagen.status import Progress, Reporter, Watch, money, noted_funnel
 from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign
@@ -34,7 +37,12 @@ log = logging.getLogger(__name__)
 
 
 def synthesize(
-    settings: Settings, work: Path, *, retry_failed: bool = False, watch: Watch | None = None
+    settings: Settings,
+    work: Path,
+    *,
+    retry_failed: bool = False,
+    wait: bool = True,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Run both stages and publish, or go on where an earlier run of the same folder stopped.
 
@@ -43,12 +51,14 @@ def synthesize(
         work: The work folder: ``ledger.sqlite``, ``config.json``, then ``tasks.jsonl``, ``rejected.jsonl``,
             ``instructions.jsonl`` and ``funnel.json``.
         retry_failed: Ask again what an earlier run gave up on.
+        wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
         watch: Called whenever a reply has been judged.
 
     Returns:
         The funnel, as in ``funnel.json``.
 
     Raises:
+        BatchesUnderWay: Nothing more can be done without waiting.
         ServiceError: The service refuses or cannot be reached; what was answered is kept.
         DataError: The work folder belongs to something else, a seed is broken, or no task was kept.
     """
@@ -65,7 +75,9 @@ def synthesize(
         if retry_failed:
             ledger.reopen(TASKS)
             ledger.reopen(ANSWERS)
-        sieve, reached = asyncio.run(_gather_tasks(settings, seeds, ledger, purse, reporter))
+        if settings.mode != BATCH and BatchBook(ledger).under_way():
+            collect_batches(services(settings), ledger, purse, settings.batch)
+        sieve, reached = asyncio.run(_gather_tasks(settings, seeds, ledger, purse, reporter, wait))
         # Files of an earlier, finished run stay as they are until this one has finished too.
         if not (work / "funnel.json").exists():
             publish.write_tasks(work, sieve.kept, sieve.rejected)
@@ -80,7 +92,7 @@ def synthesize(
                 expected="replies in the form the prompt asks for",
                 remedy="read the reasons in rejected.jsonl; a stronger teacher or larger max_tokens may help",
             )
-        replies = _gather_answers(settings, sieve, ledger, purse, reporter)
+        replies = _gather_answers(settings, sieve, ledger, purse, reporter, wait)
         outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION, answer_checks(settings))
         purse.close()
         funnel = count(sieve, outcome, settings) | {
@@ -93,14 +105,24 @@ def synthesize(
     return funnel
 
 
+def services(settings: Settings) -> dict[str, Service]:
+    """Return the service of each stage."""
+    return {TASKS: settings.teacher, ANSWERS: settings.answerer}
+
+
 async def _gather_tasks(
-    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, purse: Purse, reporter: Reporter
-) -> tuple[Sieve, BudgetReached | None]:
-    """Ask for tasks until there are enough; where the budget ends that, also say so."""
-    sieve = Sieve(seeds, settings)
-    requests = task_requests(settings, seeds)
+    settings: Settings,
+    seeds: Sequence[SeedTask],
+    ledger: Ledger,
+    purse: Purse,
+    reporter: Reporter,
+    sieve: Sieve,
+) -> BudgetReached | None:
+    """Ask for tasks until the sieve has enough; where the budget ends that, return what says so."""
+    requests = islice(task_requests(settings, seeds), sieve.requests, None)
     window = None if settings.eager else sieve.requests_wanted
     answered = ledger.counts().get(ANSWERS, {"answered": 0})["answered"]
+    _keep_for_answers(settings, sieve, answered, purse, reporter)
     reached = None
     replies = stream(requests, settings.teacher, ledger, stage=TASKS, window=window, purse=purse)
     try:
@@ -108,14 +130,15 @@ async def _gather_tasks(
             async for reply in replies:
                 sieve.take(reply)
                 _keep_for_answers(settings, sieve, answered, purse, reporter)
-                reporter.tell(_progress(sieve, settings), lambda: count(sieve, publish.Outcome(), settings))
+                progress = dataclasses.replace(_progress(sieve, settings), answered=answered)
+                reporter.tell(progress, lambda: count(sieve, publish.Outcome(), settings))
                 if sieve.full:
                     break
     except BudgetReached as error:
         reached = error
         _take_settled(sieve, ledger, settings)
     reporter.note(count(sieve, publish.Outcome(), settings))
-    return sieve, reached
+    return reached
 
 
 def _keep_for_answers(
@@ -123,7 +146,10 @@ def _keep_for_answers(
 ) -> None:
     """Keep enough of a budget to have the kept tasks answered, instead of spending all of it on more tasks."""
     waiting = len(sieve.kept) - answered
-    if purse.budget_usd is None or waiting <= 0:
+    if purse.budget_usd is None:
+        return
+    if waiting <= 0:
+        purse.set_aside(ANSWERS, 0.0)
         return
     last = answer_request(settings, sieve.kept[-1]).body(settings.answerer.model)
     one_in_flight = purse.worst_usd(settings.answerer.model, last)
@@ -140,7 +166,7 @@ def _take_settled(sieve: Sieve, ledger: Ledger, settings: Settings) -> None:
 
 
 def _gather_answers(
-    settings: Settings, sieve: Sieve, ledger: Ledger, purse: Purse, reporter: Reporter
+    settings: Settings, sieve: Sieve, ledger: Ledger, purse: Purse, reporter: Reporter, wait: bool
 ) -> list[Reply]:
     """Have the kept tasks answered; those for which the budget does not suffice are said to have failed for it."""
     before = _progress(sieve, settings)
@@ -151,6 +177,17 @@ def _gather_answers(
 
     requests = [answer_request(settings, kept) for kept in sieve.kept]
     try:
+        if settings.mode == BATCH:
+            return complete_in_batches(
+                requests,
+                settings.answerer,
+                ledger,
+                stage=ANSWERS,
+                purse=purse,
+                limits=settings.batch,
+                wait=wait,
+                progress=tell,
+            )
         return complete(requests, settings.answerer, ledger, stage=ANSWERS, progress=tell, purse=purse)
     except BudgetReached:
         replies = []
@@ -211,8 +248,8 @@ def status(work: Path) -> dict[str, Any]:
     is judged anew.
 
     Returns:
-        The funnel as far as it is known; ``ledger``, the counts of :meth:`Ledger.counts`; and ``money``, as in
-        the funnel.
+        The funnel as far as it is known; ``ledger``, the counts of :meth:`Ledger.counts`; ``money``, as in the
+        funnel; and ``batches``, one row for each.
 
     Raises:
         DataError: The folder is not the work folder of a synthesis run.
@@ -230,4 +267,5 @@ def status(work: Path) -> dict[str, Any]:
             budget_usd=settings.budget_usd,
             answer_usd=expected_answer_usd(settings, read_seeds(settings), settings.all_prices()),
         )
-        return funnel | {"ledger": counts, "money": dataclasses.asdict(spent)}
+        batches = [described(record) for record in BatchBook(ledger).all()]
+        return funnel | {"ledger": counts, "money": dataclasses.asdict(spent), "batches": batches}

@@ -18,7 +18,7 @@ CONFIG = "config.json"
 LEDGER = "ledger.sqlite"
 
 # Free to change between runs of one work folder: they move the work or its end, never a result already there.
-_FREE = ("target", "max_requests", "seeds", "eager", "budget_usd", "prices")
+_FREE = ("target", "max_requests", "seeds", "eager", "budget_usd", "prices", "mode", "batch")
 _FREE_OF_SERVICE = (
     "base_url",
     "api_key_env",
