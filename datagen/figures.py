@@ -23,6 +23,7 @@ from datagen.records import SeedTask, normal_input, read_objects
 from datagen.release import is_written
 from datagen.replay import replay
 from datagen.roots import find_root
+from datagen.safety import CONTAMINATION_REPORT, PRIVACY_REPORT
 from datagen.settings import read_settings
 from datagen.synthesize import count
 from datagen.work_folder import LEDGER, pinned_settings
@@ -30,6 +31,8 @@ from datagen.work_folder import LEDGER, pinned_settings
 VERBS, OBJECTS, LABELS = 20, 4, 20
 SAMPLE_ABOVE, SAMPLE = 10_000, 3_000
 """More texts than the first number are compared by a sample of the second."""
+
+EXAMPLES = 6
 
 _BINS = 30
 _POINTS = 240
@@ -53,7 +56,8 @@ def gather(work: Path) -> dict[str, Any]:
     Returns:
         Plain values for JSON: ``state`` ("finished", "running", "stopped" or "nothing yet"), ``rows`` and ``what``
         they are, ``funnel``, ``rejected`` (rows), ``roots``, ``labels``, ``lengths``, ``without_input``,
-        ``nearest``, ``timeline``, ``requests`` (as :func:`datagen.card.sum_up`), ``contamination``, ``settings``.
+        ``nearest``, ``examples``, ``timeline``, ``requests`` (as :func:`datagen.card.sum_up`), ``contamination``,
+        ``privacy``, ``settings``.
 
     Raises:
         DataError: It is no work folder, or one of its files is broken.
@@ -77,7 +81,7 @@ def gather(work: Path) -> dict[str, Any]:
                 rows, funnel, rejected = _so_far(ledger, work, pinned)
         requests["unknown_usd"] = math.fsum(stage["unknown_usd"] for stage in spending.values())
     state = "running" if running else "finished" if finished else "stopped"
-    contamination = work / "contamination.json"
+    contamination = work / CONTAMINATION_REPORT
     return {
         "state": state if requests["stages"] else "nothing yet",
         "target": pinned.get("target"),
@@ -88,6 +92,7 @@ def gather(work: Path) -> dict[str, Any]:
         "requests": requests,
         "timeline": timeline,
         "contamination": json.loads(contamination.read_text("utf-8")) if contamination.exists() else None,
+        "privacy": count_identifiers(work) if finished else None,
         "settings": json.loads((work / "config.json").read_text("utf-8"))["fixed"],
     } | describe(rows)
 
@@ -106,7 +111,27 @@ def describe(rows: Rows) -> dict[str, Any]:
         },
         "without_input": sum(not text for text in inputs),
         "nearest": nearest(instructions),
+        "examples": examples(rows),
     }
+
+
+def examples(rows: Rows, most: int = EXAMPLES) -> list[dict[str, str]]:
+    """Return a few tasks, spread evenly, with their answers where these are in."""
+    answered = len(rows.answers) == len(rows.tasks)
+    places = (
+        range(len(rows.tasks))
+        if len(rows.tasks) <= most
+        else [i * len(rows.tasks) // most for i in range(most)]
+    )
+    return [
+        {
+            "labels": " · ".join(filter(None, (getattr(rows.tasks[i], field) for field in labels.FIELDS))),
+            "instruction": rows.tasks[i].instruction,
+            "input": normal_input(rows.tasks[i].input),
+            "answer": rows.answers[i] if answered else "",
+        }
+        for i in places
+    ]
 
 
 def _finished(work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
@@ -247,6 +272,21 @@ def nearest(instructions: Sequence[str]) -> dict[str, Any] | None:
         return None
     scaled = {key: found[key] / 100_000 for key in ("step", "mean", "median", "p95", "max")}
     return found | scaled | {"of": len(instructions), "sampled": sample is not None}
+
+
+def count_identifiers(work: Path) -> dict[str, dict[str, int]] | None:
+    """Count the personal identifiers that the run noted: how many of each kind, by what was done about them.
+
+    Returns:
+        ``{kind: {action: count}}``, or None where the run did not look.
+    """
+    path = work / PRIVACY_REPORT
+    if not path.exists():
+        return None
+    counts: dict[str, Counter[str]] = {}
+    for _, row in read_objects(path) if path.stat().st_size else ():
+        counts.setdefault(str(row.get("kind")), Counter())[str(row.get("action"))] += 1
+    return {kind: dict(sorted(counts[kind].items())) for kind in sorted(counts)}
 
 
 def over_time(entries: Iterable[Entry], *, points: int = _POINTS) -> list[dict[str, Any]]:

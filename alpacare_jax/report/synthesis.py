@@ -15,7 +15,7 @@ STATES = {
     "nothing yet": "Nothing has been asked yet: the work folder holds settings, but no request.",
 }
 KINDS = {"command": "commands", "question": "questions", "other": "statements and others"}
-LABELS = {"type": "Types", "view": "Views", "topic": "Topics", "difficulty": "Difficulty"}
+LABELS = {"type": "Types", "view": "Views", "topic": "Topics"}
 LENGTHS = {"instruction": "Instruction", "input": "Input, where there is one", "answer": "Answer"}
 
 Chart = dict[str, Any]
@@ -62,9 +62,10 @@ def render_synthesis(
         tiles=tiles(figures),
         funnel=_funnel(figures),
         rejected=sections.rejected_examples(figures["rejected"]),
+        actions=sorted({action for counts in (figures["privacy"] or {}).values() for action in counts}),
         kinds=[(KINDS[kind], n) for kind, n in figures["roots"]["kinds"].items()],
         lists=[bar_list(LABELS[field], figures["labels"][field]) for field in ("type", "view", "topic")],
-        difficulty=bar_list(LABELS["difficulty"], figures["labels"]["difficulty"]),
+        difficulty=bar_list("", figures["labels"]["difficulty"]),
         charts=charts,
         charts_json=page.script_json(list(charts.values())),
         plotly=page.plotly_script() if charts else None,
