@@ -337,6 +337,8 @@ class Asker:
         self._pace.close()
         remedies = {
             "unauthorized": f"check the key in the environment variable {self.service.api_key_env}",
+            "bad-request": "read the service's words: a field that it does not take is left out by null in "
+            "task_sampling or answer_sampling, structured output by format: text",
             "not-found": "check the model's name and the base URL, which usually ends in /v1",
             "quota": "add credit at the provider, then run the same command again",
             "unreachable": "start the server or mend the base URL, then run the same command again",

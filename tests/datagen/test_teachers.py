@@ -10,7 +10,7 @@ import pytest
 from scripted_server import WORDS, Scripted, ScriptedServer, text_of
 
 from datagen.client import Sampling, Service
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, ServiceError
 from datagen.ledger import Ledger
 from datagen.prompts import render_task
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_records
@@ -295,3 +295,16 @@ def test_every_configuration_for_a_provider_is_valid(repository: Path) -> None:
     for path in paths:
         settings = read_settings([(str(path), read_yaml(path))])
         assert settings.teacher.api_key_env or settings.teacher.is_loopback()
+
+
+def test_a_service_that_takes_no_schema_says_so_with_a_remedy(tmp_path: Path, seeds: Path) -> None:
+    def refuse(body: dict[str, Any], tried: int) -> Scripted | str:
+        return Scripted("response_format is not supported", 400) if "response_format" in body else "x"
+
+    with ScriptedServer(refuse) as server, pytest.raises(ServiceError, match="in a row failed") as caught:
+        synthesize(
+            settings_for(server, seeds, max_requests=20, task_sampling=Sampling(format="json_schema")),
+            tmp_path / "work",
+        )
+    assert "response_format is not supported" in str(caught.value)
+    assert "format: text" in str(caught.value)
