@@ -77,7 +77,8 @@ def synthesize(
             ledger.reopen(ANSWERS)
         if settings.mode != BATCH and BatchBook(ledger).under_way():
             collect_batches(services(settings), ledger, purse, settings.batch)
-        sieve, reached = asyncio.run(_gather_tasks(settings, seeds, ledger, purse, reporter, wait))
+        sieve = Sieve(seeds, settings)
+        reached = asyncio.run(_gather_tasks(settings, seeds, ledger, purse, reporter, wait, sieve))
         # Files of an earlier, finished run stay as they are until this one has finished too.
         if not (work / "funnel.json").exists():
             publish.write_tasks(work, sieve.kept, sieve.rejected)
@@ -93,6 +94,13 @@ def synthesize(
                 remedy="read the reasons in rejected.jsonl; a stronger teacher or larger max_tokens may help",
             )
         replies = _gather_answers(settings, sieve, ledger, purse, reporter, wait)
+        # Answers mostly cost less than was set aside for them; what is left buys further tasks.
+        while reached is not None:
+            before = sieve.requests
+            reached = asyncio.run(_gather_tasks(settings, seeds, ledger, purse, reporter, wait, sieve))
+            if sieve.requests == before:
+                break
+            replies = _gather_answers(settings, sieve, ledger, purse, reporter, wait)
         outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION, answer_checks(settings))
         purse.close()
         funnel = count(sieve, outcome, settings) | {
@@ -116,15 +124,14 @@ async def _gather_tasks(
     ledger: Ledger,
     purse: Purse,
     reporter: Reporter,
+    wait: bool,
     sieve: Sieve,
 ) -> BudgetReached | None:
     """Ask for tasks until the sieve has enough; where the budget ends that, return what says so."""
-    requests = islice(task_requests(settings, seeds), sieve.requests, None)
-    window = None if settings.eager else sieve.requests_wanted
     answered = ledger.counts().get(ANSWERS, {"answered": 0})["answered"]
     _keep_for_answers(settings, sieve, answered, purse, reporter)
     reached = None
-    replies = stream(requests, settings.teacher, ledger, stage=TASKS, window=window, purse=purse)
+    replies = _task_replies(settings, seeds, ledger, purse, wait, sieve)
     try:
         async with contextlib.aclosing(replies):
             async for reply in replies:
@@ -139,6 +146,26 @@ async def _gather_tasks(
         _take_settled(sieve, ledger, settings)
     reporter.note(count(sieve, publish.Outcome(), settings))
     return reached
+
+
+def _task_replies(
+    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, purse: Purse, wait: bool, sieve: Sieve
+) -> AsyncGenerator[Reply, None]:
+    """Return the stream of replies behind those that the sieve has taken, live or through batches."""
+    requests = islice(task_requests(settings, seeds), sieve.requests, None)
+    if settings.mode == BATCH:
+        return stream_in_batches(
+            requests,
+            settings.teacher,
+            ledger,
+            stage=TASKS,
+            window=sieve.requests_wanted,
+            purse=purse,
+            limits=settings.batch,
+            wait=wait,
+        )
+    window = None if settings.eager else sieve.requests_wanted
+    return stream(requests, settings.teacher, ledger, stage=TASKS, window=window, purse=purse)
 
 
 def _keep_for_answers(

@@ -63,7 +63,10 @@ def progress_words(progress: "Progress", rate: float | None) -> str:
     """Say how far a run is, in one line without the counts of the target."""
     parts = []
     if progress.stage == "tasks":
-        parts += [f"{progress.requests} requests", f"{progress.rejected} rejected"]
+        parts += [
+            f"{progress.requests} request{'' if progress.requests == 1 else 's'}",
+            f"{progress.rejected} rejected",
+        ]
     if rate is not None and progress.tries:
         parts.append(f"{rate:.0f} tries/min")
     if money := money_words(progress.money):
