@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -151,7 +152,7 @@ def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]
     rows = sum(provenance["rows"].values())
     front = {
         "pretty_name": name,
-        **({"license": license} if license else {}),
+        **_front_licence(license),
         "language": ["en"],
         "task_categories": ["text-generation", "question-answering"],
         "tags": ["medical", "instruction-tuning", "synthetic"],
@@ -186,6 +187,15 @@ def _about(provenance: Mapping[str, Any], files: Mapping[str, str]) -> str:
         "none is needed) and `output`, as MedInstruct-52k has them, and besides `id`, `type`, `topic`, `view`, "
         "`difficulty` and `source` (models, prompt version, requests and time of this very row)."
     )
+
+
+def _front_licence(license: str | None) -> dict[str, str]:
+    """Return the licence as hubs read it: an identifier, or the name of another one."""
+    if not license:
+        return {}
+    if re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
+        return {"license": license}
+    return {"license": "other", "license_name": license}
 
 
 def _licence(license: str | None) -> str:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from datagen import card
 from datagen.errors import ConfigError, DataError
-from datagen.records import Instruction, read_objects, write_atomically, write_objects
+from datagen.records import Instruction, write_atomically, write_objects
 from datagen.work_folder import LEDGER
 
 KIND = "alpacare-instructions"
@@ -140,12 +140,37 @@ def _read_finished(work: Path) -> dict[str, Any]:
 
 
 def _write_rows(work: Path, folder: Path, config: ReleaseConfig, funnel: dict[str, Any]) -> dict[str, int]:
-    """Write the rows of each split as JSON Lines and return how many each has."""
+    """Write the rows of each split as JSON Lines, row by row, and return how many each has."""
     source = work / SPLITS["train"]
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
+    total = _check_rows(source)
+    if total != funnel["instructions"]:
+        raise DataError(
+            "the instructions and the funnel disagree",
+            where=source,
+            found=f"{total} rows",
+            expected=f"{funnel['instructions']}, as funnel.json counts them",
+            remedy="run `alpacare synthesize` on the folder again, which writes both anew",
+        )
+    counts = {}
+    for name, file in SPLITS.items():
+        aside = name == "validation"
+        rows = (
+            record.to_dict()
+            for _, record in _read_rows(source)
+            if in_validation(str(record.id), config.validation_share) == aside
+        )
+        counts[name] = write_objects(folder / file, rows)
+    if not counts["train"]:
+        raise DataError("no row is left for training", where=source, found=f"{total} rows, all set aside")
+    if not counts["validation"]:
+        (folder / SPLITS["validation"]).unlink()
+    return {name: rows for name, rows in counts.items() if rows}
+
+
+def _check_rows(source: Path) -> int:
+    """See that every row is valid and has an id of its own; return how many there are."""
     seen: dict[str, str] = {}
-    for where, row in read_objects(source):
-        record = Instruction.from_dict(row, where=where)
+    for where, record in _read_rows(source):
         id = record.id or ""
         if not id or id in seen:
             raise DataError(
@@ -155,18 +180,19 @@ def _write_rows(work: Path, folder: Path, config: ReleaseConfig, funnel: dict[st
                 remedy="publish what `alpacare synthesize` wrote, unchanged",
             )
         seen[id] = where
-        rows["validation" if in_validation(id, config.validation_share) else "train"].append(record.to_dict())
-    if len(seen) != funnel["instructions"]:
-        raise DataError(
-            "the instructions and the funnel disagree",
-            where=source,
-            found=f"{len(seen)} rows",
-            expected=f"{funnel['instructions']}, as funnel.json counts them",
-            remedy="run `alpacare synthesize` on the folder again, which writes both anew",
-        )
-    if not rows["train"]:
-        raise DataError("no row is left for training", where=source, found=f"{len(seen)} rows, all set aside")
-    return {name: write_objects(folder / SPLITS[name], part) for name, part in rows.items() if part}
+    return len(seen)
+
+
+def _read_rows(source: Path) -> Iterator[tuple[str, Instruction]]:
+    """Read JSON Lines one by one: a corpus may be larger than the memory."""
+    with source.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{source}:{number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError("the line is not a JSON object", where=where, found=str(error)) from None
+            yield where, Instruction.from_dict(row, where=where)
 
 
 def _describe_beam(config: ReleaseConfig) -> dict[str, Any]:

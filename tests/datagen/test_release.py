@@ -124,6 +124,9 @@ def test_the_card_states_what_is_known_and_no_licence_that_nobody_named(
     assert (front["license"], front["pretty_name"]) == ("cc-by-nc-4.0", "A *wild* | name")
     assert front["size_categories"] == ["n<1K"]
     assert front["configs"][0]["data_files"] == [{"split": "train", "path": "instructions.jsonl"}]
+    release(finished, tmp_path / "other", ReleaseConfig(license="Our own: terms"))
+    other = front_matter(tmp_path / "other")
+    assert (other["license"], other["license_name"]) == ("other", "Our own: terms")
     assert r"# A \*wild\* \| name" in card
     assert "not medical advice" in card
     funnel = json.loads((finished / "funnel.json").read_text())
@@ -169,6 +172,9 @@ def spoil(work: Path, how: str) -> None:
         (work / "funnel.json").write_text("{")
     elif how == "no run":
         (work / "config.json").unlink()
+    elif how == "broken line":
+        with (work / "instructions.jsonl").open("a") as file:
+            file.write('{"instruction": "List')
     elif how == "nothing":
         (work / "funnel.json").write_text(json.dumps({"instructions": 0}))
     else:
@@ -184,6 +190,7 @@ def spoil(work: Path, how: str) -> None:
         ("broken funnel", "the funnel is broken"),
         ("no run", "not the work folder"),
         ("nothing", "published no instruction"),
+        ("broken line", "not a JSON object"),
         ("row lost", "disagree"),
         ("row twice", "same id"),
         ("no id", "has no id"),
