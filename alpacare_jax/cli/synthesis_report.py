@@ -1,6 +1,6 @@
 """What ``alpacare synthesize`` prints at its end, for a status, and before it starts: counts, money, plan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,23 @@ def print_funnel(funnel: Mapping[str, Any], work: Path) -> None:
             f"ledger, {stage}: {counts['answered']} answered, {counts['failed']} failed, "
             f"{counts['sent']} without an outcome, {counts['tries']} sent"
         )
+    print_batches(funnel.get("batches", []))
     if "money" in funnel:
         print_money(funnel["money"])
+
+
+def print_batches(batches: Sequence[Mapping[str, Any]]) -> None:
+    """Print one line for each batch: its id, state, counts and age."""
+    from datagen.limits import in_words
+
+    for batch in batches:
+        state = batch["status"] or "sent"
+        if batch["state"] == "planned":
+            state = "not known to be sent"
+        counts = f"{batch['completed']} completed, {batch['failed']} failed of {batch['requests']}"
+        words = f"batch {batch['number']}, {batch['stage']}: {batch['batch_id'] or '-'} {state}, {counts}"
+        age = in_words(batch["age_s"])
+        typer.echo(f"{words}, took {age} ({batch['words']})" if batch["ended_at"] else f"{words}, for {age}")
 
 
 def print_money(money: Mapping[str, Any]) -> None:
@@ -67,8 +82,10 @@ def print_plan(plan: "Plan", work: Path) -> None:
     settings = plan.settings
     typer.echo(
         f"target      {settings.target:,} tasks, {settings.tasks_per_request} asked for in a request that shows "
-        f"{settings.examples} of {plan.seeds} seed tasks"
+        f"{settings.examples} of {plan.seeds} seed tasks ({settings.sampling} draws)"
     )
+    for each in plan.odd_labels:
+        typer.echo(f"seeds       {each}")
     for role, service in (("teacher", settings.teacher), ("answerer", settings.answerer)):
         typer.echo(f"{role:<12}{_service_words(service)}")
         typer.echo(f"{'':<12}{_price_words(plan.prices, service.model)}")

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from scripted_server import WORDS, Scripted, ScriptedServer, text_of
+from typer.testing import CliRunner
 
+from alpacare_jax.cli import app
 from datagen.client import Sampling, Service
 from datagen.errors import ConfigError, ServiceError
 from datagen.ledger import Ledger
@@ -308,3 +310,27 @@ def test_a_service_that_takes_no_schema_says_so_with_a_remedy(tmp_path: Path, se
         )
     assert "response_format is not supported" in str(caught.value)
     assert "format: text" in str(caught.value)
+
+
+def test_a_plan_names_odd_labels_and_the_way_of_drawing(seeds: Path, tmp_path: Path) -> None:
+    with open(seeds, "a") as file:
+        file.write(
+            '{"instruction": "Count bones.", "type": "Sumarisation", "topic": "x", "difficulty": "2"}\n'
+        )
+    flags = [
+        "--seeds",
+        str(seeds),
+        "--base-url",
+        "http://127.0.0.1:1/v1",
+        "--model",
+        "m",
+        "--sampling",
+        "uniform",
+    ]
+    run = CliRunner().invoke(app, ["synthesize", "--work", str(tmp_path / "work"), *flags, "--dry-run"])
+    assert run.exit_code == 0, run.output
+    assert "3 of 5 seed tasks (uniform draws)" in run.output
+    assert "seeds.jsonl:5: no view is given" in run.output
+    assert "type 'Sumarisation' is not known; did you mean 'Summarization'?" in run.output
+    with pytest.raises(ConfigError, match="the sampling is not known"):
+        Settings(Service("http://localhost/v1", "m"), Service("http://localhost/v1", "m"), sampling="evenly")
