@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from datagen.contamination import Benchmarks, Leak
-from datagen.privacy import find, mask
+from datagen.privacy import Detector, find, mask
 from datagen.records import normal_input
 from datagen.safety import IDENTIFIER, OVERLAP, identifiers
 
@@ -18,6 +18,7 @@ class Cleaner:
     Attributes:
         benchmarks: Evaluation sets that must not leak, or None.
         privacy: What becomes of identifiers: "off", "report", "drop" or "mask".
+        detector: Finds identifiers beside the patterns, or None.
         places: Kind and place of every identifier seen so far, with the place of its row.
 
     Example:
@@ -28,6 +29,7 @@ class Cleaner:
 
     benchmarks: Benchmarks | None = None
     privacy: str = "off"
+    detector: Detector | None = None
     places: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def clean(self, row: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -40,7 +42,7 @@ class Cleaner:
         texts = {field: row[field] for field in TEXT_FIELDS if isinstance(row.get(field), str)}
         if leak := self._leak(texts):
             return row, {"reason": OVERLAP} | leak.details()
-        found = list(identifiers(texts)) if self.privacy != "off" else []
+        found = list(identifiers(texts, self.detector)) if self.privacy != "off" else []
         if not found:
             return row, None
         action = {"report": "reported", "drop": "dropped", "mask": "masked"}[self.privacy]
@@ -48,7 +50,7 @@ class Cleaner:
         if self.privacy == "drop":
             return row, {"reason": IDENTIFIER, "identifiers": found}
         if self.privacy == "mask":
-            row = row | {field: mask(text, find(text)) for field, text in texts.items()}
+            row = row | {field: mask(text, find(text, self.detector)) for field, text in texts.items()}
         return row, None
 
     def _leak(self, texts: dict[str, str]) -> Leak | None:

@@ -12,7 +12,7 @@ from datagen.checks import AnswerCheck, Objection, TaskCheck
 from datagen.client import Reply
 from datagen.contamination import Benchmarks
 from datagen.evaluation_files import content_hash
-from datagen.privacy import MASK, find, mask
+from datagen.privacy import MASK, Detector, find, mask
 from datagen.records import Instruction, SeedTask, write_atomically, write_objects
 from datagen.settings import Settings
 
@@ -28,7 +28,7 @@ def safe_task_checks(settings: Settings) -> list[TaskCheck]:
     if settings.evaluation_files:
         checks.append(_NoOverlap(benchmarks(settings)).check_task)
     if settings.privacy in ("drop", "mask"):
-        checks.append(_NoIdentifiers(settings.privacy).check_task)
+        checks.append(_NoIdentifiers(settings.privacy, detector(settings.privacy_model)).check_task)
     return checks
 
 
@@ -38,7 +38,7 @@ def safe_answer_checks(settings: Settings) -> list[AnswerCheck]:
     if settings.evaluation_files:
         checks.append(_NoOverlap(benchmarks(settings)).check_answer)
     if settings.privacy in ("drop", "mask"):
-        checks.append(_NoIdentifiers(settings.privacy).check_answer)
+        checks.append(_NoIdentifiers(settings.privacy, detector(settings.privacy_model)).check_answer)
     return checks
 
 
@@ -71,6 +71,7 @@ class _NoOverlap:
 @dataclasses.dataclass(frozen=True)
 class _NoIdentifiers:
     policy: str
+    detector: Detector | None
 
     def check_task(self, task: SeedTask) -> Objection | SeedTask | None:
         said = self._check({"instruction": task.instruction, "input": task.input})
@@ -83,15 +84,28 @@ class _NoIdentifiers:
         return dataclasses.replace(reply, text=said["output"]) if isinstance(said, dict) else said
 
     def _check(self, fields: Mapping[str, str]) -> Objection | dict[str, str] | None:
-        places = list(identifiers(fields))
+        places = list(identifiers(fields, self.detector))
         if not places:
             return None
         if self.policy == "drop":
             return Objection(IDENTIFIER, {"identifiers": places})
-        return {field: mask(text, find(text)) for field, text in fields.items()}
+        return {field: mask(text, find(text, self.detector)) for field, text in fields.items()}
 
 
-def identifiers(fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def detector(model: str) -> Detector | None:
+    """Return the detector that runs a spaCy model beside the patterns, or None for the patterns alone.
+
+    Raises:
+        ConfigError: The extra ``privacy`` or the model is not installed.
+    """
+    if not model:
+        return None
+    from datagen.privacy_detector import presidio
+
+    return presidio(model)
+
+
+def identifiers(fields: Mapping[str, str], detector: Detector | None = None) -> Iterator[dict[str, Any]]:
     """Yield kind and place, but not the text, of every identifier in some named fields.
 
     Example:
@@ -99,22 +113,23 @@ def identifiers(fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         [{'kind': 'NAME', 'field': 'instruction', 'start': 14, 'end': 18}]
     """
     for field, text in fields.items():
-        for hit in find(text):
+        for hit in find(text, detector):
             yield {"kind": hit.kind, "field": field, "start": hit.start, "end": hit.end}
 
 
 def privacy_rows(
-    policy: str, instructions: Iterable[Instruction], rejected: Iterable[Mapping[str, Any]]
+    settings: Settings, instructions: Iterable[Instruction], rejected: Iterable[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yield one row for every identifier: those that were published, masked, or led to a rejection.
 
     The rows name kind and place and not the text, so that the report is no list of identifiers itself. The place of a
     masked one is that of its mask in the published text.
     """
+    policy, model = settings.privacy, detector(settings.privacy_model)
     for each in instructions:
         fields = {"instruction": each.instruction, "input": each.input, "output": each.output}
         if policy == "report":
-            for place in identifiers(fields):
+            for place in identifiers(fields, model):
                 yield {"id": each.id, "action": "reported", **place}
         elif policy == "mask":
             for field, text in fields.items():
@@ -171,7 +186,7 @@ def write_reports(
 ) -> None:
     """Write ``privacy.jsonl``, unless the policy is "off", and, with evaluation files, ``contamination.json``."""
     if settings.privacy != "off":
-        write_objects(work / PRIVACY_REPORT, privacy_rows(settings.privacy, instructions, rejected))
+        write_objects(work / PRIVACY_REPORT, privacy_rows(settings, instructions, rejected))
     if settings.evaluation_files:
         text = json.dumps(contamination_report(settings, rejected), indent=2, ensure_ascii=False)
         write_atomically(work / CONTAMINATION_REPORT, lambda file: file.write(text + "\n"))

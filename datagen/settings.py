@@ -47,6 +47,8 @@ class Settings:
         send_seed: Send a sampling seed with each request, for services that honour it.
         privacy: What becomes of personal identifiers in tasks and answers: "off" does not look for them, "report"
             lists them, "drop" rejects what holds one, "mask" puts its kind in its place.
+        privacy_model: spaCy model that looks for names and places beside the patterns (extra ``privacy``); "" for
+            the patterns alone.
         evaluation_files: Evaluation sets that must not leak into the tasks and answers.
         contamination_ngram: Tokens in a row shared with an evaluation item that count as a leak.
         contamination_rouge_l: ROUGE-L F1 with an evaluation text above which a text counts as a leak.
@@ -71,6 +73,7 @@ class Settings:
     eager: bool = False
     send_seed: bool = False
     privacy: str = "report"
+    privacy_model: str = ""
     evaluation_files: tuple[str, ...] = ()
     contamination_ngram: int = 13
     contamination_rouge_l: float = 0.7

@@ -84,6 +84,15 @@ def command(
             "in --identifiers (report), the row is dropped, or [NAME], [DATE]... take their places (mask)."
         ),
     ] = Privacy.OFF,
+    privacy_model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="spaCy model, such as en_core_web_lg, that looks for names and places beside the patterns; needs "
+            "the extra 'privacy'.",
+            show_default="patterns alone",
+        ),
+    ] = "",
     identifiers: Annotated[
         Path | None,
         typer.Option(
@@ -106,7 +115,7 @@ def command(
     _check_identifiers(privacy, identifiers)
     outputs = [out, rejected, *([identifiers] if identifiers else [])]
     _check_outputs(outputs, _inputs(source, against, evaluation), overwrite)
-    cleaner = _cleaner(evaluation or [], privacy)
+    cleaner = _cleaner(evaluation or [], privacy, privacy_model)
     rows, unsafe = _clean(
         cleaner, [(where, row, _instruction(row, where)) for where, row in read_objects(source)]
     )
@@ -157,11 +166,13 @@ def _tell_identifiers(cleaner: "Cleaner", identifiers: Path | None) -> None:
     typer.echo(f"personal identifiers: {listed}" + (f"; places in {identifiers}" if identifiers else ""))
 
 
-def _cleaner(evaluation: Sequence[str], privacy: Privacy) -> "Cleaner":
+def _cleaner(evaluation: Sequence[str], privacy: Privacy, privacy_model: str) -> "Cleaner":
     from datagen.cleaning import Cleaner
     from datagen.contamination import Benchmarks
+    from datagen.safety import detector
 
-    return Cleaner(Benchmarks(evaluation) if evaluation else None, privacy.value)
+    benchmarks = Benchmarks(evaluation) if evaluation else None
+    return Cleaner(benchmarks, privacy.value, detector(privacy_model))
 
 
 def _clean(cleaner: "Cleaner", rows: "list[_Row]") -> "tuple[list[_Row], list[dict[str, Any] | None]]":
