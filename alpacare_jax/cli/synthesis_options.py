@@ -63,11 +63,22 @@ Privacy = Annotated[
         rich_help_panel=_TASKS,
     ),
 ]
+PrivacyModel = Annotated[
+    str | None,
+    Option(
+        metavar="MODEL",
+        help="spaCy model that looks for names and places as well, such as en_core_web_lg; needs the extra 'privacy'.",
+        show_default="patterns alone",
+        rich_help_panel=_TASKS,
+    ),
+]
 EvaluationFiles = Annotated[
     list[str] | None,
     Option(
-        "--evaluation-file",
-        help="Evaluation set that must not leak into the tasks; may be given again.",
+        "--evaluation",
+        metavar="FILE[:FIELD,...]",
+        help="Evaluation set that must not leak into tasks and answers; may be given again. Unusual names of fields "
+        "stand behind the file, the question first.",
         show_default="none",
         rich_help_panel=_TASKS,
     ),
@@ -238,6 +249,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
             "sampling",
             "similarity",
             "privacy",
+            "privacy_model",
             "evaluation_files",
             "max_requests",
             "eager",
