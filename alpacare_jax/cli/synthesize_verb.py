@@ -25,6 +25,7 @@ def command(
     seed: options.Seed = None,
     similarity: options.Similarity = None,
     privacy: options.Privacy = None,
+    privacy_model: options.PrivacyModel = None,
     evaluation_files: options.EvaluationFiles = None,
     base_url: options.BaseUrl = None,
     model: options.Model = None,
