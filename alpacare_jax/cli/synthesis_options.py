@@ -9,6 +9,7 @@ from typer import Option
 _TASKS = "Tasks"
 _SERVICES = "Services"
 _LIMITS = "Limits and money"
+_BATCHES = "Batches"
 _REPLIES = "How replies are drawn"
 _RUN = "What to do"
 
@@ -165,6 +166,48 @@ Eager = Annotated[
     ),
 ]
 
+# Batches.
+Mode = Annotated[
+    str | None,
+    Option(
+        help="live asks one by one; batch through the service's batch interface, within a day at lower prices.",
+        show_default="live",
+        rich_help_panel=_BATCHES,
+    ),
+]
+BatchRequests = Annotated[
+    int | None,
+    Option(help="Requests in one batch at most.", show_default="50000", rich_help_panel=_BATCHES),
+]
+BatchTokens = Annotated[
+    int | None,
+    Option(
+        help="Prompt tokens in all batches under way at most; providers limit them by account.",
+        show_default="none",
+        rich_help_panel=_BATCHES,
+    ),
+]
+BatchPollS = Annotated[
+    float | None,
+    Option(help="Longest wait between two looks, in seconds.", show_default="60", rich_help_panel=_BATCHES),
+]
+NoWait = Annotated[
+    bool,
+    Option(
+        "--no-wait",
+        help="Bring in what has ended, send what can be sent and leave; the same command later goes on.",
+        rich_help_panel=_BATCHES,
+    ),
+]
+CancelBatches = Annotated[
+    bool,
+    Option(
+        "--cancel-batches",
+        help="End the batches that are under way, bring in what they have done, and send nothing.",
+        rich_help_panel=_BATCHES,
+    ),
+]
+
 # How replies are drawn.
 Temperature = Annotated[
     float | None, Option(help="Of the tasks.", show_default="1.0", rich_help_panel=_REPLIES)
@@ -256,8 +299,12 @@ SETTINGS: dict[str, tuple[str, ...]] = {
             "send_seed",
             "budget_usd",
             "prices",
+            "mode",
         )
     },
+    "batch_requests": ("batch.max_requests",),
+    "batch_tokens": ("batch.enqueued_tokens",),
+    "batch_poll_s": ("batch.poll_s",),
     **{name: (f"teacher.{name}",) for name in ("base_url", "model", "api_key_env")},
     **{f"answer_{name}": (f"answerer.{name}",) for name in ("base_url", "model", "api_key_env")},
     **{

@@ -42,6 +42,12 @@ def command(
     timeout_s: options.TimeoutS = None,
     max_tries: options.MaxTries = None,
     eager: options.Eager = None,
+    mode: options.Mode = None,
+    batch_requests: options.BatchRequests = None,
+    batch_tokens: options.BatchTokens = None,
+    batch_poll_s: options.BatchPollS = None,
+    no_wait: options.NoWait = False,
+    cancel_batches: options.CancelBatches = False,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     presence_penalty: options.PresencePenalty = None,
@@ -63,9 +69,10 @@ def command(
     on with the same command and asks nothing twice. Results: instructions.jsonl,
     tasks.jsonl, rejected.jsonl (with reasons), funnel.json.
 
-    Exit status: 0 target reached, 1 fewer tasks than that, 2 error, 130 interrupted.
+    Exit status: 0 target reached, 1 fewer tasks than that, 2 error, 3 batches are
+    under way (--no-wait), 130 interrupted.
     """
-    from alpacare_jax.cli.synthesis_report import print_funnel, print_plan
+    from alpacare_jax.cli.synthesis_report import print_batches, print_funnel, print_plan
 
     if status:
         from datagen.synthesize import status as summarize
@@ -80,7 +87,12 @@ def command(
         return
     if fork is not None:
         work = _fork(work, fork, settings)
-    funnel = _run(settings, work, retry_failed)
+    if cancel_batches:
+        from datagen.batch_stop import cancel_all
+
+        print_batches(cancel_all(settings, work))
+        return
+    funnel = _run(settings, work, retry_failed, wait=not no_wait)
     print_funnel(funnel, work)
     if not funnel["target_reached"] or funnel["budget_reached"]:
         typer.echo(_why_less(funnel), err=True)
@@ -118,17 +130,26 @@ def _fork(work: Path, target: Path, settings: "Settings") -> Path:
     return target
 
 
-def _run(settings: "Settings", work: Path, retry_failed: bool) -> dict[str, Any]:
+def _run(settings: "Settings", work: Path, retry_failed: bool, *, wait: bool) -> dict[str, Any]:
     from alpacare_jax.cli.synthesis_progress import watching
+    from datagen.batch import BatchesUnderWay, describe
     from datagen.synthesize import synthesize
 
     signal.signal(signal.SIGTERM, _end_politely)
     try:
         with watching() as watch:
-            return synthesize(settings, work, retry_failed=retry_failed, watch=watch)
-    except KeyboardInterrupt:
+            return synthesize(settings, work, retry_failed=retry_failed, wait=wait, watch=watch)
+    except BatchesUnderWay as under_way:
         typer.echo(
-            f"\nInterrupted. Everything answered so far is in {work}; run the same command again to go on.",
+            f"{describe(under_way.records)}. They go on at the provider, within a day of being sent; run the same "
+            "command again to bring them in. --status shows them, --cancel-batches ends them.",
+            err=True,
+        )
+        raise typer.Exit(3) from None
+    except KeyboardInterrupt:
+        batches = " Batches that were sent go on at the provider." if settings.mode == "batch" else ""
+        typer.echo(
+            f"\nInterrupted. Everything answered so far is in {work}; run the same command again to go on.{batches}",
             err=True,
         )
         raise typer.Exit(130) from None

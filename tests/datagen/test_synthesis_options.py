@@ -9,7 +9,17 @@ from alpacare_jax.cli.synthesis_options import SETTINGS, to_settings
 from alpacare_jax.cli.synthesize_verb import command
 from datagen.settings import Settings
 
-ACTIONS = {"context", "work", "config", "dry_run", "status", "retry_failed", "fork"}
+ACTIONS = {
+    "context",
+    "work",
+    "config",
+    "dry_run",
+    "status",
+    "retry_failed",
+    "fork",
+    "no_wait",
+    "cancel_batches",
+}
 
 
 def test_every_option_sets_a_setting_that_exists() -> None:
@@ -41,6 +51,7 @@ def test_the_help_has_panels_and_every_option_a_text() -> None:
         synthesis_options._TASKS,
         synthesis_options._SERVICES,
         synthesis_options._LIMITS,
+        synthesis_options._BATCHES,
         synthesis_options._REPLIES,
         synthesis_options._RUN,
     )
