@@ -6,6 +6,7 @@ Each returns a short stable reason, or None where nothing speaks against the tex
 import re
 
 from datagen.dedup import rouge_l, tokenize
+from datagen.language import ANY, is_other_language
 from datagen.records import SeedTask
 
 MIN_INSTRUCTION_WORDS = 2
@@ -13,6 +14,7 @@ MAX_INSTRUCTION_WORDS = 150
 MAX_INPUT_WORDS = 600
 MAX_ANSWER_WORDS = 2000
 ECHO = 0.8
+MAX_REFUSAL_WORDS = 75
 CUT = frozenset({"length", "max_tokens", "content_filter"})
 
 _REFUSAL = re.compile(
@@ -23,11 +25,21 @@ _REFUSAL = re.compile(
     r"(?:help|assist|provide|comply|fulfil|fulfill|answer|give|write|complete|create|generate|offer|diagnose)\b)",
     re.IGNORECASE,
 )
-_MEDIA = re.compile(
-    r"\b(?:attach(?:ed|ment)|upload(?:ed|ing)?|(?:image|photo(?:graph)?|picture|figure|video|audio|recording|pdf"
-    r"|spreadsheet|scan|x-?ray|slide|link|url|file)s? (?:shown|below|above|provided|attached|supplied)"
-    r"|(?:following|provided|attached|supplied|given|accompanying) (?:\w+ ){0,2}(?:image|photo(?:graph)?|picture|video"
-    r"|audio|recording|pdf|spreadsheet|link|url|file)s?)\b",
+_PICTURE = (
+    r"(?:image|photo(?:graph)?|picture|figure|video|audio|recording|pdf|spreadsheet|scan|x-?ray|radiograph|slide"
+    r"|graph|chart|exhibit|link|url|file)s?"
+)
+_IT = r"(?:image|photo(?:graph)?|picture|figure|exhibit|video|link|file)s?"
+_SHOWN = re.compile(
+    rf"\b{_PICTURE} (?:(?:is|are) )?(?:shown|below|above|provided|attached|supplied|uploaded)\b"
+    rf"|\b(?:following|provided|attached|supplied|given|accompanying|uploaded) (?:\w+ ){{0,2}}{_PICTURE}\b"
+    rf"|\b(?:shown|presented|seen|depicted) in (?:the |this )?(?:(?:accompanying|following|attached) )?{_IT}\b"
+    rf"|\b(?:see|refer to|look at|view|open|click) (?:on )?(?:the |this )?{_IT}\b",
+    re.IGNORECASE,
+)
+_ATTACHED = re.compile(
+    r"\battached(?! (?:to|by|at|via|with|loosely|firmly)\b)|\bupload(?:ed|ing)?\b"
+    r"|\b(?:the|an|this|your|see|in) attachment\b(?! (?:of|site|point|styl|theor))",
     re.IGNORECASE,
 )
 _DRAWS = re.compile(
@@ -40,7 +52,7 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _CHOICE_TYPE = re.compile(r"multiple[\s-]*choice|\bmcq\b|usmle", re.IGNORECASE)
-_CHOICE = re.compile(r"(?:^|[\s;,(\"“])\(?([A-Ha-h1-8])\s?[.):]\s*\S")
+_CHOICE = re.compile(r"(?:^|[\s;,(\"“])\(?([A-Ha-h1-8])\s?[.):](?=\s*\S)")
 _MATERIAL = (
     r"(?:text|passage|case|note|notes|list|scenario|paragraph|sentences?|abstract|question|vignette|report|letter"
     r"|summary|results?|findings|information|description|statements?|conversation|dialogue|excerpt|record|history"
@@ -62,6 +74,22 @@ _WANTS_MEDIA = re.compile(
     r"\b(?:image|photo(?:graph)?|picture|file|video|scan|document|text|passage|note|details)s?\b",
     re.IGNORECASE,
 )
+_ABOUT_LANGUAGE = re.compile(
+    r"\btranslat|\blanguage|\binterpreter|\b(?:in|into|from) (?:arabic|bengali|chinese|dutch|english|french|german"
+    r"|greek|hebrew|hindi|italian|japanese|korean|latin|mandarin|persian|portuguese|russian|spanish|tamil|thai|urdu)\b",
+    re.IGNORECASE,
+)
+_BREAKS_OFF = re.compile(
+    r"(?:[,;(\[–]|\s[-–—]|(?<![\w-])(?:the|an|of|and|or|because|than|their|its|into|between|including|such as"
+    r"|due to|caused by|followed by|as well as|, (?:which|who|that)))\Z"
+)
+_WITHOUT_SPACES = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\u0e00-\u0e7f]{4}")
+_HEADING_WORDS = 8
+_FRAGMENT_WORDS = 15
+_SOURCE = re.compile(
+    r"^(?:\W*(?:source|reference|nih|cdc|who|see)s?\b.{0,30}|[A-Z]\w{1,30}):\s|https?://\S+\Z", re.IGNORECASE
+)
+_WORD = re.compile(r"[^\W\d_]+")
 _FINISHED = re.compile(r"""[.!?…:;)\]"'”’»*`>|。！？）]$|\d\s*%?$""")
 
 
@@ -82,13 +110,32 @@ def echoes(instruction: str, given: str) -> bool:
     return rouge_l(instruction, given) > ECHO
 
 
-def check_task(task: SeedTask) -> str | None:
+def asks_for_media(instruction: str, given: str) -> bool:
+    """Say whether a task needs a file or an image, or asks for a drawing.
+
+    Example:
+        >>> asks_for_media("Name the fracture.", "The X-ray is shown below.")
+        True
+        >>> asks_for_media("Which muscles are attached to the femur?", "")
+        False
+    """
+    if _ATTACHED.search(instruction) or _DRAWS.search(instruction) or _SHOWN.search(given):
+        return True
+    # "Based on the provided X-ray": the input may put the picture into words.
+    return not given and bool(_SHOWN.search(instruction))
+
+
+def check_task(task: SeedTask, language: str = ANY) -> str | None:
     """Return why a task should not be answered, or None.
 
+    Args:
+        task: The task.
+        language: Code of the language that instructions are to be in, or "any". Inputs may be in any language.
+
     Returns:
-        One of ``empty-instruction``, ``instruction-too-short``, ``instruction-too-long``, ``input-too-long``,
-        ``refusal``, ``asks-for-media``, ``input-missing``, ``input-is-placeholder``, ``input-echoes-instruction``,
-        ``no-choices``; None if the task passes.
+        One of ``empty-instruction``, ``wrong-language``, ``instruction-too-short``, ``instruction-too-long``,
+        ``input-too-long``, ``refusal``, ``asks-for-media``, ``no-choices``, ``unfinished``, ``input-missing``,
+        ``input-is-placeholder``, ``input-echoes-instruction``; None if the task passes.
 
     Example:
         >>> check_task(SeedTask("Look at the attached image and name the fracture."))
@@ -96,9 +143,11 @@ def check_task(task: SeedTask) -> str | None:
     """
     instruction, given = task.instruction.strip(), task.normal_input()
     words = len(instruction.split())
-    if not tokenize(instruction):
+    if not any(letter.isalnum() for letter in instruction):
         return "empty-instruction"
-    if words < MIN_INSTRUCTION_WORDS:
+    if is_other_language(instruction, language):
+        return "wrong-language"
+    if words < MIN_INSTRUCTION_WORDS and not _WITHOUT_SPACES.search(instruction):
         return "instruction-too-short"
     if words > MAX_INSTRUCTION_WORDS:
         return "instruction-too-long"
@@ -106,12 +155,15 @@ def check_task(task: SeedTask) -> str | None:
         return "input-too-long"
     if _REFUSAL.search(instruction) or _REFUSAL.search(given):
         return "refusal"
-    if _MEDIA.search(instruction) or _DRAWS.search(instruction):
+    if asks_for_media(instruction, given):
         return "asks-for-media"
     if _CHOICE_TYPE.search(task.type) and not _has_choices(f"{instruction}\n{given}", task.type):
         return "no-choices"
+    if breaks_off(instruction) or breaks_off(given):
+        return "unfinished"
     if not given:
-        return "input-missing" if refers_to_material(instruction) else None
+        alone = refers_to_material(instruction) or instruction.endswith(":")
+        return "input-missing" if alone else None
     if _PLACEHOLDER.match(given):
         return "input-is-placeholder"
     if echoes(instruction, given):
@@ -119,16 +171,20 @@ def check_task(task: SeedTask) -> str | None:
     return None
 
 
-def check_answer(text: str, finish_reason: str) -> str | None:
+def check_answer(
+    text: str, finish_reason: str, task: SeedTask | None = None, language: str = ANY
+) -> str | None:
     """Return why an answer should not be published, or None.
 
     Args:
         text: The model's answer.
         finish_reason: As the service gave it; "length" and "content_filter" mean that the text was cut.
+        task: What was answered; a task about languages may be answered in any.
+        language: Code of the language that answers are to be in, or "any".
 
     Returns:
-        One of ``empty``, ``unfinished``, ``refusal``, ``asks-for-media``, ``answer-too-long``, ``repeats-itself``;
-        None if the answer passes.
+        One of ``empty``, ``unfinished``, ``answer-too-long``, ``refusal``, ``asks-for-media``, ``wrong-language``,
+        ``repeats-itself``; None if the answer passes.
 
     Example:
         >>> check_answer("Drink water and rest.", "stop"), check_answer("Drink water and", "length")
@@ -142,16 +198,57 @@ def check_answer(text: str, finish_reason: str) -> str | None:
         return "unfinished"
     if len(words) > MAX_ANSWER_WORDS:
         return "answer-too-long"
-    if _REFUSAL.search(answer):
+    # A long answer that begins so goes on to help: "I cannot diagnose you, but pain in the chest can be ..."
+    if len(words) <= MAX_REFUSAL_WORDS and _REFUSAL.search(answer):
         return "refusal"
     if _WANTS_MEDIA.search(answer):
         return "asks-for-media"
+    about_language = task is not None and _ABOUT_LANGUAGE.search(f"{task.type} {task.instruction}")
+    if not about_language and is_other_language(answer, language):
+        return "wrong-language"
     if repeats_itself(answer):
         return "repeats-itself"
-    last_line = answer.rsplit("\n", 1)[-1]
-    if len(words) > 3 and not _FINISHED.search(answer) and not _LIST_ITEM.match(last_line):
-        return "unfinished"
-    return None
+    return "unfinished" if is_unfinished(answer) else None
+
+
+def breaks_off(text: str) -> bool:
+    """Say whether a text surely stops within a sentence: after a comma, an article, a conjunction.
+
+    Example:
+        >>> breaks_off("Explain the difference between gout and"), breaks_off("Name a source of vitamin A")
+        (True, False)
+    """
+    return bool(_BREAKS_OFF.search(text.rstrip()))
+
+
+def is_unfinished(answer: str) -> bool:
+    """Say whether an answer seems to stop before its end, though the service says that it ended.
+
+    Lists, tables, headings, sources and answers without any sentence need no full stop.
+
+    Example:
+        >>> is_unfinished("Gout is painful. It is caused by crystals that form when the blood holds much")
+        True
+        >>> is_unfinished("It has two stages:\\n- acute\\n- chronic"), is_unfinished("Gout, by uric acid")
+        (False, False)
+    """
+    if breaks_off(answer):
+        return True
+    if _FINISHED.search(answer):
+        return False
+    before, _, last_line = answer.rpartition("\n")
+    if (
+        "|" in last_line
+        or _LIST_ITEM.match(last_line)
+        or (before and len(last_line.split()) <= _HEADING_WORDS)
+    ):
+        return False
+    sentences = re.split(r"(?<=[.!?])\s+", last_line)
+    tail = sentences[-1]
+    listed = any(sign in last_line for sign in (" - ", "   ", "•", " * "))
+    no_sentence = len(sentences) == 1 and not before and len(tail.split()) <= _FRAGMENT_WORDS
+    named = all(word[0].isupper() or len(word) <= 3 for word in _WORD.findall(tail))
+    return not (listed or no_sentence or named or _SOURCE.search(tail))
 
 
 def repeats_itself(text: str) -> bool:

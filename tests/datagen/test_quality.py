@@ -1,15 +1,24 @@
 """The plain checks: each reason with texts that deserve it and texts that only look like it."""
 
 import doctest
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 import datagen.dedup
+import datagen.language
 import datagen.parse
 import datagen.quality
+import datagen.replies.marks
+import datagen.replies.structures
+import datagen.replies.values
 import datagen.seeds
+from datagen.errors import ConfigError
+from datagen.language import check_known, is_other_language
 from datagen.quality import check_answer, check_task, repeats_itself
-from datagen.records import SeedTask
+from datagen.records import SeedTask, read_objects
+from datagen.seeds import load_seeds
 
 CHOICES = "Which is live?\nA. Polio, inactivated\nB. Measles\nC. Tetanus\nD. Hepatitis B"
 
@@ -26,6 +35,20 @@ CHOICES = "Which is live?\nA. Polio, inactivated\nB. Measles\nC. Tetanus\nD. Hep
         (SeedTask("Describe what the attached image shows."), "asks-for-media"),
         (SeedTask("Interpret the X-ray below."), "asks-for-media"),
         (SeedTask("Draw a diagram of the heart."), "asks-for-media"),
+        (SeedTask("Use the attached file to plan the diet.", "She is 70."), "asks-for-media"),
+        (SeedTask("Upload the scan and describe it."), "asks-for-media"),
+        (SeedTask("Name the rash.", "The rash on his arm is shown in the image."), "asks-for-media"),
+        (SeedTask("Name the rhythm.", "His ECG is obtained (see figure)."), "asks-for-media"),
+        (SeedTask("Name the lesion.", "Refer to the photograph of the scalp."), "asks-for-media"),
+        (SeedTask("Explain the difference between gout and"), "unfinished"),
+        (SeedTask("List the causes of fever,"), "unfinished"),
+        (SeedTask("Shorten the note.", "The patient was seen because of"), "unfinished"),
+        (SeedTask("Shorten this note:"), "input-missing"),
+        (SeedTask("¿Cuáles son los síntomas de la gota y cómo se trata?"), "wrong-language"),
+        (SeedTask("Quelles sont les causes de la fièvre chez les enfants ?"), "wrong-language"),
+        (SeedTask("Welche Ursachen hat der Husten bei einem Kind und was ist zu tun?"), "wrong-language"),
+        (SeedTask("痛风的症状是什么？如何治疗？"), "wrong-language"),
+        (SeedTask("Каковы симптомы подагры?"), "wrong-language"),
         (SeedTask("Summarize the following note."), "input-missing"),
         (SeedTask("Classify the provided symptoms.", "<noinput>"), "input-missing"),
         (
@@ -39,7 +62,7 @@ CHOICES = "Which is live?\nA. Polio, inactivated\nB. Measles\nC. Tetanus\nD. Hep
     ],
 )
 def test_tasks_that_should_not_be_answered(task: SeedTask, reason: str) -> None:
-    assert check_task(task) == reason
+    assert check_task(task, "en") == reason
 
 
 @pytest.mark.parametrize(
@@ -61,10 +84,30 @@ def test_tasks_that_should_not_be_answered(task: SeedTask, reason: str) -> None:
         SeedTask("Reply to the patient.", "I'm sorry to bother you, but my knee still hurts."),
         SeedTask("Reply to the patient.", "Unfortunately, my insurance does not pay for it."),
         SeedTask("Sort the viruses by genome.", "NAFLD, DNA, RNA"),
+        SeedTask("Which muscles are attached to the femur?"),
+        SeedTask("Explain attachment theory to a new father."),
+        SeedTask("Interpret the provided X-ray.", "“Widespread markings in the lower zones.”"),
+        SeedTask("Where is the plaque?", "A mass is attached to the atrial septum."),
+        SeedTask("Describe the picture of depression in old age."),
+        SeedTask("Name a source of vitamin A"),
+        SeedTask("Which arm should the IV go in"),
+        SeedTask("Compare hepatitis A with hepatitis B"),
+        SeedTask(
+            "Choose one.", "Which AHI fits?\nA. More than 5.\nB. Less than 5.\nC. None", "USMLE-style Q&A"
+        ),
+        SeedTask("Translate the complaint into English.", "Me duele la cabeza desde ayer y tengo fiebre."),
+        SeedTask("Explain 'status epilepticus', 'in vitro' and 'per os'."),
+        SeedTask("Amoxicillin, clavulanate, ceftriaxone: sort by route."),
+        SeedTask("Define Guillain-Barré, Ménière and Sjögren."),
     ],
 )
 def test_tasks_that_only_look_wrong(task: SeedTask) -> None:
-    assert check_task(task) is None
+    assert check_task(task, "en") is None
+
+
+def test_language_is_not_judged_unasked() -> None:
+    assert check_task(SeedTask("Каковы симптомы подагры?")) is None
+    assert check_answer("Подагра вызвана кристаллами.", "stop") is None
 
 
 @pytest.mark.parametrize(
@@ -79,6 +122,9 @@ def test_tasks_that_only_look_wrong(task: SeedTask) -> None:
         ("As an AI language model, I have no body.", "stop", "refusal"),
         ("I'm really sorry that you feel this way, but I am unable to provide help.", "stop", "refusal"),
         ("I am unable to provide medical advice.", "stop", "refusal"),
+        ("It has two causes: bacteria, and", "stop", "unfinished"),
+        ("Gout hurts. It comes from crystals that form when the blood holds much", "stop", "unfinished"),
+        ("La gota es una enfermedad que se debe a los cristales del ácido úrico.", "stop", "wrong-language"),
         ("Of course. Please upload the image of the rash.", "stop", "asks-for-media"),
         ("Please provide the text you want me to summarize.", "stop", "asks-for-media"),
         ("word " * 2000 + "end.", "stop", "answer-too-long"),
@@ -86,7 +132,7 @@ def test_tasks_that_only_look_wrong(task: SeedTask) -> None:
     ],
 )
 def test_answers_that_should_not_be_published(text: str, finish_reason: str, reason: str) -> None:
-    assert check_answer(text, finish_reason) == reason
+    assert check_answer(text, finish_reason, None, "en") == reason
 
 
 @pytest.mark.parametrize(
@@ -103,10 +149,99 @@ def test_answers_that_should_not_be_published(text: str, finish_reason: str, rea
         "I'm sorry you have been waiting so long! Your result is normal.",
         "Please provide oxygen and call for help.",
         "You can send the sample to the laboratory tomorrow.",
+        "I cannot give you a diagnosis, but I can explain. "
+        + "Pain in the chest has many causes. " * 2
+        + "It may "
+        "come from the heart, the lungs, the gullet, the muscles or the ribs. Call for help at once if it is strong, "
+        "if it lasts more than ten minutes, if you sweat or feel sick, or if it goes to the arm or jaw. If it comes "
+        "only when you press on the ribs or move, it is more likely a strained muscle, which rest and warmth help. "
+        "Tell your doctor within a week in any case.",
+        "It has two stages:\n- acute\n- chronic",
+        "Wash your hands. Centers for Disease Control and Prevention",
+        "Read more. https://medlineplus.gov/gout.html",
+        "| drug | dose |\n|---|---|\n| aspirin | 100 mg |",
     ],
 )
 def test_answers_that_are_fine(text: str) -> None:
-    assert check_answer(text, "stop") is None
+    assert check_answer(text, "stop", None, "en") is None
+
+
+def test_tasks_about_languages_may_be_answered_in_any() -> None:
+    text = "La gota es una enfermedad que se debe a los cristales del ácido úrico."
+    task = SeedTask(
+        "Translate the sentence into Spanish.", "Gout is a disease caused by crystals of uric acid."
+    )
+    assert check_answer(text, "stop", task, "en") is None
+    assert check_answer(text, "stop", SeedTask("What is gout?"), "en") == "wrong-language"
+
+
+ENGLISH = (
+    "The gout is a disease of the joints and it is caused by crystals that form when there is too much acid."
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", ENGLISH),
+        (
+            "es",
+            "La gota es una enfermedad de las articulaciones que se debe a los cristales del ácido úrico.",
+        ),
+        ("fr", "La goutte est une maladie des articulations qui est due aux cristaux dans les tissus."),
+        ("de", "Die Gicht ist eine Krankheit der Gelenke und wird von Kristallen im Gewebe ausgelöst."),
+        ("it", "La gotta è una malattia delle articolazioni che è causata dai cristalli di acido urico."),
+        ("pt", "A gota é uma doença das articulações que é causada por cristais e não por uma infecção."),
+        (
+            "nl",
+            "Jicht is een ziekte van de gewrichten en het wordt veroorzaakt door kristallen van urinezuur.",
+        ),
+        ("zh", "痛风是由尿酸结晶引起的关节疾病。"),
+        ("ru", "Подагра — болезнь суставов, вызванная кристаллами мочевой кислоты."),
+        ("ar", "النقرس مرض يصيب المفاصل بسبب بلورات حمض البول."),
+        ("hi", "गठिया जोड़ों की बीमारी है जो यूरिक एसिड से होती है।"),
+    ],
+)
+def test_each_language_is_told_from_all_others(language: str, text: str) -> None:
+    assert not is_other_language(text, language)
+    others = ["en", "es", "fr", "de", "it", "nl", "zh", "ru", "ar", "hi"]
+    assert all(
+        is_other_language(text, other)
+        for other in others
+        if {language, other} != {"es", "pt"} and other != language
+    )
+
+
+def test_unknown_languages_are_refused() -> None:
+    with pytest.raises(ConfigError, match="language"):
+        check_known("klingon")
+    check_known("any")
+    check_known("en")
+
+
+def test_real_tasks_and_answers_raise_few_alarms(real_data: Path) -> None:
+    """Written by clinicians or taken from NIH pages and exams: what is objected to must deserve it."""
+    seeds = load_seeds(real_data / "med_seed.json")
+    assert [task.instruction for task in seeds if check_task(task, "en")] == []
+    test = [row for _, row in read_objects(real_data / "medinstruct_test.jsonl")]
+    assert [row["id"] for row in test if check_task(SeedTask(row["instruction"]), "en")] == []
+    rows = [row for _, row in read_objects(real_data / "medquad_valid.jsonl")]
+    assert [row["instruction"] for row in rows if check_task(SeedTask(row["instruction"]), "en")] == []
+    alarms = Counter(check_answer(row["output"], "stop", None, "en") for row in rows)
+    assert set(alarms) <= {None, "unfinished", "answer-too-long", "repeats-itself"}
+    assert alarms[None] >= 0.98 * len(rows)
+    exam = [row for _, row in read_objects(real_data / "medqa_usmle_4opt_test.jsonl")]
+    tasks = [
+        SeedTask(
+            "Answer the question.",
+            "\n".join([row["question"], *(f"{k}. {v}" for k, v in row["options"].items())]),
+            "USMLE-style Q&A",
+        )
+        for row in exam
+    ]
+    objected = Counter(check_task(task, "en") for task in tasks)
+    # These 42 speak of a picture that is not there; all of them were read.
+    assert objected == {None: len(tasks) - 42, "asks-for-media": 42}
 
 
 def test_repeats_are_told_from_lists() -> None:
@@ -115,6 +250,18 @@ def test_repeats_are_told_from_lists() -> None:
     assert not repeats_itself("\n".join(f"{n}. Step {n}" for n in range(20)))
 
 
-@pytest.mark.parametrize("module", [datagen.quality, datagen.dedup, datagen.parse, datagen.seeds])
+@pytest.mark.parametrize(
+    "module",
+    [
+        datagen.quality,
+        datagen.language,
+        datagen.dedup,
+        datagen.parse,
+        datagen.replies.marks,
+        datagen.replies.structures,
+        datagen.replies.values,
+        datagen.seeds,
+    ],
+)
 def test_examples_in_the_docstrings_hold(module: object) -> None:
     assert doctest.testmod(module).failed == 0

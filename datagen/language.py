@@ -1,0 +1,90 @@
+"""Tells whether a text is in the language asked for, by its script and its commonest words.
+
+It is meant to refuse only what is surely another language: a text without letters, a list of drug names, or a text
+too short to tell passes. Languages that share a script are told apart only where their common words are known here.
+"""
+
+import re
+from collections import Counter
+
+from datagen.errors import ConfigError
+
+ANY = "any"
+
+_COMMON_WORDS = {
+    "en": "the of and is are what how with for this that which to your you from by was should can does when be it an"
+    " as or at their there explain describe following between",
+    "es": "el los las una del que por para con cómo qué cuáles es está son su se al más y como debe puede",
+    "fr": "le les des du une est et que qui dans pour avec sur quels quelles comment pas vous votre au aux ce cette",
+    "de": "der die das den dem und ist sind ein eine einer nicht mit für von wie auf zu bei welche sie werden"
+    " wird auch",
+    "it": "il lo gli della dei di che per con è sono una nel alla come quali più questo delle",
+    "pt": "os as uma do da dos das que para com não como em é são seu sua ao pelo quais",
+    "nl": "het een van de en is zijn dat met voor niet welke hoe wat bij aan ook naar wordt",
+}
+_WORDS = {language: frozenset(words.split()) for language, words in _COMMON_WORDS.items()}
+_LATIN = r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
+_SCRIPTS = {
+    "zh": r"\u4e00-\u9fff\u3400-\u4dbf",
+    "ja": r"\u3040-\u30ff\u4e00-\u9fff",
+    "ko": r"\uac00-\ud7af\u1100-\u11ff",
+    "ru": r"\u0400-\u04ff",
+    "uk": r"\u0400-\u04ff",
+    "el": r"\u0370-\u03ff",
+    "ar": r"\u0600-\u06ff\u0750-\u077f",
+    "fa": r"\u0600-\u06ff\u0750-\u077f",
+    "he": r"\u0590-\u05ff",
+    "hi": r"\u0900-\u097f",
+    "bn": r"\u0980-\u09ff",
+    "ta": r"\u0b80-\u0bff",
+    "th": r"\u0e00-\u0e7f",
+}
+LANGUAGES = (*_WORDS, *_SCRIPTS)
+_LETTER = re.compile(r"[^\W\d_]")
+_WORD = re.compile(r"[^\W\d_]+")
+_FEW = 3
+
+
+def check_known(language: str) -> None:
+    """Refuse a language that cannot be told.
+
+    Raises:
+        ConfigError: The code is neither "any" nor one of :data:`LANGUAGES`.
+    """
+    if language != ANY and language not in LANGUAGES:
+        raise ConfigError(
+            "the language is not one that can be told",
+            found=language,
+            expected=", ".join(sorted(LANGUAGES)),
+            remedy='give "any" to check no language',
+        )
+
+
+def is_other_language(text: str, language: str) -> bool:
+    """Say whether a text is surely not in the language.
+
+    Args:
+        text: Any text.
+        language: A code of :data:`LANGUAGES`, or "any".
+
+    Example:
+        >>> is_other_language("¿Cuáles son los síntomas de la gota y cómo se trata?", "en")
+        True
+        >>> is_other_language("Translate 'dolor de cabeza' into English.", "en")
+        False
+    """
+    if language == ANY:
+        return False
+    letters = len(_LETTER.findall(text))
+    script = _SCRIPTS.get(language, _LATIN)
+    if letters < 2 * _FEW:
+        return False
+    if 2 * len(re.findall(f"[{script}]", text)) < letters:
+        return True
+    if language not in _WORDS:
+        return False
+    counts: Counter[str] = Counter()
+    for word in _WORD.findall(text.lower()):
+        counts.update(code for code, words in _WORDS.items() if word in words)
+    expected = counts.pop(language, 0)
+    return max(counts.values(), default=0) >= max(_FEW, 2 * expected + 1)
