@@ -195,7 +195,7 @@ class Ended:
     kills: int = 0
     status: int | None = None
     output: str = ""
-    in_flight_at_kills: int = 0
+    in_flight: set[int] = dataclasses.field(default_factory=set)
     most_billed_usd: float = 0.0
     least_slack_usd: float = float("inf")
     problems: list[str] = dataclasses.field(default_factory=list)
@@ -234,15 +234,17 @@ def check_money(ended: Ended, work: Path, served: Teacher, budget_usd: float) ->
     try:
         with Ledger(work / "ledger.sqlite", read_only=True) as ledger:
             sums = ledger.spending().values()
-            in_flight = sum(each["sent"] for each in ledger.counts().values())
+            in_flight = {each.number for each in ledger.open_tries()} - ended.in_flight
     except sqlite3.OperationalError:
         return
     counted = sum(each["spent_usd"] + each["unknown_usd"] + each["held_usd"] for each in sums)
     ended.least_slack_usd = min(ended.least_slack_usd, counted - billed)
     if ended.status == -signal.SIGKILL:
-        ended.in_flight_at_kills += in_flight
-        if in_flight > CONCURRENCY:
-            ended.problems.append(f"{in_flight} requests were in flight, more than the {CONCURRENCY} allowed")
+        ended.in_flight |= in_flight
+        if len(in_flight) > CONCURRENCY:
+            ended.problems.append(
+                f"{len(in_flight)} requests were in flight, more than the {CONCURRENCY} allowed"
+            )
     if counted < billed - 1e-9:
         ended.problems.append(f"the ledger counts ${counted:.6f} as spent, the server billed ${billed:.6f}")
     if counted > budget_usd + 1e-9:
@@ -281,8 +283,8 @@ def compare(ended: Ended, work: Path, whole: Path, served: Teacher) -> int:
     for name, content in published(work).items():
         if content != published(whole)[name]:
             ended.problems.append(f"{name} differs from the unkilled run's")
-    if repeated > ended.in_flight_at_kills:
-        ended.problems.append(f"{repeated} requests came again, {ended.in_flight_at_kills} were in flight")
+    if repeated > len(ended.in_flight):
+        ended.problems.append(f"{repeated} requests came again, {len(ended.in_flight)} were in flight")
     return repeated
 
 
@@ -315,7 +317,7 @@ def measure(kills: int, requests: int, seed: int, say: Callable[[str], None]) ->
             repeated = compare(killed, folder / "killed", folder / "whole", served)
             say(
                 f"killed {killed.kills} times: {served.received} requests, {repeated} of them sent again, "
-                f"{killed.in_flight_at_kills} in flight at the kills"
+                f"{len(killed.in_flight)} in flight at the kills"
             )
             say(
                 f"  billed ${killed.most_billed_usd:.4f} of a cap of ${budget:.4f}; "
