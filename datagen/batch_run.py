@@ -6,12 +6,10 @@ there; while waiting it is looked at again; during the harvest what was settled 
 """
 
 import asyncio
-import datetime
 import hashlib
 import logging
 import math
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -19,6 +17,7 @@ from typing import Any, Self
 from datagen.batch_book import BatchBook, BatchRecord
 from datagen.batch_files import BatchLimits, Question, as_question, input_line, next_part
 from datagen.batch_harvest import Harvester
+from datagen.batch_poster import Poster
 from datagen.batch_wire import ENDED, BatchWire
 from datagen.chat import ChatRequest, prompt_hash
 from datagen.errors import ConfigError
@@ -36,9 +35,6 @@ _LONGER = 1.5
 _SILENCE_S = 300.0
 #: A batch that the provider's queue has no room for is sent so many times, half as large each time.
 _QUEUE_FULL = 12
-#: How long a batch that may have been made is waited for before the provider's list is read, in seconds.
-_LIST_LAG_S = 5.0
-
 _FOREIGN = (
     "check the key and its project; or, if the batch is lost, give it up with --cancel-batches "
     "(its requests then count as spent)"
@@ -84,6 +80,7 @@ class BatchRun:
         self._limits, self._wait, self._watch = limits, wait, watch
         self._wire = BatchWire(service)
         self._book = BatchBook(ledger)
+        self._poster = Poster(self._wire, ledger, self._book, limits)
         self._harvester = Harvester(self._wire, ledger, self._book, purse, limits)
         self._token_room = math.inf if limits.enqueued_tokens is None else limits.enqueued_tokens
         self._queue_full = 0
@@ -133,7 +130,7 @@ class BatchRun:
                 await self._find_or_take_back(record)
         for record in self._under_way():
             assert record.batch_id is not None
-            await self._ask_for_the_end(record.batch_id)
+            await self._poster.ask_for_the_end(record.batch_id)
         if self._under_way() and not await self._look():
             await self._wait_for_an_end(all_of_them=True)
 
@@ -169,7 +166,7 @@ class BatchRun:
             record = self._plan(next_part(questions, self._limits, room))
             if record is None:
                 return False
-            await self._make(record)
+            await self._poster.make(record)
             questions = questions[record.requests :]
         return True
 
@@ -203,55 +200,6 @@ class BatchRun:
                 self._book.add(record, each.id)
         return record
 
-    async def _make(self, record: BatchRecord) -> None:
-        """Send a batch that the provider does not have."""
-        name = f"{record.stage}-{record.number:06d}-{record.content[:8]}.jsonl"
-        with tempfile.TemporaryFile(dir=self._ledger.path.parent) as file:
-            for id, body in self._book.bodies(record):
-                file.write(input_line(record.stage, id, body))
-            size = file.tell()
-            file_id = await self._wire.insist("sending a batch's file", lambda: self._wire.upload(file, name))
-        tries = 0
-
-        async def create() -> list[dict[str, Any]]:
-            nonlocal tries
-            if tries:
-                # The answer to the first try may have been lost on its way.
-                await asyncio.sleep(min(_LIST_LAG_S, self._limits.poll_s))
-                found = await self._find(record)
-                if found:
-                    return found
-            tries += 1
-            return [await self._wire.create(file_id, self._book.metadata(record))]
-
-        made = await self._wire.insist("making a batch", create)
-        if tries > 1:
-            made = await self._look_for(record) or made
-        await self._adopt(record, made)
-        log.info(
-            "%s: batch %s sent, %d requests, %.1f MB",
-            record.stage,
-            made[0]["id"],
-            record.requests,
-            size / 1e6,
-        )
-
-    async def _find(self, record: BatchRecord) -> list[dict[str, Any]]:
-        """Return the provider's batches that were made from a record, those of use first."""
-        planned_at = datetime.datetime.fromisoformat(record.planned_at).timestamp()
-        found = await self._wire.find(self._book.metadata(record), planned_at)
-        return sorted(found, key=lambda batch: batch.get("status") in ("failed", "cancelled", "cancelling"))
-
-    async def _look_for(self, record: BatchRecord) -> list[dict[str, Any]]:
-        return await self._wire.insist("looking for a batch", lambda: self._find(record))
-
-    async def _adopt(self, record: BatchRecord, made: Sequence[Mapping[str, Any]]) -> None:
-        """Take the first of the provider's batches for the record's, and cancel any other."""
-        self._book.opened(record, str(made[0]["id"]))
-        for other in made[1:]:
-            log.warning("batch %s was made twice; cancelling %s", made[0]["id"], other.get("id"))
-            await self._ask_for_the_end(str(other.get("id")))
-
     async def _say_that_the_budget_is_reached(self, request: ChatRequest) -> None:
         """Raise what the purse raises when nothing is in flight and one more request does not fit."""
         body = request.body(self._service.model)
@@ -268,17 +216,17 @@ class BatchRun:
         self._refuse_elsewhere()
         for record in self._under_way():
             if record.state == "planned":
-                found = await self._look_for(record)
+                found = await self._poster.look_for(record)
                 if found:
                     log.info("%s: batch %s was sent by an earlier process", record.stage, found[0]["id"])
-                    await self._adopt(record, found)
+                    await self._poster.adopt(record, found)
                 else:
-                    await self._make(record)
+                    await self._poster.make(record)
 
     async def _find_or_take_back(self, record: BatchRecord) -> None:
-        found = await self._look_for(record)
+        found = await self._poster.look_for(record)
         if found:
-            await self._adopt(record, found)
+            await self._poster.adopt(record, found)
         else:
             self._take_back(record, "never sent")
 
@@ -449,17 +397,6 @@ class BatchRun:
                     self._purse.forfeit(held[id])
             self._book.ended(record, "not known at the provider; counts as spent")
         log.warning("%s: batch %s is not known at the provider", self._stage, record.batch_id)
-
-    async def _ask_for_the_end(self, batch_id: str) -> None:
-        async def cancel() -> None:
-            try:
-                await self._wire.cancel(batch_id)
-            except Trouble as trouble:
-                # One that has ended cannot be cancelled, and one that is not known need not be.
-                if trouble.kind != "final" and trouble.code != "not-found" and " 409" not in str(trouble):
-                    raise
-
-        await self._wire.insist("cancelling a batch", cancel)
 
 
 def _errors(batch: Mapping[str, Any]) -> list[tuple[str, str, int | None]]:
