@@ -5,8 +5,19 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import writer as tfds_writer
+from tensorflow_datasets.proto import tf_example_pb2
 
 from alpacare_jax.data.packing import COLUMNS, Row
+
+
+class SameBytesWriter(tfds_writer.ExampleWriter):
+    """Writes each example in one fixed order of its features, which differs between processes otherwise."""
+
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
+        """Write the shard at ``path`` from keys and serialised examples."""
+        parsed = ((key, tf_example_pb2.Example.FromString(example)) for key, example in examples)
+        return super().write(path, ((key, row.SerializeToString(deterministic=True)) for key, row in parsed))
 
 
 class PackedInstructions(tfds.core.GeneratorBasedBuilder):
@@ -36,6 +47,9 @@ class PackedInstructions(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {self._split: self._generate_examples()}
+
+    def _example_writer(self) -> SameBytesWriter:
+        return SameBytesWriter(file_format=self.info.file_format)
 
     def _generate_examples(self) -> Iterator[tuple[int, Row]]:
         yield from enumerate(self._rows)

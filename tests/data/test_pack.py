@@ -102,6 +102,26 @@ def test_the_same_input_gives_the_same_bytes(source: Path, tmp_path: Path, chat:
     assert first == second
 
 
+def test_another_process_writes_the_same_shard(tmp_path: Path) -> None:
+    program = """if True:
+        import hashlib, pathlib, sys
+        import numpy as np
+        from alpacare_jax.data.dataset_builder import PackedInstructions
+        row = {name: np.arange(16, dtype=np.int32) for name in ("tokens", "segment_ids", "positions", "loss_mask")}
+        builder = PackedInstructions(rows=[row] * 3, row_length=16, data_dir=sys.argv[1], file_format="array_record")
+        builder.download_and_prepare()
+        for file in pathlib.Path(builder.data_dir).glob("*array_record*"):
+            print("SHA", hashlib.sha256(file.read_bytes()).hexdigest())
+    """
+    # The order of a protocol buffer's map changes with the process: several, so that one is likely to differ.
+    shas = set()
+    for number in range(5):
+        command = [sys.executable, "-c", program, str(tmp_path / str(number))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        shas.add(done.stdout.split("SHA ")[1].split()[0])
+    assert len(shas) == 1
+
+
 def test_tfds_itself_reads_the_data_set(source: Path, tmp_path: Path, chat: Tokenizer) -> None:
     import tensorflow_datasets as tfds
 
