@@ -40,6 +40,7 @@ MODEL = "scripted"
 TASKS_PER_REQUEST = 4
 CONCURRENCY = 8
 DOLLARS_PER_MILLION = 1.0
+WORST_USD = 0.006  # of one request, about
 FILES = ("instructions.jsonl", "tasks.jsonl", "rejected.jsonl", "funnel.json")
 VIEWS = ("Nurse", "Student", "Patient", "Physician", "Pharmacist", "Researcher")
 SYLLABLES = ("ka", "lo", "mi", "ne", "pu", "ra", "si", "to", "ve", "xi", "za", "du", "fe", "go", "hy")
@@ -197,6 +198,7 @@ class Ended:
     output: str = ""
     in_flight: set[int] = dataclasses.field(default_factory=set)
     most_billed_usd: float = 0.0
+    counted_usd: float = 0.0
     least_slack_usd: float = float("inf")
     problems: list[str] = dataclasses.field(default_factory=list)
 
@@ -238,6 +240,7 @@ def check_money(ended: Ended, work: Path, served: Teacher, budget_usd: float) ->
     except sqlite3.OperationalError:
         return
     counted = sum(each["spent_usd"] + each["unknown_usd"] + each["held_usd"] for each in sums)
+    ended.counted_usd = counted
     ended.least_slack_usd = min(ended.least_slack_usd, counted - billed)
     if ended.status == -signal.SIGKILL:
         ended.in_flight |= in_flight
@@ -312,7 +315,8 @@ def measure(kills: int, requests: int, seed: int, say: Callable[[str], None]) ->
             return [whole.output]
         moments = sorted(draw.randrange(1, total) for _ in range(kills))
         with teacher(folder, "killed", 0.02) as served:
-            budget = 2 * cost
+            # Every try that a kill cuts off stays spent at its worst case, so a cap that suffices has room for them.
+            budget = 1.2 * cost + kills * CONCURRENCY * WORST_USD
             killed = run_with_kills(folder / "killed", served, target, budget, moments, draw)
             repeated = compare(killed, folder / "killed", folder / "whole", served)
             say(
@@ -320,8 +324,8 @@ def measure(kills: int, requests: int, seed: int, say: Callable[[str], None]) ->
                 f"{len(killed.in_flight)} in flight at the kills"
             )
             say(
-                f"  billed ${killed.most_billed_usd:.4f} of a cap of ${budget:.4f}; "
-                f"the ledger never counted less than the bill (least slack ${killed.least_slack_usd:.6f})"
+                f"  billed ${killed.most_billed_usd:.4f}, counted as spent ${killed.counted_usd:.4f}, cap ${budget:.4f}; "
+                f"the ledger never counted less than the bill (by ${killed.least_slack_usd:.6f} at least)"
             )
         with teacher(folder, "tight", 0.02) as served:
             tight = 0.6 * cost
@@ -331,7 +335,7 @@ def measure(kills: int, requests: int, seed: int, say: Callable[[str], None]) ->
                 capped.problems.append(f"a run with too small a cap ended with status {capped.status}")
             say(
                 f"too small a cap, killed {capped.kills} times: billed ${capped.most_billed_usd:.4f} of "
-                f"${tight:.4f} ({capped.most_billed_usd / tight:.1%}), exit status {capped.status}"
+                f"${tight:.4f}, counted as spent ${capped.counted_usd:.4f}, exit status {capped.status}"
             )
     return [*killed.problems, *capped.problems]
 
