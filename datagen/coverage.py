@@ -132,6 +132,11 @@ def weights(rows: Sequence[Sequence[str]]) -> list[float]:
 
 
 @functools.lru_cache(maxsize=4)
+def _weights(rows: tuple[tuple[str, ...], ...]) -> list[float]:
+    return weights(rows)
+
+
+@functools.lru_cache(maxsize=4)
 def _round(rows: tuple[tuple[str, ...], ...], count: int, seed: int, number: int) -> list[list[int]]:
     """Draw the examples of one round of requests, as places in the list of seeds.
 
@@ -140,7 +145,7 @@ def _round(rows: tuple[tuple[str, ...], ...], count: int, seed: int, number: int
     """
     import numpy as np
 
-    share = np.array(weights(rows)) / len(rows)
+    share = np.array(_weights(rows)) / len(rows)
     columns = [_Column(np, [row[i] for row in rows], share) for i in range(len(_FIELDS))]
     shown = np.zeros(len(rows))
     drawn: list[list[int]] = []
