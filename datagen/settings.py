@@ -17,6 +17,7 @@ from datagen.client import Service
 from datagen.coverage import EVEN, SAMPLINGS
 from datagen.errors import ConfigError
 from datagen.evaluation_files import absolute
+from datagen.language import check_known
 from datagen.prices import Prices
 from datagen.privacy import POLICIES
 
@@ -42,6 +43,7 @@ class Settings:
         seed: Number from which every prompt is drawn.
         max_requests: Task requests after which the run gives up; None allows ten times what the target needs.
         similarity: ROUGE-L F1 with an earlier instruction above which a task is a near-duplicate.
+        language: Code of the language that instructions and answers are to be in, as "en"; "any" checks none.
         eager: Keep as many task requests in flight as allowed, though the last may not be needed: faster where
             requests cost nothing. Otherwise only as many as the target is estimated to need.
         send_seed: Send a sampling seed with each request, for services that honour it.
@@ -70,6 +72,7 @@ class Settings:
     seed: int = 0
     max_requests: int | None = None
     similarity: float = 0.7
+    language: str = "en"
     eager: bool = False
     send_seed: bool = False
     privacy: str = "report"
@@ -106,6 +109,7 @@ class Settings:
             )
         if not 0 <= self.similarity <= 1:
             raise ConfigError("similarity is out of range", found=self.similarity, expected="0 to 1")
+        check_known(self.language)
         if self.privacy not in POLICIES:
             raise ConfigError("privacy is not known", found=self.privacy, expected=" or ".join(POLICIES))
         if not 0 <= self.contamination_rouge_l <= 1:

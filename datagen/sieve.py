@@ -6,6 +6,7 @@ the one for near-duplicates, stands last: what it lets pass is kept.
 """
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from datagen import quality
 from datagen.checks import AnswerCheck, Objection, TaskCheck
 from datagen.client import Reply
 from datagen.dedup import RougeFilter
+from datagen.language import ANY
 from datagen.parse import Rejected
 from datagen.records import SeedTask
 from datagen.safety import safe_answer_checks, safe_task_checks
@@ -34,12 +36,14 @@ class KeptTask:
 
 def task_checks(settings: Settings, seeds: Sequence[SeedTask]) -> list[TaskCheck]:
     """Return the checks of a new task, in order. The seeds' instructions count as kept before the first reply."""
-    return [check_quality, *safe_task_checks(settings), _NoNearDuplicate(seeds, settings.similarity)]
+    quality_check = functools.partial(check_quality, language=settings.language)
+    return [quality_check, *safe_task_checks(settings), _NoNearDuplicate(seeds, settings.similarity)]
 
 
 def answer_checks(settings: Settings) -> list[AnswerCheck]:
     """Return the checks of an answer, in order."""
-    return [show_answer, check_answer, *safe_answer_checks(settings)]
+    answer_check = functools.partial(check_answer, language=settings.language)
+    return [show_answer, answer_check, *safe_answer_checks(settings)]
 
 
 def apply_task_checks(task: SeedTask, checks: Sequence[TaskCheck]) -> Objection | SeedTask:
@@ -67,9 +71,9 @@ def apply_answer_checks(task: SeedTask, reply: Reply, checks: Sequence[AnswerChe
     return reply
 
 
-def check_quality(task: SeedTask) -> Objection | None:
+def check_quality(task: SeedTask, *, language: str = ANY) -> Objection | None:
     """Object to what :func:`datagen.quality.check_task` finds."""
-    reason = quality.check_task(task)
+    reason = quality.check_task(task, language)
     return Objection(reason) if reason else None
 
 
@@ -80,9 +84,9 @@ def show_answer(task: SeedTask, reply: Reply) -> Objection | Reply:
     return dataclasses.replace(reply, text=without_thoughts(reply.text))
 
 
-def check_answer(task: SeedTask, reply: Reply) -> Objection | None:
+def check_answer(task: SeedTask, reply: Reply, *, language: str = ANY) -> Objection | None:
     """Object to what :func:`datagen.quality.check_answer` finds."""
-    reason = quality.check_answer(reply.text, reply.finish_reason)
+    reason = quality.check_answer(reply.text, reply.finish_reason, task, language)
     return Objection(reason) if reason else None
 
 
