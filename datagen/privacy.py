@@ -18,6 +18,7 @@ Policy = Literal["off", "report", "drop", "mask"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 PATTERNS = (*FORM_PATTERNS, *NAME_PATTERNS, *PLACE_PATTERNS)
 KINDS = tuple(dict.fromkeys(pattern.kind for pattern in PATTERNS))
+_DIGIT = re.compile(r"\d")
 MASK = re.compile(r"\[(" + "|".join(KINDS) + r")\]")
 
 
@@ -48,10 +49,10 @@ def find(text: str, detector: Detector | None = None) -> list[Hit]:
         >>> [(hit.kind, hit.text) for hit in find("Mr. Okafor, seen 3 May 2021, BP 120/80, MRN 88213.")]
         [('NAME', 'Okafor'), ('DATE', '3 May 2021'), ('RECORD', '88213')]
     """
-    lower = text.lower()
+    lower, digits = text.lower(), len(_DIGIT.findall(text))
     hits: list[tuple[Hit, int]] = []
     for rank, pattern in enumerate(PATTERNS):
-        if pattern.needs and not any(word in lower for word in pattern.needs):
+        if digits < pattern.digits or (pattern.needs and not any(word in lower for word in pattern.needs)):
             continue
         for match in pattern.regex.finditer(text):
             if pattern.check is None or pattern.check(match):

@@ -108,6 +108,8 @@ NAME_PATTERNS: tuple[Pattern, ...] = (
         rf"\b(?P<v>{_WORD}{_INITIAL}(?:{_GAP}{_WORD})?)(?:,|{_GAP}is|{_GAP}was)?{_GAP}an?{_GAP}(?:\w+[ -]){{0,2}}"
         r"\d{1,3}[ -]?(?:year|month|week|day|yo\b|y/o)",
         _has_given_name,
+        "year|month|week|day|yo|y/o",
+        digits=1,
     ),
     pattern("NAME", rf"\b(?P<v>{_FULL_NAME})\b", _has_given_name),
 )
@@ -118,6 +120,7 @@ PLACE_PATTERNS: tuple[Pattern, ...] = (
         rf"\b(?P<v>\d{{1,5}}[A-Z]?{_GAP}(?:(?:[NSEW]|North|South|East|West)\.?{_GAP})?"
         rf"(?:[A-Z][\w'’]*\.?{_GAP}|\d{{1,3}}(?:st|nd|rd|th){_GAP}){{1,3}}{_STREET}"
         r"(?:,?\s*(?:Apt|Apartment|Suite|Unit|Floor|#)\.?\s*\w+)?)",
+        digits=1,
     ),
     pattern("ADDRESS", r"\b(?P<v>P\.?\s?O\.?\s?Box\s+\d+)\b", needs="box", flags=re.IGNORECASE),
     pattern(
@@ -127,7 +130,7 @@ PLACE_PATTERNS: tuple[Pattern, ...] = (
         needs="zip|post",
         flags=re.IGNORECASE,
     ),
-    pattern("ZIP", rf"\b(?:{_STATE}|{_STATE_NAME}){_GAP}(?P<v>\d{{5}}(?:-\d{{4}})?)\b"),
+    pattern("ZIP", rf"\b(?:{_STATE}|{_STATE_NAME}){_GAP}(?P<v>\d{{5}}(?:-\d{{4}})?)\b", digits=5),
     pattern(
         "PLACE", rf"\b(?:in|from|near|at|to|of){_GAP}(?P<v>{_PLACE}), (?:{_STATE}|{_STATE_NAME})\b", _is_place
     ),

@@ -2,7 +2,8 @@
 
 Kinds are those of HIPAA's Safe Harbor list (45 CFR 164.514(b)(2)). A pattern matches its value in the group ``v`` (the
 whole match where there is none) and may have a check that sees the match: a checksum, a calendar, the words around it.
-One with ``needs`` is tried only on texts that hold one of these words in lower case, which saves most of the time.
+One with ``needs`` is tried only on texts that hold one of these words in lower case, one with ``digits`` only on those
+with as many digits, which saves most of the time.
 """
 
 import calendar
@@ -22,11 +23,14 @@ class Pattern:
     regex: "re.Pattern[str]"
     check: Check | None = None
     needs: tuple[str, ...] = ()
+    digits: int = 0
 
 
-def pattern(kind: str, regex: str, check: Check | None = None, needs: str = "", flags: int = 0) -> Pattern:
+def pattern(
+    kind: str, regex: str, check: Check | None = None, needs: str = "", flags: int = 0, digits: int = 0
+) -> Pattern:
     """Compile a pattern; ``needs`` holds its words separated by ``|``."""
-    return Pattern(kind, re.compile(regex, flags), check, tuple(needs.split("|")) if needs else ())
+    return Pattern(kind, re.compile(regex, flags), check, tuple(needs.split("|")) if needs else (), digits)
 
 
 def is_luhn(digits: str) -> bool:
@@ -82,7 +86,9 @@ def _has_digit(match: "re.Match[str]") -> bool:
 
 
 def _is_long_number(match: "re.Match[str]") -> bool:
-    return sum(each.isdigit() for each in match["v"]) >= 4
+    """Take a code of four digits or more that is no public number of a trial."""
+    public = match["v"].upper().startswith(("NCT", "ISRCTN", "EUCTR"))
+    return not public and sum(each.isdigit() for each in match["v"]) >= 4
 
 
 _TOLL_FREE = re.compile(r"(?:\+?1[ .-]?)?\(?8(?:00|33|44|55|66|77|88)\)?")
@@ -152,7 +158,7 @@ _CODE = (
 
 def _labelled(kind: str, labels: str, needs: str, check: Check = _has_digit, value: str = _CODE) -> Pattern:
     """Recognise a code behind its label, such as "MRN: 88213" or "member ID is K-2213-9"."""
-    return pattern(kind, rf"\b(?:{labels}){_LABEL}{value}", check, needs, _I)
+    return pattern(kind, rf"\b(?:{labels}){_LABEL}{value}", check, needs, _I, digits=1)
 
 
 _TAIL = r"[^\s<>\"')\]]*[^\s<>\"')\].,;:!?]"
@@ -166,30 +172,32 @@ _CONTACTS = (
         needs=".com|.org|.net|.gov|.edu|.info|.io|.co.uk",
         flags=_I,
     ),
-    pattern("IP", r"(?<![\d.])(?P<v>\d{1,3}(?:\.\d{1,3}){3})(?![\d.]*\d)", _is_ip),
+    pattern("IP", r"(?<![\d.])(?P<v>\d{1,3}(?:\.\d{1,3}){3})(?![\d.]*\d)", _is_ip, digits=4),
     pattern(
         "IP",
         r"(?<![\w:])(?P<v>(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){2,6}:[\da-f]{1,4})(?![\w:])",
         flags=_I,
+        digits=1,
     ),
     pattern(
-        "FAX",
-        r"\bfax[^\d.;+(]{0,30}(?P<v>\+?\(?\d[\d().\s-]{5,17}\d)\b",
-        needs="fax",
-        flags=_I,
+        "FAX", r"\bfax[^\d.;+(]{0,30}(?P<v>\+?\(?\d[\d().\s-]{5,17}\d)\b", needs="fax", flags=_I, digits=7
     ),
     pattern(
         "PHONE",
         r"(?<![\w.+-])(?P<v>(?:\+?1[ .-]?)?(?:\([2-9]\d{2}\)\s?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4})(?![\w-])",
         _is_phone,
+        digits=6,
     ),
     pattern(
         "PHONE",
         r"(?<![\w.])(?P<v>\+(?:[2-9]\d{0,2}|1)[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,5}\d{2,4})(?!\w)",
         _is_phone,
         needs="+",
+        digits=6,
     ),
-    pattern("PHONE", r"(?<![\w.+-])(?P<v>\(?0\d{2,4}\)?[ -]\d{3,4}[ -]\d{3,4})(?![\w-]|\.\d)", _is_phone),
+    pattern(
+        "PHONE", r"(?<![\w.+-])(?P<v>\(?0\d{2,4}\)?[ -]\d{3,4}[ -]\d{3,4})(?![\w-]|\.\d)", _is_phone, digits=6
+    ),
     pattern(
         "PHONE",
         r"\b(?:(?:tele)?phone|tel|mobile|cell|pager|call(?: (?:me|us|him|her|them))?|text|contact"
@@ -198,10 +206,11 @@ _CONTACTS = (
         _is_phone,
         needs="phone|tel|mobile|cell|pager|call|reach|contact|text",
         flags=_I,
+        digits=6,
     ),
 )
 _NUMBERS = (
-    pattern("SSN", r"(?<![\w-])(?P<v>\d{3}-\d{2}-\d{4})(?![\w-])", _is_ssn),
+    pattern("SSN", r"(?<![\w-])(?P<v>\d{3}-\d{2}-\d{4})(?![\w-])", _is_ssn, digits=9),
     _labelled(
         "SSN",
         r"SSN|social security(?: number)?(?: ending in)?",
@@ -231,11 +240,13 @@ _NUMBERS = (
         "ACCOUNT",
         r"(?<![\w.-])(?P<v>[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{3,4}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5})(?![\w-]|\.\d)",
         _is_card,
+        digits=12,
     ),
     pattern(
         "ACCOUNT",
         r"\b(?P<v>[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,3})?)\b",
         lambda match: is_iban(match["v"]),
+        digits=8,
     ),
     _labelled(
         "LICENCE",
@@ -249,13 +260,17 @@ _NUMBERS = (
         r"(?:reading\s+|marked\s+)?(?P<v>[A-Z\d]{2,17}(?:[ -][A-Z\d]{2,4}){0,2})\b",
         _has_digit,
         needs="plate|vin|vehicle",
+        digits=1,
     ),
     pattern(
         "VEHICLE",
         r"\b[Pp]late\s+(?P<v>[A-Z]{1,3}-\d{2,4}(?:-[A-Z]{1,3})?|[A-Z]{3}[ -]\d{3,4})\b",
         needs="plate",
+        digits=1,
     ),
-    pattern("VEHICLE", r"\b(?P<v>[A-HJ-NPR-Z\d]{17})\b", lambda match: is_vehicle_number(match["v"])),
+    pattern(
+        "VEHICLE", r"\b(?P<v>[A-HJ-NPR-Z\d]{17})\b", lambda match: is_vehicle_number(match["v"]), digits=1
+    ),
     _labelled(
         "DEVICE",
         r"serial\b|S/N|IMEI\b|UDI\b|device\s+(?:id\b|identifier)|(?:pacemaker|implant|pump|device|lot|stent|prosthesis)"
@@ -267,6 +282,7 @@ _NUMBERS = (
         "DEVICE",
         r"(?<![\w:])(?P<v>[\da-f]{2}(?::[\da-f]{2}){5}|[\da-f]{2}(?:-[\da-f]{2}){5})(?![\w:-])",
         flags=_I,
+        digits=1,
     ),
     _labelled(
         "BIOMETRIC",
@@ -300,6 +316,7 @@ _NUMBERS = (
         "OTHER_ID",
         r"\b(?P<v>[\da-f]{8}-[\da-f]{4}-[1-8][\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12})\b",
         flags=_I,
+        digits=4,
     ),
 )
 
@@ -314,21 +331,25 @@ _DATES = (
         "DATE",
         rf"\b(?P<v>{_MONTH}[ \t]+{_DAY}(?:[ \t]*(?:-|–|to|and)[ \t]*{_DAY})?(?:,?[ \t]+{_YEAR})?)"
         r"(?![\d%]|\.\d|\s?(?:mg|g|kg)\b)",
+        digits=1,
     ),
     pattern(
         "DATE",
         rf"\b(?P<v>{_DAY}(?:[ \t]+(?:day[ \t]+)?of)?[ \t-]+{_MONTH}(?:,?[ \t-]+(?:{_YEAR}|\d\d))?)(?!\w)",
+        digits=1,
     ),
-    pattern("DATE", rf"\b(?P<v>{_MONTH},?[ \t]+(?:of[ \t]+)?{_YEAR})\b"),
+    pattern("DATE", rf"\b(?P<v>{_MONTH},?[ \t]+(?:of[ \t]+)?{_YEAR})\b", digits=1),
     pattern(
         "DATE",
         rf"(?<![\w/.-])(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>{_YEAR}))(?![\w/-]|\.\d)",
         _is_day,
+        digits=5,
     ),
     pattern(
         "DATE",
         rf"(?<![\w/.-])(?P<v>(?P<y>{_YEAR})(?P<s>[/.-])(?P<a>\d{{1,2}})(?P=s)(?P<b>\d{{1,2}}))(?=T\d|(?![\w/-]|\.\d))",
         _is_day,
+        digits=5,
     ),
     pattern(
         "DATE",
@@ -337,25 +358,35 @@ _DATES = (
         _is_day,
         needs="/",
         flags=_I,
+        digits=4,
     ),
     pattern(
         "DATE",
         rf"\b(?:in|since|from|until|by|dated?)\s*:?\s*(?P<v>(?:0?[1-9]|1[0-2])/{_YEAR})\b",
         needs="/",
         flags=_I,
+        digits=5,
     ),
 )
 _AGES = (
-    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3})[ -]*(?:years?|yrs?)\.?[ -]*old)\b", _is_old, "old", _I),
+    pattern(
+        "AGE",
+        r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3})[ -]*(?:years?|yrs?)\.?[ -]*old)\b",
+        _is_old,
+        "old",
+        _I,
+        digits=2,
+    ),
     pattern(
         "AGE",
         r"\b(?:aged?|turned|turning)\s*:?\s*(?P<v>(?P<n>\d{2,3}))\b(?!\s*[-–/%.]\s*\d)",
         _is_old,
         "age|turn",
         _I,
+        digits=2,
     ),
-    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3})\s?(?:y/?o|yo))\b", _is_old, "yo|y/o", _I),
-    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3}) years of age)\b", _is_old, "of age", _I),
+    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3})\s?(?:y/?o|yo))\b", _is_old, "yo|y/o", _I, digits=2),
+    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3}) years of age)\b", _is_old, "of age", _I, digits=2),
     pattern(
         "AGE",
         r"\b(?P<v>(?:ninety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?|(?:one|a)[- ]hundred)"
