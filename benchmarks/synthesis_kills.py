@@ -40,7 +40,7 @@ MODEL = "scripted"
 TASKS_PER_REQUEST = 4
 CONCURRENCY = 8
 DOLLARS_PER_MILLION = 1.0
-WORST_USD = 0.006  # of one request, about
+WORST_USD = 0.004  # of one request, about
 FILES = ("instructions.jsonl", "tasks.jsonl", "rejected.jsonl", "funnel.json")
 VIEWS = ("Nurse", "Student", "Patient", "Physician", "Pharmacist", "Researcher")
 SYLLABLES = ("ka", "lo", "mi", "ne", "pu", "ra", "si", "to", "ve", "xi", "za", "du", "fe", "go", "hy")
@@ -324,8 +324,8 @@ def measure(kills: int, requests: int, seed: int, say: Callable[[str], None]) ->
                 f"{len(killed.in_flight)} in flight at the kills"
             )
             say(
-                f"  billed ${killed.most_billed_usd:.4f}, counted as spent ${killed.counted_usd:.4f}, cap ${budget:.4f}; "
-                f"the ledger never counted less than the bill (by ${killed.least_slack_usd:.6f} at least)"
+                f"  billed ${killed.most_billed_usd:.4f}, counted ${killed.counted_usd:.4f}, cap ${budget:.4f}; "
+                f"never counted less than billed (by ${killed.least_slack_usd:.6f} at least)"
             )
         with teacher(folder, "tight", 0.02) as served:
             tight = 0.6 * cost
