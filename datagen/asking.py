@@ -246,7 +246,6 @@ class Asker:
         wait_s = trouble.limits.wait_s
         if trouble.kind == "refusal":
             whole = self._breaker.refused(ticket.number, trouble.limits, ticket.tokens, str(trouble))
-            self._pace.overloaded(ticket, whole=whole)
             if job.answers_before is None:
                 job.answers_before = self._answers
             # Where others were answered meanwhile, the request itself may be what is refused.
@@ -258,10 +257,10 @@ class Asker:
         else:
             unreachable = trouble.code == "unreachable"
             whole = self._breaker.failed(ticket.number, job.id, unreachable=unreachable)
-            if trouble.code == "timeout":
-                self._pace.overloaded(ticket, whole=whole)
             job.faults += not whole
             hopeless = job.faults >= self.service.max_tries
+        if trouble.busy:
+            self._pace.overloaded(ticket, whole=whole)
         if self._breaker.ended:
             raise self._stop(self._breaker.ended, trouble)
         if hopeless or (self._asks_too_much(wait_s) and not self._breaker.undecided):

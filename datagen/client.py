@@ -172,7 +172,7 @@ class _Flow:
                         continue
                     if not self._open:
                         return
-                    if self._source_is_empty and asker.undecided == len(self._open):
+                    if asker.undecided == len(self._open):
                         asker.nobody_else()
                     self._changed.clear()
                     await self._changed.wait()

@@ -137,6 +137,7 @@ class Trouble(Exception):
             "fatal" (no request works).
         what: For a fatal one, the sentence that the run ends with.
         limits: What the headers say.
+        busy: The service seems to have too much to do.
         bill: Whether the try costs nothing, or ``usage`` (tokens in and out), or nobody knows.
     """
 
@@ -148,11 +149,12 @@ class Trouble(Exception):
         *,
         what: str = "",
         limits: Limits | None = None,
+        busy: bool = False,
         bill: Bill = "none",
         usage: tuple[int, int] = (0, 0),
     ) -> None:
         self.code, self.words, self.kind, self.what = code, words, kind, what
-        self.limits, self.bill, self.usage = limits or Limits(), bill, usage
+        self.limits, self.busy, self.bill, self.usage = limits or Limits(), busy, bill, usage
         super().__init__(f"{code}: {words}" if words else code)
 
 
@@ -218,7 +220,7 @@ class Wire:
     def _timeout(self, error: BaseException) -> Trouble:
         sent = not any(type(cause).__name__ == "ConnectTimeout" for cause in _causes(error))
         words = f"no reply within {self.service.timeout_s:g} s"
-        return Trouble("timeout", words, "fault", bill="unknown" if sent else "none")
+        return Trouble("timeout", words, "fault", busy=True, bill="unknown" if sent else "none")
 
     def _broken_connection(self, error: Exception) -> Trouble:
         causes = _causes(error)
@@ -245,9 +247,9 @@ class Wire:
             what = "the service does not know the model or the address"
             return Trouble("not-found", words, "fatal", what=what)
         if status == 429 or (status in _BUSY and limits.wait_s is not None):
-            return Trouble("rate-limited", words, "refusal", limits=limits)
+            return Trouble("rate-limited", words, "refusal", limits=limits, busy=True)
         if status >= 500 or status in (408, 409, 425):
-            return Trouble("server-error", words, "fault", limits=limits)
+            return Trouble("server-error", words, "fault", limits=limits, busy=status in _BUSY)
         return Trouble("bad-request", words, "final", limits=limits)
 
     def _read(self, text: str, limits: Limits) -> Answer:
