@@ -102,7 +102,8 @@ def command(
 def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settings":
     """Lay the flags over the configuration file, or over what the work folder was made with.
 
-    A budget that the folder was given holds until another is named: forgetting an option must not lift a cap.
+    A budget that the folder was given holds until another is named, and so do its prices: forgetting an option must
+    not lift a cap.
     """
     from datagen.settings import read_settings, read_yaml
     from datagen.work_folder import CONFIG, pinned_settings
@@ -110,8 +111,8 @@ def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settin
     pinned = pinned_settings(work) if (work / CONFIG).exists() else {}
     sources: list[tuple[str, dict[str, Any]]] = []
     if config is not None:
-        if pinned.get("budget_usd") is not None:
-            sources.append((str(work / CONFIG), {"budget_usd": pinned["budget_usd"]}))
+        kept = {key: pinned[key] for key in ("budget_usd", "prices") if pinned.get(key) is not None}
+        sources.append((str(work / CONFIG), kept))
         sources.append((str(config), read_yaml(config)))
     elif pinned:
         sources.append((str(work / CONFIG), pinned))
