@@ -100,7 +100,7 @@ def detector(model: str) -> Detector | None:
     """
     if not model:
         return None
-    from datagen.privacy_detector import presidio
+    from datagen.privacy.detector import presidio
 
     return presidio(model)
 

@@ -9,7 +9,7 @@ import spacy
 from datagen.cleaning import Cleaner
 from datagen.errors import ConfigError
 from datagen.privacy import find, mask
-from datagen.privacy_detector import presidio
+from datagen.privacy.detector import presidio
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_nothing_is_fetched(model: str, tmp_path: Path) -> None:
         "def refuse(*_): raise AssertionError('a connection was tried')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "from datagen.privacy import find\n"
-        "from datagen.privacy_detector import presidio\n"
+        "from datagen.privacy.detector import presidio\n"
         "print([hit.text for hit in find('We asked Chidi.', presidio(sys.argv[1]))])\n"
     )
     run = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from datagen.errors import ConfigError
 from datagen.privacy import Detector, Hit
-from datagen.privacy_words import COUNTRIES, NOT_NAMES, STATES, is_owned
+from datagen.privacy.words import COUNTRIES, NOT_NAMES, STATES, is_owned
 
 MIN_SCORE = 0.6
 _KINDS = {"PERSON": "NAME", "LOCATION": "PLACE"}

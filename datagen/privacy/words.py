@@ -1,11 +1,11 @@
-"""The word lists of the privacy patterns, from ``privacy_words.yaml``."""
+"""The word lists of the privacy patterns, from ``words.yaml``."""
 
 from importlib import resources
 
 import yaml
 
 _LISTS: dict[str, str] = yaml.safe_load(
-    (resources.files("datagen") / "privacy_words.yaml").read_text(encoding="utf-8")
+    (resources.files("datagen.privacy") / "words.yaml").read_text(encoding="utf-8")
 )
 
 

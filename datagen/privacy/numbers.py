@@ -1,36 +1,10 @@
-"""Patterns for identifiers that have a form: contacts, labelled numbers, dates and ages.
+"""Patterns for numbers with a label or a checksum, and for the addresses of telephones and networks."""
 
-Kinds are those of HIPAA's Safe Harbor list (45 CFR 164.514(b)(2)). A pattern matches its value in the group ``v`` (the
-whole match where there is none) and may have a check that sees the match: a checksum, a calendar, the words around it.
-One with ``needs`` is tried only on texts that hold one of these words in lower case, one with ``digits`` only on those
-with as many digits, which saves most of the time.
-"""
-
-import calendar
-import dataclasses
 import re
-from collections.abc import Callable
 
-Check = Callable[["re.Match[str]"], bool]
+from datagen.privacy.pattern import Check, Pattern, pattern
+
 _I = re.IGNORECASE
-
-
-@dataclasses.dataclass(frozen=True)
-class Pattern:
-    """One way to recognise one kind of identifier."""
-
-    kind: str
-    regex: "re.Pattern[str]"
-    check: Check | None = None
-    needs: tuple[str, ...] = ()
-    digits: int = 0
-
-
-def pattern(
-    kind: str, regex: str, check: Check | None = None, needs: str = "", flags: int = 0, digits: int = 0
-) -> Pattern:
-    """Compile a pattern; ``needs`` holds its words separated by ``|``."""
-    return Pattern(kind, re.compile(regex, flags), check, tuple(needs.split("|")) if needs else (), digits)
 
 
 def is_luhn(digits: str) -> bool:
@@ -118,33 +92,6 @@ def _is_ip(match: "re.Match[str]") -> bool:
     if any(octet > 255 for octet in octets) or _NO_ADDRESS.search(before):
         return False
     return bool(re.search(r"\bip\b", before, _I)) or sum(octet > 9 for octet in octets) >= 2
-
-
-def _is_day(match: "re.Match[str]") -> bool:
-    """Check numbers against the calendar, in either order of day and month."""
-    a, b, year = int(match["a"]), int(match["b"]), int(match["y"])
-    if year < 100:
-        year += 1900 if year > 30 else 2000
-    orders = ((a, b), (b, a))
-    return any(1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1] for day, month in orders)
-
-
-_OPEN_ENDED = re.compile(
-    r"[\s-]*(?:years?\s*)?(?:of age\s*|old\s*)?(?:(?:or|and)\s+(?:older|over|above|more|up)|\+)", _I
-)
-_BRACKET = re.compile(
-    r"(?:over|above|than|least|under|until|beyond|before|to|up to|[<>≥≤–-])\s*(?:(?:the )?aged?(?: of)?\s*)?$",
-    _I,
-)
-
-
-def _is_old(match: "re.Match[str]") -> bool:
-    """Take the age of a person over 89, not a bracket such as "90 years or older"."""
-    before, after = (
-        match.string[max(0, match.start("v") - 16) : match.start("v")],
-        match.string[match.end() :],
-    )
-    return 90 <= int(match["n"]) <= 125 and not _OPEN_ENDED.match(after) and not _BRACKET.search(before)
 
 
 _LABEL = (
@@ -320,80 +267,4 @@ _NUMBERS = (
     ),
 )
 
-_MONTH = (
-    r"(?:(?:January|February|March|April|May|June|July|August|September|October|November|December)\b"
-    r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
-)
-_DAY = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
-_YEAR = r"(?:1[89]|20)\d\d"
-_DATES = (
-    pattern(
-        "DATE",
-        rf"\b(?P<v>{_MONTH}[ \t]+{_DAY}(?:[ \t]*(?:-|–|to|and)[ \t]*{_DAY})?(?:,?[ \t]+{_YEAR})?)"
-        r"(?![\d%]|\.\d|\s?(?:mg|g|kg)\b)",
-        digits=1,
-    ),
-    pattern(
-        "DATE",
-        rf"\b(?P<v>{_DAY}(?:[ \t]+(?:day[ \t]+)?of)?[ \t-]+{_MONTH}(?:,?[ \t-]+(?:{_YEAR}|\d\d))?)(?!\w)",
-        digits=1,
-    ),
-    pattern("DATE", rf"\b(?P<v>{_MONTH},?[ \t]+(?:of[ \t]+)?{_YEAR})\b", digits=1),
-    pattern(
-        "DATE",
-        rf"(?<![\w/.-])(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>{_YEAR}))(?![\w/-]|\.\d)",
-        _is_day,
-        digits=5,
-    ),
-    pattern(
-        "DATE",
-        rf"(?<![\w/.-])(?P<v>(?P<y>{_YEAR})(?P<s>[/.-])(?P<a>\d{{1,2}})(?P=s)(?P<b>\d{{1,2}}))(?=T\d|(?![\w/-]|\.\d))",
-        _is_day,
-        digits=5,
-    ),
-    pattern(
-        "DATE",
-        r"\b(?:on|since|dated?|dob|born|birth|admitted|admission|discharged?|visit|seen|until|from)\s*(?:on\b)?\s*:?\s*"
-        r"(?P<v>(?P<a>\d{1,2})/(?P<b>\d{1,2})/(?P<y>\d{2}))(?![\w/-])",
-        _is_day,
-        needs="/",
-        flags=_I,
-        digits=4,
-    ),
-    pattern(
-        "DATE",
-        rf"\b(?:in|since|from|until|by|dated?)\s*:?\s*(?P<v>(?:0?[1-9]|1[0-2])/{_YEAR})\b",
-        needs="/",
-        flags=_I,
-        digits=5,
-    ),
-)
-_AGES = (
-    pattern(
-        "AGE",
-        r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3})[ -]*(?:years?|yrs?)\.?[ -]*old)\b",
-        _is_old,
-        "old",
-        _I,
-        digits=2,
-    ),
-    pattern(
-        "AGE",
-        r"\b(?:aged?|turned|turning)\s*:?\s*(?P<v>(?P<n>\d{2,3}))\b(?!\s*[-–/%.]\s*\d)",
-        _is_old,
-        "age|turn",
-        _I,
-        digits=2,
-    ),
-    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3})\s?(?:y/?o|yo))\b", _is_old, "yo|y/o", _I, digits=2),
-    pattern("AGE", r"(?<![\w.,/])(?P<v>(?P<n>\d{2,3}) years of age)\b", _is_old, "of age", _I, digits=2),
-    pattern(
-        "AGE",
-        r"\b(?P<v>(?:ninety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?|(?:one|a)[- ]hundred)"
-        r"[- ]years?[- ]old)\b",
-        needs="ninety|hundred",
-        flags=_I,
-    ),
-)
-
-FORM_PATTERNS: tuple[Pattern, ...] = (*_NUMBERS, *_CONTACTS, *_AGES, *_DATES)
+NUMBER_PATTERNS: tuple[Pattern, ...] = (*_NUMBERS, *_CONTACTS)

@@ -2,7 +2,7 @@
 
 The kinds follow HIPAA's Safe Harbor list. Patterns find what has a form: numbers with their labels, dates, addresses,
 names with a title or a common given name. A name or place that only the sense gives away needs a model; a detector of
-the extra ``privacy`` can be put beside the patterns (:mod:`datagen.privacy_detector`).
+the extra ``privacy`` can be put beside the patterns (:mod:`datagen.privacy.detector`).
 """
 
 import dataclasses
@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
-from datagen.privacy_names import NAME_PATTERNS, PLACE_PATTERNS
-from datagen.privacy_patterns import FORM_PATTERNS
-from datagen.privacy_words import NOT_NAMES, STATES, is_owned
+from datagen.privacy.dates import DATE_PATTERNS
+from datagen.privacy.names import NAME_PATTERNS, PLACE_PATTERNS
+from datagen.privacy.numbers import NUMBER_PATTERNS
+from datagen.privacy.words import NOT_NAMES, STATES, is_owned
 
 Policy = Literal["off", "report", "drop", "mask"]
 POLICIES: tuple[str, ...] = get_args(Policy)
-PATTERNS = (*FORM_PATTERNS, *NAME_PATTERNS, *PLACE_PATTERNS)
+PATTERNS = (*NUMBER_PATTERNS, *DATE_PATTERNS, *NAME_PATTERNS, *PLACE_PATTERNS)
 KINDS = tuple(dict.fromkeys(pattern.kind for pattern in PATTERNS))
 _DIGIT = re.compile(r"\d")
 MASK = re.compile(r"\[(" + "|".join(KINDS) + r")\]")
@@ -40,7 +41,7 @@ def find(text: str, detector: Detector | None = None) -> list[Hit]:
 
     Args:
         text: Any text.
-        detector: Finds more of them; see :mod:`datagen.privacy_detector`.
+        detector: Finds more of them; see :mod:`datagen.privacy.detector`.
 
     Returns:
         Hits in the order of the text, none overlapping another.

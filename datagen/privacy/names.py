@@ -7,8 +7,8 @@ syndrome", "Fred Hutchinson Center") is no person here.
 
 import re
 
-from datagen.privacy_patterns import Pattern, pattern
-from datagen.privacy_words import COUNTRIES, GIVEN_NAMES, NOT_NAMES, STATES, is_owned
+from datagen.privacy.pattern import Pattern, pattern
+from datagen.privacy.words import COUNTRIES, GIVEN_NAMES, NOT_NAMES, STATES, is_owned
 
 _GAP = r"[ \t]+"
 _TITLE = (
