@@ -85,9 +85,10 @@ def show_answer(task: SeedTask, reply: Reply) -> Objection | Reply:
 
 
 def check_answer(task: SeedTask, reply: Reply, *, language: str = ANY) -> Objection | None:
-    """Object to what :func:`datagen.quality.check_answer` finds."""
+    """Object to what :func:`datagen.quality.check_answer` finds; an answer that was cut is marked with how."""
     reason = quality.check_answer(reply.text, reply.finish_reason, task, language)
-    return Objection(reason) if reason else None
+    cut = {"finish_reason": reply.finish_reason} if reply.finish_reason in quality.CUT else {}
+    return Objection(reason, cut) if reason else None
 
 
 class _NoNearDuplicate:

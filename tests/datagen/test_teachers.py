@@ -171,6 +171,8 @@ def test_thoughts_that_fill_the_reply_leave_no_task_and_no_answer(tmp_path: Path
     assert funnel["tasks_rejected"]["truncated"] >= 1
     assert sum(funnel["answers_rejected"].values()) == 1
     assert funnel["instructions"] == 7
+    cut = [row for _, row in read_objects(tmp_path / "work" / "rejected.jsonl") if "finish_reason" in row]
+    assert [(row["finish_reason"], row["text"]) for row in cut] == [("length", "<think>It may be")]
 
 
 def test_refusals_in_their_own_field_are_counted_as_such(tmp_path: Path, seeds: Path) -> None:
