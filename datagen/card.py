@@ -1,26 +1,16 @@
-"""The data set card and the provenance behind it: which models, prompts, dates, counts and cost made the rows."""
+"""The data set card: Markdown with the front matter that data set hubs read, written from the provenance."""
 
-import dataclasses
 import json
-import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
-
-from datagen.ledger import Entry, Ledger
-from datagen.work_folder import LEDGER
 
 NOT_ADVICE = (
     "**This is not medical advice.** Tasks and answers were written by language models and were not checked by "
     "clinicians. They may be wrong or harmful; they must not be used to diagnose, treat or advise a person."
 )
-CONTAMINATION = "contamination.json"
-"""Where a work folder keeps what the comparison with evaluation sets found, if there was one."""
-
 _SIZES = (
     (10**3, "n<1K"),
     (10**4, "1K<n<10K"),
@@ -31,120 +21,11 @@ _SIZES = (
 _WORDS_OF_STAGES = {"tasks": "writing tasks", "answers": "answering them"}
 
 
-@dataclasses.dataclass
-class Spending:
-    """What one stage asked for and got. Cost is in US dollars, over the ``priced`` requests whose cost is known."""
-
-    requests: int = 0
-    answered: int = 0
-    failed: int = 0
-    tries: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    priced: int = 0
-    cost_usd: float = 0.0
-    models: Counter[str] = dataclasses.field(default_factory=Counter)
-
-    def add(self, entry: Entry) -> None:
-        """Count one request of the ledger."""
-        self.requests += 1
-        self.answered += entry.state == "answered"
-        self.failed += entry.state == "failed"
-        self.tries += entry.tries
-        self.prompt_tokens += entry.prompt_tokens or 0
-        self.completion_tokens += entry.completion_tokens or 0
-        if entry.cost_usd is not None:
-            self.priced += 1
-            self.cost_usd += entry.cost_usd
-        if entry.state == "answered" and entry.model:
-            self.models[entry.model] += 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures for JSON; the cost is None where no request has one."""
-        return dataclasses.asdict(self) | {
-            "cost_usd": round(self.cost_usd, 6) if self.priced else None,
-            "models": dict(sorted(self.models.items())),
-        }
-
-
-def sum_up(entries: Iterable[Entry]) -> dict[str, Any]:
-    """Sum up a ledger.
-
-    Returns:
-        ``first_request`` and ``last_reply`` (UTC, ISO 8601, or None), and ``stages``: the figures of each
-        :class:`Spending`.
-    """
-    stages: dict[str, Spending] = {}
-    first: str | None = None
-    last: str | None = None
-    for entry in entries:
-        stages.setdefault(entry.stage, Spending()).add(entry)
-        first = min(filter(None, (first, entry.created_at)), default=None)
-        last = max(filter(None, (last, entry.finished_at)), default=None)
-    return {
-        "first_request": first,
-        "last_reply": last,
-        "stages": {name: stages[name].to_dict() for name in sorted(stages, reverse=True)},
-    }
-
-
-def gather(
-    work: Path,
-    funnel: Mapping[str, Any],
-    rows: Mapping[str, int],
-    *,
-    license: str | None,
-    versions: Mapping[str, str],
-) -> dict[str, Any]:
-    """Collect everything that is known of where the rows come from; nothing of when or where it is written.
-
-    Args:
-        work: The work folder.
-        funnel: Its ``funnel.json``.
-        rows: Rows of each split.
-        license: Licence as the user names it, or None.
-        versions: Versions of the packages that shape the files.
-    """
-    config = json.loads((work / "config.json").read_text(encoding="utf-8"))
-    with Ledger(work / LEDGER, read_only=True) as ledger:
-        requests = sum_up(ledger.entries())
-        unknown_usd = math.fsum(stage["unknown_usd"] for stage in ledger.spending().values())
-    return {
-        "kind": "alpacare-provenance",
-        "license": license,
-        "rows": dict(rows),
-        "requests": requests | {"unknown_usd": round(unknown_usd, 6)},
-        "funnel": {key: value for key, value in funnel.items() if key != "money"},
-        "settings": {key: _without_folders(value) for key, value in config["fixed"].items()},
-        "contamination": _summary(work / CONTAMINATION),
-        "versions": dict(versions),
-    }
-
-
-def _summary(report: Path) -> dict[str, Any] | None:
-    """Return what the comparison with evaluation sets found, without their texts, which must not spread."""
-    if not report.exists():
-        return None
-    found = json.loads(report.read_text(encoding="utf-8"))
-    return {key: _without_folders(value) for key, value in found.items() if key != "overlaps"}
-
-
-def _without_folders(value: Any) -> Any:
-    """Return a value with the names of files in place of their paths."""
-    if isinstance(value, Mapping):
-        return {key: _without_folders(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(each) for each in value]
-    if isinstance(value, str) and value.startswith(("/", "~", "./", "../")):
-        return Path(value).name
-    return value
-
-
 def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]) -> str:
     """Write the data set card: YAML front matter as data set hubs read it, then Markdown.
 
     Args:
-        provenance: As :func:`gather` returns it.
+        provenance: As :func:`datagen.provenance.gather` returns it.
         name: Name of the data set.
         files: JSON Lines file of each split.
     """
@@ -172,6 +53,7 @@ def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]
         _licence(license),
         _making(provenance),
         _counts(provenance["funnel"]),
+        _identifiers(provenance["identifiers"], provenance["settings"].get("privacy")),
         _contamination(provenance["contamination"]),
         _reading(files),
     ]
@@ -270,6 +152,20 @@ def _counts(funnel: Mapping[str, Any]) -> str:
         "## Counts\n\nEvery request, task and answer is counted once, and each level adds up to the one before.\n\n"
         + table
     )
+
+
+def _identifiers(found: Mapping[str, Mapping[str, int]] | None, policy: object) -> str:
+    head = "## Personal identifiers\n\n"
+    if found is None:
+        return head + (
+            "Not looked for. The rows are not from patients' records, but models may invent or repeat names, dates "
+            "and numbers."
+        )
+    intro = f"Looked for in every task and answer, by patterns that miss some; policy {_code(policy)}."
+    if not found:
+        return f"{head}{intro} None were found."
+    rows = [(_code(kind), action, f"{n:,}") for kind, counts in found.items() for action, n in counts.items()]
+    return f"{head}{intro}\n\n{_table(('kind', 'what was done', 'count'), rows)}"
 
 
 def _contamination(report: Any) -> str:

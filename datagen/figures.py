@@ -7,7 +7,6 @@ can be read beside a running job; nothing is changed.
 
 import dataclasses
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from datagen import labels
-from datagen.card import sum_up
 from datagen.ledger import Entry, Ledger
 from datagen.neighbours import nearest_scores
+from datagen.provenance import count_identifiers, read_object, sum_up
 from datagen.questions import read_seeds
 from datagen.records import SeedTask, normal_input, read_objects
 from datagen.release import is_written
 from datagen.replay import replay
 from datagen.roots import find_root
-from datagen.safety import CONTAMINATION_REPORT, PRIVACY_REPORT
+from datagen.safety import CONTAMINATION_REPORT
 from datagen.settings import read_settings
 from datagen.synthesize import count
-from datagen.work_folder import LEDGER, pinned_settings
+from datagen.work_folder import CONFIG, LEDGER, pinned_settings
 
 VERBS, OBJECTS, LABELS = 20, 4, 20
 SAMPLE_ABOVE, SAMPLE = 10_000, 3_000
@@ -56,8 +55,8 @@ def gather(work: Path) -> dict[str, Any]:
     Returns:
         Plain values for JSON: ``state`` ("finished", "running", "stopped" or "nothing yet"), ``rows`` and ``what``
         they are, ``funnel``, ``rejected`` (rows), ``roots``, ``labels``, ``lengths``, ``without_input``,
-        ``nearest``, ``examples``, ``timeline``, ``requests`` (as :func:`datagen.card.sum_up`), ``contamination``,
-        ``privacy``, ``settings``.
+        ``nearest``, ``examples``, ``timeline``, ``requests`` (as :func:`datagen.provenance.sum_up`),
+        ``contamination``, ``privacy``, ``settings``.
 
     Raises:
         DataError: It is no work folder, or one of its files is broken.
@@ -91,9 +90,9 @@ def gather(work: Path) -> dict[str, Any]:
         "rejected": rejected,
         "requests": requests,
         "timeline": timeline,
-        "contamination": json.loads(contamination.read_text("utf-8")) if contamination.exists() else None,
+        "contamination": read_object(contamination) if contamination.exists() else None,
         "privacy": count_identifiers(work) if finished else None,
-        "settings": json.loads((work / "config.json").read_text("utf-8"))["fixed"],
+        "settings": read_object(work / CONFIG)["fixed"],
     } | describe(rows)
 
 
@@ -141,7 +140,7 @@ def _finished(work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
     names = ("instruction", "input", *labels.FIELDS)
     tasks = [SeedTask(*(str(row.get(name) or "") for name in names)) for row in objects]
     rejected = [row for _, row in read_objects(work / "rejected.jsonl")] if _holds(work, "rejected") else []
-    funnel = json.loads((work / "funnel.json").read_text("utf-8"))
+    funnel = read_object(work / "funnel.json")
     return Rows(tasks, [str(row["output"]) for row in objects], "published instructions"), funnel, rejected
 
 
@@ -272,21 +271,6 @@ def nearest(instructions: Sequence[str]) -> dict[str, Any] | None:
         return None
     scaled = {key: found[key] / 100_000 for key in ("step", "mean", "median", "p95", "max")}
     return found | scaled | {"of": len(instructions), "sampled": sample is not None}
-
-
-def count_identifiers(work: Path) -> dict[str, dict[str, int]] | None:
-    """Count the personal identifiers that the run noted: how many of each kind, by what was done about them.
-
-    Returns:
-        ``{kind: {action: count}}``, or None where the run did not look.
-    """
-    path = work / PRIVACY_REPORT
-    if not path.exists():
-        return None
-    counts: dict[str, Counter[str]] = {}
-    for _, row in read_objects(path) if path.stat().st_size else ():
-        counts.setdefault(str(row.get("kind")), Counter())[str(row.get("action"))] += 1
-    return {kind: dict(sorted(counts[kind].items())) for kind in sorted(counts)}
 
 
 def over_time(entries: Iterable[Entry], *, points: int = _POINTS) -> list[dict[str, Any]]:

@@ -20,8 +20,9 @@ from typing import Any, BinaryIO
 
 from datagen import card
 from datagen.errors import ConfigError, DataError
+from datagen.provenance import gather, read_object
 from datagen.records import Instruction, write_atomically, write_objects
-from datagen.work_folder import LEDGER
+from datagen.work_folder import LEDGER, pinned_settings
 
 KIND = "alpacare-instructions"
 FORMAT_VERSION = 1
@@ -29,6 +30,7 @@ MANIFEST = "manifest.json"
 SPLITS = {"train": "instructions.jsonl", "validation": "validation.jsonl"}
 """Splits and their files."""
 
+_FULL = ("No space left", "File too large", "Disk quota exceeded", "os_error_code='28'", "os_error_code='27'")
 _PACKAGES = ("alpacare-jax", "array-record", "tensorflow-datasets")
 
 
@@ -86,7 +88,7 @@ def release(work: Path, out: Path, config: ReleaseConfig, *, overwrite: bool = F
     funnel = _read_finished(work)
     with _nobody_writes(work), _moved_into_place(out) as folder:
         counts = _write_rows(work, folder, config, funnel)
-        provenance = card.gather(work, funnel, counts, license=config.license, versions=_versions())
+        provenance = gather(work, funnel, counts, license=config.license, versions=_versions())
         _write_json(folder / "provenance.json", provenance)
         text = card.render(provenance, name=config.name, files={name: SPLITS[name] for name in counts})
         write_atomically(folder / "README.md", lambda file: file.write(text))
@@ -113,10 +115,7 @@ def in_validation(id: str, share: float) -> bool:
 
 def _read_finished(work: Path) -> dict[str, Any]:
     path = work / "funnel.json"
-    if not (work / "config.json").exists():
-        raise DataError(
-            "this is not the work folder of a synthesis run", where=work, expected="a config.json in it"
-        )
+    pinned_settings(work)
     if not path.exists():
         raise DataError(
             "the run is not finished",
@@ -124,12 +123,9 @@ def _read_finished(work: Path) -> dict[str, Any]:
             expected="a funnel.json in it, which `alpacare synthesize` writes last",
             remedy="go on with `alpacare synthesize --work` and the same folder, then publish",
         )
-    try:
-        funnel = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError("the funnel is broken", where=path, found=str(error)) from None
-    if not isinstance(funnel, dict) or not isinstance(funnel.get("instructions"), int):
-        raise DataError("the funnel is broken", where=path, expected="an object with a count of instructions")
+    funnel = read_object(path)
+    if not isinstance(funnel.get("instructions"), int):
+        raise DataError("the funnel is broken", where=path, expected="a count of instructions")
     if not funnel["instructions"]:
         raise DataError(
             "the run published no instruction",
@@ -229,7 +225,17 @@ def _write_tfds(folder: Path, counts: dict[str, int], config: ReleaseConfig, bea
         builder = MedicalInstructions(
             splits=splits, beam=bool(beam), data_dir=str(folder / "building"), file_format="array_record"
         )
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards, **beam))
+        settings = tfds.download.DownloadConfig(num_shards=shards, **beam)
+        try:
+            builder.download_and_prepare(download_config=settings)
+        except RuntimeError as error:  # what the record writer raises, whatever the reason
+            if not any(sign in str(error) for sign in _FULL):
+                raise
+            raise DataError(
+                "no disk space is left for the data set",
+                where=folder.parent.parent,
+                remedy="free some disk space (or raise the file size limit) and run the same command again",
+            ) from error
     Path(builder.data_dir).rename(folder / "tfds")
     shutil.rmtree(folder / "building")
 

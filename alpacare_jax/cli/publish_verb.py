@@ -7,7 +7,9 @@ import typer
 
 
 def command(
-    work: Annotated[Path, typer.Argument(help="Work folder of a finished `alpacare synthesize`.")],
+    work: Annotated[
+        Path, typer.Argument(metavar="WORK", help="Work folder of a finished `alpacare synthesize`.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write; it appears whole or not at all.")],
     license: Annotated[
         str | None,

@@ -152,6 +152,38 @@ def test_the_provenance_adds_up_what_the_ledger_knows_of_cost(work: Path, tmp_pa
     assert "not recorded" in card
 
 
+def test_the_card_says_what_was_checked_without_what_was_found(work: Path, tmp_path: Path) -> None:
+    (work / "privacy.jsonl").write_text(
+        '{"id": "t1", "action": "masked", "kind": "NAME", "field": "input", "start": 1, "end": 4}\n' * 3
+    )
+    report = {
+        "ngram": 13,
+        "rouge_l": 0.7,
+        "files": [{"file": "/home/somebody/medqa.jsonl", "items": 1273, "tasks_rejected": 2}],
+        "overlaps": [{"id": "t1", "overlap_text": "a question of the test"}],
+    }
+    (work / "contamination.json").write_text(json.dumps(report))
+    release(work, tmp_path / "out", ReleaseConfig())
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| `NAME` | masked | 3 |" in card
+    assert "| `medqa.jsonl` | 1,273 | 2 |" in card
+    everything = b"".join(content(tmp_path / "out").values())
+    assert b"somebody" not in everything
+    assert b"a question of the test" not in everything
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing_behind(finished: Path, tmp_path: Path) -> None:
+    program = (
+        "import resource, sys, pathlib; from datagen.release import *;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
+        "release(*map(pathlib.Path, sys.argv[1:]), ReleaseConfig())"
+    )
+    command = [sys.executable, "-c", program, str(finished), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "no disk space is left for the data set" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_row_stays_on_its_side_when_the_data_set_grows(work: Path, tmp_path: Path) -> None:
     counts = release(work, tmp_path / "out", ReleaseConfig(validation_share=0.3))["rows"]
     sides = [
@@ -170,6 +202,8 @@ def spoil(work: Path, how: str) -> None:
         (work / "funnel.json").unlink()
     elif how == "broken funnel":
         (work / "funnel.json").write_text("{")
+    elif how == "broken settings":
+        (work / "config.json").write_text("{")
     elif how == "no run":
         (work / "config.json").unlink()
     elif how == "broken line":
@@ -187,7 +221,8 @@ def spoil(work: Path, how: str) -> None:
     ("how", "words"),
     [
         ("unfinished", "the run is not finished"),
-        ("broken funnel", "the funnel is broken"),
+        ("broken funnel", "a file of the work folder is broken"),
+        ("broken settings", "configuration is broken"),
         ("no run", "not the work folder"),
         ("nothing", "published no instruction"),
         ("broken line", "not a JSON object"),
