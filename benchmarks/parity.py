@@ -56,16 +56,23 @@ def compare(arguments: argparse.Namespace) -> dict[str, list[float]]:
         out = str(Path(folder) / "hf")
         command = [sys.executable, "-m", "alpacare_jax", "export", arguments.model, "--out", out]
         subprocess.run(command, check=True, capture_output=True)
-        theirs: Any = transformers.LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)
-        exact: Any = transformers.LlamaForCausalLM.from_pretrained(out, dtype=torch.float64)
+        load = transformers.LlamaForCausalLM.from_pretrained
+        theirs: Any = load(out, dtype=torch.float32, attn_implementation="sdpa")
+        eager: Any = load(out, dtype=torch.float32, attn_implementation="eager")
+        exact: Any = load(out, dtype=torch.float64)
     exact.model.rotary_emb.inv_freq = exact.model.rotary_emb.inv_freq.double()
-    found: dict[str, list[float]] = {"here from torch": [], "here from exact": [], "torch from exact": []}
+    found: dict[str, list[float]] = {
+        "here from torch": [],
+        "here from exact": [],
+        "torch from exact": [],
+        "torch (eager) from torch (sdpa)": [],
+    }
     for row in rows:
         ids = loaded.tokenizer.encode(row.instruction + "\n" + row.output)[: arguments.tokens]
         with torch.no_grad():
-            a, b = (model(torch.tensor([ids])).logits[0].numpy() for model in (theirs, exact))
+            a, b, d = (model(torch.tensor([ids])).logits[0].numpy() for model in (theirs, exact, eager))
         c = np.asarray(ours(np.array([ids], np.int32)))[0]
-        for name, pair in zip(found, ((c, a), (c, b), (a, b)), strict=True):
+        for name, pair in zip(found, ((c, a), (c, b), (a, b), (d, a)), strict=True):
             found[name].append(float(np.abs(pair[0] - pair[1]).max()))
     return found
 

@@ -50,18 +50,23 @@ def launch(
 def alpacare(*arguments: str, devices: int = 8, folder: Path | None = None) -> str:
     """Run the command with so many devices in one process, unless it launches others; return what it printed."""
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    done = subprocess.run(
+    with subprocess.Popen(
         [*ALPACARE, *arguments],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    ) as process:
+        try:
+            printed, _ = process.communicate(timeout=400)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # which the launcher passes on; killed, it would leave its processes behind
+            printed, _ = process.communicate(timeout=60)
+            pytest.fail(f"{arguments} took more than 400 seconds and printed:\n{printed}")
+    assert process.returncode == 0, printed
+    return printed
 
 
 def test_two_processes_of_three_devices_add_up_over_all_six() -> None:
