@@ -13,7 +13,7 @@ from datagen.client import Reply
 from datagen.contamination import Benchmarks
 from datagen.evaluation_files import content_hash
 from datagen.privacy import MASK, Detector, find, mask
-from datagen.records import Instruction, SeedTask, write_atomically, write_objects
+from datagen.records import Instruction, SeedTask, shorten, write_atomically, write_objects
 from datagen.settings import Settings
 
 PRIVACY_REPORT = "privacy.jsonl"
@@ -183,10 +183,37 @@ def write_reports(
     settings: Settings,
     instructions: Sequence[Instruction],
     rejected: Sequence[Mapping[str, Any]],
-) -> None:
-    """Write ``privacy.jsonl``, unless the policy is "off", and, with evaluation files, ``contamination.json``."""
+) -> dict[str, Any]:
+    """Write ``privacy.jsonl``, unless the policy is "off", and, with evaluation files, ``contamination.json``.
+
+    Returns:
+        For the funnel: ``identifiers``, how many of each kind were found, and ``evaluation_overlaps``, how many tasks
+        and answers were rejected for each evaluation file, also where it is none.
+    """
+    summary: dict[str, Any] = {}
     if settings.privacy != "off":
-        write_objects(work / PRIVACY_REPORT, privacy_rows(settings, instructions, rejected))
+        rows = list(privacy_rows(settings, instructions, rejected))
+        write_objects(work / PRIVACY_REPORT, rows)
+        kinds = Counter(row["kind"] for row in rows)
+        summary["identifiers"] = dict(sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0])))
     if settings.evaluation_files:
-        text = json.dumps(contamination_report(settings, rejected), indent=2, ensure_ascii=False)
+        report = contamination_report(settings, rejected)
+        text = json.dumps(report, indent=2, ensure_ascii=False)
         write_atomically(work / CONTAMINATION_REPORT, lambda file: file.write(text + "\n"))
+        summary["evaluation_overlaps"] = {
+            file["file"]: file["tasks_rejected"] + file["answers_rejected"] for file in report["files"]
+        }
+    return summary
+
+
+def leaking_seeds(settings: Settings, seeds: Sequence[SeedTask]) -> list[str]:
+    """Say which seed tasks overlap with an evaluation file: the teacher sees them, and may write the like."""
+    if not settings.evaluation_files:
+        return []
+    indexed = benchmarks(settings)
+    leaks = ((seed, indexed.check_task(seed.instruction, seed.normal_input())) for seed in seeds)
+    return [
+        f"{shorten(seed.instruction, 60)!r} overlaps with item {leak.item} of {leak.file} ({leak.kind})"
+        for seed, leak in leaks
+        if leak is not None
+    ]
