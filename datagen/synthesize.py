@@ -26,7 +26,7 @@ from datagen.money import BudgetReached, Purse
 from datagen.questions import ANSWERS, TASKS, answer_request, read_seeds, task_requests
 from datagen.records import SeedTask
 from datagen.replay import replay
-from datagen.safety import write_reports
+from datagen.safety import leaking_seeds, write_reports
 from datagen.seeds import odd_labels
 from datagen.settings import BATCH, Settings, read_settings
 from datagen.sieve import Sieve, answer_checks
@@ -67,6 +67,8 @@ def synthesize(
     refuse_foreign(work)
     for odd in odd_labels(settings.seeds):
         log.warning("seeds: %s", odd)
+    for leak in leaking_seeds(settings, seeds):
+        log.warning("seeds: %s", leak)
     with Ledger(work / LEDGER) as ledger:
         pin(work, settings, seeds, prompts.PROMPT_VERSION, began=ledger.began())
         purse = Purse(ledger, prices, settings.budget_usd)
@@ -107,7 +109,7 @@ def synthesize(
             "budget_reached": reached is not None or "budget" in outcome.failed,
             "money": _money(ledger, settings, sieve, outcome.replies),
         }
-        write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
+        funnel |= write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
         publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
         reporter.note(funnel)
     return funnel
