@@ -37,9 +37,19 @@ def print_funnel(funnel: Mapping[str, Any], work: Path) -> None:
             f"ledger, {stage}: {counts['answered']} answered, {counts['failed']} failed, "
             f"{counts['sent']} without an outcome, {counts['tries']} sent"
         )
+    _print_safety(funnel)
     print_batches(funnel.get("batches", []))
     if "money" in funnel:
         print_money(funnel["money"])
+
+
+def _print_safety(funnel: Mapping[str, Any]) -> None:
+    """Print how many identifiers were found, and how many rows each evaluation file cost."""
+    if "identifiers" in funnel:
+        kinds = ", ".join(f"{kind} {many:,}" for kind, many in funnel["identifiers"].items()) or "none"
+        typer.echo(f"personal identifiers: {kinds}; places in privacy.jsonl")
+    for name, many in funnel.get("evaluation_overlaps", {}).items():
+        typer.echo(f"overlap with {name}: {many:,} tasks and answers rejected; see contamination.json")
 
 
 def print_batches(batches: Sequence[Mapping[str, Any]]) -> None:
