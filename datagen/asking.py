@@ -6,6 +6,7 @@ the patience is recorded as failed, with the time that it was given: asking earl
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -97,16 +98,19 @@ class Asker:
         self._answers = 0
         self._undecided: list[asyncio.Future[None]] = []
         self._report = _Report(stage)
+        self._open = contextlib.ExitStack()
         #: How many requests wait before their next try.
         self.resting = 0
 
     async def __aenter__(self) -> "Asker":
+        self._open.enter_context(self.ledger.checkpoints_in_background())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._pace.close()
         self._report.flush()
         await self._wire.__aexit__()
+        self._open.close()
 
     @property
     def in_flight(self) -> int:

@@ -13,10 +13,12 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from datagen.checkpoints import in_background
 from datagen.errors import DataError
 from datagen.ledger_file import explained, lock_file, open_database
 
@@ -124,6 +126,10 @@ class Ledger:
         """Close the file and let another process write to it."""
         self._db.close()
         self._unlock()
+
+    def checkpoints_in_background(self) -> AbstractContextManager[None]:
+        """Keep writes short while the context is open: the disk is waited for in another thread."""
+        return in_background(self._db, self.path)
 
     def _unlock(self) -> None:
         if self._lock is not None:
