@@ -22,9 +22,9 @@ REFUSED = "refusal"
 _DECODER = json.JSONDecoder(strict=False)
 _LIST = re.compile(r"\{\s*\"[^\"\n]{1,40}\"\s*:\s*\[(?=\s*[{\]]|\s*\Z)|\[(?=\s*\{)|(?=\{\s*\")")
 _FENCE = re.compile(r"^\s*`{3,}\w*\s*$", re.MULTILINE)
-_BETWEEN = re.compile(r"[\s,]*")
-_NEXT_OBJECT = re.compile(r"\}\s*,?\s*(?=\{\s*\"[\w ]{1,40}\"\s*:)")
-_CLOSING = re.compile(r"[\s\]}`,]*")
+_BETWEEN = re.compile(r"[\s,\]}`]*")
+_OBJECT = re.compile(r"\{\s*\"[\w ]{1,40}\"\s*:")
+_END_OF_OBJECT = re.compile(r"\}[\s,\]}]*(?=\{\s*\"[\w ]{1,40}\"\s*:)")
 _NONE = re.compile(
     r"<\s*no[\s_-]*input\s*/?>\.?|none\.?|n\s*/\s*a\.?|null|nil|not applicable\.?|no input( needed)?\.?|-+"
 )
@@ -115,25 +115,29 @@ def parse_json_tasks(
 
 
 def _pieces(text: str, at: int, cut: bool) -> Iterator[Any]:
-    """Yield the values of a JSON list, from behind its bracket on; what cannot be read is rejected up to the next."""
+    """Yield the objects of a JSON list, from behind its bracket on; what cannot be read is rejected up to the next."""
     while True:
         at = _after(_BETWEEN, text, at)
-        if text[at : at + 1] != "{":
+        following = _OBJECT.search(text, at)
+        if following is None:
             break
+        if between := text[at : following.start()].strip():
+            yield Rejected("broken-json", between)
+        at = following.start()
         try:
             value, at = _DECODER.raw_decode(text, at)
         except (json.JSONDecodeError, RecursionError):
-            following = _NEXT_OBJECT.search(text, at)
-            if following is None:
-                yield Rejected("truncated" if cut else "broken-json", text[at:].strip())
-                return
-            yield Rejected("broken-json", text[at : following.start() + 1])
-            at = following.end()
+            end = _END_OF_OBJECT.search(text, at)
+            if end is None:
+                break
+            yield Rejected("broken-json", text[at : end.start() + 1])
+            at = end.start() + 1
         else:
             yield value
-    rest = text[_after(_CLOSING, text, at) :].strip()
+    rest = text[at:].strip()
     if rest:
-        yield Rejected("truncated" if cut else "prose", rest)
+        broken = "broken-json" if rest.startswith("{") else "prose"
+        yield Rejected("truncated" if cut else broken, rest)
 
 
 def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
