@@ -96,6 +96,10 @@ def print_plan(plan: "Plan", work: Path) -> None:
     )
     for each in plan.odd_labels:
         typer.echo(f"seeds       {each}")
+    files = ", ".join(str(file) for file in settings.evaluation_files) or "none (--evaluation FILE)"
+    model = f", with {settings.privacy_model}" if settings.privacy_model else ""
+    typer.echo(f"identifiers {settings.privacy}{model}")
+    typer.echo(f"evaluation  {files}")
     for role, service in (("teacher", settings.teacher), ("answerer", settings.answerer)):
         typer.echo(f"{role:<12}{_service_words(service)}")
         typer.echo(f"{'':<12}{_price_words(plan.prices, service.model)}")
