@@ -9,6 +9,7 @@ from datagen.chat import ChatRequest
 from datagen.estimate import Estimate, estimate
 from datagen.prices import Prices
 from datagen.questions import answer_request, read_seeds, task_requests
+from datagen.safety import leaking_seeds
 from datagen.seeds import odd_labels
 from datagen.settings import Settings
 from datagen.sieve import KeptTask
@@ -22,7 +23,8 @@ class Plan:
     Attributes:
         settings: What it does.
         seeds: Number of seed tasks.
-        odd_labels: Labels of the seeds that are missing or that nobody knows.
+        odd_labels: Labels of the seeds that are missing or that nobody knows, and seeds that overlap with an
+            evaluation file.
         task_sample: Its first task request.
         answer_sample: The answer request to a seed task, for its form.
         prices: The prices that hold.
@@ -55,7 +57,7 @@ def plan(settings: Settings, work: Path) -> Plan:
     return Plan(
         settings=settings,
         seeds=len(seeds),
-        odd_labels=odd_labels(settings.seeds),
+        odd_labels=[*odd_labels(settings.seeds), *leaking_seeds(settings, seeds)],
         task_sample=first,
         answer_sample=answer_request(settings, sample),
         prices=prices,
