@@ -85,21 +85,29 @@ def release(work: Path, out: Path, config: ReleaseConfig, *, overwrite: bool = F
     """
     _check_out(out, overwrite)
     beam = _describe_beam(config)
-    funnel = _read_finished(work)
-    with _nobody_writes(work), _moved_into_place(out) as folder:
-        counts = _write_rows(work, folder, config, funnel)
-        provenance = gather(work, funnel, counts, license=config.license, versions=_versions())
-        _write_json(folder / "provenance.json", provenance)
-        text = card.render(provenance, name=config.name, files={name: SPLITS[name] for name in counts})
-        write_atomically(folder / "README.md", lambda file: file.write(text))
-        _write_tfds(folder, counts, config, beam)
-        manifest = {
-            "kind": KIND,
-            "format_version": FORMAT_VERSION,
-            "rows": counts,
-            "files": _describe_files(folder),
-        }
-        _write_json(folder / MANIFEST, manifest)
+    with _nobody_writes(work):
+        funnel = _read_finished(work)
+        with _moved_into_place(out) as folder:
+            return _fill(work, folder, config, funnel, beam)
+
+
+def _fill(
+    work: Path, folder: Path, config: ReleaseConfig, funnel: dict[str, Any], beam: dict[str, Any]
+) -> dict[str, Any]:
+    """Write all files of the data set, the manifest last, and return it."""
+    counts = _write_rows(work, folder, config, funnel)
+    provenance = gather(work, funnel, counts, license=config.license, versions=_versions())
+    _write_json(folder / "provenance.json", provenance)
+    text = card.render(provenance, name=config.name, files={name: SPLITS[name] for name in counts})
+    write_atomically(folder / "README.md", lambda file: file.write(text))
+    _write_tfds(folder, counts, config, beam)
+    manifest = {
+        "kind": KIND,
+        "format_version": FORMAT_VERSION,
+        "rows": counts,
+        "files": _describe_files(folder),
+    }
+    _write_json(folder / MANIFEST, manifest)
     return manifest
 
 

@@ -58,7 +58,7 @@ def render_synthesis(
         title=title,
         subtitle=subtitle,
         figures=figures,
-        state=STATES[figures["state"]],
+        state=_state(figures),
         tiles=tiles(figures),
         funnel=_funnel(figures),
         rejected=sections.rejected_examples(figures["rejected"]),
@@ -72,6 +72,14 @@ def render_synthesis(
         settings=page.flatten(figures["settings"]),
         provenance=page.flatten(provenance),
     )
+
+
+def _state(figures: Mapping[str, Any]) -> str:
+    funnel = figures["funnel"]
+    if figures["state"] != "finished" or funnel.get("target_reached", True):
+        return STATES[figures["state"]]
+    why = "its budget was spent" if funnel.get("budget_reached") else "it made as many requests as it may"
+    return f"The run ended before its target of {funnel.get('target', 0):,} tasks: {why}."
 
 
 def _funnel(figures: Mapping[str, Any]) -> list[dict[str, Any]]:

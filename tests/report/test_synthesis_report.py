@@ -163,6 +163,19 @@ def test_the_figures_of_a_finished_run_are_those_of_its_instructions(
     assert found["labels"]["type"]["without"] == 7
 
 
+@pytest.mark.parametrize(
+    ("spent", "words"), [(True, "its budget was spent"), (False, "as many requests as it may")]
+)
+def test_a_run_that_ended_before_its_target_says_why(
+    tmp_path: Path, settings: Settings, spent: bool, words: str
+) -> None:
+    begin(tmp_path / "work", settings, replies=1)
+    funnel = {"target": 40, "target_reached": False, "budget_reached": spent, "instructions": 0}
+    (tmp_path / "work" / "funnel.json").write_text(json.dumps(funnel))
+    assert "The run ended before its target of 40 tasks: " in (text := report(tmp_path / "work").text)
+    assert words in text
+
+
 def test_costs_and_tokens_add_up_over_time_and_are_thinned(tmp_path: Path, settings: Settings) -> None:
     begin(tmp_path / "work", settings, replies=9)
     with Ledger(tmp_path / "work" / "ledger.sqlite", read_only=True) as ledger:
