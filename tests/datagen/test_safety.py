@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ from scripted_server import ScriptedServer, asks_for_tasks, text_of
 
 from datagen.client import Service
 from datagen.errors import ConfigError, DataError
+from datagen.plan import plan
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_records
 from datagen.settings import Settings, read_settings
-from datagen.synthesize import synthesize
+from datagen.synthesize import status, synthesize
 
 LEAKED = (
     "A 29-year-old potter has numb fingertips after glazing dishes with an unknown powder for two years; "
@@ -72,6 +76,7 @@ def test_a_test_question_is_neither_answered_nor_published(settings: Settings, t
     assert funnel["tasks_rejected"] == {"evaluation-overlap": 1}
     assert funnel["answers_rejected"] == {"evaluation-overlap": 1}
     assert not any("potter" in text for text in asked)
+    assert funnel["evaluation_overlaps"] == {"exam.jsonl": 2}
     rows = [row for _, row in read_objects(tmp_path / "work" / "rejected.jsonl")]
     assert [(row["evaluation_item"], row["overlap"], row["overlap_in"]) for row in rows] == [
         ("e7", "ngram", "instruction"),
@@ -84,8 +89,68 @@ def test_a_test_question_is_neither_answered_nor_published(settings: Settings, t
     assert "potter" not in published
 
 
-def test_identifiers_are_reported_by_kind_and_place(settings: Settings, tmp_path: Path) -> None:
+def test_files_without_an_overlap_are_reported_too(settings: Settings, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("question\nHow long does a bruise stay blue?\n")
+    both = dataclasses.replace(settings, evaluation_files=(*settings.evaluation_files, str(other)))
+    funnel, _ = run(both, tmp_path / "work")
+    assert funnel["evaluation_overlaps"] == {"exam.jsonl": 2, "other.csv": 0}
+    files = json.loads((tmp_path / "work" / "contamination.json").read_text())["files"]
+    assert [
+        (file["file"], file["items"], file["tasks_rejected"], file["answers_rejected"]) for file in files
+    ] == [
+        ("exam.jsonl", 1, 1, 1),
+        ("other.csv", 1, 0, 0),
+    ]
+
+
+def test_a_seed_out_of_an_evaluation_file_is_named(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.seeds is not None
+    with settings.seeds.open("a") as file:
+        file.write(json.dumps({"instruction": LEAKED}) + "\n")
     run(settings, tmp_path / "work")
+    assert "overlaps with item e7 of exam.jsonl (ngram)" in caplog.text
+    assert any("item e7" in each for each in plan(settings, tmp_path / "new").odd_labels)
+
+
+def test_the_same_ledger_gives_the_same_reports(settings: Settings, tmp_path: Path) -> None:
+    masked = dataclasses.replace(settings, privacy="mask")
+    work = tmp_path / "work"
+    names = ("privacy.jsonl", "contamination.json", "instructions.jsonl", "rejected.jsonl")
+    run(masked, work)
+    before = [(work / name).read_bytes() for name in names]
+    _, asked = run(masked, work)
+    assert asked == []
+    assert [(work / name).read_bytes() for name in names] == before
+    assert status(work)["tasks_rejected"] == {"evaluation-overlap": 1}
+
+
+def test_the_command_takes_files_and_a_policy(settings: Settings, tmp_path: Path) -> None:
+    with ScriptedServer(teach) as server:
+        flags = ["--base-url", server.base_url, "--model", "scripted", "--target", "5", "--max-requests", "1"]
+        safety = ["--privacy", "drop", "--evaluation", settings.evaluation_files[0]]
+        command = [sys.executable, "-m", "alpacare_jax", "synthesize", "--work", str(tmp_path / "work")]
+        run = subprocess.run(
+            [*command, "--seeds", str(settings.seeds), "--tasks-per-request", "5", *flags, *safety],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert run.returncode == 1, run.stderr
+    for line in (
+        r"evaluation-overlap +1\n",
+        r"personal-identifier +1\n",
+        r"personal identifiers: NAME 2, DATE 1, PHONE 1; places in privacy.jsonl\n",
+        r"overlap with exam.jsonl: 2 tasks and answers rejected; see contamination.json\n",
+    ):
+        assert re.search(line, run.stdout), run.stdout
+
+
+def test_identifiers_are_reported_by_kind_and_place(settings: Settings, tmp_path: Path) -> None:
+    funnel, _ = run(settings, tmp_path / "work")
+    assert funnel["identifiers"] == {"NAME": 2, "DATE": 1, "PHONE": 1}
     texts = {each.id: each for each in read_records(tmp_path / "work" / "instructions.jsonl", Instruction)}
     found = []
     for _, row in read_objects(tmp_path / "work" / "privacy.jsonl"):
