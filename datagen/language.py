@@ -22,7 +22,10 @@ _COMMON_WORDS = {
     "pt": "os as uma do da dos das que para com não como em é são seu sua ao pelo quais",
     "nl": "het een van de en is zijn dat met voor niet welke hoe wat bij aan ook naar wordt",
 }
-_WORDS = {language: frozenset(words.split()) for language, words in _COMMON_WORDS.items()}
+_LANGUAGES_OF: dict[str, list[str]] = {}
+for _language, _words in _COMMON_WORDS.items():
+    for _word in _words.split():
+        _LANGUAGES_OF.setdefault(_word, []).append(_language)
 _LATIN = r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
 _SCRIPTS = {
     "zh": r"\u4e00-\u9fff\u3400-\u4dbf",
@@ -39,8 +42,7 @@ _SCRIPTS = {
     "ta": r"\u0b80-\u0bff",
     "th": r"\u0e00-\u0e7f",
 }
-LANGUAGES = (*_WORDS, *_SCRIPTS)
-_LETTER = re.compile(r"[^\W\d_]")
+LANGUAGES = (*_COMMON_WORDS, *_SCRIPTS)
 _WORD = re.compile(r"[^\W\d_]+")
 _FEW = 3
 
@@ -75,16 +77,16 @@ def is_other_language(text: str, language: str) -> bool:
     """
     if language == ANY:
         return False
-    letters = len(_LETTER.findall(text))
+    letters = sum(map(str.isalpha, text))
     script = _SCRIPTS.get(language, _LATIN)
     if letters < 2 * _FEW:
         return False
     if 2 * len(re.findall(f"[{script}]", text)) < letters:
         return True
-    if language not in _WORDS:
+    if language not in _COMMON_WORDS:
         return False
-    counts: Counter[str] = Counter()
-    for word in _WORD.findall(text.lower()):
-        counts.update(code for code, words in _WORDS.items() if word in words)
+    counts = Counter(
+        code for word in _WORD.findall(text.lower()) if word in _LANGUAGES_OF for code in _LANGUAGES_OF[word]
+    )
     expected = counts.pop(language, 0)
     return max(counts.values(), default=0) >= max(_FEW, 2 * expected + 1)
