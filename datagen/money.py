@@ -101,8 +101,8 @@ class Purse:
         self.prices = prices or Prices()
         self.budget_usd = budget_usd
         self._open: dict[int, Reservation] = {}
-        # The sum of what they hold; None when it is to be summed anew. A batch opens 50,000 in a row.
-        self._held_usd: float | None = None
+        # What they hold, by stage: kept up with every one, because a batch opens 50,000 in a row.
+        self._held_usd: dict[str, float] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._set_aside: dict[str, float] = {}
         # How far a service's own count of tokens has gone beyond what was thought to be the most.
@@ -114,25 +114,32 @@ class Purse:
 
     def _take_over(self) -> None:
         """Count what earlier processes spent: close what they left open, and price what had no price then."""
-        for each in self.ledger.open_tries():
-            if each.batch:
-                self._open[each.number] = _reservation(each, self._worst_of(each))
-            else:
-                self.ledger.close_try(each.number, "unknown", cost_usd=self._worst_of(each))
-        missing = set()
-        for each in list(self.ledger.unpriced_tries()):
-            if each.outcome == "settled":
-                tokens = each.prompt_tokens or 0, each.completion_tokens or 0
-                cost = self.prices.cost(each.model, *tokens, batch=each.batch)
-            else:
-                cost = self._worst_of(each)
-            if cost is not None:
-                self.ledger.price_try(each.number, cost)
-            else:
-                missing.add(each.model)
-        if self.budget_usd is not None:
-            self.prices.require(*missing)
+        with self.ledger.transaction():
+            for each in self.ledger.open_tries():
+                if each.batch:
+                    self._hold(_reservation(each, self._worst_of(each)))
+                else:
+                    self.ledger.close_try(each.number, "unknown", cost_usd=self._worst_of(each))
+            missing = {each.model for each in self.ledger.unpriced_tries() if not self._price(each)}
+            if self.budget_usd is not None:
+                self.prices.require(*missing)
         self._spending = self.ledger.spending()
+
+    def _price(self, each: Try) -> bool:
+        """Give a try that ended the price that it lacked; tell whether there is one."""
+        if each.outcome == "settled":
+            tokens = each.prompt_tokens or 0, each.completion_tokens or 0
+            cost = self.prices.cost(each.model, *tokens, batch=each.batch)
+        else:
+            cost = self._worst_of(each)
+        if cost is not None:
+            self.ledger.price_try(each.number, cost)
+        return cost is not None
+
+    def _hold(self, reservation: Reservation) -> None:
+        self._open[reservation.number] = reservation
+        held = self._held_usd.get(reservation.stage, 0.0)
+        self._held_usd[reservation.stage] = held + (reservation.worst_usd or 0.0)
 
     def _worst_of(self, each: Try) -> float | None:
         if each.reserved_usd is not None:
@@ -152,11 +159,12 @@ class Purse:
 
     def spending(self) -> dict[str, dict[str, float]]:
         """Return what :meth:`Ledger.spending` returns, without asking the file."""
-        for each in self._spending.values():
-            each["held_usd"] = 0.0
-        for held in self._open.values():
-            self._stage(held.stage)["held_usd"] += held.worst_usd or 0.0
-        return {stage: dict(sums) for stage, sums in self._spending.items()}
+        for stage in self._held_usd:
+            self._stage(stage)
+        return {
+            stage: sums | {"held_usd": self._held_usd.get(stage, 0.0)}
+            for stage, sums in self._spending.items()
+        }
 
     def _stage(self, stage: str) -> dict[str, float]:
         nothing = {"spent_usd": 0.0, "unknown_usd": 0.0, "held_usd": 0.0, "unpriced": 0}
@@ -165,9 +173,7 @@ class Purse:
     @property
     def held_usd(self) -> float:
         """What is reserved for tries in flight, in US dollars."""
-        if self._held_usd is None:
-            self._held_usd = math.fsum(each.worst_usd or 0.0 for each in self._open.values())
-        return self._held_usd
+        return math.fsum(self._held_usd.values())
 
     @property
     def left_usd(self) -> float:
@@ -205,7 +211,7 @@ class Purse:
             if reservation is not None:
                 return reservation
             if not any(not each.batch for each in self._open.values()):
-                raise self._reached(self.worst_usd(service_model, body))
+                raise self.reached(self.worst_usd(service_model, body))
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn
@@ -235,9 +241,7 @@ class Purse:
             batch=batch,
         )
         reservation = Reservation(number, service_model, stage, id, prompt, completion, worst, batch)
-        self._open[number] = reservation
-        if self._held_usd is not None:
-            self._held_usd += worst or 0.0
+        self._hold(reservation)
         return reservation
 
     def _worst(self, model: str, body: Mapping[str, Any], *, batch: bool) -> tuple[int, int, float | None]:
@@ -250,7 +254,8 @@ class Purse:
         cost = self.prices.cost(model, prompt, completion or 0, batch=batch)
         return prompt, completion or 0, None if cost is None else cost * self._excess
 
-    def _reached(self, worst_usd: float) -> BudgetReached:
+    def reached(self, worst_usd: float) -> BudgetReached:
+        """Return the error that says that the budget is reached before a request that could cost so many dollars."""
         assert self.budget_usd is not None
         kept = math.fsum(self._set_aside.values())
         aside = f"; {usd(kept)} is set aside for answers" if kept else ""
@@ -312,7 +317,9 @@ class Purse:
         completion_tokens: int | None = None,
     ) -> None:
         del self._open[reservation.number]
-        self._held_usd = None
+        self._held_usd[reservation.stage] -= reservation.worst_usd or 0.0
+        if not self._open:  # whatever rounding left behind
+            self._held_usd.clear()
         self.tries_ended += 1
         sums = self._stage(reservation.stage)
         if cost_usd is None:

@@ -20,6 +20,8 @@ from datagen.limits import Limits, read_limits
 from datagen.records import shorten
 
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+# A gateway lost patience with a server that may go on, and bill.
+_GAVE_UP_WAITING = (408, 504, 524)
 _PAYMENT_REQUIRED = 402
 #: 529 is what some providers answer when they are overloaded.
 _BUSY = (503, 529)
@@ -249,7 +251,8 @@ class Wire:
         if status == 429 or (status in _BUSY and limits.wait_s is not None):
             return Trouble("rate-limited", words, "refusal", limits=limits, busy=True)
         if status >= 500 or status in (408, 409, 425):
-            return Trouble("server-error", words, "fault", limits=limits, busy=status in _BUSY)
+            bill: Bill = "unknown" if status in _GAVE_UP_WAITING else "none"
+            return Trouble("server-error", words, "fault", limits=limits, busy=status in _BUSY, bill=bill)
         return Trouble("bad-request", words, "final", limits=limits)
 
     def _read(self, text: str, limits: Limits) -> Answer:
