@@ -102,7 +102,8 @@ def print_plan(plan: "Plan", work: Path) -> None:
     typer.echo(f"evaluation  {files}")
     for role, service in (("teacher", settings.teacher), ("answerer", settings.answerer)):
         typer.echo(f"{role:<12}{_service_words(service)}")
-        typer.echo(f"{'':<12}{_price_words(plan.prices, service.model)}")
+        typer.echo(f"{'':<12}{_price_words(plan.prices, service.model, settings.mode)}")
+    typer.echo(f"mode        {settings.mode}")
     budget = "none" if settings.budget_usd is None else usd(settings.budget_usd)
     typer.echo(f"budget      {budget}")
     typer.echo(f"work        {work} ({'in use' if work.exists() else 'new'})")
@@ -134,7 +135,7 @@ def _service_words(service: "Service") -> str:
     return words
 
 
-def _price_words(prices: "Prices", model: str) -> str:
+def _price_words(prices: "Prices", model: str, mode: str) -> str:
     price = prices.get(model)
     if price is None:
         return "no price known, so no cost either (--prices FILE)"
@@ -142,6 +143,11 @@ def _price_words(prices: "Prices", model: str) -> str:
     return (
         f"{usd(price.input)} in, {usd(price.output)} out per million tokens"
         f" ({'list price: ' + source if source else 'your price'})"
+        + (
+            f", less {price.batch_discount:.0%} in batches"
+            if mode == "batch" and price.batch_discount
+            else ""
+        )
     )
 
 
