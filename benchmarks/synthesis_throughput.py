@@ -33,6 +33,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from datagen import pace
 from datagen.chat import ChatRequest, Sampling
 from datagen.client import Reply, stream
 from datagen.ledger import Ledger
@@ -140,6 +141,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "latency_s": options.latency_s,
         "retry_after_s": 1.5,
     }
+    # What may be made up for after a stall is meant for a window of a minute.
+    pace.CATCH_UP_S *= options.window_s / 60
     stalls = Stalls()
     with tempfile.TemporaryDirectory() as folder, server(rules) as address:
         service = Service(

@@ -1,10 +1,11 @@
 """When the next request may be sent: limits of requests and tokens a minute, and how many are in flight.
 
 Requests are spread evenly: at 6,000 a minute one leaves every 10 ms, from the first one on, so that the limit
-holds in every window of any length and not only on average. A little is left unused (2%), because requests do
-not arrive exactly as they left. Tokens are counted in the same way, before sending, from an estimate that is
-corrected as soon as the service has counted. The estimate is the worst case (every byte a token, ``max_tokens``
-in the reply) until replies have taught what requests really take.
+holds in every minute and not only on average. A little is left unused (3%), because requests do not arrive exactly
+as they left. After a stall of the machine the pace is up to a quarter faster, until half a second of it is made up
+for. Tokens are counted in the same way, before sending, from an estimate that is corrected as soon as the service
+has counted. The estimate is the worst case (every byte a token, ``max_tokens`` in the reply) until replies have
+taught what requests really take.
 
 The limits are those of the settings, or where these are silent those of the ``x-ratelimit-*`` headers. Figures
 in the settings are upper bounds: headers tighten them and loosen them again, never beyond. A service that says
@@ -23,9 +24,14 @@ from datagen.breaker import Breaker
 from datagen.limits import Allowance, Limits
 
 #: The part of a limit that is used.
-SHARE = 0.98
-#: Lateness of the clock that is made up for, in seconds; more is lost, so that no burst follows a stall.
-CATCH_UP_S = 0.1
+SHARE = 0.97
+#: Lateness that is made up for, in seconds; more is lost. With the share it bounds what any minute sees, 0.97 x
+#: (60 + 0.6) / 60 of the limit, which leaves 1.2 s for requests that take longer to arrive than others.
+CATCH_UP_S = 0.6
+#: How much faster than even the pace may get to make up for lateness.
+HURRY = 1.25
+#: How late a timer comes at best, in seconds: not worth being counted as hurrying.
+_TICK_S = 0.02
 #: Below this part of its limit, a remaining allowance slows the pace in proportion.
 SCARCE = 0.04
 MINUTE_S = 60.0
@@ -66,8 +72,9 @@ class Meter:
         self._said: float | None = None
         self._scarcity = 1.0
         self._scarce_until = 0.0
-        # The time from which on the limit allows the next spending.
+        # The times from which on the limit, and the bound on hurrying, allow the next spending.
         self._even_at = -math.inf
+        self._hurried_at = -math.inf
 
     @property
     def per_minute(self) -> float | None:
@@ -87,21 +94,23 @@ class Meter:
 
     def ready_at(self, now: float) -> float:
         """Return when the next spending is due."""
-        return now if self._rate(now) is None else max(now, self._even_at)
+        return now if self._rate(now) is None else max(now, self._even_at, self._hurried_at)
 
     def spend(self, amount: float, now: float) -> None:
         """Count an amount as spent now."""
         rate = self._rate(now)
         if rate is not None:
-            # A little lateness is made up for; after a pause, and at the start, nothing is.
-            start = self._even_at if self._even_at > now - CATCH_UP_S else now
-            self._even_at = start + amount / rate
+            # Some lateness is made up for, at a bounded pace; there is none to make up for at the start.
+            late_s = min(now - self._even_at, CATCH_UP_S) if self._even_at > -math.inf else 0.0
+            self._even_at = max(self._even_at, now - max(late_s, 0.0)) + amount / rate
+            self._hurried_at = max(self._hurried_at, now - _TICK_S) + amount / (rate * HURRY)
 
     def correct(self, amount: float, now: float) -> None:
         """Count an amount more (or, below 0, less) for something that was spent before."""
         rate = self._rate(now)
         if rate is not None:
             self._even_at = max(self._even_at + amount / rate, min(self._even_at, now))
+            self._hurried_at = max(self._hurried_at + amount / (rate * HURRY), min(self._hurried_at, now))
 
     def _rate(self, now: float) -> float | None:
         """Return what may be spent a second; None for any amount."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from datagen.breaker import Breaker
 from datagen.limits import Allowance, Limits
-from datagen.pace import CATCH_UP_S, SHARE, Appetite, InFlight, Meter, Pace
+from datagen.pace import CATCH_UP_S, HURRY, SHARE, Appetite, InFlight, Meter, Pace
 
 
 @dataclasses.dataclass
@@ -60,7 +60,9 @@ def test_a_small_lateness_is_made_up_for_and_a_stall_is_not() -> None:
     a_little_late = times_of(Meter(6000), 1000, lambda at: 0.03 if at % 50 == 0 else 0.0)
     assert a_little_late[-1] - on_time[-1] < 0.05
     stalled = times_of(Meter(6000), 1000, lambda at: 5.0 if at == 500 else 0.0)
-    assert stalled[-1] - on_time[-1] == pytest.approx(5.0, abs=0.1)
+    assert stalled[-1] - on_time[-1] == pytest.approx(5.0 - CATCH_UP_S, abs=0.1)
+    after = [at - stalled[500] for at in stalled[500:]]
+    assert most_in(after, 0.5) <= 0.5 * 100 * SHARE * HURRY + 4, "made up for step by step, not in a burst"
 
 
 def test_without_a_limit_everything_goes_at_once() -> None:
