@@ -115,22 +115,22 @@ def describe(rows: Rows) -> dict[str, Any]:
 
 
 def examples(rows: Rows, most: int = EXAMPLES) -> list[dict[str, str]]:
-    """Return a few tasks, spread evenly, with their answers where these are in."""
+    """Return a few tasks, spread evenly, with their labels, and with their answers where all are in."""
+    count = min(most, len(rows.tasks))
     answered = len(rows.answers) == len(rows.tasks)
-    places = (
-        range(len(rows.tasks))
-        if len(rows.tasks) <= most
-        else [i * len(rows.tasks) // most for i in range(most)]
-    )
-    return [
-        {
-            "labels": " · ".join(filter(None, (getattr(rows.tasks[i], field) for field in labels.FIELDS))),
-            "instruction": rows.tasks[i].instruction,
-            "input": normal_input(rows.tasks[i].input),
-            "answer": rows.answers[i] if answered else "",
-        }
-        for i in places
-    ]
+    shown = []
+    for place in (number * len(rows.tasks) // count for number in range(count)):
+        task = rows.tasks[place]
+        difficulty = f"difficulty {task.difficulty}" if task.difficulty else ""
+        shown.append(
+            {
+                "labels": " · ".join(filter(None, (task.type, task.topic, task.view, difficulty))),
+                "instruction": task.instruction,
+                "input": normal_input(task.input),
+                "answer": rows.answers[place] if answered else "",
+            }
+        )
+    return shown
 
 
 def _finished(work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:

@@ -113,7 +113,7 @@ def tiles(figures: Mapping[str, Any]) -> list[dict[str, str]]:
             _tile(
                 "First request to last reply",
                 sections.duration((last - first).total_seconds()),
-                f"{first:%Y-%m-%d %H:%M} UTC on",
+                f"from {first:%Y-%m-%d %H:%M} UTC",
             )
         )
     if figures["nearest"]:
