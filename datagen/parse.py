@@ -21,6 +21,7 @@ from datagen.replies.structures import Structure, find_structures, mend, without
 from datagen.replies.values import clean, unquote
 from datagen.thinking import without_thoughts
 
+_WRAPPING = re.compile(r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+", re.IGNORECASE)
 __all__ = ["FIELDS", "Rejected", "parse_tasks"]
 
 
@@ -129,10 +130,20 @@ def _read_stretch(
     if lead:
         yield Rejected("prose", lead)
     groups = divide(marks, cut, {"type"} if opened else set())
+    starts = [group[0].start for group in groups]
+    types = [opened] + [""] * (len(groups) - 1)
+    for place, group in enumerate(groups[1:], start=1):
+        # "5. Open Q&A" stands for "5. Type: Open Q&A" before a topic, also where no separator does.
+        before = text[groups[place - 1][-1].end : starts[place]].rstrip()
+        line = before[before.rfind("\n") + 1 :]
+        if group[0].kind == "topic" and "\n" in before and NUMBERED.match(line):
+            types[place] = _unlabelled_type(line, None)
+            if types[place]:
+                starts[place] = groups[place - 1][-1].end + len(before) - len(line)
     for place, group in enumerate(groups):
-        group_end = groups[place + 1][0].start if place + 1 < len(groups) else end
-        given = {"type": opened} if opened and place == 0 else {}
-        yield from _build(text, group, group_end, given, cut=cut and place == len(groups) - 1)
+        last = place == len(groups) - 1
+        given = {"type": types[place]} if types[place] else {}
+        yield from _build(text, group, end if last else starts[place + 1], given, cut=cut and last)
 
 
 def _reason_without_labels(text: str, cut: bool) -> str:
@@ -150,15 +161,21 @@ def _split_lead(lead: str, first: Mark, open_number: int | None) -> tuple[str, s
     lines = [line.strip() for line in lead.split("\n") if line.strip()]
     if not lines:
         return "", ""
-    numbered = NUMBERED.match(lines[-1])
-    if first.kind == "topic" and (numbered or open_number is not None):
-        value = lines[-1][numbered.end() :] if numbered else re.sub(rf"^{open_number}\b", "", lines[-1])
-        value = value.strip()
-        if value and len(value.split()) <= 8 and value[-1] not in ".:!?;：":
-            return "\n".join(lines[:-1]), value
-    if len(lines) == 1 and (LONE_NUMBER.match(lines[0]) or re.fullmatch(r"`{3,}\w*", lines[0])):
+    if first.kind == "topic" and (value := _unlabelled_type(lines[-1], open_number)):
+        return "\n".join(lines[:-1]), value
+    if len(lines) == 1 and (LONE_NUMBER.match(lines[0]) or _WRAPPING.fullmatch(lines[0])):
         return "", ""
     return "\n".join(lines), ""
+
+
+def _unlabelled_type(line: str, open_number: int | None) -> str:
+    """Return the type in a line such as "5. Chat", or "Chat" where the prompt left the number open."""
+    numbered = NUMBERED.match(line)
+    if not numbered and open_number is None:
+        return ""
+    value = line[numbered.end() :] if numbered else re.sub(rf"^{open_number}\b", "", line)
+    value = value.strip(" \t*_#")
+    return value if value and len(value.split()) <= 8 and value[-1] not in ".:!?;：" else ""
 
 
 def _build(

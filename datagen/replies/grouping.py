@@ -74,7 +74,9 @@ def _cost(group: Sequence[Mark], given: set[str], unfinished: bool) -> float:
             continue
         if mark.kind in seen:
             absorbed += 1
-            cost += 5 if absorbed == 1 else 9
+            # A complete header stands before it, so it is rather a line of the input.
+            in_input = "input" in seen and seen >= HEADERS and mark.number is None and mark.kind != "type"
+            cost += 5 if absorbed == 1 else 4 if in_input else 9
             if mark.number is not None and not mark.listed:
                 cost += 6 if mark.inline else 20
             if mark.kind == "instruction" and not ("input" in seen and len(seen & HEADERS) >= 3):
@@ -92,6 +94,9 @@ def _cost(group: Sequence[Mark], given: set[str], unfinished: bool) -> float:
         cost += 0.2 if unfinished else 1.5
     if "instruction" not in seen:
         cost += 1 if unfinished else 8
+        # Lines of an input rather than a task: "View: PA and lateral".
+        if group[0].number is None and "type" not in seen:
+            cost += 6
     return cost
 
 

@@ -50,17 +50,17 @@ _FOLD = str.maketrans(
     | {chr(0x2460 + n): str((n + 1) % 10) for n in range(20)}
     | dict.fromkeys("\xa0\u3000\u200b\u200c\u200d\u2060\ufeff\ufe0f\u20e3", " ")
 )
-_TAGS = r"</?(?:b|strong|i|em|u)>"
-_PICTURES = r"\u2190-\u2bff\U0001F000-\U0001FAFF"
-_DECOR = rf"(?:[ \t>•·●▪◦‣|*_`#+\-–—\[({_PICTURES}]|{_TAGS})*+"
+_TAGS = r"</?[a-z][a-z0-9]{0,7}>"
+# Whatever stands before a label in its line: anything but words, and the marks of HTML and LaTeX.
+_DECOR = rf"(?:{_TAGS}|\\text[a-z]{{2}}\{{|[^\w\n]|_)*+"
 _NUMBER = (
-    r"(?:(?:task|item|example|question|no\.?|number)[ \t]*)?[#(]?"
+    r"(?:(?:task|item|example|question|no\.?|number)[ \t]*|[QT](?=\d))?[#(]?"
     r"(?:(?:\d{1,3}\.(?=\d))?(?P<number>\d{1,4})(?!\d)[ \t]*(?:[.):\]/]|[-–—](?=[ ]))?|(?P<roman>[IVX]{1,6})[.)])"
     r"[ \t]*[*_]*"
 )
-_CLOSE = rf"[ \t]*(?:[*_`\]]|{_TAGS})*"
+_CLOSE = rf"[ \t]*(?:[*_`\]\"'”’}}]|{_TAGS})*"
 _REMARK = rf"(?:[ \t]*[(\[][^()\[\]\n]{{1,40}}[)\]]{_CLOSE})?"
-_COLON = rf"[ \t]*::?(?:[*_`\]]|{_TAGS})*"
+_COLON = rf"[ \t]*::?(?:[*_`\]}}]|{_TAGS})*"
 _LINE_LABEL = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?"
     rf"(?:{_ANY_NAME}){_CLOSE}{_REMARK}(?:{_COLON}|[ ]+[-–—=][ ]+|[ ]*(?:->|=>|→)[ ]*)",
@@ -81,6 +81,7 @@ _INLINE_HEADER = re.compile(rf"(?<=[;,|/·][ ])(?P<number>(?!))?(?:{_ANY_NAME}){
 _BARE_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()})" for kind in _ORDER)
 _BARE_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\[(?:{_BARE_NAME})\])[ \t]+(?=\S)", re.MULTILINE)
 _BOLD_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\*\*(?:{_BARE_NAME})\*\*)[ \t]+(?=\S)", re.MULTILINE)
+_TAB_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_ANY_NAME})\t+(?=\S)", re.IGNORECASE | re.MULTILINE)
 _TAG_LABEL = re.compile(rf"(?P<number>(?!))?<(?:{_ANY_NAME})>", re.IGNORECASE)
 _TAG_OF_TASK = re.compile(r"</?task>", re.IGNORECASE)
 _LONG_WORD = re.compile(
@@ -97,7 +98,7 @@ _NUMBER_WORD = (
     r"|seventeen|eighteen|nineteen|twenty)"
 )
 _TITLE = re.compile(
-    r"^[ \t]*(?:[#*>_\-•][ \t#*_]*)?(?:task|item|example)[ \t]*"
+    r"^[ \t]*(?:[#*>_\-•][ \t#*_]*)?(?:task|item|example)[ \t_-]*"
     rf"(?:(?:no\.?[ \t]*|#)?\d{{1,4}}\b|{_NUMBER_WORD}\b[*_]*[ \t]*[:.]?)[^\n]*$",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -106,7 +107,7 @@ _OPENING_HEADING = re.compile(r":[ \t*_]*#{2,}[ \t]*1[.)]")
 _BLANK = re.compile(r"\s*")
 NUMBERED = re.compile(r"^\W*(?:task|item)?\s*#?\d{1,4}\s*[.):：、．）]")
 LONE_NUMBER = re.compile(
-    rf"^[\s*#_(\[-]*(?:task|item|example)?\s*(?:no\.?\s*)?#?(?:\d{{1,4}}(?:\s*(?:/|of)\s*\d{{1,4}})?|{_NUMBER_WORD})"
+    rf"^[\s*#_(\[-]*(?:task|item|example)?[\s_-]*(?:no\.?\s*)?#?(?:\d{{1,4}}(?:\s*(?:/|of)\s*\d{{1,4}})?|{_NUMBER_WORD})"
     r"\s*[.):：、．）\]]*[\s*#_]*$",
     re.IGNORECASE,
 )
@@ -141,7 +142,7 @@ def _labels(text: str) -> Iterator[Mark]:
         start = match.end("fence") if match.group("fence") else match.start()
         yield Mark(_kind(match), start, match.end(), _number(match))
     # Such forms occur in plain text too; they are labels where a reply writes most of its labels so.
-    for pattern in (_BARE_LABEL, _BOLD_LABEL, _TAG_LABEL):
+    for pattern in (_BARE_LABEL, _BOLD_LABEL, _TAB_LABEL, _TAG_LABEL):
         found = [Mark(_kind(match), match.start(), match.end()) for match in pattern.finditer(text)]
         kinds = {mark.kind for mark in found}
         if "instruction" in kinds and len(kinds) >= 3:

@@ -1,6 +1,7 @@
 """Finds tasks that a reply writes as JSON objects or table rows, and mends replies whose line ends are odd."""
 
 import ast
+import csv
 import dataclasses
 import json
 import re
@@ -52,7 +53,7 @@ def mend(reply: str) -> str:
 
 def find_structures(text: str) -> list[Structure]:
     """Return the JSON objects and table rows that are tasks, in the order of the text."""
-    found = sorted([*_objects(text), *_rows(text)], key=lambda structure: structure.start)
+    found = sorted([*_objects(text), *_rows(text), *_records(text)], key=lambda structure: structure.start)
     return [s for place, s in enumerate(found) if place == 0 or s.start >= found[place - 1].end]
 
 
@@ -157,7 +158,7 @@ def _rows(text: str) -> Iterator[Structure]:
         if header and not _RULED.issuperset(line):
             whole = len(cells) == len(header)
             if whole or match.end() >= len(text.rstrip()):
-                yield _row(match, header, cells, whole)
+                yield _row(match.start(), match.end(), header, cells, whole)
             continue
         names = [name_of_field(cell.strip("*_`: ")) for cell in cells]
         if "instruction" in names and sum(name is not None for name in names) >= 3:
@@ -174,6 +175,31 @@ def _rows(text: str) -> Iterator[Structure]:
     yield from _one(sheet)
 
 
+_CSV_HEADER = re.compile(r"^[ \t\"\w]+(?:,[ \t\"\w]+){3,}$", re.MULTILINE)
+
+
+def _records(text: str) -> Iterator[Structure]:
+    """Read the rows below a line of comma-separated names."""
+    for match in _CSV_HEADER.finditer(text):
+        header = [name_of_field(cell.strip(' "')) for cell in match.group().split(",")]
+        if "instruction" not in header or sum(name is not None for name in header) < 4:
+            continue
+        yield Structure(match.start(), match.end(), {})
+        lines = text[match.end() + 1 :].splitlines(keepends=True)
+        reader = csv.reader(lines, skipinitialspace=True)
+        start = match.end() + 1
+        read = 0
+        for cells in reader:
+            end = start + sum(map(len, lines[read : reader.line_num]))
+            read = reader.line_num
+            if len(cells) == len(header):
+                yield _row(start, end, header, cells, True)
+            elif cells:
+                return
+            start = end
+        return
+
+
 def _cells(line: str) -> list[str]:
     if "|" not in line:
         return []
@@ -187,7 +213,7 @@ def _break(cell: str) -> str:
     return re.sub(r"\s*<br\s*/?>\s*", "\n", cell, flags=re.IGNORECASE)
 
 
-def _row(match: re.Match[str], header: list[str | None], cells: list[str], whole: bool) -> Structure:
+def _row(start: int, end: int, header: list[str | None], cells: list[str], whole: bool) -> Structure:
     values: dict[str, str] = {}
     others: list[str] = []
     for name, cell in zip(header, cells, strict=False):
@@ -195,7 +221,7 @@ def _row(match: re.Match[str], header: list[str | None], cells: list[str], whole
             values[name] = _break(cell)
         elif re.search(r"[^\W\d]", cell):
             others.append(cell)
-    return Structure(match.start(), match.end(), values, tuple(others), whole)
+    return Structure(start, end, values, tuple(others), whole)
 
 
 def _one(sheet: list[Structure]) -> Iterator[Structure]:

@@ -54,7 +54,9 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
 
 
 _BREAK = re.compile(r"\n[ \t]*(?:[-=*_~]{3,}|\**(?:\\?#[ ]?){2,}\**)[ \t]*\Z|(?<!#)#{2,}\Z")
-_CLOSING_TAG = re.compile(rf"</(?:{'|'.join((*FIELDS, OUTPUT))})>\s*\Z", re.IGNORECASE)
+_CLOSING_TAG = re.compile(
+    rf"(?:</(?:{'|'.join((*FIELDS, OUTPUT))}|li|ul|ol|p|div)>\s*)+\Z|(?<!\\)\\\Z", re.IGNORECASE
+)
 
 
 def _undecorate(value: str) -> str:
