@@ -145,15 +145,31 @@ Concurrency = Annotated[
 ]
 RequestsPerMinute = Annotated[
     int | None,
-    Option(help="Requests a minute at most, to each service.", show_default="none", rich_help_panel=_LIMITS),
+    Option(
+        help="Requests a minute at most, to each service.",
+        show_default="as the service says",
+        rich_help_panel=_LIMITS,
+    ),
 ]
 TokensPerMinute = Annotated[
     int | None,
-    Option(help="Tokens a minute at most, to each service.", show_default="none", rich_help_panel=_LIMITS),
+    Option(
+        help="Tokens a minute at most, to each service.",
+        show_default="as the service says",
+        rich_help_panel=_LIMITS,
+    ),
 ]
 TimeoutS = Annotated[
     float | None,
     Option(help="Longest wait for one reply, in seconds.", show_default="120", rich_help_panel=_LIMITS),
+]
+PatienceS = Annotated[
+    float | None,
+    Option(
+        help="Longest pause that a service may ask for, in seconds; a longer one ends the run.",
+        show_default="3600",
+        rich_help_panel=_LIMITS,
+    ),
 ]
 MaxTries = Annotated[int | None, Option(help="Tries per request.", show_default="5", rich_help_panel=_LIMITS)]
 Eager = Annotated[
@@ -309,7 +325,14 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     **{f"answer_{name}": (f"answerer.{name}",) for name in ("base_url", "model", "api_key_env")},
     **{
         name: (f"teacher.{name}", f"answerer.{name}")
-        for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s", "max_tries")
+        for name in (
+            "concurrency",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "timeout_s",
+            "patience_s",
+            "max_tries",
+        )
     },
     **{
         f"{prefix}{name}": (f"{group}.{name}",)

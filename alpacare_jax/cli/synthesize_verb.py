@@ -40,6 +40,7 @@ def command(
     requests_per_minute: options.RequestsPerMinute = None,
     tokens_per_minute: options.TokensPerMinute = None,
     timeout_s: options.TimeoutS = None,
+    patience_s: options.PatienceS = None,
     max_tries: options.MaxTries = None,
     eager: options.Eager = None,
     mode: options.Mode = None,
