@@ -42,7 +42,7 @@ async def stream_in_batches(
     purse: Purse,
     limits: BatchLimits,
     wait: bool = True,
-    watch: Callable[[], None] = lambda: None,
+    leave_usd: Callable[[], float] = lambda: 0.0,
 ) -> AsyncGenerator[Reply, None]:
     """Yield replies in the order of the requests, and ask in rounds for as many as are thought to be needed.
 
@@ -55,7 +55,7 @@ async def stream_in_batches(
         purse: Sets the worst case of a whole batch aside before it is sent.
         limits: How batches are cut, sent again and waited for.
         wait: Wait for replies; otherwise leave as soon as everything that can be sent is under way.
-        watch: Called whenever something is known anew.
+        leave_usd: Tells what must be left of a budget, in US dollars, for what follows from one request.
 
     Raises:
         BatchesUnderWay: Nothing more can be done now, and ``wait`` is false.
@@ -84,7 +84,7 @@ async def stream_in_batches(
                 ahead.append(request)
             if run is None:
                 run = await stack.enter_async_context(
-                    BatchRun(service, ledger, stage, purse, limits, wait, watch)
+                    BatchRun(service, ledger, stage, purse, limits, wait, leave_usd=leave_usd)
                 )
             await run.settle(list(ahead))
             rounds += 1
@@ -131,7 +131,7 @@ def complete_in_batches(
             progress(min(total, counts["answered"] + counts["failed"]), total)
 
     async def ask() -> None:
-        async with BatchRun(service, ledger, stage, purse, limits, wait, tell) as run:
+        async with BatchRun(service, ledger, stage, purse, limits, wait, watch=tell) as run:
             await run.settle(requests)
 
     if None in entries():

@@ -50,8 +50,7 @@ class Poster:
             nonlocal tries
             if tries:
                 # The answer to the first try may have been lost on its way.
-                await self._let_the_list_catch_up()
-                found = await self._find(record)
+                found = await self.look_for(record)
                 if found:
                     return found
             tries += 1
@@ -71,14 +70,8 @@ class Poster:
 
     async def look_for(self, record: BatchRecord) -> list[dict[str, Any]]:
         """Return the provider's batches that were made from a record, those of use first."""
-        await self._let_the_list_catch_up()
-        return await self._wire.insist("looking for a batch", lambda: self._find(record))
-
-    async def _let_the_list_catch_up(self) -> None:
-        """Wait until a batch that was made a moment ago is in the provider's list, as far as one can know."""
+        # A batch that was made a moment ago may not be in the list yet.
         await asyncio.sleep(min(_LIST_LAG_S, self._limits.poll_s))
-
-    async def _find(self, record: BatchRecord) -> list[dict[str, Any]]:
         planned_at = datetime.datetime.fromisoformat(record.planned_at).timestamp()
         found = await self._wire.find(self._book.metadata(record), planned_at)
         return sorted(found, key=lambda batch: batch.get("status") in ("failed", "cancelled", "cancelling"))

@@ -23,7 +23,7 @@ from datagen.chat import ChatRequest, prompt_hash
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
 from datagen.limits import in_words
-from datagen.money import Purse
+from datagen.money import Purse, Reservation
 from datagen.wire import Service, Trouble
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ _LONGER = 1.5
 _SILENCE_S = 300.0
 #: A batch that the provider's queue has no room for is sent so many times, half as large each time.
 _QUEUE_FULL = 12
+#: A batch that the budget makes smaller than this part of what is to be sent is not worth its day.
+_SMALLEST_PART = 0.02
 _FOREIGN = (
     "check the key and its project; or, if the batch is lost, give it up with --cancel-batches "
     "(its requests then count as spent)"
@@ -64,6 +66,7 @@ class BatchRun:
         limits: How batches are cut, sent again and waited for.
         wait: Wait for replies.
         watch: Called whenever something is known anew.
+        leave_usd: Tells what must be left of a budget, in US dollars, for what follows from one request.
     """
 
     def __init__(
@@ -75,9 +78,10 @@ class BatchRun:
         limits: BatchLimits,
         wait: bool = True,
         watch: Callable[[], None] = lambda: None,
+        leave_usd: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._service, self._ledger, self._stage, self._purse = service, ledger, stage, purse
-        self._limits, self._wait, self._watch = limits, wait, watch
+        self._limits, self._wait, self._watch, self._leave_usd = limits, wait, watch, leave_usd
         self._wire = BatchWire(service)
         self._book = BatchBook(ledger)
         self._poster = Poster(self._wire, ledger, self._book, limits)
@@ -106,7 +110,8 @@ class BatchRun:
             enough_money = await self._send(self._not_under_way(unsettled))
             if not self._under_way():
                 if not enough_money:
-                    await self._say_that_the_budget_is_reached(unsettled[0])
+                    body = unsettled[0].body(self._service.model)
+                    raise self._purse.reached(self._purse.worst_usd(self._service.model, body, batch=True))
                 await asyncio.sleep(max(0.0, self._hold_until_s - time.monotonic()))
             elif not await self._look():
                 if not self._wait:
@@ -163,24 +168,34 @@ class BatchRun:
             room = self._token_room - sum(record.prompt_tokens for record in under_way)
             if under_way and questions[0].prompt_tokens > room:
                 break
-            record = self._plan(next_part(questions, self._limits, room))
+            record = self._plan(
+                next_part(questions, self._limits, room), math.ceil(_SMALLEST_PART * len(questions))
+            )
             if record is None:
                 return False
             await self._poster.make(record)
             questions = questions[record.requests :]
         return True
 
-    def _plan(self, part: Sequence[Question]) -> BatchRecord | None:
-        """Write down as much of a part as the budget allows, with its worst case; None where it allows nothing."""
+    def _plan(self, part: Sequence[Question], fewest: int) -> BatchRecord | None:
+        """Write down as much of a part as the budget allows, with its worst case; None where that is too little."""
         model = self._service.model
+        leave_usd, before = self._leave_usd(), 1 + sum(record.requests for record in self._under_way())
         with self._ledger.transaction():
-            paid_for = []
+            paid_for: list[Question] = []
+            held: list[Reservation] = []
             for each in part:
-                held = self._purse.try_reserve(model, each.body, stage=self._stage, id=each.id, batch=True)
-                if held is None:
+                leave = leave_usd * (before + len(paid_for))
+                one = self._purse.try_reserve(
+                    model, each.body, stage=self._stage, id=each.id, batch=True, leave_usd=leave
+                )
+                if one is None:
                     break
                 paid_for.append(each)
-            if not paid_for:
+                held.append(one)
+            if len(paid_for) < min(fewest, len(part)):
+                for one in held:
+                    self._purse.release(one)
                 return None
             content = hashlib.sha256()
             for each in sorted(paid_for, key=lambda each: each.id):
@@ -199,12 +214,6 @@ class BatchRun:
                 )
                 self._book.add(record, each.id)
         return record
-
-    async def _say_that_the_budget_is_reached(self, request: ChatRequest) -> None:
-        """Raise what the purse raises when nothing is in flight and one more request does not fit."""
-        body = request.body(self._service.model)
-        held = await self._purse.reserve(self._service.model, body, stage=self._stage, id=request.id)
-        self._purse.release(held)
 
     # Going on where an earlier process was
 

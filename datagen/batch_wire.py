@@ -91,7 +91,8 @@ class BatchWire(Wire):
     async def _batches(self, oldest_s: float) -> AsyncIterator[dict[str, Any]]:
         after: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
-            page = await self._call(partial(_list, after=after))
+            # A search is many requests: one that fails costs not the whole search.
+            page = await self.insist("looking for a batch", partial(self._call, partial(_list, after=after)))
             rows = page.get("data")
             if not isinstance(rows, list):
                 raise self._no_completion(page, "", Limits())

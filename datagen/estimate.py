@@ -14,7 +14,7 @@ from datagen.client import ChatRequest
 from datagen.money import most_completion_tokens, most_prompt_tokens
 from datagen.prices import Prices
 from datagen.records import SeedTask
-from datagen.settings import Settings
+from datagen.settings import BATCH, Settings
 
 CHARACTERS_PER_TOKEN = 4
 KEPT_OF_ASKED = 0.8
@@ -75,7 +75,7 @@ def estimate(
     written = min(settings.task_sampling.max_tokens, round(block * asked))
     shown = _mean([_tokens_of(request) for request in sample])
     teacher, answerer = settings.teacher.model, settings.answerer.model
-    batch = getattr(settings, "mode", "") == "batch"
+    batch = settings.mode == BATCH
 
     def step(model: str, requests: int, prompt: float, completion: float) -> Step:
         tokens = round(requests * prompt), round(requests * completion)
@@ -107,7 +107,7 @@ def expected_answer_usd(settings: Settings, seeds: Sequence[SeedTask], prices: P
     messages = [prompts.answer_request_messages(seed) for seed in seeds]
     prompt = _mean([sum(_tokens(each["content"]) for each in message) for message in messages])
     completion = min(settings.answer_sampling.max_tokens, ANSWER_TOKENS)
-    return prices.cost(settings.answerer.model, round(prompt), completion)
+    return prices.cost(settings.answerer.model, round(prompt), completion, batch=settings.mode == BATCH)
 
 
 def _tokens_of(request: ChatRequest) -> int:

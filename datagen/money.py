@@ -124,6 +124,11 @@ class Purse:
             if self.budget_usd is not None:
                 self.prices.require(*missing)
         self._spending = self.ledger.spending()
+        for each in self.ledger.tries_beyond_bounds():
+            bounds = each.most_prompt_tokens, each.most_completion_tokens
+            worst = self.prices.cost(each.model, *bounds, batch=each.batch)
+            if worst and each.cost_usd:
+                self._excess = max(self._excess, each.cost_usd / worst)
 
     def _price(self, each: Try) -> bool:
         """Give a try that ended the price that it lacked; tell whether there is one."""
@@ -224,12 +229,22 @@ class Purse:
         stage: str = "",
         id: str = "",
         batch: bool = False,
+        leave_usd: float = 0.0,
     ) -> Reservation | None:
-        """Set the worst case of one try aside if it fits; None if it does not. ``batch`` takes batch prices."""
+        """Set the worst case of one try aside if it fits; None if it does not.
+
+        Args:
+            service_model: The model's name at the service.
+            body: The request's body, which bounds its tokens.
+            stage: The ledger's stage of the request.
+            id: Its id.
+            batch: Take batch prices.
+            leave_usd: What must be left for others, in US dollars, beside what is set aside for them.
+        """
         prompt, completion, worst = self._worst(service_model, body, batch=batch)
         if self.budget_usd is not None and worst:
             kept = math.fsum(usd for name, usd in self._set_aside.items() if name != stage)
-            if worst > self.left_usd - kept - _ROUNDING * self.budget_usd:
+            if worst > self.left_usd - kept - leave_usd - _ROUNDING * self.budget_usd:
                 return None
         number = self.ledger.open_try(
             stage,
@@ -276,10 +291,11 @@ class Purse:
         stays spent.
 
         Returns:
-            The cost in US dollars, for the ledger's row of the request; None where it has no price.
+            The cost in US dollars, for the ledger's row of the request; None where it is not known.
         """
         if prompt_tokens <= 0:
-            return self.forfeit(reservation)
+            self.forfeit(reservation)
+            return None
         cost = self.prices.cost(reservation.model, prompt_tokens, completion_tokens, batch=reservation.batch)
         self._note_excess(reservation, cost)
         self._close(reservation, "settled", cost, prompt_tokens, completion_tokens)

@@ -166,5 +166,8 @@ class Sieve:
 
     def requests_wanted(self) -> int:
         """Estimate how many more requests the target needs, so that few are sent in vain."""
-        per_request = (len(self.kept) + self._settings.tasks_per_request) / (self.requests + 1)
-        return max(1, -int(-(self._settings.target - len(self.kept)) // per_request))
+        return max(1, -int(-(self._settings.target - len(self.kept)) // self.kept_of_a_request()))
+
+    def kept_of_a_request(self) -> float:
+        """Estimate how many tasks of one more request are kept; all of them, as long as none is in."""
+        return (len(self.kept) + self._settings.tasks_per_request) / (self.requests + 1)

@@ -41,6 +41,7 @@ class Course:
 
 def succeed(row: Row, text: str | None = None) -> Row:
     body = json.loads(Scripted(text if text is not None else write_tasks(row["body"])).body())
+    body["usage"]["prompt_tokens"] = len(json.dumps(row["body"])) // 4
     return answer(row, 200, body)
 
 
@@ -70,11 +71,12 @@ class BatchServer:
 
     def __init__(
         self,
-        courses: Callable[[int], Course] | Sequence[Course] = (Course(),),
+        courses: Callable[[int], Course] | Sequence[Course] | None = None,
         fault: "Callable[[str, str, int], Scripted | Fault | None]" = lambda method, path, number: None,
         chat: Callable[[Row], Scripted] | None = None,
     ) -> None:
-        self._courses = courses if callable(courses) else lambda n: courses[min(n, len(courses) - 1)]
+        listed = None if callable(courses) else courses or [Course()]
+        self._courses = courses if callable(courses) else lambda n: listed[min(n, len(listed) - 1)]
         self._fault, self._chat = fault, chat
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
