@@ -1,8 +1,10 @@
 """Publishing: what a finished work folder becomes, read back by the readers that others use."""
 
 import dataclasses
+import doctest
 import fcntl
 import hashlib
+import importlib
 import json
 import shutil
 import subprocess
@@ -316,3 +318,10 @@ def test_no_key_reaches_what_is_published(
         assert KEY in server.authorizations[0]
     release(tmp_path / "work", tmp_path / "out", ReleaseConfig())
     assert not any(KEY.encode() in data for data in content(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize(
+    "name", ["dataset_builder", "provenance", "card", "release", "figures", "neighbours", "roots"]
+)
+def test_the_examples_of_the_docstrings_are_right(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"datagen.{name}")).failed == 0
