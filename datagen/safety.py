@@ -20,6 +20,7 @@ PRIVACY_REPORT = "privacy.jsonl"
 CONTAMINATION_REPORT = "contamination.json"
 IDENTIFIER = "personal-identifier"
 OVERLAP = "evaluation-overlap"
+_LISTED = 10
 
 
 def safe_task_checks(settings: Settings) -> list[TaskCheck]:
@@ -207,13 +208,19 @@ def write_reports(
 
 
 def leaking_seeds(settings: Settings, seeds: Sequence[SeedTask]) -> list[str]:
-    """Say which seed tasks overlap with an evaluation file: the teacher sees them, and may write the like."""
+    """Say which seed tasks overlap with an evaluation file: the teacher sees them, and may write the like.
+
+    Returns:
+        One sentence each for the first ten, and one for the rest.
+    """
     if not settings.evaluation_files:
         return []
     indexed = benchmarks(settings)
-    leaks = ((seed, indexed.check_task(seed.instruction, seed.normal_input())) for seed in seeds)
-    return [
+    found = ((seed, indexed.check_task(seed.instruction, seed.normal_input())) for seed in seeds)
+    leaks = [(seed, leak) for seed, leak in found if leak is not None]
+    sentences = [
         f"{shorten(seed.instruction, 60)!r} overlaps with item {leak.item} of {leak.file} ({leak.kind})"
-        for seed, leak in leaks
-        if leak is not None
+        for seed, leak in leaks[:_LISTED]
     ]
+    more = len(leaks) - _LISTED
+    return [*sentences, f"{more} more of them overlap with evaluation files"] if more > 0 else sentences

@@ -143,6 +143,7 @@ def command(
     if identifiers is not None:
         write_objects(identifiers, cleaner.places)
     _tell(len(rows), len(known), len(kept), reasons, out, rejected, threshold)
+    _tell_overlaps(cleaner, dropped)
     if privacy is not Privacy.OFF:
         _tell_identifiers(cleaner, identifiers)
 
@@ -158,6 +159,14 @@ def _tell(
         f"{kept} kept in {out}, {reasons['near-duplicate']} near-duplicate(s) (ROUGE-L F1 > {threshold:g})"
         f"{others} in {rejected}"
     )
+
+
+def _tell_overlaps(cleaner: "Cleaner", dropped: Sequence[dict[str, Any]]) -> None:
+    """Print for every evaluation file how many rows it cost, also where that is none."""
+    rejections = [row["rejected"] for row in dropped]
+    for file in cleaner.benchmarks.described() if cleaner.benchmarks else ():
+        many = sum(rejection.get("evaluation_file") == file["file"] for rejection in rejections)
+        typer.echo(f"overlap with {file['file']} ({file['items']:,} items): {many:,} rows")
 
 
 def _tell_identifiers(cleaner: "Cleaner", identifiers: Path | None) -> None:
