@@ -1,11 +1,12 @@
 """Reads the tasks out of a teacher's reply, however it is numbered, decorated or cut.
 
-The reply is searched for **marks**: labels such as ``Type:`` (numbered, bold, bulleted, in any case) and separators
-(``###``, rules, headings like "Task 5"). Separators always end a task. Between two separators the marks are divided
-into tasks by the cheapest reading: a task without an instruction is costly, a missing or misplaced field less so,
-and a label inside an input ("Type: venous blood") may be taken as the text that it is. Since a value runs from its
-own label to the next, a missing field cannot shift the others. Whatever is not a task is returned as
-:class:`Rejected` with its text, so that reply = tasks + rejected + structure.
+A reply may hold JSON objects or tables with a task in each (:mod:`datagen.replies.structures`). All else is searched
+for **marks** (:mod:`datagen.replies.marks`): labels such as ``Type:`` (numbered, bold, bulleted, in any case) and
+separators (``###``, rules, headings like "Task 5"), which end a task. Between two separators the marks are divided
+into tasks by the cheapest reading (:mod:`datagen.replies.grouping`): a task without an instruction is costly, a missing
+or misplaced field less so, and a label inside an input ("Type: venous blood") may be taken as the text that it is.
+Since a value runs from its own label to the next, a missing field cannot shift the others. Whatever is not a task is
+returned as :class:`Rejected` with its text, so that reply = tasks + rejected + structure.
 """
 
 import dataclasses
@@ -21,8 +22,9 @@ from datagen.replies.structures import Structure, find_structures, mend, without
 from datagen.replies.values import clean, unquote
 from datagen.thinking import without_thoughts
 
-_WRAPPING = re.compile(r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+", re.IGNORECASE)
 __all__ = ["FIELDS", "Rejected", "parse_tasks"]
+
+_WRAPPING = re.compile(r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,20 +132,29 @@ def _read_stretch(
     if lead:
         yield Rejected("prose", lead)
     groups = divide(marks, cut, {"type"} if opened else set())
-    starts = [group[0].start for group in groups]
-    types = [opened] + [""] * (len(groups) - 1)
-    for place, group in enumerate(groups[1:], start=1):
-        # "5. Open Q&A" stands for "5. Type: Open Q&A" before a topic, also where no separator does.
-        before = text[groups[place - 1][-1].end : starts[place]].rstrip()
-        line = before[before.rfind("\n") + 1 :]
-        if group[0].kind == "topic" and "\n" in before and NUMBERED.match(line):
-            types[place] = _unlabelled_type(line, None)
-            if types[place]:
-                starts[place] = groups[place - 1][-1].end + len(before) - len(line)
+    starts, types = _numbered_types(text, groups)
+    types[0] = opened
     for place, group in enumerate(groups):
         last = place == len(groups) - 1
         given = {"type": types[place]} if types[place] else {}
         yield from _build(text, group, end if last else starts[place + 1], given, cut=cut and last)
+
+
+def _numbered_types(text: str, groups: Sequence[Sequence[Mark]]) -> tuple[list[int], list[str]]:
+    """Return where each task begins, and the type that stands before its first label.
+
+    "5. Open Q&A" stands for "5. Type: Open Q&A" before a topic, also where no separator comes before it.
+    """
+    starts, types = [group[0].start for group in groups], [""] * len(groups)
+    for place, group in enumerate(groups[1:], start=1):
+        after = groups[place - 1][-1].end
+        before = text[after : starts[place]].rstrip()
+        line = before[before.rfind("\n") + 1 :]
+        if group[0].kind == "topic" and "\n" in before and NUMBERED.match(line):
+            types[place] = _unlabelled_type(line, None)
+            if types[place]:
+                starts[place] = after + len(before) - len(line)
+    return starts, types
 
 
 def _reason_without_labels(text: str, cut: bool) -> str:

@@ -2,6 +2,9 @@
 
 import json
 import random
+import subprocess
+import sys
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -162,6 +165,48 @@ def test_real_questions_are_decided_as_by_brute_force(real_data: Path) -> None:
     assert fates == brute_force(items, seeds, 0.7)
     assert 50 < sum(fate is not None for fate in fates) < 350
     assert pool.texts == seeds + [item for item, fate in zip(items, fates, strict=True) if fate is None]
+
+
+def test_few_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes it fast: of millions of pairs only about one a text reaches the LCS, also as the pool doubles."""
+    chance = random.Random(2)
+    words = [f"word{n}" for n in range(3000)]
+    weights = list(accumulate(1 / (n + 1) for n in range(len(words))))
+    items = [
+        " ".join(chance.choices(words, cum_weights=weights, k=chance.randint(6, 30))) for _ in range(4000)
+    ]
+    compared = 0
+    similarity = dedup.LCSseq.similarity
+
+    class Counted:
+        @staticmethod
+        def similarity(a: object, b: object) -> int:
+            nonlocal compared
+            compared += 1
+            return similarity(a, b)
+
+    monkeypatch.setattr(dedup, "LCSseq", Counted)
+    pool = RougeFilter()
+    for item in items[:2000]:
+        pool.offer(item)
+    half = compared
+    for item in items[2000:]:
+        pool.offer(item)
+    assert len(pool) > 3500
+    assert half < 2000
+    assert compared < 4000
+
+
+def test_the_benchmark_runs(real_data: Path) -> None:
+    """Tiny pools; it ends with an error status if a decision differs from rouge_score's."""
+    root = Path(__file__).parents[2]
+    tasks = [real_data / "med_seed.json", real_data / "medinstruct_test.jsonl"]
+    command = [sys.executable, root / "benchmarks" / "filter.py", real_data / "medquad_train.jsonl"]
+    command += ["--tasks", *tasks, "--pool", "1600", "--sample", "2", "--rows", "150"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "decisions, neighbours and scores identical" in done.stdout
+    assert "ratio:" in done.stdout
 
 
 def test_score_equal_to_the_threshold_is_kept() -> None:
