@@ -350,6 +350,12 @@ class Ledger:
         """Return the tries without an outcome."""
         return list(self.tries("outcome = 'open'"))
 
+    def tries_beyond_bounds(self) -> list[Try]:
+        """Return the tries for which the service counted more tokens than the request should have allowed."""
+        return list(
+            self.tries("prompt_tokens > most_prompt_tokens OR completion_tokens > most_completion_tokens")
+        )
+
     def unpriced_tries(self) -> list[Try]:
         """Return the tries that ended and may have cost something, but had no price."""
         return list(self.tries("outcome IN ('settled', 'unknown') AND cost_usd IS NULL"))

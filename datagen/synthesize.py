@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -133,11 +133,7 @@ async def _gather_tasks(
     answered = ledger.counts().get(ANSWERS, {"answered": 0})["answered"]
     _keep_for_answers(settings, sieve, answered, purse, reporter)
     reached = None
-
-    def answers_usd() -> float:
-        return sieve.kept_of_a_request() * (reporter.answer_usd(answered) or 0.0)
-
-    replies = _task_replies(settings, seeds, ledger, purse, wait, sieve, answers_usd)
+    replies = _task_replies(settings, seeds, ledger, purse, wait, sieve)
     try:
         async with contextlib.aclosing(replies):
             async for reply in replies:
@@ -150,24 +146,14 @@ async def _gather_tasks(
     except BudgetReached as error:
         reached = error
         _take_settled(sieve, ledger, settings)
-    finally:
-        reporter.note(count(sieve, publish.Outcome(), settings))
+    reporter.note(count(sieve, publish.Outcome(), settings))
     return reached
 
 
 def _task_replies(
-    settings: Settings,
-    seeds: Sequence[SeedTask],
-    ledger: Ledger,
-    purse: Purse,
-    wait: bool,
-    sieve: Sieve,
-    answers_usd: Callable[[], float],
+    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, purse: Purse, wait: bool, sieve: Sieve
 ) -> AsyncGenerator[Reply, None]:
-    """Return the stream of replies behind those that the sieve has taken, live or through batches.
-
-    A batch is paid for as a whole, so it leaves what the answers to its tasks are expected to cost.
-    """
+    """Return the stream of replies behind those that the sieve has taken, live or through batches."""
     requests = islice(task_requests(settings, seeds), sieve.requests, None)
     if settings.mode == BATCH:
         return stream_in_batches(
@@ -179,7 +165,6 @@ def _task_replies(
             purse=purse,
             limits=settings.batch,
             wait=wait,
-            leave_usd=answers_usd,
         )
     window = None if settings.eager else sieve.requests_wanted
     return stream(requests, settings.teacher, ledger, stage=TASKS, window=window, purse=purse)
@@ -196,7 +181,7 @@ def _keep_for_answers(
         purse.set_aside(ANSWERS, 0.0)
         return
     last = answer_request(settings, sieve.kept[-1]).body(settings.answerer.model)
-    one_in_flight = purse.worst_usd(settings.answerer.model, last, batch=settings.mode == BATCH)
+    one_in_flight = purse.worst_usd(settings.answerer.model, last)
     purse.set_aside(ANSWERS, waiting * (reporter.answer_usd(answered) or 0.0) + one_in_flight)
 
 

@@ -81,7 +81,7 @@ def test_a_reply_without_a_count_of_tokens_stays_spent_at_its_worst(path: Path) 
         purse = Purse(ledger, PRICES, 1.0)
         one = purse.try_reserve("m", BODY)
         assert one is not None
-        assert purse.settle(one, 0, 0) == WORST
+        assert purse.settle(one, 0, 0) is None
         assert purse.unknown_usd == WORST
 
 
@@ -94,6 +94,9 @@ def test_a_service_that_counts_more_than_the_bound_raises_the_next_worst_case(pa
         two = purse.try_reserve("m", BODY)
         assert two is not None
         assert two.worst_usd == pytest.approx(3 * WORST)
+        again = Purse(ledger, PRICES, 1.0).try_reserve("m", BODY)
+        assert again is not None
+        assert again.worst_usd == pytest.approx(3 * WORST)
 
 
 def test_without_a_cap_an_unknown_model_costs_what_nobody_knows(path: Path) -> None:
