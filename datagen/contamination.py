@@ -15,7 +15,7 @@ Three rules, on the tokens of the near-duplicate filter (``[a-z0-9]+``, lower ca
 """
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,9 @@ class Benchmarks:
                 "the n-grams are too short to tell anything", found=ngram, expected=f"at least {SEED}"
             )
         self.ngram, self.rouge_l = ngram, rouge_l
-        self.files: list[EvaluationFile] = [read_evaluation(spec) for spec in files]
+        self.files = _told_apart([read_evaluation(spec) for spec in files])
+        for file in self.files:
+            _refuse_other_scripts(file)
         self._items = [(file, item) for file in self.files for item in file.items]
         self._joined = any(item.input for _, item in self._items)
         self._alphabet = Alphabet()
@@ -251,6 +253,30 @@ class Benchmarks:
     def _leak(self, number: int, kind: str, field: str, evidence: str, score: float | None = None) -> Leak:
         file, item = self._items[number]
         return Leak(file.name, item.id or item.where.rpartition("/")[2], kind, field, evidence, score)
+
+
+def _told_apart(files: Sequence[EvaluationFile]) -> list[EvaluationFile]:
+    """Put their folder before the names of files that have the same name."""
+    names = Counter(file.name for file in files)
+    return [
+        dataclasses.replace(file, name="/".join(Path(file.path).absolute().parts[-2:]))
+        if names[file.name] > 1
+        else file
+        for file in files
+    ]
+
+
+def _refuse_other_scripts(file: EvaluationFile) -> None:
+    """Refuse a file that nothing could ever overlap with, such as one in Chinese: silence would look like safety."""
+    silent = sum(not tokenize(item.question) for item in file.items)
+    if 2 * silent > len(file.items):
+        raise DataError(
+            "most questions of the evaluation file hold no word that can be compared",
+            where=file.path,
+            found=f"{silent:,} of {len(file.items):,} without a letter a-z or a digit",
+            expected="texts in Latin script",
+            remedy="leave the file out: overlap is compared by words in a-z and 0-9 alone",
+        )
 
 
 def _content(tokens: Iterable[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from datagen.contamination import Benchmarks
 from datagen.dedup import rouge_l
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, DataError
 
 HEEL = (
     "A 34-year-old carpenter comes to the clinic because of three weeks of burning pain in his left heel worst with "
@@ -201,6 +201,25 @@ def test_files_are_described_and_nothing_is_compared_without_files(exam: Benchma
     assert [(each["file"], each["items"]) for each in described] == [("exam.jsonl", 5), ("sorting.jsonl", 1)]
     assert described[0]["fields"] == ["question", "options", "contexts"]
     assert Benchmarks([]).check_task(HEEL) is None
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    files = []
+    for folder, question in (("dev", HEEL), ("test", NAIL)):
+        (tmp_path / folder).mkdir()
+        files.append(write(tmp_path / folder / "exam.jsonl", [{"question": question}]))
+    exam = Benchmarks(files)
+    leak = exam.check_task(NAIL)
+    assert leak is not None
+    assert leak.file == "test/exam.jsonl"
+    assert [each["file"] for each in exam.described()] == ["dev/exam.jsonl", "test/exam.jsonl"]
+
+
+def test_a_file_that_nothing_could_overlap_with_is_refused(tmp_path: Path) -> None:
+    rows = [{"question": text} for text in ("痛风怎么治疗？", "糖尿病有哪些症状？", "What is gout?")]
+    with pytest.raises(DataError, match="no word that can be compared") as caught:
+        Benchmarks([write(tmp_path / "exam.jsonl", rows)])
+    assert "2 of 3" in str(caught.value)
 
 
 @given(st.text(), st.text())
