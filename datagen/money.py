@@ -229,12 +229,22 @@ class Purse:
         stage: str = "",
         id: str = "",
         batch: bool = False,
+        leave_usd: float = 0.0,
     ) -> Reservation | None:
-        """Set the worst case of one try aside if it fits; None if it does not. ``batch`` takes batch prices."""
+        """Set the worst case of one try aside if it fits; None if it does not.
+
+        Args:
+            service_model: The model's name at the service.
+            body: The request's body, which bounds its tokens.
+            stage: The ledger's stage of the request.
+            id: Its id.
+            batch: Take batch prices.
+            leave_usd: What must be left for others, in US dollars, beside what is set aside for them.
+        """
         prompt, completion, worst = self._worst(service_model, body, batch=batch)
         if self.budget_usd is not None and worst:
             kept = math.fsum(usd for name, usd in self._set_aside.items() if name != stage)
-            if worst > self.left_usd - kept - _ROUNDING * self.budget_usd:
+            if worst > self.left_usd - kept - leave_usd - _ROUNDING * self.budget_usd:
                 return None
         number = self.ledger.open_try(
             stage,

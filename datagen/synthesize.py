@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,11 @@ async def _gather_tasks(
     answered = ledger.counts().get(ANSWERS, {"answered": 0})["answered"]
     _keep_for_answers(settings, sieve, answered, purse, reporter)
     reached = None
-    replies = _task_replies(settings, seeds, ledger, purse, wait, sieve)
+
+    def answers_usd() -> float:
+        return sieve.kept_of_a_request() * (reporter.answer_usd(answered) or 0.0)
+
+    replies = _task_replies(settings, seeds, ledger, purse, wait, sieve, answers_usd)
     try:
         async with contextlib.aclosing(replies):
             async for reply in replies:
@@ -146,14 +150,24 @@ async def _gather_tasks(
     except BudgetReached as error:
         reached = error
         _take_settled(sieve, ledger, settings)
-    reporter.note(count(sieve, publish.Outcome(), settings))
+    finally:
+        reporter.note(count(sieve, publish.Outcome(), settings))
     return reached
 
 
 def _task_replies(
-    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, purse: Purse, wait: bool, sieve: Sieve
+    settings: Settings,
+    seeds: Sequence[SeedTask],
+    ledger: Ledger,
+    purse: Purse,
+    wait: bool,
+    sieve: Sieve,
+    answers_usd: Callable[[], float],
 ) -> AsyncGenerator[Reply, None]:
-    """Return the stream of replies behind those that the sieve has taken, live or through batches."""
+    """Return the stream of replies behind those that the sieve has taken, live or through batches.
+
+    A batch is paid for as a whole, so it leaves what the answers to its tasks are expected to cost.
+    """
     requests = islice(task_requests(settings, seeds), sieve.requests, None)
     if settings.mode == BATCH:
         return stream_in_batches(
@@ -165,6 +179,7 @@ def _task_replies(
             purse=purse,
             limits=settings.batch,
             wait=wait,
+            leave_usd=answers_usd,
         )
     window = None if settings.eager else sieve.requests_wanted
     return stream(requests, settings.teacher, ledger, stage=TASKS, window=window, purse=purse)
@@ -181,7 +196,7 @@ def _keep_for_answers(
         purse.set_aside(ANSWERS, 0.0)
         return
     last = answer_request(settings, sieve.kept[-1]).body(settings.answerer.model)
-    one_in_flight = purse.worst_usd(settings.answerer.model, last)
+    one_in_flight = purse.worst_usd(settings.answerer.model, last, batch=settings.mode == BATCH)
     purse.set_aside(ANSWERS, waiting * (reporter.answer_usd(answered) or 0.0) + one_in_flight)
 
 
