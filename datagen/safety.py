@@ -156,26 +156,13 @@ def contamination_report(settings: Settings, rejected: Sequence[Mapping[str, Any
             "answers_rejected": answers,
             "by_kind": dict(sorted(kinds.items())),
         }
+    # The texts stay in rejected.jsonl: this report is published, and test questions must not be.
+    shown = ("evaluation_file", "evaluation_item", "overlap", "overlap_in", "rouge_l")
     return {
         "ngram": settings.contamination_ngram,
         "rouge_l": settings.contamination_rouge_l,
         "files": files,
-        "overlaps": [
-            {"id": row["id"]}
-            | {
-                key: row[key]
-                for key in (
-                    "evaluation_file",
-                    "evaluation_item",
-                    "overlap",
-                    "overlap_in",
-                    "overlap_text",
-                    "rouge_l",
-                )
-                if key in row
-            }
-            for row in overlaps
-        ],
+        "overlaps": [{"id": row["id"]} | {key: row[key] for key in shown if key in row} for row in overlaps],
     }
 
 

@@ -85,6 +85,9 @@ def test_a_test_question_is_neither_answered_nor_published(settings: Settings, t
     report = json.loads((tmp_path / "work" / "contamination.json").read_text())
     assert report["files"][0]["tasks_rejected"] == report["files"][0]["answers_rejected"] == 1
     assert len(report["files"][0]["sha256"]) == 64
+    assert [each["evaluation_item"] for each in report["overlaps"]] == ["e7", "e7"]
+    assert "potter" not in json.dumps(report)
+    assert all("potter" in row["overlap_text"] for row in rows)
     published = (tmp_path / "work" / "instructions.jsonl").read_text()
     assert "potter" not in published
 
