@@ -3,7 +3,7 @@
 A reply may hold JSON objects or tables with a task in each (:mod:`datagen.replies.structures`). All else is searched
 for **marks** (:mod:`datagen.replies.marks`): labels such as ``Type:`` (numbered, bold, bulleted, in any case) and
 separators (``###``, rules, headings like "Task 5"), which end a task. Between two separators the marks are divided
-into tasks by the cheapest reading (:mod:`datagen.replies.grouping`): a task without an instruction is costly, a missing
+into tasks by the cheapest reading (:mod:`datagen.replies.grouping`): a task without instruction is costly, a missing
 or misplaced field less so, and a label inside an input ("Type: venous blood") may be taken as the text that it is.
 Since a value runs from its own label to the next, a missing field cannot shift the others. Whatever is not a task is
 returned as :class:`Rejected` with its text, so that reply = tasks + rejected + structure.

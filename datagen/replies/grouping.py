@@ -46,12 +46,19 @@ def divide(marks: list[Mark], cut: bool, given: set[str]) -> list[list[Mark]]:
 
     ``given`` names fields of the first task that stood before its first label.
     """
+    # Where the first task begins with its header, one that begins elsewhere is rather lines of an input.
+    headed = bool(given) or marks[0].kind in ("type", "topic")
     best: list[tuple[float, int]] = [(0.0, 0)]
     for stop in range(1, len(marks) + 1):
         unfinished = cut and stop == len(marks)
         best.append(
             min(
-                (best[start][0] + _cost(marks[start:stop], set() if start else given, unfinished), start)
+                (
+                    best[start][0]
+                    + _cost(marks[start:stop], set() if start else given, unfinished)
+                    + (6 if start and headed and _is_fragment(marks[start:stop]) else 0),
+                    start,
+                )
                 for start in range(max(0, stop - 2 * len(FIELDS) - 2), stop)
             )
         )
@@ -94,10 +101,14 @@ def _cost(group: Sequence[Mark], given: set[str], unfinished: bool) -> float:
         cost += 0.2 if unfinished else 1.5
     if "instruction" not in seen:
         cost += 1 if unfinished else 8
-        # Lines of an input rather than a task: "View: PA and lateral".
-        if group[0].number is None and "type" not in seen:
-            cost += 6
     return cost
+
+
+def _is_fragment(group: Sequence[Mark]) -> bool:
+    """Say whether labels are rather lines of an input, "Type: tablet" and "Instructions: one a day", than a task."""
+    first = group[0]
+    headers = {mark.kind for mark in group} & HEADERS
+    return first.number is None and (first.kind not in ("type", "topic") or len(headers) < 2)
 
 
 def _without_absorbed(group: Sequence[Mark], given: set[str]) -> list[Mark]:

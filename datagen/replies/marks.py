@@ -104,6 +104,10 @@ _TITLE = re.compile(
 )
 _HEADING_NUMBER = re.compile(r"[ \t]*(\d{1,4})")
 _OPENING_HEADING = re.compile(r":[ \t*_]*#{2,}[ \t]*1[.)]")
+_TURN = re.compile(
+    r"^(?P<asked>(?:user|human)[ \t]*:[^\n]*\n\s*)?(?P<said>(?:assistant|model)[ \t]*:[ \t]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _BLANK = re.compile(r"\s*")
 NUMBERED = re.compile(r"^\W*(?:task|item)?\s*#?\d{1,4}\s*[.):：、．）]")
 LONE_NUMBER = re.compile(
@@ -188,6 +192,11 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
     for match in _RULE.finditer(text):
         if label_follows(match.end()) or not text[match.end() :].strip():
             yield Mark(SEPARATOR, match.start(), match.end())
+    for match in _TURN.finditer(text):
+        # The turns of a chat that a base model goes on with: "User: Write task 5." and "Assistant: 5. Type: ..."
+        if label_follows(match.end()) or match.end() in starts:
+            yield Mark(SEPARATOR, match.start(), match.start())
+            yield Mark(SEPARATOR, match.start("said"), match.end("said"))
     for match in _TAG_OF_TASK.finditer(text):
         yield Mark(SEPARATOR, match.start(), match.end())
 
@@ -243,6 +252,6 @@ def _follows_on_line(text: str, before: Mark, mark: Mark, line: int) -> bool:
 
 
 def holds_task(value: str) -> bool:
-    """Say whether a value has lines that are labels of another task."""
+    """Say whether a value has lines that are labels of another task; "Type:" and "Instructions:" may be a drug's."""
     kinds = {_kind(match) for match in _LINE_LABEL.finditer(value.translate(_FOLD))}
-    return "instruction" in kinds and len(kinds) > 1
+    return "instruction" in kinds and (len(kinds) > 2 or "input" in kinds)
