@@ -91,7 +91,7 @@ def main() -> None:
         for label, wait in (("send and leave", "leave"), ("come back and harvest", "wait")):
             command = [sys.executable, __file__, "--requests", str(options.requests)]
             command += ["--client", folder, server.base_url, wait]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
             figures = json.loads(done.stdout.splitlines()[-1])
             print(
                 f"{label:<22} {figures['seconds']:7.1f} s wall {figures['cpu_seconds']:7.1f} s cpu "
