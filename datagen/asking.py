@@ -10,8 +10,6 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +20,16 @@ from datagen.ledger import Entry, Ledger
 from datagen.limits import in_words
 from datagen.money import most_completion_tokens
 from datagen.pace import Appetite, Pace, Ticket
-from datagen.wire import Answer, Service, Trouble, Wire
+from datagen.trouble_report import TroubleReport
+from datagen.wire import Answer, Bill, Service, Trouble, Wire
 
 if TYPE_CHECKING:
     from datagen.money import Purse, Reservation
-
-log = logging.getLogger(__name__)
 
 #: This many requests in a row that are refused for what they say mean that all of them are wrong.
 REFUSED_IN_A_ROW = 5
 #: A request may be told "later" so many times as often as it may fail.
 REFUSALS_PER_TRY = 3
-_SECONDS_BETWEEN_REPORTS = 30.0
 #: Troubles that no request in flight will escape; others leave those in flight time to end.
 _AT_ONCE = {"unauthorized", "not-found"}
 
@@ -97,7 +93,7 @@ class Asker:
         self._refused_in_a_row = 0
         self._answers = 0
         self._undecided: list[asyncio.Future[None]] = []
-        self._report = _Report(stage)
+        self._report = TroubleReport(stage)
         self._open = contextlib.ExitStack()
         #: How many requests wait before their next try.
         self.resting = 0
@@ -152,26 +148,25 @@ class Asker:
     async def _try_once(self, job: Job) -> float | None:
         """Send a request once; return the seconds to wait before the next try, None when it is settled."""
         ticket, reservation = await self._enter(job)
-        closed_bill = reservation is None
+        bill: Bill | None = "none"
         try:
             job.tries += 1
             self.ledger.record_sent(self.stage, job.id, prompt_hash=job.fingerprint, request=job.body)
+            bill = "unknown"
             try:
                 answer = await self._wire.post(job.body)
             except Trouble as trouble:
-                self._pay_for(reservation, trouble)
-                closed_bill = True
+                bill = None
+                self._pay(reservation, trouble.bill, *trouble.usage)
                 wait_s = self._judge(job, ticket, trouble)
             else:
-                cost = None
-                if self.purse is not None and reservation is not None:
-                    cost = self.purse.settle(reservation, answer.prompt_tokens, answer.completion_tokens)
-                closed_bill = True
+                bill = None
+                cost = self._pay(reservation, "counted", answer.prompt_tokens, answer.completion_tokens)
                 self._take(job, ticket, answer, cost)
                 return None
         finally:
-            if not closed_bill and self.purse is not None and reservation is not None:
-                self.purse.forfeit(reservation)
+            if bill is not None:
+                self._pay(reservation, bill)
             self._breaker.withdrawn(ticket.number)
             self._pace.leave(ticket)
             self._changed()
@@ -202,15 +197,23 @@ class Asker:
                 raise
         return ticket, reservation
 
-    def _pay_for(self, reservation: "Reservation | None", trouble: Trouble) -> None:
+    def _pay(
+        self,
+        reservation: "Reservation | None",
+        bill: Bill,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+    ) -> float | None:
+        """Close a reservation by what is known of the bill; return the cost in US dollars where it is counted."""
         if self.purse is None or reservation is None:
-            return
-        if trouble.bill == "none":
+            return None
+        if bill == "counted":
+            return self.purse.settle(reservation, prompt_tokens, completion_tokens)
+        if bill == "none":
             self.purse.release(reservation)
-        elif trouble.bill == "counted":
-            self.purse.settle(reservation, *trouble.usage)
         else:
             self.purse.forfeit(reservation)
+        return None
 
     def _take(self, job: Job, ticket: Ticket, answer: Answer, cost_usd: float | None) -> None:
         """Write a reply down and learn from it."""
@@ -328,7 +331,7 @@ class Asker:
         if job.tries > 1:
             words += f" (after {job.tries} tries)"
         self.ledger.record_failure(self.stage, job.id, error=words)
-        log.warning("%s %s failed: %s", self.stage, job.id, words)
+        self._report.give_up(job.id, trouble.code, words)
         if trouble.kind != "final":
             self._suspects.append(job.id)
 
@@ -355,34 +358,3 @@ class Asker:
         )
         stop.at_once = trouble.code in _AT_ONCE
         return stop
-
-
-class _Report:
-    """Says what goes wrong for a while, without a line for each of ten thousand requests."""
-
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
-        self._counts: Counter[str] = Counter()
-        self._since = 0.0
-        self._known: set[str] = set()
-
-    def add(self, id: str, trouble: Trouble) -> None:
-        """Count a trouble that is not the end; the first of its kind is shown with the provider's words."""
-        if trouble.code not in self._known:
-            self._known.add(trouble.code)
-            log.info("%s %s: %s; asking again", self._stage, id, trouble)
-            return
-        log.debug("%s %s: %s; asking again", self._stage, id, trouble)
-        now = asyncio.get_running_loop().time()
-        if not self._counts:
-            self._since = now
-        self._counts[trouble.code] += 1
-        if now - self._since >= _SECONDS_BETWEEN_REPORTS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Say what was counted."""
-        if self._counts:
-            counts = ", ".join(f"{many} {code}" for code, many in self._counts.most_common())
-            log.info("%s: asking again after troubles that may pass: %s", self._stage, counts)
-            self._counts.clear()

@@ -25,7 +25,7 @@ __all__ = ["ChatRequest", "Reply", "Sampling", "Service", "complete", "prompt_ha
 #: Without a window, so many requests are drawn ahead of the next reply, for each that may be in flight.
 AHEAD = 4
 #: So many requests may be open (in flight, waiting for their turn, or before their next try), for each in flight.
-OPEN_PER_SLOT = 8
+OPEN_PER_SLOT = 32
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,12 +16,15 @@ requests in flight: one more after a round without trouble, half as many after a
 import asyncio
 import dataclasses
 import heapq
+import logging
 import math
 from collections.abc import Callable
 from typing import Protocol
 
 from datagen.breaker import Breaker
 from datagen.limits import Allowance, Limits
+
+log = logging.getLogger(__name__)
 
 #: The part of a limit that is used.
 SHARE = 0.97
@@ -59,6 +62,7 @@ class Meter:
 
     Args:
         bound: Upper bound a minute from the settings; None leaves the limit to the headers.
+        name: What is spent, for messages.
 
     Example:
         >>> meter = Meter(bound=600)
@@ -67,8 +71,8 @@ class Meter:
         0.102
     """
 
-    def __init__(self, bound: float | None) -> None:
-        self._bound = bound
+    def __init__(self, bound: float | None, name: str = "requests") -> None:
+        self._bound, self._name = bound, name
         self._said: float | None = None
         self._scarcity = 1.0
         self._scarce_until = 0.0
@@ -87,7 +91,10 @@ class Meter:
         limit, remaining, reset_s = allowance.limit, allowance.remaining, allowance.reset_s
         if limit is not None:
             # Some providers give a limit a day in the same header; its reset gives it away.
+            before = self.per_minute
             self._said = limit if reset_s is None or reset_s <= 1.05 * MINUTE_S else None
+            if self.per_minute != before and self.per_minute is not None:
+                log.info("the service allows %s %s a minute", f"{limit:,.0f}", self._name)
         if limit is not None and remaining is not None:
             self._scarcity = min(1.0, max(0.02, remaining / (SCARCE * limit)))
             self._scarce_until = now + min(reset_s if reset_s is not None else 1.0, MINUTE_S)
@@ -216,8 +223,8 @@ class Pace:
     """
 
     def __init__(self, service: Pacing, breaker: Breaker, clock: Callable[[], float]) -> None:
-        self.requests = Meter(service.requests_per_minute)
-        self.tokens = Meter(service.tokens_per_minute)
+        self.requests = Meter(service.requests_per_minute, "requests")
+        self.tokens = Meter(service.tokens_per_minute, "tokens")
         known = service.requests_per_minute is not None or service.tokens_per_minute is not None
         first = _FIRST_IN_FLIGHT_HERE if service.is_loopback() else _FIRST_IN_FLIGHT_ELSEWHERE
         self.in_flight_limit = InFlight(service.concurrency, first=first, limits_known=known)
