@@ -38,6 +38,7 @@ def main() -> None:
     exam = Benchmarks([arguments.data / name for name in SETS])
     print(f"index of {sum(len(rows[name]) for name in SETS):,} items: {time.process_time() - start:.1f} s")
     planted(exam, rows)
+    parts(exam, rows)
     false_alarms(exam, rows, arguments.data)
     exam_language(rows["medqa_usmle_4opt_test.jsonl"], arguments.data)
     times(exam, rows["medquad_train.jsonl"], arguments.tasks)
@@ -86,6 +87,21 @@ def planted(exam: Benchmarks, rows: dict[str, list[dict[str, Any]]]) -> None:
                 caught += plant(row[field], choices, draw.choice(around), draw.choice(around)) is not None
             shares.append(f"{caught / len(rows[name]):.1%}".rjust(14))
         print(way.ljust(35) + "".join(shares))
+
+
+def parts(exam: Benchmarks, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Plant parts of at least 15 words of the items in answers."""
+    ways: dict[str, Callable[[list[str]], list[str]]] = {
+        "the first half": lambda words: words[: len(words) // 2],
+        "the second half": lambda words: words[len(words) // 2 :],
+        "20 words from the middle": lambda words: words[max(0, len(words) // 2 - 10) : len(words) // 2 + 10],
+    }
+    print("\nparts of at least 15 words, inside an answer")
+    for name in list(SETS)[:2]:
+        for way, cut in ways.items():
+            texts = [" ".join(part) for row in rows[name] if len(part := cut(row[SETS[name]].split())) >= 15]
+            caught = count(exam.check_answer(f"Consider this: {text} And so on.") for text in texts)
+            print(f"  {name}, {way}: {caught / len(texts):.1%} of {len(texts):,}")
 
 
 def false_alarms(exam: Benchmarks, rows: dict[str, list[dict[str, Any]]], data: Path) -> None:
