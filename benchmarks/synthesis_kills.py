@@ -310,7 +310,10 @@ def measure(kills: int, requests: int, seed: int, say: Callable[[str], None]) ->
         with teacher(folder, "whole", 0.02) as served:
             whole = run_with_kills(folder / "whole", served, target, 100.0, [], draw)
             total, cost = served.received, served.billed_usd()
-        say(f"unkilled: {total} requests, ${cost:.4f} billed, exit status {whole.status}")
+        say(
+            f"unkilled: {total} requests, ${cost:.4f} billed, counted ${whole.counted_usd:.4f}, "
+            f"exit status {whole.status}"
+        )
         if whole.status != 0:
             return [whole.output]
         moments = sorted(draw.randrange(1, total) for _ in range(kills))
