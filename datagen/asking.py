@@ -8,7 +8,6 @@ the patience is recorded as failed, with the time that it was given: asking earl
 import asyncio
 import contextlib
 import dataclasses
-import datetime
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from datagen.breaker import Breaker, backoff_s
 from datagen.chat import prompt_hash
 from datagen.errors import ServiceError
 from datagen.ledger import Entry, Ledger
-from datagen.limits import in_words
+from datagen.limits import in_words, utc_in
 from datagen.money import most_completion_tokens
 from datagen.pace import Appetite, Pace, Ticket
 from datagen.trouble_report import TroubleReport
@@ -249,7 +248,6 @@ class Asker:
         if trouble.kind == "final":
             self._refuse(job, ticket, trouble)
             return None
-        self._report.add(job.id, trouble)
         wait_s = trouble.limits.wait_s
         if trouble.kind == "refusal":
             whole = self._breaker.refused(ticket.number, trouble.limits, ticket.tokens, str(trouble))
@@ -273,6 +271,7 @@ class Asker:
         if hopeless or (self._asks_too_much(wait_s) and not self._breaker.undecided):
             self._give_up(job, trouble)
             return None
+        self._report.add(job.id, trouble)
         if wait_s is not None:
             # Never earlier than asked, and a little later each time.
             return wait_s + backoff_s(self.service.first_wait_s / 4, job.troubles)
@@ -323,11 +322,8 @@ class Asker:
         words = str(trouble)
         if self._asks_too_much(wait_s):
             assert wait_s is not None
-            until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=min(wait_s, 1e9))
-            words += (
-                f"; not before {until.isoformat(timespec='seconds')}, which is beyond the patience of "
-                f"{in_words(self.service.patience_s)}"
-            )
+            patience = in_words(self.service.patience_s)
+            words += f"; not before {utc_in(wait_s)}, which is beyond the patience of {patience}"
         if job.tries > 1:
             words += f" (after {job.tries} tries)"
         self.ledger.record_failure(self.stage, job.id, error=words)
@@ -348,7 +344,8 @@ class Asker:
             "not-found": "check the model's name and the base URL, which usually ends in /v1",
             "quota": "add credit at the provider, then run the same command again",
             "unreachable": "start the server or mend the base URL, then run the same command again",
-            "rate-limited": "run the same command again when the time has passed; what was answered is kept",
+            "rate-limited": "run the same command again when the time has passed, or with a larger patience_s; "
+            "what was answered is kept",
         }
         stop = Stop(
             what,

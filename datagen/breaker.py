@@ -22,7 +22,7 @@ import logging
 import random
 from collections.abc import Callable
 
-from datagen.limits import Limits, in_words
+from datagen.limits import Limits, in_words, utc_in
 
 log = logging.getLogger(__name__)
 
@@ -155,10 +155,10 @@ class Breaker:
         if until <= self._pause_until:
             return
         if seconds > self._patience_s:
-            self._end(f"the service asks to wait {in_words(seconds)}, longer than the patience of "
-                      f"{in_words(self._patience_s)}")  # fmt: skip
+            self._end(f"the service asks to wait {in_words(seconds)} (until {utc_in(seconds)}), longer than the "
+                      f"patience of {in_words(self._patience_s)}")  # fmt: skip
         elif seconds >= _WORTH_SAYING_S:
-            log.warning("paused for %s, as the service asks: %s", in_words(seconds), words)
+            log.warning("paused for %s (until %s): %s", in_words(seconds), utc_in(seconds), words)
         self._pause_until = until
 
     def _suspect(self, number: int, wait_s: float | None, words: str) -> bool:
@@ -182,7 +182,8 @@ class Breaker:
         if since_s > self._patience_s or (asked_s > self._patience_s and self._probes >= REFUSED_PROBES):
             self._end(f"the service has refused every request for {in_words(since_s)}")
         if self._hold != "refusals":
-            log.info("held for up to %s: %s", in_words(min(asked_s, probe_s)), words)
+            level = logging.INFO if min(asked_s, probe_s) >= _WORTH_SAYING_S else logging.DEBUG
+            log.log(level, "held for up to %s: %s", in_words(min(asked_s, probe_s)), words)
         joins = self._hold == "refusals" and not is_probe
         until = now + min(asked_s, probe_s)
         self._hold_until = max(self._hold_until, until) if joins else until

@@ -140,6 +140,12 @@ def _number(text: str | None) -> float | None:
     return number if number >= 0 and math.isfinite(number) else None
 
 
+def utc_in(seconds: float) -> str:
+    """Return the moment after so many seconds from now, UTC, as ISO 8601 to the second."""
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=min(seconds, 1e10))
+    return until.isoformat(timespec="seconds")
+
+
 def in_words(seconds: float) -> str:
     """Write a wait as a person reads it.
 

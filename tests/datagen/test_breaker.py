@@ -50,7 +50,8 @@ def test_a_pause_beyond_the_patience_ends_the_run_at_once() -> None:
     scene = Scene()
     scene.send(0)
     scene.refuse(0, DAY_S, **NONE_LEFT)
-    assert "wait 1 d 0 h, longer than the patience of 10 min 0 s" in scene.breaker.ended
+    assert "wait 1 d 0 h (until 2" in scene.breaker.ended
+    assert "longer than the patience of 10 min 0 s" in scene.breaker.ended
 
 
 def test_a_refusal_with_room_left_concerns_the_request_alone() -> None:
