@@ -28,8 +28,10 @@ def safe_task_checks(settings: Settings) -> list[TaskCheck]:
     checks: list[TaskCheck] = []
     if settings.evaluation_files:
         checks.append(_NoOverlap(benchmarks(settings)).check_task)
+    # Loaded at the start in any case: that a model is missing must not come to light when all is paid for.
+    model = detector(settings.privacy_model) if settings.privacy != "off" else None
     if settings.privacy in ("drop", "mask"):
-        checks.append(_NoIdentifiers(settings.privacy, detector(settings.privacy_model)).check_task)
+        checks.append(_NoIdentifiers(settings.privacy, model).check_task)
     return checks
 
 

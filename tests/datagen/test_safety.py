@@ -197,6 +197,20 @@ def test_identifiers_are_masked_before_the_task_is_answered(settings: Settings, 
     ]
 
 
+@pytest.mark.parametrize("policy", ["report", "drop", "mask"])
+def test_a_missing_model_stops_the_run_before_it_costs_anything(
+    settings: Settings, tmp_path: Path, policy: str
+) -> None:
+    with ScriptedServer(teach) as server:
+        service = Service(server.base_url, "scripted")
+        wrong = dataclasses.replace(
+            settings, teacher=service, answerer=service, privacy=policy, privacy_model="en_core_web_nothing"
+        )
+        with pytest.raises(ConfigError, match="not installed"):
+            synthesize(wrong, tmp_path / "work")
+        assert server.count == 0
+
+
 def test_nothing_is_looked_for_when_off(settings: Settings, tmp_path: Path) -> None:
     plain = dataclasses.replace(settings, privacy="off", evaluation_files=())
     funnel, _ = run(plain, tmp_path / "work")
