@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 5.0
 _RATE_WINDOW_S = 60.0
+_SECONDS_FOR_A_RATE = 3.0
 
 
 class Rate:
-    """Tries per minute over the last minute, or since the start while that is less.
+    """Tries per minute over the last minute, or since the start while that is less but some seconds.
 
     Example:
         >>> rate = Rate()
-        >>> [rate.per_minute(ended, at_s) for ended, at_s in ((0, 0.0), (5, 10.0), (20, 60.0))]
-        [None, 30.0, 20.0]
+        >>> [rate.per_minute(ended, at_s) for ended, at_s in ((0, 0.0), (1, 0.5), (5, 10.0), (20, 60.0))]
+        [None, None, 30.0, 20.0]
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class Rate:
         while len(self._seen) > 2 and self._seen[1][0] <= at_s - _RATE_WINDOW_S:
             self._seen.popleft()
         since, before = self._seen[0]
-        return (ended - before) * 60 / (at_s - since) if at_s > since else None
+        return (ended - before) * 60 / (at_s - since) if at_s - since >= _SECONDS_FOR_A_RATE else None
 
 
 def money_words(money: "Money | None") -> str:
@@ -59,18 +60,19 @@ def money_words(money: "Money | None") -> str:
     return words
 
 
+def task_words(progress: "Progress") -> str:
+    """Say how many task requests were settled, and how many tasks were rejected."""
+    many = "" if progress.requests == 1 else "s"
+    return f"{progress.requests} request{many} | {progress.rejected} rejected"
+
+
 def progress_words(progress: "Progress", rate: float | None) -> str:
     """Say how far a run is, in one line without the counts of the target."""
-    parts = []
-    if progress.stage == "tasks":
-        parts += [
-            f"{progress.requests} request{'' if progress.requests == 1 else 's'}",
-            f"{progress.rejected} rejected",
-        ]
-    if rate is not None and progress.tries:
-        parts.append(f"{rate:.0f} tries/min")
+    parts = [task_words(progress)] if progress.stage == "tasks" else []
     if money := money_words(progress.money):
         parts.append(money)
+    if rate is not None and progress.tries:
+        parts.append(f"{rate:.0f} tries/min")
     return " | ".join(parts)
 
 
@@ -87,14 +89,15 @@ def _terminal_watch() -> "Iterator[Watch]":
     from rich.logging import RichHandler
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[detail]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
     )
     rate = Rate()
     with _logging_to(RichHandler(console=console, show_path=False)), Bars(*columns, console=console) as bars:
@@ -107,6 +110,8 @@ def _terminal_watch() -> "Iterator[Watch]":
             detail = progress_words(progress, rate.per_minute(progress.tries, time.monotonic()))
             done = progress.answered if progress.stage == "answers" else progress.kept
             row = rows[progress.stage]
+            if progress.stage == "answers":
+                bars.update(rows["tasks"], detail=task_words(progress))
             bars.update(row, total=progress.target, completed=done, visible=True, detail=detail)
 
         yield show
