@@ -1,4 +1,6 @@
 import asyncio
+import doctest
+import importlib
 import math
 import signal
 import subprocess
@@ -234,3 +236,8 @@ def test_amounts_are_written_with_the_digits_that_matter() -> None:
         "$0.05",
         "$0.0000003",
     ]
+
+
+@pytest.mark.parametrize("name", ["money", "prices", "ledger", "status"])
+def test_the_examples_are_true(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"datagen.{name}")).failed == 0

@@ -1,13 +1,16 @@
 import dataclasses
+import doctest
 import inspect
 import typing
 
 from typer.testing import CliRunner
 
-from alpacare_jax.cli import app, synthesis_options
+from alpacare_jax.cli import app, synthesis_options, synthesis_progress
 from alpacare_jax.cli.synthesis_options import SETTINGS, to_settings
+from alpacare_jax.cli.synthesis_progress import progress_words
 from alpacare_jax.cli.synthesize_verb import command
 from datagen.settings import Settings
+from datagen.status import Money, Progress
 
 ACTIONS = {
     "context",
@@ -57,3 +60,16 @@ def test_the_help_has_panels_and_every_option_a_text() -> None:
     )
     positions = [output.index(f"─ {panel} ─") for panel in panels]
     assert positions == sorted(positions)
+
+
+def test_the_examples_are_true() -> None:
+    assert doctest.testmod(synthesis_options).failed == doctest.testmod(synthesis_progress).failed == 0
+
+
+def test_progress_says_what_is_spent_as_far_as_it_is_known() -> None:
+    spent = Money(0.5, 0.1, 0.5, 0.0, None, None, 0)
+    progress = Progress("tasks", 1, 3, 2, 10, tries=4, money=spent)
+    assert progress_words(progress, 12.4) == "1 request | 2 rejected | $0.50 | 12 tries/min"
+    unknown = dataclasses.replace(spent, spent_usd=0.0, unpriced_tries=4)
+    answers = dataclasses.replace(progress, stage="answers", answered=3, money=unknown)
+    assert progress_words(answers, None) == ""
