@@ -122,9 +122,6 @@ def complete_in_batches(
     assert len(set(ids)) == len(ids), "request ids must differ within a stage"
     total = len(requests)
 
-    def entries() -> list[Entry | None]:
-        return [_settled(ledger, stage, request, service) for request in requests]
-
     def tell() -> None:
         if progress is not None:
             counts = ledger.counts().get(stage, {"answered": 0, "failed": 0})
@@ -134,12 +131,10 @@ def complete_in_batches(
         async with BatchRun(service, ledger, stage, purse, limits, wait, watch=tell) as run:
             await run.settle(requests)
 
-    if None in entries():
+    if any(_settled(ledger, stage, request, service) is None for request in requests):
         asyncio.run(ask())
     tell()
-    settled = [entry for entry in entries() if entry is not None]
-    assert len(settled) == total
-    return [read_reply(entry) for entry in settled]
+    return [_reply(ledger, stage, request) for request in requests]
 
 
 def collect_batches(
@@ -214,6 +209,13 @@ def describe(records: Sequence[BatchRecord]) -> str:
         f"{len(records)} batch{'es' if len(records) > 1 else ''} ({states}) with {requests:,} requests: "
         f"{completed:,} completed, {failed:,} failed, after {oldest}"
     )
+
+
+def _reply(ledger: Ledger, stage: str, request: ChatRequest) -> Reply:
+    entry = ledger.get(stage, request.id)
+    assert entry is not None
+    assert entry.state != "sent"
+    return read_reply(entry)
 
 
 def _settled(ledger: Ledger, stage: str, request: ChatRequest, service: Service) -> Entry | None:

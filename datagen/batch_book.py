@@ -9,10 +9,11 @@ import dataclasses
 import datetime
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from datagen.ledger import Ledger, utc_now
+from datagen.money import Purse
 
 _FOLDER = "work folder"
 
@@ -24,14 +25,14 @@ class BatchRecord:
     Attributes:
         number: Counts the batches of a work folder, from 1.
         stage: The stage of its requests.
-        state: "planned" (written down; nobody knows whether it reached the provider), "open" or "ended".
+        state: "planned" (written down; the provider's id is not known), "open" or "ended".
         base_url: The service it was meant for.
         model: The model that is asked.
         requests: How many requests it holds.
         prompt_tokens: Estimate of their prompt tokens.
         content: Fingerprint of the input file.
         batch_id: The provider's id, once it is known.
-        status: What the provider last said, such as "in_progress".
+        status: What the provider last said, such as "in_progress"; "asked for" when it was asked to make the batch.
         completed: Requests that the provider says it completed.
         failed: Requests that it says failed.
         planned_at: When it was written down, UTC, ISO 8601.
@@ -61,6 +62,11 @@ class BatchRecord:
     def key(self) -> str:
         """The value of ``batch_id`` in the rows of its requests."""
         return self.batch_id or f"part-{self.number}"
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether the provider was ever asked to make it, so that it may be there."""
+        return bool(self.status)
 
     def age_s(self, now: datetime.datetime | None = None) -> float:
         """Return how long it took, or has taken until now, in seconds."""
@@ -122,6 +128,10 @@ class BatchBook:
             "UPDATE requests SET batch_id = ? WHERE stage = ? AND id = ?", (record.key, record.stage, id)
         )
 
+    def asking(self, record: BatchRecord) -> None:
+        """Write down that the provider is being asked to make a batch."""
+        self._ledger.execute("UPDATE batches SET status = 'asked for' WHERE number = ?", (record.number,))
+
     def opened(self, record: BatchRecord, batch_id: str) -> BatchRecord:
         """Write down that the provider has a batch, and its id."""
         with self._ledger.transaction():
@@ -149,13 +159,27 @@ class BatchBook:
             (utc_now(), words, record.number),
         )
 
-    def unsend(self, record: BatchRecord, ids: Sequence[str]) -> None:
-        """Take back a try of requests that the provider never looked at."""
-        for id in ids:
-            self._ledger.execute(
-                "UPDATE requests SET tries = MAX(0, tries - 1), batch_id = NULL WHERE stage = ? AND id = ?",
-                (record.stage, id),
-            )
+    def take_back(self, record: BatchRecord, purse: Purse, words: str) -> None:
+        """Undo a batch of which nothing was run: its money is free and its tries do not count."""
+        held = purse.open_batch(record.stage)
+        with self._ledger.transaction():
+            for id in self.members(record):
+                if id in held:
+                    purse.release(held[id])
+                self._ledger.execute(
+                    "UPDATE requests SET tries = MAX(0, tries - 1), batch_id = NULL WHERE stage = ? AND id = ?",
+                    (record.stage, id),
+                )
+            self.ended(record, words)
+
+    def give_up(self, record: BatchRecord, purse: Purse) -> None:
+        """Forget a batch that its provider does not know; all of it may have to be paid for."""
+        held = purse.open_batch(record.stage)
+        with self._ledger.transaction():
+            for id in self.members(record):
+                if id in held:
+                    purse.forfeit(held[id])
+            self.ended(record, "not known at the provider; counts as spent")
 
     def get(self, number: int) -> BatchRecord:
         """Return one batch."""

@@ -54,6 +54,7 @@ class Poster:
                 if found:
                     return found
             tries += 1
+            self._book.asking(record)
             return [await self._wire.create(file_id, self._book.metadata(record))]
 
         made = await self._wire.insist("making a batch", create)

@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import logging
 import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -18,6 +17,7 @@ from datagen.batch_book import BatchBook, BatchRecord
 from datagen.batch_files import BatchLimits, Question, as_question, input_line, next_part
 from datagen.batch_harvest import Harvester
 from datagen.batch_poster import Poster
+from datagen.batch_refusal import read_refusal
 from datagen.batch_wire import ENDED, BatchWire
 from datagen.chat import ChatRequest, prompt_hash
 from datagen.errors import ConfigError
@@ -89,7 +89,7 @@ class BatchRun:
         self._token_room = math.inf if limits.enqueued_tokens is None else limits.enqueued_tokens
         self._queue_full = 0
         self._hold_until_s = 0.0
-        self._went_on = self._cancelling = False
+        self._took_up = self._cancelling = False
         self._told, self._told_at_s = "", 0.0
 
     async def __aenter__(self) -> Self:
@@ -105,7 +105,7 @@ class BatchRun:
             BatchesUnderWay: Nothing more can be done without waiting.
             ServiceError: The service as a whole refuses or is not there, or the budget is reached.
         """
-        await self._go_on()
+        await self._take_up()
         while unsettled := self._unsettled(requests):
             enough_money = await self._send(self._not_under_way(unsettled))
             if not self._under_way():
@@ -120,19 +120,13 @@ class BatchRun:
 
     async def look_once(self) -> None:
         """Bring in what has ended; what never reached the provider is taken back."""
-        self._refuse_elsewhere()
-        for record in self._under_way():
-            if record.state == "planned":
-                await self._find_or_take_back(record)
+        await self._take_up()
         await self._look()
 
     async def cancel(self) -> None:
         """End all batches of the stage and bring in what they have done."""
         self._cancelling = True
-        self._refuse_elsewhere()
-        for record in self._under_way():
-            if record.state == "planned":
-                await self._find_or_take_back(record)
+        await self._take_up()
         for record in self._under_way():
             assert record.batch_id is not None
             await self._poster.ask_for_the_end(record.batch_id)
@@ -217,11 +211,14 @@ class BatchRun:
 
     # Going on where an earlier process was
 
-    async def _go_on(self) -> None:
-        """Take up batches of an earlier process."""
-        if self._went_on:
+    async def _take_up(self) -> None:
+        """Take up the batches of an earlier process: those that did not reach the provider are taken back."""
+        if self._took_up:
             return
-        self._went_on = True
+        self._took_up = True
+        for record in self._under_way():
+            if record.state == "planned" and not record.asked_for:
+                self._book.take_back(record, self._purse, "never sent")
         self._refuse_elsewhere()
         for record in self._under_way():
             if record.state == "planned":
@@ -230,14 +227,7 @@ class BatchRun:
                     log.info("%s: batch %s was sent by an earlier process", record.stage, found[0]["id"])
                     await self._poster.adopt(record, found)
                 else:
-                    await self._poster.make(record)
-
-    async def _find_or_take_back(self, record: BatchRecord) -> None:
-        found = await self._poster.look_for(record)
-        if found:
-            await self._poster.adopt(record, found)
-        else:
-            self._take_back(record, "never sent")
+                    self._book.take_back(record, self._purse, "never made")
 
     def _refuse_elsewhere(self) -> None:
         """Speak of batches only to the service that has them: another one gets no key of its and knows nothing."""
@@ -281,7 +271,8 @@ class BatchRun:
         for record in self._under_way():
             batch = await self._retrieve(record)
             if batch is None:
-                self._give_up(record)
+                log.warning("%s: batch %s is not known at the provider", self._stage, record.batch_id)
+                self._book.give_up(record, self._purse)
                 ended = True
                 continue
             record = self._note(record, batch)
@@ -338,36 +329,29 @@ class BatchRun:
 
     def _end_refused(self, record: BatchRecord, batch: Mapping[str, Any]) -> None:
         """Deal with a batch that the provider refused as a whole, before it ran any of it."""
-        errors = _errors(batch)
-        words = self._wire.words(
-            "; ".join(f"{code}: {message}" for code, message, _ in errors[:3]) or "no reason"
-        )
-        codes = {code for code, _, _ in errors}
-        if any("limit" in code and "token" in code for code in codes):
-            self._take_back(record, f"failed: {words}")
-            self._send_less(record, words)
-            return
-        bad_lines = {line for _, _, line in errors if line is not None}
+        refusal = read_refusal(batch, self._wire.words)
         ids = list(self._book.members(record))
-        self._take_back(record, f"failed: {words}")
-        if bad_lines and all(line is not None for _, _, line in errors) and len(bad_lines) < len(ids):
-            for _, message, line in errors:
-                if line is not None and 1 <= line <= len(ids):
-                    error = f"bad-request: {self._wire.words(message)}"
-                    self._ledger.record_failure(self._stage, ids[line - 1], error=error)
+        self._book.take_back(record, self._purse, f"failed: {refusal.words}")
+        if refusal.queue_is_full:
+            self._send_less(record, refusal.words)
+        elif refusal.lines and len(refusal.lines) < len(ids):
+            for line, words in refusal.lines.items():
+                if 1 <= line <= len(ids):
+                    self._ledger.record_failure(self._stage, ids[line - 1], error=f"bad-request: {words}")
             log.warning(
-                "%s: batch %s was refused for %d of its lines", self._stage, record.batch_id, len(bad_lines)
+                "%s: batch %s was refused for %d of its lines",
+                self._stage,
+                record.batch_id,
+                len(refusal.lines),
             )
-            return
-        quota = any("quota" in code or "billing" in code for code in codes)
-        trouble = Trouble("quota" if quota else "bad-request", words, "fatal")
-        raise self._wire.stop(
-            "the account has no credit left" if quota else "the service refused a batch",
-            trouble,
-            remedy=""
-            if quota
-            else "mend what the provider names, then run the same command again; nothing was run",
-        )
+        elif refusal.no_credit:
+            raise self._wire.stop("the account has no credit left", Trouble("quota", refusal.words, "fatal"))
+        else:
+            raise self._wire.stop(
+                "the service refused a batch",
+                Trouble("bad-request", refusal.words, "fatal"),
+                remedy="mend what the provider names, then run the same command again; nothing was run",
+            )
 
     def _send_less(self, record: BatchRecord, words: str) -> None:
         """Send smaller batches from now on, after a while, because the provider's queue is full."""
@@ -379,46 +363,9 @@ class BatchRun:
                 remedy="run the same command again later, or set batch.enqueued_tokens to your account's limit",
             )
         self._token_room = max(1, min(self._token_room, record.prompt_tokens) // 2)
-        said = re.search(r"(?i)limit:\s*([\d,]+)", words)
-        if said:
-            self._token_room = min(self._token_room, int(said[1].replace(",", "")))
         wait_s = self._limits.poll_s * self._queue_full if self._wait else 0.0
         self._hold_until_s = time.monotonic() + wait_s
         log.info("%s: %s; sending less, in %s", self._stage, words, in_words(wait_s))
-
-    def _take_back(self, record: BatchRecord, words: str) -> None:
-        """Undo a batch of which nothing was run: its money is free and its tries do not count."""
-        held = self._purse.open_batch(self._stage)
-        with self._ledger.transaction():
-            ids = list(self._book.members(record))
-            for id in ids:
-                if id in held:
-                    self._purse.release(held[id])
-            self._book.ended(record, words)
-            self._book.unsend(record, ids)
-
-    def _give_up(self, record: BatchRecord) -> None:
-        """Forget a batch that its provider does not know; all of it may have to be paid for."""
-        held = self._purse.open_batch(self._stage)
-        with self._ledger.transaction():
-            for id in self._book.members(record):
-                if id in held:
-                    self._purse.forfeit(held[id])
-            self._book.ended(record, "not known at the provider; counts as spent")
-        log.warning("%s: batch %s is not known at the provider", self._stage, record.batch_id)
-
-
-def _errors(batch: Mapping[str, Any]) -> list[tuple[str, str, int | None]]:
-    """Return code, message and line of what a provider objects to in a batch."""
-    errors = batch.get("errors")
-    rows = errors.get("data") if isinstance(errors, dict) else errors
-    found = []
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, dict):
-            line = row.get("line")
-            line = line if isinstance(line, int) else None
-            found.append((str(row.get("code") or ""), str(row.get("message") or ""), line))
-    return found
 
 
 def _number(value: object) -> int:

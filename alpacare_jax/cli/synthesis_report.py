@@ -57,9 +57,7 @@ def print_batches(batches: Sequence[Mapping[str, Any]]) -> None:
     from datagen.limits import in_words
 
     for batch in batches:
-        state = batch["status"] or "sent"
-        if batch["state"] == "planned":
-            state = "not known to be sent"
+        state = batch["status"] or ("not sent yet" if batch["state"] == "planned" else "sent")
         counts = f"{batch['completed']} completed, {batch['failed']} failed of {batch['requests']}"
         words = f"batch {batch['number']}, {batch['stage']}: {batch['batch_id'] or '-'} {state}, {counts}"
         age = in_words(batch["age_s"])
@@ -106,6 +104,10 @@ def print_plan(plan: "Plan", work: Path) -> None:
     typer.echo(f"mode        {settings.mode}")
     budget = "none" if settings.budget_usd is None else usd(settings.budget_usd)
     typer.echo(f"budget      {budget}")
+    if settings.mode == "batch":
+        typer.echo(
+            f"mode        batch, up to {settings.batch.max_requests:,} requests in each, at batch prices"
+        )
     typer.echo(f"work        {work} ({'in use' if work.exists() else 'new'})")
     if plan.differences:
         typer.echo("            made by another configuration; it needs --fork NEW_FOLDER:")

@@ -242,8 +242,11 @@ class BatchServer:
         lines = [line for number, row in enumerate(done) if (line := make(row, number)) is not None]
         code = "batch_cancelled" if course.end == "cancelled" else "batch_expired"
         lines += [expire(row, code) for row in rows[len(done) :]] if not course.silent else []
-        good = [line for line in lines if line["error"] is None and line["response"]["status_code"] == 200]
-        bad = [line for line in lines if line not in good]
+        good: list[Row] = []
+        bad: list[Row] = []
+        for line in lines:
+            answered = line["error"] is None and line["response"]["status_code"] == 200
+            (good if answered else bad).append(line)
         for line in good:
             usage = line["response"]["body"].get("usage", {})
             tokens = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)

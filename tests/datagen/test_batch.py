@@ -467,3 +467,13 @@ def test_a_batch_that_was_never_sent_is_taken_back_before_asking_live(tmp_path: 
         assert not server.batches
         assert status(work)["batches"][0]["words"] == "never sent"
     assert results(work) == live_results(tmp_path, seeds)
+
+
+def test_a_wrong_address_holds_nothing_up(tmp_path: Path, seeds: Path) -> None:
+    work = tmp_path / "work"
+    with BatchServer() as server:
+        wrong = {"base_url": "http://127.0.0.1:9/v1", "max_tries": 1}
+        with pytest.raises(ServiceError, match="sending a batch's file fails"):
+            synthesize(settings_for(server, seeds, service=wrong), work)
+        synthesize(settings_for(server, seeds), work)
+    assert results(work) == live_results(tmp_path, seeds)

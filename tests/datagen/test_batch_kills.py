@@ -100,6 +100,7 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(
         assert process.returncode == -signal.SIGKILL
         shown = status(work)["batches"]
         assert [batch["state"] for batch in shown] == ["planned" if method == "POST" else "open"]
+        assert bool(shown[0]["status"]) == (window != "between file and batch")
         process = start(work, server, seeds)
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
@@ -113,8 +114,8 @@ def check(work: Path, server: BatchServer, unkilled: dict[str, str]) -> None:
     billed = {id: (prompt, completion) for id, prompt, completion in server.billed}
     assert len(billed) == len(server.billed)
     with Ledger(work / "ledger.sqlite", read_only=True) as ledger:
-        tries = list(ledger.tries())
-        assert {each.outcome for each in tries} == {"settled"}
+        assert {each.outcome for each in ledger.tries()} <= {"settled", "free"}
+        tries = list(ledger.tries("outcome = 'settled'"))
         settled = {f"{each.stage}-{each.id}": (each.prompt_tokens, each.completion_tokens) for each in tries}
         assert settled == billed
         assert len(settled) == len(tries)
