@@ -143,6 +143,10 @@ def initialize_from_environment(*, distributed: bool = False) -> bool:
         raise _not_together(
             member.coordinator or "cluster detection", str(error).splitlines()[0], wait_s
         ) from error
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        # A program from the cache may run its collectives in another order than the same program just compiled. With
+        # one process on either, both wait for ever (seen with jax 0.12.0).
+        jax.config.update("jax_enable_compilation_cache", False)
     logger.info("process %d of %d joined the run", jax.process_index(), jax.process_count())
     return jax.process_count() > 1
 

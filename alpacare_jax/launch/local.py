@@ -17,8 +17,6 @@ from typing import IO, Any
 from alpacare_jax import distributed
 from alpacare_jax.errors import ConfigError
 
-THREADS_PER_DEVICE = 4
-"""Threads that XLA gets for each simulated device, so that collectives that wait leave room for those that work."""
 GRACE_S = 15.0
 """Seconds between asking a process to end and ending it."""
 
@@ -60,10 +58,6 @@ def environment_of(
         flags = [flag for flag in base.get("XLA_FLAGS", "").split() if not flag.startswith(name + "=")]
         environment["XLA_FLAGS"] = " ".join([*flags, f"{name}={devices_per_process}"])
         environment["JAX_PLATFORMS"] = "cpu"
-        # XLA takes as many threads as there are cores, and a collective holds one until all devices have come to it.
-        # On few cores, collectives of one device can then keep another from ever arriving.
-        cores = os.cpu_count() or 1
-        environment.setdefault("NPROC", str(max(cores, THREADS_PER_DEVICE * devices_per_process)))
     return environment
 
 

@@ -78,6 +78,18 @@ def test_two_processes_of_three_devices_add_up_over_all_six() -> None:
     assert "[1] primary False" in done.stdout
 
 
+def test_cpu_processes_leave_the_compilation_cache_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that one process takes from the cache and another compiles can hang both."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    done = launch([sys.executable, "-c", PSUM], processes=2, devices_per_process=1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_the_command_starts_joined_processes() -> None:
     command = [sys.executable, "-m", "alpacare_jax", "launch", "local", "--processes", "2"]
     done = subprocess.run(
