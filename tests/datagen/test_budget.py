@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from scripted_server import MODEL, Scripted, ScriptedServer, write_tasks
+from typer.testing import CliRunner
 
+from alpacare_jax.cli import app
 from datagen.client import Service
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
@@ -176,7 +178,11 @@ def test_the_command_says_what_it_spends_and_keeps_the_cap_it_was_given(tmp_path
         )
         assert lifted.returncode == 0, lifted.stderr
         assert "budget" not in lifted.stdout
-    for flags, words in (
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
         (["--budget-usd", "-1"], "budget_usd is out of range"),
         (["--budget-usd", "nan"], "budget_usd is out of range"),
         (["--requests-per-minute", "-5"], "requests_per_minute"),
@@ -186,6 +192,15 @@ def test_the_command_says_what_it_spends_and_keeps_the_cap_it_was_given(tmp_path
         (["--timeout-s", "-1"], "timeout_s"),
         (["--max-tries", "0"], "max_tries"),
         (["--target", "99999999999"], "target is out of range"),
-    ):
-        refused = run(*flags)
-        assert (refused.returncode, words in refused.stderr) == (2, True), (flags, refused.stderr)
+        (["--prices", "no-such.yaml"], "the price file cannot be read"),
+    ],
+)
+def test_impossible_limits_are_refused_before_anything_is_made(
+    tmp_path: Path, flags: list[str], words: str
+) -> None:
+    work = tmp_path / "work"
+    service = ["--base-url", "http://127.0.0.1:1/v1", "--model", MODEL]
+    refused = CliRunner().invoke(app, ["synthesize", "--work", str(work), *service, *flags])
+    assert isinstance(refused.exception, ConfigError), refused.output
+    assert words in str(refused.exception)
+    assert not work.exists()

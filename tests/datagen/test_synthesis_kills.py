@@ -7,7 +7,7 @@ def test_a_killed_run_loses_nothing_pays_nothing_twice_and_keeps_its_cap(reposit
     """The short form of the benchmark, whose own checks set the exit status; the long one kills 50 times."""
     script = repository / "benchmarks" / "synthesis_kills.py"
     run = subprocess.run(
-        [sys.executable, str(script), "--kills", "5", "--requests", "120"],
+        [sys.executable, str(script), "--kills", "5", "--requests", "60"],
         capture_output=True,
         text=True,
         check=False,
