@@ -12,6 +12,9 @@ Three rules, on the tokens of the near-duplicate filter (``[a-z0-9]+``, lower ca
   the early signs of gout" and "what are the early signs of gout"). From 8 tokens on, standing anywhere token for token
   is enough. An item with an input of its own counts only together with it, and one that speaks of its choices ("which
   of these") only together with them, in any order.
+
+A question that several items ask of different inputs or passages ("answer from the patient's description") tells of no
+item: only what stands with it does.
 """
 
 import dataclasses
@@ -71,7 +74,7 @@ class Leak:
 
 @dataclasses.dataclass(frozen=True)
 class _Short:
-    """A question too short for n-grams: its item, its tokens, and what must stand with it."""
+    """A question that n-grams cannot stand for: its item, its tokens, and what must stand with it."""
 
     number: int
     tokens: tuple[str, ...]
@@ -139,8 +142,13 @@ class Benchmarks:
         ]
 
     def _index(self) -> None:
+        general = _general_questions(item for _, item in self._items)
         texts = [
-            [tokenize(text) for text in (item.question, item.input, *item.passages, *item.choices)]
+            [
+                tokenize(text)
+                for text in (item.question, item.input, *item.passages, *item.choices)
+                if text not in general
+            ]
             for _, item in self._items
         ]
         self._ngrams.build(texts, self._alphabet)
@@ -150,22 +158,24 @@ class Benchmarks:
             1 + max((len(token) for each in texts for text in each for token in text), default=0)
         )
         for number, (_, item) in enumerate(self._items):
-            self._enter(number, item)
+            self._enter(number, item, item.question in general)
         self._plant()
 
-    def _enter(self, number: int, item: Item) -> None:
-        """Enter the long texts of an item into the ROUGE-L pool, a short question into the list of its own."""
+    def _enter(self, number: int, item: Item, general: bool) -> None:
+        """Enter the long texts of an item into the ROUGE-L pool, a short or general question into lists of its own."""
         both = f"{item.question}\n{item.input}" if item.input else ""
-        for text in (item.question, item.input, both, *item.passages):
+        telling = () if general else (item.question, both)
+        for text in (*telling, item.input, *item.passages):
             tokens = tokenize(text)
             if len(tokens) >= self.ngram:
                 self._pool.add(text)
                 self._encoded.append(self._alphabet.learn(tokens))
                 self._owners.append(number)
         tokens = tokenize(item.question)
-        if 0 < len(tokens) < self.ngram:
+        if tokens and (general or len(tokens) < self.ngram):
             parts = [item.input] if item.input else []
-            parts += item.choices if _CHOOSES & set(tokens) else ()
+            parts += item.passages if general else ()
+            parts += item.choices if general or _CHOOSES & set(tokens) else ()
             companions = tuple(tuple(tokenize(part)) for part in parts)
             short = _Short(number, tuple(tokens), item.question, companions)
             self._shorts[_content(tokens)].append(short)
@@ -277,6 +287,19 @@ def _refuse_other_scripts(file: EvaluationFile) -> None:
             expected="texts in Latin script",
             remedy="leave the file out: overlap is compared by words in a-z and 0-9 alone",
         )
+
+
+def _general_questions(items: Iterable[Item]) -> set[str]:
+    """Return the questions that are asked of several inputs or passages, and so tell of no item by themselves.
+
+    Such as "answer as a doctor from the patient's description", which iCliniq asks a thousand times. Short ones are
+    general with several sets of choices, too ("which of the following is true").
+    """
+    settings: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for item in items:
+        choices = item.choices if len(tokenize(item.question)) < NGRAM else ()
+        settings[item.question].add((item.input, *item.passages, *choices))
+    return {question for question, several in settings.items() if len(several) > 1}
 
 
 def _content(tokens: Iterable[str]) -> tuple[str, ...]:

@@ -181,7 +181,8 @@ def _cleaner(evaluation: Sequence[str], privacy: Privacy, privacy_model: str) ->
     from datagen.safety import detector
 
     benchmarks = Benchmarks(evaluation) if evaluation else None
-    return Cleaner(benchmarks, privacy.value, detector(privacy_model))
+    model = "" if privacy is Privacy.OFF else privacy_model
+    return Cleaner(benchmarks, privacy.value, detector(model))
 
 
 def _clean(cleaner: "Cleaner", rows: "list[_Row]") -> "tuple[list[_Row], list[dict[str, Any] | None]]":

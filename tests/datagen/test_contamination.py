@@ -203,6 +203,32 @@ def test_files_are_described_and_nothing_is_compared_without_files(exam: Benchma
     assert Benchmarks([]).check_task(HEEL) is None
 
 
+def test_a_question_asked_of_many_texts_is_no_leak_without_its_text(tmp_path: Path) -> None:
+    doctor = "If you were the doctor of this person, please answer the question below from what the letter tells you."
+    letters = ["My knee clicks since I fell off a ladder; should I worry?", "Is it safe to fly with a cold?"]
+    asked = [{"instruction": doctor, "input": letter} for letter in letters]
+    asked += [
+        {"question": "What is true?", "options": [a, b]} for a, b in (("Lead", "Tin"), ("Zinc", "Iron"))
+    ]
+    asked += [{"question": "What is the diagnosis?", "context": text} for text in (ABSTRACT, BETWEEN)]
+    exam = Benchmarks([write(tmp_path / "exam.jsonl", asked)])
+    others = (
+        (doctor, "My ears ring at night, what could that be?"),
+        ("What is true?", "A. Gold B. Silver"),
+        ("What is the diagnosis?", "A child has spots on its tongue and a fever."),
+        ("Answer.", letters[0]),
+    )
+    assert [exam.check_task(*task) for task in others] == [None] * len(others)
+    leaks = (
+        (doctor, letters[0]),
+        (doctor.upper(), f"Dear doctor, {letters[1]}"),
+        ("What is true?", "A. Tin B. Lead"),
+        ("What is the diagnosis?", ABSTRACT),
+        ("Comment on this.", ABSTRACT),
+    )
+    assert all(exam.check_task(*task) is not None for task in leaks)
+
+
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     files = []
     for folder, question in (("dev", HEEL), ("test", NAIL)):
