@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen import prompts, publish
-from datagen.batch import collect_batches, complete_in_batches, stream_in_batches
+from datagen.batch import collect_batches, complete_in_batches, describe, stream_in_batches
 from datagen.batch_book import BatchBook, described
 from datagen.client import Reply, Service, complete, read_reply, stream
 from datagen.errors import ConfigError, DataError
@@ -112,6 +112,8 @@ def synthesize(
         funnel |= write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
         publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
         reporter.note(funnel)
+        if left := BatchBook(ledger).under_way():
+            log.warning("not needed any more, and ended by --cancel-batches: %s", describe(left))
     return funnel
 
 
@@ -300,8 +302,8 @@ def status(work: Path) -> dict[str, Any]:
     is judged anew.
 
     Returns:
-        The funnel as far as it is known; ``ledger``, the counts of :meth:`Ledger.counts`; ``money``, as in the
-        funnel; and ``batches``, one row for each.
+        The funnel as far as it is known; ``ledger``, the counts of :meth:`Ledger.counts`; ``batches``, one row for
+        each; and ``money``, as in the funnel, where the ledger keeps an account.
 
     Raises:
         DataError: The folder is not the work folder of a synthesis run.
@@ -310,14 +312,18 @@ def status(work: Path) -> dict[str, Any]:
     with Ledger(work / LEDGER, read_only=True) as ledger:
         funnel = noted_funnel(ledger) or count(*replay(ledger, settings, read_seeds(settings)), settings)
         counts = ledger.counts()
+        batches = [described(record) for record in BatchBook(ledger).all()]
+        spending = ledger.spending()
+        known = funnel | {"ledger": counts, "batches": batches}
+        if not spending:
+            return known
         answered = counts.get(ANSWERS, {"answered": 0})["answered"]
         spent = money(
-            ledger.spending(),
+            spending,
             kept=funnel["tasks_kept"],
             answered=answered,
             target=settings.target,
             budget_usd=settings.budget_usd,
             answer_usd=_expected_answer_usd(settings),
         )
-        batches = [described(record) for record in BatchBook(ledger).all()]
-        return funnel | {"ledger": counts, "money": dataclasses.asdict(spent), "batches": batches}
+        return known | {"money": dataclasses.asdict(spent)}
