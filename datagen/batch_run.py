@@ -130,8 +130,8 @@ class BatchRun:
         for record in self._under_way():
             assert record.batch_id is not None
             await self._poster.ask_for_the_end(record.batch_id)
-        if self._under_way() and not await self._look():
-            await self._wait_for_an_end(all_of_them=True)
+        await self._look()
+        await self._wait_for_an_end(all_of_them=True)
 
     def _under_way(self) -> list[BatchRecord]:
         return self._book.under_way(self._stage)
@@ -299,7 +299,7 @@ class BatchRun:
 
     def _note(self, record: BatchRecord, batch: Mapping[str, Any]) -> BatchRecord:
         counts = batch.get("request_counts")
-        status = str(batch["status"])
+        status = self._wire.words(batch["status"].lower())
         if isinstance(counts, dict):
             completed, failed = (_number(counts.get(key)) for key in ("completed", "failed"))
         else:
@@ -332,6 +332,8 @@ class BatchRun:
         refusal = read_refusal(batch, self._wire.words)
         ids = list(self._book.members(record))
         self._book.take_back(record, self._purse, f"failed: {refusal.words}")
+        if self._cancelling:
+            return
         if refusal.queue_is_full:
             self._send_less(record, refusal.words)
         elif refusal.lines and len(refusal.lines) < len(ids):

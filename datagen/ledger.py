@@ -210,7 +210,7 @@ class Ledger:
         self._execute(
             "INSERT INTO requests (stage, id, state, tries, prompt_hash, request, created_at, sent_at)"
             " VALUES (?, ?, 'sent', 1, ?, ?, ?, ?) ON CONFLICT (stage, id) DO UPDATE SET"
-            " state = 'sent', tries = tries + 1, sent_at = excluded.sent_at, error = NULL",
+            " state = 'sent', tries = tries + 1, sent_at = excluded.sent_at, batch_id = NULL, error = NULL",
             (stage, id, prompt_hash, json.dumps(request, ensure_ascii=False), now, now),
         )
 
