@@ -239,9 +239,9 @@ class Wire:
         return self._judge(error.status_code, body, said, read_limits(error.response.headers))
 
     def _judge(self, status: int, body: dict[str, Any], said: object, limits: Limits) -> Trouble:
-        code = str(body.get("code") or body.get("type") or "")
+        codes = {str(body.get("code")), str(body.get("type"))}
         words = self._words(f"HTTP {status}: {said}")
-        if code in _QUOTA_CODES or status == _PAYMENT_REQUIRED:
+        if codes & _QUOTA_CODES or status == _PAYMENT_REQUIRED:
             return Trouble("quota", words, "fatal", what="the account has no credit left")
         if status in (401, 403):
             return Trouble("unauthorized", words, "fatal", what="the service refused the key")

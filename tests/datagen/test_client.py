@@ -203,6 +203,7 @@ def stopping(answer: Scripted) -> Script:
 
 
 QUOTA = b'{"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}'
+QUOTA_BY_TYPE = b'{"error": {"message": "No money", "type": "insufficient_quota", "code": "429"}}'
 
 
 @pytest.mark.parametrize(
@@ -213,6 +214,8 @@ QUOTA = b'{"error": {"message": "You exceeded your quota", "code": "insufficient
         (Scripted("Not yours", 403), "Not yours", "KEY"),
         (Scripted("The model `gpt-9` does not exist", 404), "`gpt-9` does not exist", "model's name"),
         (Scripted(status=429, raw=QUOTA), "You exceeded your quota", "credit"),
+        (Scripted(status=429, raw=QUOTA_BY_TYPE), "No money", "credit"),
+        (Scripted("Payment required", 402), "Payment required", "credit"),
     ],
 )
 def test_a_failure_of_the_whole_service_stops_with_its_words_and_keeps_the_rest(
