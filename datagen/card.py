@@ -120,15 +120,15 @@ def _making(provenance: Mapping[str, Any]) -> str:
         ],
     )
     shaped = _table(("setting", "value"), [(key, _code(value)) for key, value in settings.items()])
-    unknown = (
-        f"Besides, up to {requests['unknown_usd']:,.4f} US$ for tries whose bill is not known.\n\n"
-        if requests["unknown_usd"]
-        else ""
-    )
+    spent = f"All tries together cost {requests['counted_usd']:,.4f} US$" if requests["counted_usd"] else ""
+    if requests["unknown_usd"]:
+        spent = spent or "No bill is known"
+        spent += f", and at most {requests['unknown_usd']:,.4f} US$ more, for tries whose bill is not known"
+    spent += ".\n\n" if spent else ""
     first, last = requests["first_request"] or "not known", requests["last_reply"] or "not known"
     return (
         f"## How it was made\n\nFirst request {first}, last reply {last}. Prompts: version "
-        f"{_code(settings.get('prompts', 'not known'))}.\n\n{table}\n\n{unknown}### Settings\n\n{shaped}"
+        f"{_code(settings.get('prompts', 'not known'))}.\n\n{table}\n\n{spent}### Settings\n\n{shaped}"
     )
 
 

@@ -92,12 +92,14 @@ def gather(
     fixed = read_object(work / CONFIG).get("fixed", {})
     with Ledger(work / LEDGER, read_only=True) as ledger:
         requests = sum_up(ledger.entries())
-        unknown_usd = math.fsum(stage["unknown_usd"] for stage in ledger.spending().values())
+        sums = ledger.spending().values()
+    unknown_usd = math.fsum(stage["unknown_usd"] for stage in sums)
+    counted_usd = math.fsum(stage["spent_usd"] for stage in sums)
     return {
         "kind": "alpacare-provenance",
         "license": license,
         "rows": dict(rows),
-        "requests": requests | {"unknown_usd": round(unknown_usd, 6)},
+        "requests": requests | {"counted_usd": round(counted_usd, 6), "unknown_usd": round(unknown_usd, 6)},
         "funnel": {key: value for key, value in funnel.items() if key != "money"},
         "settings": {key: _without_folders(value) for key, value in fixed.items()},
         "contamination": _summary(work / CONTAMINATION_REPORT),
