@@ -123,6 +123,19 @@ def test_whatever_the_service_does_the_bill_stays_within_the_cap(tmp_path: Path)
     assert funnel["money"]["unknown_usd"] == pytest.approx(spent["unknown_usd"])
 
 
+def test_a_reply_that_was_withheld_is_paid_for_all_the_same(tmp_path: Path) -> None:
+    def withheld(body: dict[str, Any], tried: int) -> Scripted:
+        text = write_tasks(body)
+        return Scripted(text, finish_reason="content_filter" if "angina" in str(body) else "stop")
+
+    billing = Billing(withheld)
+    with ScriptedServer(billing) as server:
+        funnel = synthesize(settings_for(server, budget_usd=1.0), tmp_path / "work")
+    assert funnel["answer_requests_failed"]["content-filter"] > 0
+    assert funnel["money"]["spent_usd"] == pytest.approx(billing.usd)
+    assert funnel["money"]["unknown_usd"] == 0
+
+
 def test_what_is_in_flight_when_the_target_is_reached_is_waited_for(tmp_path: Path) -> None:
     def later_ones_are_slow(body: dict[str, Any], tried: int) -> Scripted:
         return Scripted(write_tasks(body), delay_s=0.3 if server.count > 1 else 0.0)
