@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 
 from datagen.batch_book import BatchBook, BatchRecord
 from datagen.batch_files import BatchLimits
@@ -38,7 +39,7 @@ async def stream_in_batches(
     ledger: Ledger,
     *,
     stage: str,
-    window: Callable[[], int],
+    wanted: Callable[[Sequence[Reply]], int],
     purse: Purse,
     limits: BatchLimits,
     wait: bool = True,
@@ -51,7 +52,8 @@ async def stream_in_batches(
         service: Where to ask.
         ledger: Remembers every outcome; what it holds is not asked again.
         stage: The ledger's stage.
-        window: Tells how many replies are still needed; asked when all replies so far have been taken.
+        wanted: Tells how many more replies are needed. It is asked when one is missing, with those behind it that
+            are in: they cannot be taken yet, and a day that is spent on the missing one should not be its alone.
         purse: Sets the worst case of a whole batch aside before it is sent.
         limits: How batches are cut, sent again and waited for.
         wait: Wait for replies; otherwise leave as soon as everything that can be sent is under way.
@@ -64,30 +66,45 @@ async def stream_in_batches(
     """
     source = iter(requests)
     ahead: deque[ChatRequest] = deque()
+    known = 0
     async with contextlib.AsyncExitStack() as stack:
         run: BatchRun | None = None
-        rounds = 0
         while True:
-            if not ahead and (request := next(source, None)) is not None:
-                ahead.append(request)
+            if not ahead:
+                ahead.extend(islice(source, 1))
             if not ahead:
                 return
             entry = _settled(ledger, stage, ahead[0], service)
             if entry is not None:
                 ahead.popleft()
+                known += 1
                 yield read_reply(entry)
                 continue
-            needed = max(1, window())
+            source = _draw_asked(ahead, source, ledger, stage)
+            settled = [(request, _settled(ledger, stage, request, service)) for request in ahead]
+            replies = [read_reply(entry) for _, entry in settled if entry is not None]
+            missing = [request for request, entry in settled if entry is None]
+            needed = max(1, wanted(replies))
             # The first round is estimated from nothing; a later one should be the last.
-            needed += math.ceil(needed * limits.surplus) if rounds else 0
-            while len(ahead) < needed and (request := next(source, None)) is not None:
-                ahead.append(request)
+            needed += math.ceil(needed * limits.surplus) if known or replies else 0
+            fresh = list(islice(source, max(0, needed - len(missing))))
+            ahead.extend(fresh)
             if run is None:
                 run = await stack.enter_async_context(
                     BatchRun(service, ledger, stage, purse, limits, wait, leave_usd=leave_usd)
                 )
-            await run.settle(list(ahead))
-            rounds += 1
+            await run.ask_once([*missing, *fresh])
+
+
+def _draw_asked(
+    ahead: deque[ChatRequest], source: Iterator[ChatRequest], ledger: Ledger, stage: str
+) -> Iterator[ChatRequest]:
+    """Take from the source what was asked before; return the rest of it."""
+    for request in source:
+        if ledger.get(stage, request.id) is None:
+            return chain([request], source)
+        ahead.append(request)
+    return iter(())
 
 
 def complete_in_batches(
@@ -133,7 +150,8 @@ def complete_in_batches(
 
     if any(_settled(ledger, stage, request, service) is None for request in requests):
         asyncio.run(ask())
-    tell()
+    else:
+        tell()
     return [_reply(ledger, stage, request) for request in requests]
 
 

@@ -90,6 +90,7 @@ class BatchRun:
         self._queue_full = 0
         self._hold_until_s = 0.0
         self._took_up = self._cancelling = False
+        self._asked: set[str] = set()
         self._told, self._told_at_s = "", 0.0
 
     async def __aenter__(self) -> Self:
@@ -105,13 +106,29 @@ class BatchRun:
             BatchesUnderWay: Nothing more can be done without waiting.
             ServiceError: The service as a whole refuses or is not there, or the budget is reached.
         """
+        while self._unsettled(requests):
+            await self.ask_once(requests)
+
+    async def ask_once(self, requests: Sequence[ChatRequest]) -> None:
+        """Ask every request that is not settled once, and wait until it is settled or came back without a reply.
+
+        Raises:
+            BatchesUnderWay: Nothing more can be done without waiting.
+            ServiceError: The service as a whole refuses or is not there, or the budget is reached.
+        """
         await self._take_up()
-        while unsettled := self._unsettled(requests):
-            enough_money = await self._send(self._not_under_way(unsettled))
+        self._asked.clear()
+        while True:
+            unsettled = self._unsettled(requests)
+            here = self._not_under_way(unsettled)
+            to_send = [question for question in here if question.id not in self._asked]
+            if not to_send and len(here) == len(unsettled):
+                return
+            enough_money = await self._send(to_send)
             if not self._under_way():
                 if not enough_money:
-                    body = unsettled[0].body(self._service.model)
-                    raise self._purse.reached(self._purse.worst_usd(self._service.model, body, batch=True))
+                    worst_usd = self._purse.worst_usd(self._service.model, to_send[0].body, batch=True)
+                    raise self._purse.reached(worst_usd)
                 await asyncio.sleep(max(0.0, self._hold_until_s - time.monotonic()))
             elif not await self._look():
                 if not self._wait:
@@ -277,6 +294,7 @@ class BatchRun:
                 continue
             record = self._note(record, batch)
             if record.status in ENDED:
+                self._asked |= self._book.members(record).keys()
                 await self._end(record, batch)
                 self._watch()
                 ended = True
@@ -332,6 +350,7 @@ class BatchRun:
         refusal = read_refusal(batch, self._wire.words)
         ids = list(self._book.members(record))
         self._book.take_back(record, self._purse, f"failed: {refusal.words}")
+        self._asked.difference_update(ids)
         if self._cancelling:
             return
         if refusal.queue_is_full:

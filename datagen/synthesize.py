@@ -177,7 +177,7 @@ def _task_replies(
             settings.teacher,
             ledger,
             stage=TASKS,
-            window=sieve.requests_wanted,
+            wanted=lambda ahead: _requests_wanted(settings, seeds, ledger, sieve, ahead),
             purse=purse,
             limits=settings.batch,
             wait=wait,
@@ -185,6 +185,22 @@ def _task_replies(
         )
     window = None if settings.eager else sieve.requests_wanted
     return stream(requests, settings.teacher, ledger, stage=TASKS, window=window, purse=purse)
+
+
+def _requests_wanted(
+    settings: Settings, seeds: Sequence[SeedTask], ledger: Ledger, sieve: Sieve, ahead: Sequence[Reply]
+) -> int:
+    """Estimate how many requests the target still needs, with replies that are in but cannot be judged yet."""
+    if not ahead:
+        return sieve.requests_wanted()
+    trial = Sieve(seeds, settings)
+    for number in range(sieve.requests):
+        entry = ledger.get(TASKS, f"{number:06d}")
+        assert entry is not None
+        trial.take(read_reply(entry))
+    for reply in ahead:
+        trial.take(reply)
+    return 0 if trial.full else trial.requests_wanted()
 
 
 def _keep_for_answers(

@@ -121,6 +121,19 @@ def test_only_what_is_missing_is_sent_again(tmp_path: Path, seeds: Path) -> None
     assert outcomes(tmp_path / "work") == {"settled": len(server.billed), "free": 3}
 
 
+def test_a_missing_reply_has_no_day_of_its_own(tmp_path: Path, seeds: Path) -> None:
+    def reply(row: Row, tried: int) -> Row:
+        return expire(row) if row["custom_id"] == "tasks-000000" and tried == 1 else succeed(row)
+
+    with BatchServer([Course(reply=by_try(reply))]) as server:
+        synthesize(settings_for(server, seeds, target=40), tmp_path / "work")
+    _, second, *_ = server.rows.values()
+    assert "tasks-000000" in {row["custom_id"] for row in second}
+    assert len(second) > 1, "what the target lacks goes with it"
+    stages = [rows[0]["custom_id"].split("-")[0] for rows in server.rows.values()]
+    assert stages == ["tasks", "tasks", "answers"]
+
+
 def test_a_batch_that_expires_half_way_keeps_what_was_done(tmp_path: Path, seeds: Path) -> None:
     for silent in (False, True):
         work = tmp_path / str(silent)
