@@ -380,5 +380,10 @@ def test_impossible_services_are_refused() -> None:
     with pytest.raises(ConfigError, match="user name or password") as caught:
         Service("https://me:hunter2@host/v1", "m")
     assert "hunter2" not in str(caught.value)
-    with pytest.raises(ConfigError, match="concurrency"):
-        Service("http://localhost/v1", "m", concurrency=0)
+    with pytest.raises(ConfigError, match="more than an address") as caught:
+        Service("http://localhost/v1?key=hunter2", "m")
+    assert "hunter2" not in str(caught.value)
+    for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "patience_s", "timeout_s"):
+        for value in (0, -1):
+            with pytest.raises(ConfigError, match=f"{name} must be above 0"):
+                Service("http://localhost/v1", "m", **{name: value})  # type: ignore[arg-type]
