@@ -18,7 +18,7 @@ from datagen.batch_files import ENDPOINT, Line
 from datagen.breaker import backoff_s
 from datagen.errors import ServiceError
 from datagen.limits import Limits, in_words, read_limits
-from datagen.wire import Answer, Trouble, Wire
+from datagen.wire import Answer, Bill, Trouble, Wire
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,8 @@ class BatchWire(Wire):
         if code in ("insufficient_quota", "billing_hard_limit_reached"):
             raise Trouble("quota", words, "fatal", what="the account has no credit left")
         known = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
-        raise Trouble(known.get(code, "batch-error"), words, "fault")
+        bill: Bill = "none" if error else "unknown"
+        raise Trouble(known.get(code, "batch-error"), words, "fault", bill=bill)
 
     def words(self, text: str) -> str:
         """Return a provider's words without the key, shortened."""
