@@ -150,8 +150,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "latency_s": options.latency_s,
         "retry_after_s": 1.5,
     }
-    # What may be made up for after a stall is meant for a window of a minute.
-    pace.CATCH_UP_S *= options.window_s / 60
+    if options.window_s < 60:
+        # What may be made up for after a stall is meant for limits a minute.
+        pace.CATCH_UP_S = 0.01 * options.window_s
     stalls = Stalls()
     with tempfile.TemporaryDirectory() as folder, server(rules) as address:
         service = Service(

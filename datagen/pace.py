@@ -1,11 +1,11 @@
 """When the next request may be sent: limits of requests and tokens a minute, and how many are in flight.
 
-Requests are spread evenly: at 6,000 a minute one leaves every 10 ms, from the first one on, so that the limit
-holds in every minute and not only on average. A little is left unused (3%), because requests do not arrive exactly
-as they left. After a stall of the machine the pace is up to a quarter faster, until half a second of it is made up
-for. Tokens are counted in the same way, before sending, from an estimate that is corrected as soon as the service
-has counted. The estimate is the worst case (every byte a token, ``max_tokens`` in the reply) until replies have
-taught what requests really take.
+Requests are spread evenly: at 6,000 a minute one leaves every 10 ms, from the first one on. A little is left unused
+(3%), because requests do not arrive exactly as they left. After a stall of the machine the pace is up to a quarter
+faster until the time is made up for, and never so fast that any 60 s would hold more than 97% of the limit. Tokens
+are counted in the same way, before sending, from an estimate that is corrected as soon as the service has counted.
+The estimate is the worst case (every byte a token, ``max_tokens`` in the reply) until replies have taught what
+requests really take.
 
 The limits are those of the settings, or where these are silent those of the ``x-ratelimit-*`` headers. Figures
 in the settings are upper bounds: headers tighten them and loosen them again, never beyond. A service that says
@@ -18,6 +18,7 @@ import dataclasses
 import heapq
 import logging
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -28,9 +29,8 @@ log = logging.getLogger(__name__)
 
 #: The part of a limit that is used.
 SHARE = 0.97
-#: Lateness that is made up for, in seconds; more is lost. With the share it bounds what any minute sees, 0.97 x
-#: (60 + 0.6) / 60 of the limit, which leaves 1.2 s for requests that take longer to arrive than others.
-CATCH_UP_S = 0.6
+#: Lateness that is made up for, in seconds; more is lost.
+CATCH_UP_S = 10.0
 #: How much faster than even the pace may get to make up for lateness.
 HURRY = 1.25
 #: How late a timer comes at best, in seconds: not worth being counted as hurrying.
@@ -79,6 +79,9 @@ class Meter:
         # The times from which on the limit, and the bound on hurrying, allow the next spending.
         self._even_at = -math.inf
         self._hurried_at = -math.inf
+        # What was spent in the last minute: times and amounts.
+        self._spent: deque[tuple[float, float]] = deque()
+        self._spent_sum = 0.0
 
     @property
     def per_minute(self) -> float | None:
@@ -101,7 +104,24 @@ class Meter:
 
     def ready_at(self, now: float) -> float:
         """Return when the next spending is due."""
-        return now if self._rate(now) is None else max(now, self._even_at, self._hurried_at)
+        if self.per_minute is None:
+            return now
+        due = max(now, self._even_at, self._hurried_at)
+        self._forget(now)
+        over = self._spent_sum - SHARE * self.per_minute
+        for at, amount in self._spent:
+            if over <= 0:
+                break
+            over -= amount
+            due = max(due, at + MINUTE_S)
+        return due
+
+    def _forget(self, now: float) -> None:
+        """Let go of what was spent more than a minute ago."""
+        while self._spent and self._spent[0][0] <= now - MINUTE_S:
+            self._spent_sum -= self._spent.popleft()[1]
+        if not self._spent:
+            self._spent_sum = 0.0
 
     def spend(self, amount: float, now: float) -> None:
         """Count an amount as spent now."""
@@ -111,6 +131,12 @@ class Meter:
             late_s = min(now - self._even_at, CATCH_UP_S) if self._even_at > -math.inf else 0.0
             self._even_at = max(self._even_at, now - max(late_s, 0.0)) + amount / rate
             self._hurried_at = max(self._hurried_at, now - _TICK_S) + amount / (rate * HURRY)
+            self._note(amount, now)
+
+    def _note(self, amount: float, now: float) -> None:
+        self._forget(now)
+        self._spent.append((now, amount))
+        self._spent_sum += amount
 
     def correct(self, amount: float, now: float) -> None:
         """Count an amount more (or, below 0, less) for something that was spent before."""
@@ -118,6 +144,7 @@ class Meter:
         if rate is not None:
             self._even_at = max(self._even_at + amount / rate, min(self._even_at, now))
             self._hurried_at = max(self._hurried_at + amount / (rate * HURRY), min(self._hurried_at, now))
+            self._note(amount, now)
 
     def _rate(self, now: float) -> float | None:
         """Return what may be spent a second; None for any amount."""
