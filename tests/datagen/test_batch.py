@@ -31,6 +31,7 @@ SEEDS = (
     "Why rest?",
 )
 FILES = ("instructions.jsonl", "tasks.jsonl", "rejected.jsonl")
+LIVE: dict[str, str] = {}
 PRICES = {"scripted": {"input": 1000.0, "output": 1000.0, "batch_discount": 0.5}}
 
 
@@ -56,9 +57,12 @@ def results(work: Path) -> dict[str, str]:
 
 
 def live_results(tmp_path: Path, seeds: Path) -> dict[str, str]:
-    with ScriptedServer(lambda body, tried: write_tasks(body)) as server:
-        synthesize(settings_for(server, seeds, mode="live"), tmp_path / "live")
-    return results(tmp_path / "live")
+    """What asking one by one gives; it is the same for all tests, so it is found out once."""
+    if not LIVE:
+        with ScriptedServer(lambda body, tried: write_tasks(body)) as server:
+            synthesize(settings_for(server, seeds, mode="live"), tmp_path / "live")
+        LIVE.update(results(tmp_path / "live"))
+    return LIVE
 
 
 def errors(work: Path) -> list[str]:
