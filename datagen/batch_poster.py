@@ -15,6 +15,7 @@ from datagen.batch_book import BatchBook, BatchRecord
 from datagen.batch_files import BatchLimits, input_line
 from datagen.batch_wire import BatchWire
 from datagen.ledger import Ledger
+from datagen.money import Purse
 from datagen.wire import Trouble
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,15 @@ class Poster:
         wire: To the provider.
         ledger: Where the requests stand.
         book: Where the batches stand.
+        purse: Which holds the worst case of each of their requests.
         limits: How long to wait before the provider's list is trusted.
     """
 
-    def __init__(self, wire: BatchWire, ledger: Ledger, book: BatchBook, limits: BatchLimits) -> None:
-        self._wire, self._ledger, self._book, self._limits = wire, ledger, book, limits
+    def __init__(
+        self, wire: BatchWire, ledger: Ledger, book: BatchBook, purse: Purse, limits: BatchLimits
+    ) -> None:
+        self._wire, self._ledger, self._book = wire, ledger, book
+        self._purse, self._limits = purse, limits
 
     async def make(self, record: BatchRecord) -> None:
         """Send a batch that the provider does not have."""
@@ -78,11 +83,16 @@ class Poster:
         return sorted(found, key=lambda batch: batch.get("status") in ("failed", "cancelled", "cancelling"))
 
     async def adopt(self, record: BatchRecord, made: Sequence[Mapping[str, Any]]) -> None:
-        """Take the first of the provider's batches for the record's, and cancel any other."""
-        self._book.opened(record, str(made[0]["id"]))
+        """Take the first of the provider's batches for the record's; any other is cancelled and counts as spent."""
+        record = self._book.opened(record, str(made[0]["id"]))
         for other in made[1:]:
             log.warning("batch %s was made twice; cancelling %s", made[0]["id"], other.get("id"))
             await self.ask_for_the_end(str(other.get("id")))
+            held = self._purse.open_batch(record.stage)
+            with self._ledger.transaction():
+                for id in self._book.members(record):
+                    if id in held:
+                        self._purse.forfeit_copy(held[id])
 
     async def ask_for_the_end(self, batch_id: str) -> None:
         """Ask for the end of a batch; one that has ended or is not known is left alone."""

@@ -84,7 +84,7 @@ class BatchRun:
         self._limits, self._wait, self._watch, self._leave_usd = limits, wait, watch, leave_usd
         self._wire = BatchWire(service)
         self._book = BatchBook(ledger)
-        self._poster = Poster(self._wire, ledger, self._book, limits)
+        self._poster = Poster(self._wire, ledger, self._book, purse, limits)
         self._harvester = Harvester(self._wire, ledger, self._book, purse, limits)
         self._token_room = math.inf if limits.enqueued_tokens is None else limits.enqueued_tokens
         self._queue_full = 0

@@ -324,6 +324,21 @@ class Purse:
         self._close(reservation, "unknown", reservation.worst_usd)
         return reservation.worst_usd
 
+    def forfeit_copy(self, reservation: Reservation) -> None:
+        """Count a try that was sent a second time by mistake as spent, at its worst case, beside the first one."""
+        number = self.ledger.open_try(
+            reservation.stage,
+            reservation.id,
+            model=reservation.model,
+            most_prompt_tokens=reservation.most_prompt_tokens,
+            most_completion_tokens=reservation.most_completion_tokens,
+            reserved_usd=reservation.worst_usd,
+            batch=reservation.batch,
+        )
+        copy = dataclasses.replace(reservation, number=number)
+        self._hold(copy)
+        self.forfeit(copy)
+
     def _close(
         self,
         reservation: Reservation,

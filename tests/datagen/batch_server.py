@@ -85,6 +85,8 @@ class BatchServer:
         self.authorizations: set[str] = set()
         self.billed: list[tuple[str, int, int]] = []
         self.latest_first = True
+        #: So many times the list does not show the newest batch yet.
+        self.list_lags = 0
         self._downloads: dict[str, int] = {}
         self._plans: dict[str, tuple[Course, list[str]]] = {}
         self._lock = threading.RLock()
@@ -209,6 +211,9 @@ class BatchServer:
 
     def _list(self, query: dict[str, list[str]]) -> tuple[int, bytes, int]:
         batches = list(self.batches.values())
+        if self.list_lags:
+            self.list_lags -= 1
+            batches.pop()
         batches = batches[::-1] if self.latest_first else batches
         ids = [batch["id"] for batch in batches]
         start = ids.index(query["after"][0]) + 1 if "after" in query else 0

@@ -302,6 +302,27 @@ def test_a_batch_whose_creation_was_not_heard_of_is_not_made_twice(tmp_path: Pat
     assert results(tmp_path / "True") == results(tmp_path / "False") == live_results(tmp_path, seeds)
 
 
+def test_a_batch_made_twice_is_cancelled_and_counts_as_spent(tmp_path: Path, seeds: Path) -> None:
+    work = tmp_path / "work"
+    lost = Fault(Scripted(reset=True), after=True)
+    with BatchServer(
+        fault=lambda method, path, number: (
+            lost if (method, path, number) == ("POST", "/v1/batches", 0) else None
+        )
+    ) as server:
+        server.list_lags = 1
+        funnel = synthesize(settings_for(server, seeds), work)
+        first, second, *_ = server.batches.values()
+        assert first["metadata"] == second["metadata"]
+        assert {first["status"], second["status"]} == {"completed", "cancelling"}
+        many = len(server.rows["batch_0"])
+    assert outcomes(work)["unknown"] == many
+    with Ledger(work / "ledger.sqlite", read_only=True) as ledger:
+        worst = sum(each.reserved_usd or 0.0 for each in ledger.tries("outcome = 'unknown'"))
+    assert funnel["money"]["unknown_usd"] == pytest.approx(worst)
+    assert results(work) == live_results(tmp_path, seeds)
+
+
 @pytest.mark.parametrize("cut", [{"cut_lengths": 2}, {"cut_downloads": 2}])
 def test_a_file_that_was_cut_on_the_way_is_fetched_again(
     tmp_path: Path, seeds: Path, cut: dict[str, int]
