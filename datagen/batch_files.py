@@ -4,12 +4,15 @@ A reply belongs to the request whose ``custom_id`` it carries, wherever it stand
 that is cut or is no JSON, an id that nobody asked for, an id a second time) is reported and costs no other line.
 """
 
+import contextlib
 import dataclasses
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any
 
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, DataError
 
 ENDPOINT = "/v1/chat/completions"
 #: JSON of English text has about four characters a token; counted with three, so as to stay below a queue's limit.
@@ -67,6 +70,25 @@ class Question:
     def prompt_tokens(self) -> int:
         """Roughly how many prompt tokens a provider will count, rather too many than too few."""
         return -(-self.size // _BYTES_PER_TOKEN)
+
+
+@contextlib.contextmanager
+def scratch_file(folder: Path) -> Iterator[IO[bytes]]:
+    """Give a file for a batch's content, which is gone when it is closed, however the process ends.
+
+    Raises:
+        DataError: The disk refuses.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            yield file
+    except OSError as error:
+        raise DataError(
+            "a batch's file cannot be written or read",
+            where=folder,
+            found=error.strerror or str(error),
+            remedy="free some disk space and run the same command again; nothing is lost",
+        ) from error
 
 
 def custom_id(stage: str, id: str) -> str:

@@ -7,12 +7,11 @@ it had settled by then is passed over.
 import asyncio
 import dataclasses
 import logging
-import tempfile
 from collections.abc import Mapping
 from typing import IO, Any
 
 from datagen.batch_book import BatchBook, BatchRecord, Member
-from datagen.batch_files import BatchLimits, Line, Replies
+from datagen.batch_files import BatchLimits, Line, Replies, scratch_file
 from datagen.batch_wire import BatchWire
 from datagen.ledger import Ledger
 from datagen.money import Purse, Reservation
@@ -77,7 +76,7 @@ class Harvester:
         for key in ("output_file_id", "error_file_id"):
             if not isinstance(batch.get(key), str) or not batch[key]:
                 continue
-            with tempfile.TemporaryFile(dir=self._ledger.path.parent) as file:
+            with scratch_file(self._ledger.path.parent) as file:
                 expected = record.completed if key == "output_file_id" else 0
                 await self._fetch(record, batch[key], file, expected)
                 before = len(replies.seen)

@@ -7,12 +7,11 @@ broken connection, the provider's list is searched for the metadata of the batch
 import asyncio
 import datetime
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datagen.batch_book import BatchBook, BatchRecord
-from datagen.batch_files import BatchLimits, input_line
+from datagen.batch_files import BatchLimits, input_line, scratch_file
 from datagen.batch_wire import BatchWire
 from datagen.ledger import Ledger
 from datagen.money import Purse
@@ -44,7 +43,7 @@ class Poster:
     async def make(self, record: BatchRecord) -> None:
         """Send a batch that the provider does not have."""
         name = f"{record.stage}-{record.number:06d}-{record.content[:8]}.jsonl"
-        with tempfile.TemporaryFile(dir=self._ledger.path.parent) as file:
+        with scratch_file(self._ledger.path.parent) as file:
             for id, body in self._book.bodies(record):
                 file.write(input_line(record.stage, id, body))
             size = file.tell()

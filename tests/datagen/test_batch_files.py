@@ -1,12 +1,23 @@
+import errno
 import io
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.batch_files import BatchLimits, Line, Question, Replies, as_question, input_line, next_part
-from datagen.errors import ConfigError
+from datagen.batch_files import (
+    BatchLimits,
+    Line,
+    Question,
+    Replies,
+    as_question,
+    input_line,
+    next_part,
+    scratch_file,
+)
+from datagen.errors import ConfigError, DataError
 
 
 def line(custom: object, status: int = 200) -> bytes:
@@ -101,3 +112,13 @@ def test_a_response_that_is_no_object_is_told() -> None:
     replies = Replies("tasks", ["0"])
     assert not list(replies.read(io.BytesIO(b'{"custom_id": "tasks-0", "response": [1]}\n'), "output"))
     assert len(replies.problems) == 1
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be written") as caught, scratch_file(tmp_path) as file:
+        file.write(b"x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "free some disk space" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(DataError, match="cannot be written"), scratch_file(tmp_path / "missing"):
+        pass
