@@ -115,9 +115,13 @@ def test_a_response_that_is_no_object_is_told() -> None:
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be written") as caught, scratch_file(tmp_path) as file:
-        file.write(b"x")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fill() -> None:
+        with scratch_file(tmp_path) as file:
+            file.write(b"x")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DataError, match="cannot be written") as caught:
+        fill()
     assert "free some disk space" in str(caught.value)
     assert not list(tmp_path.iterdir())
     with pytest.raises(DataError, match="cannot be written"), scratch_file(tmp_path / "missing"):
