@@ -104,10 +104,6 @@ def print_plan(plan: "Plan", work: Path) -> None:
     typer.echo(f"mode        {settings.mode}")
     budget = "none" if settings.budget_usd is None else usd(settings.budget_usd)
     typer.echo(f"budget      {budget}")
-    if settings.mode == "batch":
-        typer.echo(
-            f"mode        batch, up to {settings.batch.max_requests:,} requests in each, at batch prices"
-        )
     typer.echo(f"work        {work} ({'in use' if work.exists() else 'new'})")
     if plan.differences:
         typer.echo("            made by another configuration; it needs --fork NEW_FOLDER:")
