@@ -22,6 +22,7 @@ from datagen import card
 from datagen.errors import ConfigError, DataError
 from datagen.provenance import gather, read_object
 from datagen.records import Instruction, write_atomically, write_objects
+from datagen.replacing import refuse_strangers
 from datagen.work_folder import LEDGER, pinned_settings
 
 KIND = "alpacare-instructions"
@@ -81,13 +82,15 @@ def release(work: Path, out: Path, config: ReleaseConfig, *, overwrite: bool = F
         The manifest as written.
 
     Raises:
-        DataError: The run is not finished or still writing, its files disagree, or ``out`` is taken.
+        DataError: The run is not finished or still writing, its files disagree, or ``out`` is taken, holds what
+            no earlier call wrote, or lies in the work folder.
     """
+    _check_place(work, out)
     _check_out(out, overwrite)
     beam = _describe_beam(config)
     with _nobody_writes(work):
         funnel = _read_finished(work)
-        with _moved_into_place(out) as folder:
+        with _moved_into_place(out, overwrite) as folder:
             return _fill(work, folder, config, funnel, beam)
 
 
@@ -308,6 +311,16 @@ def _share(file: BinaryIO) -> bool:
     return True
 
 
+def _check_place(work: Path, out: Path) -> None:
+    if out.resolve().is_relative_to(work.resolve()):
+        raise DataError(
+            "the data set would lie in the work folder",
+            where=out,
+            expected=f"a folder outside {work}",
+            remedy="choose another --out",
+        )
+
+
 def _check_out(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -318,19 +331,22 @@ def _check_out(out: Path, overwrite: bool) -> None:
             remedy="choose another --out, or give --overwrite to replace it",
         )
     # Replacing means deleting a folder, so it must be one that this command wrote.
-    kind = None
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        kind = json.loads((out / MANIFEST).read_text(encoding="utf-8")).get("kind")
+    kind, names = None, [MANIFEST]
+    with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        kind = manifest.get("kind")
+        names += [file["file"] for file in manifest["files"]]
     if kind != KIND:
         raise DataError(
             "--overwrite replaces published data sets alone, and this is none",
             where=out,
             remedy="choose another --out, or delete it yourself",
         )
+    refuse_strangers(out, names=names)
 
 
 @contextlib.contextmanager
-def _moved_into_place(out: Path) -> Iterator[Path]:
+def _moved_into_place(out: Path, overwrite: bool) -> Iterator[Path]:
     """Give a hidden folder beside ``out``; move it there at the end, or delete it on failure."""
     out.parent.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
@@ -338,6 +354,7 @@ def _moved_into_place(out: Path) -> Iterator[Path]:
         folder = hidden / "new"
         folder.mkdir()
         yield folder
+        _check_out(out, overwrite)  # once more: writing took time, and somebody may have put a file there
         old = hidden / "old"
         if out.exists():
             out.rename(old)

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,47 @@ from jax.sharding import Mesh
 
 from alpacare_jax.checkpoint import failures
 from alpacare_jax.checkpoint import params as trees
-from alpacare_jax.checkpoint.assets import copy_assets
+from alpacare_jax.checkpoint.assets import TRAVELLING, copy_assets
 from alpacare_jax.errors import CheckpointError, DataError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
+from datagen.replacing import refuse_strangers
 
 FORMAT = 1
 # A chunk is read whole. Unlimited, a weight saved from one device is one chunk, tens of GB for the largest models.
 CHUNK_BYTES = 32 << 20
 DESCRIPTION = "alpacare.json"
+MODEL_FILES = (
+    DESCRIPTION,
+    *(f"hf/{name}" for name in TRAVELLING),
+    "params/_*",
+    "params/commit_success.txt",
+    "params/manifest.ocdbt",
+    "params/d/*",
+    "params/array_metadatas/*",
+    "params/ocdbt.process_*/manifest.ocdbt",
+    "params/ocdbt.process_*/d/*",
+)
+"""Patterns of the files of a model folder."""
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path, *, overwrite: bool = False, marker: str = DESCRIPTION) -> Iterator[Path]:
+def atomic_folder(
+    target: Path,
+    *,
+    overwrite: bool = False,
+    marker: str = DESCRIPTION,
+    own: Collection[str] = MODEL_FILES,
+) -> Iterator[Path]:
     """Build a folder under another name beside it, and give it its name once it is whole.
 
     Any number of processes may enter together; they must see the same file system.
 
     Args:
         target: The folder to make.
-        overwrite: Replace what is there, provided that it holds ``marker``.
+        overwrite: Replace what is there, provided that it holds ``marker`` and nothing that is not ``own``.
         marker: File that shows that an existing folder is of the kind about to be written.
+        own: Patterns of the files of such a folder; nothing else is ever deleted.
 
     Yields:
         The folder to fill. It vanishes if the body fails.
@@ -46,7 +66,7 @@ def atomic_folder(target: Path, *, overwrite: bool = False, marker: str = DESCRI
         DataError: The target exists and is not empty (or is not of this kind, when overwriting).
     """
     target = Path(os.path.abspath(target))
-    check_free(target, overwrite, marker)
+    check_free(target, overwrite, marker, own)
     partial = target.with_name(f".{target.name}.partial")
     first = jax.process_index() == 0
     if first:
@@ -57,6 +77,7 @@ def atomic_folder(target: Path, *, overwrite: bool = False, marker: str = DESCRI
         yield partial
         _meet(f"end {target}")
         if first:
+            check_free(target, overwrite, marker, own)  # somebody may have put a file there meanwhile
             _swap(partial, target)
         _meet(f"renamed {target}")
     except BaseException:
@@ -64,7 +85,9 @@ def atomic_folder(target: Path, *, overwrite: bool = False, marker: str = DESCRI
         raise
 
 
-def check_free(target: Path, overwrite: bool, marker: str = DESCRIPTION) -> None:
+def check_free(
+    target: Path, overwrite: bool, marker: str = DESCRIPTION, own: Collection[str] = MODEL_FILES
+) -> None:
     """Check that a folder may be written; arguments as for :func:`atomic_folder`.
 
     Raises:
@@ -85,6 +108,7 @@ def check_free(target: Path, overwrite: bool, marker: str = DESCRIPTION) -> None
             expected=f"a folder with {marker}",
             remedy="choose another folder, or remove it yourself",
         )
+    refuse_strangers(target, patterns=own)
 
 
 def _swap(partial: Path, target: Path) -> None:

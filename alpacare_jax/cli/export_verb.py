@@ -32,9 +32,10 @@ def command(
     """Export an Orbax model or a run's checkpoint to a folder that transformers loads unchanged."""
     from alpacare_jax import checkpoint, convert, sharding
     from alpacare_jax.cli.judge_verb import show_progress
+    from alpacare_jax.convert.export import EXPORT_FILES
 
     started, shard_bytes = time.monotonic(), parse_size(max_shard_size)
-    checkpoint.check_free(out, overwrite, "config.json")
+    checkpoint.check_free(out, overwrite, "config.json", EXPORT_FILES)
     described = checkpoint.read_description(ckpt)
     params = checkpoint.load_params(ckpt, mesh=sharding.host_mesh(), step=step)
     stored = str(params["embed"].dtype)

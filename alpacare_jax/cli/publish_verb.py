@@ -52,7 +52,7 @@ def command(
     from datagen.release import ReleaseConfig, release
 
     config = ReleaseConfig(
-        license=license,
+        license=(license or "").strip() or None,
         name=name,
         validation_share=validation_share,
         beam_runner=beam_runner,
@@ -64,5 +64,5 @@ def command(
         typer.echo(f"{split:<12}{rows:>9,} rows")
     size = sum(file["bytes"] for file in manifest["files"])
     typer.echo(f"{len(manifest['files'])} files, {size / 2**20:.1f} MiB in {out}")
-    if license is None:
+    if not (license or "").strip():
         typer.echo("The card states no licence; name one with --license before you share the data.")

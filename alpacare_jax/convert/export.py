@@ -17,6 +17,9 @@ from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
 
+EXPORT_FILES = (*checkpoint.TRAVELLING, "model*.safetensors", "model.safetensors.index.json")
+"""Patterns of the files of an exported folder."""
+
 DTYPES = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -55,7 +58,7 @@ def export(
     leaves = trees.flatten(params)
     dtype = dtype or str(leaves["embed"].dtype)
     with (
-        atomic_folder(out, overwrite=overwrite, marker="config.json") as partial,
+        atomic_folder(out, overwrite=overwrite, marker="config.json", own=EXPORT_FILES) as partial,
         failures.writing(out, "the export"),
     ):
         checkpoint.copy_assets(assets, partial)

@@ -23,8 +23,18 @@ from alpacare_jax.errors import ConfigError, DataError, is_full
 from alpacare_jax.prompts import TEMPLATES, Template
 from alpacare_jax.tokenizer import Tokenizer
 from datagen.records import Instruction, read_objects, write_objects
+from datagen.replacing import refuse_strangers
 
 EXAMPLES_FILE = "examples.jsonl"
+OWN_FILES = (
+    EXAMPLES_FILE,
+    manifests.FILE,
+    "dataset_info.json",
+    "features.json",
+    "packed_instructions-*.array_record-*",
+)
+"""Patterns of the files of a packed data set."""
+
 LISTED_IDS = 20
 """How many ids of left-out or truncated records the manifest lists."""
 
@@ -96,7 +106,8 @@ def pack(
         The manifest as written.
 
     Raises:
-        DataError: The source is broken or holds nothing that fits, or ``out`` is taken.
+        DataError: The source is broken or holds nothing that fits, or ``out`` is taken or holds what no
+            earlier call wrote.
     """
     source, out = Path(source), Path(out)
     progress = progress or (lambda stage, done, total: None)
@@ -114,7 +125,7 @@ def pack(
     plan = plan_rows([len(example) for example in kept], config.row_length, pack=config.pack)
     rows = (fill_row([kept[i] for i in row], config.row_length, tokenizer.pad_id) for row in plan)
     ids = [[kept[i].id for i in row] for row in plan]
-    with _moved_into_place(out) as folder:
+    with _moved_into_place(out, overwrite) as folder:
         _write_shards(_counted(rows, len(plan), progress), len(plan), folder, config)
         write_objects(folder / EXAMPLES_FILE, ({"row": i, "ids": names} for i, names in enumerate(ids)))
         written = Manifest(
@@ -231,10 +242,11 @@ def _check_out(out: Path, overwrite: bool) -> None:
             remedy="choose another --out, or delete it yourself",
         )
     manifests.read_kind(out)
+    refuse_strangers(out, patterns=OWN_FILES)
 
 
 @contextlib.contextmanager
-def _moved_into_place(out: Path) -> Iterator[Path]:
+def _moved_into_place(out: Path, overwrite: bool) -> Iterator[Path]:
     """Give a hidden folder beside ``out``; move it there at the end, or delete it on failure."""
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
@@ -242,6 +254,7 @@ def _moved_into_place(out: Path) -> Iterator[Path]:
         folder = work / "new"
         folder.mkdir()
         yield folder
+        _check_out(out, overwrite)  # once more: packing took time, and somebody may have put a file there
         old = work / "old"
         if out.exists():
             out.rename(old)

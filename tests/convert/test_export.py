@@ -109,8 +109,18 @@ def test_an_existing_output_is_left_alone(make_folder, tmp_path):
         assert (target / "mine.txt").read_text() == "precious"
     with pytest.raises(DataError, match="not something this command wrote"):
         run(export_verb, ckpt, "--out", out, "--overwrite")
+    run(export_verb, ckpt, "--out", tmp_path / "export")
+    for verb, source, target in ((import_verb, folder, ckpt), (export_verb, ckpt, tmp_path / "export")):
+        (target / "keep").mkdir()
+        (target / "keep" / "notes.txt").write_text("precious")
+        with pytest.raises(DataError, match="would delete what this command did not write") as caught:
+            run(verb, source, "--out", target, "--overwrite")
+        assert "keep/notes.txt" in str(caught.value)
+        assert (target / "keep" / "notes.txt").read_text() == "precious"
+    (ckpt / "mine.txt").unlink()
+    (ckpt / "keep" / "notes.txt").unlink()
+    (ckpt / "keep").rmdir()
     run(import_verb, folder, "--out", ckpt, "--overwrite")
-    assert not (ckpt / "mine.txt").exists()
 
 
 def test_a_failed_import_leaves_no_trace_and_keeps_what_was_there(make_folder, tmp_path):

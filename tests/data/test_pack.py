@@ -247,6 +247,14 @@ def test_overwrite_deletes_nothing_that_pack_did_not_write(
     with pytest.raises(DataError, match="not the manifest of a packed"):
         pack(source, mine, chat, PackConfig(ROW_LENGTH), overwrite=True)
     assert (mine / "chapter.txt").exists()
+    out = tmp_path / "out"
+    pack(source, out, chat, PackConfig(ROW_LENGTH))
+    (out / "keep").mkdir()
+    (out / "keep" / "chapter.txt").write_text("years of work")
+    with pytest.raises(DataError, match="would delete what this command did not write") as caught:
+        pack(source, out, chat, PackConfig(ROW_LENGTH), overwrite=True)
+    assert "keep/chapter.txt" in str(caught.value)
+    assert (out / "keep" / "chapter.txt").exists()
 
 
 def test_impossible_settings() -> None:

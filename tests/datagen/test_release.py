@@ -17,6 +17,7 @@ import yaml
 from scripted_server import ScriptedServer, write_tasks
 from typer.testing import CliRunner
 
+import datagen.release as module
 from datagen.client import Service
 from datagen.dataset_builder import key_of, plan_chunks, read_chunk
 from datagen.errors import ConfigError, DataError
@@ -267,6 +268,54 @@ def test_only_a_published_data_set_is_replaced_and_only_when_told(finished: Path
     assert front_matter(out)["license"] == "mit"
 
 
+def test_overwrite_deletes_no_file_that_the_manifest_does_not_list(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    release(finished, out, ReleaseConfig())
+    (out / "keep").mkdir()
+    for mine in (out / "keep" / "thesis.txt", out / "tfds" / "notes.txt"):
+        mine.write_text("years of work")
+        with pytest.raises(DataError, match="would delete what this command did not write") as caught:
+            release(finished, out, ReleaseConfig(license="mit"), overwrite=True)
+        assert mine.relative_to(out).as_posix() in str(caught.value)
+        assert mine.read_text() == "years of work"
+        mine.unlink()
+    (out / "link").symlink_to(finished)
+    with pytest.raises(DataError, match="would delete"):
+        release(finished, out, ReleaseConfig(), overwrite=True)
+    (out / "link").unlink()
+    with pytest.raises(DataError, match="would delete"):  # an empty folder is somebody's, too
+        release(finished, out, ReleaseConfig(), overwrite=True)
+    (out / "keep").rmdir()
+    (out / "manifest.json").unlink()
+    with pytest.raises(DataError, match="published data sets alone"):
+        release(finished, out, ReleaseConfig(), overwrite=True)
+
+
+def test_a_file_put_there_while_the_data_set_is_written_is_kept(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, write = tmp_path / "out", module._write_tfds
+    release(finished, out, ReleaseConfig())
+
+    def slow(*arguments: Any) -> None:
+        (out / "mine.txt").write_text("put here meanwhile")
+        write(*arguments)
+
+    monkeypatch.setattr(module, "_write_tfds", slow)
+    with pytest.raises(DataError, match="would delete"):
+        release(finished, out, ReleaseConfig(license="mit"), overwrite=True)
+    assert (out / "mine.txt").read_text() == "put here meanwhile"
+    assert "license" not in front_matter(out)
+
+
+@pytest.mark.parametrize("inside", [".", "published", "a/../published/deep"])
+def test_a_data_set_does_not_go_into_the_work_folder(work: Path, inside: str) -> None:
+    before = content(work)
+    with pytest.raises(DataError, match="would lie in the work folder"):
+        release(work, work / inside, ReleaseConfig())
+    assert content(work) == before
+
+
 def test_impossible_settings_are_refused() -> None:
     for changes in ({"validation_share": 1.0}, {"shards": 0}, {"beam_options": ("--x",)}):
         with pytest.raises(ConfigError):
@@ -305,6 +354,11 @@ def test_the_verb_publishes_and_reminds_of_the_licence(finished: Path, tmp_path:
     assert "30 rows" in result.output
     assert "no licence" in result.output
     assert (tmp_path / "out" / "manifest.json").exists()
+    result = CliRunner().invoke(
+        app, ["publish", str(finished), "--out", str(tmp_path / "other"), "--license", " "]
+    )
+    assert "no licence" in result.output
+    assert "Not stated." in (tmp_path / "other" / "README.md").read_text()
 
 
 def test_no_key_reaches_what_is_published(
