@@ -342,6 +342,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "format": ("task_sampling.format",),
 }
 
+# What an option holds that was not given: a list option of the command line holds an empty tuple then.
+_NOT_GIVEN: tuple[object, ...] = (None, [], ())
+
 
 def to_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the given options name, as a nested mapping.
@@ -352,7 +355,7 @@ def to_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     mapping: dict[str, Any] = {}
     for option, value in options.items():
-        for name in SETTINGS.get(option, ()) if value not in (None, []) else ():
+        for name in SETTINGS.get(option, ()) if value not in _NOT_GIVEN else ():
             group, _, key = name.rpartition(".")
             (mapping.setdefault(group, {}) if group else mapping)[key] = value
     if mapping.get("budget_usd") == float("inf"):

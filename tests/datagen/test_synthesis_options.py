@@ -45,6 +45,7 @@ def test_options_become_nested_settings() -> None:
         "answer_sampling": {"max_tokens": 9},
         "budget_usd": 2.0,
     }
+    assert to_settings({"evaluation_files": ()}) == {}
     assert to_settings({"budget_usd": float("inf")}) == {"budget_usd": None}
 
 
