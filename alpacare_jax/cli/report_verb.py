@@ -13,7 +13,9 @@ def command(
             metavar="FOLDER", help="Run folder of `alpacare train`, or work folder of `alpacare synthesize`."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write.", show_default="FOLDER/report.html")
+    ] = None,
     synthesis: Annotated[
         Path | None, typer.Option(help="Work folder of `alpacare synthesize`, for the funnel.")
     ] = None,
@@ -66,6 +68,7 @@ def command(
     from alpacare_jax.cli.judge_verb import refuse_existing
     from alpacare_jax.report import ReportInputs, write_report
 
+    out = out or run / "report.html"
     refuse_existing(out, overwrite)
     if reporting.is_work_folder(run):
         given = (synthesis, packed, before, after, references, verdicts, figures, journal)
