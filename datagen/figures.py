@@ -56,7 +56,7 @@ def gather(work: Path) -> dict[str, Any]:
         Plain values for JSON: ``state`` ("finished", "running", "stopped" or "nothing yet"), ``rows`` and ``what``
         they are, ``funnel``, ``rejected`` (rows), ``roots``, ``labels``, ``lengths``, ``without_input``,
         ``nearest``, ``examples``, ``timeline``, ``requests`` (as :func:`datagen.provenance.sum_up`),
-        ``contamination``, ``privacy``, ``settings``.
+        ``contamination``, ``privacy``, ``settings``, and ``expected_rows`` (as many as the funnel counts, or None).
 
     Raises:
         DataError: It is no work folder, or one of its files is broken.
@@ -70,7 +70,7 @@ def gather(work: Path) -> dict[str, Any]:
     rejected: list[dict[str, Any]] = []
     rows = Rows([], [], "tasks")
     if (work / LEDGER).exists():
-        with Ledger(work / LEDGER, read_only=True) as ledger:
+        with Ledger(work / LEDGER, read_only=True) as ledger, ledger.snapshot():
             requests = sum_up(ledger.entries())
             timeline = over_time(ledger.entries())
             spending = ledger.spending()
@@ -78,7 +78,8 @@ def gather(work: Path) -> dict[str, Any]:
                 rows, funnel, rejected = _finished(work)
             elif requests["stages"]:
                 rows, funnel, rejected = _so_far(ledger, work, pinned)
-        requests["unknown_usd"] = math.fsum(stage["unknown_usd"] for stage in spending.values())
+        for key, name in (("counted_usd", "spent_usd"), ("unknown_usd", "unknown_usd")):
+            requests[key] = math.fsum(stage[name] for stage in spending.values())
     state = "running" if running else "finished" if finished else "stopped"
     contamination = work / CONTAMINATION_REPORT
     return {
@@ -88,6 +89,7 @@ def gather(work: Path) -> dict[str, Any]:
         "what": rows.what,
         "funnel": funnel,
         "rejected": rejected,
+        "expected_rows": funnel.get("instructions") if finished else None,
         "requests": requests,
         "timeline": timeline,
         "contamination": read_object(contamination) if contamination.exists() else None,
@@ -163,33 +165,40 @@ def root_verbs(instructions: Sequence[str], *, verbs: int = VERBS, objects: int 
     """Count root verbs with their direct noun objects.
 
     Returns:
-        ``kinds`` (commands, questions, others), ``with_object``, ``distinct_verbs``, ``distinct_pairs``, and ``top``:
-        the most frequent verbs (by the commands in which an object was found) with ``verb``, ``count`` and the most
-        frequent ``objects`` as pairs.
+        ``kinds`` (commands, questions, others), ``with_object``, ``distinct_verbs``, ``distinct_pairs``, ``top``: the
+        most frequent verbs with ``verb``, ``count`` (all its commands), the most frequent ``objects`` as pairs, and
+        ``without_object`` (its commands in which none was found); and ``other_verbs``: the commands of all other
+        verbs. ``other_verbs`` and the counts of ``top`` add up to the commands.
 
     Example:
         >>> root_verbs(["List signs of gout.", "List causes of gout.", "What is gout?"])["top"]
-        [{'verb': 'list', 'count': 2, 'objects': [('cause', 1), ('sign', 1)]}]
+        [{'verb': 'list', 'count': 2, 'objects': [('cause', 1), ('sign', 1)], 'without_object': 0}]
     """
     kinds: Counter[str] = Counter()
     of: dict[str, Counter[str]] = {}
-    found: set[str] = set()
     for instruction in instructions:
         root = find_root(instruction)
         kinds[root.kind] += 1
-        found |= {root.verb} - {""}
-        if root.object:
+        if root.verb:
             of.setdefault(root.verb, Counter())[root.object] += 1
     ranked = sorted(of.items(), key=lambda pair: (-pair[1].total(), pair[0]))
+    without = {verb: counts.pop("", 0) for verb, counts in ranked}
+    commands = {verb: counts.total() + without[verb] for verb, counts in ranked}
     return {
         "kinds": {kind: kinds[kind] for kind in ("command", "question", "other")},
         "with_object": sum(counts.total() for counts in of.values()),
-        "distinct_verbs": len(found),
+        "distinct_verbs": len(of),
         "distinct_pairs": sum(map(len, of.values())),
         "top": [
-            {"verb": verb, "count": counts.total(), "objects": _most(counts, objects)}
+            {
+                "verb": verb,
+                "count": commands[verb],
+                "objects": _most(counts, objects),
+                "without_object": without[verb],
+            }
             for verb, counts in ranked[:verbs]
         ],
+        "other_verbs": sum(commands[verb] for verb, _ in ranked[verbs:]),
     }
 
 

@@ -191,6 +191,15 @@ class Ledger:
             )
         return entry
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let everything that is read within see one moment, whatever a running job writes meanwhile."""
+        self._execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._execute("ROLLBACK")
+
     def entries(self, stage: str | None = None) -> Iterator[Entry]:
         """Yield all rows, or those of one stage, in the order of their ids."""
         where, values = ("", ()) if stage is None else (" WHERE stage = ?", (stage,))

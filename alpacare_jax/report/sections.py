@@ -79,14 +79,14 @@ def funnel_steps(funnel: Mapping[str, Any]) -> list[dict[str, Any]]:
     Example:
         >>> steps = funnel_steps({"tasks_found": 4, "tasks_rejected": {"near-duplicate": 1}, "tasks_kept": 3})
         >>> [(step["label"], step["count"], [loss["count"] for loss in step["lost"]]) for step in steps]
-        [('Tasks found in the replies', 4, [1]), ('Tasks kept', 3, [])]
+        [('Pieces found in the replies', 4, [1]), ('Tasks kept', 3, [])]
     """
     requests = [
         ("Task requests", "task_requests", "task_requests_failed"),
         ("Replies", "task_replies", None),
     ]
     tasks = [
-        ("Tasks found in the replies", "tasks_found", "tasks_rejected"),
+        ("Pieces found in the replies", "tasks_found", "tasks_rejected"),
         ("Tasks kept", "tasks_kept", "answer_requests_failed"),
         ("Answers received", "answer_replies", "answers_rejected"),
         ("Instructions published", "instructions", None),
@@ -101,7 +101,7 @@ def funnel_steps(funnel: Mapping[str, Any]) -> list[dict[str, Any]]:
             if after and gone:
                 reasons[UNACCOUNTED] = gone
             losses = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
-            word = "failed: " if str(lost).endswith("_failed") else "rejected: "
+            word = "failed: " if str(lost).endswith("_failed") else ""
             steps.append(
                 {
                     "label": label,

@@ -18,6 +18,9 @@ KINDS = {"command": "commands", "question": "questions", "other": "statements an
 LABELS = {"type": "Types", "view": "Views", "topic": "Topics"}
 LENGTHS = {"instruction": "Instruction", "input": "Input, where there is one", "answer": "Answer"}
 
+KINDS_OF_OVERLAP = {"ngram": "tokens in a row", "rouge-l": "ROUGE-L", "whole-text": "whole text"}
+NO_OBJECT, OTHER_VERBS = "no object", "other verbs"
+
 Chart = dict[str, Any]
 
 
@@ -59,6 +62,8 @@ def render_synthesis(
         subtitle=subtitle,
         figures=figures,
         state=_state(figures),
+        disagreement=_disagreement(figures),
+        overlaps=overlap_rows(figures["contamination"]),
         tiles=tiles(figures),
         funnel=_funnel(figures),
         rejected=sections.rejected_examples(figures["rejected"]),
@@ -70,7 +75,7 @@ def render_synthesis(
         charts_json=page.script_json(list(charts.values())),
         plotly=page.plotly_script() if charts else None,
         settings=page.flatten(figures["settings"]),
-        provenance=page.flatten(provenance),
+        provenance=_provenance(provenance),
     )
 
 
@@ -80,6 +85,17 @@ def _state(figures: Mapping[str, Any]) -> str:
         return STATES[figures["state"]]
     why = "its budget was spent" if funnel.get("budget_reached") else "it made as many requests as it may"
     return f"The run ended before its target of {funnel.get('target', 0):,} tasks: {why}."
+
+
+def _disagreement(figures: Mapping[str, Any]) -> str:
+    """Say where the files of a finished run contradict each other, or return ""."""
+    expected, rows = figures["expected_rows"], figures["rows"]
+    if expected is None or expected == rows:
+        return ""
+    return (
+        f"The files of this folder disagree: funnel.json counts {expected:,} instructions, but instructions.jsonl "
+        f"holds {rows:,}. Run `alpacare synthesize` on the folder again, which writes both anew."
+    )
 
 
 def _funnel(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -102,7 +118,7 @@ def tiles(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     shown.append(_tile(figures["what"].capitalize(), f"{figures['rows']:,}", of))
     found, kept = funnel.get("tasks_found"), funnel.get("tasks_kept")
     if found:
-        shown.append(_tile("Tasks kept", f"{100 * kept / found:.1f}%", f"{kept:,} of {found:,} found"))
+        shown.append(_tile("Tasks kept", f"{100 * kept / found:.1f}%", f"{kept:,} of {found:,} pieces found"))
     stages = requests["stages"].values()
     tokens = [sum(stage[key] for stage in stages) for key in ("prompt_tokens", "completion_tokens")]
     shown.append(_tile("Tokens", short(sum(tokens)), f"{short(tokens[0])} in, {short(tokens[1])} out"))
@@ -132,7 +148,8 @@ def _cost(requests: Mapping[str, Any]) -> tuple[str, str]:
     notes = [f"{priced:,} of {answered:,} replies priced"]
     if unknown:
         notes.append(f"up to {dollars(unknown)} more for tries whose bill is not known")
-    return dollars(sum(known)), "; ".join(notes)
+    least = "at least " if priced < answered else ""
+    return least + dollars(max(sum(known), requests.get("counted_usd") or 0.0)), "; ".join(notes)
 
 
 def dollars(usd: float) -> str:
@@ -170,15 +187,50 @@ def bar_list(title: str, counted: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "rest": counted["rest"],
         "without": counted["without"],
-        "distinct": counted["distinct"],
-        "effective": counted["effective"],
+        "summary": variety(counted["distinct"], counted["effective"]),
     }
+
+
+def variety(distinct: int, effective: float) -> str:
+    """Say how many labels there are and how evenly they occur.
+
+    Args:
+        distinct: How many there are.
+        effective: How many equally frequent ones would be as varied.
+
+    Example:
+        >>> variety(8, 7.9), variety(1, 1.0)
+        ('8 labels, nearly even (effective number 7.9)', '1 label')
+    """
+    if distinct < 2:
+        return f"{distinct:,} label{'' if distinct == 1 else 's'}"
+    share = effective / distinct
+    word = "nearly even" if share >= 0.9 else "uneven" if share >= 0.6 else "very uneven"
+    return f"{distinct:,} labels, {word} (effective number {effective:.1f})"
+
+
+def overlap_rows(report: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Turn what was found in evaluation files into rows of a table: file, hash, fields, counts and kinds."""
+    return [
+        {
+            "file": file.get("file", ""),
+            "sha256": str(file.get("sha256", "")),
+            "fields": ", ".join(map(str, file.get("fields", ()))),
+            "items": file.get("items"),
+            "tasks_rejected": file.get("tasks_rejected"),
+            "answers_rejected": file.get("answers_rejected"),
+            "kinds": ", ".join(
+                f"{KINDS_OF_OVERLAP.get(kind, kind)} {n:,}" for kind, n in file.get("by_kind", {}).items()
+            ),
+        }
+        for file in (report or {}).get("files", ())
+    ]
 
 
 def _charts(figures: Mapping[str, Any]) -> list[Chart]:
     charts: list[Chart] = []
     if figures["roots"]["top"]:
-        charts.append(sunburst(figures["roots"]["top"]))
+        charts.append(sunburst(figures["roots"]["top"], figures["roots"]["other_verbs"]))
     for name, title in LENGTHS.items():
         if found := figures["lengths"][name]:
             charts.append(_bars(f"length-{name}", title, found, "words", 0))
@@ -191,11 +243,16 @@ def _charts(figures: Mapping[str, Any]) -> list[Chart]:
     return charts
 
 
-def sunburst(top: Sequence[Mapping[str, Any]]) -> Chart:
+def sunburst(top: Sequence[Mapping[str, Any]], other_verbs: int = 0) -> Chart:
     """Describe the sunburst: verbs inside, their objects outside, each with its count.
 
-    A verb's ring segment is as wide as all its commands with an object, so that the share of objects that are not
-    shown stays empty.
+    A verb's ring segment is as wide as all its commands, so that the share of objects that are not shown stays
+    empty; commands in which no object was found have a segment of their own, and so have all verbs that are not
+    shown.
+
+    Args:
+        top: The verbs, as ``datagen.figures.root_verbs`` returns them.
+        other_verbs: Commands of the verbs that are not among them.
     """
     nodes = []
     for place, verb in enumerate(top):
@@ -204,8 +261,13 @@ def sunburst(top: Sequence[Mapping[str, Any]]) -> Chart:
         )
         nodes += [
             {"id": f"{verb['verb']}/{noun}", "label": noun, "parent": verb["verb"], "value": n, "hue": place}
-            for noun, n in verb["objects"]
+            for noun, n in [*verb["objects"], (NO_OBJECT, verb["without_object"])]
+            if n
         ]
+    if other_verbs:
+        nodes.append(
+            {"id": OTHER_VERBS, "label": OTHER_VERBS, "parent": "", "value": other_verbs, "hue": len(top)}
+        )
     return {"id": "roots", "kind": "sunburst", "title": "Root verbs and their objects", "nodes": nodes}
 
 
@@ -266,6 +328,16 @@ def _timeline(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
             "lines": [line],
         },
     ]
+
+
+def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lay the provenance out as rows, all versions of packages in one."""
+    rows = page.flatten(provenance)
+    versions = [(name, value) for name, value in rows if " / versions / " in name]
+    if not versions:
+        return rows
+    joined = ", ".join(f"{name.rpartition(' / ')[2]} {value}" for name, value in versions)
+    return [row for row in rows if row not in versions] + [("packages", joined)]
 
 
 def _time(text: str) -> datetime.datetime:

@@ -140,7 +140,7 @@ def test_the_page_says_in_bold_that_it_is_not_medical_advice() -> None:
 
 def test_a_full_report_shows_every_part_and_needs_no_network() -> None:
     page = Page(render(full_inputs()))
-    for words in ("Tasks found in the replies", "98.6%", "1 min 10 s", "ROUGE-L 0.200", "✗ worse"):
+    for words in ("Pieces found in the replies", "98.6%", "1 min 10 s", "ROUGE-L 0.200", "✗ worse"):
         assert words in page.text
     assert "was given" not in page.text
     loading = [
@@ -196,9 +196,9 @@ def test_the_funnel_adds_up_or_says_by_how_much_it_does_not() -> None:
 
     assert losses(FUNNEL) == {
         "failed: timeout": 1,
-        "rejected: near-duplicate": 3,
-        "rejected: no-instruction": 1,
-        "rejected: empty": 1,
+        "near-duplicate": 3,
+        "no-instruction": 1,
+        "empty": 1,
     }
     assert losses(FUNNEL | {"tasks_found": 12})[UNACCOUNTED] == 2
 
@@ -290,7 +290,7 @@ def test_the_verb_gathers_a_runs_files(finished: Path) -> None:
         "3.0000 2.0000 −1.0000 ✓ better",  # the run's own validation, before and after
         "0.000 0.000 to 0.000 0.750 0.750 to 0.750 +0.750 ✓ better",  # ROUGE-L
         "Exact match 0.100 0.400 +0.300 ✓ better",
-        "rejected: near-duplicate 3",
+        "near-duplicate 3",
         "98.6%",
         "50.00 50.0 to 50.0",
         "model / source / format gguf",

@@ -1,17 +1,19 @@
 """The report of a synthesis work folder: finished, running, stopped, and before anything was asked."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_report import Page
 from typer.testing import CliRunner
 
 from alpacare_jax.cli import app
-from alpacare_jax.report.synthesis import STATES, dollars, short
+from alpacare_jax.report.synthesis import STATES, dollars, short, sunburst, variety
 from datagen import figures
 from datagen.client import Sampling, Service
-from datagen.ledger import Ledger
+from datagen.ledger import Entry, Ledger
 from datagen.records import SeedTask, write_records
 from datagen.settings import Settings
 from datagen.work_folder import pin
@@ -122,7 +124,7 @@ def test_a_reply_without_a_task_still_gives_a_page(tmp_path: Path, settings: Set
         ledger.record_reply("tasks", "000000", text="Sorry.", finish_reason="stop", model="m")
     page = report(work)
     assert "There is no task to compare yet." in page.text
-    assert "rejected: prose" in page.text
+    assert "Pieces found in the replies 1 prose 1 Tasks kept 0" in page.text
     assert "Cost not known" in page.text
 
 
@@ -155,7 +157,9 @@ def test_the_figures_of_a_finished_run_are_those_of_its_instructions(
     (work / "funnel.json").write_text(json.dumps({"tasks_found": 9, "tasks_kept": 7, "instructions": 7}))
     found = figures.gather(work)
     assert (found["state"], found["rows"], found["what"]) == ("finished", 7, "published instructions")
-    assert found["roots"]["top"] == [{"verb": "list", "count": 7, "objects": [("cause", 7)]}]
+    assert found["roots"]["top"] == [
+        {"verb": "list", "count": 7, "objects": [("cause", 7)], "without_object": 0}
+    ]
     assert found["lengths"]["answer"]["max"] == 7
     assert found["lengths"]["input"] is None
     assert found["without_input"] == 7
@@ -197,6 +201,85 @@ def test_the_nearest_neighbours_of_a_large_pool_are_sampled_and_the_page_says_so
     monkeypatch.setattr(figures, "SAMPLE", 6)
     begin(tmp_path / "work", settings, replies=5)
     assert "a sample of 6, spread evenly, each against all" in report(tmp_path / "work").text
+
+
+def test_commands_without_an_object_are_shown_and_all_commands_add_up() -> None:
+    texts = ["Identify which test fits.", "Identify how it spreads.", "List signs of gout.", "What is gout?"]
+    texts += [f"{verb} the dose." for verb in ("Name", "Explain", "Calculate", "Describe")]
+    found = figures.root_verbs(texts, verbs=3)
+    assert found["top"][0] == {"verb": "identify", "count": 2, "objects": [], "without_object": 2}
+    nodes = sunburst(found["top"], found["other_verbs"])["nodes"]
+    assert sum(node["value"] for node in nodes if not node["parent"]) == found["kinds"]["command"] == 7
+    assert [node["value"] for node in nodes if node["label"] == "no object"] == [2]
+    assert [node["value"] for node in nodes if node["label"] == "other verbs"] == [3]
+
+
+def test_the_figures_of_a_running_job_are_of_one_moment(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    begin(work, settings, replies=2)
+    summed = figures.sum_up
+
+    def sum_up_while_a_reply_comes(entries: Iterable[Entry]) -> dict[str, Any]:
+        sums = summed(entries)
+        if sums["stages"]:
+            begin(work, settings, replies=3)
+        return sums
+
+    monkeypatch.setattr(figures, "sum_up", sum_up_while_a_reply_comes)
+    found = figures.gather(work)
+    answered = found["requests"]["stages"]["tasks"]["answered"]
+    assert answered == found["timeline"][-1]["replies"] == found["funnel"]["task_replies"] == 2
+
+
+def test_the_cost_is_the_least_where_some_replies_have_no_price(tmp_path: Path, settings: Settings) -> None:
+    begin(tmp_path / "work", settings, replies=2)
+    with Ledger(tmp_path / "work" / "ledger.sqlite") as ledger:
+        ledger.record_sent("tasks", "000002", prompt_hash="x", request={})
+        ledger.record_reply("tasks", "000002", text=reply(2), finish_reason="stop", model="free")
+    assert "Cost at least $1.00 2 of 3 replies priced" in report(tmp_path / "work").text
+
+
+def test_the_page_says_where_the_files_of_a_folder_disagree(tmp_path: Path, settings: Settings) -> None:
+    work = tmp_path / "work"
+    begin(work, settings, replies=1)
+    row = {"id": "a", "instruction": "List causes of gout", "input": "", "output": "x"}
+    (work / "instructions.jsonl").write_text(json.dumps(row) + "\n")
+    (work / "funnel.json").write_text(json.dumps({"instructions": 2}))
+    words = "funnel.json counts 2 instructions, but instructions.jsonl holds 1"
+    assert words in report(work).text
+    (work / "funnel.json").write_text(json.dumps({"instructions": 1}))
+    assert "disagree" not in report(work).text
+
+
+def test_the_overlap_with_evaluation_files_is_a_table_for_a_reader(
+    tmp_path: Path, settings: Settings
+) -> None:
+    work = tmp_path / "work"
+    begin(work, settings, replies=1)
+    file = {
+        "file": "medqa.jsonl",
+        "sha256": "0123456789ab" + "c" * 52,
+        "fields": ["question", "options"],
+        "items": 1273,
+        "tasks_rejected": 5,
+        "answers_rejected": 0,
+        "by_kind": {"ngram": 4, "whole-text": 1},
+    }
+    contamination = {"ngram": 13, "rouge_l": 0.7, "files": [file], "overlaps": []}
+    (work / "contamination.json").write_text(json.dumps(contamination))
+    page = report(work)
+    row = "medqa.jsonl 0123456789ab question, options 1,273 5 0 tokens in a row 4, whole text 1"
+    assert row in page.text
+    assert "or a short question as the whole text" in page.text
+    assert ("code", "title", file["sha256"]) in page.attributes
+
+
+def test_labels_are_summed_up_in_words() -> None:
+    assert variety(8, 7.9) == "8 labels, nearly even (effective number 7.9)"
+    assert variety(10, 3.0) == "10 labels, very uneven (effective number 3.0)"
+    assert variety(1, 1.0) == "1 label"
 
 
 def test_a_histogram_counts_every_value_once() -> None:
