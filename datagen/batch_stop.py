@@ -9,7 +9,7 @@ from datagen.ledger import Ledger
 from datagen.money import Purse
 from datagen.questions import ANSWERS, TASKS
 from datagen.settings import Settings
-from datagen.work_folder import LEDGER, pinned_settings
+from datagen.work_folder import LEDGER, pinned_settings, refuse_lost
 
 
 def cancel_all(settings: Settings, work: Path) -> list[dict[str, Any]]:
@@ -25,6 +25,7 @@ def cancel_all(settings: Settings, work: Path) -> list[dict[str, Any]]:
         ServiceError: The service cannot be reached.
     """
     pinned_settings(work)
+    refuse_lost(work)
     services = {TASKS: settings.teacher, ANSWERS: settings.answerer}
     with Ledger(work / LEDGER) as ledger:
         purse = Purse(ledger, settings.all_prices(), settings.budget_usd)

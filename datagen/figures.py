@@ -25,7 +25,7 @@ from datagen.roots import find_root
 from datagen.safety import CONTAMINATION_REPORT
 from datagen.settings import read_settings
 from datagen.synthesize import count
-from datagen.work_folder import CONFIG, LEDGER, pinned_settings
+from datagen.work_folder import CONFIG, LEDGER, pinned_settings, refuse_lost
 
 VERBS, OBJECTS, LABELS = 20, 4, 20
 SAMPLE_ABOVE, SAMPLE = 10_000, 3_000
@@ -62,6 +62,7 @@ def gather(work: Path) -> dict[str, Any]:
         DataError: It is no work folder, or one of its files is broken.
     """
     pinned = pinned_settings(work)
+    refuse_lost(work)
     running = is_written(work)
     finished = (work / "funnel.json").exists() and not running
     requests = sum_up(())

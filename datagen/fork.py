@@ -17,7 +17,7 @@ from datagen.ledger import Entry, Ledger
 from datagen.questions import ANSWERS, TASKS, answer_request, read_seeds, task_request
 from datagen.settings import Settings
 from datagen.sieve import Sieve
-from datagen.work_folder import LEDGER, pin, refuse_foreign
+from datagen.work_folder import LEDGER, pin, refuse_foreign, refuse_lost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ def fork(source: Path, target: Path, settings: Settings) -> Fork:
     if source.resolve() == target.resolve():
         raise DataError("a work folder cannot be forked into itself", where=target)
     refuse_foreign(target)
+    refuse_lost(source)
     seeds = read_seeds(settings)
     with Ledger(source / LEDGER, read_only=True) as old, Ledger(target / LEDGER) as new:
         if new.began():

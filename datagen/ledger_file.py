@@ -128,6 +128,12 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
         version = _version(db, path)
+        if version == 0 and read_only:
+            raise DataError(
+                "the ledger is empty",
+                where=path,
+                remedy="if no run has just begun in this folder: restore it from a copy, or choose a new folder",
+            )
         if version < SCHEMA_VERSION and not read_only:
             _migrate(db, version)
     except sqlite3.DatabaseError as error:

@@ -31,7 +31,7 @@ from datagen.seeds import odd_labels
 from datagen.settings import BATCH, Settings, read_settings
 from datagen.sieve import Sieve, answer_checks
 from datagen.status import Progress, Reporter, Watch, money, noted_funnel
-from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign
+from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign, refuse_lost
 
 log = logging.getLogger(__name__)
 
@@ -322,9 +322,10 @@ def status(work: Path) -> dict[str, Any]:
         each; and ``money``, as in the funnel, where the ledger keeps an account.
 
     Raises:
-        DataError: The folder is not the work folder of a synthesis run.
+        DataError: The folder is not the work folder of a synthesis run, or its ledger is gone.
     """
     settings = read_settings([(str(work / "config.json"), pinned_settings(work))])
+    refuse_lost(work)
     with Ledger(work / LEDGER, read_only=True) as ledger:
         funnel = noted_funnel(ledger) or count(*replay(ledger, settings, read_seeds(settings)), settings)
         counts = ledger.counts()

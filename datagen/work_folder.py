@@ -17,6 +17,8 @@ from datagen.settings import Settings, to_mapping
 CONFIG = "config.json"
 LEDGER = "ledger.sqlite"
 
+_RESULTS = ("instructions.jsonl", "funnel.json")
+
 # Free to change between runs of one work folder: they move the work or its end, never a result already there.
 _FREE = ("target", "max_requests", "seeds", "eager", "budget_usd", "prices", "mode", "batch")
 _FREE_OF_SERVICE = (
@@ -99,14 +101,17 @@ def pinned_settings(work: Path) -> dict[str, Any]:
 
 
 def refuse_foreign(work: Path) -> None:
-    """Refuse a folder that holds something but no run: its files could be overwritten.
+    """Refuse a folder that holds something but no run, or a run without its ledger: its files could be overwritten.
 
     Raises:
-        DataError: It is a file, or holds other files.
+        DataError: It is a file, or holds other files, or the ledger of its run is gone.
     """
     if work.exists() and not work.is_dir():
         raise DataError("the work folder is a file", where=work, remedy="choose another --work folder")
-    if not work.exists() or (work / CONFIG).exists() or (work / LEDGER).exists():
+    if not work.exists():
+        return
+    if (work / CONFIG).exists() or (work / LEDGER).exists():
+        refuse_lost(work)
         return
     foreign = sorted(path.name for path in work.iterdir())
     if foreign:
@@ -116,6 +121,27 @@ def refuse_foreign(work: Path) -> None:
             found=", ".join(foreign[:5]),
             remedy="choose an empty --work folder",
         )
+
+
+def refuse_lost(work: Path) -> None:
+    """Refuse a folder in which a run was and whose ledger is gone: it would ask, and pay for, everything again.
+
+    The ledger is made before everything else in the folder, so that no run leaves a folder like this.
+
+    Raises:
+        DataError: There are settings or results of a run, and no ledger or an empty one.
+    """
+    left = [name for name in (CONFIG, *_RESULTS) if (work / name).exists()]
+    path = work / LEDGER
+    if not left or (path.exists() and path.stat().st_size > 0):
+        return
+    raise DataError(
+        f"the work folder holds results but its ledger is {'empty' if path.exists() else 'missing'}",
+        where=path,
+        found=", ".join(left),
+        expected="the requests that were paid for and what was spent",
+        remedy="restore it from a copy, or choose a new folder",
+    )
 
 
 def _read_pinned(path: Path) -> dict[str, Any]:

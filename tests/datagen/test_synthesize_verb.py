@@ -1,4 +1,4 @@
-"""The verb as a person types it: what a config and the work folder name holds until the command line says otherwise."""
+"""The verb as a person types it: what it takes from a config and a work folder, what it refuses, what it says."""
 
 import json
 from collections.abc import Iterator
@@ -78,3 +78,33 @@ def test_evaluation_files_of_a_work_folder_hold_when_only_the_folder_is_named(
 def settings(work: Path) -> dict[str, object]:
     found: dict[str, object] = json.loads((work / "config.json").read_text())["settings"]
     return found
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_folder_that_lost_its_ledger_is_not_paid_for_again(
+    tmp_path: Path, config: Path, server: ScriptedServer, emptied: bool
+) -> None:
+    work = tmp_path / "work"
+    assert synthesize("--work", work, "--config", config).exit_code == 0
+    for file in work.glob("ledger.sqlite*"):
+        file.unlink()
+    if emptied:
+        (work / "ledger.sqlite").touch()
+    words = f"holds results but its ledger is {'empty' if emptied else 'missing'}"
+    asked = len(server.bodies)
+    for arguments in (
+        ["--config", config],
+        ["--dry-run"],
+        ["--status"],
+        ["--cancel-batches"],
+        ["--fork", tmp_path / "forked"],
+    ):
+        run = synthesize("--work", work, *arguments)
+        assert words in str(run.exception) + run.output, arguments
+        assert "new folder" in str(run.exception) + run.output
+    report = CliRunner().invoke(app, ["report", str(work), "--out", str(tmp_path / "report.html")])
+    assert words in str(report.exception) + report.output
+    (work / "config.json").unlink()
+    again = synthesize("--work", work, "--config", config)
+    assert (words if emptied else "other files") in str(again.exception) + again.output
+    assert len(server.bodies) == asked
