@@ -18,6 +18,22 @@ _SIZES = (
     (10**6, "100K<n<1M"),
     (10**7, "1M<n<10M"),
 )
+_LANGUAGES = {
+    "en": "English", "es": "Spanish", "fr": "French", "de": "German", "it": "Italian", "pt": "Portuguese",
+    "nl": "Dutch", "zh": "Chinese", "ja": "Japanese", "ko": "Korean", "ru": "Russian", "uk": "Ukrainian",
+    "el": "Greek", "ar": "Arabic", "fa": "Persian", "he": "Hebrew", "hi": "Hindi", "bn": "Bengali", "ta": "Tamil", "th": "Thai",
+}  # fmt: skip
+_KINDS_OF_OVERLAP = {"ngram": "tokens in a row", "rouge-l": "ROUGE-L", "whole-text": "whole text"}
+_TOLD_ELSEWHERE = (
+    "identifiers",
+    "evaluation_overlaps",
+    "prompt_tokens",
+    "completion_tokens",
+    "budget_reached",
+)
+"""Counts of the funnel that another section of the card gives with more detail."""
+
+_WORDS_OF_COUNTS = {"tasks_found": "pieces found in the replies (tasks and prose)"}
 _WORDS_OF_STAGES = {"tasks": "writing tasks", "answers": "answering them"}
 
 
@@ -34,7 +50,7 @@ def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]
     front = {
         "pretty_name": name,
         **_front_licence(license),
-        "language": ["en"],
+        **_front_language(provenance["settings"]),
         "task_categories": ["text-generation", "question-answering"],
         "tags": ["medical", "instruction-tuning", "synthetic"],
         "size_categories": [next((word for limit, word in _SIZES if rows < limit), "n>10M")],
@@ -50,7 +66,7 @@ def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]
         f"# {_plain(name)}",
         NOT_ADVICE,
         _about(provenance, files),
-        _licence(license),
+        _licence(license, provenance["settings"].get("seed tasks")),
         _making(provenance),
         _counts(provenance["funnel"]),
         _identifiers(provenance["identifiers"], provenance["settings"].get("privacy")),
@@ -63,12 +79,27 @@ def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]
 def _about(provenance: Mapping[str, Any], files: Mapping[str, str]) -> str:
     rows = provenance["rows"]
     parts = ", ".join(f"{rows[split]:,} in `{file}` ({split})" for split, file in files.items())
+    parts = f": {parts}" if len(files) > 1 else f", in `{files['train']}`"
+    total = sum(rows.values())
     return (
-        f"{sum(rows.values()):,} medical instructions with answers, in English, by the method of "
-        f"[AlpaCare](https://arxiv.org/abs/2310.14558): {parts}. Each row has `instruction`, `input` (empty where "
-        "none is needed) and `output`, as MedInstruct-52k has them, and besides `id`, `type`, `topic`, `view`, "
+        f"{total:,} medical instruction{'s' * (total != 1)} with answers, {_language(provenance['settings'])}, by the "
+        f"method of [AlpaCare](https://arxiv.org/abs/2310.14558){parts}. Each row has `instruction`, `input` (empty "
+        "where none is needed) and `output`, as MedInstruct-52k has them, and besides `id`, `type`, `topic`, `view`, "
         "`difficulty` and `source` (models, prompt version, requests and time of this very row)."
     )
+
+
+def _front_language(settings: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the language as hubs read it; none where the run took any."""
+    language = str(settings.get("language", "en"))
+    return {} if language == "any" else {"language": [language]}
+
+
+def _language(settings: Mapping[str, Any]) -> str:
+    language = str(settings.get("language", "en"))
+    if language == "any":
+        return "in whatever language the models wrote"
+    return f"in {_LANGUAGES.get(language) or _code(language)}"
 
 
 def _front_licence(license: str | None) -> dict[str, str]:
@@ -80,12 +111,17 @@ def _front_licence(license: str | None) -> dict[str, str]:
     return {"license": "other", "license_name": license}
 
 
-def _licence(license: str | None) -> str:
-    if license:
-        return f"## Licence\n\n{_plain(license)}, as named by whoever published this data set."
+def _licence(license: str | None, seeds: object) -> str:
+    stated = (
+        f"{_plain(license)}, as named by whoever published this data set."
+        if license
+        else "Not stated. Whoever published this data set named none."
+    )
+    count, _, digest = str(seeds or "").partition(", ")
+    which = f" ({count}, SHA-256 of their content {_code(digest)}...)" if digest else ""
     return (
-        "## Licence\n\nNot stated. Whoever published this data set named none; the terms of the models that wrote "
-        "it and of the seed tasks may restrict its use."
+        f"## Licence\n\n{stated} The terms of the models that wrote it may restrict its use. The seed tasks that the "
+        f"models were shown{which} are not part of it; their own licence applies to them, which is not known here."
     )
 
 
@@ -107,8 +143,7 @@ def _making(provenance: Mapping[str, Any]) -> str:
             (
                 _WORDS_OF_STAGES.get(stage, stage),
                 _code(settings.get("teacher.model" if stage == "tasks" else "answerer.model", "not known")),
-                ", ".join(f"{_code(model)} ({count:,})" for model, count in each["models"].items())
-                or "nobody",
+                _models(each["models"]),
                 f"{each['requests']:,}",
                 f"{each['failed']:,}",
                 f"{each['tries']:,}",
@@ -119,11 +154,18 @@ def _making(provenance: Mapping[str, Any]) -> str:
             for stage, each in requests["stages"].items()
         ],
     )
-    shaped = _table(("setting", "value"), [(key, _code(value)) for key, value in settings.items()])
-    spent = f"All tries together cost {requests['counted_usd']:,.4f} US$" if requests["counted_usd"] else ""
+    shaped = _table(
+        ("setting", "value"),
+        [(key, _value(value)) for key, value in settings.items() if value not in (None, "", [], {})],
+    )
+    spent = (
+        f"All tries together cost {_amount(requests['counted_usd'])} US$" if requests["counted_usd"] else ""
+    )
     if requests["unknown_usd"]:
         spent = spent or "No bill is known"
-        spent += f", and at most {requests['unknown_usd']:,.4f} US$ more, for tries whose bill is not known"
+        spent += (
+            f", and at most {_amount(requests['unknown_usd'])} US$ more, for tries whose bill is not known"
+        )
     spent += ".\n\n" if spent else ""
     first, last = requests["first_request"] or "not known", requests["last_reply"] or "not known"
     return (
@@ -132,17 +174,30 @@ def _making(provenance: Mapping[str, Any]) -> str:
     )
 
 
+def _models(counts: Mapping[str, int]) -> str:
+    """Name who answered, and how often each where there were several."""
+    if len(counts) < 2:
+        return "".join(map(_code, counts)) or "nobody"
+    return ", ".join(f"{_code(model)} ({count:,})" for model, count in counts.items())
+
+
+def _amount(usd: float) -> str:
+    return f"{usd:,.2f}" if usd >= 1 else f"{usd:.4f}"
+
+
 def _cost(stage: Mapping[str, Any]) -> str:
     if stage["cost_usd"] is None:
         return "not recorded"
     known = "" if stage["priced"] == stage["answered"] else f" (of {stage['priced']:,} requests)"
-    return f"{stage['cost_usd']:,.4f}{known}"
+    return f"{_amount(stage['cost_usd'])}{known}"
 
 
 def _counts(funnel: Mapping[str, Any]) -> str:
     rows = []
     for key, value in funnel.items():
-        words = key.replace("_", " ")
+        if key in _TOLD_ELSEWHERE:
+            continue
+        words = _WORDS_OF_COUNTS.get(key) or key.replace("_", " ")
         if isinstance(value, Mapping):
             rows += [(f"{words}: {_code(reason)}", _number(count)) for reason, count in value.items()]
         else:
@@ -178,11 +233,25 @@ def _contamination(report: Any) -> str:
     files = report.get("files", [])
     columns = list(dict.fromkeys(key for file in files for key in file))
     table = _table(
-        tuple(column.replace("_", " ") for column in columns),
-        [tuple(_number(file.get(column, "")) for column in columns) for file in files],
+        tuple("SHA-256" if column == "sha256" else column.replace("_", " ") for column in columns),
+        [tuple(_of_file(column, file.get(column, "")) for column in columns) for file in files],
     )
-    rules = "; ".join(f"{key} {_number(value)}" for key, value in report.items() if key != "files")
-    return head + f"Every task and answer that overlaps with these files was left out ({rules}).\n\n{table}"
+    rules = [f"{report['ngram']} tokens in a row"] if "ngram" in report else []
+    rules += [f"ROUGE-L above {report['rouge_l']}"] if "rouge_l" in report else []
+    rules += ["or a short question as the whole text"]
+    return head + (
+        f"Every task and answer that overlaps with these files was left out: {', '.join(rules)}.\n\n{table}"
+    )
+
+
+def _of_file(column: str, value: object) -> str:
+    """Return a cell of the table of evaluation files."""
+    if column == "sha256":
+        return _code(str(value)[:12])
+    if column == "by_kind" and isinstance(value, Mapping):
+        found = [f"{_KINDS_OF_OVERLAP.get(kind) or _code(kind)} {count:,}" for kind, count in value.items()]
+        return ", ".join(found) or "none"
+    return _number(value) if isinstance(value, int | float) else _value(value)
 
 
 def _reading(files: Mapping[str, str]) -> str:
@@ -199,6 +268,17 @@ def _reading(files: Mapping[str, str]) -> str:
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _value(value: object) -> str:
+    """Return a value for a reader: words for yes and no, the parts of a list one by one, everything else as code."""
+    if isinstance(value, bool):
+        return _number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_code(str(key))}: {_value(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value)) or "none"
+    return _code(value)
 
 
 def _number(value: object) -> str:

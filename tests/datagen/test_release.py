@@ -137,7 +137,8 @@ def test_the_card_states_what_is_known_and_no_licence_that_nobody_named(
     with Ledger(finished / "ledger.sqlite", read_only=True) as ledger:
         entries = list(ledger.entries())
     assert f"First request {min(entry.created_at for entry in entries)}" in card
-    assert f"`scripted` ({funnel['answer_replies']})" in card
+    assert "| answering them | `scripted` | `scripted` | 30 |" in card
+    assert "pieces found in the replies" in card
     assert "Not checked" in card
 
 
@@ -151,7 +152,7 @@ def test_the_provenance_adds_up_what_the_ledger_knows_of_cost(work: Path, tmp_pa
     assert stages["tasks"]["cost_usd"] is None
     assert stages["answers"]["models"] == {"scripted": 30}
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "| 7.5000 |" in card
+    assert "| 7.50 |" in card
     assert "not recorded" in card
 
 
@@ -173,6 +174,55 @@ def test_the_card_says_what_was_checked_without_what_was_found(work: Path, tmp_p
     everything = b"".join(content(tmp_path / "out").values())
     assert b"somebody" not in everything
     assert b"a question of the test" not in everything
+
+
+def test_the_cells_of_the_card_are_words_and_the_seeds_keep_their_licence(work: Path, tmp_path: Path) -> None:
+    file = {
+        "file": "medqa.jsonl",
+        "sha256": "0123456789ab" + "c" * 52,
+        "fields": ["question", "options"],
+        "items": 1273,
+        "tasks_rejected": 5,
+        "answers_rejected": 0,
+        "by_kind": {"ngram": 4, "whole-text": 1},
+    }
+    (work / "contamination.json").write_text(json.dumps({"ngram": 13, "rouge_l": 0.7, "files": [file]}))
+    config = json.loads((work / "config.json").read_text())
+    config["fixed"]["task_sampling.extra_body"] = {"top_k": 5, "think": False}
+    (work / "config.json").write_text(json.dumps(config))
+    for license in (None, "cc-by-4.0"):
+        release(work, tmp_path / "out", ReleaseConfig(license=license), overwrite=True)
+        card = (tmp_path / "out" / "README.md").read_text()
+        row = "| `0123456789ab` | `question`, `options` | 1,273 | 5 | 0 | tokens in a row 4, whole text 1 |"
+        assert f"| `medqa.jsonl` {row}" in card
+        assert "| task_sampling.extra_body | `top_k`: `5`, `think`: no |" in card
+        assert "13 tokens in a row, ROUGE-L above 0.7, or a short question as the whole text" in card
+        assert not [
+            line for line in card.splitlines() if line.startswith("|") and ("{" in line or "null" in line)
+        ]
+        assert "(30)" not in card  # one model answered all
+        tasks, digest = config["fixed"]["seed tasks"].split(", ")
+        assert f"({tasks}, SHA-256 of their content `{digest}`...)" in card
+        assert "their own licence applies" in card
+
+
+@pytest.mark.parametrize(
+    ("language", "front", "words"),
+    [
+        ("en", ["en"], "in English"),
+        ("de", ["de"], "in German"),
+        ("any", None, "in whatever language the models wrote"),
+    ],
+)
+def test_the_card_names_the_language_of_the_run(
+    work: Path, tmp_path: Path, language: str, front: list[str] | None, words: str
+) -> None:
+    config = json.loads((work / "config.json").read_text())
+    config["fixed"]["language"] = language
+    (work / "config.json").write_text(json.dumps(config))
+    release(work, tmp_path / "out", ReleaseConfig())
+    assert front_matter(tmp_path / "out").get("language") == front
+    assert words in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing_behind(finished: Path, tmp_path: Path) -> None:
