@@ -21,7 +21,8 @@ _SIZES = (
 _LANGUAGES = {
     "en": "English", "es": "Spanish", "fr": "French", "de": "German", "it": "Italian", "pt": "Portuguese",
     "nl": "Dutch", "zh": "Chinese", "ja": "Japanese", "ko": "Korean", "ru": "Russian", "uk": "Ukrainian",
-    "el": "Greek", "ar": "Arabic", "fa": "Persian", "he": "Hebrew", "hi": "Hindi", "bn": "Bengali", "ta": "Tamil", "th": "Thai",
+    "el": "Greek", "ar": "Arabic", "fa": "Persian", "he": "Hebrew", "hi": "Hindi",
+    "bn": "Bengali", "ta": "Tamil", "th": "Thai",
 }  # fmt: skip
 _KINDS_OF_OVERLAP = {"ngram": "tokens in a row", "rouge-l": "ROUGE-L", "whole-text": "whole text"}
 _TOLD_ELSEWHERE = (

@@ -3,6 +3,7 @@
 import contextlib
 import enum
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -152,11 +153,12 @@ def _tell(
     rows: int, known: int, kept: int, reasons: "Counter[str]", out: Path, rejected: Path, threshold: float
 ) -> None:
     others = "".join(
-        f", {many} {reason}" for reason, many in sorted(reasons.items()) if reason != "near-duplicate"
+        f", {many:,} {reason}" for reason, many in sorted(reasons.items()) if reason != "near-duplicate"
     )
     typer.echo(
-        f"{rows} rows, compared with {known} known texts and with each other: "
-        f"{kept} kept in {out}, {reasons['near-duplicate']} near-duplicate(s) (ROUGE-L F1 > {threshold:g})"
+        f"{_counted(rows, 'row')}, compared with {_counted(known, 'known text')} and with each other: "
+        f"{kept:,} kept in {out}, {_counted(reasons['near-duplicate'], 'near-duplicate')} "
+        f"(ROUGE-L F1 > {threshold:g})"
         f"{others} in {rejected}"
     )
 
@@ -166,7 +168,13 @@ def _tell_overlaps(cleaner: "Cleaner", dropped: Sequence[dict[str, Any]]) -> Non
     rejections = [row["rejected"] for row in dropped]
     for file in cleaner.benchmarks.described() if cleaner.benchmarks else ():
         many = sum(rejection.get("evaluation_file") == file["file"] for rejection in rejections)
-        typer.echo(f"overlap with {file['file']} ({file['items']:,} items): {many:,} rows")
+        typer.echo(
+            f"overlap with {file['file']} ({_counted(file['items'], 'item')}): {_counted(many, 'row')}"
+        )
+
+
+def _counted(many: int, what: str) -> str:
+    return f"{many:,} {what}{'' if many == 1 else 's'}"
 
 
 def _tell_identifiers(cleaner: "Cleaner", identifiers: Path | None) -> None:
@@ -199,6 +207,8 @@ def _clean(cleaner: "Cleaner", rows: "list[_Row]") -> "tuple[list[_Row], list[di
             advance()
     return cleaned, reasons
 
+
+PROGRESS_EVERY_S = 10.0
 
 _Row = tuple[str, dict[str, Any], str]
 """Where a row stands, the row, its instruction."""
@@ -243,7 +253,12 @@ def _near_duplicate(fate: _Fate) -> dict[str, Any] | None:
     if fate is None:
         return None
     near, place = fate
-    return {"reason": "near-duplicate", "nearest": near.text, "nearest_at": place, "score": near.score}
+    return {
+        "reason": "near-duplicate",
+        "nearest": near.text,
+        "nearest_at": place,
+        "score": round(near.score, 4),
+    }
 
 
 def _with_reason(row: dict[str, Any], reason: dict[str, Any]) -> dict[str, Any]:
@@ -319,8 +334,9 @@ def _known(against: list[Path], seeds: bool) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _progress(total: int, doing: str = "compared") -> Iterator[Callable[[], None]]:
-    """Yield a function to call once a row: a bar on a terminal, a line every tenth of the way elsewhere."""
-    step, done = max(1, total // (100 if sys.stderr.isatty() else 10)), 0
+    """Yield a function to call once a row: a bar on a terminal, a line every ten seconds elsewhere."""
+    every = 0.1 if sys.stderr.isatty() else PROGRESS_EVERY_S
+    done, said = 0, time.monotonic()
     with contextlib.ExitStack() as stack:
         if sys.stderr.isatty():
             from rich.console import Console
@@ -334,12 +350,14 @@ def _progress(total: int, doing: str = "compared") -> Iterator[Callable[[], None
         else:
 
             def show() -> None:
-                typer.echo(f"{done} of {total} rows {doing}", err=True)
+                typer.echo(f"{done:,} of {total:,} rows {doing}", err=True)
 
         def advance() -> None:
-            nonlocal done
+            nonlocal done, said
             done += 1
-            if done % step == 0 or done == total:
+            now = time.monotonic()
+            if now - said >= every or (done == total and sys.stderr.isatty()):
+                said = now
                 show()
 
         yield advance

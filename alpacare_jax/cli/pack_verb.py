@@ -55,10 +55,11 @@ def command(
     loss, and examples are packed into rows of equal length by best fit. The rows are written as ArrayRecord
     shards of a TFDS data set, the manifest last.
     """
-    from alpacare_jax.data.pack import PackConfig, pack
+    from alpacare_jax.data.pack import PackConfig, check_source, pack
     from alpacare_jax.tokenizer import load_tokenizer
 
     config = PackConfig(seq_len, template, split, truncate, not no_pack, shards)
+    check_source(source)  # before the tokenizer is read
     started = time.perf_counter()
     with _shown_progress() as progress:
         manifest = pack(

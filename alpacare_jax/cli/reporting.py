@@ -177,11 +177,14 @@ def read_run(run: Path) -> str:
 
     config = run / "config.yaml"
     if not config.exists() and not (run / "metrics.jsonl").exists():
+        kinds = "a run folder of `alpacare train`, or a work folder of `alpacare synthesize`"
+        if not run.exists():
+            raise DataError("the folder does not exist", where=run, expected=kinds, remedy="check the path")
         raise DataError(
-            "this is not a run folder",
+            "this is neither a run folder nor a work folder",
             where=run,
-            found="neither config.yaml nor metrics.jsonl",
-            expected="a folder that `alpacare train` wrote",
+            found="neither config.yaml nor metrics.jsonl (training), nor config.json (synthesis)",
+            expected=kinds,
         )
     return config.read_text(encoding="utf-8") if config.exists() else ""
 

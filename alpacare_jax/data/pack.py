@@ -111,6 +111,7 @@ def pack(
     """
     source, out = Path(source), Path(out)
     progress = progress or (lambda stage, done, total: None)
+    check_source(source)
     _check_out(out, overwrite)
     examples = read_examples(source, tokenizer, config.template, progress)
     kept, left_out, truncated = fit(examples, config.row_length, truncate=config.truncate)
@@ -222,6 +223,22 @@ def _statistics(
         left_out=len(left_out),
         prompt_too_long=sum(not example.loss_mask[:row_length].any() for example in left_out),
         truncated=len(truncated),
+    )
+
+
+def check_source(source: Path) -> None:
+    """Refuse a folder, and name the file in it that was surely meant.
+
+    Raises:
+        DataError: It is a folder.
+    """
+    if not source.is_dir():
+        return
+    meant = source / "instructions.jsonl"
+    raise DataError(
+        "a file of instructions was expected, not a folder",
+        where=source,
+        remedy=f"give {meant}" if meant.exists() else "name the JSON Lines file in it",
     )
 
 

@@ -257,6 +257,15 @@ def test_overwrite_deletes_nothing_that_pack_did_not_write(
     assert (out / "keep" / "chapter.txt").exists()
 
 
+def test_a_folder_is_refused_and_the_file_in_it_named(tmp_path: Path, chat: Tokenizer) -> None:
+    with pytest.raises(DataError, match="not a folder"):
+        pack(tmp_path, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+    (tmp_path / "instructions.jsonl").write_text("{}")
+    with pytest.raises(DataError) as caught:
+        pack(tmp_path, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+    assert f"give {tmp_path / 'instructions.jsonl'}" in str(caught.value)
+
+
 def test_impossible_settings() -> None:
     for bad in ({"row_length": 4}, {"template": "vicuna"}, {"split": "a-b"}, {"shards": 0}):
         with pytest.raises(ConfigError):

@@ -68,9 +68,9 @@ def test_rows_that_hold_a_test_question_are_dropped(folder: Path) -> None:
     assert rejected["again"]["reason"] == "near-duplicate"
     assert read(folder / "rejected.jsonl")[1]["rejected_before"] == 1
     assert "2 kept" in result.output
-    assert "1 near-duplicate(s)" in result.output
+    assert "1 near-duplicate (ROUGE-L" in result.output
     assert "2 evaluation-overlap in" in result.output
-    assert "overlap with exam.jsonl (1 items): 2 rows" in result.output
+    assert "overlap with exam.jsonl (1 item): 2 rows" in result.output
 
 
 def test_identifiers_are_dropped_masked_or_listed(folder: Path) -> None:

@@ -47,7 +47,7 @@ def test_keeps_the_first_and_says_why_it_drops(tmp_path: Path, source: Path) -> 
     result = run(source, "--out", kept, "--rejected", rejected)
     assert result.exit_code == 0, result.output
     assert read(kept) == [ROWS[0], ROWS[1], ROWS[3]]
-    score = rouge_l(ROWS[0]["instruction"], ROWS[2]["instruction"])
+    score = round(rouge_l(ROWS[0]["instruction"], ROWS[2]["instruction"]), 4)
     reason = {
         "reason": "near-duplicate",
         "nearest": ROWS[0]["instruction"],
@@ -139,9 +139,13 @@ def test_a_rejected_row_filtered_again_keeps_its_first_reason(tmp_path: Path) ->
     assert row["rejected_before"] == {"reason": "older"}
 
 
-def test_progress_is_shown_as_plain_lines(tmp_path: Path) -> None:
+def test_progress_is_shown_as_plain_lines_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"instruction": f"question {number} {number * 7}"} for number in range(50)]
-    result = run(write(tmp_path / "in.jsonl", rows), "--out", tmp_path / "k", "--rejected", tmp_path / "r")
+    source = write(tmp_path / "in.jsonl", rows)
+    result = run(source, "--out", tmp_path / "k", "--rejected", tmp_path / "r")
+    assert "rows compared" not in result.output  # a fraction of a second needs no progress
+    monkeypatch.setattr(filter_verb, "PROGRESS_EVERY_S", 0.0)
+    result = run(source, "--out", tmp_path / "k", "--rejected", tmp_path / "r", "--overwrite")
     assert "50 of 50 rows compared" in result.output
 
 

@@ -338,7 +338,7 @@ def test_the_verb_needs_only_a_run(finished: Path) -> None:
 
 
 def test_the_verb_refuses_what_is_not_a_run_and_what_exists(finished: Path) -> None:
-    with pytest.raises(DataError, match="not a run folder"):
+    with pytest.raises(DataError, match="neither a run folder"):
         run(finished / "work", "--out", finished / "report.html")
     (finished / "report.html").write_text("precious")
     with pytest.raises(DataError, match="exists already"):

@@ -311,6 +311,15 @@ def test_options_of_a_training_run_are_refused_for_a_work_folder(tmp_path: Path,
     assert "belongs to a training run" in str(result.exception)
 
 
+def test_a_folder_of_neither_kind_is_refused_with_both_kinds_named(tmp_path: Path) -> None:
+    for folder, words in ((tmp_path / "NOTEXIST", "does not exist"), (tmp_path, "neither a run folder nor")):
+        result = CliRunner().invoke(app, ["report", str(folder), "--out", str(tmp_path / "o.html")])
+        assert result.exit_code != 0
+        assert words in str(result.exception)
+        assert "`alpacare train`, or a work folder of `alpacare synthesize`" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_amounts_are_written_for_a_reader() -> None:
     assert [dollars(usd) for usd in (0.0, 0.5, 12.0, 1234.567)] == ["$0.00", "$0.5000", "$12.00", "$1,234.57"]
     assert [short(n) for n in (9999, 10_000, 2_500_000)] == ["9,999", "10.0k", "2.5M"]
