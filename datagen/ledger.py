@@ -373,9 +373,9 @@ class Ledger:
         """Sum, per stage, what was spent in US dollars.
 
         Returns:
-            ``{stage: {"spent_usd", "unknown_usd", "held_usd", "unpriced"}}``: what the service counted; worst
-            cases of tries whose bill is unknown; worst cases of tries in flight; and how many tries have no
-            price.
+            ``{stage: {"spent_usd", "unknown_usd", "held_usd", "unpriced", "settled"}}``: what the service
+            counted; worst cases of tries whose bill is unknown; worst cases of tries in flight; how many tries
+            have no price; and how many the service counted, at a price.
         """
         if self._version < 2:
             return {}
@@ -383,10 +383,11 @@ class Ledger:
             "SELECT stage, TOTAL(cost_usd) FILTER (WHERE outcome = 'settled'),"
             " TOTAL(cost_usd) FILTER (WHERE outcome = 'unknown'),"
             " TOTAL(reserved_usd) FILTER (WHERE outcome = 'open'),"
-            " COUNT(*) FILTER (WHERE cost_usd IS NULL AND outcome <> 'open')"
+            " COUNT(*) FILTER (WHERE cost_usd IS NULL AND outcome <> 'open'),"
+            " COUNT(*) FILTER (WHERE cost_usd IS NOT NULL AND outcome = 'settled')"
             " FROM tries GROUP BY stage ORDER BY stage"
         )
-        names = ("spent_usd", "unknown_usd", "held_usd", "unpriced")
+        names = ("spent_usd", "unknown_usd", "held_usd", "unpriced", "settled")
         return {stage: dict(zip(names, numbers, strict=True)) for stage, *numbers in cursor}
 
 

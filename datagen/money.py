@@ -172,7 +172,7 @@ class Purse:
         }
 
     def _stage(self, stage: str) -> dict[str, float]:
-        nothing = {"spent_usd": 0.0, "unknown_usd": 0.0, "held_usd": 0.0, "unpriced": 0}
+        nothing = {"spent_usd": 0.0, "unknown_usd": 0.0, "held_usd": 0.0, "unpriced": 0, "settled": 0}
         return self._spending.setdefault(stage, nothing)
 
     @property
@@ -357,6 +357,7 @@ class Purse:
             sums["unpriced"] += 1
         else:
             sums["unknown_usd" if outcome == "unknown" else "spent_usd"] += cost_usd
+            sums["settled"] += outcome == "settled"
         self.ledger.close_try(
             reservation.number,
             outcome,

@@ -45,43 +45,60 @@ def money(
     spending: Mapping[str, Mapping[str, float]],
     *,
     kept: int,
+    requests: int,
     answered: int,
     target: int,
     budget_usd: float | None = None,
     answer_usd: float | None = None,
+    foreseen: bool = True,
 ) -> Money:
-    """Sum what was spent, and project it: cost so far per task and per answer, times what is missing.
+    """Sum what was spent, and project it: what a request cost so far, times what is missing.
+
+    Only bills that are known say what a request costs. Worst cases of tries whose bill is unknown count once, as
+    spent; replies that a fork took over count nothing.
 
     Args:
         spending: What :meth:`Ledger.spending` says.
         kept: Tasks kept so far.
+        requests: Task requests that they were kept of.
         answered: Answers in.
         target: Tasks wanted.
         budget_usd: The cap in US dollars, or None.
-        answer_usd: What one answer is expected to cost as long as none is in, in US dollars.
+        answer_usd: What one answer is expected to cost as long as none is paid, in US dollars.
+        foreseen: Whether to project at all.
 
     Example:
-        >>> spent = {"tasks": {"spent_usd": 2.0, "unknown_usd": 0.0, "held_usd": 0.0, "unpriced": 0}}
-        >>> money(spent, kept=10, answered=0, target=40, answer_usd=0.05).projected_usd
+        >>> spent = {"tasks": {"spent_usd": 2.0, "unknown_usd": 0.0, "unpriced": 0, "settled": 4}}
+        >>> money(spent, kept=10, requests=4, answered=0, target=40, answer_usd=0.05).projected_usd
         10.0
     """
     by_stage = {stage: each["spent_usd"] + each["unknown_usd"] for stage, each in spending.items()}
-    tasks = math.fsum(usd for stage, usd in by_stage.items() if stage != "answers")
-    answers = by_stage.get("answers", 0.0)
-    per_answer = answers / answered if answered else answer_usd
+    spent_usd = math.fsum(by_stage.values())
+    missing_tasks, missing_answers = max(0, target - kept), max(0, target - answered)
+    task_usd = mean_usd(spending, "tasks", None)
+    per_task = task_usd * requests / kept if task_usd is not None and kept else None
+    per_answer = mean_usd(spending, "answers", answer_usd)
     projected = None
-    if kept and per_answer is not None:
-        still_asked = max(0, target - kept)
-        projected = tasks + tasks / kept * still_asked + answers + per_answer * max(0, target - answered)
+    known = (per_task is not None or not missing_tasks) and (per_answer is not None or not missing_answers)
+    if foreseen and kept and known:
+        projected = spent_usd + (per_task or 0.0) * missing_tasks + (per_answer or 0.0) * missing_answers
     return Money(
-        spent_usd=math.fsum(by_stage.values()),
+        spent_usd=spent_usd,
         unknown_usd=math.fsum(each["unknown_usd"] for each in spending.values()),
-        tasks_usd=tasks,
-        answers_usd=answers,
+        tasks_usd=math.fsum(usd for stage, usd in by_stage.items() if stage != "answers"),
+        answers_usd=by_stage.get("answers", 0.0),
         projected_usd=projected,
         budget_usd=budget_usd,
         unpriced_tries=round(sum(each["unpriced"] for each in spending.values())),
     )
+
+
+def mean_usd(
+    spending: Mapping[str, Mapping[str, float]], stage: str, expected_usd: float | None
+) -> float | None:
+    """Return what a try of a stage that the service counted cost on average; what is expected where none was."""
+    sums = spending.get(stage)
+    return sums["spent_usd"] / sums["settled"] if sums and sums["settled"] else expected_usd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +134,16 @@ class Reporter:
     ) -> None:
         self._ledger, self._purse, self._watch = ledger, purse, watch
         self._target, self._answer_usd = target, answer_usd
+        counts = ledger.counts()
+        settled = {stage: each["answered"] + each["failed"] for stage, each in counts.items()}
+        # Until these are judged anew, nobody knows what the money already spent has bought.
+        self._tasks_before, self._answers_before = settled.get("tasks", 0), settled.get("answers", 0)
         self._noted_at_s = -math.inf
 
     def tell(self, progress: Progress, funnel: Callable[[], Mapping[str, Any]]) -> None:
         """Pass a step on; ``funnel`` is asked for the counts only when they are noted."""
         if self._watch is not None:
-            money = self.money(progress.kept, progress.answered)
+            money = self.money(progress)
             self._watch(dataclasses.replace(progress, tries=self._purse.tries_ended, money=money))
         if time.monotonic() - self._noted_at_s >= _SECONDS_BETWEEN_NOTES:
             self.note(funnel())
@@ -132,22 +153,21 @@ class Reporter:
         self._noted_at_s = time.monotonic()
         note_funnel(self._ledger, funnel)
 
-    def answer_usd(self, answered: int) -> float | None:
+    def answer_usd(self) -> float | None:
         """Return what one answer costs: the mean of those that are in, or what is expected; None without a price."""
-        sums = self._purse.spending().get("answers")
-        if not answered or sums is None or sums["unpriced"]:
-            return self._answer_usd
-        return (sums["spent_usd"] + sums["unknown_usd"]) / answered
+        return mean_usd(self._purse.spending(), "answers", self._answer_usd)
 
-    def money(self, kept: int, answered: int) -> Money:
-        """Return what is spent and projected, with so many tasks kept and answers in."""
+    def money(self, progress: Progress) -> Money:
+        """Return what is spent at a step, and what it will be in all once earlier replies are judged anew."""
         return money(
             self._purse.spending(),
-            kept=kept,
-            answered=answered,
+            kept=progress.kept,
+            requests=progress.requests,
+            answered=max(progress.answered, self._answers_before),
             target=self._target,
             budget_usd=self._purse.budget_usd,
             answer_usd=self._answer_usd,
+            foreseen=progress.stage != "tasks" or progress.requests >= self._tasks_before,
         )
 
 

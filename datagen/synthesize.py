@@ -137,7 +137,7 @@ async def _gather_tasks(
     reached = None
 
     def answers_usd() -> float:
-        return sieve.kept_of_a_request() * (reporter.answer_usd(answered) or 0.0)
+        return sieve.kept_of_a_request() * (reporter.answer_usd() or 0.0)
 
     replies = _task_replies(settings, seeds, ledger, purse, wait, sieve, answers_usd)
     try:
@@ -215,7 +215,7 @@ def _keep_for_answers(
         return
     last = answer_request(settings, sieve.kept[-1]).body(settings.answerer.model)
     one_in_flight = purse.worst_usd(settings.answerer.model, last, batch=settings.mode == BATCH)
-    purse.set_aside(ANSWERS, waiting * (reporter.answer_usd(answered) or 0.0) + one_in_flight)
+    purse.set_aside(ANSWERS, waiting * (reporter.answer_usd() or 0.0) + one_in_flight)
 
 
 def _take_settled(sieve: Sieve, ledger: Ledger, settings: Settings) -> None:
@@ -272,7 +272,12 @@ def _money(ledger: Ledger, settings: Settings, sieve: Sieve, answered: int) -> d
     """Account for everything the ledger spent, to the billionth of a dollar."""
     kept, target = len(sieve.kept), settings.target
     spent = money(
-        ledger.spending(), kept=kept, answered=answered, target=target, budget_usd=settings.budget_usd
+        ledger.spending(),
+        kept=kept,
+        requests=sieve.requests,
+        answered=answered,
+        target=target,
+        budget_usd=settings.budget_usd,
     )
     return {
         name: round(value, 9) if isinstance(value, float) else value
@@ -335,12 +340,17 @@ def status(work: Path) -> dict[str, Any]:
         if not spending:
             return known
         answered = counts.get(ANSWERS, {"answered": 0})["answered"]
+        settled = sum(counts.get(TASKS, {}).get(state, 0) for state in ("answered", "failed"))
+        # A run that goes on judges what is there anew; only replies out of turn can be ahead of it after that.
+        judged = funnel["task_requests"] + settings.teacher.concurrency >= settled
         spent = money(
             spending,
             kept=funnel["tasks_kept"],
+            requests=funnel["task_requests"],
             answered=answered,
             target=settings.target,
             budget_usd=settings.budget_usd,
             answer_usd=_expected_answer_usd(settings),
+            foreseen=funnel["target_reached"] or settings.mode == BATCH or judged,
         )
         return known | {"money": dataclasses.asdict(spent)}
