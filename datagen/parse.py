@@ -124,14 +124,15 @@ def _read_plain(text: str, open_number: int | None, *, cut: bool) -> Iterator[Se
 def _read_stretch(
     text: str, start: int, end: int, marks: list[Mark], *, cut: bool, open_number: int | None
 ) -> Iterator[SeedTask | Rejected]:
-    cut = cut and end == len(text)
+    # What looks like a separator at the end may be the beginning of a label: the task before it can be a fragment.
+    fragment, cut = cut, cut and end == len(text)
     if not marks:
         yield Rejected(_reason_without_labels(text[start:end], cut), text[start:end].strip())
         return
     lead, opened = _split_lead(text[start : marks[0].start], marks[0], open_number)
     if lead:
         yield Rejected("prose", lead)
-    groups = divide(marks, cut, {"type"} if opened else set())
+    groups = divide(marks, fragment, {"type"} if opened else set())
     starts, types = _numbered_types(text, groups)
     types[0] = opened
     for place, group in enumerate(groups):

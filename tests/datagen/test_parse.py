@@ -241,6 +241,18 @@ def test_what_is_kept_or_rejected_stands_in_the_reply(reply: str) -> None:
             assert text == "<noinput>" or "`" in reply or " ".join(text.split()) in plain
 
 
+@pytest.mark.parametrize("rest", ["#", "##", "###", "### ", "### V"])
+def test_a_label_that_was_cut_closes_no_task(rest: str) -> None:
+    task = (
+        "### Type\nChat\n### Topic\nPain\n### View\nPatient\n### Difficulty\n1\n### Instruction\nAdvise me.\n"
+    )
+    reply = f"1. {task}### Input\nI have pain.\n\n2. ### Type\nChat\n### Topic\nPain\n{rest}"
+    first, second = parse_tasks(reply, finish_reason="length")
+    assert isinstance(first, SeedTask)
+    assert first.input == "I have pain."
+    assert isinstance(second, Rejected)
+
+
 @settings(max_examples=200, deadline=None)
 @given(replies(), st.data())
 def test_a_cut_reply_loses_at_most_its_last_task(

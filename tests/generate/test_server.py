@@ -262,7 +262,12 @@ def test_replies_under_way_are_told_when_the_server_ends(
     make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "GRACE_S", 0.2)
-    server = Running(make_engine(slots=1))
+    engine = make_engine(slots=1)
+    step = engine.step
+    monkeypatch.setattr(
+        engine, "step", lambda: (time.sleep(0.05), step())[1]
+    )  # still at it when the server ends
+    server = Running(engine)
     long = {"max_tokens": 480, "extra_body": {"ignore_eos": True}}
     with concurrent.futures.ThreadPoolExecutor(3) as threads:
         streamed = chat(server.client(), **long, stream=True)
