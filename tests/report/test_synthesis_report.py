@@ -216,6 +216,17 @@ def test_commands_without_an_object_are_shown_and_all_commands_add_up() -> None:
     assert [node["value"] for node in nodes if node["label"] == "other verbs"] == [3]
 
 
+def test_every_row_of_the_table_of_verbs_adds_up(tmp_path: Path, settings: Settings) -> None:
+    begin(tmp_path / "work", settings, replies=1)
+    nouns = ("sign", "sign", "cause", "risk", "drug", "test", "cost")
+    rows = [{"id": noun, "instruction": f"List the {noun} of gout", "output": "x"} for noun in nouns]
+    rows += [{"id": "how", "instruction": "List how gout spreads", "output": "x"}]
+    (tmp_path / "work" / "instructions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "work" / "funnel.json").write_text(json.dumps({"instructions": len(rows)}))
+    words = "list 8 sign 2 , cause 1 , cost 1 , drug 1 , others 2 , no object 1"
+    assert words in report(tmp_path / "work").text
+
+
 def test_the_figures_of_a_running_job_are_of_one_moment(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
