@@ -295,6 +295,28 @@ class Ledger:
         names = ("sent", "answered", "failed", "tries", "prompt_tokens", "completion_tokens")
         return {stage: dict(zip(names, numbers, strict=True)) for stage, *numbers in cursor}
 
+    def settled_behind(self, stage: str, count: int) -> dict[str, int]:
+        """Count the settled requests of a stage behind its first ``count``, and their tokens in and out.
+
+        Returns:
+            ``{"requests", "prompt_tokens", "completion_tokens"}``.
+        """
+        row = self._execute(
+            "SELECT COUNT(*), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0)"
+            " FROM requests WHERE stage = ? AND id >= ? AND state <> 'sent'",
+            (stage, f"{count:06d}"),
+        ).fetchone()
+        return dict(zip(("requests", "prompt_tokens", "completion_tokens"), row, strict=True))
+
+    def taken_over_usd(self) -> float:
+        """Return what replies that were copied from another ledger had cost there, in US dollars."""
+        if self._version < 2:
+            return 0.0
+        cost: float = self._execute(
+            "SELECT TOTAL(cost_usd) FROM requests WHERE (stage, id) NOT IN (SELECT stage, id FROM tries)"
+        ).fetchone()[0]
+        return cost
+
     def note(self, key: str, text: str) -> None:
         """Keep a text under a key, in place of the one before it."""
         self._execute("INSERT OR REPLACE INTO notes (key, text) VALUES (?, ?)", (key, text))

@@ -25,8 +25,8 @@ class Money:
     Attributes:
         spent_usd: Everything spent, with the worst case of tries whose bill is unknown.
         unknown_usd: That worst case alone.
-        tasks_usd: The part that went into tasks.
-        answers_usd: The part that went into answers.
+        tasks_usd: The part that went into tasks; None where none of them has a price.
+        answers_usd: The part that went into answers; None where none of them has a price.
         projected_usd: What the whole will have cost when the target is reached; None while nothing tells.
         budget_usd: The cap, or None.
         unpriced_tries: Tries that had no price and so are in none of the sums.
@@ -34,8 +34,8 @@ class Money:
 
     spent_usd: float
     unknown_usd: float
-    tasks_usd: float
-    answers_usd: float
+    tasks_usd: float | None
+    answers_usd: float | None
     projected_usd: float | None
     budget_usd: float | None
     unpriced_tries: int
@@ -85,12 +85,20 @@ def money(
     return Money(
         spent_usd=spent_usd,
         unknown_usd=math.fsum(each["unknown_usd"] for each in spending.values()),
-        tasks_usd=math.fsum(usd for stage, usd in by_stage.items() if stage != "answers"),
-        answers_usd=by_stage.get("answers", 0.0),
+        tasks_usd=_known_usd(spending, "tasks"),
+        answers_usd=_known_usd(spending, "answers"),
         projected_usd=projected,
         budget_usd=budget_usd,
         unpriced_tries=round(sum(each["unpriced"] for each in spending.values())),
     )
+
+
+def _known_usd(spending: Mapping[str, Mapping[str, float]], stage: str) -> float | None:
+    sums = spending.get(stage)
+    if sums is None:
+        return 0.0
+    usd = sums["spent_usd"] + sums["unknown_usd"]
+    return None if sums["unpriced"] and not usd else usd
 
 
 def mean_usd(
@@ -180,3 +188,19 @@ def noted_funnel(ledger: Ledger) -> dict[str, Any] | None:
     """Return the funnel that the run noted last, or None where it never did."""
     text = ledger.noted(_NOTE)
     return None if text is None else json.loads(text)
+
+
+def unjudged(ledger: Ledger, funnel: Mapping[str, Any]) -> dict[str, Any]:
+    """Count what is answered and paid, and in none of a funnel's counts: with these, totals of the ledger agree.
+
+    Returns:
+        ``beyond_target`` or, before the target is reached, ``waiting``: task requests and their tokens behind the
+        last one that was judged; ``taken_over_usd``: what replies from another folder cost there. Each only where
+        there is any.
+    """
+    behind = ledger.settled_behind("tasks", funnel["task_requests"])
+    name = "beyond_target" if funnel["target_reached"] else "waiting"
+    taken_usd = round(ledger.taken_over_usd(), 9)
+    return ({name: behind} if behind["requests"] else {}) | (
+        {"taken_over_usd": taken_usd} if taken_usd else {}
+    )

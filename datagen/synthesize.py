@@ -30,7 +30,7 @@ from datagen.safety import leaking_seeds, write_reports
 from datagen.seeds import odd_labels
 from datagen.settings import BATCH, Settings, read_settings
 from datagen.sieve import Sieve, answer_checks
-from datagen.status import Progress, Reporter, Watch, money, noted_funnel
+from datagen.status import Progress, Reporter, Watch, money, noted_funnel, unjudged
 from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign, refuse_lost
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,7 @@ def synthesize(
             "budget_reached": reached is not None or "budget" in outcome.failed,
             "money": _money(ledger, settings, sieve, outcome.replies),
         }
+        funnel["money"] |= unjudged(ledger, funnel)
         funnel |= write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
         publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
         reporter.note(funnel)
@@ -336,10 +337,13 @@ def status(work: Path) -> dict[str, Any]:
         counts = ledger.counts()
         batches = [described(record) for record in BatchBook(ledger).all()]
         spending = ledger.spending()
-        known = funnel | {"ledger": counts, "batches": batches}
+        answered = counts.get(ANSWERS, {"answered": 0})["answered"]
+        known = funnel | {"ledger": counts, "batches": batches} | unjudged(ledger, funnel)
+        if "money" not in funnel:  # under way: answers are judged when all are in
+            known |= {"answer_replies": max(answered, funnel["answer_replies"])}
+            known |= {"answers_unjudged": known["answer_replies"] - funnel["answer_replies"]}
         if not spending:
             return known
-        answered = counts.get(ANSWERS, {"answered": 0})["answered"]
         settled = sum(counts.get(TASKS, {}).get(state, 0) for state in ("answered", "failed"))
         # A run that goes on judges what is there anew; only replies out of turn can be ahead of it after that.
         judged = funnel["task_requests"] + settings.teacher.concurrency >= settled

@@ -31,16 +31,36 @@ def print_funnel(funnel: Mapping[str, Any], work: Path) -> None:
     failed = _renamed("failed", funnel["answer_requests_failed"])
     line("answers", funnel["answer_replies"], failed | funnel["answers_rejected"])
     line("instructions", funnel["instructions"], {})
+    if funnel.get("answers_unjudged"):
+        typer.echo(
+            f"    {funnel['answers_unjudged']:,} answers are not judged yet: that is done once all are in"
+        )
+    _print_unjudged({**funnel.get("money", {}), **funnel})
     typer.echo(f"tokens: {funnel['prompt_tokens']} in, {funnel['completion_tokens']} out; results in {work}")
     for stage, counts in funnel.get("ledger", {}).items():
         typer.echo(
             f"ledger, {stage}: {counts['answered']} answered, {counts['failed']} failed, "
-            f"{counts['sent']} without an outcome, {counts['tries']} sent"
+            f"{counts['sent']} without an outcome, {counts['tries']} tries"
         )
     _print_safety(funnel)
     print_batches(funnel.get("batches", []))
     if "money" in funnel:
         print_money(funnel["money"])
+
+
+def _print_unjudged(counts: Mapping[str, Any]) -> None:
+    """Print what is answered and paid, but in none of the counts above."""
+    for key, words in (
+        ("beyond_target", "asked beyond the target, not judged"),
+        ("waiting", "answered, waiting for an earlier one"),
+    ):
+        if key in counts:
+            each = counts[key]
+            tokens = f"{each['prompt_tokens']} tokens in, {each['completion_tokens']} out"
+            typer.echo(f"{words}: {each['requests']} task requests; {tokens}")
+    if "taken_over_usd" in counts:
+        amount = usd(counts["taken_over_usd"])
+        typer.echo(f"{amount} of these replies was paid in the folder that this one was forked from")
 
 
 def _print_safety(funnel: Mapping[str, Any]) -> None:
@@ -72,17 +92,28 @@ def print_money(money: Mapping[str, Any]) -> None:
         )
         if not money["spent_usd"]:
             return
-    parts = [f"tasks {usd(money['tasks_usd'])}", f"answers {usd(money['answers_usd'])}"]
+    amounts = [money["spent_usd"], money["tasks_usd"], money["answers_usd"], money["unknown_usd"]]
+    spent, tasks, answers, unknown = aligned_usd(amounts)
+    parts = [f"tasks {tasks}", f"answers {answers}"]
     if money["unknown_usd"]:
-        parts.append(
-            f"{usd(money['unknown_usd'])} of it for tries whose bill is unknown, at their worst case"
-        )
-    words = f"cost: {usd(money['spent_usd'])} spent ({', '.join(parts)})"
+        parts.append(f"{unknown} of it for tries whose bill is unknown, at their worst case")
+    words = f"cost: {spent} spent ({', '.join(parts)})"
     if money["budget_usd"] is not None:
         words += f" of a budget of {usd(money['budget_usd'])}"
-    if money["projected_usd"] is not None and money["projected_usd"] > money["spent_usd"]:
+    if money["projected_usd"] is not None and money["projected_usd"] > money["spent_usd"] * (1 + 1e-9):
         words += f"; about {usd(money['projected_usd'])} when the target is reached"
     typer.echo(words)
+
+
+def aligned_usd(amounts: Sequence[float | None]) -> list[str]:
+    """Write amounts of one line with one number of digits, so that they can be seen to add up.
+
+    Example:
+        >>> aligned_usd([0.0421, 0.03, 0.0121, None])
+        ['$0.0421', '$0.0300', '$0.0121', 'unknown']
+    """
+    digits = max((len(usd(each).partition(".")[2]) for each in amounts if each), default=2)
+    return ["unknown" if each is None else f"${each:,.{digits}f}" for each in amounts]
 
 
 def print_plan(plan: "Plan", work: Path) -> None:

@@ -1,6 +1,7 @@
 """The verb as a person types it: what it takes from a config and a work folder, what it refuses, what it says."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from scripted_server import ScriptedServer, write_tasks
 from typer.testing import CliRunner
 
 from alpacare_jax.cli import app
+from datagen.ledger import Ledger
 from datagen.records import read_objects
 
 
@@ -108,3 +110,56 @@ def test_a_folder_that_lost_its_ledger_is_not_paid_for_again(
     again = synthesize("--work", work, "--config", config)
     assert (words if emptied else "other files") in str(again.exception) + again.output
     assert len(server.bodies) == asked
+
+
+def test_the_status_adds_up_with_what_was_asked_beyond_the_target(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    work = tmp_path / "work"
+    service = ("--base-url", server.base_url, "--model", "scripted", "--tasks-per-request", 4)
+    assert synthesize("--work", work, *service, "--target", 12, "--eager", "--concurrency", 6).exit_code == 0
+    with Ledger(work / "ledger.sqlite", read_only=True) as ledger:
+        counts = ledger.counts()
+    funnel = json.loads((work / "funnel.json").read_text())
+    beyond = funnel["money"].get("beyond_target", {"requests": 0, "prompt_tokens": 0})
+    assert beyond["requests"] == counts["tasks"]["answered"] - funnel["task_requests"] > 0
+    total = sum(stage["prompt_tokens"] for stage in counts.values())
+    assert funnel["prompt_tokens"] + beyond["prompt_tokens"] == total
+    output = synthesize("--work", work, "--status").output
+    assert f"asked beyond the target, not judged: {beyond['requests']} task requests" in output
+    assert re.search(rf"ledger, tasks: .*, {counts['tasks']['tries']} tries", output)
+
+
+def test_the_status_of_a_stopped_run_shows_what_is_in(tmp_path: Path, server: ScriptedServer) -> None:
+    work = tmp_path / "work"
+    service = ("--base-url", server.base_url, "--model", "scripted", "--tasks-per-request", 4)
+    assert synthesize("--work", work, *service, "--target", 12, "--concurrency", 1).exit_code == 0
+    with Ledger(work / "ledger.sqlite") as ledger:
+        whole = ledger.noted("progress")
+        assert whole is not None
+        keys = ("money", "budget_reached", "identifiers", "evaluation_overlaps")
+        early = {key: value for key, value in json.loads(whole).items() if key not in keys}
+        early |= {"answer_replies": 0, "instructions": 0, "target_reached": False, "task_requests": 1}
+        ledger.note("progress", json.dumps(early))
+    output = synthesize("--work", work, "--status").output
+    assert re.search(r"answers +12\n", output)
+    assert "12 answers are not judged yet" in output
+    assert "answered, waiting for an earlier one: 3 task requests" in output
+
+
+def test_costs_are_unknown_where_no_price_is_and_written_alike_elsewhere(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("scripted: {input: 1, output: 1}\n")
+    work = tmp_path / "work"
+    service = ("--base-url", server.base_url, "--model", "scripted", "--tasks-per-request", 4, "--target", 8)
+    run = synthesize("--work", work, *service, "--answer-model", "unlisted", "--prices", prices)
+    assert run.exit_code == 0, run.output
+    assert re.search(r"spent \(tasks \$0\.\d+, answers unknown\)", run.output)
+    forked = synthesize("--work", work, "--fork", tmp_path / "fork", "--answer-model", "scripted")
+    assert forked.exit_code == 0, forked.output
+    assert re.search(r"\$0\.\d+ of these replies was paid in the folder", forked.output)
+    amounts = re.search(r"cost: \$0\.(\d+) spent \(tasks \$0\.(\d+), answers \$0\.(\d+)\)", forked.output)
+    assert amounts is not None
+    assert len({len(each) for each in amounts.groups()}) == 1
