@@ -89,6 +89,8 @@ def test_a_stopped_run_shows_every_figure_as_far_as_it_came(tmp_path: Path, sett
     assert {"roots", "length-instruction", "length-input", "nearest", "tokens", "cost"} == charts_of(page)
     assert "list 5 cause 5" in page.text
     assert "Cost $2.50" in page.text
+    assert "report written with / versions" not in page.text
+    assert "packages jax " in page.text
     assert "Tasks kept 20 not answered yet 20 Answers received 0" in page.text
     assert "5 are questions" in page.text
     assert "Student 20 · 100.0%" in page.text
