@@ -168,6 +168,14 @@ def _making(provenance: Mapping[str, Any]) -> str:
             f", and at most {_amount(requests['unknown_usd'])} US$ more, for tries whose bill is not known"
         )
     spent += ".\n\n" if spent else ""
+    if "taken_over_usd" in requests:
+        taken = _amount(requests["taken_over_usd"])
+        spent += f"Replies for {taken} US$ in the table were paid in an earlier run and taken over.\n\n"
+    if beyond := requests.get("beyond_target"):
+        spent += (
+            f"The table holds {beyond['requests']:,} task requests ({beyond['prompt_tokens']:,} tokens in, "
+            f"{beyond['completion_tokens']:,} out) that were asked beyond the target and are not counted below.\n\n"
+        )
     first, last = requests["first_request"] or "not known", requests["last_reply"] or "not known"
     return (
         f"## How it was made\n\nFirst request {first}, last reply {last}. Prompts: version "

@@ -95,6 +95,8 @@ def gather(
         sums = ledger.spending().values()
     unknown_usd = math.fsum(stage["unknown_usd"] for stage in sums)
     counted_usd = math.fsum(stage["spent_usd"] for stage in sums)
+    account = funnel.get("money", {})
+    requests |= {key: account[key] for key in ("beyond_target", "taken_over_usd") if key in account}
     return {
         "kind": "alpacare-provenance",
         "license": license,

@@ -121,7 +121,10 @@ def tiles(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         shown.append(_tile("Tasks kept", f"{100 * kept / found:.1f}%", f"{kept:,} of {found:,} pieces found"))
     stages = requests["stages"].values()
     tokens = [sum(stage[key] for stage in stages) for key in ("prompt_tokens", "completion_tokens")]
-    shown.append(_tile("Tokens", short(sum(tokens)), f"{short(tokens[0])} in, {short(tokens[1])} out"))
+    words = f"{short(tokens[0])} in, {short(tokens[1])} out"
+    if beyond := funnel.get("money", {}).get("beyond_target"):
+        words += f"; {beyond['requests']:,} requests beyond the target, not judged"
+    shown.append(_tile("Tokens", short(sum(tokens)), words))
     shown.append(_tile("Cost", *_cost(requests)))
     if requests["first_request"] and requests["last_reply"]:
         first, last = (_time(requests[key]) for key in ("first_request", "last_reply"))

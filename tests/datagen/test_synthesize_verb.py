@@ -128,6 +128,13 @@ def test_the_status_adds_up_with_what_was_asked_beyond_the_target(
     output = synthesize("--work", work, "--status").output
     assert f"asked beyond the target, not judged: {beyond['requests']} task requests" in output
     assert re.search(rf"ledger, tasks: .*, {counts['tasks']['tries']} tries", output)
+    publish = ["publish", str(work), "--out", str(tmp_path / "data")]
+    assert CliRunner().invoke(app, publish).exit_code == 0
+    card = (tmp_path / "data" / "README.md").read_text()
+    assert f"{beyond['requests']} task requests ({beyond['prompt_tokens']:,} tokens in" in card
+    page = tmp_path / "report.html"
+    assert CliRunner().invoke(app, ["report", str(work), "--out", str(page)]).exit_code == 0
+    assert f"{beyond['requests']} requests beyond the target, not judged" in page.read_text()
 
 
 def test_the_status_of_a_stopped_run_shows_what_is_in(tmp_path: Path, server: ScriptedServer) -> None:
