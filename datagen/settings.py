@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from datagen.chat import TEXT, Sampling
 from datagen.client import Service
 from datagen.coverage import EVEN, SAMPLINGS
 from datagen.errors import ConfigError
-from datagen.evaluation_files import absolute
+from datagen.evaluation_files import absolute, split_fields
 from datagen.language import check_known
 from datagen.prices import Prices
 from datagen.privacy import POLICIES
@@ -195,6 +196,38 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError("the configuration must be a mapping", where=path, found=type(data).__name__)
     return data
+
+
+def beside(path: Path, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file with the files that they name made absolute, from the folder that it lies in.
+
+    Args:
+        path: The file of settings.
+        mapping: What it holds.
+
+    Example:
+        >>> beside(Path("/runs/one.yaml"), {"seeds": "seeds.jsonl", "target": 5})
+        {'seeds': '/runs/seeds.jsonl', 'target': 5}
+    """
+    folder = path.absolute().parent
+    result = dict(mapping)
+    for key in ("seeds", "prices"):
+        if isinstance(result.get(key), str | Path):
+            result[key] = os.path.normpath(folder / result[key])
+    if isinstance(result.get("evaluation_files"), list):
+        result["evaluation_files"] = [
+            os.path.normpath(absolute(folder / spec)) if isinstance(spec, str) else spec
+            for spec in result["evaluation_files"]
+        ]
+    return result
+
+
+def missing_files(mapping: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files that settings name and that are not there, by their keys."""
+    named = [(key, mapping[key]) for key in ("seeds", "prices") if isinstance(mapping.get(key), str | Path)]
+    files = [(key, Path(value)) for key, value in named]
+    files += [("evaluation_files", split_fields(spec)[0]) for spec in mapping.get("evaluation_files") or ()]
+    return {key: path for key, path in files if not path.exists()}
 
 
 def to_mapping(settings: Settings) -> dict[str, Any]:

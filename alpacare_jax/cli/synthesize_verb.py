@@ -106,7 +106,7 @@ def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settin
     A budget that the folder was given holds until another is named, and so do its prices: forgetting an option must
     not lift a cap.
     """
-    from datagen.settings import read_settings, read_yaml
+    from datagen.settings import beside, read_settings, read_yaml
     from datagen.work_folder import CONFIG, pinned_settings
 
     pinned = pinned_settings(work) if (work / CONFIG).exists() else {}
@@ -114,10 +114,29 @@ def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settin
     if config is not None:
         kept = {key: pinned[key] for key in ("budget_usd", "prices") if pinned.get(key) is not None}
         sources.append((str(work / CONFIG), kept))
-        sources.append((str(config), read_yaml(config)))
+        sources.append((str(config), beside(config, read_yaml(config))))
     elif pinned:
         sources.append((str(work / CONFIG), pinned))
-    return read_settings([*sources, ("the command line", flags)])
+    settings = read_settings([*sources, ("the command line", flags)])
+    for where, mapping in reversed(sources):
+        _refuse_missing_files(where, {key: each for key, each in mapping.items() if key not in flags})
+    return settings
+
+
+def _refuse_missing_files(where: str, mapping: Mapping[str, Any]) -> None:
+    """Name the file that settings lack, and who asks for it: a person who moved it is not told a path alone."""
+    from datagen.errors import ConfigError
+    from datagen.settings import missing_files
+
+    options = {"seeds": "--seeds", "prices": "--prices", "evaluation_files": "--evaluation"}
+    for key, path in missing_files(mapping).items():
+        raise ConfigError(
+            "a file that the settings name is not there",
+            where=f"{key} in {where}",
+            found=str(path.absolute()),
+            remedy=f"put it back, correct the path (a config's paths start from the config's own folder), or say "
+            f"where it is now with {options[key]} FILE",
+        )
 
 
 def _fork(work: Path, target: Path, settings: "Settings") -> Path:

@@ -170,3 +170,37 @@ def test_costs_are_unknown_where_no_price_is_and_written_alike_elsewhere(
     amounts = re.search(r"cost: \$0\.(\d+) spent \(tasks \$0\.(\d+), answers \$0\.(\d+)\)", forked.output)
     assert amounts is not None
     assert len({len(each) for each in amounts.groups()}) == 1
+
+
+def test_files_of_a_config_lie_beside_it_and_a_moved_one_is_named_with_who_asks_for_it(
+    tmp_path: Path, config: Path, server: ScriptedServer
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "prices.yaml").write_text("scripted: {input: 1, output: 1}\n")
+    (tmp_path / "exam.jsonl").rename(folder / "exam.jsonl")
+    (tmp_path / "rehearsal" / "tasks.jsonl").rename(folder / "seeds.jsonl")
+    content = yaml.safe_load(config.read_text())
+    content |= {
+        "prices": "prices.yaml",
+        "seeds": "seeds.jsonl",
+        "evaluation_files": ["exam.jsonl:question,context"],
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(content))
+    work = tmp_path / "work"
+    run = synthesize("--work", work, "--config", folder / "run.yaml")
+    assert run.exit_code == 0, run.output
+    assert "cost: $" in run.output
+    pinned = settings(work)
+    assert pinned["seeds"] == str(folder / "seeds.jsonl")
+    assert pinned["evaluation_files"] == [f"{folder / 'exam.jsonl'}:question,context"]
+    (folder / "seeds.jsonl").rename(folder / "moved.jsonl")
+    for source, arguments in (
+        (work / "config.json", []),
+        (folder / "run.yaml", ["--config", folder / "run.yaml"]),
+    ):
+        words = str(synthesize("--work", work, *arguments).exception)
+        assert f"seeds in {source}" in words
+        assert str(folder / "seeds.jsonl") in words
+        assert "--seeds FILE" in words
+    assert synthesize("--work", work, "--seeds", folder / "moved.jsonl").exit_code == 0
