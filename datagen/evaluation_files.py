@@ -49,13 +49,14 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationFile:
-    """An evaluation file that has been read: its name, SHA-256, the fields that were used, its items."""
+    """An evaluation file that has been read: name, SHA-256, the fields that were used, its items, the other fields."""
 
     name: str
     path: str
     sha256: str
     fields: tuple[str, ...]
     items: tuple[Item, ...]
+    others: tuple[str, ...] = ()
 
 
 def split_fields(spec: str | Path) -> tuple[Path, tuple[str, ...]]:
@@ -116,7 +117,10 @@ def read_evaluation(spec: str | Path) -> EvaluationFile:
             found=", ".join(map(repr, unused or [])) or None,
             remedy="check the names of the fields" if unused else "check the path",
         )
-    return EvaluationFile(path.name, str(path), hashlib.sha256(data).hexdigest(), tuple(used), tuple(items))
+    others = tuple(dict.fromkeys(key for _, row in rows for key in row if key not in used))
+    return EvaluationFile(
+        path.name, str(path), hashlib.sha256(data).hexdigest(), tuple(used), tuple(items), others
+    )
 
 
 def _bytes(path: Path) -> bytes:

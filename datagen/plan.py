@@ -7,6 +7,7 @@ from pathlib import Path
 from datagen import prompts
 from datagen.chat import ChatRequest
 from datagen.estimate import Estimate, estimate
+from datagen.evaluation_files import EvaluationFile, read_evaluation
 from datagen.prices import Prices
 from datagen.questions import answer_request, read_seeds, task_requests
 from datagen.safety import leaking_seeds
@@ -30,6 +31,7 @@ class Plan:
         prices: The prices that hold.
         estimate: Requests, tokens and cost, expected and at worst.
         differences: What sets the settings apart from those that the work folder is pinned to.
+        evaluation: The evaluation files as they were read.
     """
 
     settings: Settings
@@ -40,6 +42,7 @@ class Plan:
     prices: Prices
     estimate: Estimate
     differences: list[str]
+    evaluation: list[EvaluationFile]
 
 
 def plan(settings: Settings, work: Path) -> Plan:
@@ -63,4 +66,5 @@ def plan(settings: Settings, work: Path) -> Plan:
         prices=prices,
         estimate=estimate(settings, seeds, task_requests(settings, seeds), prices),
         differences=differences(work, settings, seeds, prompts.PROMPT_VERSION),
+        evaluation=[read_evaluation(spec) for spec in settings.evaluation_files],
     )

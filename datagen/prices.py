@@ -1,6 +1,7 @@
 """What models' tokens cost: the list prices that this package knows, and the user's own."""
 
 import dataclasses
+import difflib
 import importlib.resources
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -143,8 +144,18 @@ _KEYS = {field.name for field in dataclasses.fields(Price)}
 
 
 def _read_price(model: str, entry: object, problems: list[str]) -> Price | None:
-    if not isinstance(entry, Mapping) or not {"input", "output"} <= entry.keys() or entry.keys() - _KEYS:
-        problems.append(f"{model} must have input and output, and of other keys only {sorted(_KEYS)}")
+    if not isinstance(entry, Mapping):
+        problems.append(f"{model} must have input and output, not {entry!r}")
+        return None
+    unknown = [str(key) for key in entry if key not in _KEYS]
+    for key in unknown:
+        near = difflib.get_close_matches(key, sorted(_KEYS), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(_KEYS))}"
+        problems.append(f"unknown key {key!r} of {model} ({hint})")
+    missing = [key for key in ("input", "output") if key not in entry]
+    if missing:
+        problems.append(f"{model} must have input and output, and has no {' and no '.join(missing)}")
+    if unknown or missing:
         return None
     numbers: dict[str, float] = {}
     for key, most in (("input", 1e6), ("output", 1e6), ("batch_discount", 1.0)):

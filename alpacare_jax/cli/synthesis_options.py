@@ -26,7 +26,11 @@ Seeds = Annotated[
 ]
 Target = Annotated[
     int | None,
-    Option(help="Accepted tasks to reach; may be raised later.", show_default="100", rich_help_panel=_TASKS),
+    Option(
+        help="Accepted tasks to reach, of which instructions are a few fewer; may be raised later.",
+        show_default="100",
+        rich_help_panel=_TASKS,
+    ),
 ]
 TasksPerRequest = Annotated[
     int | None,

@@ -125,10 +125,17 @@ def print_plan(plan: "Plan", work: Path) -> None:
     )
     for each in plan.odd_labels:
         typer.echo(f"seeds       {each}")
-    files = ", ".join(str(file) for file in settings.evaluation_files) or "none (--evaluation FILE)"
+    typer.echo(
+        f"{'seeds':<12}{settings.seeds.absolute() if settings.seeds else 'the ones that come with the package'}"
+    )
     model = f", with {settings.privacy_model}" if settings.privacy_model else ""
     typer.echo(f"identifiers {settings.privacy}{model}")
-    typer.echo(f"evaluation  {files}")
+    for file in plan.evaluation:
+        others = f"; not compared: {', '.join(file.others)}" if file.others else ""
+        words = f"{file.path}, {len(file.items):,} items; compared: {', '.join(file.fields)}{others}"
+        typer.echo(f"{'evaluation':<12}{words}")
+    if not plan.evaluation:
+        typer.echo("evaluation  none (--evaluation FILE)")
     for role, service in (("teacher", settings.teacher), ("answerer", settings.answerer)):
         typer.echo(f"{role:<12}{_service_words(service)}")
         typer.echo(f"{'':<12}{_price_words(plan.prices, service.model, settings.mode)}")
@@ -144,6 +151,9 @@ def print_plan(plan: "Plan", work: Path) -> None:
     _print_sample("answer request, for a seed task", plan.answer_sample)
     _print_estimate(plan.estimate)
     expected = plan.estimate.expected_usd
+    if settings.budget_usd is not None and expected is not None:
+        verb = "fits" if expected <= settings.budget_usd else "exceeds"
+        typer.echo(f"Expected cost {usd(expected)} {verb} the budget of {usd(settings.budget_usd)}.")
     if settings.budget_usd is not None and expected and settings.budget_usd < expected:
         reached = round(settings.target * settings.budget_usd / expected)
         typer.echo(

@@ -91,7 +91,10 @@ def command(
     if cancel_batches:
         from datagen.batch_stop import cancel_all
 
-        print_batches(cancel_all(settings, work))
+        ended = cancel_all(settings, work)
+        print_batches(ended)
+        if not ended:
+            typer.echo("No batch is under way; nothing was ended.")
         return
     funnel = _run(settings, work, retry_failed, wait=not no_wait)
     print_funnel(funnel, work)

@@ -204,3 +204,34 @@ def test_files_of_a_config_lie_beside_it_and_a_moved_one_is_named_with_who_asks_
         assert str(folder / "seeds.jsonl") in words
         assert "--seeds FILE" in words
     assert synthesize("--work", work, "--seeds", folder / "moved.jsonl").exit_code == 0
+
+
+def test_the_plan_names_seeds_what_is_compared_and_whether_the_budget_suffices(
+    tmp_path: Path, config: Path
+) -> None:
+    prices, work = tmp_path / "prices.yaml", tmp_path / "work"
+    prices.write_text("scripted: {input: 1, output: 1}\n")
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text(json.dumps({"question": "Why is the sky blue at noon?", "gold": "Rayleigh"}) + "\n")
+    seeds = tmp_path / "rehearsal" / "tasks.jsonl"
+    plan = ("--work", work, "--config", config, "--prices", prices, "--seeds", seeds, "--dry-run")
+    output = synthesize(*plan, "--budget-usd", 5).output
+    assert f"seeds       {seeds}" in output
+    assert f"{exam}, 1 items; compared: question; not compared: gold" in output
+    assert re.search(r"Expected cost \$0\.\d+ fits the budget of \$5\.00", output)
+    assert re.search(r"exceeds the budget of \$0\.00001", synthesize(*plan, "--budget-usd", 0.00001).output)
+
+
+def test_a_misspelt_key_of_a_price_is_named(tmp_path: Path, config: Path) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("scripted: {input: 1, ouput: 1}\n")
+    run = synthesize("--work", tmp_path / "work", "--config", config, "--prices", prices, "--dry-run")
+    assert "unknown key 'ouput' of scripted (did you mean 'output'?)" in str(run.exception)
+
+
+def test_ending_batches_where_there_are_none_says_so(tmp_path: Path, config: Path) -> None:
+    work = tmp_path / "work"
+    assert synthesize("--work", work, "--config", config).exit_code == 0
+    run = synthesize("--work", work, "--cancel-batches")
+    assert run.exit_code == 0, run.output
+    assert "No batch is under way" in run.output
