@@ -287,6 +287,10 @@ Status = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+AsJson = Annotated[
+    bool,
+    Option("--json", help="With --status: print one JSON object, for scripts.", rich_help_panel=_RUN),
+]
 RetryFailed = Annotated[
     bool,
     Option("--retry-failed", help="Ask again what an earlier run gave up on.", rich_help_panel=_RUN),

@@ -1,5 +1,6 @@
 """``alpacare synthesize``: seed tasks to instructions, through a resumable work folder."""
 
+import json
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,7 @@ def command(
     send_seed: options.SendSeed = None,
     dry_run: options.DryRun = False,
     status: options.Status = False,
+    as_json: options.AsJson = False,
     retry_failed: options.RetryFailed = False,
     fork: options.Fork = None,
 ) -> None:
@@ -78,8 +80,14 @@ def command(
     if status:
         from datagen.synthesize import status as summarize
 
-        print_funnel(summarize(work), work)
+        summary = summarize(work)
+        if as_json:
+            typer.echo(json.dumps(summary, indent=2))
+        else:
+            print_funnel(summary, work)
         return
+    if as_json:
+        raise typer.BadParameter("it goes with --status", param_hint="--json")
     settings = _settings(work, config, options.to_settings(context.params))
     if dry_run:
         from datagen.plan import plan

@@ -201,7 +201,10 @@ def test_listed_prices_are_whole_and_dated() -> None:
         ("m: {input: 1, output: .nan}", "m.output must be a number"),
         ("m: {input: true, output: 1}", "m.input must be a number"),
         ("m: {input: 1}", "m must have input and output"),
-        ("m: {input: 1, output: 1, discount: 1}", "unknown key 'discount' of m (did you mean 'batch_discount'?)"),
+        (
+            "m: {input: 1, output: 1, discount: 1}",
+            "unknown key 'discount' of m (did you mean 'batch_discount'?)",
+        ),
         ("m: {input: 1, output: 1, batch_discount: 2}", "m.batch_discount must be a number from 0 to 1"),
         ("- 3", "must be a mapping of models"),
         ("m: [", "not YAML"),

@@ -18,6 +18,7 @@ ACTIONS = {
     "config",
     "dry_run",
     "status",
+    "as_json",
     "retry_failed",
     "fork",
     "no_wait",

@@ -128,6 +128,10 @@ def test_the_status_adds_up_with_what_was_asked_beyond_the_target(
     output = synthesize("--work", work, "--status").output
     assert f"asked beyond the target, not judged: {beyond['requests']} task requests" in output
     assert re.search(rf"ledger, tasks: .*, {counts['tasks']['tries']} tries", output)
+    plain = json.loads(synthesize("--work", work, "--status", "--json").output)
+    assert plain["beyond_target"] == beyond
+    assert plain["ledger"] == counts
+    assert synthesize("--work", work, "--json").exit_code == 2
     publish = ["publish", str(work), "--out", str(tmp_path / "data")]
     assert CliRunner().invoke(app, publish).exit_code == 0
     card = (tmp_path / "data" / "README.md").read_text()
