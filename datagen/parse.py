@@ -24,6 +24,8 @@ from datagen.thinking import without_thoughts
 
 __all__ = ["FIELDS", "Rejected", "parse_tasks"]
 
+_HEADING = re.compile(r"^[ \t]*(?:\d+[.)][ \t]*)?#+[ \t]*[^\W\d]", re.MULTILINE)
+_LAST_HASHES = re.compile(r"\n[ \t]*#+\s*\Z")
 _WRAPPING = re.compile(r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+", re.IGNORECASE)
 
 
@@ -64,7 +66,11 @@ def parse_tasks(
     """
     results: list[SeedTask | Rejected] = []
     found = 0
-    for result in _read(mend(reply), first_number, finish_reason in CUT):
+    text, cut = mend(reply), finish_reason in CUT
+    if cut and _HEADING.search(text):
+        # Among labels such as "### Input", hashes at the very end are rather a label's beginning than a separator.
+        text = _LAST_HASHES.sub("", text)
+    for result in _read(text, first_number, cut):
         if isinstance(result, SeedTask):
             found += 1
             if expected is not None and found > expected:
@@ -124,15 +130,14 @@ def _read_plain(text: str, open_number: int | None, *, cut: bool) -> Iterator[Se
 def _read_stretch(
     text: str, start: int, end: int, marks: list[Mark], *, cut: bool, open_number: int | None
 ) -> Iterator[SeedTask | Rejected]:
-    # What looks like a separator at the end may be the beginning of a label: the task before it can be a fragment.
-    fragment, cut = cut, cut and end == len(text)
+    cut = cut and end == len(text)
     if not marks:
         yield Rejected(_reason_without_labels(text[start:end], cut), text[start:end].strip())
         return
     lead, opened = _split_lead(text[start : marks[0].start], marks[0], open_number)
     if lead:
         yield Rejected("prose", lead)
-    groups = divide(marks, fragment, {"type"} if opened else set())
+    groups = divide(marks, cut, {"type"} if opened else set())
     starts, types = _numbered_types(text, groups)
     types[0] = opened
     for place, group in enumerate(groups):
