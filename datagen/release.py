@@ -13,7 +13,6 @@ import importlib.metadata
 import io
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +21,7 @@ from datagen import card
 from datagen.errors import ConfigError, DataError
 from datagen.provenance import gather, read_object
 from datagen.records import Instruction, write_atomically, write_objects
-from datagen.replacing import refuse_strangers
+from datagen.replacing import moved_into_place, refuse_strangers
 from datagen.work_folder import LEDGER, pinned_settings
 
 KIND = "alpacare-instructions"
@@ -90,7 +89,7 @@ def release(work: Path, out: Path, config: ReleaseConfig, *, overwrite: bool = F
     beam = _describe_beam(config)
     with _nobody_writes(work):
         funnel = _read_finished(work)
-        with _moved_into_place(out, overwrite) as folder:
+        with moved_into_place(out, lambda: _check_out(out, overwrite)) as folder:
             return _fill(work, folder, config, funnel, beam)
 
 
@@ -343,26 +342,3 @@ def _check_out(out: Path, overwrite: bool) -> None:
             remedy="choose another --out, or delete it yourself",
         )
     refuse_strangers(out, names=names)
-
-
-@contextlib.contextmanager
-def _moved_into_place(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a hidden folder beside ``out``; move it there at the end, or delete it on failure."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
-    try:
-        folder = hidden / "new"
-        folder.mkdir()
-        yield folder
-        _check_out(out, overwrite)  # once more: writing took time, and somebody may have put a file there
-        old = hidden / "old"
-        if out.exists():
-            out.rename(old)
-        try:
-            folder.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)

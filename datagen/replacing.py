@@ -1,6 +1,9 @@
-"""What a folder holds besides the files of the command that wrote it; nothing of that is ever deleted."""
+"""Replacing a folder of results as a whole, and never what somebody else put there."""
 
-from collections.abc import Collection, Iterator
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -43,6 +46,35 @@ def strangers(folder: Path, *, names: Collection[str] = (), patterns: Collection
         name = path.relative_to(folder).as_posix()
         if name not in known and not any(_matches(name, pattern) for pattern in patterns):
             yield name
+
+
+@contextlib.contextmanager
+def moved_into_place(out: Path, check: Callable[[], None]) -> Iterator[Path]:
+    """Give a hidden folder beside ``out``; move it there at the end, or delete it on failure.
+
+    Args:
+        out: Where the folder goes; one that is there is replaced, and comes back if the move fails.
+        check: Raises where ``out`` may not be replaced. Called right before the move: writing took time, and somebody
+            may have put a file there.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+    try:
+        folder = hidden / "new"
+        folder.mkdir()
+        yield folder
+        check()
+        old = hidden / "old"
+        if out.exists():
+            out.rename(old)
+        try:
+            folder.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _matches(name: str, pattern: str) -> bool:

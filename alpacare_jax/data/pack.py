@@ -11,7 +11,6 @@ import io
 import math
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from alpacare_jax.errors import ConfigError, DataError, is_full
 from alpacare_jax.prompts import TEMPLATES, Template
 from alpacare_jax.tokenizer import Tokenizer
 from datagen.records import Instruction, read_objects, write_objects
-from datagen.replacing import refuse_strangers
+from datagen.replacing import moved_into_place, refuse_strangers
 
 EXAMPLES_FILE = "examples.jsonl"
 OWN_FILES = (
@@ -126,7 +125,7 @@ def pack(
     plan = plan_rows([len(example) for example in kept], config.row_length, pack=config.pack)
     rows = (fill_row([kept[i] for i in row], config.row_length, tokenizer.pad_id) for row in plan)
     ids = [[kept[i].id for i in row] for row in plan]
-    with _moved_into_place(out, overwrite) as folder:
+    with moved_into_place(out, lambda: _check_out(out, overwrite)) as folder:
         _write_shards(_counted(rows, len(plan), progress), len(plan), folder, config)
         write_objects(folder / EXAMPLES_FILE, ({"row": i, "ids": names} for i, names in enumerate(ids)))
         written = Manifest(
@@ -260,29 +259,6 @@ def _check_out(out: Path, overwrite: bool) -> None:
         )
     manifests.read_kind(out)
     refuse_strangers(out, patterns=OWN_FILES)
-
-
-@contextlib.contextmanager
-def _moved_into_place(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a hidden folder beside ``out``; move it there at the end, or delete it on failure."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
-    try:
-        folder = work / "new"
-        folder.mkdir()
-        yield folder
-        _check_out(out, overwrite)  # once more: packing took time, and somebody may have put a file there
-        old = work / "old"
-        if out.exists():
-            out.rename(old)
-        try:
-            folder.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _write_shards(rows: Iterator[Row], count: int, folder: Path, config: PackConfig) -> None:
