@@ -22,12 +22,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "datagen"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "datagen" / "batch"))
 
 from batch_server import BatchServer, Course, Fault, expire, refuse, succeed
 from scripted_server import Scripted
 
-from datagen.batch_book import BatchBook
+from datagen.batch.book import BatchBook
 from datagen.ledger import Ledger
 
 FILES = ("instructions.jsonl", "tasks.jsonl", "rejected.jsonl")

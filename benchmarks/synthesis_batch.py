@@ -16,13 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "datagen"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "datagen" / "batch"))
 
-from datagen.batch import BatchesUnderWay, BatchLimits, complete_in_batches
-from datagen.chat import ChatRequest, Sampling
+from datagen.batch.asking import BatchesUnderWay, BatchLimits, complete_in_batches
 from datagen.ledger import Ledger
-from datagen.money import Price, Prices, Purse
-from datagen.wire import Service
+from datagen.money.purse import Price, Prices, Purse
+from datagen.service.chat import ChatRequest, Sampling
+from datagen.service.wire import Service
 
 MODEL = "scripted"
 PRICES = Prices({MODEL: Price(1.0, 4.0, batch_discount=0.5)})

@@ -33,12 +33,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from datagen import pace
-from datagen.chat import ChatRequest, Sampling
 from datagen.client import Reply, stream
 from datagen.ledger import Ledger
-from datagen.money import Purse
-from datagen.wire import Service
+from datagen.money.purse import Purse
+from datagen.service import pace
+from datagen.service.chat import ChatRequest, Sampling
+from datagen.service.wire import Service
 
 SERVER = Path(__file__).with_name("limited_server.py")
 STAGE = "benchmark"

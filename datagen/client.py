@@ -12,13 +12,13 @@ import dataclasses
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from datagen.asking import Asker, Stop
-from datagen.chat import ChatRequest, Sampling, prompt_hash
 from datagen.ledger import Entry, Ledger
-from datagen.wire import Service
+from datagen.service.asking import Asker, Stop
+from datagen.service.chat import ChatRequest, Sampling, prompt_hash
+from datagen.service.wire import Service
 
 if TYPE_CHECKING:
-    from datagen.money import Purse
+    from datagen.money.purse import Purse
 
 __all__ = ["ChatRequest", "Reply", "Sampling", "Service", "complete", "prompt_hash", "read_reply", "stream"]
 

@@ -19,8 +19,8 @@ from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.grouping import divide, stretches_of
 from datagen.replies.marks import FIELDS, LONE_NUMBER, NUMBERED, OUTPUT, Mark, find_marks, holds_task
 from datagen.replies.structures import Structure, find_structures, mend, without_wrapper
+from datagen.replies.thinking import without_thoughts
 from datagen.replies.values import clean, unquote
-from datagen.thinking import without_thoughts
 
 __all__ = ["FIELDS", "Rejected", "parse_tasks"]
 

@@ -8,8 +8,8 @@ size go on in its form, where a small one loses the form under a long list of ru
 import json
 from collections.abc import Sequence
 
-from datagen.chat import TEXT
 from datagen.records import NO_INPUT, SeedTask
+from datagen.service.chat import TEXT
 
 PROMPT_VERSION = "2026-11.3"
 

@@ -5,11 +5,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from datagen import prompts
-from datagen.chat import TEXT, ChatRequest
 from datagen.coverage import draw_examples
 from datagen.errors import ConfigError
 from datagen.records import SeedTask
 from datagen.seeds import load_seeds
+from datagen.service.chat import TEXT, ChatRequest
 from datagen.settings import Settings
 from datagen.sieve import KeptTask
 from datagen.structured import response_format

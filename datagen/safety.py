@@ -11,7 +11,7 @@ from typing import Any
 from datagen.checks import AnswerCheck, Objection, TaskCheck
 from datagen.client import Reply
 from datagen.contamination import Benchmarks
-from datagen.evaluation_files import content_hash
+from datagen.contamination.evaluation_files import content_hash
 from datagen.privacy import MASK, Detector, find, mask
 from datagen.records import Instruction, SeedTask, shorten, write_atomically, write_objects
 from datagen.settings import Settings

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from datagen.batch_files import BatchLimits
-from datagen.chat import TEXT, Sampling
+from datagen.batch.files import BatchLimits
 from datagen.client import Service
+from datagen.contamination.evaluation_files import absolute, split_fields
 from datagen.coverage import EVEN, SAMPLINGS
 from datagen.errors import ConfigError
-from datagen.evaluation_files import absolute, split_fields
 from datagen.language import check_known
-from datagen.prices import Prices
+from datagen.money.prices import Prices
 from datagen.privacy import POLICIES
+from datagen.service.chat import TEXT, Sampling
 
 LIVE, BATCH = "live", "batch"
 

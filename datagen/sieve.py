@@ -18,10 +18,10 @@ from datagen.dedup import RougeFilter
 from datagen.language import ANY
 from datagen.parse import Rejected
 from datagen.records import SeedTask
+from datagen.replies.thinking import without_thoughts
 from datagen.safety import safe_answer_checks, safe_task_checks
 from datagen.settings import Settings
 from datagen.structured import REFUSED, read_tasks
-from datagen.thinking import without_thoughts
 
 
 @dataclasses.dataclass(frozen=True)

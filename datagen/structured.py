@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from datagen import parse
-from datagen.chat import TEXT
 from datagen.labels import normalise_difficulty
 from datagen.parse import FIELDS, Rejected
 from datagen.quality import CUT, refers_to_material
 from datagen.records import NO_INPUT, SeedTask
-from datagen.thinking import without_thoughts
+from datagen.replies.thinking import without_thoughts
+from datagen.service.chat import TEXT
 
 REFUSED = "refusal"
 

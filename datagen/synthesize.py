@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from datagen import prompts, publish
-from datagen.batch import collect_batches, complete_in_batches, describe, stream_in_batches
-from datagen.batch_book import BatchBook, described
+from datagen.batch.asking import collect_batches, complete_in_batches, describe, stream_in_batches
+from datagen.batch.book import BatchBook, described
 from datagen.client import Reply, Service, complete, read_reply, stream
 from datagen.errors import ConfigError, DataError
-from datagen.estimate import expected_answer_usd
 from datagen.ledger import Ledger
-from datagen.money import BudgetReached, Purse
+from datagen.money.purse import BudgetReached, Purse
 from datagen.questions import ANSWERS, TASKS, answer_request, read_seeds, task_requests
 from datagen.records import SeedTask
-from datagen.replay import replay
 from datagen.safety import leaking_seeds, write_reports
 from datagen.seeds import odd_labels
 from datagen.settings import BATCH, Settings, read_settings
 from datagen.sieve import Sieve, answer_checks
-from datagen.status import Progress, Reporter, Watch, money, noted_funnel, unjudged
-from datagen.work_folder import LEDGER, pin, pinned_settings, refuse_foreign, refuse_lost
+from datagen.work.estimate import expected_answer_usd
+from datagen.work.folder import LEDGER, pin, pinned_settings, refuse_foreign, refuse_lost
+from datagen.work.replay import replay
+from datagen.work.status import Progress, Reporter, Watch, money, noted_funnel, unjudged
 
 log = logging.getLogger(__name__)
 

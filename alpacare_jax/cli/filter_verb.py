@@ -268,7 +268,7 @@ def _with_reason(row: dict[str, Any], reason: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(source: Path, against: list[Path] | None, evaluation: list[str] | None) -> list[Path]:
-    from datagen.evaluation_files import split_fields
+    from datagen.contamination.evaluation_files import split_fields
 
     return [source, *(against or []), *(split_fields(spec)[0] for spec in evaluation or [])]
 

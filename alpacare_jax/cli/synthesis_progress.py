@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from datagen.status import Money, Progress
     from datagen.synthesize import Watch
+    from datagen.work.status import Money, Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 _RATE_WINDOW_S = 60.0
@@ -44,11 +44,11 @@ def money_words(money: "Money | None") -> str:
     """Say what was spent and what it will probably be in all; "" where no price is known.
 
     Example:
-        >>> from datagen.status import Money
+        >>> from datagen.work.status import Money
         >>> money_words(Money(0.5, 0.0, 0.5, 0.0, 2.0, 5.0, 0))
         '$0.50 of $5.00, about $2.00 in all'
     """
-    from datagen.money import usd
+    from datagen.money.purse import usd
 
     if money is None or (money.unpriced_tries and not money.spent_usd):
         return ""

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from datagen.money import usd
+from datagen.money.purse import usd
 
 if TYPE_CHECKING:
     from datagen.client import ChatRequest, Service
-    from datagen.estimate import Estimate, Step
-    from datagen.plan import Plan
-    from datagen.prices import Prices
+    from datagen.money.prices import Prices
+    from datagen.work.estimate import Estimate, Step
+    from datagen.work.plan import Plan
 
 _SHOWN_CHARACTERS = 700
 
@@ -74,7 +74,7 @@ def _print_safety(funnel: Mapping[str, Any]) -> None:
 
 def print_batches(batches: Sequence[Mapping[str, Any]]) -> None:
     """Print one line for each batch: its id, state, counts and age."""
-    from datagen.limits import in_words
+    from datagen.service.limits import in_words
 
     for batch in batches:
         state = batch["status"] or ("not sent yet" if batch["state"] == "planned" else "sent")

@@ -90,14 +90,14 @@ def command(
         raise typer.BadParameter("it goes with --status", param_hint="--json")
     settings = _settings(work, config, options.to_settings(context.params))
     if dry_run:
-        from datagen.plan import plan
+        from datagen.work.plan import plan
 
         print_plan(plan(settings, work), work)
         return
     if fork is not None:
         work = _fork(work, fork, settings)
     if cancel_batches:
-        from datagen.batch_stop import cancel_all
+        from datagen.work.stop_batches import cancel_all
 
         ended = cancel_all(settings, work)
         print_batches(ended)
@@ -118,7 +118,7 @@ def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settin
     not lift a cap.
     """
     from datagen.settings import beside, read_settings, read_yaml
-    from datagen.work_folder import CONFIG, pinned_settings
+    from datagen.work.folder import CONFIG, pinned_settings
 
     pinned = pinned_settings(work) if (work / CONFIG).exists() else {}
     sources: list[tuple[str, dict[str, Any]]] = []
@@ -151,7 +151,7 @@ def _refuse_missing_files(where: str, mapping: Mapping[str, Any]) -> None:
 
 
 def _fork(work: Path, target: Path, settings: "Settings") -> Path:
-    from datagen.fork import fork
+    from datagen.work.fork import fork
 
     taken = fork(work, target, settings)
     typer.echo(
@@ -164,7 +164,7 @@ def _fork(work: Path, target: Path, settings: "Settings") -> Path:
 
 def _run(settings: "Settings", work: Path, retry_failed: bool, *, wait: bool) -> dict[str, Any]:
     from alpacare_jax.cli.synthesis_progress import watching
-    from datagen.batch import BatchesUnderWay, describe
+    from datagen.batch.asking import BatchesUnderWay, describe
     from datagen.synthesize import synthesize
 
     signal.signal(signal.SIGTERM, _end_politely)
@@ -188,7 +188,7 @@ def _run(settings: "Settings", work: Path, retry_failed: bool, *, wait: bool) ->
 
 
 def _why_less(funnel: Mapping[str, Any]) -> str:
-    from datagen.money import usd
+    from datagen.money.purse import usd
 
     if funnel["budget_reached"]:
         return (

@@ -1,11 +1,9 @@
 """Both requests to the teacher: what they ask, that they are pure, and that a reply fits onto them."""
 
-import doctest
 import re
 
 import pytest
 
-import datagen.prompts
 from datagen.parse import parse_tasks
 from datagen.prompts import PROMPT_VERSION, answer_request_messages, render_task, task_request_messages
 from datagen.records import SeedTask
@@ -102,6 +100,5 @@ def test_answer_prompt_leaves_out_an_input_that_is_none(given: str) -> None:
     assert user(answer_request_messages(SeedTask("What is gout?", given))) == "What is gout?"
 
 
-def test_examples_in_the_docstrings_hold() -> None:
+def test_the_prompts_carry_a_version() -> None:
     assert re.fullmatch(r"\d{4}-\d{2}\.\d+", PROMPT_VERSION)
-    assert doctest.testmod(datagen.prompts, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0

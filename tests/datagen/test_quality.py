@@ -1,19 +1,10 @@
 """The plain checks: each reason with texts that deserve it and texts that only look like it."""
 
-import doctest
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-import datagen.dedup
-import datagen.language
-import datagen.parse
-import datagen.quality
-import datagen.replies.marks
-import datagen.replies.structures
-import datagen.replies.values
-import datagen.seeds
 from datagen.errors import ConfigError
 from datagen.language import check_known, is_other_language
 from datagen.quality import check_answer, check_task, repeats_itself
@@ -248,20 +239,3 @@ def test_repeats_are_told_from_lists() -> None:
     assert repeats_itself("Take it. Take it. Take it. Take it.")
     assert not repeats_itself("Yes. Yes. Yes.")
     assert not repeats_itself("\n".join(f"{n}. Step {n}" for n in range(20)))
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        datagen.quality,
-        datagen.language,
-        datagen.dedup,
-        datagen.parse,
-        datagen.replies.marks,
-        datagen.replies.structures,
-        datagen.replies.values,
-        datagen.seeds,
-    ],
-)
-def test_examples_in_the_docstrings_hold(module: object) -> None:
-    assert doctest.testmod(module).failed == 0

@@ -13,10 +13,10 @@ from scripted_server import ScriptedServer, asks_for_tasks, text_of
 
 from datagen.client import Service
 from datagen.errors import ConfigError, DataError
-from datagen.plan import plan
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_records
 from datagen.settings import Settings, read_settings
 from datagen.synthesize import status, synthesize
+from datagen.work.plan import plan
 
 LEAKED = (
     "A 29-year-old potter has numb fingertips after glazing dishes with an unknown powder for two years; "

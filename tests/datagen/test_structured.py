@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from datagen.parse import Rejected
 from datagen.prompts import render_task, render_task_as_json, task_request_messages
 from datagen.records import NO_INPUT, SeedTask
+from datagen.replies.thinking import without_thoughts
 from datagen.seeds import load_seeds
 from datagen.structured import parse_json_tasks, read_tasks, response_format
-from datagen.thinking import without_thoughts
 
 ROW = {
     "type": "Chat",

@@ -10,7 +10,7 @@ from alpacare_jax.cli.synthesis_options import SETTINGS, to_settings
 from alpacare_jax.cli.synthesis_progress import progress_words
 from alpacare_jax.cli.synthesize_verb import command
 from datagen.settings import Settings
-from datagen.status import Money, Progress
+from datagen.work.status import Money, Progress
 
 ACTIONS = {
     "context",

@@ -17,7 +17,7 @@ from datagen.errors import DataError
 from datagen.ledger import Entry, Ledger
 from datagen.records import SeedTask, write_records
 from datagen.settings import Settings
-from datagen.work_folder import pin
+from datagen.work.folder import pin
 
 SEEDS = ("What is gout?", "List signs of sepsis.", "Explain asthma.", "Why rest?")
 HOSTILE = "</script><script>alert(1)</script><!-- {{ 7*7 }} & \"'\u2028"

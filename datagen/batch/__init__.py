@@ -1,0 +1,1 @@
+"""A provider's batch interface: files of requests, sent once, looked at until they end, brought in."""

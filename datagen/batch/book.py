@@ -1,0 +1,224 @@
+"""What a work folder knows of its batches: one row for each, kept in the ledger beside the requests.
+
+A batch is written down, with its requests and their worst case, before anything of it is sent. Its metadata at the
+provider name the work folder, its number and its content; so a batch of which a killed process did not learn the id
+is found again, and not sent a second time.
+"""
+
+import dataclasses
+import datetime
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from datagen.ledger import Ledger, utc_now
+from datagen.money.purse import Purse
+
+_FOLDER = "work folder"
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchRecord:
+    """One row of the table.
+
+    Attributes:
+        number: Counts the batches of a work folder, from 1.
+        stage: The stage of its requests.
+        state: "planned" (written down; the provider's id is not known), "open" or "ended".
+        base_url: The service it was meant for.
+        model: The model that is asked.
+        requests: How many requests it holds.
+        prompt_tokens: Estimate of their prompt tokens.
+        content: Fingerprint of the input file.
+        batch_id: The provider's id, once it is known.
+        status: What the provider last said, such as "in_progress"; "asked for" when it was asked to make the batch.
+        completed: Requests that the provider says it completed.
+        failed: Requests that it says failed.
+        planned_at: When it was written down, UTC, ISO 8601.
+        checked_at: When the provider was last asked about it.
+        ended_at: When its replies were all in.
+        words: What became of it, where that needs words.
+    """
+
+    number: int
+    stage: str
+    state: Literal["planned", "open", "ended"]
+    base_url: str
+    model: str
+    requests: int
+    prompt_tokens: int
+    content: str
+    batch_id: str | None
+    status: str
+    completed: int
+    failed: int
+    planned_at: str
+    checked_at: str | None
+    ended_at: str | None
+    words: str
+
+    @property
+    def key(self) -> str:
+        """The value of ``batch_id`` in the rows of its requests."""
+        return self.batch_id or f"part-{self.number}"
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether the provider was ever asked to make it, so that it may be there."""
+        return bool(self.status)
+
+    def age_s(self, now: datetime.datetime | None = None) -> float:
+        """Return how long it took, or has taken until now, in seconds."""
+        until = datetime.datetime.fromisoformat(self.ended_at) if self.ended_at else now
+        until = until or datetime.datetime.now(datetime.UTC)
+        return max(0.0, (until - datetime.datetime.fromisoformat(self.planned_at)).total_seconds())
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One request of a batch: its id, its state in the ledger, and how often it was sent."""
+
+    id: str
+    state: str
+    tries: int
+
+
+class BatchBook:
+    """Reads and writes the batches of a ledger.
+
+    Args:
+        ledger: Open for writing, or only for reading.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def folder(self) -> str:
+        """Return the id of the work folder, drawn when it is first asked for."""
+        folder = self._ledger.noted(_FOLDER)
+        if folder is None:
+            folder = uuid.uuid4().hex
+            self._ledger.note(_FOLDER, folder)
+        return folder
+
+    def metadata(self, record: BatchRecord) -> dict[str, str]:
+        """Return the metadata by which the provider's batch is known again."""
+        return {
+            "alpacare_folder": self.folder(),
+            "alpacare_part": f"{record.stage}-{record.number:06d}",
+            "alpacare_content": record.content,
+        }
+
+    def plan(
+        self, stage: str, *, base_url: str, model: str, requests: int, prompt_tokens: int, content: str
+    ) -> BatchRecord:
+        """Write a new batch down; its requests are added with :meth:`add` in the same transaction."""
+        number = self._ledger.execute(
+            "INSERT INTO batches (stage, state, base_url, model, requests, prompt_tokens, content, planned_at)"
+            " VALUES (?, 'planned', ?, ?, ?, ?, ?, ?)",
+            (stage, base_url, model, requests, prompt_tokens, content, utc_now()),
+        ).lastrowid
+        assert number is not None
+        return self.get(number)
+
+    def add(self, record: BatchRecord, id: str) -> None:
+        """Say that a request, already recorded as sent, is in a batch."""
+        self._ledger.execute(
+            "UPDATE requests SET batch_id = ? WHERE stage = ? AND id = ?", (record.key, record.stage, id)
+        )
+
+    def asking(self, record: BatchRecord) -> None:
+        """Write down that the provider is being asked to make a batch."""
+        self._ledger.execute("UPDATE batches SET status = 'asked for' WHERE number = ?", (record.number,))
+
+    def opened(self, record: BatchRecord, batch_id: str) -> BatchRecord:
+        """Write down that the provider has a batch, and its id."""
+        with self._ledger.transaction():
+            self._ledger.execute(
+                "UPDATE batches SET state = 'open', batch_id = ? WHERE number = ?", (batch_id, record.number)
+            )
+            self._ledger.execute(
+                "UPDATE requests SET batch_id = ? WHERE stage = ? AND batch_id = ?",
+                (batch_id, record.stage, record.key),
+            )
+        return self.get(record.number)
+
+    def checked(self, record: BatchRecord, *, status: str, completed: int, failed: int) -> BatchRecord:
+        """Write down what the provider says about a batch."""
+        self._ledger.execute(
+            "UPDATE batches SET status = ?, completed = ?, failed = ?, checked_at = ? WHERE number = ?",
+            (status, completed, failed, utc_now(), record.number),
+        )
+        return self.get(record.number)
+
+    def ended(self, record: BatchRecord, words: str = "") -> None:
+        """Write down that everything of a batch is settled that ever will be."""
+        self._ledger.execute(
+            "UPDATE batches SET state = 'ended', ended_at = ?, words = ? WHERE number = ?",
+            (utc_now(), words, record.number),
+        )
+
+    def take_back(self, record: BatchRecord, purse: Purse, words: str) -> None:
+        """Undo a batch of which nothing was run: its money is free and its tries do not count."""
+        held = purse.open_batch(record.stage)
+        with self._ledger.transaction():
+            for id in self.members(record):
+                if id in held:
+                    purse.release(held[id])
+                self._ledger.execute(
+                    "UPDATE requests SET tries = MAX(0, tries - 1), batch_id = NULL WHERE stage = ? AND id = ?",
+                    (record.stage, id),
+                )
+            self.ended(record, words)
+
+    def give_up(self, record: BatchRecord, purse: Purse) -> None:
+        """Forget a batch that its provider does not know; all of it may have to be paid for."""
+        held = purse.open_batch(record.stage)
+        with self._ledger.transaction():
+            for id in self.members(record):
+                if id in held:
+                    purse.forfeit(held[id])
+            self.ended(record, "not known at the provider; counts as spent")
+
+    def get(self, number: int) -> BatchRecord:
+        """Return one batch."""
+        cursor = self._ledger.execute(f"SELECT {_COLUMNS} FROM batches WHERE number = ?", (number,))
+        return BatchRecord(*cursor.fetchone())
+
+    def all(self) -> list[BatchRecord]:
+        """Return every batch in the order of their numbers; none from a ledger that knows no batches."""
+        if self._ledger.version < 3:
+            return []
+        return [
+            BatchRecord(*row)
+            for row in self._ledger.execute(f"SELECT {_COLUMNS} FROM batches ORDER BY number")
+        ]
+
+    def under_way(self, stage: str | None = None) -> list[BatchRecord]:
+        """Return the batches, of one stage or of all, that have not ended."""
+        return [each for each in self.all() if each.state != "ended" and stage in (None, each.stage)]
+
+    def members(self, record: BatchRecord) -> dict[str, Member]:
+        """Return the requests of a batch by their ids, in the order of its file."""
+        rows = self._ledger.execute(
+            "SELECT id, state, tries FROM requests WHERE stage = ? AND batch_id = ? ORDER BY id",
+            (record.stage, record.key),
+        )
+        return {id: Member(id, state, tries) for id, state, tries in rows}
+
+    def bodies(self, record: BatchRecord) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield id and body of a batch's requests in the order of its file."""
+        for id, request in self._ledger.execute(
+            "SELECT id, request FROM requests WHERE stage = ? AND batch_id = ? ORDER BY id",
+            (record.stage, record.key),
+        ):
+            yield id, json.loads(request)
+
+
+def described(record: BatchRecord) -> dict[str, Any]:
+    """Return a batch as ``--status`` shows it."""
+    return dataclasses.asdict(record) | {"age_s": round(record.age_s())}
+
+
+_COLUMNS = ", ".join(field.name for field in dataclasses.fields(BatchRecord))

@@ -1,0 +1,393 @@
+"""The course of batches: written down, sent, looked at until they end, brought in, and what is missing sent again.
+
+Every step is written down before the next one begins, so a process that is killed anywhere goes on where it was:
+between planning and sending the batch is looked for at the provider by its metadata, and only made if it is not
+there; while waiting it is looked at again; during the harvest what was settled is passed over.
+"""
+
+import asyncio
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from datagen.batch.book import BatchBook, BatchRecord
+from datagen.batch.files import BatchLimits, Question, as_question, input_line, next_part
+from datagen.batch.harvest import Harvester
+from datagen.batch.poster import Poster
+from datagen.batch.refusal import read_refusal
+from datagen.batch.wire import ENDED, BatchWire
+from datagen.errors import ConfigError
+from datagen.ledger import Ledger
+from datagen.money.purse import Purse, Reservation
+from datagen.service.chat import ChatRequest, prompt_hash
+from datagen.service.limits import in_words
+from datagen.service.wire import Service, Trouble
+
+log = logging.getLogger(__name__)
+
+#: The first look at a batch, in seconds after it was sent; each further one waits longer.
+_FIRST_LOOK_S = 5.0
+_LONGER = 1.5
+#: Progress is told at least so often, in seconds.
+_SILENCE_S = 300.0
+#: A batch that the provider's queue has no room for is sent so many times, half as large each time.
+_QUEUE_FULL = 12
+#: A batch that the budget makes smaller than this part of what is to be sent is not worth its day.
+_SMALLEST_PART = 0.02
+_FOREIGN = (
+    "check the key and its project; or, if the batch is lost, give it up with --cancel-batches "
+    "(its requests then count as spent)"
+)
+
+
+class BatchesUnderWay(Exception):
+    """Everything that can be sent is under way, and nobody wants to wait.
+
+    Attributes:
+        records: The batches.
+    """
+
+    def __init__(self, records: Sequence[BatchRecord]) -> None:
+        self.records = list(records)
+        super().__init__(f"{len(self.records)} batches are under way")
+
+
+class BatchRun:
+    """Has requests of one stage answered through batches; an asynchronous context manager.
+
+    Args:
+        service: Where to ask.
+        ledger: Where every batch, request and reply is written down.
+        stage: The ledger's stage.
+        purse: Sets the worst case of a whole batch aside before it is sent.
+        limits: How batches are cut, sent again and waited for.
+        wait: Wait for replies.
+        watch: Called whenever something is known anew.
+        leave_usd: Tells what must be left of a budget, in US dollars, for what follows from one request.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        ledger: Ledger,
+        stage: str,
+        purse: Purse,
+        limits: BatchLimits,
+        wait: bool = True,
+        watch: Callable[[], None] = lambda: None,
+        leave_usd: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._service, self._ledger, self._stage, self._purse = service, ledger, stage, purse
+        self._limits, self._wait, self._watch, self._leave_usd = limits, wait, watch, leave_usd
+        self._wire = BatchWire(service)
+        self._book = BatchBook(ledger)
+        self._poster = Poster(self._wire, ledger, self._book, purse, limits)
+        self._harvester = Harvester(self._wire, ledger, self._book, purse, limits)
+        self._token_room = math.inf if limits.enqueued_tokens is None else limits.enqueued_tokens
+        self._queue_full = 0
+        self._hold_until_s = 0.0
+        self._took_up = self._cancelling = False
+        self._asked: set[str] = set()
+        self._told, self._told_at_s = "", 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._wire.__aexit__()
+
+    async def settle(self, requests: Sequence[ChatRequest]) -> None:
+        """Ask until every request is settled.
+
+        Raises:
+            BatchesUnderWay: Nothing more can be done without waiting.
+            ServiceError: The service as a whole refuses or is not there, or the budget is reached.
+        """
+        while self._unsettled(requests):
+            await self.ask_once(requests)
+
+    async def ask_once(self, requests: Sequence[ChatRequest]) -> None:
+        """Ask every request that is not settled once, and wait until it is settled or came back without a reply.
+
+        Raises:
+            BatchesUnderWay: Nothing more can be done without waiting.
+            ServiceError: The service as a whole refuses or is not there, or the budget is reached.
+        """
+        await self._take_up()
+        self._asked.clear()
+        while True:
+            unsettled = self._unsettled(requests)
+            here = self._not_under_way(unsettled)
+            to_send = [question for question in here if question.id not in self._asked]
+            if not to_send and len(here) == len(unsettled):
+                return
+            enough_money = await self._send(to_send)
+            if not self._under_way():
+                if not enough_money:
+                    worst_usd = self._purse.worst_usd(self._service.model, to_send[0].body, batch=True)
+                    raise self._purse.reached(worst_usd)
+                await asyncio.sleep(max(0.0, self._hold_until_s - time.monotonic()))
+            elif not await self._look():
+                if not self._wait:
+                    raise BatchesUnderWay(self._under_way())
+                await self._wait_for_an_end()
+
+    async def look_once(self) -> None:
+        """Bring in what has ended; what never reached the provider is taken back."""
+        await self._take_up()
+        await self._look()
+
+    async def cancel(self) -> None:
+        """End all batches of the stage and bring in what they have done."""
+        self._cancelling = True
+        await self._take_up()
+        for record in self._under_way():
+            assert record.batch_id is not None
+            await self._poster.ask_for_the_end(record.batch_id)
+        await self._look()
+        await self._wait_for_an_end(all_of_them=True)
+
+    def _under_way(self) -> list[BatchRecord]:
+        return self._book.under_way(self._stage)
+
+    def _unsettled(self, requests: Sequence[ChatRequest]) -> list[ChatRequest]:
+        unsettled = []
+        for request in requests:
+            fingerprint = prompt_hash(request.body(self._service.model))
+            entry = self._ledger.get(self._stage, request.id, prompt_hash=fingerprint)
+            if entry is None or entry.state == "sent":
+                unsettled.append(request)
+        return unsettled
+
+    def _not_under_way(self, requests: Sequence[ChatRequest]) -> list[Question]:
+        asked = {id for record in self._under_way() for id in self._book.members(record)}
+        return [
+            as_question(self._stage, request.id, request.body(self._service.model))
+            for request in requests
+            if request.id not in asked
+        ]
+
+    # Sending
+
+    async def _send(self, questions: list[Question]) -> bool:
+        """Send as many batches as limits and money allow now; tell whether it was not money that ended it."""
+        while questions and time.monotonic() >= self._hold_until_s:
+            under_way = self._under_way()
+            room = self._token_room - sum(record.prompt_tokens for record in under_way)
+            if under_way and questions[0].prompt_tokens > room:
+                break
+            record = self._plan(
+                next_part(questions, self._limits, room), math.ceil(_SMALLEST_PART * len(questions))
+            )
+            if record is None:
+                return False
+            await self._poster.make(record)
+            questions = questions[record.requests :]
+        return True
+
+    def _plan(self, part: Sequence[Question], fewest: int) -> BatchRecord | None:
+        """Write down as much of a part as the budget allows, with its worst case; None where that is too little."""
+        model = self._service.model
+        leave_usd, before = self._leave_usd(), 1 + sum(record.requests for record in self._under_way())
+        with self._ledger.transaction():
+            paid_for: list[Question] = []
+            held: list[Reservation] = []
+            for each in part:
+                leave = leave_usd * (before + len(paid_for))
+                one = self._purse.try_reserve(
+                    model, each.body, stage=self._stage, id=each.id, batch=True, leave_usd=leave
+                )
+                if one is None:
+                    break
+                paid_for.append(each)
+                held.append(one)
+            if len(paid_for) < min(fewest, len(part)):
+                for one in held:
+                    self._purse.release(one)
+                return None
+            content = hashlib.sha256()
+            for each in sorted(paid_for, key=lambda each: each.id):
+                content.update(input_line(self._stage, each.id, each.body))
+            record = self._book.plan(
+                self._stage,
+                base_url=self._service.base_url,
+                model=model,
+                requests=len(paid_for),
+                prompt_tokens=sum(each.prompt_tokens for each in paid_for),
+                content=content.hexdigest()[:32],
+            )
+            for each in paid_for:
+                self._ledger.record_sent(
+                    self._stage, each.id, prompt_hash=prompt_hash(each.body), request=each.body
+                )
+                self._book.add(record, each.id)
+        return record
+
+    # Going on where an earlier process was
+
+    async def _take_up(self) -> None:
+        """Take up the batches of an earlier process: those that did not reach the provider are taken back."""
+        if self._took_up:
+            return
+        self._took_up = True
+        for record in self._under_way():
+            if record.state == "planned" and not record.asked_for:
+                self._book.take_back(record, self._purse, "never sent")
+        self._refuse_elsewhere()
+        for record in self._under_way():
+            if record.state == "planned":
+                found = await self._poster.look_for(record)
+                if found:
+                    log.info("%s: batch %s was sent by an earlier process", record.stage, found[0]["id"])
+                    await self._poster.adopt(record, found)
+                else:
+                    self._book.take_back(record, self._purse, "never made")
+
+    def _refuse_elsewhere(self) -> None:
+        """Speak of batches only to the service that has them: another one gets no key of its and knows nothing."""
+        for record in self._under_way():
+            if record.base_url.rstrip("/") != self._service.base_url.rstrip("/"):
+                raise ConfigError(
+                    "a batch of this work folder is under way at another address",
+                    where=f"{record.stage}, batch {record.batch_id or record.key}",
+                    found=self._service.base_url,
+                    expected=record.base_url,
+                    remedy="use that address until the batch has ended, or end it there with --cancel-batches",
+                )
+
+    # Waiting
+
+    async def _wait_for_an_end(self, *, all_of_them: bool = False) -> None:
+        wait_s = min(_FIRST_LOOK_S, self._limits.poll_s)
+        while self._under_way():
+            self._tell()
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * _LONGER, self._limits.poll_s)
+            if await self._look() and not all_of_them:
+                return
+
+    def _tell(self) -> None:
+        """Say how far the batches are, when that has changed or after a long silence."""
+        records = self._under_way()
+        counts = f"{sum(r.completed for r in records)}/{sum(r.requests for r in records)} completed"
+        states = ", ".join(sorted({record.status or "sent" for record in records}))
+        words = f"{len(records)} under way ({states}): {counts}, {sum(r.failed for r in records)} failed"
+        now_s = time.monotonic()
+        if words != self._told or now_s - self._told_at_s >= _SILENCE_S:
+            self._told, self._told_at_s = words, now_s
+            oldest = in_words(max(record.age_s() for record in records))
+            log.info("%s: batches %s, for %s", self._stage, words, oldest)
+            self._watch()
+
+    async def _look(self) -> bool:
+        """Ask how far every batch is and bring in those that have ended; tell whether there was one."""
+        ended = False
+        for record in self._under_way():
+            batch = await self._retrieve(record)
+            if batch is None:
+                log.warning("%s: batch %s is not known at the provider", self._stage, record.batch_id)
+                self._book.give_up(record, self._purse)
+                ended = True
+                continue
+            record = self._note(record, batch)
+            if record.status in ENDED:
+                self._asked |= self._book.members(record).keys()
+                await self._end(record, batch)
+                self._watch()
+                ended = True
+        return ended
+
+    async def _retrieve(self, record: BatchRecord) -> dict[str, Any] | None:
+        """Return what the provider says; None where it knows nothing of a batch that is to be given up."""
+        assert record.batch_id is not None
+        batch_id = record.batch_id
+
+        async def retrieve() -> dict[str, Any] | None:
+            try:
+                return await self._wire.retrieve(batch_id)
+            except Trouble as trouble:
+                if self._cancelling and trouble.code == "not-found":
+                    return None
+                raise
+
+        return await self._wire.insist(f"looking at batch {batch_id}", retrieve, if_unknown=_FOREIGN)
+
+    def _note(self, record: BatchRecord, batch: Mapping[str, Any]) -> BatchRecord:
+        counts = batch.get("request_counts")
+        status = self._wire.words(batch["status"].lower())
+        if isinstance(counts, dict):
+            completed, failed = (_number(counts.get(key)) for key in ("completed", "failed"))
+        else:
+            # Nothing is said, so everything may have been done.
+            completed, failed = (record.requests if status in ENDED and status != "failed" else 0), 0
+        return self._book.checked(record, status=status, completed=completed, failed=failed)
+
+    # Ending
+
+    async def _end(self, record: BatchRecord, batch: Mapping[str, Any]) -> None:
+        if record.status == "failed" and not batch.get("output_file_id"):
+            self._end_refused(record, batch)
+            return
+        harvest = await self._harvester.bring_in(record, batch)
+        self._queue_full = 0
+        took = in_words(record.age_s())
+        log.info(
+            "%s: batch %s %s after %s: %s", self._stage, record.batch_id, record.status, took, harvest.words()
+        )
+        if harvest.fatal is not None and not self._cancelling:
+            raise self._wire.stop(harvest.fatal.what, harvest.fatal)
+        if record.status == "cancelled" and harvest.again and not self._cancelling:
+            raise self._wire.stop(
+                f"batch {record.batch_id} was cancelled at the provider",
+                remedy=f"run the same command again to send its {harvest.again} other requests once more",
+            )
+
+    def _end_refused(self, record: BatchRecord, batch: Mapping[str, Any]) -> None:
+        """Deal with a batch that the provider refused as a whole, before it ran any of it."""
+        refusal = read_refusal(batch, self._wire.words)
+        ids = list(self._book.members(record))
+        self._book.take_back(record, self._purse, f"failed: {refusal.words}")
+        self._asked.difference_update(ids)
+        if self._cancelling:
+            return
+        if refusal.queue_is_full:
+            self._send_less(record, refusal.words)
+        elif refusal.lines and len(refusal.lines) < len(ids):
+            for line, words in refusal.lines.items():
+                if 1 <= line <= len(ids):
+                    self._ledger.record_failure(self._stage, ids[line - 1], error=f"bad-request: {words}")
+            log.warning(
+                "%s: batch %s was refused for %d of its lines",
+                self._stage,
+                record.batch_id,
+                len(refusal.lines),
+            )
+        elif refusal.no_credit:
+            raise self._wire.stop("the account has no credit left", Trouble("quota", refusal.words, "fatal"))
+        else:
+            raise self._wire.stop(
+                "the service refused a batch",
+                Trouble("bad-request", refusal.words, "fatal"),
+                remedy="mend what the provider names, then run the same command again; nothing was run",
+            )
+
+    def _send_less(self, record: BatchRecord, words: str) -> None:
+        """Send smaller batches from now on, after a while, because the provider's queue is full."""
+        self._queue_full += 1
+        if self._queue_full > _QUEUE_FULL:
+            raise self._wire.stop(
+                "the provider's queue has no room, time and again",
+                Trouble("queue-full", words, "fault"),
+                remedy="run the same command again later, or set batch.enqueued_tokens to your account's limit",
+            )
+        self._token_room = max(1, min(self._token_room, record.prompt_tokens) // 2)
+        wait_s = self._limits.poll_s * self._queue_full if self._wait else 0.0
+        self._hold_until_s = time.monotonic() + wait_s
+        log.info("%s: %s; sending less, in %s", self._stage, words, in_words(wait_s))
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

@@ -1,0 +1,260 @@
+"""The wire to a provider's batch interface: files up and down, batches made, looked at, found again and cancelled.
+
+One call is one HTTP request (a search is several), and whatever goes wrong is a :class:`Trouble`, as in
+:mod:`datagen.service.wire`; :meth:`BatchWire.insist` repeats a call for as long as that may help.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from typing import IO, Any, TypeVar
+
+from datagen.batch.files import ENDPOINT, Line
+from datagen.errors import ServiceError
+from datagen.service.breaker import backoff_s
+from datagen.service.limits import Limits, in_words, read_limits
+from datagen.service.wire import Answer, Bill, Trouble, Wire
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WINDOW = "24h"
+ENDED = ("completed", "failed", "expired", "cancelled")
+_TRANSFER_S = 3600.0
+_PAGE = 100
+_MOST_PAGES = 1000
+#: A batch is not looked for among those that are older than itself by more than this, in seconds.
+_CLOCKS_DIFFER_S = 86400.0
+_SECONDS_BETWEEN_REPORTS = 60.0
+
+_REMEDIES = {
+    "unauthorized": "check the key in the environment variable {key}, and that it may use files and batches",
+    "not-found": "mend the base URL; a service without a batch interface (/files, /batches) needs --mode live",
+    "quota": "add credit at the provider, then run the same command again",
+    "unreachable": "start the server or mend the base URL, then run the same command again",
+}
+
+
+class BatchWire(Wire):
+    """A connection to one service's batch interface; an asynchronous context manager."""
+
+    async def upload(self, file: IO[bytes], name: str) -> str:
+        """Send an input file; return its id."""
+        file.seek(0)
+        data = await self._call(
+            lambda client: client.files.with_raw_response.create(file=(name, file), purpose="batch"),
+            _TRANSFER_S,
+        )
+        return self._id_of(data)
+
+    async def create(self, file_id: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+        """Make a batch of an input file; return it."""
+        data = await self._call(
+            lambda client: client.batches.with_raw_response.create(
+                input_file_id=file_id, endpoint=ENDPOINT, completion_window=WINDOW, metadata=dict(metadata)
+            )
+        )
+        self._id_of(data)
+        return data
+
+    async def retrieve(self, batch_id: str) -> dict[str, Any]:
+        """Return what the provider says about a batch."""
+        data = await self._call(lambda client: client.batches.with_raw_response.retrieve(batch_id))
+        if not isinstance(data.get("status"), str):
+            raise self._no_completion(data, "", Limits())
+        return data
+
+    async def cancel(self, batch_id: str) -> None:
+        """Ask for the end of a batch; it may take minutes."""
+        await self._call(lambda client: client.batches.with_raw_response.cancel(batch_id))
+
+    async def find(self, metadata: Mapping[str, str], planned_at_s: float) -> list[dict[str, Any]]:
+        """Return the batches with these metadata, the oldest first.
+
+        Args:
+            metadata: All of them must be there.
+            planned_at_s: When the batch was written down, in Unix time; much older ones are not looked through.
+        """
+        found = []
+        async for batch in self._batches(planned_at_s - _CLOCKS_DIFFER_S):
+            theirs = batch.get("metadata")
+            if isinstance(theirs, dict) and metadata.items() <= theirs.items():
+                found.append(batch)
+        return sorted(found, key=_made_at)
+
+    async def _batches(self, oldest_s: float) -> AsyncIterator[dict[str, Any]]:
+        after: dict[str, str] = {}
+        for _ in range(_MOST_PAGES):
+            # A search is many requests: one that fails costs not the whole search.
+            page = await self.insist("looking for a batch", partial(self._call, partial(_list, after=after)))
+            rows = page.get("data")
+            if not isinstance(rows, list):
+                raise self._no_completion(page, "", Limits())
+            batches = [each for each in rows if isinstance(each, dict)]
+            for batch in batches:
+                yield batch
+            newest_first = batches == sorted(batches, key=_made_at, reverse=True)
+            if not page.get("has_more") or not batches or (newest_first and _made_at(batches[-1]) < oldest_s):
+                return
+            after = {"after": str(batches[-1].get("id"))}
+
+    async def download(self, file_id: str, into: IO[bytes]) -> None:
+        """Write a file's content to an empty file, from its beginning."""
+        await self.open()
+        into.seek(0)
+        into.truncate()
+        with self._troubles(_TRANSFER_S):
+            async with asyncio.timeout(_TRANSFER_S):
+                streaming = self._client.files.with_streaming_response
+                try:
+                    async with streaming.content(file_id) as response:
+                        async for piece in response.iter_bytes():
+                            into.write(piece)
+                except _http_error() as error:
+                    raise self._broken_connection(error) from None
+        into.seek(0)
+
+    def read_line(self, line: Line) -> Answer:
+        """Take the reply out of a line of a batch's files, as if it had come by itself.
+
+        Raises:
+            Trouble: It is no usable reply; what a provider did not run costs nothing.
+        """
+        if line.status == 200:
+            return self._read(json.dumps(line.body), Limits())
+        if line.status:
+            body: dict[str, Any] = line.body if isinstance(line.body, dict) else {}
+            told = body.get("error")
+            error: dict[str, Any] = told if isinstance(told, dict) else body
+            raise self._judge(line.status, error, error.get("message") or line.body, Limits())
+        error = line.error or {}
+        code = str(error.get("code") or "")
+        words = self._words(str(error.get("message") or code or "no reply"))
+        if code in ("insufficient_quota", "billing_hard_limit_reached"):
+            raise Trouble("quota", words, "fatal", what="the account has no credit left")
+        known = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
+        bill: Bill = "none" if error else "unknown"
+        raise Trouble(known.get(code, "batch-error"), words, "fault", bill=bill)
+
+    def words(self, text: str) -> str:
+        """Return a provider's words without the key, shortened."""
+        return self._words(text)
+
+    def _id_of(self, data: dict[str, Any]) -> str:
+        if not isinstance(data.get("id"), str) or not data["id"]:
+            raise self._no_completion(data, "", Limits())
+        return str(data["id"])
+
+    async def _call(
+        self, send: Callable[[Any], Awaitable[Any]], timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """Send one HTTP request and return its JSON object."""
+        await self.open()
+        timeout_s = timeout_s or self.service.timeout_s
+        with self._troubles(timeout_s):
+            async with asyncio.timeout(timeout_s):
+                raw = await send(self._client)
+                text = raw.http_response.text
+        try:
+            data = json.loads(text)
+        except ValueError:
+            data = None
+        if not isinstance(data, dict):
+            raise self._no_completion(data, text, read_limits(raw.http_response.headers))
+        return data
+
+    @contextlib.contextmanager
+    def _troubles(self, timeout_s: float) -> Any:
+        """Turn what the HTTP library raises into a Trouble."""
+        import openai
+
+        try:
+            yield
+        except (TimeoutError, openai.APITimeoutError) as error:
+            trouble = self._timeout(error)
+            trouble.words = f"no reply within {timeout_s:g} s"
+            raise trouble from None
+        except openai.APIConnectionError as error:
+            raise self._broken_connection(error) from None
+        except openai.APIStatusError as error:
+            raise self._refusal(error) from None
+        except UnicodeError as error:
+            raise Trouble("bad-reply", f"the reply is not text: {error}", "fault", bill="unknown") from None
+
+    async def insist(self, what: str, call: Callable[[], Awaitable[T]], *, if_unknown: str = "") -> T:
+        """Call until it succeeds, with growing waits; Retry-After is honoured.
+
+        A service that was never reached gets ``max_tries``; one that was is waited for as long as the patience.
+
+        Args:
+            what: What is being done, for messages, such as "looking at a batch".
+            call: Raises a Trouble when it fails.
+            if_unknown: What to do where the service does not know what is spoken of (HTTP 404).
+
+        Raises:
+            ServiceError: It cannot succeed, or did not for too long.
+        """
+        failures, since_s, reported_s = 0, 0.0, 0.0
+        while True:
+            try:
+                result = await call()
+                self.reached = True
+                return result
+            except Trouble as trouble:
+                failures += 1
+                now_s = time.monotonic()
+                since_s = since_s or now_s
+                asked_s = trouble.limits.wait_s
+                if trouble.kind in ("fatal", "final"):
+                    remedy = if_unknown if trouble.code == "not-found" else ""
+                    said = trouble.what if trouble.code != "not-found" else ""
+                    raise self.stop(said or f"the service refuses {what}", trouble, remedy=remedy) from None
+                if asked_s is not None and asked_s > self.service.patience_s:
+                    raise self.stop(f"the service asks for a wait of {in_words(asked_s)}", trouble) from None
+                hopeless = failures >= self.service.max_tries and not self.reached
+                if hopeless or now_s - since_s > self.service.patience_s:
+                    raise self.stop(f"{what} fails, after {failures} tries", trouble) from None
+                if failures == 1 or now_s - reported_s >= _SECONDS_BETWEEN_REPORTS:
+                    reported_s = now_s
+                    log.info("%s: %s; trying again", what, trouble)
+                wait_s = backoff_s(self.service.first_wait_s, failures)
+                await asyncio.sleep(wait_s if asked_s is None else asked_s)
+
+    #: Whether the service ever answered as it should.
+    reached = False
+
+    def stop(self, what: str, trouble: Trouble | None = None, *, remedy: str = "") -> ServiceError:
+        """Return the error that ends a run resumably."""
+        code = trouble.code if trouble else ""
+        remedy = remedy or _REMEDIES.get(code, "run the same command again later; nothing is lost")
+        return ServiceError(
+            what,
+            where=f"{self.service.base_url}, model {self.service.model}",
+            found=None if trouble is None else str(trouble),
+            remedy=remedy.format(key=self.service.api_key_env),
+        )
+
+
+def _list(client: Any, *, after: Mapping[str, str]) -> Awaitable[Any]:
+    listing: Awaitable[Any] = client.batches.with_raw_response.list(limit=_PAGE, **after)
+    return listing
+
+
+def _made_at(batch: Mapping[str, Any]) -> float:
+    made_at = batch.get("created_at")
+    return float(made_at) if isinstance(made_at, int | float) else 0.0
+
+
+def _http_error() -> type[Exception]:
+    """Return the class of all errors of the HTTP library, of which there are two, that openai stands on."""
+    import openai
+
+    client = next(kind for kind in openai.DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient")
+    error: type[Exception] = sys.modules[client.__module__.partition(".")[0]].HTTPError
+    return error

@@ -1,0 +1,321 @@
+"""The figures of a work folder, as plain values: what the run made, what it dropped, and what it spent.
+
+They are those of the paper (root verbs with their objects, views, types, difficulty) and those a person asks for
+before spending more: lengths, how near the tasks are to each other, the funnel, tokens and cost over time. They
+can be read beside a running job; nothing is changed.
+"""
+
+import dataclasses
+import functools
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datagen import labels
+from datagen.figures.neighbours import nearest_scores
+from datagen.figures.roots import find_root
+from datagen.ledger import Entry, Ledger
+from datagen.questions import read_seeds
+from datagen.records import SeedTask, normal_input, read_objects
+from datagen.release import is_written
+from datagen.release.provenance import count_identifiers, read_object, sum_up
+from datagen.safety import CONTAMINATION_REPORT
+from datagen.settings import read_settings
+from datagen.synthesize import count
+from datagen.work.folder import CONFIG, LEDGER, pinned_settings, refuse_lost
+from datagen.work.replay import replay
+
+VERBS, OBJECTS, LABELS = 20, 4, 20
+SAMPLE_ABOVE, SAMPLE = 10_000, 3_000
+"""More texts than the first number are compared by a sample of the second."""
+
+EXAMPLES = 6
+
+_BINS = 30
+_POINTS = 240
+
+
+@dataclasses.dataclass
+class Rows:
+    """The tasks that the figures are about, and the answers that are in."""
+
+    tasks: list[SeedTask]
+    answers: list[str]
+    what: str
+
+
+def gather(work: Path) -> dict[str, Any]:
+    """Gather the figures of a work folder.
+
+    Args:
+        work: Work folder of a synthesis run, finished, stopped or running.
+
+    Returns:
+        Plain values for JSON: ``state`` ("finished", "running", "stopped" or "nothing yet"), ``rows`` and ``what``
+        they are, ``funnel``, ``rejected`` (rows), ``roots``, ``labels``, ``lengths``, ``without_input``,
+        ``nearest``, ``examples``, ``timeline``, ``requests`` (as :func:`datagen.release.provenance.sum_up`),
+        ``contamination``, ``privacy``, ``settings``, and ``expected_rows`` (as many as the funnel counts, or None).
+
+    Raises:
+        DataError: It is no work folder, or one of its files is broken.
+    """
+    pinned = pinned_settings(work)
+    refuse_lost(work)
+    running = is_written(work)
+    finished = (work / "funnel.json").exists() and not running
+    requests = sum_up(())
+    timeline: list[dict[str, Any]] = []
+    funnel: dict[str, Any] = {}
+    rejected: list[dict[str, Any]] = []
+    rows = Rows([], [], "tasks")
+    if (work / LEDGER).exists():
+        with Ledger(work / LEDGER, read_only=True) as ledger, ledger.snapshot():
+            requests = sum_up(ledger.entries())
+            timeline = over_time(ledger.entries())
+            spending = ledger.spending()
+            if finished:
+                rows, funnel, rejected = _finished(work)
+            elif requests["stages"]:
+                rows, funnel, rejected = _so_far(ledger, work, pinned)
+        for key, name in (("counted_usd", "spent_usd"), ("unknown_usd", "unknown_usd")):
+            requests[key] = math.fsum(stage[name] for stage in spending.values())
+    state = "running" if running else "finished" if finished else "stopped"
+    contamination = work / CONTAMINATION_REPORT
+    return {
+        "state": state if requests["stages"] else "nothing yet",
+        "target": pinned.get("target"),
+        "rows": len(rows.tasks),
+        "what": rows.what,
+        "funnel": funnel,
+        "rejected": rejected,
+        "expected_rows": funnel.get("instructions") if finished else None,
+        "requests": requests,
+        "timeline": timeline,
+        "contamination": read_object(contamination) if contamination.exists() else None,
+        "privacy": count_identifiers(work) if finished else None,
+        "settings": read_object(work / CONFIG)["fixed"],
+    } | describe(rows)
+
+
+def describe(rows: Rows) -> dict[str, Any]:
+    """Return the figures that are about the tasks and answers themselves."""
+    instructions = [task.instruction for task in rows.tasks]
+    inputs = [normal_input(task.input) for task in rows.tasks]
+    return {
+        "roots": root_verbs(instructions),
+        "labels": {field: count_labels(field, rows.tasks) for field in labels.FIELDS},
+        "lengths": {
+            "instruction": histogram([len(text.split()) for text in instructions]),
+            "input": histogram([len(text.split()) for text in inputs if text]),
+            "answer": histogram([len(text.split()) for text in rows.answers]),
+        },
+        "without_input": sum(not text for text in inputs),
+        "nearest": nearest(instructions),
+        "examples": examples(rows),
+    }
+
+
+def examples(rows: Rows, most: int = EXAMPLES) -> list[dict[str, str]]:
+    """Return a few tasks, spread evenly, with their labels, and with their answers where all are in."""
+    count = min(most, len(rows.tasks))
+    answered = len(rows.answers) == len(rows.tasks)
+    shown = []
+    for place in (number * len(rows.tasks) // count for number in range(count)):
+        task = rows.tasks[place]
+        difficulty = f"difficulty {task.difficulty}" if task.difficulty else ""
+        shown.append(
+            {
+                "labels": " · ".join(filter(None, (task.type, task.topic, task.view, difficulty))),
+                "instruction": task.instruction,
+                "input": normal_input(task.input),
+                "answer": rows.answers[place] if answered else "",
+            }
+        )
+    return shown
+
+
+def _finished(work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
+    objects = (
+        [row for _, row in read_objects(work / "instructions.jsonl")] if _holds(work, "instructions") else []
+    )
+    names = ("instruction", "input", *labels.FIELDS)
+    tasks = [SeedTask(*(str(row.get(name) or "") for name in names)) for row in objects]
+    rejected = [row for _, row in read_objects(work / "rejected.jsonl")] if _holds(work, "rejected") else []
+    funnel = read_object(work / "funnel.json")
+    return Rows(tasks, [str(row["output"]) for row in objects], "published instructions"), funnel, rejected
+
+
+def _holds(work: Path, name: str) -> bool:
+    path = work / f"{name}.jsonl"
+    return path.exists() and path.stat().st_size > 0
+
+
+def _so_far(
+    ledger: Ledger, work: Path, pinned: dict[str, Any]
+) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
+    settings = read_settings([(str(work / "config.json"), pinned)])
+    sieve, outcome = replay(ledger, settings, read_seeds(settings))
+    answers = [each.output for each in outcome.instructions]
+    rows = Rows([kept.task for kept in sieve.kept], answers, "tasks kept so far")
+    return rows, count(sieve, outcome, settings), [*sieve.rejected, *outcome.rejected]
+
+
+def root_verbs(instructions: Sequence[str], *, verbs: int = VERBS, objects: int = OBJECTS) -> dict[str, Any]:
+    """Count root verbs with their direct noun objects.
+
+    Returns:
+        ``kinds`` (commands, questions, others), ``with_object``, ``distinct_verbs``, ``distinct_pairs``, ``top``: the
+        most frequent verbs with ``verb``, ``count`` (all its commands), the most frequent ``objects`` as pairs, and
+        ``without_object`` (its commands in which none was found); and ``other_verbs``: the commands of all other
+        verbs. ``other_verbs`` and the counts of ``top`` add up to the commands.
+
+    Example:
+        >>> root_verbs(["List signs of gout.", "List causes of gout.", "What is gout?"])["top"]
+        [{'verb': 'list', 'count': 2, 'objects': [('cause', 1), ('sign', 1)], 'without_object': 0}]
+    """
+    kinds: Counter[str] = Counter()
+    of: dict[str, Counter[str]] = {}
+    for instruction in instructions:
+        root = find_root(instruction)
+        kinds[root.kind] += 1
+        if root.verb:
+            of.setdefault(root.verb, Counter())[root.object] += 1
+    ranked = sorted(of.items(), key=lambda pair: (-pair[1].total(), pair[0]))
+    without = {verb: counts.pop("", 0) for verb, counts in ranked}
+    commands = {verb: counts.total() + without[verb] for verb, counts in ranked}
+    return {
+        "kinds": {kind: kinds[kind] for kind in ("command", "question", "other")},
+        "with_object": sum(counts.total() for counts in of.values()),
+        "distinct_verbs": len(of),
+        "distinct_pairs": sum(map(len, of.values())),
+        "top": [
+            {
+                "verb": verb,
+                "count": commands[verb],
+                "objects": _most(counts, objects),
+                "without_object": without[verb],
+            }
+            for verb, counts in ranked[:verbs]
+        ],
+        "other_verbs": sum(commands[verb] for verb, _ in ranked[verbs:]),
+    }
+
+
+def count_labels(field: str, tasks: Sequence[SeedTask], *, most: int = LABELS) -> dict[str, Any]:
+    """Count the labels of one field in their one spelling.
+
+    Returns:
+        ``top`` (pairs; difficulties in their order), ``rest`` (rows with other labels), ``distinct``, ``without``
+        (rows without a label), and ``effective``: as many equally frequent labels would be as varied.
+
+    Example:
+        >>> count_labels("type", [SeedTask("a", type="Rewrite"), SeedTask("b", type="Rewrites"), SeedTask("c")])
+        {'top': [('Rewriting', 2)], 'rest': 0, 'distinct': 1, 'without': 1, 'effective': 1.0}
+    """
+    normalise = functools.cache(functools.partial(labels.normalise, field))
+    counts = Counter(normalise(label) for task in tasks if (label := getattr(task, field).strip()))
+    top = _most(counts, most)
+    if field == "difficulty":
+        top.sort(key=lambda pair: (not pair[0].isdigit(), pair[0]))
+    total = counts.total()
+    entropy = -math.fsum(n / total * math.log(n / total) for n in counts.values())
+    return {
+        "top": top,
+        "rest": total - sum(n for _, n in top),
+        "distinct": len(counts),
+        "without": len(tasks) - total,
+        "effective": round(math.exp(entropy), 2) if total else 0.0,
+    }
+
+
+def histogram(
+    values: Sequence[float], *, step: float | None = None, bins: int = _BINS
+) -> dict[str, Any] | None:
+    """Count values in bins of one round width; the last bin takes everything above the 99th percentile's.
+
+    Args:
+        values: The values, none below 0.
+        step: Width of a bin; a round one when None.
+        bins: How many bins at most, when the width is not given.
+
+    Returns:
+        None without values, else ``step``, ``counts`` (bin i begins at ``i * step``), ``open`` (whether the last bin
+        has no upper end), ``n``, ``mean``, ``median``, ``p95`` and ``max``.
+
+    Example:
+        >>> histogram([0, 1, 1, 7], step=2)["counts"]
+        [3, 0, 0, 1]
+    """
+    if not values:
+        return None
+    ranked = sorted(values)
+    high = ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))]
+    if step is None:
+        step = next(
+            base * 10**power for power in range(9) for base in (1, 2, 5) if high / (base * 10**power) < bins
+        )
+    counts = [0] * (int(high / step) + 1)
+    for value in ranked:
+        counts[min(int(value / step), len(counts) - 1)] += 1
+    return {
+        "step": step,
+        "counts": counts,
+        "open": ranked[-1] >= len(counts) * step,
+        "n": len(ranked),
+        "mean": round(math.fsum(ranked) / len(ranked), 4),
+        "median": ranked[(len(ranked) - 1) // 2],
+        "p95": ranked[min(len(ranked) - 1, int(0.95 * len(ranked)))],
+        "max": ranked[-1],
+    }
+
+
+def nearest(instructions: Sequence[str]) -> dict[str, Any] | None:
+    """Return the histogram of ROUGE-L with the nearest neighbour, in bins of 0.05, and how many were looked at."""
+    sample = SAMPLE if len(instructions) > SAMPLE_ABOVE else None
+    # A score of 0.7 is 14 * 0.05, but not in binary: whole hundredths of a per mille make the bins exact.
+    scores = [round(score * 100_000) for score in nearest_scores(instructions, sample)]
+    found = histogram(scores, step=5_000)
+    if found is None:
+        return None
+    scaled = {key: found[key] / 100_000 for key in ("step", "mean", "median", "p95", "max")}
+    return found | scaled | {"of": len(instructions), "sampled": sample is not None}
+
+
+def over_time(entries: Iterable[Entry], *, points: int = _POINTS) -> list[dict[str, Any]]:
+    """Add up tokens and cost in the order in which the replies came.
+
+    Returns:
+        At most about ``points`` rows, the last one always among them: ``time`` (UTC, ISO 8601), ``replies``,
+        ``prompt_tokens``, ``completion_tokens`` and ``cost_usd`` (US dollars; None until a cost is known), each the
+        sum so far.
+    """
+    settled = [
+        (entry.finished_at, entry.prompt_tokens or 0, entry.completion_tokens or 0, entry.cost_usd)
+        for entry in entries
+        if entry.finished_at and entry.state == "answered"
+    ]
+    settled.sort(key=lambda row: row[0])
+    rows: list[dict[str, Any]] = []
+    prompt = completion = 0
+    cost: float | None = None
+    every = max(1, -(-len(settled) // points))
+    for number, (time, tokens_in, tokens_out, usd) in enumerate(settled, start=1):
+        prompt, completion = prompt + tokens_in, completion + tokens_out
+        cost = cost if usd is None else (cost or 0.0) + usd
+        if number % every == 0 or number == len(settled):
+            rows.append(
+                {
+                    "time": time,
+                    "replies": number,
+                    "prompt_tokens": prompt,
+                    "completion_tokens": completion,
+                    "cost_usd": cost if cost is None else round(cost, 6),
+                }
+            )
+    return rows
+
+
+def _most(counts: Counter[str], most: int) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:most]

@@ -1,0 +1,167 @@
+"""What models' tokens cost: the list prices that this package knows, and the user's own."""
+
+import dataclasses
+import difflib
+import importlib.resources
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from datagen.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Price:
+    """What one model's tokens cost.
+
+    Attributes:
+        input: US dollars per million prompt tokens.
+        output: US dollars per million completion tokens.
+        batch_discount: Part of the price that is waived in batch mode, 0 to 1; 0 where there is none.
+        source: Whose list the price is from.
+        as_of: Date of that list, ISO 8601.
+    """
+
+    input: float
+    output: float
+    batch_discount: float = 0.0
+    source: str = ""
+    as_of: str = ""
+
+    def cost_usd(self, prompt_tokens: int, completion_tokens: int, *, batch: bool = False) -> float:
+        """Return what so many tokens cost, in US dollars."""
+        cost = (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
+        return cost * (1 - self.batch_discount) if batch else cost
+
+
+class Prices:
+    """The prices of models, by the exact name under which a model is asked.
+
+    Names are not matched by their beginnings: snapshots of one model often have prices of their own.
+
+    Args:
+        prices: Price of each model.
+
+    Example:
+        >>> prices = Prices({"m": Price(input=1.0, output=4.0, batch_discount=0.5)})
+        >>> prices.cost("m", 1_000_000, 500_000)
+        3.0
+        >>> prices.cost("m", 1_000_000, 500_000, batch=True)
+        1.5
+        >>> prices.cost("another", 1, 1) is None
+        True
+    """
+
+    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+        self._prices = dict(prices or {})
+
+    @classmethod
+    def listed(cls) -> Self:
+        """Return the public list prices that this package knows (``prices.yaml``)."""
+        source = importlib.resources.files("datagen.money").joinpath("prices.yaml")
+        return cls.from_mapping(yaml.safe_load(source.read_text(encoding="utf-8")), "prices.yaml")
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Read a YAML file of prices.
+
+        Raises:
+            ConfigError: The file is missing, is not YAML, or holds an impossible price.
+        """
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                "the price file cannot be read", where=path, found=error.strerror, remedy="check --prices"
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError("the price file is not YAML", where=path, found=str(error)) from None
+        return cls.from_mapping(data, str(path))
+
+    @classmethod
+    def from_mapping(cls, data: object, where: str) -> Self:
+        """Read prices from ``{model: {input, output}}``, or from the same under a key ``models``.
+
+        Args:
+            data: The mapping; every price may also have ``batch_discount``, ``source`` and ``as_of``.
+            where: Where it stands, for messages.
+
+        Raises:
+            ConfigError: Anything that is no price; all of them are named.
+        """
+        models = data.get("models", data) if isinstance(data, Mapping) else data
+        if not isinstance(models, Mapping):
+            raise ConfigError(
+                "prices must be a mapping of models", where=where, found=type(models).__name__, remedy=_HOW_TO
+            )
+        problems: list[str] = []
+        prices = {str(model): _read_price(str(model), entry, problems) for model, entry in models.items()}
+        if problems:
+            raise ConfigError("prices are not valid: " + "; ".join(problems), where=where, remedy=_HOW_TO)
+        return cls({model: price for model, price in prices.items() if price is not None})
+
+    def over(self, below: "Prices") -> "Prices":
+        """Return these prices laid over others."""
+        return Prices(below._prices | self._prices)
+
+    def __iter__(self) -> Iterator[Price]:
+        return iter(self._prices.values())
+
+    def get(self, model: str) -> Price | None:
+        """Return a model's price, or None."""
+        return self._prices.get(model)
+
+    def cost(
+        self, model: str, prompt_tokens: int, completion_tokens: int, *, batch: bool = False
+    ) -> float | None:
+        """Return what so many tokens of a model cost, in US dollars; None where its price is not known."""
+        price = self._prices.get(model)
+        return None if price is None else price.cost_usd(prompt_tokens, completion_tokens, batch=batch)
+
+    def require(self, *models: str) -> None:
+        """See that every model has a price.
+
+        Raises:
+            ConfigError: Some have none, so no cap could be kept.
+        """
+        missing = sorted({model for model in models if model not in self._prices})
+        if missing:
+            raise ConfigError(
+                "a budget needs the price of every model that is asked",
+                found=f"no price for {', '.join(missing)}",
+                expected="US dollars per million tokens, also for a model that costs nothing (0)",
+                remedy=_HOW_TO,
+            )
+
+
+_HOW_TO = (
+    "write a file with a line for each model, such as `my-model: {input: 0.5, output: 1.5}` "
+    "(US dollars per million tokens), and give it as --prices FILE, or put it under `prices:` in the config"
+)
+_KEYS = {field.name for field in dataclasses.fields(Price)}
+
+
+def _read_price(model: str, entry: object, problems: list[str]) -> Price | None:
+    if not isinstance(entry, Mapping):
+        problems.append(f"{model} must have input and output, not {entry!r}")
+        return None
+    unknown = [str(key) for key in entry if key not in _KEYS]
+    for key in unknown:
+        near = difflib.get_close_matches(key, sorted(_KEYS), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(_KEYS))}"
+        problems.append(f"unknown key {key!r} of {model} ({hint})")
+    missing = [key for key in ("input", "output") if key not in entry]
+    if missing:
+        problems.append(f"{model} must have input and output, and has no {' and no '.join(missing)}")
+    if unknown or missing:
+        return None
+    numbers: dict[str, float] = {}
+    for key, most in (("input", 1e6), ("output", 1e6), ("batch_discount", 1.0)):
+        value = entry.get(key, 0.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            problems.append(f"{model}.{key} must be a number from 0 to {most:g}, not {value!r}")
+            return None
+        numbers[key] = float(value)
+    return Price(**numbers, source=str(entry.get("source", "")), as_of=str(entry.get("as_of", "")))

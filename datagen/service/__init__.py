@@ -1,0 +1,1 @@
+"""One OpenAI-compatible service: the wire, its limits, and single requests asked with bounded tries."""

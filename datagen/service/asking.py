@@ -1,0 +1,357 @@
+"""Asking single requests of one service: bounded tries, limits kept, money set aside, every outcome in the ledger.
+
+A refusal because of a limit costs a request none of its tries where the service as a whole is meant. Where it is
+meant alone, it may be refused three times as often as it may fail. A request that is told to wait longer than
+the patience is recorded as failed, with the time that it was given: asking earlier would be asking in vain.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from datagen.errors import ServiceError
+from datagen.ledger import Entry, Ledger
+from datagen.money.purse import most_completion_tokens
+from datagen.service.breaker import Breaker, backoff_s
+from datagen.service.chat import prompt_hash
+from datagen.service.limits import in_words, utc_in
+from datagen.service.pace import Appetite, Pace, Ticket
+from datagen.service.trouble_report import TroubleReport
+from datagen.service.wire import Answer, Bill, Service, Trouble, Wire
+
+if TYPE_CHECKING:
+    from datagen.money.purse import Purse, Reservation
+
+#: This many requests in a row that are refused for what they say mean that all of them are wrong.
+REFUSED_IN_A_ROW = 5
+#: A request may be told "later" so many times as often as it may fail.
+REFUSALS_PER_TRY = 3
+#: Troubles that no request in flight will escape; others leave those in flight time to end.
+_AT_ONCE = {"unauthorized", "not-found"}
+
+
+class Stop(ServiceError):
+    """Nothing more is sent; ``at_once`` tells that what is in flight is not worth waiting for."""
+
+    at_once = False
+
+
+@dataclasses.dataclass
+class Job:
+    """One request on its way: its place, its body, and what it went through."""
+
+    order: int
+    id: str
+    body: dict[str, Any]
+    fingerprint: str
+    prompt_bytes: int
+    tries: int = 0
+    faults: int = 0
+    refusals: int = 0
+    troubles: int = 0
+    #: How many answers had come when it was first refused.
+    answers_before: int | None = None
+
+
+class Asker:
+    """Asks single requests of one service and settles each in the ledger; an asynchronous context manager.
+
+    Args:
+        service: Where to ask.
+        ledger: Where every try and outcome is written down.
+        stage: The ledger's stage.
+        purse: Sets the worst case of every try aside, if there is a cap or costs are to be known.
+        changed: Called whenever a try has ended.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        ledger: Ledger,
+        stage: str,
+        purse: "Purse | None" = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.service, self.ledger, self.stage, self.purse = service, ledger, stage, purse
+        self._changed = changed
+        self._wire = Wire(service)
+        clock = asyncio.get_running_loop().time
+        self._breaker = Breaker(
+            patience_s=service.patience_s,
+            first_wait_s=service.first_wait_s,
+            max_tries=service.max_tries,
+            clock=clock,
+            woken=self._wake,
+        )
+        self._pace = Pace(service, self._breaker, clock)
+        self._appetite = Appetite()
+        self._suspects: list[str] = []
+        self._refused_in_a_row = 0
+        self._answers = 0
+        self._undecided: list[asyncio.Future[None]] = []
+        self._report = TroubleReport(stage)
+        self._open = contextlib.ExitStack()
+        #: How many requests wait before their next try.
+        self.resting = 0
+
+    async def __aenter__(self) -> "Asker":
+        self._open.enter_context(self.ledger.checkpoints_in_background())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pace.close()
+        self._report.flush()
+        await self._wire.__aexit__()
+        self._open.close()
+
+    @property
+    def in_flight(self) -> int:
+        """How many tries are under way."""
+        return self._pace.in_flight
+
+    @property
+    def undecided(self) -> int:
+        """How many requests wait to learn whether a refusal concerned them alone."""
+        return len(self._undecided)
+
+    def nobody_else(self) -> None:
+        """Say that all requests that are left are undecided."""
+        self._breaker.nobody_else()
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        self._pace.close()
+
+    async def ask(self, order: int, id: str, body: dict[str, Any]) -> Entry:
+        """Return the ledger's settled row, or ask until there is one.
+
+        Args:
+            order: Place of the request; lower ones go first.
+            id: Its id in the stage.
+            body: Of the HTTP request.
+        """
+        fingerprint = prompt_hash(body)
+        entry = self.ledger.get(self.stage, id, prompt_hash=fingerprint)
+        if entry is None or entry.state == "sent":
+            await self._wire.open()
+            job = Job(order, id, body, fingerprint, len(json.dumps(body, ensure_ascii=False).encode()))
+            while (wait_s := await self._try_once(job)) is not None:
+                await self._rest(asyncio.sleep(wait_s))
+            entry = self.ledger.get(self.stage, id)
+            assert entry is not None
+        return entry
+
+    async def _try_once(self, job: Job) -> float | None:
+        """Send a request once; return the seconds to wait before the next try, None when it is settled."""
+        ticket, reservation = await self._enter(job)
+        bill: Bill | None = "none"
+        try:
+            job.tries += 1
+            self.ledger.record_sent(self.stage, job.id, prompt_hash=job.fingerprint, request=job.body)
+            bill = "unknown"
+            try:
+                answer = await self._wire.post(job.body)
+            except Trouble as trouble:
+                bill = None
+                self._pay(reservation, trouble.bill, *trouble.usage)
+                wait_s = self._judge(job, ticket, trouble)
+            else:
+                bill = None
+                cost = self._pay(reservation, "counted", answer.prompt_tokens, answer.completion_tokens)
+                self._take(job, ticket, answer, cost)
+                return None
+        finally:
+            if bill is not None:
+                self._pay(reservation, bill)
+            self._breaker.withdrawn(ticket.number)
+            self._pace.leave(ticket)
+            self._changed()
+        if wait_s is not None and self._breaker.undecided and self._asks_too_much(wait_s):
+            await self._outlast(job, wait_s)
+            return None
+        return wait_s
+
+    async def _enter(self, job: Job) -> "tuple[Ticket, Reservation | None]":
+        """Wait for the limits, and set money aside at the last moment before sending."""
+        tokens = self._appetite.of(job.prompt_bytes, most_completion_tokens(job.body) or 0)
+        ticket = await self._pace.admit(job.order, tokens)
+        if self.purse is None:
+            return ticket, None
+        model, stage = self.service.model, self.stage
+        try:
+            reservation = self.purse.try_reserve(model, job.body, stage=stage, id=job.id)
+        except BaseException:
+            self._pace.take_back(ticket)
+            raise
+        if reservation is None:
+            self._pace.take_back(ticket)
+            reservation = await self.purse.reserve(model, job.body, stage=stage, id=job.id)
+            try:
+                ticket = await self._pace.admit(job.order, tokens)
+            except BaseException:
+                self.purse.release(reservation)
+                raise
+        return ticket, reservation
+
+    def _pay(
+        self,
+        reservation: "Reservation | None",
+        bill: Bill,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+    ) -> float | None:
+        """Close a reservation by what is known of the bill; return the cost in US dollars where it is counted."""
+        if self.purse is None or reservation is None:
+            return None
+        if bill == "counted":
+            return self.purse.settle(reservation, prompt_tokens, completion_tokens)
+        if bill == "none":
+            self.purse.release(reservation)
+        else:
+            self.purse.forfeit(reservation)
+        return None
+
+    def _take(self, job: Job, ticket: Ticket, answer: Answer, cost_usd: float | None) -> None:
+        """Write a reply down and learn from it."""
+        self._suspects.clear()
+        self._refused_in_a_row = 0
+        self._answers += 1
+        self._pace.hear(answer.limits)
+        used = answer.prompt_tokens + answer.completion_tokens
+        if used:
+            self._pace.counted(ticket, used)
+            self._appetite.learn(job.prompt_bytes, answer.prompt_tokens, answer.completion_tokens)
+        self._pace.answered()
+        self._breaker.answered(ticket.number)
+        self.ledger.record_reply(
+            self.stage,
+            job.id,
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            model=answer.model,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            cost_usd=cost_usd,
+        )
+
+    def _judge(self, job: Job, ticket: Ticket, trouble: Trouble) -> float | None:
+        """Decide what follows from a trouble: a wait in seconds, None for a failure for good, or the end."""
+        job.troubles += 1
+        self._pace.hear(trouble.limits)
+        if trouble.bill == "none":
+            self._pace.counted(ticket, 0)
+        if trouble.kind == "fatal":
+            raise self._stop(trouble.what, trouble)
+        if trouble.kind == "final":
+            self._refuse(job, ticket, trouble)
+            return None
+        wait_s = trouble.limits.wait_s
+        if trouble.kind == "refusal":
+            whole = self._breaker.refused(ticket.number, trouble.limits, ticket.tokens, str(trouble))
+            if job.answers_before is None:
+                job.answers_before = self._answers
+            # Where others were answered meanwhile, the request itself may be what is refused.
+            job.refusals += not whole or self._answers > job.answers_before
+            hopeless = job.refusals >= REFUSALS_PER_TRY * self.service.max_tries
+            exhausted = trouble.limits.exhausted(ticket.tokens)
+            if wait_s is None and exhausted:
+                wait_s = 0.0
+        else:
+            unreachable = trouble.code == "unreachable"
+            whole = self._breaker.failed(ticket.number, job.id, unreachable=unreachable)
+            job.faults += not whole
+            hopeless = job.faults >= self.service.max_tries
+        if trouble.busy:
+            self._pace.overloaded(ticket, whole=whole)
+        if self._breaker.ended:
+            raise self._stop(self._breaker.ended, trouble)
+        if hopeless or (self._asks_too_much(wait_s) and not self._breaker.undecided):
+            self._give_up(job, trouble)
+            return None
+        self._report.add(job.id, trouble)
+        if wait_s is not None:
+            # Never earlier than asked, and a little later each time.
+            return wait_s + backoff_s(self.service.first_wait_s / 4, job.troubles)
+        return backoff_s(self.service.first_wait_s, job.troubles)
+
+    def _asks_too_much(self, wait_s: float | None) -> bool:
+        return wait_s is not None and wait_s > self.service.patience_s
+
+    async def _outlast(self, job: Job, wait_s: float) -> None:
+        """Wait until it is clear whether a very long wait was meant for this request alone."""
+        decision: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._undecided.append(decision)
+        try:
+            await self._rest(decision)
+        finally:
+            self._undecided.remove(decision)
+        trouble = Trouble("rate-limited", f"told to wait {in_words(wait_s)}", "refusal")
+        if self._breaker.ended:
+            raise self._stop(self._breaker.ended, trouble)
+        self._give_up(job, trouble, wait_s)
+
+    async def _rest(self, until: Awaitable[None]) -> None:
+        """Wait, and let another request be taken up meanwhile."""
+        self.resting += 1
+        self._changed()
+        try:
+            await until
+        finally:
+            self.resting -= 1
+
+    def _wake(self) -> None:
+        for decision in self._undecided:
+            if not decision.done() and (self._breaker.ended or not self._breaker.undecided):
+                decision.set_result(None)
+        asyncio.get_running_loop().call_soon(self._pace.pump)
+
+    def _refuse(self, job: Job, ticket: Ticket, trouble: Trouble) -> None:
+        """Record that the service will not take a request, whenever it is sent."""
+        self._breaker.answered(ticket.number)
+        self._refused_in_a_row = 0 if trouble.code == "content-filter" else self._refused_in_a_row + 1
+        self._give_up(job, trouble)
+        if self._refused_in_a_row >= REFUSED_IN_A_ROW:
+            raise self._stop(f"{REFUSED_IN_A_ROW} requests in a row failed", trouble)
+
+    def _give_up(self, job: Job, trouble: Trouble, wait_s: float | None = None) -> None:
+        """Record that a request failed for good."""
+        wait_s = trouble.limits.wait_s if wait_s is None else wait_s
+        words = str(trouble)
+        if self._asks_too_much(wait_s):
+            assert wait_s is not None
+            patience = in_words(self.service.patience_s)
+            words += f"; not before {utc_in(wait_s)}, which is beyond the patience of {patience}"
+        if job.tries > 1:
+            words += f" (after {job.tries} tries)"
+        self.ledger.record_failure(self.stage, job.id, error=words)
+        self._report.give_up(job.id, trouble.code, words)
+        if trouble.kind != "final":
+            self._suspects.append(job.id)
+
+    def _stop(self, what: str, trouble: Trouble) -> Stop:
+        """Make the error that ends the run; requests that failed with nothing but faults since are not to blame."""
+        for id in self._suspects:
+            self.ledger.reopen(self.stage, id)
+        self._suspects.clear()
+        self._pace.close()
+        remedies = {
+            "unauthorized": f"check the key in the environment variable {self.service.api_key_env}",
+            "bad-request": "read the service's words: a field that it does not take is left out by null in "
+            "task_sampling or answer_sampling, structured output by format: text",
+            "not-found": "check the model's name and the base URL, which usually ends in /v1",
+            "quota": "add credit at the provider, then run the same command again",
+            "unreachable": "start the server or mend the base URL, then run the same command again",
+            "rate-limited": "run the same command again when the time has passed, or with a larger patience_s; "
+            "what was answered is kept",
+        }
+        stop = Stop(
+            what,
+            where=f"{self.service.base_url}, model {self.service.model}",
+            found=str(trouble),
+            remedy=remedies.get(trouble.code, "run the same command again later; what was answered is kept"),
+        )
+        stop.at_once = trouble.code in _AT_ONCE
+        return stop

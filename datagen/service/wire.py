@@ -1,0 +1,348 @@
+"""The wire to one OpenAI-compatible service: where it is, one try of one request, and what a failure means.
+
+Nothing here repeats or remembers; :mod:`datagen.client` does. Whatever a service sends back, a try ends with
+a reply or with a :class:`Trouble` that says how bad it is, and the key is in neither.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import ipaddress
+import json
+import os
+import ssl
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from datagen.errors import ConfigError, ServiceError
+from datagen.records import shorten
+from datagen.service.concealment import Concealer, LogGuard
+from datagen.service.limits import Limits, read_limits
+
+_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+# A gateway lost patience with a server that may go on, and bill.
+_GAVE_UP_WAITING = (408, 504, 524)
+_PAYMENT_REQUIRED = 402
+#: 529 is what some providers answer when they are overloaded.
+_BUSY = (503, 529)
+
+Bill = Literal["none", "counted", "unknown"]
+
+_ABOVE_ZERO = ("timeout_s", "max_tries", "concurrency", "first_wait_s", "requests_per_minute", "tokens_per_minute",
+               "patience_s")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """Where a model is asked.
+
+    Attributes:
+        base_url: Address of the API, such as ``http://127.0.0.1:8000/v1``.
+        model: The model's name at the service.
+        api_key_env: Environment variable that holds the key.
+        timeout_s: Longest wait for one reply, in seconds.
+        max_tries: Tries per request, the first one included.
+        concurrency: Requests in flight at the same time.
+        first_wait_s: Longest wait before the second try, in seconds; it doubles with each further try.
+        requests_per_minute: Upper bound on requests a minute; None leaves it to the service's headers.
+        tokens_per_minute: Upper bound on tokens a minute, in and out; None leaves it to the service's headers.
+        patience_s: Longest pause that the service may ask for, in seconds; a longer one ends the run (or the
+            request, if it concerns a single one) with the reason instead of waiting.
+    """
+
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    timeout_s: float = 120
+    max_tries: int = 5
+    concurrency: int = 8
+    first_wait_s: float = 1.0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    patience_s: float = 3600
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                "the base URL is not an address",
+                found=self.base_url,
+                expected="such as http://127.0.0.1:8000/v1",
+            )
+        if parts.username or parts.password:
+            raise ConfigError(
+                "the base URL holds a user name or password",
+                where=parts.hostname,
+                remedy="put the key into an environment variable and name it with --api-key-env",
+            )
+        if parts.query or parts.fragment:
+            raise ConfigError(
+                "the base URL holds more than an address",
+                where=parts.hostname,
+                expected="no part behind ? or #, which could hold a key",
+                remedy="put the key into an environment variable and name it with --api-key-env",
+            )
+        for name in _ABOVE_ZERO:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be above 0", found=value)
+
+    def is_loopback(self) -> bool:
+        """Tell whether the service runs on this machine."""
+        host = urlsplit(self.base_url).hostname or ""
+        if host == "localhost":
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return address.is_loopback or address.is_unspecified
+
+    def api_key(self) -> str:
+        """Return the key from the environment; "none" for a service on this machine that needs no key.
+
+        Raises:
+            ServiceError: The variable is not set and the service is elsewhere.
+        """
+        key = os.environ.get(self.api_key_env, "").strip()
+        if key:
+            return key
+        if self.is_loopback():
+            return "none"
+        raise ServiceError(
+            "no key for the service",
+            where=self.base_url,
+            found=f"environment variable {self.api_key_env} is not set",
+            remedy=f"export {self.api_key_env}=..., or name another variable with --api-key-env",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A usable reply, and what its headers say; tokens are 0 where the service does not count them."""
+
+    text: str
+    finish_reason: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    limits: Limits = Limits()
+
+
+class Trouble(Exception):
+    """One try that came to nothing.
+
+    Attributes:
+        code: Short and stable, for counting, such as "timeout".
+        words: The provider's, or what happened, without any key.
+        kind: "refusal" (too much at once: later), "fault" (may pass), "final" (this request never works) or
+            "fatal" (no request works).
+        what: For a fatal one, the sentence that the run ends with.
+        limits: What the headers say.
+        busy: The service seems to have too much to do.
+        bill: Whether the try costs nothing, or ``usage`` (tokens in and out), or nobody knows.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        words: str,
+        kind: Literal["refusal", "fault", "final", "fatal"],
+        *,
+        what: str = "",
+        limits: Limits | None = None,
+        busy: bool = False,
+        bill: Bill = "none",
+        usage: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.code, self.words, self.kind, self.what = code, words, kind, what
+        self.limits, self.busy, self.bill, self.usage = limits or Limits(), busy, bill, usage
+        super().__init__(f"{code}: {words}" if words else code)
+
+
+class Wire:
+    """A connection to one service, opened by the first request; an asynchronous context manager."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._client: Any = None
+        self._concealer = Concealer()
+        self._opening = asyncio.Lock()
+        self._open = contextlib.ExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None:
+            await self._client.close()
+        self._open.close()
+
+    async def open(self) -> None:
+        """Make ready to send, off the event loop: a run that only reads needs no key and no HTTP library.
+
+        Raises:
+            ServiceError: There is no key.
+        """
+        async with self._opening:
+            if self._client is None:
+                key = self.service.api_key()
+                self._concealer = Concealer(key)
+                self._open.enter_context(LogGuard(self._concealer))
+                self._client = await asyncio.to_thread(_make_client, self.service, key)
+
+    async def post(self, body: dict[str, Any]) -> Answer:
+        """Send one request once.
+
+        Raises:
+            Trouble: No usable reply.
+        """
+        import openai
+
+        await self.open()
+        try:
+            async with asyncio.timeout(self.service.timeout_s):
+                # The library knows not all fields that services know: those beyond the first two go as they are.
+                rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
+                raw = await self._client.chat.completions.with_raw_response.create(
+                    model=body["model"], messages=body["messages"], extra_body=rest
+                )
+                text = raw.http_response.text
+                limits = read_limits(raw.http_response.headers)
+        except (TimeoutError, openai.APITimeoutError) as error:
+            raise self._timeout(error) from None
+        except openai.APIConnectionError as error:
+            raise self._broken_connection(error) from None
+        except openai.APIStatusError as error:
+            raise self._refusal(error) from None
+        except UnicodeError as error:
+            raise Trouble("bad-reply", f"the reply is not text: {error}", "fault", bill="unknown") from None
+        return self._read(text, limits)
+
+    def _timeout(self, error: BaseException) -> Trouble:
+        sent = not any(type(cause).__name__ == "ConnectTimeout" for cause in _causes(error))
+        words = f"no reply within {self.service.timeout_s:g} s"
+        return Trouble("timeout", words, "fault", busy=True, bill="unknown" if sent else "none")
+
+    def _broken_connection(self, error: Exception) -> Trouble:
+        causes = _causes(error)
+        unreachable = any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes)
+        words = self._words(next((str(cause) for cause in reversed(causes) if str(cause)), str(error)))
+        if unreachable:
+            return Trouble("unreachable", words, "fault")
+        return Trouble("connection", words, "fault", bill="unknown")
+
+    def _refusal(self, error: Any) -> Trouble:
+        """Judge an HTTP error status."""
+        body = error.body if isinstance(error.body, dict) else {}
+        said = body.get("message") or error.response.text or error.message
+        return self._judge(error.status_code, body, said, read_limits(error.response.headers))
+
+    def _judge(self, status: int, body: dict[str, Any], said: object, limits: Limits) -> Trouble:
+        codes = {str(body.get("code")), str(body.get("type"))}
+        words = self._words(f"HTTP {status}: {said}")
+        if codes & _QUOTA_CODES or status == _PAYMENT_REQUIRED:
+            return Trouble("quota", words, "fatal", what="the account has no credit left")
+        if status in (401, 403):
+            return Trouble("unauthorized", words, "fatal", what="the service refused the key")
+        if status == 404:
+            what = "the service does not know the model or the address"
+            return Trouble("not-found", words, "fatal", what=what)
+        if status == 429 or (status in _BUSY and limits.wait_s is not None):
+            return Trouble("rate-limited", words, "refusal", limits=limits, busy=True)
+        if status >= 500 or status in (408, 409, 425):
+            bill: Bill = "unknown" if status in _GAVE_UP_WAITING else "none"
+            return Trouble("server-error", words, "fault", limits=limits, busy=status in _BUSY, bill=bill)
+        return Trouble("bad-request", words, "final", limits=limits)
+
+    def _read(self, text: str, limits: Limits) -> Answer:
+        """Take the reply out of the HTTP body, trusting nothing about its form."""
+        data: Any = None
+        try:
+            data = json.loads(text)
+            choice = data["choices"][0]
+            message = choice["message"]
+            content, refused = _text_of(message)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise self._no_completion(data, text, limits) from None
+        finish_reason = "refusal" if refused else self._label(choice.get("finish_reason"))
+        usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
+        tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        if finish_reason == "content_filter":
+            words = "the service withheld its reply"
+            raise Trouble("content-filter", words, "final", limits=limits, bill="counted", usage=tokens)
+        content = _clean(self._concealer.conceal(content))
+        model = self._label(data.get("model")) or self.service.model
+        return Answer(content, finish_reason, model, *tokens, limits)
+
+    def _no_completion(self, data: Any, text: str, limits: Limits) -> Trouble:
+        """Judge a body with status 200 that is no reply: some gateways put an error there."""
+        if isinstance(data, dict) and isinstance(data.get("error"), dict) and not data.get("choices"):
+            error = data["error"]
+            if isinstance(error.get("code"), int) and 400 <= error["code"] < 600:
+                return self._judge(error["code"], error, error.get("message"), limits)
+        # Written anew, so that no escape hides a key.
+        shown = text if data is None else json.dumps(data, ensure_ascii=False)
+        words = f"not a chat completion: {self._words(shown)}"
+        return Trouble("bad-reply", words, "fault", limits=limits, bill="unknown")
+
+    def _label(self, value: object) -> str:
+        """Return a short text of the service's that goes into the ledger."""
+        return shorten(_clean(self._concealer.conceal(str(value or ""))), 200)
+
+    def _words(self, words: str) -> str:
+        """Take the key out of a provider's words, also where the provider shows only a part of it."""
+        return shorten(_clean(self._concealer.conceal_words(words)), 300)
+
+
+def _make_client(service: Service, key: str) -> Any:
+    """Make the HTTP client; loading the library takes long."""
+    import openai
+
+    local: dict[str, Any] = {}
+    if service.is_loopback():
+        # A proxy meant for the world must not swallow requests to this machine.
+        local["trust_env"] = False
+        if urlsplit(service.base_url).scheme == "http":
+            # Loading the world's certificates takes longer than a request that needs none.
+            local["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return openai.AsyncOpenAI(
+        base_url=service.base_url,
+        api_key=key,
+        timeout=service.timeout_s,
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(**local),
+    )
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and all that led to it."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return causes
+
+
+def _text_of(message: Any) -> tuple[str, bool]:
+    """Return the text of a reply, which some services give in parts, and whether it is a refusal."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str):
+        raise TypeError("content is not text")
+    refusal = message.get("refusal")
+    if not content and isinstance(refusal, str) and refusal:
+        return refusal, True
+    return content, False
+
+
+def _clean(text: str) -> str:
+    """Replace lone surrogates, which JSON can spell and no UTF-8 file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _count(value: object) -> int:
+    """Read a number of tokens; whatever is none counts as 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

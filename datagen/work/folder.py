@@ -1,0 +1,202 @@
+"""The work folder of a synthesis run: whose it is, and the configuration it is pinned to."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datagen.client import Service
+from datagen.contamination.evaluation_files import content_hash, split_fields
+from datagen.coverage import DRAW_VERSION
+from datagen.errors import DataError
+from datagen.records import SeedTask, write_atomically
+from datagen.settings import Settings, to_mapping
+
+CONFIG = "config.json"
+LEDGER = "ledger.sqlite"
+
+_RESULTS = ("instructions.jsonl", "funnel.json")
+
+# Free to change between runs of one work folder: they move the work or its end, never a result already there.
+_FREE = ("target", "max_requests", "seeds", "eager", "budget_usd", "prices", "mode", "batch")
+_FREE_OF_SERVICE = (
+    "base_url",
+    "api_key_env",
+    "timeout_s",
+    "max_tries",
+    "concurrency",
+    "first_wait_s",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "patience_s",
+)
+
+
+def pin(
+    work: Path,
+    settings: Settings,
+    seeds: Sequence[SeedTask],
+    prompt_version: str,
+    *,
+    began: bool = True,
+    forked_from: str | None = None,
+) -> None:
+    """Write the settings into the work folder, or see that those that shape the result are the ones there.
+
+    Args:
+        work: The work folder.
+        settings: What the run is to do.
+        seeds: Its seed tasks.
+        prompt_version: Version of the prompts.
+        began: Whether the ledger holds a request; a folder that never asked anything takes any configuration.
+        forked_from: The folder from which this one took its first rows, for the record.
+
+    Raises:
+        DataError: The folder was made by another configuration; every difference is named.
+    """
+    fixed = _fixed(settings, seeds, prompt_version)
+    path = work / CONFIG
+    if path.exists():
+        pinned = _read_pinned(path)
+        forked_from = forked_from or pinned.get("forked_from")
+        differences = _differences(pinned["fixed"], fixed)
+        if differences and began:
+            raise DataError(
+                "the work folder was made by another configuration",
+                where=path,
+                found="; ".join(differences),
+                remedy="go back to the values in the folder, or add --fork NEW_FOLDER to go on in a folder of "
+                "its own with every reply that still applies",
+            )
+    content = {"version": 1, "fixed": fixed, "settings": to_mapping(settings)}
+    if forked_from:
+        content["forked_from"] = forked_from
+    text = json.dumps(content, indent=2)
+    write_atomically(path, lambda file: file.write(text + "\n"))
+
+
+def differences(work: Path, settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> list[str]:
+    """Name the settings that shape the result and differ from those a work folder is pinned to; changes nothing."""
+    path = work / CONFIG
+    if not path.exists():
+        return []
+    return _differences(_read_pinned(path)["fixed"], _fixed(settings, seeds, prompt_version))
+
+
+def pinned_settings(work: Path) -> dict[str, Any]:
+    """Return the settings with which the work folder was last used, for :func:`read_settings`.
+
+    Raises:
+        DataError: The folder holds no configuration, or a broken one.
+    """
+    path = work / CONFIG
+    if not path.exists():
+        raise DataError(
+            "this is not the work folder of a synthesis run", where=work, expected="a config.json in it"
+        )
+    settings: dict[str, Any] = _read_pinned(path)["settings"]
+    return settings
+
+
+def refuse_foreign(work: Path) -> None:
+    """Refuse a folder that holds something but no run, or a run without its ledger: its files could be overwritten.
+
+    Raises:
+        DataError: It is a file, or holds other files, or the ledger of its run is gone.
+    """
+    if work.exists() and not work.is_dir():
+        raise DataError("the work folder is a file", where=work, remedy="choose another --work folder")
+    if not work.exists():
+        return
+    if (work / CONFIG).exists() or (work / LEDGER).exists():
+        refuse_lost(work)
+        return
+    foreign = sorted(path.name for path in work.iterdir())
+    if foreign:
+        raise DataError(
+            "the work folder holds other files and no run of this command",
+            where=work,
+            found=", ".join(foreign[:5]),
+            remedy="choose an empty --work folder",
+        )
+
+
+def refuse_lost(work: Path) -> None:
+    """Refuse a folder in which a run was and whose ledger is gone: it would ask, and pay for, everything again.
+
+    The ledger is made before everything else in the folder, so that no run leaves a folder like this.
+
+    Raises:
+        DataError: There are settings or results of a run, and no ledger or an empty one.
+    """
+    left = [name for name in (CONFIG, *_RESULTS) if (work / name).exists()]
+    path = work / LEDGER
+    if not left or (path.exists() and path.stat().st_size > 0):
+        return
+    raise DataError(
+        f"the work folder holds results but its ledger is {'empty' if path.exists() else 'missing'}",
+        where=path,
+        found=", ".join(left),
+        expected="the requests that were paid for and what was spent",
+        remedy="restore it from a copy, or choose a new folder",
+    )
+
+
+def _read_pinned(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError("the work folder's configuration is broken", where=path, found=str(error)) from None
+    if not isinstance(data, dict) or not {"fixed", "settings"} <= data.keys() or data.get("version") != 1:
+        raise DataError("the work folder's configuration is of another version", where=path)
+    return data
+
+
+def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Name what differs. A setting that the folder does not know was at its default when the folder was made."""
+    known = _defaults() | there
+    return [
+        f"{key}: {known.get(key)!r} in the folder, {now.get(key)!r} now"
+        for key in sorted(there.keys() | now.keys())
+        if known.get(key) != now.get(key)
+    ]
+
+
+def _fixed(settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> dict[str, Any]:
+    """Return every setting that shapes the result, under its dotted name."""
+    text = json.dumps([seed.to_dict() for seed in seeds], sort_keys=True)
+    fixed = {
+        "prompts": prompt_version,
+        "draws": DRAW_VERSION,
+        "seed tasks": f"{len(seeds)} tasks, {hashlib.sha256(text.encode()).hexdigest()[:12]}",
+    }
+    files = [f"{split_fields(spec)[0].name} {content_hash(spec)[:12]}" for spec in settings.evaluation_files]
+    return fixed | _flat(dataclasses.asdict(settings)) | {"evaluation_files": files}
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in _FREE:
+            continue
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": _plain(v) for key, v in value.items() if key not in _FREE_OF_SERVICE}
+        else:
+            flat[name] = _plain(value)
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _defaults() -> dict[str, Any]:
+    values = dataclasses.asdict(
+        Settings(Service("http://localhost/v1", ""), Service("http://localhost/v1", ""))
+    )
+    return _flat(values)

@@ -1,0 +1,91 @@
+"""A work folder goes on under another configuration: a new one that takes over every reply that still applies.
+
+A reply applies where the new configuration asks exactly the same: the same prompt, model and sampling, which the
+ledger's prompt hash tells. So another filter or another answerer keeps all tasks that were paid for, and the old
+folder stays as it is.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from datagen import prompts
+from datagen.client import read_reply
+from datagen.errors import DataError
+from datagen.ledger import Entry, Ledger
+from datagen.questions import ANSWERS, TASKS, answer_request, read_seeds, task_request
+from datagen.service.chat import prompt_hash
+from datagen.settings import Settings
+from datagen.sieve import Sieve
+from datagen.work.folder import LEDGER, pin, refuse_foreign, refuse_lost
+
+
+@dataclasses.dataclass(frozen=True)
+class Fork:
+    """How many settled requests of each stage the new folder took over, and of how many."""
+
+    tasks: int
+    of_tasks: int
+    answers: int
+    of_answers: int
+
+
+def fork(source: Path, target: Path, settings: Settings) -> Fork:
+    """Make a work folder for other settings and copy into it what still applies.
+
+    What the copied replies cost was paid by the old folder and does not count against the new one's budget.
+
+    Args:
+        source: The work folder of an earlier run; only read.
+        target: The new folder; must not hold a run that has asked anything.
+        settings: What the new folder is to do.
+
+    Raises:
+        DataError: The source is no work folder, or the target holds a run or other files.
+    """
+    if source.resolve() == target.resolve():
+        raise DataError("a work folder cannot be forked into itself", where=target)
+    refuse_foreign(target)
+    refuse_lost(source)
+    seeds = read_seeds(settings)
+    with Ledger(source / LEDGER, read_only=True) as old, Ledger(target / LEDGER) as new:
+        if new.began():
+            raise DataError(
+                "the new folder holds a run already",
+                where=target,
+                remedy=f"go on with --work {target} and without --fork, or choose another new folder",
+            )
+        pin(target, settings, seeds, prompts.PROMPT_VERSION, began=False, forked_from=str(source.absolute()))
+        tasks = {entry.id: entry for entry in _applying_tasks(old, settings)}
+        answers = list(_applying_answers(old, settings, tasks))
+        new.copy([*tasks.values(), *answers])
+        counts = old.counts()
+    settled = {stage: each["answered"] + each["failed"] for stage, each in counts.items()}
+    return Fork(len(tasks), settled.get(TASKS, 0), len(answers), settled.get(ANSWERS, 0))
+
+
+def _applying_tasks(old: Ledger, settings: Settings) -> Iterator[Entry]:
+    """Yield the settled task requests that the new settings would ask in the same words."""
+    seeds = read_seeds(settings)
+    for entry in old.entries(TASKS):
+        if entry.state == "sent" or not entry.id.isdigit() or int(entry.id) >= settings.request_limit():
+            continue
+        request = task_request(settings, seeds, int(entry.id))
+        if prompt_hash(request.body(settings.teacher.model)) == entry.prompt_hash:
+            yield entry
+
+
+def _applying_answers(old: Ledger, settings: Settings, tasks: dict[str, Entry]) -> Iterator[Entry]:
+    """Yield the settled answers to tasks that the new settings keep too, and ask in the same words."""
+    sieve = Sieve(read_seeds(settings), settings)
+    for number in range(settings.request_limit()):
+        entry = tasks.get(f"{number:06d}")
+        if entry is None or sieve.full:
+            break
+        sieve.take(read_reply(entry))
+    for kept in sieve.kept:
+        answer = old.get(ANSWERS, kept.id)
+        if answer is None or answer.state == "sent":
+            continue
+        if prompt_hash(answer_request(settings, kept).body(settings.answerer.model)) == answer.prompt_hash:
+            yield answer
