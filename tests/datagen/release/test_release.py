@@ -142,7 +142,7 @@ def test_the_card_states_what_is_known_and_no_licence_that_nobody_named(
 
 def test_the_provenance_adds_up_what_the_ledger_knows_of_cost(work: Path, tmp_path: Path) -> None:
     with Ledger(work / "ledger.sqlite") as ledger:
-        ledger._db.execute("UPDATE requests SET cost_usd = 0.25 WHERE stage = 'answers'")
+        ledger.execute("UPDATE requests SET cost_usd = 0.25 WHERE stage = 'answers'")
     release(work, tmp_path / "out", ReleaseConfig())
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
     stages = provenance["requests"]["stages"]

@@ -120,7 +120,7 @@ def test_a_status_of_a_folder_without_notes_judges_anew(tmp_path: Path) -> None:
         settings = Settings(service, service, target=20, tasks_per_request=4)
         funnel = synthesize(settings, tmp_path)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        ledger._execute("DELETE FROM notes")
+        ledger.execute("DELETE FROM notes")
     again = status(tmp_path)
     for key in ("tasks_kept", "tasks_rejected", "instructions", "answer_replies", "target_reached"):
         assert again[key] == funnel[key]

@@ -1,0 +1,66 @@
+"""What a row of the ledger's tables holds: a request, and a try of one."""
+
+import dataclasses
+import datetime
+from typing import Literal
+
+State = Literal["sent", "answered", "failed"]
+Outcome = Literal["open", "settled", "free", "unknown"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One row of the ledger.
+
+    ``state`` is "sent" (asked, outcome unknown), "answered" or "failed" (given up, ``error`` says why). Times
+    are UTC in ISO 8601; ``cost_usd`` is that of the try that was answered, in US dollars, None where it is not
+    known.
+    """
+
+    stage: str
+    id: str
+    state: State
+    tries: int
+    prompt_hash: str
+    request: str
+    reply: str | None
+    finish_reason: str | None
+    model: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    batch_id: str | None
+    error: str | None
+    created_at: str
+    sent_at: str | None
+    finished_at: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Try:
+    """One try of a request that may cost money: what it could cost at most, and what came of it.
+
+    ``outcome`` is "open" (in flight), "settled" (the service counted its tokens), "free" (surely not billed) or
+    "unknown" (its worst case counts as spent). Amounts are in US dollars, None where there is no price; times
+    are UTC in ISO 8601. A try of a ``batch`` stays open until the batch ends.
+    """
+
+    number: int
+    stage: str
+    id: str
+    model: str
+    batch: bool
+    outcome: Outcome
+    most_prompt_tokens: int
+    most_completion_tokens: int
+    reserved_usd: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    sent_at: str
+    finished_at: str | None
+
+
+def utc_now() -> str:
+    """Return the present time, UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

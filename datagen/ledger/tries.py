@@ -1,0 +1,106 @@
+"""The ledger's table of tries: what each could cost at most, and what it cost."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from datagen.ledger.connection import Connection
+from datagen.ledger.rows import Outcome, Try, utc_now
+
+_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Try))
+
+
+class Tries(Connection):
+    """The account of money, one row for each try that may cost some; empty in a ledger of version 1."""
+
+    def open_try(
+        self,
+        stage: str,
+        id: str,
+        *,
+        model: str,
+        most_prompt_tokens: int,
+        most_completion_tokens: int,
+        reserved_usd: float | None,
+        batch: bool = False,
+    ) -> int:
+        """Write down that a try may cost money from now on, and return its number."""
+        number = self.execute(
+            "INSERT INTO tries (stage, id, model, batch, most_prompt_tokens, most_completion_tokens,"
+            " reserved_usd, sent_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (stage, id, model, batch, most_prompt_tokens, most_completion_tokens, reserved_usd, utc_now()),
+        ).lastrowid
+        assert number is not None
+        return number
+
+    def close_try(
+        self,
+        number: int,
+        outcome: Outcome,
+        *,
+        cost_usd: float | None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+    ) -> None:
+        """Write down what came of a try and what it counts as spent, in US dollars."""
+        changed = self.execute(
+            "UPDATE tries SET outcome = ?, cost_usd = ?, prompt_tokens = ?, completion_tokens = ?,"
+            " finished_at = ? WHERE number = ? AND outcome = 'open'",
+            (outcome, cost_usd, prompt_tokens, completion_tokens, utc_now(), number),
+        ).rowcount
+        assert changed == 1, f"try {number} is closed twice"
+
+    def price_try(self, number: int, cost_usd: float) -> None:
+        """Give a closed try a cost in US dollars that it lacked."""
+        self.execute("UPDATE tries SET cost_usd = ? WHERE number = ?", (cost_usd, number))
+
+    def tries(self, where: str = "TRUE") -> Iterator[Try]:
+        """Yield the tries in the order in which they were sent; none from a ledger of version 1."""
+        if self.version < 2:
+            return
+        for row in self.execute(f"SELECT {_COLUMNS} FROM tries WHERE {where} ORDER BY number"):
+            each = Try(*row)
+            yield dataclasses.replace(each, batch=bool(each.batch))
+
+    def open_tries(self) -> list[Try]:
+        """Return the tries without an outcome."""
+        return list(self.tries("outcome = 'open'"))
+
+    def tries_beyond_bounds(self) -> list[Try]:
+        """Return the tries for which the service counted more tokens than the request should have allowed."""
+        return list(
+            self.tries("prompt_tokens > most_prompt_tokens OR completion_tokens > most_completion_tokens")
+        )
+
+    def unpriced_tries(self) -> list[Try]:
+        """Return the tries that ended and may have cost something, but had no price."""
+        return list(self.tries("outcome IN ('settled', 'unknown') AND cost_usd IS NULL"))
+
+    def spending(self) -> dict[str, dict[str, float]]:
+        """Sum, per stage, what was spent in US dollars.
+
+        Returns:
+            ``{stage: {"spent_usd", "unknown_usd", "held_usd", "unpriced", "settled"}}``: what the service
+            counted; worst cases of tries whose bill is unknown; worst cases of tries in flight; how many tries
+            have no price; and how many the service counted, at a price.
+        """
+        if self.version < 2:
+            return {}
+        cursor = self.execute(
+            "SELECT stage, TOTAL(cost_usd) FILTER (WHERE outcome = 'settled'),"
+            " TOTAL(cost_usd) FILTER (WHERE outcome = 'unknown'),"
+            " TOTAL(reserved_usd) FILTER (WHERE outcome = 'open'),"
+            " COUNT(*) FILTER (WHERE cost_usd IS NULL AND outcome <> 'open'),"
+            " COUNT(*) FILTER (WHERE cost_usd IS NOT NULL AND outcome = 'settled')"
+            " FROM tries GROUP BY stage ORDER BY stage"
+        )
+        names = ("spent_usd", "unknown_usd", "held_usd", "unpriced", "settled")
+        return {stage: dict(zip(names, numbers, strict=True)) for stage, *numbers in cursor}
+
+    def taken_over_usd(self) -> float:
+        """Return what replies that were copied from another ledger had cost there, in US dollars."""
+        if self.version < 2:
+            return 0.0
+        cost: float = self.execute(
+            "SELECT TOTAL(cost_usd) FROM requests WHERE (stage, id) NOT IN (SELECT stage, id FROM tries)"
+        ).fetchone()[0]
+        return cost
