@@ -26,7 +26,7 @@ def print_funnel(funnel: Mapping[str, Any], work: Path) -> None:
             typer.echo(f"    {reason:<24}{many:>8}")
 
     line("task requests", funnel["task_requests"], _renamed("failed", funnel["task_requests_failed"]))
-    line("tasks found in replies", funnel["tasks_found"], funnel["tasks_rejected"])
+    line("pieces found in the replies", funnel["tasks_found"], funnel["tasks_rejected"])
     line(f"tasks kept (target {funnel['target']})", funnel["tasks_kept"], {})
     failed = _renamed("failed", funnel["answer_requests_failed"])
     line("answers", funnel["answer_replies"], failed | funnel["answers_rejected"])
