@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "datag
 
 from datagen.batch.asking import BatchesUnderWay, BatchLimits, complete_in_batches
 from datagen.ledger import Ledger
-from datagen.money.purse import Price, Prices, Purse
+from datagen.money.prices import Price, Prices
+from datagen.money.purse import Purse
 from datagen.service.chat import ChatRequest, Sampling
 from datagen.service.wire import Service
 

@@ -48,7 +48,7 @@ def money_words(money: "Money | None") -> str:
         >>> money_words(Money(0.5, 0.0, 0.5, 0.0, 2.0, 5.0, 0))
         '$0.50 of $5.00, about $2.00 in all'
     """
-    from datagen.money.purse import usd
+    from datagen.money.dollars import usd
 
     if money is None or (money.unpriced_tries and not money.spent_usd):
         return ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from datagen.money.purse import usd
+from datagen.money.dollars import usd
 
 if TYPE_CHECKING:
     from datagen.client import ChatRequest, Service

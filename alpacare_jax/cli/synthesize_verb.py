@@ -188,7 +188,7 @@ def _run(settings: "Settings", work: Path, retry_failed: bool, *, wait: bool) ->
 
 
 def _why_less(funnel: Mapping[str, Any]) -> str:
-    from datagen.money.purse import usd
+    from datagen.money.dollars import usd
 
     if funnel["budget_reached"]:
         return (

@@ -21,7 +21,8 @@ from datagen.batch.refusal import read_refusal
 from datagen.batch.wire import ENDED, BatchWire
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
-from datagen.money.purse import Purse, Reservation
+from datagen.money.account import Reservation
+from datagen.money.purse import Purse
 from datagen.service.chat import ChatRequest, prompt_hash
 from datagen.service.limits import in_words
 from datagen.service.wire import Service, Trouble

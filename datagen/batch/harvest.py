@@ -14,7 +14,7 @@ from datagen.batch.book import BatchBook, BatchRecord, Member
 from datagen.batch.files import BatchLimits, Line, Replies, scratch_file
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
-from datagen.money.purse import Purse, Reservation
+from datagen.money.purse import Purse
 from datagen.service.wire import Trouble
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,8 @@ class _One:
         try:
             answer = wire.read_line(line)
         except Trouble as trouble:
-            self._pay_for(held, trouble)
+            if held is not None:
+                self._purse.pay(held, trouble.bill, *trouble.usage)
             self._judge(line.id, trouble)
             return
         cost = None
@@ -172,16 +173,6 @@ class _One:
             cost_usd=cost,
         )
         self.harvest.answered += 1
-
-    def _pay_for(self, held: Reservation | None, trouble: Trouble) -> None:
-        if held is None:
-            return
-        if trouble.bill == "none":
-            self._purse.release(held)
-        elif trouble.bill == "counted":
-            self._purse.settle(held, *trouble.usage)
-        else:
-            self._purse.forfeit(held)
 
     def _judge(self, id: str, trouble: Trouble) -> None:
         if trouble.kind == "fatal":

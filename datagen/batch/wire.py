@@ -16,9 +16,10 @@ from typing import IO, Any, TypeVar
 
 from datagen.batch.files import ENDPOINT, Line
 from datagen.errors import ServiceError
+from datagen.money.account import Bill
 from datagen.service.breaker import backoff_s
 from datagen.service.limits import Limits, in_words, read_limits
-from datagen.service.wire import Answer, Bill, Trouble, Wire
+from datagen.service.wire import Answer, Trouble, Wire
 
 log = logging.getLogger(__name__)
 

@@ -8,79 +8,26 @@ worst case. So what is spent and what is reserved never exceed the cap, whatever
 
 import asyncio
 import dataclasses
-import json
 import logging
 import math
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from datagen.errors import ConfigError, ServiceError
 from datagen.ledger import Ledger, Outcome, Try
-from datagen.money.prices import Price, Prices
-
-__all__ = [
-    "BudgetReached",
-    "Price",
-    "Prices",
-    "Purse",
-    "Reservation",
-    "most_completion_tokens",
-    "most_prompt_tokens",
-    "usd",
-]
+from datagen.money.account import Account, Bill, Reservation
+from datagen.money.bounds import most_completion_tokens, most_prompt_tokens
+from datagen.money.dollars import usd
+from datagen.money.prices import Prices
 
 log = logging.getLogger(__name__)
 
-# What a service's chat template may add to the words of a request, in tokens: per message, and once.
-_TEMPLATE_TOKENS_PER_MESSAGE = 16
-_TEMPLATE_TOKENS = 64
 # Sums of floating-point amounts are trusted to this part of the cap.
 _ROUNDING = 1e-9
 
 
 class BudgetReached(ServiceError):
     """The next request could cost more than what is left of the budget; everything answered is kept."""
-
-
-def most_prompt_tokens(body: Mapping[str, Any]) -> int:
-    """Return a number of prompt tokens that a request cannot exceed.
-
-    No tokeniser makes more tokens than a text has bytes; what the body holds beside the messages (a schema of the
-    reply, names, numbers) counts too, and a service's chat template gets an allowance.
-
-    Example:
-        >>> most_prompt_tokens({"messages": [{"role": "user", "content": "Hi"}]})
-        129
-    """
-    text = json.dumps(body, ensure_ascii=False)
-    size = len(text.encode("utf-8", "replace"))
-    if not text.isascii():  # tokenisers that normalise may write a character out in more bytes
-        size = max(size, len(unicodedata.normalize("NFKC", text).encode("utf-8", "replace")))
-    return size + _TEMPLATE_TOKENS_PER_MESSAGE * len(body.get("messages", ())) + _TEMPLATE_TOKENS
-
-
-def most_completion_tokens(body: Mapping[str, Any]) -> int | None:
-    """Return the number of output tokens that a request allows; None where it sets no bound."""
-    most = body.get("max_completion_tokens", body.get("max_tokens"))
-    return None if most is None else int(most) * int(body.get("n") or 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Reservation:
-    """One try that may cost money: its number in the ledger, its model, its bounds in tokens and US dollars.
-
-    ``worst_usd`` is None where the model has no price (and so there is no cap).
-    """
-
-    number: int
-    model: str
-    stage: str
-    id: str
-    most_prompt_tokens: int
-    most_completion_tokens: int
-    worst_usd: float | None
-    batch: bool = False
 
 
 class Purse:
@@ -100,35 +47,35 @@ class Purse:
         self.ledger = ledger
         self.prices = prices or Prices()
         self.budget_usd = budget_usd
-        self._open: dict[int, Reservation] = {}
-        # What they hold, by stage: kept up with every one, because a batch opens 50,000 in a row.
-        self._held_usd: dict[str, float] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._set_aside: dict[str, float] = {}
-        # How far a service's own count of tokens has gone beyond what was thought to be the most.
-        self._excess = 1.0
-        self._spending: dict[str, dict[str, float]] = {}
         #: Tries that ended in this process, for a rate.
         self.tries_ended = 0
-        self._take_over()
+        self._account = self._take_over()
+        # How far a service's own count of tokens has gone beyond what was thought to be the most.
+        self._excess = self._excess_so_far()
 
-    def _take_over(self) -> None:
+    def _take_over(self) -> Account:
         """Count what earlier processes spent: close what they left open, and price what had no price then."""
+        held: list[Reservation] = []
         with self.ledger.transaction():
             for each in self.ledger.open_tries():
                 if each.batch:
-                    self._hold(_reservation(each, self._worst_of(each)))
+                    held.append(Reservation.of(each, self._worst_of(each)))
                 else:
                     self.ledger.close_try(each.number, "unknown", cost_usd=self._worst_of(each))
             missing = {each.model for each in self.ledger.unpriced_tries() if not self._price(each)}
             if self.budget_usd is not None:
                 self.prices.require(*missing)
-        self._spending = self.ledger.spending()
+        return Account(self.ledger.spending(), held)
+
+    def _excess_so_far(self) -> float:
+        excess = 1.0
         for each in self.ledger.tries_beyond_bounds():
-            bounds = each.most_prompt_tokens, each.most_completion_tokens
-            worst = self.prices.cost(each.model, *bounds, batch=each.batch)
+            worst = self._worst_at_prices(each)
             if worst and each.cost_usd:
-                self._excess = max(self._excess, each.cost_usd / worst)
+                excess = max(excess, each.cost_usd / worst)
+        return excess
 
     def _price(self, each: Try) -> bool:
         """Give a try that ended the price that it lacked; tell whether there is one."""
@@ -141,44 +88,31 @@ class Purse:
             self.ledger.price_try(each.number, cost)
         return cost is not None
 
-    def _hold(self, reservation: Reservation) -> None:
-        self._open[reservation.number] = reservation
-        held = self._held_usd.get(reservation.stage, 0.0)
-        self._held_usd[reservation.stage] = held + (reservation.worst_usd or 0.0)
-
     def _worst_of(self, each: Try) -> float | None:
-        if each.reserved_usd is not None:
-            return each.reserved_usd
-        tokens = each.most_prompt_tokens, each.most_completion_tokens
-        return self.prices.cost(each.model, *tokens, batch=each.batch)
+        return self._worst_at_prices(each) if each.reserved_usd is None else each.reserved_usd
+
+    def _worst_at_prices(self, each: Try) -> float | None:
+        bounds = each.most_prompt_tokens, each.most_completion_tokens
+        return self.prices.cost(each.model, *bounds, batch=each.batch)
 
     @property
     def spent_usd(self) -> float:
         """What is spent, in US dollars, with the worst case of every try whose bill is unknown."""
-        return math.fsum(each["spent_usd"] + each["unknown_usd"] for each in self._spending.values())
+        return self._account.spent_usd
 
     @property
     def unknown_usd(self) -> float:
         """The part of ``spent_usd`` that is the worst case of tries whose bill is unknown."""
-        return math.fsum(each["unknown_usd"] for each in self._spending.values())
-
-    def spending(self) -> dict[str, dict[str, float]]:
-        """Return what :meth:`Ledger.spending` returns, without asking the file."""
-        for stage in self._held_usd:
-            self._stage(stage)
-        return {
-            stage: sums | {"held_usd": self._held_usd.get(stage, 0.0)}
-            for stage, sums in self._spending.items()
-        }
-
-    def _stage(self, stage: str) -> dict[str, float]:
-        nothing = {"spent_usd": 0.0, "unknown_usd": 0.0, "held_usd": 0.0, "unpriced": 0, "settled": 0}
-        return self._spending.setdefault(stage, nothing)
+        return self._account.unknown_usd
 
     @property
     def held_usd(self) -> float:
         """What is reserved for tries in flight, in US dollars."""
-        return math.fsum(self._held_usd.values())
+        return self._account.held_usd
+
+    def spending(self) -> dict[str, dict[str, float]]:
+        """Return what :meth:`Ledger.spending` returns, without asking the file."""
+        return self._account.spending()
 
     @property
     def left_usd(self) -> float:
@@ -215,7 +149,7 @@ class Purse:
             reservation = self.try_reserve(service_model, body, stage=stage, id=id)
             if reservation is not None:
                 return reservation
-            if not any(not each.batch for each in self._open.values()):
+            if all(each.batch for each in self._account.open):
                 raise self.reached(self.worst_usd(service_model, body))
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -256,7 +190,7 @@ class Purse:
             batch=batch,
         )
         reservation = Reservation(number, service_model, stage, id, prompt, completion, worst, batch)
-        self._hold(reservation)
+        self._account.hold(reservation)
         return reservation
 
     def _worst(self, model: str, body: Mapping[str, Any], *, batch: bool) -> tuple[int, int, float | None]:
@@ -283,6 +217,22 @@ class Purse:
             f"the next request could cost {usd(worst_usd)}{aside}",
             remedy="raise --budget-usd and run the same command again; what was answered is kept",
         )
+
+    def pay(
+        self, reservation: Reservation, bill: Bill, prompt_tokens: int = 0, completion_tokens: int = 0
+    ) -> float | None:
+        """Close a reservation by what is known of its bill.
+
+        Returns:
+            The cost in US dollars where the service counted tokens and there is a price, else None.
+        """
+        if bill == "counted":
+            return self.settle(reservation, prompt_tokens, completion_tokens)
+        if bill == "none":
+            self.release(reservation)
+        else:
+            self.forfeit(reservation)
+        return None
 
     def settle(self, reservation: Reservation, prompt_tokens: int, completion_tokens: int) -> float | None:
         """Replace a reservation by what the service counted.
@@ -336,7 +286,7 @@ class Purse:
             batch=reservation.batch,
         )
         copy = dataclasses.replace(reservation, number=number)
-        self._hold(copy)
+        self._account.hold(copy)
         self.forfeit(copy)
 
     def _close(
@@ -347,17 +297,8 @@ class Purse:
         prompt_tokens: int | None = None,
         completion_tokens: int | None = None,
     ) -> None:
-        del self._open[reservation.number]
-        self._held_usd[reservation.stage] -= reservation.worst_usd or 0.0
-        if not self._open:  # whatever rounding left behind
-            self._held_usd.clear()
+        self._account.close(reservation, outcome, cost_usd)
         self.tries_ended += 1
-        sums = self._stage(reservation.stage)
-        if cost_usd is None:
-            sums["unpriced"] += 1
-        else:
-            sums["unknown_usd" if outcome == "unknown" else "spent_usd"] += cost_usd
-            sums["settled"] += outcome == "settled"
         self.ledger.close_try(
             reservation.number,
             outcome,
@@ -376,28 +317,9 @@ class Purse:
 
     def close(self) -> None:
         """Forfeit what is still in flight, such as requests that were cancelled; batches stay open."""
-        for each in [each for each in self._open.values() if not each.batch]:
+        for each in [each for each in self._account.open if not each.batch]:
             self.forfeit(each)
 
     def open_batch(self, stage: str) -> dict[str, Reservation]:
         """Return the reservations of requests that are in a batch, by id, also those of an earlier process."""
-        return {each.id: each for each in self._open.values() if each.batch and each.stage == stage}
-
-
-def _reservation(each: Try, worst_usd: float | None) -> Reservation:
-    bounds = each.most_prompt_tokens, each.most_completion_tokens
-    return Reservation(each.number, each.model, each.stage, each.id, *bounds, worst_usd, each.batch)
-
-
-def usd(amount: float) -> str:
-    """Write an amount as a person reads it: to the cent, or with the three digits that matter below a dollar.
-
-    Example:
-        >>> [usd(amount) for amount in (1234.5, 0.5, 0.0421, 0.00012, 0.0)]
-        ['$1,234.50', '$0.50', '$0.0421', '$0.00012', '$0.00']
-    """
-    if amount == 0 or abs(amount) >= 1:
-        return f"${amount:,.2f}"
-    digits = min(2 - math.floor(math.log10(abs(amount))), 9)
-    whole, _, part = f"{amount:.{digits}f}".partition(".")
-    return f"${whole}.{part.rstrip('0').ljust(2, '0')}"
+        return {each.id: each for each in self._account.open if each.batch and each.stage == stage}

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from datagen.errors import ServiceError
 from datagen.ledger import Entry, Ledger
-from datagen.money.purse import most_completion_tokens
+from datagen.money.bounds import most_completion_tokens
 from datagen.service.breaker import Breaker, backoff_s
 from datagen.service.chat import prompt_hash
 from datagen.service.limits import in_words, utc_in
 from datagen.service.pace import Appetite, Pace, Ticket
 from datagen.service.trouble_report import TroubleReport
-from datagen.service.wire import Answer, Bill, Service, Trouble, Wire
+from datagen.service.wire import Answer, Service, Trouble, Wire
 
 if TYPE_CHECKING:
-    from datagen.money.purse import Purse, Reservation
+    from datagen.money.account import Bill, Reservation
+    from datagen.money.purse import Purse
 
 #: This many requests in a row that are refused for what they say mean that all of them are wrong.
 REFUSED_IN_A_ROW = 5
@@ -199,20 +200,14 @@ class Asker:
     def _pay(
         self,
         reservation: "Reservation | None",
-        bill: Bill,
+        bill: "Bill",
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
     ) -> float | None:
         """Close a reservation by what is known of the bill; return the cost in US dollars where it is counted."""
         if self.purse is None or reservation is None:
             return None
-        if bill == "counted":
-            return self.purse.settle(reservation, prompt_tokens, completion_tokens)
-        if bill == "none":
-            self.purse.release(reservation)
-        else:
-            self.purse.forfeit(reservation)
-        return None
+        return self.purse.pay(reservation, bill, prompt_tokens, completion_tokens)
 
     def _take(self, job: Job, ticket: Ticket, answer: Answer, cost_usd: float | None) -> None:
         """Write a reply down and learn from it."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from datagen.errors import ConfigError, ServiceError
+from datagen.money.account import Bill
 from datagen.records import shorten
 from datagen.service.concealment import Concealer, LogGuard
 from datagen.service.limits import Limits, read_limits
@@ -25,8 +26,6 @@ _GAVE_UP_WAITING = (408, 504, 524)
 _PAYMENT_REQUIRED = 402
 #: 529 is what some providers answer when they are overloaded.
 _BUSY = (503, 529)
-
-Bill = Literal["none", "counted", "unknown"]
 
 _ABOVE_ZERO = ("timeout_s", "max_tries", "concurrency", "first_wait_s", "requests_per_minute", "tokens_per_minute",
                "patience_s")  # fmt: skip

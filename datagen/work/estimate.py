@@ -11,8 +11,8 @@ from itertools import islice
 
 from datagen import prompts
 from datagen.client import ChatRequest
+from datagen.money.bounds import most_completion_tokens, most_prompt_tokens
 from datagen.money.prices import Prices
-from datagen.money.purse import most_completion_tokens, most_prompt_tokens
 from datagen.records import SeedTask
 from datagen.settings import BATCH, Settings
 

@@ -8,7 +8,8 @@ from datagen.batch.asking import describe
 from datagen.batch.book import BatchBook
 from datagen.batch.refusal import read_refusal
 from datagen.ledger import Ledger
-from datagen.money.purse import Price, Prices, Purse
+from datagen.money.prices import Price, Prices
+from datagen.money.purse import Purse
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Why rest?"}], "max_tokens": 10}
 PRICES = Prices({"m": Price(1.0, 1.0)})

@@ -10,7 +10,8 @@ import pytest
 from datagen.errors import DataError
 from datagen.ledger import Ledger
 from datagen.ledger import file as ledger_file
-from datagen.money.purse import Price, Prices, Purse
+from datagen.money.prices import Price, Prices
+from datagen.money.purse import Purse
 
 
 @pytest.fixture
@@ -298,7 +299,8 @@ import resource, signal, sys
 from datagen.ledger import file as ledger_file
 from datagen.errors import DataError
 from datagen.ledger import Ledger
-from datagen.money.purse import Price, Prices, Purse
+from datagen.money.prices import Price, Prices
+from datagen.money.purse import Purse
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 ledger = Ledger(sys.argv[1])

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from datagen.errors import ConfigError, ServiceError
 from datagen.ledger import Ledger
-from datagen.money.purse import BudgetReached, Price, Prices, Purse, most_prompt_tokens, usd
+from datagen.money.bounds import most_prompt_tokens
+from datagen.money.dollars import usd
+from datagen.money.prices import Price, Prices
+from datagen.money.purse import BudgetReached, Purse
 
 # A dollar per million tokens, in and out: costs are token counts in millionths of a dollar.
 PRICES = Prices({"m": Price(1.0, 1.0), "free": Price(0.0, 0.0), "half": Price(2.0, 2.0, batch_discount=0.5)})
@@ -143,7 +146,8 @@ def test_batches_cost_less_and_outlive_their_process(path: Path) -> None:
 KILLED = """
 import asyncio, os, random, signal, sys
 from datagen.ledger import Ledger
-from datagen.money.purse import Price, Prices, Purse
+from datagen.money.prices import Price, Prices
+from datagen.money.purse import Purse
 body = {"messages": [{"role": "user", "content": "Why rest?"}], "max_tokens": 100}
 async def ask(purse, draw):
     one = await purse.reserve("m", body)
