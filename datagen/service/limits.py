@@ -14,8 +14,12 @@ from collections.abc import Mapping
 _GO_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s))+")
 _GO_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-#: A plain number beyond this is a moment in Unix time, not a number of seconds to wait (three years).
+#: Longer waits (three centuries) are all alike.
+_ENDLESS_S = 1e10
+#: A plain number beyond this (three years) is a moment in Unix time, unless that moment is long past: then it is a
+#: number of seconds to wait, however absurd.
 _LONGEST_WAIT_S = 1e8
+_LONG_PAST_S = 86400.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +120,8 @@ def read_wait(text: str | None, now: datetime.datetime) -> float | None:
         if seconds <= _LONGEST_WAIT_S:
             return seconds
         moment = seconds / 1000 if seconds > 1e11 else seconds
-        return max(0.0, moment - now.timestamp())
+        ahead = moment - now.timestamp()
+        return seconds if ahead < -_LONG_PAST_S else max(0.0, ahead)
     if _GO_DURATION.fullmatch(text):
         return sum(float(amount) * _UNIT_S[unit] for amount, unit in _GO_PART.findall(text))
     try:
@@ -142,7 +147,7 @@ def _number(text: str | None) -> float | None:
 
 def utc_in(seconds: float) -> str:
     """Return the moment after so many seconds from now, UTC, as ISO 8601 to the second."""
-    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=min(seconds, 1e10))
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=min(seconds, _ENDLESS_S))
     return until.isoformat(timespec="seconds")
 
 
@@ -155,7 +160,7 @@ def in_words(seconds: float) -> str:
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
-    whole = int(seconds)
+    whole = int(min(seconds, _ENDLESS_S))
     for big, small, unit, part in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
         if whole >= big:
             return f"{whole // big} {unit} {whole % big // small} {part}"

@@ -266,7 +266,7 @@ class Wire:
             raise self._no_completion(data, text, limits) from None
         finish_reason = "refusal" if refused else self._label(choice.get("finish_reason"))
         usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
-        tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        tokens = _tokens(usage, content)
         if finish_reason == "content_filter":
             words = "the service withheld its reply"
             raise Trouble("content-filter", words, "final", limits=limits, bill="counted", usage=tokens)
@@ -342,6 +342,20 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _count(value: object) -> int:
-    """Read a number of tokens; whatever is none counts as 0."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+#: More tokens than any request can have; what says more is no count.
+_MOST_TOKENS = 10**9
+
+
+def _tokens(usage: dict[str, Any], content: str) -> tuple[int, int]:
+    """Read how many tokens went in and out; 0 and 0, so that the bill is unknown, unless both are counted."""
+    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    if not prompt or completion is None or (content and not completion):
+        return 0, 0
+    return prompt, completion
+
+
+def _count(value: object) -> int | None:
+    """Read a number of tokens; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_TOKENS:
+        return None
+    return int(value) if value == int(value) else None

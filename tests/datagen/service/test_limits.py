@@ -25,6 +25,10 @@ NOON = datetime.datetime(2026, 5, 1, 12, 0, 0, tzinfo=datetime.UTC)
         ("2026-05-01T12:00:05Z", 5.0),
         ("1777636860", 60.0),
         ("1777636860000", 60.0),
+        ("1777636740", 0.0),
+        ("1777636740000", 0.0),
+        ("1e9", 1e9),
+        ("999999999", 999999999.0),
     ],
 )
 def test_a_wait_is_read_in_every_form_in_use(text: str, seconds: float) -> None:

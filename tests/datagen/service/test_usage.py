@@ -1,0 +1,53 @@
+"""A service's count of tokens is believed only where it is one; else the worst case of the try stays spent."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scripted_server import Scripted, ScriptedServer
+
+from datagen.client import ChatRequest, Sampling, Service, complete
+from datagen.ledger import Ledger
+from datagen.money.prices import Price, Prices
+from datagen.money.purse import Purse
+
+
+def outcome_of(tmp_path: Path, content: str, usage: object) -> tuple[str, int | None, int | None]:
+    """Ask once under a cap; return how the try was settled and the tokens that it counts."""
+    choice = {"message": {"content": content}, "finish_reason": "stop"}
+    raw = json.dumps({"choices": [choice], "usage": usage}).encode()
+    asked = ChatRequest("a", ({"role": "user", "content": "a"},), Sampling(max_tokens=100))
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, ScriptedServer([Scripted(raw=raw)]) as server:
+        purse = Purse(ledger, Prices({"scripted": Price(1.0, 2.0)}), 1.0)
+        complete([asked], Service(server.base_url, "scripted", max_tries=1), ledger, stage="s", purse=purse)
+        (only,) = ledger.tries()
+        if only.outcome == "unknown":
+            assert only.cost_usd == only.reserved_usd
+    return only.outcome, only.prompt_tokens, only.completion_tokens
+
+
+@pytest.mark.parametrize("completion", [None, -900, "900", 900.5, True, 10**30, [9], 0])
+def test_a_reply_whose_own_tokens_are_not_counted_has_no_known_bill(
+    tmp_path: Path, completion: object
+) -> None:
+    usage = {"prompt_tokens": 7} | ({} if completion is None else {"completion_tokens": completion})
+    assert outcome_of(tmp_path, "Rest.", usage) == ("unknown", None, None)
+
+
+@pytest.mark.parametrize("prompt", [None, -7, 0, "7", 10**30])
+def test_a_prompt_that_is_not_counted_leaves_the_bill_unknown(tmp_path: Path, prompt: object) -> None:
+    usage = {"completion_tokens": 9} | ({} if prompt is None else {"prompt_tokens": prompt})
+    assert outcome_of(tmp_path, "Rest.", usage) == ("unknown", None, None)
+
+
+@pytest.mark.parametrize("usage", [None, [1, 2], "many", 12])
+def test_usage_of_another_form_leaves_the_bill_unknown(tmp_path: Path, usage: object) -> None:
+    assert outcome_of(tmp_path, "Rest.", usage) == ("unknown", None, None)
+
+
+def test_whole_counts_are_believed(tmp_path: Path) -> None:
+    assert outcome_of(tmp_path, "Rest.", {"prompt_tokens": 7.0, "completion_tokens": 9}) == ("settled", 7, 9)
+
+
+def test_an_empty_reply_may_have_cost_no_tokens(tmp_path: Path) -> None:
+    assert outcome_of(tmp_path, "", {"prompt_tokens": 7, "completion_tokens": 0}) == ("settled", 7, 0)
