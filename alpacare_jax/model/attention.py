@@ -1,90 +1,13 @@
-"""Grouped-query attention under a mask: the plain reference that every faster kernel is held against."""
+"""Grouped-query attention to a cache of keys and values, as decoding needs it; training's is a room of its own."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alpacare_jax import sharding
-
-QUERY_BLOCK = 128
-"""Queries handled at once where keys that come later are left out."""
-MOST_BLOCKS = 8
-"""Most such blocks in a row; more would save little and compile for longer."""
-
-
-def segment_mask(segment_ids_BT: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
-    """Allow each token to see itself and earlier tokens of its own segment.
-
-    Padding (segment 0) sees padding alone, so that no row of the mask is empty.
-
-    Example:
-        Segments ``[1 1 2 0]`` give rows ``1000 / 1100 / 0010 / 0001``.
-    """
-    T = segment_ids_BT.shape[1]
-    causal_TT = jnp.tril(jnp.ones((T, T), dtype=bool))
-    return (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]) & causal_TT[None]
-
 
 def slot_mask(positions_BT: Int[Array, "B T"], slots: int) -> Bool[Array, "B T S"]:
     """Allow each query to see the cache slots up to its own position; slot s holds position s of its row."""
     return jnp.arange(slots)[None, None, :] <= positions_BT[:, :, None]
-
-
-def attend(
-    q_BTNH: Float[Array, "B T N H"],
-    k_BSKH: Float[Array, "B S K H"],
-    v_BSKH: Float[Array, "B S K H"],
-    mask_BTS: Bool[Array, "B T S"],
-) -> Float[Array, "B T N H"]:
-    """Attend with N query heads sharing K key/value heads; scores and softmax in fp32.
-
-    Args:
-        q_BTNH: Queries, rotated, not scaled.
-        k_BSKH: Keys, rotated.
-        v_BSKH: Values.
-        mask_BTS: True where a query may see a key; no row may be empty.
-
-    Returns:
-        The attended values, in the dtype of the queries.
-
-    Source: Ainslie et al. 2023 (grouped-query attention).
-    """
-    B, T, N, H = q_BTNH.shape
-    K = k_BSKH.shape[2]
-    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) * H**-0.5
-    scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32)
-    scores_BKGTS = sharding.constrain(scores_BKGTS, "batch", "kv_heads", None, "length", None)
-    scores_BKGTS = jnp.where(mask_BTS[:, None, None, :, :], scores_BKGTS, jnp.finfo(jnp.float32).min)
-    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
-    return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH).reshape(B, T, N, H)
-
-
-def attend_causally(
-    q_BTNH: Float[Array, "B T N H"],
-    k_BTKH: Float[Array, "B T K H"],
-    v_BTKH: Float[Array, "B T K H"],
-    mask_BTT: Bool[Array, "B T T"],
-) -> Float[Array, "B T N H"]:
-    """Attend within a row, block of queries by block, each to the keys that can stand before it.
-
-    The same result as :func:`attend` under a causal mask, without most of the scores that the mask would discard.
-
-    Args:
-        q_BTNH: Queries, rotated, not scaled.
-        k_BTKH: Keys, rotated.
-        v_BTKH: Values.
-        mask_BTT: True where a query may see a key; False wherever the key comes later.
-    """
-    T = q_BTNH.shape[1]
-    block = max(QUERY_BLOCK, -(-T // MOST_BLOCKS))
-    if block >= T or sharding.shards_of("length") > 1:
-        return attend(q_BTNH, k_BTKH, v_BTKH, mask_BTT)
-    parts = []
-    for start in range(0, T, block):
-        end = min(start + block, T)
-        queries = slice(start, end)
-        parts.append(attend(q_BTNH[:, queries], k_BTKH[:, :end], v_BTKH[:, :end], mask_BTT[:, queries, :end]))
-    return jnp.concatenate(parts, axis=1)
 
 
 def attend_cached(
@@ -95,7 +18,8 @@ def attend_cached(
 ) -> Float[Array, "B T N H"]:
     """Attend to cached keys and values, which lie head by head so that decoding reads them in one sweep.
 
-    The same sums as :func:`attend`; with the heads outermost no key is moved before it is multiplied.
+    The same sums as :func:`alpacare_jax.attention.attend_masked`; with the heads outermost no key is moved before it
+    is multiplied.
 
     Args:
         q_BTNH: Queries, rotated, not scaled.

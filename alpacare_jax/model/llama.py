@@ -17,11 +17,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from alpacare_jax import sharding
+from alpacare_jax import attention, sharding
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import rope
-from alpacare_jax.model.attention import attend_cached, attend_causally, segment_mask, slot_mask
+from alpacare_jax.model.attention import attend_cached, slot_mask
 from alpacare_jax.model.config import LlamaConfig
+from alpacare_jax.model.products import multiply_precisely, project
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "none": None,
@@ -43,14 +44,18 @@ class ComputeConfig:
         precision: Of fp32 matrix products. "default" is the platform's fastest. "highest" is for comparing models:
             full fp32 on accelerators, and on CPUs sums in blocks, which halves the rounding error for about a
             quarter more time.
+        attention: Kernel of attention within packed rows, a name of :data:`alpacare_jax.attention.KERNELS`; "auto"
+            takes the one that suits the platform.
     """
 
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
     precision: str = "default"
+    attention: str = attention.AUTO
 
     def __post_init__(self) -> None:
+        attention.check_name(self.attention)
         for key, allowed in (
             ("dtype", ("float32", "bfloat16")),
             ("param_dtype", ("float32", "bfloat16")),
@@ -133,7 +138,7 @@ class RMSNorm(nnx.Module):
 class Attention(nnx.Module):
     """Grouped-query self-attention with rotary positions and optional biases."""
 
-    def __init__(self, config: LlamaConfig, weights: Weights) -> None:
+    def __init__(self, config: LlamaConfig, weights: Weights, kernel: str = attention.AUTO) -> None:
         D, N, K, H = (
             config.hidden_size,
             config.num_attention_heads,
@@ -141,7 +146,7 @@ class Attention(nnx.Module):
             config.head_dim,
         )
         std, bias = config.initializer_range, config.attention_bias
-        self.precision = weights.precision
+        self.precision, self.kernel = weights.precision, kernel
         self.query = weights((D, N, H), ("embed", "heads", "head"), std)
         self.key = weights((D, K, H), ("embed", "kv_heads", "head"), std)
         self.value = weights((D, K, H), ("embed", "kv_heads", "head"), std)
@@ -151,8 +156,11 @@ class Attention(nnx.Module):
         self.value_bias = weights((K, H), ("kv_heads", "head"), 0) if bias else None
         self.out_bias = weights((D,), ("norm",), 0) if bias else None
 
-    def __call__(self, x_BTD: jax.Array, angles: Any, mask: jax.Array, cache: Any = None) -> Any:
-        """Attend within the row, or to the cache after writing this row's keys and values into it."""
+    def __call__(self, x_BTD: jax.Array, angles: Any, visible: jax.Array, cache: Any = None) -> Any:
+        """Attend within the row, or to the cache after writing this row's keys and values into it.
+
+        ``visible`` says what each token sees: within the row its segment ids [B, T], in a cache the mask [B, T, S].
+        """
         dtype = x_BTD.dtype
         q_BTNH = project("BTD,DNH->BTNH", x_BTD, self.query, self.query_bias, self.precision)
         k_BSKH = project("BTD,DKH->BTKH", x_BTD, self.key, self.key_bias, self.precision)
@@ -160,14 +168,14 @@ class Attention(nnx.Module):
         q_BTNH = sharding.constrain(rope.rotate(q_BTNH, *angles), "batch", "length", "heads", None)
         k_BSKH = rope.rotate(k_BSKH, *angles)
         if cache is None:
-            attended_BTNH = attend_causally(q_BTNH, k_BSKH, v_BSKH, mask)
+            attended_BTNH = attention.attend(q_BTNH, k_BSKH, v_BSKH, visible, kernel=self.kernel)
         else:
             keys, values, slots_BT = cache
             rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
             keys = keys.at[rows_B1, :, slots_BT].set(k_BSKH.astype(keys.dtype), mode="drop")
             values = values.at[rows_B1, :, slots_BT].set(v_BSKH.astype(values.dtype), mode="drop")
             cache = (keys, values)
-            attended_BTNH = attend_cached(q_BTNH, keys.astype(dtype), values.astype(dtype), mask)
+            attended_BTNH = attend_cached(q_BTNH, keys.astype(dtype), values.astype(dtype), visible)
         return project("BTNH,NHD->BTD", attended_BTNH, self.out, self.out_bias, self.precision), cache
 
 
@@ -200,15 +208,15 @@ class MLP(nnx.Module):
 class Block(nnx.Module):
     """One layer: attention and feed-forward, each behind a norm and around a residual."""
 
-    def __init__(self, config: LlamaConfig, weights: Weights) -> None:
+    def __init__(self, config: LlamaConfig, weights: Weights, kernel: str = attention.AUTO) -> None:
         self.attention_norm = RMSNorm(weights, config.hidden_size, config.rms_norm_eps)
-        self.attention = Attention(config, weights)
+        self.attention = Attention(config, weights, kernel)
         self.mlp_norm = RMSNorm(weights, config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config, weights)
 
-    def __call__(self, x_BTD: jax.Array, angles: Any, mask: jax.Array, cache: Any = None) -> Any:
+    def __call__(self, x_BTD: jax.Array, angles: Any, visible: jax.Array, cache: Any = None) -> Any:
         """Return the layer's output and its cache, None where none was given."""
-        attended, cache = self.attention(self.attention_norm(x_BTD), angles, mask, cache)
+        attended, cache = self.attention(self.attention_norm(x_BTD), angles, visible, cache)
         x_BTD = sharding.constrain(x_BTD + attended, "batch", "length", "width")
         x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
         return sharding.constrain(x_BTD, "batch", "length", "width"), cache
@@ -234,7 +242,9 @@ class Llama(nnx.Module):
         V, D, std = config.vocab_size, config.hidden_size, config.initializer_range
         outer = Weights(rngs, self.compute)
         self.embed = outer((V, D), ("vocab", "embed"), std)
-        self.layers: Any = Block(config, Weights(rngs, self.compute, config.num_hidden_layers))
+        self.layers: Any = Block(
+            config, Weights(rngs, self.compute, config.num_hidden_layers), self.compute.attention
+        )
         self.norm = RMSNorm(outer, D, config.rms_norm_eps)
         self.head = None if config.tie_word_embeddings else outer((D, V), ("embed", "vocab"), std)
 
@@ -268,8 +278,7 @@ class Llama(nnx.Module):
         if self.config.rope.kind == "dynamic":
             lengths_BT = rope.segment_lengths(positions_BT, segment_ids_BT)
         angles = rope.rotation(self.config, positions_BT, lengths_BT)
-        mask_BTS = segment_mask(segment_ids_BT)
-        x_BTD, _ = self._run_layers(self._embed(tokens_BT), angles, mask_BTS)
+        x_BTD, _ = self._run_layers(self._embed(tokens_BT), angles, segment_ids_BT)
         return self.norm(x_BTD)
 
     def extend(
@@ -328,76 +337,28 @@ class Llama(nnx.Module):
         return sharding.constrain(x_BTD, "batch", "length", "width")
 
     def _run_layers(
-        self, x_BTD: jax.Array, angles: Any, mask: jax.Array, cache: Any = None, slots_BT: Any = None
+        self, x_BTD: jax.Array, angles: Any, visible: jax.Array, cache: Any = None, slots_BT: Any = None
     ) -> Any:
         if isinstance(self.layers, Block) and cache is None:
-            return self._scan_layers(x_BTD, angles, mask), None
+            return self._scan_layers(x_BTD, angles, visible), None
         layers = self.layers if not isinstance(self.layers, Block) else self.unstack().layers
         keys, values = [], []
         for i, layer in enumerate(layers):
             layer_cache = None if cache is None else (cache.keys[i], cache.values[i], slots_BT)
-            x_BTD, written = layer(x_BTD, angles, mask, layer_cache)
+            x_BTD, written = layer(x_BTD, angles, visible, layer_cache)
             if cache is not None:
                 keys.append(written[0])
                 values.append(written[1])
         return x_BTD, None if cache is None else KVCache(tuple(keys), tuple(values))
 
-    def _scan_layers(self, x_BTD: jax.Array, angles: Any, mask: jax.Array) -> jax.Array:
+    def _scan_layers(self, x_BTD: jax.Array, angles: Any, segment_ids_BT: jax.Array) -> jax.Array:
         graph, stacked = nnx.split(self.layers)
 
         def step(x: jax.Array, layer_state: Any) -> tuple[jax.Array, None]:
-            x, _ = nnx.merge(graph, layer_state)(x, angles, mask)
+            x, _ = nnx.merge(graph, layer_state)(x, angles, segment_ids_BT)
             return x, None
 
         policy = REMAT_POLICIES[self.compute.remat]
         if policy is not None:
             step = jax.checkpoint(step, policy=policy, prevent_cse=False)
         return jax.lax.scan(step, x_BTD, stacked)[0]
-
-
-SUM_BLOCK = 192
-"""Terms summed at once by a CPU at precision "highest"; the block of the libraries that torch multiplies with."""
-
-
-def project(
-    equation: str, x: jax.Array, weight: nnx.Param, bias: nnx.Param | None, precision: str = "default"
-) -> jax.Array:
-    """Multiply by a weight in the dtype of ``x`` and add the bias, where there is one.
-
-    Args:
-        equation: As of einsum; the last axes of ``x`` are summed with the first of the weight.
-        x: Activations.
-        weight: The parameter.
-        bias: The parameter that is added, or None.
-        precision: See :class:`ComputeConfig`.
-    """
-    value = weight[...].astype(x.dtype)
-    if precision == "highest" and x.dtype == jnp.float32:
-        inputs, _, output = equation.partition("->")
-        summed = len(set(inputs) - set(output) - {","})
-        y = multiply_precisely(x, value, summed)
-    else:
-        y = jnp.einsum(equation, x, value)
-    if bias is None:
-        return y
-    offset = bias[...].astype(x.dtype)
-    return y + offset.reshape((1,) * (y.ndim - offset.ndim) + offset.shape)
-
-
-def multiply_precisely(x: jax.Array, weight: jax.Array, summed: int) -> jax.Array:
-    """Sum the last ``summed`` axes of ``x`` with the first ones of the weight, in fp32 with little rounding error.
-
-    Returns:
-        The product, of shape ``x.shape[:-summed] + weight.shape[summed:]``.
-    """
-    rows = x.reshape(*x.shape[: x.ndim - summed], -1)
-    columns = weight.reshape(rows.shape[-1], -1)
-    # Blocks would cut across shards; there the parts that devices sum are shorter anyway.
-    whole = jax.default_backend() != "cpu" or jax.sharding.get_abstract_mesh().size > 1
-    block = rows.shape[-1] if whole else SUM_BLOCK
-    y = None
-    for at in range(0, rows.shape[-1], block):
-        part = jnp.matmul(rows[..., at : at + block], columns[at : at + block], precision="highest")
-        y = part if y is None else y + part
-    assert y is not None
-    return y.reshape(*x.shape[: x.ndim - summed], *weight.shape[summed:])

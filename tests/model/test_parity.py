@@ -153,7 +153,6 @@ def test_a_config_written_from_the_shape_alone_means_the_same_to_transformers(fa
 @pytest.mark.parametrize("family", ["llama-3.1", "biases"])
 def test_every_layer_agrees(family, saved):
     from alpacare_jax.model import rope as rotary
-    from alpacare_jax.model.attention import segment_mask
 
     folder, model = saved[family]
     ids = tokens(FAMILIES[family][1])
@@ -162,10 +161,10 @@ def test_every_layer_agrees(family, saved):
     ours = convert.open_model(folder).model.unstack()
     x = ours.embed[...][ids]
     angles = rotary.rotation(ours.config, rotary.default_positions(jnp.asarray(ids)))
-    mask = segment_mask(jnp.ones_like(jnp.asarray(ids)))
+    segments = jnp.ones_like(jnp.asarray(ids))
     for i, layer in enumerate(ours.layers):
         assert np.abs(np.asarray(x) - states[i].numpy()).max() <= TOLERANCE, f"input of layer {i}"
-        x, _ = layer(x, angles, mask)
+        x, _ = layer(x, angles, segments)
     assert np.abs(np.asarray(ours.norm(x)) - states[-1].numpy()).max() <= TOLERANCE, "after the last norm"
 
 

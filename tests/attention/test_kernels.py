@@ -1,0 +1,147 @@
+"""Every kernel that runs on this machine against attention written out in full, on packed rows of every kind."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alpacare_jax.attention import attend, attend_masked, segment_mask
+from alpacare_jax.attention.chunked import attend_chunked
+from alpacare_jax.attention.visible import Visible
+
+
+def packed_segments(rows, length, segments, padding, seed=0):
+    """Rows of ``segments`` segments of random lengths, each at least one token, then padding."""
+    rng = np.random.default_rng(seed)
+    out = np.zeros((rows, length), np.int32)
+    used = length - padding
+    for row in range(rows):
+        cuts = np.sort(rng.choice(np.arange(1, used), min(segments, used) - 1, replace=False))
+        for number, part in enumerate(np.split(np.arange(used), cuts), start=1):
+            out[row, part] = number
+    return jnp.asarray(out)
+
+
+def random_qkv(rows, length, heads, kv_heads, size, dtype=jnp.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(
+        jnp.asarray(rng.normal(size=(rows, length, n, size)), dtype) for n in (heads, kv_heads, kv_heads)
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _differentiated(function, qkv, ids):
+    def summed(q, k, v):
+        out = function(q, k, v, ids)
+        return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
+
+    grads, out = jax.grad(summed, argnums=(0, 1, 2), has_aux=True)(*qkv)
+    return out, *grads
+
+
+def values_and_gradients(function, qkv, ids):
+    """Return what a function gives and the gradients of a sum that weighs every value differently."""
+    return [np.asarray(x, np.float32) for x in _differentiated(function, qkv, ids)]
+
+
+def plain(q, k, v, ids):
+    return attend_masked(q, k, v, segment_mask(ids))
+
+
+@functools.cache
+def kernel_of(name):
+    return functools.partial(attend, kernel=name)
+
+
+@functools.cache
+def in_blocks_of(block):
+    return lambda q, k, v, ids: attend_chunked(q, k, v, Visible.whole(ids), block)
+
+
+def assert_same(found, expected, bound=1e-5):
+    for name, a, b in zip(("values", "d_q", "d_k", "d_v"), found, expected, strict=True):
+        assert np.isfinite(a).all(), name
+        # A single token has gradients of exactly 0, against which no error is small; values are of order 1.
+        assert np.linalg.norm(a - b) <= bound * max(np.linalg.norm(b), 1), name
+        assert np.abs(a - b).max() <= 10 * bound * max(np.abs(b).max(), 0.1), name
+
+
+@pytest.mark.parametrize("kernel", ["xla", "chunked"])
+@pytest.mark.parametrize(("length", "padding"), [(256, 0), (256, 37), (193, 5)])
+@pytest.mark.parametrize("segments", [1, 2, 7, 64])
+def test_kernels_give_the_plain_values_and_gradients(kernel, segments, length, padding):
+    qkv = random_qkv(2, length, 4, 2, 16)
+    ids = packed_segments(2, length, segments, padding)
+    found = values_and_gradients(kernel_of(kernel), qkv, ids)
+    expected = values_and_gradients(plain, qkv, ids)
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("length", [1, 100, 128, 129, 300, 1100])
+def test_every_length_gives_the_plain_values_and_gradients(length):
+    qkv = random_qkv(2, length, 4, 2, 8)
+    ids = jnp.asarray(np.sort(np.random.default_rng(length).integers(0, 4, (2, length)), axis=1))
+    expected = values_and_gradients(plain, qkv, ids)
+    for kernel in ("xla", "chunked"):
+        assert_same(values_and_gradients(kernel_of(kernel), qkv, ids), expected)
+
+
+@pytest.mark.parametrize("block", [16, 32, 48, 200])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 1), (9, 3)])
+def test_no_size_of_block_changes_the_result(block, heads, kv_heads):
+    qkv = random_qkv(2, 150, heads, kv_heads, 8)
+    ids = packed_segments(2, 150, 7, 11)
+    found = values_and_gradients(in_blocks_of(block), qkv, ids)
+    expected = values_and_gradients(plain, qkv, ids)
+    assert_same(found, expected)
+
+
+def test_segments_may_stand_in_any_order_and_return():
+    rng = np.random.default_rng(3)
+    ids = jnp.asarray(rng.integers(-2, 3, (3, 120)), jnp.int32)
+    qkv = random_qkv(3, 120, 4, 2, 8)
+    found = values_and_gradients(in_blocks_of(16), qkv, ids)
+    expected = values_and_gradients(plain, qkv, ids)
+    assert_same(found, expected)
+
+
+def test_a_query_that_sees_no_key_gets_zeros_and_no_gradient():
+    qkv = random_qkv(1, 64, 2, 1, 8)
+    ids = jnp.ones((1, 64), jnp.int32)
+    places = jnp.arange(64, dtype=jnp.int32)
+
+    def blind(q, k, v, ids):
+        keys = ids + jnp.where(places < 32, 1, 0)[None]
+        return attend_chunked(q, k, v, Visible(ids, keys, places, places), 16)
+
+    out, *grads = values_and_gradients(blind, qkv, ids)
+    assert not out[:, :32].any()
+    assert np.isfinite(out).all()
+    assert all(np.isfinite(grad).all() for grad in grads)
+    assert not grads[0][:, :32].any()
+    assert not grads[1][:, :32].any()
+
+
+def test_chunked_attention_keeps_half_precision_within_its_rounding():
+    ids = packed_segments(2, 192, 5, 9)
+    qkv = random_qkv(2, 192, 4, 2, 64, jnp.bfloat16)
+    found = values_and_gradients(kernel_of("chunked"), qkv, ids)
+    exact = [x.astype(jnp.float32) for x in qkv]
+    expected = values_and_gradients(plain, exact, ids)
+    assert_same(found, expected, 1e-2)
+
+
+def test_chunked_attention_never_holds_the_scores_of_a_row():
+    """At 8,192 tokens and 4 heads the scores would be 1 GiB in fp32; a block of 512 of them is 4 MiB."""
+    shapes = [jax.ShapeDtypeStruct((1, 8192, heads, 16), jnp.float32) for heads in (4, 2, 2)]
+    ids = jax.ShapeDtypeStruct((1, 8192), jnp.int32)
+
+    def step(q, k, v, ids):
+        return jax.grad(lambda q, k, v: attend(q, k, v, ids, kernel="chunked").sum(), argnums=(0, 1, 2))(
+            q, k, v
+        )
+
+    compiled = jax.jit(step).lower(*shapes, ids).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 64 << 20
