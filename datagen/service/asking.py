@@ -20,6 +20,7 @@ from datagen.service.chat import prompt_hash
 from datagen.service.limits import in_words, utc_in
 from datagen.service.pace import Appetite, Pace, Ticket
 from datagen.service.trouble_report import TroubleReport
+from datagen.service.web_page import remedy_for
 from datagen.service.wire import Answer, Service, Trouble, Wire
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 #: This many requests in a row that are refused for what they say mean that all of them are wrong.
 REFUSED_IN_A_ROW = 5
+#: Once the service has answered, so many refusals of the key or the model in a row, without an answer in between, mean
+#: it; fewer are a proxy's whim. So many web pages in a row, before the first answer, mean a wrong address.
+STRAYS_IN_A_ROW = 3
 #: A request may be told "later" so many times as often as it may fail.
 REFUSALS_PER_TRY = 3
 #: Troubles that no request in flight will escape; others leave those in flight time to end.
@@ -90,7 +94,7 @@ class Asker:
         self._pace = Pace(service, self._breaker, clock)
         self._appetite = Appetite()
         self._suspects: list[str] = []
-        self._refused_in_a_row = 0
+        self._refused_in_a_row = self._strays_in_a_row = 0
         self._answers = 0
         self._undecided: list[asyncio.Future[None]] = []
         self._report = TroubleReport(stage)
@@ -212,14 +216,14 @@ class Asker:
     def _take(self, job: Job, ticket: Ticket, answer: Answer, cost_usd: float | None) -> None:
         """Write a reply down and learn from it."""
         self._suspects.clear()
-        self._refused_in_a_row = 0
+        self._refused_in_a_row = self._strays_in_a_row = 0
         self._answers += 1
         self._pace.hear(answer.limits)
         used = answer.prompt_tokens + answer.completion_tokens
         if used:
             self._pace.counted(ticket, used)
             self._appetite.learn(job.prompt_bytes, answer.prompt_tokens, answer.completion_tokens)
-        self._pace.answered()
+        self._pace.answered(ticket)
         self._breaker.answered(ticket.number)
         self.ledger.record_reply(
             self.stage,
@@ -238,8 +242,8 @@ class Asker:
         self._pace.hear(trouble.limits)
         if trouble.bill == "none":
             self._pace.counted(ticket, 0)
-        if trouble.kind == "fatal":
-            raise self._stop(trouble.what, trouble)
+        if self._concerns_all(trouble):
+            raise self._stop(trouble.what or "the address does not answer as an API", trouble)
         if trouble.kind == "final":
             self._refuse(job, ticket, trouble)
             return None
@@ -260,7 +264,8 @@ class Asker:
             job.faults += not whole
             hopeless = job.faults >= self.service.max_tries
         if trouble.busy:
-            self._pace.overloaded(ticket, whole=whole)
+            unexplained = trouble.kind == "refusal" and not trouble.limits.said
+            self._pace.overloaded(ticket, whole=whole, unexplained=unexplained)
         if self._breaker.ended:
             raise self._stop(self._breaker.ended, trouble)
         if hopeless or (self._asks_too_much(wait_s) and not self._breaker.undecided):
@@ -271,6 +276,16 @@ class Asker:
             # Never earlier than asked, and a little later each time.
             return wait_s + backoff_s(self.service.first_wait_s / 4, job.troubles)
         return backoff_s(self.service.first_wait_s, job.troubles)
+
+    def _concerns_all(self, trouble: Trouble) -> bool:
+        """Tell whether no request will be answered: a lone refusal after answers may be a proxy's, and passes."""
+        no_api = trouble.page and not self._answers and trouble.code in ("bad-reply", "bad-request")
+        if trouble.kind != "fatal" and not no_api:
+            return False
+        self._strays_in_a_row += 1
+        if trouble.kind == "fatal" and (not self._answers or trouble.code not in _AT_ONCE):
+            return True
+        return self._strays_in_a_row >= STRAYS_IN_A_ROW
 
     def _asks_too_much(self, wait_s: float | None) -> bool:
         return wait_s is not None and wait_s > self.service.patience_s
@@ -323,7 +338,7 @@ class Asker:
             words += f" (after {job.tries} tries)"
         self.ledger.record_failure(self.stage, job.id, error=words)
         self._report.give_up(job.id, trouble.code, words)
-        if trouble.kind != "final":
+        if trouble.kind != "final" or trouble.page:
             self._suspects.append(job.id)
 
     def _stop(self, what: str, trouble: Trouble) -> Stop:
@@ -342,11 +357,12 @@ class Asker:
             "rate-limited": "run the same command again when the time has passed, or with a larger patience_s; "
             "what was answered is kept",
         }
+        remedy = remedies.get(trouble.code, "run the same command again later; what was answered is kept")
         stop = Stop(
             what,
             where=f"{self.service.base_url}, model {self.service.model}",
             found=str(trouble),
-            remedy=remedies.get(trouble.code, "run the same command again later; what was answered is kept"),
+            remedy=remedy_for(trouble, remedy),
         )
         stop.at_once = trouble.code in _AT_ONCE
         return stop

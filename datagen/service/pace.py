@@ -10,7 +10,9 @@ requests really take.
 The limits are those of the settings, or where these are silent those of the ``x-ratelimit-*`` headers. Figures
 in the settings are upper bounds: headers tighten them and loosen them again, never beyond. A service that says
 nothing about limits, such as a local one, gets additive increase and multiplicative decrease of the number of
-requests in flight: one more after a round without trouble, half as many after an overload (429, 503, timeout).
+requests in flight: one more after a round without trouble, half as many after an overload (429, 503, timeout). One
+that is elsewhere and refuses (429) without any figure has a rate limit, which is found out in the same manner; see
+:mod:`datagen.service.learned_rate`.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from datagen.service.breaker import Breaker
+from datagen.service.learned_rate import LearnedRate
 from datagen.service.limits import Allowance, Limits
 
 log = logging.getLogger(__name__)
@@ -255,6 +258,8 @@ class Pace:
         known = service.requests_per_minute is not None or service.tokens_per_minute is not None
         first = _FIRST_IN_FLIGHT_HERE if service.is_loopback() else _FIRST_IN_FLIGHT_ELSEWHERE
         self.in_flight_limit = InFlight(service.concurrency, first=first, limits_known=known)
+        #: Found out where nobody says a limit; a server on this machine is limited by its slots alone.
+        self.learned: LearnedRate | None = None if known or service.is_loopback() else LearnedRate()
         self.breaker = breaker
         self.in_flight = 0
         self._clock = clock
@@ -308,6 +313,7 @@ class Pace:
         """Take in what a reply says about the limits."""
         if limits.said:
             now = self._clock()
+            self.learned = None
             self.in_flight_limit.limits_are_known()
             self.requests.hear(limits.requests, now)
             self.tokens.hear(limits.tokens, now)
@@ -319,12 +325,33 @@ class Pace:
         self.tokens.correct(tokens - ticket.tokens, self._clock())
         ticket.tokens = tokens
 
-    def answered(self) -> None:
-        """Note a reply, for the number in flight."""
+    def answered(self, ticket: Ticket) -> None:
+        """Note a reply, for the number in flight and a rate that is being found out."""
         self.in_flight_limit.answered(self.in_flight)
+        if self.learned is None:
+            return
+        unknown = self.learned.per_minute == math.inf
+        self.learned.answered(ticket.number, self._next_number, self._clock())
+        if unknown and self.learned.per_minute < math.inf:
+            self.in_flight_limit.limits_are_known()
+            log.info(
+                "the service refuses what is too much without naming a limit; going on with about %.0f requests a "
+                "minute, and finding out how many it takes",
+                self.learned.per_minute,
+            )
 
-    def overloaded(self, ticket: Ticket, *, whole: bool) -> None:
-        """Note a sign of overload, of the whole service or perhaps not, for the number in flight."""
+    def overloaded(self, ticket: Ticket, *, whole: bool, unexplained: bool = False) -> None:
+        """Note a sign of overload.
+
+        Args:
+            ticket: Of the try that met it.
+            whole: Whether the whole service is overloaded, as far as one can tell.
+            unexplained: Whether it is a refusal without figures: then the rate may have been too high.
+        """
+        if unexplained and self.learned is not None:
+            self.learned.refused(ticket.number, self._clock())
+            if self.learned.per_minute < math.inf:
+                return
         self.in_flight_limit.overloaded(ticket.number, self._next_number, whole=whole)
 
     def close(self) -> None:
@@ -343,6 +370,8 @@ class Pace:
                 continue
             now = self._clock()
             due = max(self.breaker.open_at(), self.requests.ready_at(now), self.tokens.ready_at(now))
+            if self.learned is not None:
+                due = max(due, self.learned.ready_at(now))
             if due > now:
                 if due != float("inf"):
                     self._timer = asyncio.get_running_loop().call_later(due - now, self.pump)
@@ -353,6 +382,8 @@ class Pace:
     def _grant(self, tokens: float, now: float) -> Ticket:
         self.requests.spend(1, now)
         self.tokens.spend(tokens, now)
+        if self.learned is not None:
+            self.learned.sent(now)
         ticket = Ticket(self._next_number, tokens)
         self._next_number += 1
         self.in_flight += 1

@@ -19,6 +19,7 @@ from datagen.money.account import Bill
 from datagen.records import shorten
 from datagen.service.concealment import Concealer, LogGuard
 from datagen.service.limits import Limits, read_limits
+from datagen.service.web_page import page_words
 
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 # A gateway lost patience with a server that may go on, and bill.
@@ -140,6 +141,7 @@ class Trouble(Exception):
         limits: What the headers say.
         busy: The service seems to have too much to do.
         bill: Whether the try costs nothing, or ``usage`` (tokens in and out), or nobody knows.
+        page: What came is a web page, as from a proxy or a wrong address.
     """
 
     def __init__(
@@ -153,9 +155,11 @@ class Trouble(Exception):
         busy: bool = False,
         bill: Bill = "none",
         usage: tuple[int, int] = (0, 0),
+        page: bool = False,
     ) -> None:
         self.code, self.words, self.kind, self.what = code, words, kind, what
         self.limits, self.busy, self.bill, self.usage = limits or Limits(), busy, bill, usage
+        self.page = page
         super().__init__(f"{code}: {words}" if words else code)
 
 
@@ -234,8 +238,11 @@ class Wire:
     def _refusal(self, error: Any) -> Trouble:
         """Judge an HTTP error status."""
         body = error.body if isinstance(error.body, dict) else {}
-        said = body.get("message") or error.response.text or error.message
-        return self._judge(error.status_code, body, said, read_limits(error.response.headers))
+        page = page_words(error.response.text)
+        said = page or body.get("message") or error.response.text or error.message
+        trouble = self._judge(error.status_code, body, said, read_limits(error.response.headers))
+        trouble.page = page is not None
+        return trouble
 
     def _judge(self, status: int, body: dict[str, Any], said: object, limits: Limits) -> Trouble:
         codes = {str(body.get("code")), str(body.get("type"))}
@@ -282,8 +289,9 @@ class Wire:
                 return self._judge(error["code"], error, error.get("message"), limits)
         # Written anew, so that no escape hides a key.
         shown = text if data is None else json.dumps(data, ensure_ascii=False)
-        words = f"not a chat completion: {self._words(shown)}"
-        return Trouble("bad-reply", words, "fault", limits=limits, bill="unknown")
+        page = page_words(text) if data is None else None
+        words = self._words(page) if page else f"not a chat completion: {self._words(shown)}"
+        return Trouble("bad-reply", words, "fault", limits=limits, bill="unknown", page=page is not None)
 
     def _label(self, value: object) -> str:
         """Return a short text of the service's that goes into the ledger."""

@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 import email.utils
 import logging
@@ -230,21 +231,95 @@ def test_a_failure_of_the_whole_service_stops_with_its_words_and_keeps_the_rest(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("TEACHER_KEY", SECRET)
     with ScriptedServer(stopping(answer)) as server:
+        quota = words in ("You exceeded your quota", "No money", "Payment required")
+        before = ["a", "b"] if quota else []
         with pytest.raises(ServiceError) as caught:
-            ask(["a", "b", "stop", "c"], server, ledger, api_key_env="TEACHER_KEY", concurrency=1)
-        assert server.count == 3
-        assert server.authorizations == [f"Bearer {SECRET}"] * 3
+            ask([*before, "stop", "c"], server, ledger, api_key_env="TEACHER_KEY", concurrency=1)
+        assert server.count == len(before) + 1
+        assert server.authorizations == [f"Bearer {SECRET}"] * (len(before) + 1)
     assert words in str(caught.value)
     assert remedy in str(caught.value)
-    assert [(entry.id, entry.state) for entry in ledger.entries()] == [
-        ("a", "answered"),
-        ("b", "answered"),
-        ("stop", "sent"),
-    ]
+    states = [(entry.id, entry.state) for entry in ledger.entries()]
+    assert states == [*((id, "answered") for id in before), ("stop", "sent")]
     ledger.close()
     kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert SECRET not in str(caught.value) + caplog.text
     assert SECRET.encode() not in kept
+
+
+REFUSING = {
+    "key": Scripted("Not yours", 401),
+    "door": Scripted(
+        status=403, raw=b"<!DOCTYPE html><title>Just a moment</title>", content_type="text/html"
+    ),
+    "model": Scripted("No such model", 404),
+}
+
+
+@pytest.mark.parametrize("status", REFUSING)
+def test_a_lone_refusal_of_key_or_model_after_answers_is_asked_again(status: str, ledger: Ledger) -> None:
+    def proxy(body: dict[str, Any], tried: int) -> Scripted | str:
+        return REFUSING[status] if text_of(body) in "df" and tried <= 2 else "re " + text_of(body)
+
+    with ScriptedServer(proxy) as server:
+        replies = ask("abcdefg", server, ledger, concurrency=1)
+    assert [reply.text for reply in replies] == [f"re {text}" for text in "abcdefg"]
+
+
+@pytest.mark.parametrize("status", REFUSING)
+def test_a_key_that_is_refused_again_and_again_after_answers_stops_the_run(
+    status: str, ledger: Ledger
+) -> None:
+    def revoked(body: dict[str, Any], tried: int) -> Scripted | str:
+        return "re " + text_of(body) if text_of(body) in "abc" else REFUSING[status]
+
+    with ScriptedServer(revoked) as server:
+        with pytest.raises(ServiceError, match=r"refused the key|does not know the model"):
+            ask("abcdefghijk", server, ledger, concurrency=1)
+        assert server.count == 3 + 3
+    assert (ledger.counts()["s"]["answered"], ledger.counts()["s"]["failed"]) == (3, 0)
+
+
+def test_a_request_that_alone_is_forbidden_fails_alone(ledger: Ledger) -> None:
+    """A gateway that looks into prompts answers 403 to some of them, whenever they are sent."""
+
+    def gateway(body: dict[str, Any], tried: int) -> Scripted | str:
+        return Scripted("blocked", 403) if text_of(body) == "10" else "re " + text_of(body)
+
+    texts = [str(number) for number in range(60)]
+    with ScriptedServer(lambda body, tried: slowly(gateway(body, tried))) as server:
+        replies = ask(texts, server, ledger, concurrency=2, first_wait_s=0.01)
+    assert [reply.error_code for reply in replies] == ["unauthorized" if n == 10 else "" for n in range(60)]
+    assert "after 3 tries" in replies[10].error
+
+
+def slowly(reply: Scripted | str) -> Scripted:
+    return dataclasses.replace(reply if isinstance(reply, Scripted) else Scripted(reply), delay_s=0.01)
+
+
+PAGE = b"<!DOCTYPE html>\n<html><head><title>Welcome &amp;\n log in</title></head><body>x</body></html>"
+
+
+@pytest.mark.parametrize("status", [200, 404, 403, 405])
+def test_a_web_page_instead_of_an_api_is_named_with_its_title(status: int, ledger: Ledger) -> None:
+    page = Scripted(status=status, raw=PAGE, content_type="text/html")
+    with ScriptedServer(lambda body, tried: page) as server:
+        with pytest.raises(ServiceError) as caught:
+            ask("abcdef", server, ledger, concurrency=1)
+        assert server.count <= 3
+    assert 'a web page (HTML) with the title "Welcome & log in"' in str(caught.value)
+    assert "check the base URL" in str(caught.value)
+    assert "/v1" in str(caught.value)
+    assert ledger.counts()["s"]["failed"] == 0
+
+
+def test_a_gateways_error_page_names_itself_and_both_remedies(ledger: Ledger) -> None:
+    page = Scripted(status=502, raw=b"<html><h1>Bad gateway</h1></html>", content_type="text/html")
+    with ScriptedServer(lambda body, tried: page) as server, pytest.raises(ServiceError) as caught:
+        ask([str(number) for number in range(9)], server, ledger)
+    assert "HTTP 502: a web page (HTML) without a title" in str(caught.value)
+    assert "run the same command again later" in str(caught.value)
+    assert "check the base URL" in str(caught.value)
 
 
 def test_a_stop_does_not_wait_for_slow_requests_before_it(ledger: Ledger) -> None:
