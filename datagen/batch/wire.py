@@ -19,6 +19,7 @@ from datagen.errors import ServiceError
 from datagen.money.account import Bill
 from datagen.service.breaker import backoff_s
 from datagen.service.limits import Limits, in_words, read_limits
+from datagen.service.web_page import remedy_for
 from datagen.service.wire import Answer, Trouble, Wire
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ T = TypeVar("T")
 WINDOW = "24h"
 ENDED = ("completed", "failed", "expired", "cancelled")
 _TRANSFER_S = 3600.0
+#: So many refusals in a row of a key that was taken before mean it.
+STRAYS_IN_A_ROW = 3
 _PAGE = 100
 _MOST_PAGES = 1000
 #: A batch is not looked for among those that are older than itself by more than this, in seconds.
@@ -212,7 +215,9 @@ class BatchWire(Wire):
                 now_s = time.monotonic()
                 since_s = since_s or now_s
                 asked_s = trouble.limits.wait_s
-                if trouble.kind in ("fatal", "final"):
+                # A lone refusal of a key that was taken before is a proxy's whim, and not worth a night's work.
+                stray = trouble.code == "unauthorized" and self.reached and failures < STRAYS_IN_A_ROW
+                if trouble.kind in ("fatal", "final") and not stray:
                     remedy = if_unknown if trouble.code == "not-found" else ""
                     said = trouble.what if trouble.code != "not-found" else ""
                     raise self.stop(said or f"the service refuses {what}", trouble, remedy=remedy) from None
@@ -234,6 +239,8 @@ class BatchWire(Wire):
         """Return the error that ends a run resumably."""
         code = trouble.code if trouble else ""
         remedy = remedy or _REMEDIES.get(code, "run the same command again later; nothing is lost")
+        if trouble is not None:
+            remedy = remedy_for(trouble, remedy)
         return ServiceError(
             what,
             where=f"{self.service.base_url}, model {self.service.model}",
