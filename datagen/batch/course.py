@@ -6,22 +6,20 @@ there; while waiting it is looked at again; during the harvest what was settled 
 """
 
 import asyncio
-import hashlib
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from datagen.batch.book import BatchBook, BatchRecord
-from datagen.batch.files import BatchLimits, Question, as_question, input_line, next_part
+from datagen.batch.files import BatchLimits, Question, as_question
 from datagen.batch.harvest import Harvester
 from datagen.batch.poster import Poster
 from datagen.batch.refusal import read_refusal
+from datagen.batch.sender import Sender
 from datagen.batch.wire import ENDED, BatchWire
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
-from datagen.money.account import Reservation
 from datagen.money.purse import Purse
 from datagen.service.chat import ChatRequest, prompt_hash
 from datagen.service.limits import in_words
@@ -34,10 +32,6 @@ _FIRST_LOOK_S = 5.0
 _LONGER = 1.5
 #: Progress is told at least so often, in seconds.
 _SILENCE_S = 300.0
-#: A batch that the provider's queue has no room for is sent so many times, half as large each time.
-_QUEUE_FULL = 12
-#: A batch that the budget makes smaller than this part of what is to be sent is not worth its day.
-_SMALLEST_PART = 0.02
 _FOREIGN = (
     "check the key and its project; or, if the batch is lost, give it up with --cancel-batches "
     "(its requests then count as spent)"
@@ -82,14 +76,12 @@ class BatchRun:
         leave_usd: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._service, self._ledger, self._stage, self._purse = service, ledger, stage, purse
-        self._limits, self._wait, self._watch, self._leave_usd = limits, wait, watch, leave_usd
+        self._limits, self._wait, self._watch = limits, wait, watch
         self._wire = BatchWire(service)
         self._book = BatchBook(ledger)
         self._poster = Poster(self._wire, ledger, self._book, purse, limits)
+        self._sender = Sender(self._poster, self._wire, ledger, stage, self._book, purse, limits, leave_usd)
         self._harvester = Harvester(self._wire, ledger, self._book, purse, limits)
-        self._token_room = math.inf if limits.enqueued_tokens is None else limits.enqueued_tokens
-        self._queue_full = 0
-        self._hold_until_s = 0.0
         self._took_up = self._cancelling = False
         self._asked: set[str] = set()
         self._told, self._told_at_s = "", 0.0
@@ -125,12 +117,12 @@ class BatchRun:
             to_send = [question for question in here if question.id not in self._asked]
             if not to_send and len(here) == len(unsettled):
                 return
-            enough_money = await self._send(to_send)
+            enough_money = await self._sender.send(to_send)
             if not self._under_way():
                 if not enough_money:
                     worst_usd = self._purse.worst_usd(self._service.model, to_send[0].body, batch=True)
                     raise self._purse.reached(worst_usd)
-                await asyncio.sleep(max(0.0, self._hold_until_s - time.monotonic()))
+                await asyncio.sleep(self._sender.holds_back_s())
             elif not await self._look():
                 if not self._wait:
                     raise BatchesUnderWay(self._under_way())
@@ -170,62 +162,6 @@ class BatchRun:
             for request in requests
             if request.id not in asked
         ]
-
-    # Sending
-
-    async def _send(self, questions: list[Question]) -> bool:
-        """Send as many batches as limits and money allow now; tell whether it was not money that ended it."""
-        while questions and time.monotonic() >= self._hold_until_s:
-            under_way = self._under_way()
-            room = self._token_room - sum(record.prompt_tokens for record in under_way)
-            if under_way and questions[0].prompt_tokens > room:
-                break
-            record = self._plan(
-                next_part(questions, self._limits, room), math.ceil(_SMALLEST_PART * len(questions))
-            )
-            if record is None:
-                return False
-            await self._poster.make(record)
-            questions = questions[record.requests :]
-        return True
-
-    def _plan(self, part: Sequence[Question], fewest: int) -> BatchRecord | None:
-        """Write down as much of a part as the budget allows, with its worst case; None where that is too little."""
-        model = self._service.model
-        leave_usd, before = self._leave_usd(), 1 + sum(record.requests for record in self._under_way())
-        with self._ledger.transaction():
-            paid_for: list[Question] = []
-            held: list[Reservation] = []
-            for each in part:
-                leave = leave_usd * (before + len(paid_for))
-                one = self._purse.try_reserve(
-                    model, each.body, stage=self._stage, id=each.id, batch=True, leave_usd=leave
-                )
-                if one is None:
-                    break
-                paid_for.append(each)
-                held.append(one)
-            if len(paid_for) < min(fewest, len(part)):
-                for one in held:
-                    self._purse.release(one)
-                return None
-            content = hashlib.sha256()
-            for each in sorted(paid_for, key=lambda each: each.id):
-                content.update(input_line(self._stage, each.id, each.body))
-            record = self._book.plan(
-                self._stage,
-                base_url=self._service.base_url,
-                model=model,
-                requests=len(paid_for),
-                prompt_tokens=sum(each.prompt_tokens for each in paid_for),
-                content=content.hexdigest()[:32],
-            )
-            for each in paid_for:
-                self._ledger.record_sent(
-                    self._stage, each.id, prompt_hash=prompt_hash(each.body), request=each.body
-                )
-                self._book.add(record, each.id)
-        return record
 
     # Going on where an earlier process was
 
@@ -333,7 +269,7 @@ class BatchRun:
             self._end_refused(record, batch)
             return
         harvest = await self._harvester.bring_in(record, batch)
-        self._queue_full = 0
+        self._sender.queue_has_room()
         took = in_words(record.age_s())
         log.info(
             "%s: batch %s %s after %s: %s", self._stage, record.batch_id, record.status, took, harvest.words()
@@ -355,7 +291,7 @@ class BatchRun:
         if self._cancelling:
             return
         if refusal.queue_is_full:
-            self._send_less(record, refusal.words)
+            self._sender.send_less(record, refusal.words, in_a_while=self._wait)
         elif refusal.lines and len(refusal.lines) < len(ids):
             for line, words in refusal.lines.items():
                 if 1 <= line <= len(ids):
@@ -374,20 +310,6 @@ class BatchRun:
                 Trouble("bad-request", refusal.words, "fatal"),
                 remedy="mend what the provider names, then run the same command again; nothing was run",
             )
-
-    def _send_less(self, record: BatchRecord, words: str) -> None:
-        """Send smaller batches from now on, after a while, because the provider's queue is full."""
-        self._queue_full += 1
-        if self._queue_full > _QUEUE_FULL:
-            raise self._wire.stop(
-                "the provider's queue has no room, time and again",
-                Trouble("queue-full", words, "fault"),
-                remedy="run the same command again later, or set batch.enqueued_tokens to your account's limit",
-            )
-        self._token_room = max(1, min(self._token_room, record.prompt_tokens) // 2)
-        wait_s = self._limits.poll_s * self._queue_full if self._wait else 0.0
-        self._hold_until_s = time.monotonic() + wait_s
-        log.info("%s: %s; sending less, in %s", self._stage, words, in_words(wait_s))
 
 
 def _number(value: object) -> int:
