@@ -20,9 +20,7 @@ their tokens have at least c elements in common, hence at most m + n - 2c that o
 The pool grows text by text at any time: nothing is computed anew for what it holds already, except that order.
 """
 
-import bisect
 import dataclasses
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,26 +28,17 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
+from datagen.dedup.prefixes import Prefixes, band_of
+from datagen.dedup.rouge import f_measure, rouge_l, tokenize
 from datagen.errors import ConfigError
 
-_TOKEN = re.compile(r"[a-z0-9]+")
+__all__ = ["Near", "RougeFilter", "all_pairs", "f_measure", "rouge_l", "tokenize"]
+
 _FIRST_RENEWAL = 256
 _LARGEST_CHARACTER = 0x10FFFF
 _SIGNATURE_BITS = 128
 _HALF = (1 << 64) - 1
 _ROUNDING = 1e-6
-_BAND_RATIO = 1.3
-
-
-def _band_starts() -> list[int]:
-    starts = [1]
-    while starts[-1] < 1 << 40:
-        starts.append(max(starts[-1] + 1, round(starts[-1] * _BAND_RATIO)))
-    return starts
-
-
-_BANDS = _band_starts()
-"""The shortest length of each band; wider bands mean fewer look-ups and more pairs to refuse by signature."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,35 +48,6 @@ class Near:
     index: int
     score: float
     text: str
-
-
-def tokenize(text: str) -> list[str]:
-    """Split as ``rouge_score`` does without stemming: lower case, runs of ``[a-z0-9]``.
-
-    Example:
-        >>> tokenize("What's HbA1c, in %?")
-        ['what', 's', 'hba1c', 'in']
-    """
-    return _TOKEN.findall(text.lower())
-
-
-def f_measure(lcs: int, length_a: int, length_b: int) -> float:
-    """ROUGE-L F1 from a common subsequence's length, in the same floating-point steps as ``rouge_score``."""
-    if not lcs:
-        return 0.0
-    precision, recall = lcs / length_a, lcs / length_b
-    return 2 * precision * recall / (precision + recall)
-
-
-def rouge_l(a: str, b: str) -> float:
-    """ROUGE-L F1 of two texts, equal to ``rouge_score``'s without stemming.
-
-    Example:
-        >>> round(rouge_l("list the causes of anemia", "list the signs of anemia"), 2)
-        0.8
-    """
-    tokens_a, tokens_b = tokenize(a), tokenize(b)
-    return f_measure(LCSseq.similarity(tokens_a, tokens_b), len(tokens_a), len(tokens_b))
 
 
 class RougeFilter:
@@ -121,8 +81,7 @@ class RougeFilter:
         self._lengths = np.zeros(_FIRST_RENEWAL, np.int32)
         # element -> key of a band's shelf -> numbers of the texts there that have the element in their prefix.
         self._shelves: dict[int, dict[int, array[int]]] = {}
-        self._plans: dict[int, list[list[int]]] = {}
-        self._own_prefixes: dict[int, tuple[int, int]] = {}
+        self._prefixes = Prefixes(threshold)
         self._next_renewal = _FIRST_RENEWAL
         for text in seed_instructions:
             self.add(text)
@@ -195,15 +154,12 @@ class RougeFilter:
             self._index(number, elements)
 
     def _index(self, number: int, elements: Sequence[int]) -> None:
-        """Enter a text's prefix: enough of its rarest elements for any partner of any length.
-
-        The shelf ``2 * band`` holds what partners of the same length or longer need, ``2 * band + 1`` the rest.
-        """
+        """Enter a text's prefix: enough of its rarest elements for any partner of any length."""
         length = len(elements)
         if not length:
             return  # ROUGE-L with a text without tokens is 0, which is above no threshold
-        for_longer, for_any = self._own_prefix(length)
-        key = 2 * _band(length)
+        for_longer, for_any = self._prefixes.own(length)
+        key = 2 * band_of(length)
         for place in range(for_any):
             shelf = self._shelves.setdefault(elements[place], {})
             if place == for_longer:
@@ -249,7 +205,7 @@ class RougeFilter:
     def _candidates(self, elements: Sequence[int]) -> Sequence[int]:
         """Return every text that could pass the threshold, and a few that do not, each once."""
         found = array("i")
-        for element, keys in zip(elements, self._plan(len(elements)), strict=False):
+        for element, keys in zip(elements, self._prefixes.shelves(len(elements)), strict=False):
             shelf = self._shelves.get(element)
             if shelf is None:
                 continue
@@ -264,55 +220,6 @@ class RougeFilter:
         allowed = (len(elements) + self._lengths.take(numbers_)) * (1 - self.threshold) + _ROUNDING
         left = numbers_[differing.sum(1, dtype=np.int32) <= allowed]
         return list(set(left.tolist()))
-
-    def _plan(self, length: int) -> list[list[int]]:
-        """Return for each place of a text of this length, rarest first, the shelves in which to look it up."""
-        plan = self._plans.get(length)
-        if plan is None:
-            plan = self._plans[length] = self._make_plan(length)
-        return plan
-
-    def _make_plan(self, length: int) -> list[list[int]]:
-        shortest = self._shortest_partner(length)
-        prefixes: list[tuple[int, int]] = []
-        for band, start in enumerate(_BANDS[:-1]):
-            longest_here = _BANDS[band + 1] - 1
-            shortest_here = max(start, shortest)
-            need = self._needed(length, shortest_here) if shortest_here <= longest_here else length + 1
-            if need <= min(length, shortest_here):
-                # The band's shortest text asks for the longest prefix.
-                prefixes.append((length - need + 1, 2 * band))
-                if longest_here > length:
-                    prefixes.append((length - need + 1, 2 * band + 1))
-            elif start > length:
-                break
-        depth = max((prefix for prefix, _ in prefixes), default=0)
-        return [[key for prefix, key in prefixes if place < prefix] for place in range(depth)]
-
-    def _own_prefix(self, length: int) -> tuple[int, int]:
-        """Return the prefix that partners of this length or longer need, and the one that any partner needs."""
-        prefix = self._own_prefixes.get(length)
-        if prefix is None:
-            for_longer = length - self._needed(length, length) + 1
-            prefix = self._own_prefixes[length] = for_longer, length - self._shortest_partner(length) + 1
-        return prefix
-
-    def _needed(self, length: int, other: int) -> int:
-        """Return the shortest common subsequence that puts two texts of these lengths above the threshold."""
-        need = int(self.threshold * (length + other) / 2)
-        while f_measure(need, length, other) <= self.threshold:
-            need += 1
-        while need and f_measure(need - 1, length, other) > self.threshold:
-            need -= 1
-        return need
-
-    def _shortest_partner(self, length: int) -> int:
-        """Return the shortest length that can pass with this one; a longer one if none can."""
-        lengths = range(1, length + 1)
-        passes = bisect.bisect_left(
-            lengths, True, key=lambda other: f_measure(other, length, other) > self.threshold
-        )
-        return passes + 1
 
 
 def all_pairs(texts: Iterable[str], known: Iterable[str] = (), threshold: float = 0.7) -> list[Near | None]:
@@ -351,10 +258,6 @@ def all_pairs(texts: Iterable[str], known: Iterable[str] = (), threshold: float 
                 consider(other - first, place + first, score)
         pool.add(text)
     return [None if rank is None else Near(rank[1], -rank[0], pool.texts[rank[1]]) for rank in best]
-
-
-def _band(length: int) -> int:
-    return bisect.bisect_right(_BANDS, length) - 1
 
 
 def _signature(elements: Iterable[int]) -> np.ndarray:

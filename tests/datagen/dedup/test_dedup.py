@@ -199,7 +199,7 @@ def test_few_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_benchmark_runs(real_data: Path) -> None:
     """Tiny pools; it ends with an error status if a decision differs from rouge_score's."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     tasks = [real_data / "med_seed.json", real_data / "medinstruct_test.jsonl"]
     command = [sys.executable, root / "benchmarks" / "filter.py", real_data / "medquad_train.jsonl"]
     command += ["--tasks", *tasks, "--pool", "1600", "--sample", "2", "--rows", "150"]
