@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alpacare_jax.model.llama import SUM_BLOCK, multiply_precisely
+from alpacare_jax.model.products import SUM_BLOCK, multiply_precisely
 
 
 @pytest.fixture
