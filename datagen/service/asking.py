@@ -90,6 +90,7 @@ class Asker:
             max_tries=service.max_tries,
             clock=clock,
             woken=self._wake,
+            address=service.base_url,
         )
         self._pace = Pace(service, self._breaker, clock)
         self._appetite = Appetite()
@@ -260,7 +261,7 @@ class Asker:
                 wait_s = 0.0
         else:
             unreachable = trouble.code == "unreachable"
-            whole = self._breaker.failed(ticket.number, job.id, unreachable=unreachable)
+            whole = self._breaker.failed(ticket.number, job.id, unreachable=unreachable, words=str(trouble))
             job.faults += not whole
             hopeless = job.faults >= self.service.max_tries
         if trouble.busy:

@@ -23,6 +23,7 @@ import random
 from collections.abc import Callable
 
 from datagen.service.limits import Limits, in_words, utc_in
+from datagen.service.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Breaker:
         max_tries: Failed probes that a service gets that has not answered yet; three times as many otherwise.
         clock: Tells the time in seconds.
         woken: Called when a hold may have ended.
+        address: Names the service in messages.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class Breaker:
         max_tries: int,
         clock: Callable[[], float],
         woken: Callable[[], None] = lambda: None,
+        address: str = "the service",
     ) -> None:
         self._patience_s, self._first_wait_s, self._max_tries = patience_s, first_wait_s, max_tries
         self._clock, self._woken = clock, woken
+        self._outage = Outage(address, clock)
         self.ended = ""
         self.answered_once = False
         self._pause_until = 0.0
@@ -117,6 +121,7 @@ class Breaker:
         """Note that the service did its work on a try."""
         self.answered_once = True
         self._faulty.clear()
+        self._outage.over()
         self._last_answered = max(self._last_answered, number)
         # What was sent after a refused try, and answered, shows that the refusal did not concern all.
         later = [refused for refused in self._refused if refused > number]
@@ -212,22 +217,24 @@ class Breaker:
             self._end("the service refuses to go on for longer than the patience "
                       f"of {in_words(self._patience_s)}")  # fmt: skip
 
-    def failed(self, number: int, name: str, *, unreachable: bool) -> bool:
+    def failed(self, number: int, name: str, *, unreachable: bool, words: str = "") -> bool:
         """Note a fault of a try.
 
         Args:
             number: Of the try.
             name: Names the request.
             unreachable: The service is not there at all.
+            words: The fault, for messages.
 
         Returns:
             Whether the service as a whole is to blame, so that it costs the request no try.
         """
         self._faulty.append((number, name))
+        self._outage.failed()
         if self._probe == number:
             self._probe = None
             self._probes += 1
-            if self._probes >= (3 if self.answered_once else 1) * self._max_tries:
+            if self._probes >= self._most_probes:
                 self._end(self._failing(unreachable))
         elif self._hold:
             return True
@@ -235,11 +242,16 @@ class Breaker:
             return unreachable
         elif unreachable and not self.answered_once:
             self._end(self._failing(unreachable))
-        else:
-            log.warning("%s; probing it with single requests", self._failing(unreachable))
         wait_s = backoff_s(self._first_wait_s, self._probes + 1)
+        if not self.ended:
+            what = "has been unreachable" if unreachable else f"has failed ({words})"
+            self._outage.wait(what, wait_s, self._probes + 1, self._most_probes)
         self._hold, self._half_open, self._hold_until = "faults", True, self._clock() + wait_s
         return True
+
+    @property
+    def _most_probes(self) -> int:
+        return (3 if self.answered_once else 1) * self._max_tries
 
     def _is_run(self, unreachable: bool) -> bool:
         many = len(self._faulty)

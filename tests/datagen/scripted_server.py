@@ -139,7 +139,7 @@ class _QuietServer(ThreadingHTTPServer):
 class ScriptedServer:
     """Serves ``/v1/chat/completions`` from a function (body, try of that body) or a queue of replies."""
 
-    def __init__(self, script: "Script | Sequence[Scripted | str]") -> None:
+    def __init__(self, script: "Script | Sequence[Scripted | str]", port: int = 0) -> None:
         queue = None if callable(script) else iter(script)
         self._script: Script = script if callable(script) else lambda body, tried: next(queue)  # type: ignore
         self.bodies: list[dict[str, Any]] = []
@@ -149,7 +149,7 @@ class ScriptedServer:
         self.most_in_flight = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._http = _QuietServer(("127.0.0.1", 0), self._handler())
+        self._http = _QuietServer(("127.0.0.1", port), self._handler())
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     def _handler(owner) -> type[BaseHTTPRequestHandler]:
@@ -201,6 +201,10 @@ class ScriptedServer:
                     self.close_connection = True
 
         return Handler
+
+    @property
+    def port(self) -> int:
+        return self._http.server_port
 
     @property
     def base_url(self) -> str:
