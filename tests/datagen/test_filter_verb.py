@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from alpacare_jax.cli import filter_verb
+from alpacare_jax.cli import filter_verb, filtering
 from datagen.dedup import rouge_l
 from datagen.errors import ConfigError, DataError
 from datagen.seeds import load_seeds
@@ -144,7 +144,7 @@ def test_progress_is_shown_as_plain_lines_by_time(tmp_path: Path, monkeypatch: p
     source = write(tmp_path / "in.jsonl", rows)
     result = run(source, "--out", tmp_path / "k", "--rejected", tmp_path / "r")
     assert "rows compared" not in result.output  # a fraction of a second needs no progress
-    monkeypatch.setattr(filter_verb, "PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(filtering, "PROGRESS_EVERY_S", 0.0)
     result = run(source, "--out", tmp_path / "k", "--rejected", tmp_path / "r", "--overwrite")
     assert "50 of 50 rows compared" in result.output
 
