@@ -5,11 +5,12 @@ Providers echo keys: whole, cut, with stars in the middle, percent-encoded, in h
 """
 
 import base64
+import html
 import logging
 import re
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 HIDDEN = "[key]"
 #: A run of this many characters of the key in one place is no accident.
@@ -41,10 +42,10 @@ class Concealer:
         self._key = key if len(key) >= _SHORTEST and key.lower() not in _PLACEHOLDERS else ""
         self._whole: re.Pattern[str] | None = None
         self._masked: re.Pattern[str] | None = None
+        self._letters: set[str] = set()
         if not self._key:
             return
-        forms = {key, quote(key, safe=""), base64.b64encode(key.encode()).decode()}
-        forms |= {base64.b64encode(f":{key}".encode()).decode()}
+        forms = {key, quote(key, safe=""), key.encode().hex(), *_in_base64(key)}
         pieces = sorted((re.escape(form) for form in forms), key=len, reverse=True)
         self._traces = tuple(forms)
         if len(key) >= 2 * _PART:
@@ -54,6 +55,8 @@ class Concealer:
             self._traces += tuple(key[at : at + _TRACE] for at in range(0, len(key) - _TRACE + 1, _TRACE))
         self._whole = re.compile("|".join(pieces))
         # The beginning of the key, stars or dots, and perhaps its end.
+        letters = [each for each in key.lower() if each.isalnum()]
+        self._letters = {"".join(letters[at : at + _PART]) for at in range(len(letters) - _PART + 1)}
         self._masked = re.compile(re.escape(key[:3]) + r"[\w-]*(?:\*+|•+|…|\.{3,})[\w*•….-]*")
 
     def conceal(self, text: str) -> str:
@@ -71,12 +74,57 @@ class Concealer:
         return "".join(parts) + text[at:]
 
     def conceal_words(self, words: str) -> str:
-        """Return a provider's message without the key, and without what looks like a masked or foreign key."""
+        """Return a provider's message without the key, and without what looks like a masked or foreign key.
+
+        Here the key is found in any case, spelt in entities or escapes, and with other characters between its letters.
+        """
+        words = self._conceal_spelt(words)
         if self._masked is not None:
             words = self._masked.sub(HIDDEN, words)
         words = self.conceal(words)
         words = re.sub(r"(?i)\b(bearer\s+)[\w.~+/=*•…-]{6,}", rf"\1{HIDDEN}", words)
         return re.sub(r"\bsk-[\w*•….-]{4,}", HIDDEN, words)
+
+    def _conceal_spelt(self, words: str) -> str:
+        """Hide the key where only its letters and digits are there, in order; entities and escapes are read first."""
+        if not self._letters:
+            return words
+        plain = words
+        for _ in range(_SPELT_WITHIN_SPELT):
+            plain = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), unquote(html.unescape(plain)))
+        if plain != words and self._spans(plain):
+            words = plain
+        for start, end in reversed(self._spans(words)):
+            words = words[:start] + HIDDEN + words[end:]
+        return words
+
+    def _spans(self, words: str) -> list[tuple[int, int]]:
+        """Find where the letters and digits of the key stand, eight in a row or more, whatever stands between them."""
+        places = [place for place, each in enumerate(words) if each.isalnum()]
+        letters = [words[place].lower()[:1] for place in places]
+        text = "".join(letters)
+        spans: list[tuple[int, int]] = []
+        for at in range(len(text) - _PART + 1):
+            if text[at : at + _PART] in self._letters:
+                start, end = places[at], places[at + _PART - 1] + 1
+                if spans and start < spans[-1][1]:
+                    start = spans.pop()[0]
+                spans.append((start, end))
+        return spans
+
+
+_SPELT_WITHIN_SPELT = 2
+_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
+
+
+def _in_base64(key: str) -> set[str]:
+    """Return what of a key's base64 stays the same whatever stands before it and behind it."""
+    forms = {base64.b64encode(key.encode()).decode()}
+    for before in range(3):
+        data = b"\0" * before + key.encode()
+        whole = base64.b64encode(data[: len(data) // 3 * 3]).decode()[-(-before * 4 // 3) :]
+        forms |= {whole, whole.translate({ord("+"): "-", ord("/"): "_"})}
+    return forms
 
 
 class LogGuard(logging.Filter):

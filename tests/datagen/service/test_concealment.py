@@ -1,5 +1,6 @@
 import base64
 import logging
+import time
 from urllib.parse import quote
 
 import pytest
@@ -36,6 +37,51 @@ def test_masked_and_foreign_keys_are_hidden_in_error_texts(shown: str) -> None:
     assert "aLmV" not in hidden
     assert "sk-" not in hidden
     assert "123" not in hidden
+
+
+def spelled(form: str) -> str:
+    return "".join(form.format(ord(each)) for each in KEY)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        spelled("&#{};"),
+        spelled("&#x{:x};"),
+        spelled("%{:02x}"),
+        spelled("\\u{:04x}"),
+        quote(KEY, safe="").lower(),
+        quote(quote(KEY, safe=""), safe=""),
+        base64.b64encode(f"user:{KEY}".encode()).decode(),
+        base64.b64encode(f"Bearer {KEY}".encode()).decode(),
+        base64.urlsafe_b64encode(f"?{KEY}".encode()).decode(),
+        KEY.encode().hex(),
+        KEY.upper(),
+        " ".join(KEY),
+        f'"{KEY[:5]}" + "{KEY[5:10]}" + "{KEY[10:]}"',
+        "-".join(KEY[at : at + 4] for at in range(0, len(KEY), 4)),
+        KEY[:9] + "\u200b" + KEY[9:],
+        KEY.replace("/", "\\/"),
+    ],
+)
+def test_a_key_is_hidden_in_error_texts_however_it_is_spelt(shown: str) -> None:
+    hidden = Concealer(KEY).conceal_words(f"<p>The key is {shown}, and wrong.</p>")
+    assert hidden.startswith("<p>The key is ")
+    assert HIDDEN in hidden
+    assert hidden.endswith(", and wrong.</p>")
+    assert len(hidden) < 60
+
+
+@pytest.mark.parametrize("words", ["5 &lt; 7 &#38; 100%", "%41 \\u0041 of C:\\users", "İstanbul ﬁle"])
+def test_words_without_a_key_keep_their_form(words: str) -> None:
+    assert Concealer(KEY).conceal_words(words) == words
+
+
+def test_a_long_page_without_a_key_is_searched_quickly() -> None:
+    page = "<td class='x'>&#176; 100% of the pages \\u00e9</td>\n" * 20_000
+    start = time.process_time()
+    assert Concealer(KEY).conceal_words(page) == page
+    assert time.process_time() - start < 3
 
 
 @given(st.text(max_size=40), st.integers(0, len(KEY) - 8), st.integers(8, len(KEY)), st.text(max_size=40))
