@@ -30,6 +30,7 @@ from datagen.settings import BATCH, Settings, read_settings
 from datagen.sieve import Sieve, answer_checks
 from datagen.work.estimate import expected_answer_usd
 from datagen.work.folder import LEDGER, pin, pinned_settings, refuse_foreign, refuse_lost
+from datagen.work.keys import require_keys, with_keys
 from datagen.work.replay import replay
 from datagen.work.status import Progress, Reporter, Watch, money, noted_funnel, unjudged
 
@@ -65,6 +66,8 @@ def synthesize(
     seeds = read_seeds(settings)
     prices = settings.all_prices()
     refuse_foreign(work)
+    if not (work / LEDGER).exists():
+        require_keys(settings)
     for odd in odd_labels(settings.seeds):
         log.warning("seeds: %s", odd)
     for leak in leaking_seeds(settings, seeds):
@@ -171,7 +174,8 @@ def _task_replies(
 
     A batch is paid for as a whole, so it leaves what the answers to its tasks are expected to cost.
     """
-    requests = islice(task_requests(settings, seeds), sieve.requests, None)
+    missing = islice(task_requests(settings, seeds), sieve.requests, None)
+    requests = with_keys(missing, settings, ledger, TASKS)
     if settings.mode == BATCH:
         return stream_in_batches(
             requests,

@@ -168,9 +168,9 @@ def _service_words(service: "Service") -> str:
     for name, what in (("requests_per_minute", "requests"), ("tokens_per_minute", "tokens")):
         if getattr(service, name, None) is not None:
             words += f", {getattr(service, name):,} {what} a minute"
-    if service.api_key_env and not service.is_loopback():
-        is_set = "set" if os.environ.get(service.api_key_env) else "not set"
-        words += f", key from {service.api_key_env} ({is_set})"
+    if not service.is_loopback():
+        is_set = "set" if os.environ.get(service.api_key_env, "").strip() else "not set"
+        words += f", key from {service.api_key_env} ({is_set})" if service.api_key_env else ", no key named"
     return words
 
 

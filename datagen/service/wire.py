@@ -102,18 +102,34 @@ class Service:
         """Return the key from the environment; "none" for a service on this machine that needs no key.
 
         Raises:
-            ServiceError: The variable is not set and the service is elsewhere.
+            ServiceError: The variable is not named, not set or empty, and the service is elsewhere; or what it holds
+                cannot be sent as a key.
         """
-        key = os.environ.get(self.api_key_env, "").strip()
+        name = self.api_key_env
+        key = os.environ.get(name, "").strip()
+        if key and not (key.isascii() and key.isprintable() and " " not in key):
+            raise ServiceError(
+                "the key for the service cannot be sent",
+                where=self.base_url,
+                found=f"spaces, line breaks or characters beyond ASCII within environment variable {name}",
+                remedy="copy the key alone into it, without quotation marks or anything around it",
+            )
         if key:
             return key
         if self.is_loopback():
             return "none"
+        found, remedy = (
+            "no environment variable is named",
+            "name the variable that holds it with --api-key-env",
+        )
+        if name:
+            found = f"environment variable {name} is {'empty' if name in os.environ else 'not set'}"
+            remedy = f"export {name}=..., or name another variable with --api-key-env"
         raise ServiceError(
             "no key for the service",
             where=self.base_url,
-            found=f"environment variable {self.api_key_env} is not set",
-            remedy=f"export {self.api_key_env}=..., or name another variable with --api-key-env",
+            found=found,
+            remedy=f"{remedy}; a server that asks for none takes any word, such as none",
         )
 
 

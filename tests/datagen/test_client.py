@@ -433,11 +433,39 @@ def test_a_proxy_is_not_used_for_this_machine(ledger: Ledger, monkeypatch: pytes
         assert ask("a", server, ledger)[0].text == "hello"
 
 
-def test_a_service_elsewhere_needs_a_key(ledger: Ledger) -> None:
-    far = Service("https://nowhere.invalid/v1", "m", api_key_env="SOME_KEY")
-    with pytest.raises(ServiceError, match="no key") as caught:
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SOME_KEY", None, "environment variable SOME_KEY is not set"),
+        ("SOME_KEY", " ", "environment variable SOME_KEY is empty"),
+        ("", None, "no environment variable is named"),
+        (
+            "SOME_KEY",
+            "\u201csk-verysecret\u201d",
+            "characters beyond ASCII within environment variable SOME_KEY",
+        ),
+        ("SOME_KEY", "sk-very\nsecret", "line breaks"),
+        ("SOME_KEY", "Bearer sk-verysecret", "spaces"),
+    ],
+)
+def test_a_service_elsewhere_needs_a_key(
+    name: str, value: str | None, words: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is not None:
+        monkeypatch.setenv(name, value)
+    far = Service("https://nowhere.invalid/v1", "m", api_key_env=name)
+    with pytest.raises(ServiceError, match=r"no key|cannot be sent") as caught:
         complete(questions("a"), far, ledger, stage="s")
-    assert "SOME_KEY" in str(caught.value)
+    assert words in str(caught.value)
+    assert ("--api-key-env" in str(caught.value)) is ("cannot be sent" not in str(caught.value))
+    assert "secret" not in str(caught.value)
+    assert ledger.counts() == {}
+
+
+@pytest.mark.parametrize("name", ["", "SOME_KEY"])
+def test_a_server_on_this_machine_needs_no_key(name: str, ledger: Ledger) -> None:
+    with ScriptedServer(["hello"]) as server:
+        assert ask("a", server, ledger, api_key_env=name)[0].text == "hello"
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,28 @@ def test_each_service_gets_its_own_key_and_no_other(
     assert all(b"0123456789" not in path.read_bytes() for path in (tmp_path / "work").iterdir())
 
 
+def test_a_missing_key_of_the_answers_is_told_before_any_task_is_asked_for(
+    tmp_path: Path, seeds: Path
+) -> None:
+    far = Service("https://nowhere.invalid/v1", "small", api_key_env="ANSWER_KEY")
+    with ScriptedServer(teacher_of(in_the_form_asked_for)) as writer:
+        whole = settings_for(writer, seeds)
+        settings = dataclasses.replace(whole, answerer=far)
+        with pytest.raises(ServiceError, match="no key") as caught:
+            synthesize(settings, tmp_path / "work")
+        assert "--answer-api-key-env" in str(caught.value)
+        assert writer.count == 0
+        assert not (tmp_path / "work").exists()
+        # A folder that has all its replies needs no key; one that is to grow does.
+        elsewhere = dataclasses.replace(whole, answerer=dataclasses.replace(far, model=whole.answerer.model))
+        done = synthesize(whole, tmp_path / "work")
+        asked = writer.count
+        assert synthesize(elsewhere, tmp_path / "work") == done
+        with pytest.raises(ServiceError, match="no key"):
+            synthesize(dataclasses.replace(elsewhere, target=2 * whole.target), tmp_path / "work")
+        assert writer.count == asked
+
+
 def test_odd_labels_of_the_seeds_are_said_and_the_run_goes_on(
     tmp_path: Path, seeds: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
