@@ -1,0 +1,91 @@
+"""Reading the files that a report draws on, each with an error that says what is wrong with it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datagen.errors import DataError
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read JSON Lines; no rows where the file is missing or empty."""
+    from datagen.records import read_objects
+
+    if not path.exists() or not path.stat().st_size:
+        return []
+    return [row for _, row in read_objects(path)]
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises:
+        DataError: The file is missing or holds something else.
+    """
+
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            "the file does not exist", where=path, remedy="check the folder, or finish its run"
+        ) from None
+    except ValueError as error:
+        raise DataError("the file is not JSON", where=path, found=error) from None
+    if not isinstance(value, dict):
+        raise DataError("the file must hold a JSON object", where=path, found=type(value).__name__)
+    return value
+
+
+def read_journal(path: Path) -> tuple[dict[str, float], list[str]]:
+    """Read a journal of stages: seconds by stage, and the command lines.
+
+    Raises:
+        DataError: It is not ``{"seconds": {stage: number}, "commands": {stage: text}}``.
+    """
+    journal = read_object(path)
+    seconds, commands = journal.get("seconds"), journal.get("commands")
+    if not isinstance(seconds, dict) or not isinstance(commands, dict):
+        raise DataError(
+            "the file is no journal of stages", where=path, expected="objects seconds and commands"
+        )
+    return {str(name): float(s) for name, s in seconds.items()}, [str(line) for line in commands.values()]
+
+
+def read_run(run: Path) -> str:
+    """Return the text of a run's config.
+
+    Raises:
+        DataError: The folder holds neither config nor metrics.
+    """
+
+    config = run / "config.yaml"
+    if not config.exists() and not (run / "metrics.jsonl").exists():
+        kinds = "a run folder of `alpacare train`, or a work folder of `alpacare synthesize`"
+        if not run.exists():
+            raise DataError("the folder does not exist", where=run, expected=kinds, remedy="check the path")
+        raise DataError(
+            "this is neither a run folder nor a work folder",
+            where=run,
+            found="neither config.yaml nor metrics.jsonl (training), nor config.json (synthesis)",
+            expected=kinds,
+        )
+    return config.read_text(encoding="utf-8") if config.exists() else ""
+
+
+def config_data(config: str) -> list[Path]:
+    """List the packed data sets that a run's config names and that are still there."""
+    import yaml
+
+    values = yaml.safe_load(config) or {}
+    named = [values.get(key) for key in ("train_data", "validation_data")]
+    return [Path(name) for name in named if isinstance(name, str) and (Path(name) / "manifest.json").exists()]
+
+
+def read_manifests(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Read the manifest of each packed data set, by the folder's name (its whole path where names repeat)."""
+    names = [folder.name for folder in folders]
+    return {
+        str(folder) if names.count(folder.name) > 1 else folder.name: read_object(folder / "manifest.json")
+        for folder in folders
+    }
