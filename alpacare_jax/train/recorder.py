@@ -1,0 +1,150 @@
+"""What is known of a step once the device has finished it: figures for the sinks, checked and timed."""
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from alpacare_jax.data.loader import BatchStream
+from alpacare_jax.errors import TrainingError
+from alpacare_jax.train.settings import Schedule, TrainConfig
+from alpacare_jax.train.sinks import Metrics, Sink, log_line
+
+logger = logging.getLogger("alpacare.train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Yardstick:
+    """What the speed of a step is measured by.
+
+    Args:
+        flops_per_row: Operations of a row, forward and backward (:func:`alpacare_jax.model.flops.flops_per_row`).
+        devices: Devices of the mesh.
+        peak_flops: Published peak of one device, FLOP/s; None where it is not known.
+
+    Example:
+        >>> Yardstick(flops_per_row=8e13, devices=4, peak_flops=2e14).figures(rows=8, seconds=2.0)
+        {'tflops_per_device': 80.0, 'mfu': 0.4}
+    """
+
+    flops_per_row: float
+    devices: int
+    peak_flops: float | None = None
+
+    def figures(self, rows: int, seconds: float) -> dict[str, float]:
+        """Return the rate of one device, in TFLOP/s, and its share of the peak (model FLOPs utilisation)."""
+        rate = rows * self.flops_per_row / seconds / self.devices
+        figures = {"tflops_per_device": rate / 1e12}
+        return figures | ({"mfu": rate / self.peak_flops} if self.peak_flops else {})
+
+
+class Recorder:
+    """Turns the device's figures of a step into a line for the sinks, one step late.
+
+    Args:
+        config: Settings of the loop.
+        schedule: Steps and batch size.
+        sinks: Take every line.
+        yardstick: What the speed of a step is measured by; None leaves it out.
+        start_step: The step the run went on from.
+        speak: Whether lines are logged.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        schedule: Schedule,
+        sinks: Sequence[Sink],
+        yardstick: Yardstick | None = None,
+        *,
+        start_step: int = 0,
+        speak: bool = True,
+    ) -> None:
+        self.config, self.schedule, self.sinks, self.yardstick = config, schedule, sinks, yardstick
+        self.speak = speak
+        self._open: tuple[int, dict[str, jax.Array], dict[str, Any]] | None = None
+        self._finished_at = time.perf_counter()
+        self._saving_s = 0.0
+        self._first = start_step + 1
+
+    def begin(self, step: int, metrics: dict[str, jax.Array], stream: BatchStream, position: int) -> None:
+        """Note a step that has been dispatched."""
+        window = (position - self.schedule.batch_rows, position)
+        known = {
+            "epoch": position / self.schedule.epoch_rows,
+            "position": position,
+            "data_wait_ms": 1e3 * stream.wait_s,
+        }
+        self._open = (step, metrics, known | {"_window": window, "_rows": stream.order})
+
+    def saved(self, seconds: float) -> None:
+        """Note how long a checkpoint held up the loop; the figure belongs to the step that follows."""
+        self._saving_s += seconds
+
+    def finish(self) -> None:
+        """Read the figures of the noted step, check them, and pass them on.
+
+        Raises:
+            TrainingError: The loss or the gradient is not finite.
+        """
+        if self._open is None:
+            return
+        (step, device_metrics, known), self._open = self._open, None
+        values = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
+        now = time.perf_counter()
+        elapsed, self._finished_at = now - self._finished_at, now
+        saving, self._saving_s = self._saving_s, 0.0
+        window, order = known.pop("_window"), known.pop("_rows")
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+            raise TrainingError(
+                "the loss is not finite",
+                where=f"step {step}, samples {window[0]} to {window[1] - 1} of the run's order, "
+                f"rows {order.window(*window)[:16]}",
+                found=f"loss {values['loss']}, gradient norm {values['grad_norm']}",
+                remedy="look at these rows, lower the learning rate, or go on from an earlier checkpoint",
+            )
+        line: dict[str, Any] = {
+            "step": step,
+            "loss": values["loss"],
+            "lr": values["learning_rate"],
+            "grad_norm": values["grad_norm"],
+            "supervised_tokens": int(values["supervised_tokens"]),
+            "tokens": int(values["tokens"]),
+            "fill": values["fill"],
+            "step_ms": 1e3 * elapsed,
+            "compute_ms": 1e3 * max(0.0, elapsed - saving) - known["data_wait_ms"],
+            "checkpoint_ms": 1e3 * saving,
+            "tokens_per_s": values["tokens"] / elapsed,
+            **known,
+        }
+        if self.yardstick is not None:
+            line |= self.yardstick.figures(self.schedule.batch_rows, elapsed)
+        peak = peak_memory()
+        if peak is not None:
+            line["peak_memory_bytes"] = peak
+        if step == self._first:
+            line["compiled"] = True
+        self.emit(line, show=step % self.config.log_every == 0 or step == self._first)
+
+    def validated(self, step: int, figures: Metrics) -> None:
+        """Pass the figures of a validation on; its time belongs to no step."""
+        self.emit({"step": step, **figures}, show=True)
+        self._finished_at = time.perf_counter()
+        self._saving_s = 0.0
+
+    def emit(self, line: Metrics, *, show: bool) -> None:
+        """Hand a line to the sinks, and to the log where it is to be shown."""
+        for sink in self.sinks:
+            sink(line)
+        if show and self.speak:
+            logger.info("%s", log_line(line, self.schedule.steps))
+
+
+def peak_memory() -> int | None:
+    """Return the most memory in use so far on any device of this process, in bytes; None where devices do not say."""
+    known = [statistics for device in jax.local_devices() if (statistics := device.memory_stats())]
+    return max((int(statistics["peak_bytes_in_use"]) for statistics in known), default=None)
