@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import pydantic
 import yaml
+from jax.sharding import Mesh
 
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.model import ComputeConfig
-from alpacare_jax.optim import OptimConfig
+from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
+from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
 from alpacare_jax.sharding import MeshConfig
-from alpacare_jax.train import TrainConfig
+from alpacare_jax.train import Stepper, TrainConfig
 
 T = TypeVar("T")
 
@@ -28,8 +29,11 @@ class RunConfig:
         out: The run folder; a run that already stands there is resumed.
         init: Where the weights come from: a model folder, a Hugging Face folder, a hub name, a ``.gguf`` file, or
             another run's folder. None draws random weights of ``architecture``.
-        architecture: A Hugging Face ``config.json`` to start from nothing with; only where ``init`` is None.
+        architecture: The model's shape: a name of :data:`alpacare_jax.model.shapes.SHAPES` or a Hugging Face
+            ``config.json``. Where ``init`` is None random weights of it are drawn; beside ``init`` it says what that
+            model must be, so that the run can be planned before anything is downloaded.
         train_data: Packed data set to train on.
+        seq_len: Tokens in a row of ``train_data``, which must agree; planning reads it here, without the data.
         validation_data: Packed data set to validate on; None for no validation.
         topology: Name of the devices the run was written for, such as ``v5e:4x4``; None for any.
         mesh: Sizes of the mesh axes.
@@ -42,6 +46,7 @@ class RunConfig:
     train_data: str
     init: str | None = None
     architecture: str | None = None
+    seq_len: int | None = None
     validation_data: str | None = None
     topology: str | None = None
     mesh: MeshConfig = MeshConfig()
@@ -50,13 +55,31 @@ class RunConfig:
     train: TrainConfig = TrainConfig(batch_rows=8)
 
     def __post_init__(self) -> None:
-        if (self.init is None) == (self.architecture is None):
+        if self.init is None and self.architecture is None:
             raise ConfigError(
                 "a run starts from a model or from nothing",
                 where="init, architecture",
-                found="both" if self.init else "neither",
-                expected="`init` (a model), or `architecture` (a config.json) for random weights",
+                found="neither",
+                expected="`init` (a model), or `architecture` (a shape's name or a config.json) for random weights",
             )
+        if self.seq_len is not None and self.seq_len < 2:
+            raise ConfigError("rows hold at least two tokens", where="seq_len", found=self.seq_len)
+
+    def stepper(self, model: LlamaConfig, steps: int, mesh: Mesh) -> Stepper:
+        """Build the training step of this run, the same to train with and to plan with.
+
+        Args:
+            model: The model's shape.
+            steps: Steps of the whole run.
+            mesh: The devices.
+        """
+        return Stepper(
+            architecture=Architecture(model, self.compute),
+            optimizer=make_optimizer(self.optim, steps),
+            schedule=make_schedule(self.optim, steps),
+            mesh=mesh,
+            microbatches=self.train.microbatches,
+        )
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), kind: type[T] = RunConfig) -> T:  # type: ignore[assignment]

@@ -14,7 +14,7 @@ Usage: sbatch [SBATCH OPTIONS] launch/slurm.sh VERB ARGS...
 
 Options of sbatch given before the script override those at its top, for example:
 
-  sbatch --nodes=2 --partition=gpu launch/slurm.sh train --config configs/train/alpacare-llama2-7b.yaml mesh.fsdp=16
+  sbatch --nodes=2 --partition=gpu launch/slurm.sh train --config configs/train/llama2_7b_v5e16.yaml mesh.fsdp=16
 
 ALPACARE names the program to run on the nodes (default: .venv/bin/alpacare in the folder the job was submitted from,
 else the one on PATH).

@@ -15,7 +15,7 @@ Usage: launch/tpu_vm.sh --name NAME --zone ZONE [--project PROJECT] [--folder FO
 The verb runs on all workers at once and this script waits for them, for example:
 
   launch/tpu_vm.sh --name my-pod --zone us-central2-b --setup
-  launch/tpu_vm.sh --name my-pod --zone us-central2-b -- train --config configs/train/alpacare-llama2-7b.yaml
+  launch/tpu_vm.sh --name my-pod --zone us-central2-b -- train --config configs/train/llama2_7b_v5e16.yaml
 TEXT
 }
 

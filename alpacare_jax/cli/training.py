@@ -13,14 +13,15 @@ import jax
 from jax.sharding import Mesh
 
 import alpacare_jax
-from alpacare_jax import checkpoint, convert, optim, sharding
+from alpacare_jax import checkpoint, convert, sharding
 from alpacare_jax.config import RunConfig, to_yaml
 from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.evaluate.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, LlamaConfig, Params
+from alpacare_jax.model.shapes import named_shape
 from alpacare_jax.tokenizer import load_tokenizer
-from alpacare_jax.train import JsonlSink, Run, Schedule, Stepper, TensorBoardSink, train
+from alpacare_jax.train import JsonlSink, Run, Schedule, TensorBoardSink, train
 from datagen.records import read_objects, write_atomically
 
 logger = logging.getLogger("alpacare.train")
@@ -70,7 +71,7 @@ def train_from_config(config: RunConfig, *, accept_changes: bool = False) -> Non
                 Run(
                     config=config.train,
                     schedule=schedule,
-                    stepper=make_stepper(config, architecture, schedule, mesh),
+                    stepper=config.stepper(start.model, schedule.steps, mesh),
                     data=data,
                     initial_params=start.params,
                     checkpoints=checkpoints,
@@ -138,17 +139,6 @@ def resume_start(out: Path) -> Start:
     return Start(described["config"], out / "hf", no_params, described.get("source", {}))
 
 
-def make_stepper(config: RunConfig, architecture: Architecture, schedule: Schedule, mesh: Mesh) -> Stepper:
-    """Build the training step of a run."""
-    return Stepper(
-        architecture=architecture,
-        optimizer=optim.make_optimizer(config.optim, schedule.steps),
-        schedule=optim.make_schedule(config.optim, schedule.steps),
-        mesh=mesh,
-        microbatches=config.train.microbatches,
-    )
-
-
 def make_sinks(out: Path, resume_step: int) -> list[Any]:
     """Open the places where figures go."""
     return [
@@ -181,21 +171,44 @@ def open_start(config: RunConfig, mesh: Mesh) -> Start:
     """
     if config.init is not None:
         loaded = convert.open_model(config.init, mesh=mesh, dtype=config.compute.param_dtype)
+        check_shape(config, loaded.config)
         return Start(loaded.config, loaded.hf_folder, lambda: loaded.params, loaded.origin)
     path = Path(config.architecture or "")
-    try:
-        hf = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    if path.suffix != ".json":
         raise ConfigError(
-            "the architecture cannot be read",
+            "random weights need a tokenizer beside their shape",
             where=f"architecture: {path}",
-            found=error,
-            expected="a config.json",
-        ) from None
-    model = LlamaConfig.from_hf(hf)
+            expected="the path of a config.json, in a folder that holds a tokenizer too",
+            remedy="name such a file, or set `init` to a model",
+        )
+    model = named_shape(str(path))
     architecture = Architecture(model, config.compute)
     origin = {"reference": str(path), "format": "random", "seed": config.train.seed}
     return Start(model, path.parent, lambda: architecture.init(config.train.seed, mesh), origin)
+
+
+def check_shape(config: RunConfig, found: LlamaConfig) -> None:
+    """Check that the model a run starts from has the shape that the configuration names.
+
+    Raises:
+        ConfigError: Names every size that differs.
+    """
+    if config.architecture is None:
+        return
+    expected = named_shape(config.architecture)
+    # How long the rows may be and how random weights are drawn change nothing that is planned with.
+    free = ("max_position_embeddings", "initializer_range", "rope", "rms_norm_eps")
+    sizes = [field.name for field in dataclasses.fields(LlamaConfig) if field.name not in free]
+    differing = [name for name in sizes if getattr(found, name) != getattr(expected, name)]
+    if differing:
+        raise ConfigError(
+            "the model is not of the shape that the configuration names",
+            where=f"init: {config.init}",
+            found=", ".join(f"{name} {getattr(found, name)}" for name in differing),
+            expected=f"{config.architecture}: "
+            + ", ".join(f"{name} {getattr(expected, name)}" for name in differing),
+            remedy="change `architecture`, or set it to null to take the model as it is",
+        )
 
 
 def write_run_folder(out: Path, start: Start) -> None:
@@ -234,11 +247,19 @@ def check_run_folder(out: Path) -> None:
 
 
 def check_rows(config: RunConfig, data: PackedDataset, mesh: Mesh) -> None:
-    """Check that the rows of a data set divide over the context axis.
+    """Check that the rows of a data set are as long as the configuration says and divide over the context axis.
 
     Raises:
-        ShardingError: They do not.
+        ConfigError: They are of another length.
+        ShardingError: They do not divide.
     """
+    if config.seq_len not in (None, data.row_length):
+        raise ConfigError(
+            "the rows are not as long as the configuration says",
+            where="seq_len",
+            found=f"{config.seq_len}; {data.folder} holds rows of {data.row_length} tokens",
+            remedy="change `seq_len`, or run `alpacare pack` with that --seq-len",
+        )
     sharding.check_divides(mesh, {"length": data.row_length})
 
 

@@ -11,6 +11,7 @@ VERBS = (
     "publish",
     "pack",
     "import",
+    "plan",
     "train",
     "export",
     "generate",

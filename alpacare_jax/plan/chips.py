@@ -1,0 +1,141 @@
+"""What is published about the chips a run may be planned for: one table, the sources named beside it.
+
+Everything is per device as jax counts devices: a chip of v4, v5e, v5p and v6e is one device, a chip of TPU7x is two.
+"""
+
+import dataclasses
+
+GIB = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One kind of accelerator, per device.
+
+    Args:
+        name: What it is called here and in topologies: ``v5e``, ``h100-80gb``.
+        platform: ``tpu`` or ``gpu``.
+        memory_bytes: Memory a program may use. For TPUs what the compiler allows, for GPUs what is left when
+            driver and jax have taken their part (97% of the nominal size).
+        bf16_flops: Peak of dense bf16 matrix products, FLOP/s.
+        memory_bytes_per_s: Bandwidth of that memory.
+        link_bytes_per_s: Bandwidth of one link to a neighbour (TPU), or of all links together (GPU), each way.
+        links: Links a chip has; a torus of two dimensions has four.
+        network_bytes_per_s: Share of the data centre's network, each way: between slices, or between GPU nodes.
+        host_bytes_per_s: Share of the link to the host's memory, each way; what offloading moves over.
+        compiler_name: How libtpu names the generation; empty for GPUs.
+        cores_named: Devices that one unit of an accelerator's name stands for: ``v5p-128`` counts two a chip.
+        devices_per_chip: How many devices jax sees on a chip.
+        node_devices: Devices that are joined by links (GPU); TPU slices are as large as their topology.
+    """
+
+    name: str
+    platform: str
+    memory_bytes: int
+    bf16_flops: float
+    memory_bytes_per_s: float
+    link_bytes_per_s: float
+    links: int
+    network_bytes_per_s: float
+    host_bytes_per_s: float
+    compiler_name: str = ""
+    cores_named: int = 1
+    devices_per_chip: int = 1
+    node_devices: int = 8
+
+
+def _tpu(name: str, usable_gib: float, tflops: float, gbps: float, link: float, **more: float | str) -> Chip:
+    return Chip(name, "tpu", int(usable_gib * GIB), tflops * 1e12, gbps * 1e9, link * 1e9, **more)  # type: ignore[arg-type]
+
+
+def _gpu(name: str, gib: float, tflops: float, gbps: float, link: float, network: float) -> Chip:
+    usable = int(0.97 * gib * GIB)
+    return Chip(name, "gpu", usable, tflops * 1e12, gbps * 1e9, link * 1e9, 1, network * 1e9, 25e9)
+
+
+CHIPS: dict[str, Chip] = {
+    chip.name: chip
+    for chip in (
+        # TPUs: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}: peak, HBM, interconnect (bidirectional figure over
+        # two and over the ports), network (a pod's over its chips). PCIe: jax-ml.github.io/scaling-book, "TPUs".
+        _tpu(
+            "v4",
+            31.75,
+            275,
+            1200,
+            50,
+            links=6,
+            network_bytes_per_s=6.25e9,
+            host_bytes_per_s=16e9,
+            compiler_name="v4",
+            cores_named=2,
+        ),
+        _tpu(
+            "v5e",
+            15.75,
+            197,
+            819,
+            50,
+            links=4,
+            network_bytes_per_s=3.125e9,
+            host_bytes_per_s=16e9,
+            compiler_name="v5e",
+        ),
+        _tpu(
+            "v5p",
+            95.73,
+            459,
+            2765,
+            100,
+            links=6,
+            network_bytes_per_s=6.25e9,
+            host_bytes_per_s=16e9,
+            compiler_name="v5p",
+            cores_named=2,
+        ),
+        _tpu(
+            "v6e",
+            31.24,
+            918,
+            1638,
+            100,
+            links=4,
+            network_bytes_per_s=12.5e9,
+            host_bytes_per_s=32e9,
+            compiler_name="v6e",
+        ),
+        _tpu(
+            "tpu7x",
+            94.75,
+            2307 / 2,
+            7380 / 2,
+            100,
+            links=6,
+            network_bytes_per_s=6.25e9,
+            host_bytes_per_s=16e9,
+            compiler_name="tpu7x",
+            cores_named=2,
+            devices_per_chip=2,
+        ),
+        # GPUs: NVIDIA's data sheets (dense bf16, without sparsity; NVLink each way; 400 Gb/s a GPU between nodes for
+        # Hopper and newer, 200 for Ampere).
+        _gpu("a100-40gb", 40, 312, 1555, 300, 25),
+        _gpu("a100-80gb", 80, 312, 2039, 300, 25),
+        _gpu("h100-80gb", 80, 989, 3350, 450, 50),
+        _gpu("h200-141gb", 141 / 1.0737, 989, 4800, 450, 50),
+        _gpu("b200-180gb", 180 / 1.0737, 2250, 8000, 900, 50),
+        _gpu("l4-24gb", 22.5, 121, 300, 32, 12.5),
+        _gpu("l40s-48gb", 45, 362, 864, 32, 25),
+    )
+}
+"""Every chip by name."""
+
+ALIASES = {
+    "v5litepod": "v5e",
+    "v5lite": "v5e",
+    "trillium": "v6e",
+    "v7x": "tpu7x",
+    "7x": "tpu7x",
+    "ironwood": "tpu7x",
+}
+"""Other names of the same chips."""

@@ -1,0 +1,274 @@
+"""The TPU compiler as the rest of this room sees it: programs in, outcomes out, each compiled once per user."""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import alpacare_jax
+from alpacare_jax.cache import default_cache
+from alpacare_jax.errors import ConfigError, ServiceError, UserError
+from alpacare_jax.plan.programs import Outcome, Program, outcome_from_dict
+
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",  # no metadata server is asked what machine this is
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a machine's real TPU, if any, stays free for others
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "JAX_ENABLE_COMPILATION_CACHE": "0",
+}
+"""What the compiler's process needs beside the environment of this one."""
+HIDDEN = ("XLA_FLAGS", "TPU_WORKER_HOSTNAMES", "TPU_TOPOLOGY", "TPU_ACCELERATOR_TYPE")
+"""What would lead it astray: flags of other platforms, and the description of a real slice."""
+PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
+NOT_IN_THE_STEP = (
+    "cli",
+    "convert",
+    "evaluate",
+    "generate",
+    "launch",
+    "quickstart",
+    "report",
+    "tokenizer.py",
+    "prompts.py",
+)
+"""Rooms that no training step is made of; a change in them leaves cached outcomes valid."""
+
+
+class Compiler:
+    """Compiles programs in a child process, one after another, and remembers what came out.
+
+    Args:
+        cache: Folder of remembered outcomes; None remembers nothing.
+        tell: Takes a line whenever a compilation starts or ends.
+        flags: Flags of the TPU compiler, as in ``LIBTPU_INIT_ARGS``.
+
+    Example:
+        >>> with Compiler() as compiler:
+        ...     outcome = compiler.compile(program)
+    """
+
+    def __init__(
+        self,
+        cache: Path | None = None,
+        *,
+        tell: Callable[[str], None] = lambda _: None,
+        flags: str | None = None,
+    ) -> None:
+        self.cache, self.tell = cache, tell
+        self.flags = os.environ.get("LIBTPU_INIT_ARGS", "") if flags is None else flags
+        self.compiled = 0
+        """Programs compiled, not counting remembered ones."""
+        self._child: subprocess.Popen[str] | None = None
+        self._log: IO[str] | None = None
+
+    def __enter__(self) -> "Compiler":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def remembered(self, program: Program) -> Outcome | None:
+        """Return the outcome of a program that was compiled before, by this user and with these versions."""
+        if self.cache is None:
+            return None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return outcome_from_dict(json.loads(self._file(program).read_text(encoding="utf-8"))["outcome"])
+        return None
+
+    def compile(self, program: Program, name: str = "") -> Outcome:
+        """Compile a program, unless its outcome is remembered.
+
+        Args:
+            program: The training step.
+            name: What it is called in progress lines.
+
+        Raises:
+            ConfigError: libtpu is missing, or knows no such topology.
+            UserError: The program cannot be: its mesh, batch or model do not fit together.
+            ServiceError: The compiler's process ended without an answer.
+        """
+        known = self.remembered(program)
+        if known is not None:
+            return known
+        check_installed()
+        self.tell(f"compiling {name or describe(program)}")
+        answer = self._ask(json.dumps(program.to_dict()))
+        if "refused" in answer:
+            raise UserError(**answer["refused"])
+        if "failed" in answer:
+            raise self._failure(answer["failed"])
+        self.compiled += 1
+        outcome = outcome_from_dict(answer)
+        self.tell(f"    {summarize(outcome)}, {outcome.compile_s:.0f} s")
+        self._remember(program, answer)
+        return outcome
+
+    def close(self) -> None:
+        """End the compiler's process."""
+        if self._child is not None:
+            if self._child.stdin:
+                with contextlib.suppress(OSError):
+                    self._child.stdin.close()
+            try:
+                self._child.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+            self._child = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _start(self) -> subprocess.Popen[str]:
+        environment = {key: value for key, value in os.environ.items() if key not in HIDDEN}
+        environment |= ENVIRONMENT
+        if self.flags:
+            environment["LIBTPU_INIT_ARGS"] = self.flags
+        self._log = tempfile.NamedTemporaryFile("w+", prefix="alpacare-plan-", suffix=".log")  # noqa: SIM115
+        return subprocess.Popen(
+            [sys.executable, "-m", "alpacare_jax.plan.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+        )
+
+    def _ask(self, line: str) -> dict[str, Any]:
+        if self._child is None:
+            self._child = self._start()
+        child = self._child
+        assert child.stdin
+        assert child.stdout
+        try:
+            print(line, file=child.stdin, flush=True)
+            text = child.stdout.readline()
+        except OSError:
+            text = ""
+        if text:
+            return json.loads(text)
+        failure = self._failure(f"the process ended with status {child.wait()}")
+        self.close()
+        raise failure
+
+    def _failure(self, found: str) -> ServiceError:
+        tail = ""
+        if self._log is not None:
+            self._log.flush()
+            lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
+            fatal = [line for line in lines if line.startswith("F") or "Check failed" in line]
+            tail = "\n            ".join([line[:300] for line in (fatal or lines)[-5:]])
+        return ServiceError(
+            "the TPU compiler gave up",
+            where="libtpu " + version("libtpu"),
+            found=f"{found}\n            {tail}",
+            remedy="another mesh, kernel or flag; or another libtpu",
+        )
+
+    def _file(self, program: Program) -> Path:
+        assert self.cache is not None
+        return self.cache / f"{fingerprint(program, self.flags)}.json"
+
+    def _remember(self, program: Program, answer: dict[str, Any]) -> None:
+        if self.cache is None:
+            return
+        # A cache that cannot be written is no reason to fail.
+        with contextlib.suppress(OSError):
+            self.cache.mkdir(parents=True, exist_ok=True)
+            file = self._file(program)
+            partial = file.with_suffix(f".{os.getpid()}")
+            partial.write_text(
+                json.dumps({"program": program.to_dict(), "outcome": answer}), encoding="utf-8"
+            )
+            partial.replace(file)
+
+
+def plan_cache() -> Path:
+    """Return the folder in which compiled programs' outcomes are kept for this user."""
+    return default_cache() / "plan"
+
+
+def check_installed() -> None:
+    """Check that the TPU compiler is installed.
+
+    Raises:
+        ConfigError: It is not; says what to install.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            "the TPU compiler is not installed",
+            found="no package libtpu",
+            remedy='pip install "alpacare-jax[plan]" (libtpu alone; it runs on any Linux machine, no TPU needed)',
+        )
+
+
+def version(package: str) -> str:
+    """Return an installed package's version, ``missing`` where there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def fingerprint(program: Program, flags: str) -> str:
+    """Return what a compiled program depends on, as one hash: itself, versions, flags and the source of the step."""
+    parts = {
+        "program": program.to_dict(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "flags": flags,
+        "source": source_hash(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def source_hash() -> str:
+    """Return the hash of the source files a training step is made of."""
+    root = Path(alpacare_jax.__file__).parent
+    digest = hashlib.sha256()
+    for path in _sources(root):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    # Of this room only what runs in the compiler's process matters.
+    mine = {"worker.py", "programs.py", "costs.py", "hlo.py", "chips.py", "topology.py"}
+    for path in sorted(root.rglob("*.py")):
+        room = path.relative_to(root).parts[0]
+        if room not in NOT_IN_THE_STEP and (room != "plan" or path.name in mine):
+            yield path
+
+
+def describe(program: Program) -> str:
+    """Name a program in one line."""
+    mesh = program.config.mesh
+    sizes = " ".join(f"{axis}={size}" for axis, size in vars(mesh).items() if size != 1)
+    micro = program.config.train.microbatches
+    parts = [
+        f"{program.rows} rows of {program.seq_len}",
+        sizes or "one device",
+        f"remat {program.config.compute.remat}",
+    ]
+    if micro > 1:
+        parts.append(f"{micro} microbatches")
+    return f"{', '.join(parts)} for {program.topology}"
+
+
+def summarize(outcome: Outcome) -> str:
+    """Say in a few words whether a program fits."""
+    from alpacare_jax.plan.programs import GIB, Compiled
+
+    if isinstance(outcome, Compiled):
+        return f"fits: {outcome.needed / GIB:.2f} of {outcome.limit / GIB:.2f} GiB"
+    return str(outcome)

@@ -1,0 +1,137 @@
+"""What the compiler is asked and what it answers: plain values that travel between processes and into a cache."""
+
+import dataclasses
+from typing import Any
+
+from alpacare_jax.config import RunConfig, build
+from alpacare_jax.model import LlamaConfig
+from alpacare_jax.plan.chips import GIB
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One training step to compile.
+
+    Args:
+        config: The run.
+        model: The model's shape.
+        topology: Name of the devices.
+        rows: Rows of a batch over all devices (B).
+        seq_len: Tokens of a row (T).
+    """
+
+    config: RunConfig
+    model: LlamaConfig
+    topology: str
+    rows: int
+    seq_len: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the program as plain JSON values; where a run reads and writes is left out."""
+        config = dataclasses.asdict(self.config)
+        config |= {
+            "out": "",
+            "train_data": "",
+            "init": "model",
+            "architecture": None,
+            "validation_data": None,
+        }
+        config |= {"topology": self.topology, "seq_len": self.seq_len}
+        # Set by the rows; how long a run trains and how often it looks up changes no step.
+        config["train"] = {"batch_rows": self.rows, "microbatches": self.config.train.microbatches}
+        return {
+            "config": config,
+            "model": self.model.to_dict(),
+            "topology": self.topology,
+            "rows": self.rows,
+            "seq_len": self.seq_len,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Program":
+        """Read what :meth:`to_dict` wrote."""
+        config = build(RunConfig, values["config"], where="the program")
+        return cls(
+            config,
+            LlamaConfig.from_dict(values["model"]),
+            *(values[k] for k in ("topology", "rows", "seq_len")),
+        )
+
+    def replace(self, **changes: Any) -> "Program":
+        """Return the program with other rows, configuration or the like."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program that fits, bytes per device.
+
+    Args:
+        arguments: State and batch.
+        temporaries: What exists only during the step.
+        outputs: New state and metrics, before aliasing.
+        aliased: Outputs that take the place of arguments.
+        code: The program itself.
+        peak: The most that is used at once.
+        limit: What a program may use.
+        host: Bytes kept in the host's memory for this device.
+        compile_s: Seconds the compiler took.
+        costs: What the step does, see :mod:`alpacare_jax.plan.costs`; plain JSON values.
+    """
+
+    arguments: int
+    temporaries: int
+    outputs: int
+    aliased: int
+    code: int
+    peak: int
+    limit: int
+    host: int
+    compile_s: float
+    costs: dict[str, Any]
+
+    fits = True
+
+    @property
+    def needed(self) -> int:
+        """Bytes of a device's memory that the step takes."""
+        return self.arguments + self.temporaries + self.outputs - self.aliased
+
+    @property
+    def headroom(self) -> int:
+        """Bytes left over."""
+        return self.limit - self.needed
+
+
+@dataclasses.dataclass(frozen=True)
+class TooLarge:
+    """What the compiler says of a program that does not fit, bytes per device.
+
+    Args:
+        needed: What the program would take.
+        limit: What it may take.
+        compile_s: Seconds until the compiler gave up.
+    """
+
+    needed: int
+    limit: int
+    compile_s: float
+
+    fits = False
+
+    def __str__(self) -> str:
+        return f"does not fit: needs {self.needed / GIB:.2f} of {self.limit / GIB:.2f} GiB"
+
+
+Outcome = Compiled | TooLarge
+
+
+def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as plain JSON values."""
+    return {"fits": outcome.fits, **dataclasses.asdict(outcome)}
+
+
+def outcome_from_dict(values: dict[str, Any]) -> Outcome:
+    """Read what :func:`outcome_to_dict` wrote."""
+    rest = {key: value for key, value in values.items() if key != "fits"}
+    return Compiled(**rest) if values["fits"] else TooLarge(**rest)

@@ -1,0 +1,169 @@
+"""Names of device topologies: ``v5e:4x4``, ``v5e-16``, ``v5p-128`` (64 chips), ``v5e:4x4 x2`` (two slices)."""
+
+import dataclasses
+import difflib
+import math
+import re
+
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.plan.chips import ALIASES, CHIPS, Chip
+
+FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+"""Slices of the generations whose chips form a two-dimensional torus."""
+CUBES = (
+    "2x2x1",
+    "2x2x2",
+    "2x2x4",
+    "2x4x4",
+    "4x4x4",
+    "4x4x8",
+    "4x8x8",
+    "8x8x8",
+    "8x8x16",
+    "8x16x16",
+    "16x16x16",
+)
+"""Common slices of the generations whose chips form a three-dimensional torus."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices that may not be there.
+
+    Args:
+        chip: What each device is.
+        shape: Chips along each dimension of a slice; for GPUs one number, how many.
+        slices: How many such slices.
+
+    Example:
+        >>> parse_topology("v5p-128").devices
+        64
+    """
+
+    chip: Chip
+    shape: tuple[int, ...]
+    slices: int = 1
+
+    @property
+    def name(self) -> str:
+        """The one spelling that is printed and cached under: ``v5e:4x4 x2``."""
+        once = f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
+        return once if self.slices == 1 else f"{once} x{self.slices}"
+
+    @property
+    def devices_per_slice(self) -> int:
+        """Devices of one slice, as jax counts them."""
+        return math.prod(self.shape) * self.chip.devices_per_chip
+
+    @property
+    def devices(self) -> int:
+        """Devices in all."""
+        return self.devices_per_slice * self.slices
+
+    @property
+    def compiler_name(self) -> str:
+        """How libtpu names one slice."""
+        return f"{self.chip.compiler_name}:{'x'.join(map(str, self.shape))}"
+
+
+def known_slices(chip: Chip) -> tuple[str, ...]:
+    """Return the slices of a TPU generation that can be rented, smallest first, as ``4x4``."""
+    return FLAT if chip.links == 4 else CUBES
+
+
+def parse_topology(text: str) -> Topology:
+    """Read a topology's name.
+
+    Args:
+        text: ``GENERATION:SHAPE`` as libtpu writes it, ``GENERATION-N`` as clouds write it (``N`` counts cores for
+            v4, v5p and TPU7x, chips for the others), either with `` xN`` behind it for several slices; for GPUs
+            ``h100-80gb`` or ``h100-80gb x8``.
+
+    Raises:
+        ConfigError: There is no such topology; the message names the nearest that exist.
+
+    Example:
+        >>> parse_topology("v5e-16").name, parse_topology("v5e:4x4 x2").devices
+        ('v5e:4x4', 32)
+    """
+    cleaned = " ".join(text.lower().replace("×", "x").split())
+    counted = re.fullmatch(r"(.+?)\s+x\s*(\d+)", cleaned)
+    base, count = (counted[1], int(counted[2])) if counted else (cleaned, 1)
+    if count < 1:
+        raise _unknown(text)
+    if base in CHIPS and CHIPS[base].platform == "gpu":
+        return Topology(CHIPS[base], (count,))
+    shaped = re.fullmatch(r"([a-z0-9]+)\s*[:=]\s*(\d+(?:x\d+)*)", base)
+    named = re.fullmatch(r"([a-z0-9]+)-(\d+)", base)
+    match = shaped or named
+    chip = CHIPS.get(ALIASES.get(match[1], match[1])) if match else None
+    if chip is None or chip.platform != "tpu":
+        raise _unknown(text)
+    if shaped:
+        return Topology(chip, _shape(text, chip, shaped[2]), count)
+    assert named
+    for slice_shape in known_slices(chip):
+        if _product(slice_shape) * chip.cores_named == int(named[2]):
+            return Topology(chip, _sizes(slice_shape), count)
+    raise _unknown(text)
+
+
+def _sizes(shape: str) -> tuple[int, ...]:
+    return tuple(map(int, shape.split("x")))
+
+
+def _product(shape: str) -> int:
+    return math.prod(_sizes(shape))
+
+
+def _shape(text: str, chip: Chip, shape: str) -> tuple[int, ...]:
+    sizes = _sizes(shape)
+    flat = chip.links == 4
+    if len(sizes) != (2 if flat else 3):
+        raise _unknown(text)
+    if shape in known_slices(chip):
+        return sizes
+    # Generations in three dimensions come in whole cubes of 4x4x4 beyond the smallest slices.
+    if not flat and all(size % 4 == 0 for size in sizes) and sorted(sizes) == list(sizes):
+        return sizes
+    raise _unknown(text)
+
+
+def _unknown(text: str) -> ConfigError:
+    near = nearest(text)
+    return ConfigError(
+        "there is no such topology",
+        where="topology",
+        found=text,
+        expected=", ".join(near) + "; several slices as `v5e:4x4 x2`, several GPUs as `h100-80gb x8`",
+        remedy="name one of these, or another of " + ", ".join(CHIPS),
+    )
+
+
+def nearest(text: str, most: int = 6) -> list[str]:
+    """Name the topologies nearest to a text: of the same generation and nearest size where those can be told."""
+    lowered = text.lower()
+    generation = re.split(r"[:=\-\s]", lowered, maxsplit=1)[0]
+    generation = ALIASES.get(generation, generation)
+    if generation not in CHIPS:
+        close = difflib.get_close_matches(generation, [*CHIPS, *ALIASES], n=1, cutoff=0.5)
+        families = [name for name in CHIPS if name.startswith(generation)] if generation else []
+        generation = ALIASES.get(close[0], close[0]) if close else (families or ["v5e"])[0]
+    chip = CHIPS[generation]
+    if chip.platform == "gpu":
+        return difflib.get_close_matches(lowered, CHIPS, n=most, cutoff=0.3) or [chip.name]
+    wanted = _wanted_chips(lowered, chip)
+    shapes = known_slices(chip)
+    if wanted is not None:
+        shapes = tuple(sorted(shapes, key=lambda shape: abs(math.log(_product(shape) / wanted))))
+    return [
+        f"{chip.name}:{shape} ({chip.name}-{_product(shape) * chip.cores_named})" for shape in shapes[:most]
+    ]
+
+
+def _wanted_chips(text: str, chip: Chip) -> int | None:
+    shape = re.search(r"[:=]\s*(\d+(?:x\d+)*)", text)
+    if shape:
+        return max(1, _product(shape[1]))
+    count = re.search(r"-(\d+)", text)
+    return max(1, int(count[1]) // chip.cores_named) if count else None

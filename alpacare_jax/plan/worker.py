@@ -1,0 +1,145 @@
+"""The process that holds the TPU compiler: reads programs as JSON lines, answers with JSON lines, one for each.
+
+It is a process of its own because the compiler wants its environment set before jax starts, prints as it pleases, and
+ends its process where it meets something it does not expect.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from typing import Any, cast
+
+from alpacare_jax.errors import ConfigError, UserError
+from alpacare_jax.plan.chips import GIB
+from alpacare_jax.plan.programs import Compiled, Outcome, Program, TooLarge, outcome_to_dict
+from alpacare_jax.plan.topology import Topology, parse_topology
+
+
+def devices_of(topology: Topology) -> list[Any]:
+    """Return the devices of a topology that is not there, to compile for.
+
+    Raises:
+        ConfigError: The compiler knows no such topology, or is not installed.
+    """
+    from jax.experimental import topologies
+
+    options: dict[str, Any] = {} if topology.slices == 1 else {"num_slices": topology.slices}
+    if topology.chip.compiler_name == "v4":
+        options["chip_config_name"] = (
+            "megacore"  # two cores as one device, as a v4 slice presents itself to jax
+        )
+    try:
+        made = topologies.get_topology_desc(platform="tpu", topology_name=topology.compiler_name, **options)
+    except Exception as error:  # whatever the plug-in raises becomes a message
+        raise ConfigError(
+            "the TPU compiler does not know this topology",
+            where=f"topology: {topology.name}",
+            found=str(error).splitlines()[0],
+            remedy="another topology, or a newer libtpu: pip install --upgrade libtpu",
+        ) from error
+    return list(made.devices)
+
+
+def compile_program(program: Program) -> Outcome:
+    """Compile a training step and say what it takes.
+
+    Raises:
+        UserError: The program is refused before the compiler sees it, by mesh, batch or model.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from alpacare_jax import sharding
+
+    topology = parse_topology(program.topology)
+    mesh = sharding.make_mesh(program.config.mesh, devices_of(topology))
+    stepper = program.config.stepper(program.model, 1000, mesh)
+    stepper.architecture.check_mesh(mesh)
+    state, step = stepper.abstract_state(), cast(Any, stepper.compile_step())
+    column = jax.ShapeDtypeStruct(
+        (program.rows, program.seq_len), jnp.int32, sharding=sharding.batch_sharding(mesh)
+    )
+    batch = dict.fromkeys(("tokens", "segment_ids", "positions", "loss_mask"), column)
+    started = time.monotonic()
+    with sharding.use_mesh(mesh):
+        lowered = step.lower(state, batch)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return too_large(str(error), topology.chip.memory_bytes, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    found = compiled.memory_analysis()
+    return Compiled(
+        arguments=found.argument_size_in_bytes,
+        temporaries=found.temp_size_in_bytes,
+        outputs=found.output_size_in_bytes,
+        aliased=found.alias_size_in_bytes,
+        code=found.generated_code_size_in_bytes,
+        peak=found.peak_memory_in_bytes,
+        limit=topology.chip.memory_bytes,
+        host=found.host_temp_size_in_bytes + found.host_argument_size_in_bytes,
+        compile_s=seconds,
+        costs={},
+    )
+
+
+SIZE = r"([\d.]+)\s*([KMGT]?)i?B?"
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
+NEEDED = (
+    rf"total memory required for HLO temporaries \({SIZE}\) exceeds available HBM \({SIZE}\)",
+    rf"Used {SIZE} of {SIZE} hbm",
+)
+"""How the compiler says that a program is too large, by version."""
+
+
+def too_large(message: str, limit: int, seconds: float) -> TooLarge:
+    """Read from the compiler's message how much a program needs and may have.
+
+    Example:
+        >>> too_large("... Used 33.5G of 31.24G hbm ...", 0, 1.0).needed == int(33.5 * GIB)
+        True
+    """
+    for pattern in NEEDED:
+        match = re.search(pattern, message)
+        if match:
+            needed, most = (int(float(match[i]) * UNITS[match[i + 1]]) for i in (1, 3))
+            return TooLarge(needed, most, seconds)
+    return TooLarge(0, limit, seconds)
+
+
+PARTS = ("what", "where", "found", "expected", "remedy")
+"""Of a user's error, as it travels to the process that asked."""
+
+
+def text(part: object) -> str | None:
+    """Return one part of an error as plain text."""
+    return None if part is None else str(part)
+
+
+def answer(line: str) -> dict[str, Any]:
+    """Do what one line asks and return the answer."""
+    try:
+        return outcome_to_dict(compile_program(Program.from_dict(json.loads(line))))
+    except UserError as error:
+        return {"refused": {key: text(getattr(error, key)) for key in PARTS}}
+    except Exception as error:  # noqa: BLE001  # the parent turns it into one message with the log's place
+        import traceback
+
+        traceback.print_exc()
+        return {"failed": f"{type(error).__name__}: {str(error)[:2000]}"}
+
+
+def main() -> None:
+    """Answer lines until there are no more; what the compiler prints goes to the error stream."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(json.dumps(answer(line)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
