@@ -26,10 +26,10 @@ from datagen.questions import ANSWERS, TASKS, answer_request, read_seeds, task_r
 from datagen.records import SeedTask
 from datagen.safety import leaking_seeds, write_reports
 from datagen.seeds import odd_labels
-from datagen.settings import BATCH, Settings, read_settings
+from datagen.settings import BATCH, Settings
 from datagen.sieve import Sieve, answer_checks
 from datagen.work.estimate import expected_answer_usd
-from datagen.work.folder import LEDGER, pin, pinned_settings, refuse_foreign, refuse_lost
+from datagen.work.folder import LEDGER, pin, recorded_settings, refuse_foreign, refuse_lost
 from datagen.work.keys import require_keys, with_keys
 from datagen.work.replay import replay
 from datagen.work.status import Progress, Reporter, Watch, money, noted_funnel, unjudged
@@ -49,8 +49,8 @@ def synthesize(
 
     Args:
         settings: What to do.
-        work: The work folder: ``ledger.sqlite``, ``config.json``, then ``tasks.jsonl``, ``rejected.jsonl``,
-            ``instructions.jsonl`` and ``funnel.json``.
+        work: The work folder: ``ledger.sqlite``, ``config.json``, ``seeds.jsonl`` (a copy), then ``tasks.jsonl``,
+            ``rejected.jsonl``, ``instructions.jsonl`` and ``funnel.json``.
         retry_failed: Ask again what an earlier run gave up on.
         wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
         watch: Called whenever a reply has been judged.
@@ -334,7 +334,7 @@ def status(work: Path) -> dict[str, Any]:
     Raises:
         DataError: The folder is not the work folder of a synthesis run, or its ledger is gone.
     """
-    settings = read_settings([(str(work / "config.json"), pinned_settings(work))])
+    settings = recorded_settings(work)
     refuse_lost(work)
     with Ledger(work / LEDGER, read_only=True) as ledger:
         funnel = noted_funnel(ledger) or count(*replay(ledger, settings, read_seeds(settings)), settings)

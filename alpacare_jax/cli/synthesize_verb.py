@@ -1,5 +1,6 @@
 """``alpacare synthesize``: seed tasks to instructions, through a resumable work folder."""
 
+import dataclasses
 import json
 import signal
 from collections.abc import Mapping
@@ -118,7 +119,7 @@ def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settin
     not lift a cap.
     """
     from datagen.settings import beside, read_settings, read_yaml
-    from datagen.work.folder import CONFIG, pinned_settings
+    from datagen.work.folder import CONFIG, pinned_settings, recorded_seeds
 
     pinned = pinned_settings(work) if (work / CONFIG).exists() else {}
     sources: list[tuple[str, dict[str, Any]]] = []
@@ -129,8 +130,17 @@ def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settin
     elif pinned:
         sources.append((str(work / CONFIG), pinned))
     settings = read_settings([*sources, ("the command line", flags)])
+    own = None
+    if "seeds" not in flags and settings.seeds is not None and not settings.seeds.exists():
+        own = recorded_seeds(work)
+    if own is not None:
+        typer.echo(
+            f"seeds: {settings.seeds} is not there; going on with the folder's own copy, {own}", err=True
+        )
+        settings = dataclasses.replace(settings, seeds=own)
+    known = {*flags, "seeds"} if own else set(flags)
     for where, mapping in reversed(sources):
-        _refuse_missing_files(where, {key: each for key, each in mapping.items() if key not in flags})
+        _refuse_missing_files(where, {key: each for key, each in mapping.items() if key not in known})
     return settings
 
 

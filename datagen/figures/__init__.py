@@ -22,9 +22,8 @@ from datagen.records import SeedTask, normal_input, read_objects
 from datagen.release import is_written
 from datagen.release.provenance import count_identifiers, read_object, sum_up
 from datagen.safety import CONTAMINATION_REPORT
-from datagen.settings import read_settings
 from datagen.synthesize import count
-from datagen.work.folder import CONFIG, LEDGER, pinned_settings, refuse_lost
+from datagen.work.folder import CONFIG, LEDGER, pinned_settings, recorded_settings, refuse_lost
 from datagen.work.replay import replay
 
 VERBS, OBJECTS, LABELS = 20, 4, 20
@@ -78,7 +77,7 @@ def gather(work: Path) -> dict[str, Any]:
             if finished:
                 rows, funnel, rejected = _finished(work)
             elif requests["stages"]:
-                rows, funnel, rejected = _so_far(ledger, work, pinned)
+                rows, funnel, rejected = _so_far(ledger, work)
         for key, name in (("counted_usd", "spent_usd"), ("unknown_usd", "unknown_usd")):
             requests[key] = math.fsum(stage[name] for stage in spending.values())
     state = "running" if running else "finished" if finished else "stopped"
@@ -152,10 +151,8 @@ def _holds(work: Path, name: str) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _so_far(
-    ledger: Ledger, work: Path, pinned: dict[str, Any]
-) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
-    settings = read_settings([(str(work / "config.json"), pinned)])
+def _so_far(ledger: Ledger, work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
+    settings = recorded_settings(work)
     sieve, outcome = replay(ledger, settings, read_seeds(settings))
     answers = [each.output for each in outcome.instructions]
     rows = Rows([kept.task for kept in sieve.kept], answers, "tasks kept so far")

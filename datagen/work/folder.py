@@ -1,7 +1,6 @@
 """The work folder of a synthesis run: whose it is, and the configuration it is pinned to."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from datagen.contamination.evaluation_files import content_hash, split_fields
 from datagen.coverage import DRAW_VERSION
 from datagen.errors import DataError
 from datagen.records import SeedTask, write_atomically
-from datagen.settings import Settings, to_mapping
+from datagen.settings import Settings, read_settings, to_mapping
+from datagen.work.own_seeds import PINNED_AS, SEEDS, fingerprint, keep_copy, own_seeds, with_own_seeds
 
 CONFIG = "config.json"
 LEDGER = "ledger.sqlite"
@@ -63,13 +63,16 @@ def pin(
         forked_from = forked_from or pinned.get("forked_from")
         differences = _differences(pinned["fixed"], fixed)
         if differences and began:
+            other_seeds = pinned["fixed"].get(PINNED_AS) != fixed[PINNED_AS] and (work / SEEDS).exists()
+            own = f" (its seed tasks: --seeds {work / SEEDS})" if other_seeds else ""
             raise DataError(
                 "the work folder was made by another configuration",
                 where=path,
                 found="; ".join(differences),
-                remedy="go back to the values in the folder, or add --fork NEW_FOLDER to go on in a folder of "
+                remedy=f"go back to the values in the folder{own}, or add --fork NEW_FOLDER to go on in a folder of "
                 "its own with every reply that still applies",
             )
+    keep_copy(work, seeds)
     content = {"version": 1, "fixed": fixed, "settings": to_mapping(settings)}
     if forked_from:
         content["forked_from"] = forked_from
@@ -98,6 +101,26 @@ def pinned_settings(work: Path) -> dict[str, Any]:
         )
     settings: dict[str, Any] = _read_pinned(path)["settings"]
     return settings
+
+
+def recorded_settings(work: Path) -> Settings:
+    """Return the settings of a run to look back at it: with the folder's own copy of its seeds, where there is one.
+
+    Raises:
+        DataError: The folder holds no configuration, or a broken one, or its copy was changed.
+    """
+    settings = read_settings([(str(work / CONFIG), pinned_settings(work))])
+    return with_own_seeds(settings, work, _read_pinned(work / CONFIG)["fixed"])
+
+
+def recorded_seeds(work: Path) -> Path | None:
+    """Return the work folder's own copy of its seed tasks, for when the original is gone; None where there is none.
+
+    Raises:
+        DataError: The folder's configuration is broken, or its copy was changed.
+    """
+    path = work / CONFIG
+    return own_seeds(work, _read_pinned(path)["fixed"]) if path.exists() else None
 
 
 def refuse_foreign(work: Path) -> None:
@@ -166,11 +189,10 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _fixed(settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> dict[str, Any]:
     """Return every setting that shapes the result, under its dotted name."""
-    text = json.dumps([seed.to_dict() for seed in seeds], sort_keys=True)
     fixed = {
         "prompts": prompt_version,
         "draws": DRAW_VERSION,
-        "seed tasks": f"{len(seeds)} tasks, {hashlib.sha256(text.encode()).hexdigest()[:12]}",
+        PINNED_AS: fingerprint(seeds),
     }
     files = [f"{split_fields(spec)[0].name} {content_hash(spec)[:12]}" for spec in settings.evaluation_files]
     return fixed | _flat(dataclasses.asdict(settings)) | {"evaluation_files": files}
