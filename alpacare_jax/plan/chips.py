@@ -139,3 +139,36 @@ ALIASES = {
     "ironwood": "tpu7x",
 }
 """Other names of the same chips."""
+
+_KINDS = (
+    ("v6 lite", "v6e"),
+    ("v6e", "v6e"),
+    ("v5 lite", "v5e"),
+    ("v5e", "v5e"),
+    ("v5", "v5p"),
+    ("v4", "v4"),
+    ("7x", "tpu7x"),
+    ("a100-sxm4-40gb", "a100-40gb"),
+    ("a100-pcie-40gb", "a100-40gb"),
+    ("a100", "a100-80gb"),
+    ("h100", "h100-80gb"),
+    ("h200", "h200-141gb"),
+    ("b200", "b200-180gb"),
+    ("l40s", "l40s-48gb"),
+    ("l4", "l4-24gb"),
+)
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """Find the chip by what a device calls itself; None where the table lacks it.
+
+    Example:
+        >>> chip_of("NVIDIA H100 80GB HBM3").name, chip_of("TPU v5 lite").name, chip_of("cpu")
+        ('h100-80gb', 'v5e', None)
+    """
+    words = device_kind.lower()
+    platform = "tpu" if words.startswith("tpu") else "gpu" if words.startswith("nvidia") else ""
+    for part, name in _KINDS:
+        if CHIPS[name].platform == platform and part in words:
+            return CHIPS[name]
+    return None

@@ -1,0 +1,47 @@
+"""Compiled programs are kept on disk, so that the second start of a run does not compile again."""
+
+import hashlib
+import os
+import platform
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from alpacare_jax.cache import default_cache
+
+FOLDER = "JAX_COMPILATION_CACHE_DIR"
+SIZE = "JAX_COMPILATION_CACHE_MAX_SIZE"
+LEAST_TIME = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+
+MOST_BYTES = 10 << 30
+"""How much is kept before the programs that were not used for longest are deleted."""
+
+
+def keep_programs(environment: MutableMapping[str, str] = os.environ) -> Path | None:
+    """Have jax keep what it compiles, before it is started; what the user has set stays.
+
+    Programs for a CPU belong to its kind: they use all of its instructions, and a home folder may be shared by
+    machines of several kinds.
+
+    Returns:
+        The folder; None where the user has turned the cache off (``JAX_COMPILATION_CACHE_DIR=``).
+    """
+    folder = str(default_cache() / "programs" / machine_kind())
+    environment.setdefault(FOLDER, folder)
+    environment.setdefault(SIZE, str(MOST_BYTES))
+    environment.setdefault(LEAST_TIME, "0.5")
+    return Path(environment[FOLDER]) if environment[FOLDER] else None
+
+
+def machine_kind() -> str:
+    """Name this kind of machine: its architecture and a hash of what its CPU can do.
+
+    Example:
+        >>> machine_kind() == machine_kind()
+        True
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    able = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0] if lines else "")
+    return f"{platform.machine()}-{hashlib.sha256(able.encode()).hexdigest()[:8]}"

@@ -1,0 +1,68 @@
+"""Compiler flags tried in real child processes."""
+
+import logging
+import os
+
+import pytest
+
+from alpacare_jax import compilation, flags
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPACARE_CACHE", str(tmp_path / "cache"))
+
+
+def test_the_installed_compiler_knows_every_flag_of_the_gpu_table():
+    assert flags.try_flags("gpu", flags.FLAGS["gpu"]) == list(flags.FLAGS["gpu"])
+
+
+def test_flags_that_the_compiler_does_not_know_are_left_out_and_named(caplog):
+    strange = [flags.Flag("xla_gpu_of_tomorrow", "1", ""), flags.Flag("xla_gpu_of_yesterday", "1", "")]
+    known = flags.FLAGS["gpu"][0]
+    with caplog.at_level(logging.WARNING):
+        assert flags.try_flags("gpu", [strange[0], known, strange[1]]) == [known]
+    assert "xla_gpu_of_tomorrow, xla_gpu_of_yesterday" in caplog.text
+
+
+def test_flags_of_the_user_win_and_the_others_are_added():
+    environment = {"JAX_PLATFORMS": "cuda", "XLA_FLAGS": "--xla_gpu_enable_pipelined_all_gather=false"}
+    added = flags.set_flags(environment)
+    assert "pipelined_all_gather" not in added
+    assert "xla_gpu_enable_latency_hiding_scheduler=true" in added
+    assert environment["XLA_FLAGS"].startswith("--xla_gpu_enable_pipelined_all_gather=false --xla_gpu")
+
+
+def test_what_was_found_is_not_tried_again(monkeypatch):
+    environment = {"JAX_PLATFORMS": "cuda"}
+    first = flags.set_flags(environment)
+
+    def refuse(*_, **__):
+        raise AssertionError("tried again")
+
+    monkeypatch.setattr(flags.subprocess, "run", refuse)
+    assert flags.set_flags({"JAX_PLATFORMS": "cuda"}) == first
+
+
+def test_a_cpu_needs_no_flags_and_the_switch_leaves_them_out():
+    for environment in ({"JAX_PLATFORMS": "cpu"}, {"JAX_PLATFORMS": "cuda", "ALPACARE_FLAGS": "0"}):
+        before = dict(environment)
+        assert flags.set_flags(environment) == ""
+        assert environment == before
+
+
+def test_flags_of_the_tpu_never_reach_the_variable_where_they_would_end_the_process():
+    environment = {"JAX_PLATFORMS": "tpu"}
+    added = flags.set_flags(environment)
+    assert "XLA_FLAGS" not in environment
+    assert environment.get("LIBTPU_INIT_ARGS", "") == added
+
+
+def test_programs_are_kept_where_the_user_says_else_in_the_users_cache(tmp_path):
+    environment: dict[str, str] = {}
+    folder = compilation.keep_programs(environment)
+    assert folder is not None
+    assert folder.is_relative_to(os.environ["ALPACARE_CACHE"])
+    own = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "mine")}
+    assert compilation.keep_programs(own) == tmp_path / "mine"
+    assert compilation.keep_programs({"JAX_COMPILATION_CACHE_DIR": ""}) is None
