@@ -12,6 +12,7 @@ import pydantic
 import yaml
 from jax.sharding import Mesh
 
+from alpacare_jax.adapters import AdapterConfig
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
@@ -38,6 +39,7 @@ class RunConfig:
         topology: Name of the devices the run was written for, such as ``v5e:4x4``; None for any.
         mesh: Sizes of the mesh axes.
         compute: Dtypes and recomputation.
+        adapter: What is trained beside the model instead of the model itself.
         optim: The optimiser.
         train: The loop.
     """
@@ -51,6 +53,7 @@ class RunConfig:
     topology: str | None = None
     mesh: MeshConfig = MeshConfig()
     compute: ComputeConfig = ComputeConfig()
+    adapter: AdapterConfig = AdapterConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig(batch_rows=8)
 
@@ -79,6 +82,8 @@ class RunConfig:
             schedule=make_schedule(self.optim, steps),
             mesh=mesh,
             microbatches=self.train.microbatches,
+            adapter=self.adapter,
+            seed=self.train.seed,
         )
 
 

@@ -283,7 +283,14 @@ def load_params(
     """
     import orbax.checkpoint as ocp
 
-    config, path = read_description(folder)["config"], params_folder(folder, step)
+    described, path = read_description(folder), params_folder(folder, step)
+    config = described["config"]
+    if "adapter" in described:
+        raise CheckpointError(
+            "the run holds adapters alone",
+            where=folder,
+            remedy="open it as a model, which merges them into their base: alpacare export, generate, serve, evaluate",
+        )
     stored = stored_leaves(path)
     dtype = dtype or str(stored["embed"].dtype if "embed" in stored else "float32")
     wanted = trees.abstract_params(config, dtype=dtype, mesh=mesh)

@@ -37,7 +37,7 @@ def command(
     started, shard_bytes = time.monotonic(), parse_size(max_shard_size)
     checkpoint.check_free(out, overwrite, "config.json", EXPORT_FILES)
     described = checkpoint.read_description(ckpt)
-    params = checkpoint.load_params(ckpt, mesh=sharding.host_mesh(), step=step)
+    params = convert.open_model(ckpt, mesh=sharding.host_mesh(), step=step).params
     stored = str(params["embed"].dtype)
     imported_float16 = described["kind"] == "model" and described.get("source", {}).get("dtype") == "float16"
     written = dtype or ("float16" if imported_float16 and stored == "float32" else stored)

@@ -19,9 +19,11 @@ from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.evaluate.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, LlamaConfig, Params
+from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.model.shapes import named_shape
+from alpacare_jax.plan.chips import chip_of
 from alpacare_jax.tokenizer import load_tokenizer
-from alpacare_jax.train import JsonlSink, Run, Schedule, TensorBoardSink, train
+from alpacare_jax.train import JsonlSink, Profile, Run, Schedule, TensorBoardSink, Yardstick, train
 from datagen.records import read_objects, write_atomically
 
 logger = logging.getLogger("alpacare.train")
@@ -37,27 +39,36 @@ FREE_TRAIN_KEYS = (
 )
 
 
-def train_from_config(config: RunConfig, *, accept_changes: bool = False) -> None:
+def train_from_config(
+    config: RunConfig, *, accept_changes: bool = False, profile_steps: str | None = None
+) -> None:
     """Start or resume the run that a configuration describes, and train it to the end.
+
+    Args:
+        config: The run.
+        accept_changes: Resume although the configuration differs from the one the run was started with.
+        profile_steps: The steps to write a trace of, ``first:last``; None for none.
 
     Raises:
         UserError: Something in the configuration, the data, the model or the mesh does not fit.
     """
     out, mesh = Path(config.out), sharding.make_mesh(config.mesh)
+    profile = Profile.parse(profile_steps, out / "profile") if profile_steps else None
     data = PackedDataset.open(config.train_data)
     check_rows(config, data, mesh)
     schedule = config.train.schedule(data.manifest.statistics, sharding.batch_shards(mesh))
     metadata = describe(config, schedule, data)
     check_run_folder(out)
     resuming = checkpoint.steps_of(out) != []
-    start = resume_start(out) if resuming else open_start(config, mesh)
+    # Checkpoints of adapters lack the base, which is opened again.
+    start = resume_start(out) if resuming and not config.adapter.on else open_start(config, mesh)
     check_vocabulary(start.assets, start.model, data)
     architecture = Architecture(start.model, config.compute)
     architecture.check_mesh(mesh)
     with checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints) as checkpoints:
         latest = checkpoints.latest_step()
         if latest is None:
-            write_run_folder(out, start)
+            write_run_folder(out, start, config, mesh)
         elif not accept_changes:
             check_unchanged(checkpoints.metadata(latest), metadata, out)
         first = jax.process_index() == 0
@@ -79,6 +90,8 @@ def train_from_config(config: RunConfig, *, accept_changes: bool = False) -> Non
                     evaluate=make_evaluator(config, architecture, mesh),
                     sinks=sinks,
                     speak=first,
+                    yardstick=make_yardstick(config, start.model, data.row_length, mesh),
+                    profile=profile,
                 )
             )
         finally:
@@ -139,6 +152,13 @@ def resume_start(out: Path) -> Start:
     return Start(described["config"], out / "hf", no_params, described.get("source", {}))
 
 
+def make_yardstick(config: RunConfig, model: LlamaConfig, row_length: int, mesh: Mesh) -> Yardstick:
+    """Return what the speed of a run's steps is measured by."""
+    chip = chip_of(mesh.devices.flat[0].device_kind)
+    peak = chip.bf16_flops if chip and config.compute.dtype == "bfloat16" else None
+    return Yardstick(flops_per_row(model, row_length, trained=not config.adapter.on), mesh.size, peak)
+
+
 def make_sinks(out: Path, resume_step: int) -> list[Any]:
     """Open the places where figures go."""
     return [
@@ -170,7 +190,7 @@ def open_start(config: RunConfig, mesh: Mesh) -> Start:
         UserError: There is no such model, or it does not fit the mesh.
     """
     if config.init is not None:
-        loaded = convert.open_model(config.init, mesh=mesh, dtype=config.compute.param_dtype)
+        loaded = convert.open_model(config.init, mesh=mesh, dtype=opened_dtype(config))
         check_shape(config, loaded.config)
         return Start(loaded.config, loaded.hf_folder, lambda: loaded.params, loaded.origin)
     path = Path(config.architecture or "")
@@ -182,7 +202,7 @@ def open_start(config: RunConfig, mesh: Mesh) -> Start:
             remedy="name such a file, or set `init` to a model",
         )
     model = named_shape(str(path))
-    architecture = Architecture(model, config.compute)
+    architecture = Architecture(model, dataclasses.replace(config.compute, param_dtype=opened_dtype(config)))
     origin = {"reference": str(path), "format": "random", "seed": config.train.seed}
     return Start(model, path.parent, lambda: architecture.init(config.train.seed, mesh), origin)
 
@@ -211,11 +231,25 @@ def check_shape(config: RunConfig, found: LlamaConfig) -> None:
         )
 
 
-def write_run_folder(out: Path, start: Start) -> None:
+def opened_dtype(config: RunConfig) -> str:
+    """Return the dtype in which a run's first parameters are opened."""
+    if config.adapter.on:
+        return config.adapter.base_dtype(config.compute.dtype)
+    return config.compute.param_dtype
+
+
+def write_run_folder(out: Path, start: Start, config: RunConfig, mesh: Mesh) -> None:
     """Write what makes a folder a run: its description and the files that travel with the model."""
+    described: dict[str, Any] = {"source": start.origin}
+    if config.adapter.on:
+        mark = convert.mark_base(start.params(), mesh)
+        described["adapter"] = convert.describe_adapter(config.adapter, config.compute.dtype, mark)
+        reference = Path(str(start.origin.get("reference")))
+        if reference.exists():  # the run must find its base again from wherever it is opened
+            described["source"] = start.origin | {"reference": str(reference.resolve())}
     if jax.process_index() == 0:
         checkpoint.copy_assets(start.assets, out / "hf")
-        checkpoint.write_description(out, "run", start.model, {"source": start.origin})
+        checkpoint.write_description(out, "run", start.model, described)
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -285,7 +319,7 @@ def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> N
 def describe(config: RunConfig, schedule: Schedule, data: PackedDataset) -> dict[str, Any]:
     """Say what a checkpoint belongs to: configuration, size of the run, data and version."""
     return {
-        "config": dataclasses.asdict(config),
+        "config": json.loads(json.dumps(dataclasses.asdict(config))),
         "schedule": dataclasses.asdict(schedule),
         "data": [shard["sha256"] for shard in data.manifest.shards],
         "version": alpacare_jax.__version__,
@@ -298,7 +332,9 @@ def check_unchanged(saved: dict[str, Any], now: dict[str, Any], out: Path) -> No
     Raises:
         ConfigError: Names every key that differs.
     """
-    before, after = checkpoint.flatten(saved["config"]), checkpoint.flatten(now["config"])
+    unset = dataclasses.asdict(RunConfig(out="", train_data="", init=""))
+    before = checkpoint.flatten(json.loads(json.dumps(unset))) | checkpoint.flatten(saved["config"])
+    after = checkpoint.flatten(now["config"])
     free = {*FREE_TO_CHANGE, *(f"train.{key}" for key in FREE_TRAIN_KEYS)}
     problems = [
         f"{key}: {before.get(key)!r} before, {after.get(key)!r} now"

@@ -1,8 +1,19 @@
 """Models of other formats: Hugging Face folders, hub names and GGUF files in, Hugging Face folders out."""
 
+from alpacare_jax.convert.adapted import describe_adapter, mark_base
 from alpacare_jax.convert.export import export
 from alpacare_jax.convert.load import load
 from alpacare_jax.convert.opening import LoadedModel, open_foreign, open_model
 from alpacare_jax.convert.sources import Source, open_safetensors
 
-__all__ = ["LoadedModel", "Source", "export", "load", "open_foreign", "open_model", "open_safetensors"]
+__all__ = [
+    "LoadedModel",
+    "Source",
+    "describe_adapter",
+    "export",
+    "load",
+    "mark_base",
+    "open_foreign",
+    "open_model",
+    "open_safetensors",
+]

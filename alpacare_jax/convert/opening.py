@@ -12,8 +12,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from alpacare_jax import checkpoint
-from alpacare_jax.convert import hf_folder
+from alpacare_jax import checkpoint, sharding
+from alpacare_jax.convert import adapted, hf_folder
 from alpacare_jax.convert.gguf_file import GgufFile
 from alpacare_jax.convert.gguf_tokenizer import write_tokenizer
 from alpacare_jax.convert.load import load
@@ -88,8 +88,8 @@ def open_model(
     """Open a model for generation, evaluation or as the start of a training run.
 
     Args:
-        reference: A model folder, a run folder (its latest checkpoint), a Hugging Face folder, a ``.gguf``
-            file, or a hub name such as ``org/model``.
+        reference: A model folder, a run folder (its latest checkpoint; adapters are merged into their base), a
+            Hugging Face folder, a ``.gguf`` file, or a hub name such as ``org/model``.
         mesh: Where the parameters go; one local device when None.
         dtype: Dtype of parameters and computation, "float32" or "bfloat16"; as stored when None.
         step: Which checkpoint of a run.
@@ -103,7 +103,10 @@ def open_model(
     path = Path(reference)
     if (path / "alpacare.json").exists():
         described = checkpoint.read_description(path)
-        params = checkpoint.load_params(path, mesh=mesh, dtype=dtype, step=step)
+        if "adapter" in described:
+            params = _open_adapted(path, described, mesh, dtype, step)
+        else:
+            params = checkpoint.load_params(path, mesh=mesh, dtype=dtype, step=step)
         config, assets, name = described["config"], path / "hf", path.resolve().name
         return _loaded(config, params, compute, assets, name, described.get("source", {}))
     keep = contextlib.ExitStack()
@@ -111,6 +114,32 @@ def open_model(
     params = load(foreign.source, foreign.config, mesh=mesh, dtype=dtype)
     origin = describe_source(foreign, str(reference))
     return _loaded(foreign.config, params, compute, foreign.assets, foreign.name, origin, keep)
+
+
+def _open_adapted(
+    run: Path, described: dict[str, Any], mesh: Mesh | None, dtype: str | None, step: int | None
+) -> Params:
+    mesh = sharding.single_device_mesh() if mesh is None else mesh
+    base = open_base(described, mesh)
+    adapted.check_base(run, described, base.config, adapted.mark_base(base.params, mesh))
+    return adapted.merge_run(run, described, base.params, mesh=mesh, dtype=dtype, step=step)
+
+
+def open_base(described: dict[str, Any], mesh: Mesh) -> LoadedModel:
+    """Open the base that a run's adapters stand on, in the dtype it was trained with.
+
+    Args:
+        described: The run's ``alpacare.json``.
+        mesh: Where the parameters go.
+
+    Raises:
+        ConversionError: The base is no longer where it was.
+    """
+    source, base = described["source"], adapted.read_division(described).base
+    if source.get("format") == "random":
+        params = base.init(source["seed"], mesh)
+        return _loaded(described["config"], params, None, Path(), "random", source)
+    return open_model(source["reference"], mesh=mesh, dtype=base.compute.param_dtype)
 
 
 def _loaded(

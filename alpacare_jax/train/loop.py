@@ -56,7 +56,8 @@ class Run:
         schedule: Steps and batch size.
         stepper: The step and its surroundings.
         data: The training rows.
-        initial_params: Makes or loads the first parameters; called only where there is nothing to resume.
+        initial_params: Makes or loads the first parameters; called where there is nothing to resume, or where the
+            checkpoints hold adapters alone.
         checkpoints: Where states are kept.
         metadata: Goes into every checkpoint, with the data position added.
         evaluate: Gives validation figures, keyed ``val_...``; None for no validation.
@@ -118,7 +119,7 @@ def _steps(run: Run, state: TrainState, step: int, stream: BatchStream, recorder
             if save or validate:
                 recorder.finish()
             if save:
-                run.checkpoints.save(step, state, run.metadata | {"position": position})
+                run.checkpoints.save(step, run.stepper.saved(state), run.metadata | {"position": position})
             if validate:
                 recorder.validate(step, state)
             if stop.asked and step < last:
@@ -134,7 +135,8 @@ def begin(run: Run) -> tuple[TrainState, int, int]:
     latest = run.checkpoints.latest_step()
     if latest is None:
         return run.stepper.start(run.initial_params()), 0, 0
-    state = run.checkpoints.restore(latest, run.stepper.abstract_state())
+    saved = run.checkpoints.restore(latest, run.stepper.abstract_saved())
+    state = run.stepper.resume(saved, run.initial_params)
     position = int(run.checkpoints.metadata(latest)["position"])
     if run.speak:
         logger.info("resuming after step %d, %s rows into the data", latest, f"{position:,}")
@@ -212,7 +214,7 @@ class Recorder:
         """Run the evaluator and pass its figures on."""
         if self.run.evaluate is None:
             return
-        figures = self.run.evaluate(state["params"])
+        figures = self.run.evaluate(self.run.stepper.model_params(state))
         self.emit({"step": step, **figures}, show=True)
         self._finished_at = time.perf_counter()
 

@@ -1,6 +1,7 @@
 """The state of a run and the one jitted, donated step that moves it on."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,13 @@ import optax
 from jax.sharding import Mesh
 
 from alpacare_jax import optim, sharding
+from alpacare_jax.adapters import AdapterConfig, Division
 from alpacare_jax.loss import Batch, loss_sum, supervised_tokens
 from alpacare_jax.model import Architecture, Params
 
 TrainState = dict[str, Any]
-"""``{"params": nested dict, "optimizer": optax state, "step": int32 scalar}``"""
+"""``{"params": what is trained, "optimizer": optax state, "step": int32 scalar}``, and ``"frozen"``, parameters that
+the step reads and hands on unchanged, where there are any."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Stepper:
         schedule: Learning rate by step, for the log.
         mesh: The devices.
         microbatches: Into how many parts a batch is split, one after another, to save memory.
+        adapter: What is trained beside the model; kind "none" trains the model itself.
+        seed: Of what a run draws besides its data: the adapters' first values.
     """
 
     architecture: Architecture
@@ -34,29 +39,63 @@ class Stepper:
     schedule: Callable[[Any], Any]
     mesh: Mesh
     microbatches: int = 1
+    adapter: AdapterConfig = AdapterConfig()
+    seed: int = 0
+
+    @functools.cached_property
+    def division(self) -> Division:
+        """What of the model is trained."""
+        return Division(self.architecture, self.adapter)
 
     def abstract_state(self) -> TrainState:
-        """Return the state as shape structs with shardings, as a restore wants it."""
-        params = self.architecture.abstract_on(self.mesh)
-        where = optim.state_shardings(
-            self.optimizer, params, self.architecture.shardings(self.mesh), self.mesh
-        )
+        """Return the state as shape structs with shardings."""
+        params, frozen = self.division.abstract_on(self.mesh)
+        places = jax.tree.map(lambda leaf: leaf.sharding, params)
+        where = optim.state_shardings(self.optimizer, params, places, self.mesh)
         moments = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             jax.eval_shape(self.optimizer.init, params),
             where,
         )
         step = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(self.mesh))
-        return {"params": params, "optimizer": moments, "step": step}
+        return with_frozen({"params": params, "optimizer": moments, "step": step}, frozen)
 
     def start(self, params: Params) -> TrainState:
-        """Return the state before the first step, the optimiser's part made where it belongs."""
-        places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
+        """Return the state before the first step, the optimiser's part made where it belongs.
+
+        Args:
+            params: The model's parameters; not to be used afterwards.
+        """
+        trained, frozen = self.division.split(params, self.seed, self.mesh)
+        places = without_frozen(jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state()))
 
         def begin(params: Params) -> TrainState:
             return {"params": params, "optimizer": self.optimizer.init(params), "step": jnp.int32(0)}
 
-        return jax.jit(begin, out_shardings=places, donate_argnums=0)(params)
+        return with_frozen(jax.jit(begin, out_shardings=places, donate_argnums=0)(trained), frozen)
+
+    def resume(self, saved: TrainState, base: Callable[[], Params]) -> TrainState:
+        """Return the state that goes on from a checkpoint.
+
+        Args:
+            saved: What was kept of a state, read onto the shardings of :meth:`abstract_saved`.
+            base: Gives the parameters the run started from; called only where a checkpoint lacks the frozen ones.
+        """
+        if not self.adapter.on:
+            return saved
+        return with_frozen(saved, self.division.freeze(base(), self.mesh))
+
+    def saved(self, state: TrainState) -> TrainState:
+        """Return what a checkpoint keeps of a state: all but the base of adapters."""
+        return without_frozen(state)
+
+    def abstract_saved(self) -> TrainState:
+        """Return what a checkpoint keeps, as shape structs with shardings."""
+        return self.saved(self.abstract_state())
+
+    def model_params(self, state: TrainState) -> Params:
+        """Return the parameters that the state's model computes with, for :meth:`Architecture.model`."""
+        return self.division.join(state["params"], state.get("frozen", {}))
 
     def compile_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
         """Return the jitted step: state and batch -> next state and metrics.
@@ -68,15 +107,17 @@ class Stepper:
         places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
         return jax.jit(self._step, donate_argnums=0, out_shardings=(places, sharding.replicated(self.mesh)))
 
-    def loss_and_grads(self, params: Params, batch: Batch) -> tuple[jax.Array, Params]:
-        """Return the mean loss per supervised token over the whole batch, and its gradients.
+    def loss_and_grads(
+        self, params: Params, batch: Batch, frozen: Params | None = None
+    ) -> tuple[jax.Array, Params]:
+        """Return the mean loss per supervised token over the whole batch, and its gradients by what is trained.
 
         Microbatches are summed and divided once, so their number does not change the result.
         """
         tokens = jnp.maximum(supervised_tokens(batch), 1)
 
         def summed(params: Params, part: Batch) -> jax.Array:
-            return loss_sum(self.architecture.model(params), part)
+            return loss_sum(self.architecture.model(self.division.join(params, frozen or {})), part)
 
         if self.microbatches == 1:
             loss, grads = jax.value_and_grad(summed)(params, batch)
@@ -90,7 +131,8 @@ class Stepper:
         return loss / tokens, jax.tree.map(lambda grad: grad / tokens, grads)
 
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        loss, grads = self.loss_and_grads(state["params"], batch)
+        frozen = state.get("frozen", {})
+        loss, grads = self.loss_and_grads(state["params"], batch, frozen)
         updates, moments = self.optimizer.update(grads, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         metrics = {
@@ -101,7 +143,18 @@ class Stepper:
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(self.schedule(state["step"]), jnp.float32),
         }
-        return {"params": params, "optimizer": moments, "step": state["step"] + 1}, metrics
+        after = {"params": params, "optimizer": moments, "step": state["step"] + 1}
+        return with_frozen(after, frozen), metrics
+
+
+def with_frozen(state: TrainState, frozen: Params) -> TrainState:
+    """Put frozen parameters into a state, where there are any."""
+    return state | {"frozen": frozen} if frozen else state
+
+
+def without_frozen(state: TrainState) -> TrainState:
+    """Leave a state's frozen parameters out."""
+    return {key: value for key, value in state.items() if key != "frozen"}
 
 
 def split_rows(batch: Batch, parts: int) -> Batch:

@@ -1,0 +1,136 @@
+"""What of a model is trained beside it: kind, size and place of the adapters, and how the base is stored."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.model import LlamaConfig
+
+KINDS = ("none", "lora", "rslora", "dora")
+BASES = ("auto", "float32", "bfloat16", "int8", "nf4")
+QUANTIZED = ("int8", "nf4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A weight that can carry an adapter.
+
+    Args:
+        room: The part of a layer it lies in, "attention" or "mlp".
+        inputs: How many of its first axes (after the layers') a product sums; the rest are outputs.
+    """
+
+    room: str
+    inputs: int
+
+
+TARGETS = {
+    "query": Target("attention", 1),
+    "key": Target("attention", 1),
+    "value": Target("attention", 1),
+    "out": Target("attention", 2),
+    "gate": Target("mlp", 1),
+    "up": Target("mlp", 1),
+    "down": Target("mlp", 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+    """Settings of adapters. The base model is frozen: it gets neither gradients nor optimiser state.
+
+    Args:
+        kind: "none" trains the model itself. "lora" adds (alpha / rank) A B to each target (Hu et al. 2021);
+            "rslora" scales by alpha / sqrt(rank) (Kalajdzievski 2023); "dora" trains the norm of each output
+            beside its direction (Liu et al. 2024).
+        rank: Inner width of A and B.
+        alpha: Strength of the adapter, before it is divided as the kind says.
+        dropout: Share of an adapter's inputs that are zeroed in training.
+        targets: The weights that carry an adapter: query, key, value, out, gate, up, down.
+        base: How the frozen weights are stored: "auto" (in ``compute.dtype``, to which they are cast before every
+            product anyway), "float32", "bfloat16", or the layers' matrices quantised to "int8" or "nf4" and all else
+            as with "auto" (QLoRA, Dettmers et al. 2023).
+    """
+
+    kind: str = "none"
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = tuple(TARGETS)
+    base: str = "auto"
+
+    def __post_init__(self) -> None:
+        problems = [
+            *_unknown("kind", [self.kind], KINDS),
+            *_unknown("targets", self.targets, TARGETS),
+            *_unknown("base", [self.base], BASES),
+        ]
+        if self.rank < 1:
+            problems.append(f"rank must be at least 1, not {self.rank}")
+        if not self.alpha > 0:
+            problems.append(f"alpha must be positive, not {self.alpha:g}")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout must be at least 0 and below 1, not {self.dropout:g}")
+        if not self.targets or len(set(self.targets)) != len(self.targets):
+            problems.append("targets must name at least one weight, and none of them twice")
+        if self.kind == "none" and self.base != "auto":
+            problems.append(
+                f"base {self.base!r} needs an adapter: only frozen weights can be "
+                + ("quantised" if self.base in QUANTIZED else "stored otherwise")
+                + ", and kind 'none' trains them all"
+            )
+        if problems:
+            raise ConfigError(
+                "the adapter is not valid",
+                where="adapter",
+                found="; ".join(problems),
+                remedy="mend these keys; for QLoRA take kind lora and base nf4",
+            )
+
+    @property
+    def on(self) -> bool:
+        """Whether there are adapters at all."""
+        return self.kind != "none"
+
+    @property
+    def scale(self) -> float:
+        """What the product of A and B is multiplied by."""
+        return self.alpha / (self.rank**0.5 if self.kind == "rslora" else self.rank)
+
+    def base_dtype(self, compute_dtype: str) -> str:
+        """Return the dtype of the frozen weights, where they are quantised that of the rest."""
+        return compute_dtype if self.base in ("auto", *QUANTIZED) else self.base
+
+    def check_ranks(self, config: LlamaConfig) -> None:
+        """Check that every target is larger than the adapter beside it.
+
+        Raises:
+            ConfigError: The rank exceeds a side of a matrix.
+        """
+        width, hidden, head = config.hidden_size, config.intermediate_size, config.head_dim
+        queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
+        sides = {"query": queries, "key": keys, "value": keys, "out": queries}
+        problems = []
+        for name in self.targets:
+            side = sides.get(name, hidden)
+            if self.rank > min(width, side):
+                problems.append(f"{name} is {width} x {side}")
+        if self.on and problems:
+            raise ConfigError(
+                "the rank is larger than the matrix it stands beside",
+                where="adapter.rank",
+                found=f"rank {self.rank}; " + ", ".join(problems),
+                expected="at most the smaller side",
+                remedy="lower adapter.rank, or leave these out of adapter.targets",
+            )
+
+
+def _unknown(key: str, values: Iterable[str], known: Iterable[str]) -> list[str]:
+    known, problems = list(known), []
+    for value in values:
+        if value not in known:
+            near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.append(f"{key}: {value!r} is not one of {', '.join(known)}{hint}")
+    return problems

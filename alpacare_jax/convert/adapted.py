@@ -1,0 +1,116 @@
+"""Runs that trained adapters: their base is opened again, and the adapters merged into it."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from alpacare_jax import checkpoint, sharding
+from alpacare_jax.adapters import AdapterConfig, Division, merge
+from alpacare_jax.checkpoint import failures
+from alpacare_jax.checkpoint import params as trees
+from alpacare_jax.checkpoint.folders import check_architecture, stored_leaves
+from alpacare_jax.errors import CheckpointError
+from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
+from alpacare_jax.model.params import Params
+
+SAMPLE = 16
+"""Numbers of each weight that go into the mark by which a base is known again."""
+
+
+def describe_adapter(adapter: AdapterConfig, compute_dtype: str, mark: str) -> dict[str, Any]:
+    """Return what a run's ``alpacare.json`` says of its adapters.
+
+    Args:
+        adapter: The settings.
+        compute_dtype: The run's ``compute.dtype``, in which an "auto" base is stored.
+        mark: From :func:`mark_base`.
+    """
+    return dataclasses.asdict(adapter) | {"compute_dtype": compute_dtype, "base_mark": mark}
+
+
+def mark_base(params: Params, mesh: Mesh) -> str:
+    """Return a mark by which a base is known again: a hash of the first numbers of every weight, rounded to bfloat16.
+
+    The same on every mesh and whether the weights are held in fp32 or bfloat16; every process must call.
+    """
+
+    def sample(params: Params) -> list[jax.Array]:
+        def first(leaf: jax.Array) -> jax.Array:
+            corner = leaf[tuple(slice(0, SAMPLE) if i == leaf.ndim - 1 else 0 for i in range(leaf.ndim))]
+            return jax.lax.bitcast_convert_type(corner.astype(jnp.bfloat16), jnp.uint16)
+
+        return [first(leaf) for _, leaf in sorted(trees.flatten(params).items())]
+
+    rows = jax.device_get(jax.jit(sample, out_shardings=sharding.replicated(mesh))(params))
+    return hashlib.sha256(b"".join(np.asarray(row).tobytes() for row in rows)).hexdigest()[:16]
+
+
+def read_division(described: dict[str, Any], *, remat: str = "none") -> Division:
+    """Return how a run's parameters are divided, from its ``alpacare.json``."""
+    held = {**described["adapter"]}
+    compute_dtype, _ = held.pop("compute_dtype"), held.pop("base_mark")
+    adapter = AdapterConfig(**{**held, "targets": tuple(held["targets"])})
+    return Division(Architecture(described["config"], ComputeConfig(compute_dtype, remat=remat)), adapter)
+
+
+def load_adapters(run: Path, division: Division, mesh: Mesh, step: int | None = None) -> Params:
+    """Read the adapters of a run's checkpoint.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it holds something else.
+    """
+    import orbax.checkpoint as ocp
+
+    path = checkpoint.params_folder(run, step)
+    stored, wanted = stored_leaves(path), division.abstract_on(mesh)[0]
+    check_architecture(path, stored, trees.flatten(wanted))
+    wanted = jax.tree.map(
+        lambda leaf, found: jax.ShapeDtypeStruct(leaf.shape, found.dtype, sharding=leaf.sharding),
+        wanted,
+        trees.unflatten(stored),
+    )
+    with failures.reading(path), ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path.resolve(), wanted)
+
+
+def check_base(run: Path, described: dict[str, Any], config: LlamaConfig, mark: str) -> None:
+    """Check that a base is the one a run's adapters were trained on.
+
+    Raises:
+        CheckpointError: It is another.
+    """
+    if config != described["config"] or mark != described["adapter"]["base_mark"]:
+        raise CheckpointError(
+            "the base model is not the one the adapters were trained on",
+            where=f"{run}: adapters of {described['source'].get('reference')}",
+            found="a model of another shape" if config != described["config"] else "other weights",
+            remedy="put the base back where the run found it",
+        )
+
+
+def merge_run(
+    run: Path, described: dict[str, Any], base: Params, *, mesh: Mesh, dtype: str | None, step: int | None
+) -> Params:
+    """Merge a run's adapters into its base.
+
+    The base is stored as in training first, quantised where it was, so that the merged model is the trained one.
+
+    Args:
+        run: The run folder.
+        described: Its ``alpacare.json``.
+        base: The base's parameters in the dtype they were trained with; not to be used afterwards.
+        mesh: Where they lie.
+        dtype: Of the result; that of the base when None.
+        step: Which checkpoint; the latest when None.
+    """
+    division = read_division(described)
+    adapters = load_adapters(run, division, mesh, step)
+    dtype = dtype or str(base["embed"].dtype)
+    places = division.architecture.shardings(mesh)
+    return merge(division.join(adapters, division.freeze(base, mesh)), dtype, places)
