@@ -201,6 +201,34 @@ def test_a_damaged_ledger_is_named_and_left_as_it_is(path: Path, damage: str, re
     assert path.read_bytes() == damaged
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_ledger_cut_to_its_first_byte_is_no_new_one(path: Path, read_only: bool) -> None:
+    Ledger(path).close()
+    os.truncate(path, 1)
+    with pytest.raises(DataError, match="may be damaged"):
+        Ledger(path, read_only=read_only)
+    assert path.stat().st_size == 1
+
+
+def test_nothing_is_written_to_a_ledger_that_lost_a_part_of_its_last_page(path: Path) -> None:
+    """SQLite itself reads what is missing as zeros, and finds out when it comes there, if ever."""
+    with Ledger(path) as ledger:
+        for number in range(200):
+            ledger.record_sent("tasks", str(number), prompt_hash="h" * 64, request={"text": "x" * 400})
+    os.truncate(path, path.stat().st_size - 3000)
+    cut = path.read_bytes()
+    with pytest.raises(DataError, match="may be damaged"):
+        Ledger(path)
+    assert path.read_bytes() == cut
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_folder_in_the_ledger_s_place_is_said_to_be_one(path: Path, read_only: bool) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(DataError, match="the ledger is a folder"):
+        Ledger(path, read_only=read_only)
+
+
 def test_a_ledger_that_another_program_holds_is_said_to_be_so(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
