@@ -1,55 +1,23 @@
 """A real OpenAI-compatible HTTP server on loopback that answers by script, and can misbehave by script."""
 
-import dataclasses
 import json
 import random
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-MODEL = "scripted"
+from loopback_server import MODEL, LoopbackServer, Request, Scripted
 
-
-@dataclasses.dataclass
-class Scripted:
-    """What the server does with one request: a status and a text, or a raw body, or silence."""
-
-    text: str = ""
-    status: int = 200
-    finish_reason: str = "stop"
-    headers: dict[str, str] = dataclasses.field(default_factory=dict)
-    raw: bytes | None = None
-    content_type: str = "application/json"
-    delay_s: float = 0.0
-    reset: bool = False
-    reason: str | None = None
-    promise_more: int = 0
-
-    def body(self) -> bytes:
-        if self.raw is not None:
-            return self.raw
-        if self.status != 200:
-            return json.dumps({"error": {"message": self.text, "type": "scripted", "code": None}}).encode()
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": self.text},
-            "finish_reason": self.finish_reason,
-        }
-        usage = {"prompt_tokens": 7, "completion_tokens": len(self.text.split()), "total_tokens": 0}
-        return json.dumps(
-            {
-                "id": "x",
-                "object": "chat.completion",
-                "created": 1,
-                "model": MODEL,
-                "choices": [choice],
-                "usage": usage,
-            }
-        ).encode()
-
+__all__ = [
+    "MODEL",
+    "WORDS",
+    "Script",
+    "Scripted",
+    "ScriptedServer",
+    "asks_for_tasks",
+    "text_of",
+    "write_tasks",
+]
 
 Script = Callable[[dict[str, Any], int], "Scripted | str"]
 
@@ -127,19 +95,11 @@ def write_tasks(body: dict[str, Any], tried: int = 1) -> str:
     return "###\n".join(blocks)
 
 
-class _QuietServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that were killed in the middle of a request; they are part of the tests."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class ScriptedServer:
+class ScriptedServer(LoopbackServer):
     """Serves ``/v1/chat/completions`` from a function (body, try of that body) or a queue of replies."""
 
     def __init__(self, script: "Script | Sequence[Scripted | str]", port: int = 0) -> None:
+        super().__init__(port)
         queue = None if callable(script) else iter(script)
         self._script: Script = script if callable(script) else lambda body, tried: next(queue)  # type: ignore
         self.bodies: list[dict[str, Any]] = []
@@ -147,68 +107,22 @@ class ScriptedServer:
         self.times: list[float] = []
         self.in_flight = 0
         self.most_in_flight = 0
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._http = _QuietServer(("127.0.0.1", port), self._handler())
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
-    def _handler(owner) -> type[BaseHTTPRequestHandler]:
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def do_POST(self) -> None:
-                length = int(self.headers["content-length"])
-                sent = self.rfile.read(length)
-                if len(sent) < length:
-                    raise ConnectionError("the client went away")
-                body = json.loads(sent)
-                with owner._lock:
-                    tried = 1 + owner.bodies.count(body)
-                    owner.bodies.append(body)
-                    owner.times.append(time.monotonic())
-                    owner.authorizations.append(self.headers.get("authorization", ""))
-                    owner.in_flight += 1
-                    owner.most_in_flight = max(owner.most_in_flight, owner.in_flight)
-                    reply = owner._script(body, tried)
-                try:
-                    self.answer(reply if isinstance(reply, Scripted) else Scripted(reply))
-                except (BrokenPipeError, ConnectionResetError):
-                    self.close_connection = True
-                finally:
-                    with owner._lock:
-                        owner.in_flight -= 1
-
-            def answer(self, reply: Scripted) -> None:
-                if reply.delay_s:
-                    owner._closing.wait(reply.delay_s)
-                if reply.reset:
-                    self.close_connection = True
-                    self.connection.close()
-                    return
-                payload = reply.body()
-                self.send_response(reply.status, reply.reason)
-                self.send_header("content-type", reply.content_type)
-                self.send_header("content-length", str(len(payload) + reply.promise_more))
-                for name, value in reply.headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(payload)
-                if reply.promise_more:
-                    self.wfile.flush()
-                    self.close_connection = True
-
-        return Handler
-
-    @property
-    def port(self) -> int:
-        return self._http.server_port
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}/v1"
+    def serve(self, request: Request) -> None:
+        body = json.loads(request.body)
+        with self.lock:
+            tried = 1 + self.bodies.count(body)
+            self.bodies.append(body)
+            self.times.append(time.monotonic())
+            self.authorizations.append(request.headers.get("authorization", ""))
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            reply = self._script(body, tried)
+        try:
+            request.send(reply if isinstance(reply, Scripted) else Scripted(reply))
+        finally:
+            with self.lock:
+                self.in_flight -= 1
 
     @property
     def count(self) -> int:
@@ -224,13 +138,3 @@ class ScriptedServer:
         while self.count < count:
             assert time.monotonic() < deadline, f"only {self.count} of {count} requests came"
             time.sleep(0.005)
-
-    def __enter__(self) -> "ScriptedServer":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()

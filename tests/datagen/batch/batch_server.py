@@ -8,14 +8,13 @@ import email
 import email.policy
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from scripted_server import MODEL, Scripted, _QuietServer, write_tasks
+from loopback_server import LoopbackServer, Request, Scripted
+from scripted_server import write_tasks
 
 Row = dict[str, Any]
 
@@ -59,7 +58,7 @@ def expire(row: Row, code: str = "batch_expired") -> Row:
     return {"id": "b", "custom_id": row["custom_id"], "response": None, "error": error}
 
 
-class BatchServer:
+class BatchServer(LoopbackServer):
     """Serves ``/v1/files`` and ``/v1/batches``.
 
     Args:
@@ -75,6 +74,7 @@ class BatchServer:
         fault: "Callable[[str, str, int], Scripted | Fault | None]" = lambda method, path, number: None,
         chat: Callable[[Row], Scripted] | None = None,
     ) -> None:
+        super().__init__()
         listed = None if callable(courses) else courses or [Course()]
         self._courses = courses if callable(courses) else lambda n: listed[min(n, len(listed) - 1)]
         self._fault, self._chat = fault, chat
@@ -89,74 +89,26 @@ class BatchServer:
         self.list_lags = 0
         self._downloads: dict[str, int] = {}
         self._plans: dict[str, tuple[Course, list[str]]] = {}
-        self._lock = threading.RLock()
-        self._closing = threading.Event()
-        self._http = _QuietServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
-    def _handler(owner) -> type[BaseHTTPRequestHandler]:
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    def serve(self, request: Request) -> None:
+        method, path = request.command, urlsplit(request.path).path
+        with self.lock:
+            self.authorizations.add(request.headers.get("authorization", ""))
+            number = self.calls.count((method, path))
+            self.calls.append((method, path))
+            fault = self._fault(method, path, number)
+            if fault is None or (isinstance(fault, Fault) and fault.after):
+                reply = self._answer(request)
+            if fault is not None:
+                reply = fault.reply if isinstance(fault, Fault) else fault
+        request.send(reply)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                self.act("GET", b"")
-
-            def do_POST(self) -> None:
-                length = int(self.headers.get("content-length") or 0)
-                if self.headers.get("transfer-encoding") == "chunked":
-                    body = b""
-                    while size := int(self.rfile.readline(), 16):
-                        body += self.rfile.read(size)
-                        self.rfile.readline()
-                    self.rfile.readline()
-                else:
-                    body = self.rfile.read(length)
-                    if len(body) < length:
-                        raise ConnectionError("the client went away")
-                self.act("POST", body)
-
-            def act(self, method: str, body: bytes) -> None:
-                path = urlsplit(self.path).path
-                with owner._lock:
-                    owner.authorizations.add(self.headers.get("authorization", ""))
-                    number = owner.calls.count((method, path))
-                    owner.calls.append((method, path))
-                    fault = owner._fault(method, path, number)
-                    if fault is None or (isinstance(fault, Fault) and fault.after):
-                        status, payload, missing = owner._answer(method, self.path, self.headers, body)
-                    if isinstance(fault, Fault):
-                        fault = fault.reply
-                if fault is not None:
-                    if fault.delay_s:
-                        owner._closing.wait(fault.delay_s)
-                    if fault.reset:
-                        self.close_connection = True
-                        self.connection.close()
-                        return
-                    status, payload, missing = fault.status, fault.body(), fault.promise_more
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(payload) + missing))
-                for name, value in (fault.headers if fault is not None else {}).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                try:
-                    self.wfile.write(payload)
-                except (BrokenPipeError, ConnectionResetError):
-                    self.close_connection = True
-                if missing:
-                    self.close_connection = True
-
-        return Handler
-
-    def _answer(self, method: str, url: str, headers: Any, body: bytes) -> tuple[int, bytes, int]:
-        path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
+    def _answer(self, request: Request) -> Scripted:
+        method, body = request.command, request.body
+        path, query = urlsplit(request.path).path, parse_qs(urlsplit(request.path).query)
         parts = path.removeprefix("/v1/").split("/")
         if parts == ["files"] and method == "POST":
-            return self._upload(headers, body)
+            return self._upload(request.headers, body)
         if parts[0] == "files" and parts[2:] == ["content"]:
             return self._content(parts[1])
         if parts == ["batches"] and method == "POST":
@@ -168,11 +120,10 @@ class BatchServer:
                 return self._cancel(parts[1])
             return self._step(parts[1])
         if parts == ["chat", "completions"] and self._chat is not None:
-            reply = self._chat(json.loads(body))
-            return reply.status, reply.body(), 0
+            return self._chat(json.loads(body))
         return _json(404, {"error": {"message": f"no such thing: {path}", "code": None}})
 
-    def _upload(self, headers: Any, body: bytes) -> tuple[int, bytes, int]:
+    def _upload(self, headers: Any, body: bytes) -> Scripted:
         head = f"content-type: {headers['content-type']}\r\n\r\n".encode()
         form = email.message_from_bytes(head + body, policy=email.policy.HTTP)
         fields = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}
@@ -181,7 +132,7 @@ class BatchServer:
         self.files[id] = fields["file"].get_payload(decode=True)
         return _json(200, {"id": id, "object": "file", "purpose": "batch", "bytes": len(self.files[id])})
 
-    def _create(self, asked: Row) -> tuple[int, bytes, int]:
+    def _create(self, asked: Row) -> Scripted:
         assert asked["endpoint"] == "/v1/chat/completions"
         assert asked["completion_window"] == "24h"
         assert len(asked["metadata"]) <= 16
@@ -209,7 +160,7 @@ class BatchServer:
         }
         return _json(200, self.batches[id])
 
-    def _list(self, query: dict[str, list[str]]) -> tuple[int, bytes, int]:
+    def _list(self, query: dict[str, list[str]]) -> Scripted:
         batches = list(self.batches.values())
         if self.list_lags:
             self.list_lags -= 1
@@ -221,7 +172,7 @@ class BatchServer:
         page = batches[start : start + 2]
         return _json(200, {"object": "list", "data": page, "has_more": start + 2 < len(batches)})
 
-    def _step(self, id: str) -> tuple[int, bytes, int]:
+    def _step(self, id: str) -> Scripted:
         course, states = self._plans[id]
         batch = self.batches[id]
         if batch["status"] == "cancelling":
@@ -266,20 +217,21 @@ class BatchServer:
                 self.files[f"{id}-{key}"] = text.encode()
                 batch[key] = f"{id}-{key}"
 
-    def _content(self, id: str) -> tuple[int, bytes, int]:
+    def _content(self, id: str) -> Scripted:
         if id not in self.files:
             return _json(404, {"error": {"message": "no such file", "code": None}})
         content = self.files[id]
+        half = content[: len(content) // 2]
         course = self._plans.get(id.rpartition("-")[0], (Course(), []))[0]
         before = self._downloads.get(id, 0)
         self._downloads[id] = before + 1
         if before < course.cut_lengths:
-            return 200, content[: len(content) // 2], len(content) - len(content) // 2
+            return Scripted(raw=half, promise_more=len(content) - len(half))
         if before < course.cut_lengths + course.cut_downloads:
-            return 200, content[: len(content) // 2], 0
-        return 200, content, 0
+            return Scripted(raw=half)
+        return Scripted(raw=content)
 
-    def _cancel(self, id: str) -> tuple[int, bytes, int]:
+    def _cancel(self, id: str) -> Scripted:
         if not self._plans[id][1]:
             return _json(409, {"error": {"message": "the batch has ended", "code": None}})
         self.batches[id]["status"] = "cancelling"
@@ -287,7 +239,7 @@ class BatchServer:
 
     def shorten(self, id: str) -> None:
         """Let a batch end at the next look."""
-        with self._lock:
+        with self.lock:
             course, _ = self._plans[id]
             self._plans[id] = course, [course.end]
 
@@ -298,20 +250,6 @@ class BatchServer:
     def count(self, method: str, path: str) -> int:
         return sum(call == method and at.startswith(path) for call, at in list(self.calls))
 
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}/v1"
-
-    def __enter__(self) -> "BatchServer":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
 
 @dataclasses.dataclass
 class Fault:
@@ -321,8 +259,5 @@ class Fault:
     after: bool = False
 
 
-def _json(status: int, data: Any) -> tuple[int, bytes, int]:
-    return status, json.dumps(data).encode(), 0
-
-
-__all__ = ["MODEL", "BatchServer", "Course", "Fault", "answer", "expire", "refuse", "succeed"]
+def _json(status: int, data: Any) -> Scripted:
+    return Scripted(status=status, raw=json.dumps(data).encode())
