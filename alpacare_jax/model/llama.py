@@ -246,6 +246,7 @@ class Llama(nnx.Module):
             config, Weights(rngs, self.compute, config.num_hidden_layers), self.compute.attention
         )
         self.norm = RMSNorm(outer, D, config.rms_norm_eps)
+        self.perturb: Callable[[jax.Array], jax.Array] | None = None  # noise on embeddings, set by training alone
         self.head = None if config.tie_word_embeddings else outer((D, V), ("embed", "vocab"), std)
 
     def __call__(
@@ -278,7 +279,10 @@ class Llama(nnx.Module):
         if self.config.rope.kind == "dynamic":
             lengths_BT = rope.segment_lengths(positions_BT, segment_ids_BT)
         angles = rope.rotation(self.config, positions_BT, lengths_BT)
-        x_BTD, _ = self._run_layers(self._embed(tokens_BT), angles, segment_ids_BT)
+        x_BTD = self._embed(tokens_BT)
+        if self.perturb is not None:
+            x_BTD = self.perturb(x_BTD)
+        x_BTD, _ = self._run_layers(x_BTD, angles, segment_ids_BT)
         return self.norm(x_BTD)
 
     def extend(
