@@ -22,7 +22,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "datagen" / "batch"))
+sys.path.extend(
+    str(Path(__file__).parents[1].resolve() / "tests" / "datagen" / room) for room in (".", "batch")
+)
 
 from batch_server import BatchServer, Course, Fault, expire, refuse, succeed
 from scripted_server import Scripted

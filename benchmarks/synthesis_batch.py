@@ -16,7 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "datagen" / "batch"))
+sys.path.extend(
+    str(Path(__file__).parents[1].resolve() / "tests" / "datagen" / room) for room in (".", "batch")
+)
 
 from datagen.batch.asking import BatchesUnderWay, BatchLimits, complete_in_batches
 from datagen.ledger import Ledger
