@@ -38,7 +38,9 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 # A slow machine is no failure; pytest's own timeout stops what hangs.
-hypothesis.settings.register_profile("checks", deadline=None)
+hypothesis.settings.register_profile(
+    "checks", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("checks")
 
 

@@ -204,14 +204,33 @@ def test_a_run_killed_again_and_again_ends_like_an_unbroken_one(tmp_path: Path, 
         assert all(entry.state == "answered" for entry in ledger.entries())
 
 
+#: More than the requests for tasks, fewer than all: some replies are judged then, and the run cannot have ended.
+ASKED_BEFORE_THE_GATE = 9
+
+
+class Gate:
+    """A teacher that answers so many requests, and all others only when it is opened."""
+
+    def __init__(self, open_for: int) -> None:
+        self.open = threading.Event()
+        self._left = open_for
+
+    def __call__(self, body: dict[str, Any], tried: int) -> Scripted:
+        self._left -= 1
+        if self._left < 0:
+            self.open.wait(240)
+        return Scripted(write_tasks(body))
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_says_how_to_go_on(tmp_path: Path, seeds: Path, sent: signal.Signals) -> None:
-    work = tmp_path / "work"
-    with ScriptedServer(lambda body, tried: Scripted(write_tasks(body), delay_s=0.1)) as server:
+    work, gate = tmp_path / "work", Gate(open_for=ASKED_BEFORE_THE_GATE)
+    with ScriptedServer(gate) as server:
         process = start(work, server, seeds)
-        server.wait_for(5)
+        server.wait_for(ASKED_BEFORE_THE_GATE + 1, limit_s=120)
         process.send_signal(sent)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=120)
+        gate.open.set()
         assert process.returncode == 130, stderr
         assert "run the same command again" in stderr
         assert "Traceback" not in stderr
@@ -219,18 +238,20 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, seeds: Path, sent: si
         assert before["task_replies"] >= 1
         assert not (work / "instructions.jsonl").exists()
         process = start(work, server, seeds)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=240)
         assert process.returncode == 0, stderr
     assert re.search(r"instructions +20\n", stdout)
     assert "tasks 20/20" in stderr
 
 
 def test_a_job_in_the_background_ends_politely_too(tmp_path: Path, seeds: Path) -> None:
-    with ScriptedServer(lambda body, tried: Scripted(write_tasks(body), delay_s=0.1)) as server:
+    gate = Gate(open_for=ASKED_BEFORE_THE_GATE)
+    with ScriptedServer(gate) as server:
         process = start(tmp_path / "work", server, seeds, ignoring=True)
-        server.wait_for(5)
+        server.wait_for(ASKED_BEFORE_THE_GATE + 1, limit_s=120)
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=120)
+        gate.open.set()
     assert process.returncode == 130, stderr
     assert "run the same command again" in stderr
 

@@ -18,16 +18,17 @@ BENCHMARK = Path(__file__).resolve().parents[3] / "benchmarks" / "synthesis_thro
     ],
 )
 def test_every_request_ends_once_and_no_limit_is_exceeded(options: list[str]) -> None:
-    size = ["--requests", "150", "--rpm", "4500", "--window-s", "2", "--timeout-s", "1", "--json"]
+    # The part of the limit that is left unused is 120 ms of the window: a busy machine may be late by less.
+    size = ["--requests", "190", "--rpm", "2400", "--window-s", "4", "--timeout-s", "3", "--json"]
     run = subprocess.run(
         [sys.executable, str(BENCHMARK), *size, *options],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
         check=True,
     )
     figures = json.loads(run.stdout)
-    assert figures["answered"] + figures["failed"] == 150
+    assert figures["answered"] + figures["failed"] == 190
     assert figures["without_an_end"] == 0
     assert figures["replies_that_differ_from_ledger"] == 0
     assert figures["in_the_ledger_but_not_answered_by_the_server"] == 0
@@ -38,4 +39,4 @@ def test_every_request_ends_once_and_no_limit_is_exceeded(options: list[str]) ->
     assert figures["outcomes"].get("limit", 0) <= 1
     assert figures["peak_rss_mb"] < 500
     assert figures["longest_loop_block_cpu_ms"] < 100
-    assert figures["answered"] > 120
+    assert figures["answered"] > 152
