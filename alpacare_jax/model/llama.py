@@ -246,7 +246,8 @@ class Llama(nnx.Module):
             config, Weights(rngs, self.compute, config.num_hidden_layers), self.compute.attention
         )
         self.norm = RMSNorm(outer, D, config.rms_norm_eps)
-        self.perturb: Callable[[jax.Array], jax.Array] | None = None  # noise on embeddings, set by training alone
+        # Noise on the embeddings; training alone sets it.
+        self.perturb: Callable[[jax.Array], jax.Array] | None = None
         self.head = None if config.tie_word_embeddings else outer((D, V), ("embed", "vocab"), std)
 
     def __call__(
