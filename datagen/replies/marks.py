@@ -1,7 +1,9 @@
 """Finds labels (``Type:``) and separators (``###``) in a teacher's reply, however they are decorated."""
 
 import dataclasses
+import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 from rapidfuzz.distance import OSA
@@ -30,25 +32,29 @@ class Mark:
 
 
 _NAMES = {
-    "type": r"(?:task[ ]+)?type|type[ ]+of[ ]+task|tipo(?:[ ]+de[ ]+tarea)?|typ|类型|類型",
-    "topic": r"(?:(?:medical|clinical)[ ]+)?topic|tema|tópico|sujet|thème|thema|argomento|主题|主題",
-    "view": r"view[ ]?point|view|point[ ]+of[ ]+view|perspective|perspectiva|punto[ ]+de[ ]+vista|point[ ]+de[ ]+vue"
-    r"|ponto[ ]+de[ ]+vista|prospettiva|perspektive|sichtweise|blickwinkel|视角|視角|观点",
+    "type": r"(?:task[ ]+)?type|type[ ]+of[ ]+task|tipo(?:[ ]+de[ ]+tarea)?|typ|тип|タイプ|类型|類型",
+    "topic": r"(?:(?:medical|clinical)[ ]+)?topic|tema|tópico|sujet|thème|thema|argomento|тема|トピック|主题|主題",
+    "view": r"view[ ]?point|view|point[ ]+of[ ]+view|perspective|perspectiva"
+    r"|punto[ ]+d[ei][ ]+vista|point[ ]+de[ ]+vue"
+    r"|ponto[ ]+de[ ]+vista|prospettiva|perspektive|sichtweise|blickwinkel|точка[ ]+зрения|視点|视角|視角|观点",
     "difficulty": r"difficulty(?:[ ]+(?:level|rating))?|level[ ]+of[ ]+difficulty|dificultad|difficulté|dificuldade"
-    r"|difficoltà|schwierigkeit(?:sgrad)?|难度|難度",
+    r"|difficoltà|schwierigkeit(?:sgrad)?|сложность|難易度|难度|難度",
     "instruction": r"(?:task[ ]+)?instructions?|instrucción|instrucciones|instrução|istruzione|consigne|anweisung"
-    r"|指令|指示",
-    "input": r"(?:task[ ]+)?inputs?(?:[ ]+text)?|entrada|entrée|eingabe|输入|輸入",
+    r"|инструкция|задание|指令|指示",
+    "input": r"(?:task[ ]+)?inputs?(?:[ ]+text)?|entrada|entrée|eingabe|ввод|入力|输入|輸入",
     OUTPUT: r"(?:(?:expected|sample|example)[ ]+)?outputs?|(?:expected[ ]+)?response",
 }
 _ANY_NAME = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _NAMES.items())
 _NAME_ALONE = re.compile(_ANY_NAME, re.IGNORECASE)
 
-# One character for one, so that places stay: wide forms, circled numbers, invisible and emoji-forming characters.
+# One character for one, so that places stay: wide forms, circled numbers, letters of mathematics, invisible and
+# emoji-forming characters.
 _FOLD = str.maketrans(
     {"：": ":", "﹕": ":", "︰": ":", "．": ".", "、": ".", "）": ")", "（": "(", "＃": "#", "＝": "="}
     | {chr(0x2460 + n): str((n + 1) % 10) for n in range(20)}
-    | dict.fromkeys("\xa0\u3000\u200b\u200c\u200d\u2060\ufeff\ufe0f\u20e3", " ")
+    | {chr(n): unicodedata.normalize("NFKC", chr(n)) for n in range(0x1D400, 0x1D800)}
+    | dict.fromkeys(map(chr, range(0x2000, 0x200B)), " ")
+    | dict.fromkeys("\xa0\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\ufe0f\u20e3", " ")
 )
 _TAGS = r"</?[a-z][a-z0-9]{0,7}>"
 # Whatever stands before a label in its line: anything but words, and the marks of HTML and LaTeX.
@@ -58,7 +64,8 @@ _NUMBER = (
     r"(?:(?:\d{1,3}\.(?=\d))?(?P<number>\d{1,4})(?!\d)[ \t]*(?:[.):\]/]|[-–—](?=[ ]))?|(?P<roman>[IVX]{1,6})[.)])"
     r"[ \t]*[*_]*"
 )
-_CLOSE = rf"[ \t]*(?:[*_`\]\"'”’}}]|{_TAGS})*"
+_PICTURE = "[\u2600-\u27bf\U0001f300-\U0001faff]"
+_CLOSE = rf"[ \t]*(?:[*_`\]\"'”’}}]|{_PICTURE}|{_TAGS})*"
 _REMARK = rf"(?:[ \t]*[(\[][^()\[\]\n]{{1,40}}[)\]]{_CLOSE})?"
 _COLON = rf"[ \t]*::?(?:[*_`\]}}]|{_TAGS})*"
 _LINE_LABEL = re.compile(
@@ -82,6 +89,12 @@ _BARE_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()})" for kind in _ORDER)
 _BARE_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\[(?:{_BARE_NAME})\])[ \t]+(?=\S)", re.MULTILINE)
 _BOLD_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\*\*(?:{_BARE_NAME})\*\*)[ \t]+(?=\S)", re.MULTILINE)
 _TAB_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_ANY_NAME})\t+(?=\S)", re.IGNORECASE | re.MULTILINE)
+_STOP_LABEL = re.compile(
+    rf"^[ \t]*(?:{_NUMBER})?(?:{_BARE_NAME})[ ]?(?:[;.][ ]|\.{{2,}}[ ]|[ \t]*\n[ \t]*:[ ])(?=\S)",
+    re.MULTILINE,
+)
+_LETTER_LABEL = re.compile(rf"^(?:{_NUMBER}\n)?[ \t]*[a-h][.)][ ](?:{_BARE_NAME}):", re.MULTILINE)
+_LONE_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_BARE_NAME})[ \t]*\n(?=\S)", re.MULTILINE)
 _TAG_LABEL = re.compile(rf"(?P<number>(?!))?<(?:{_ANY_NAME})>", re.IGNORECASE)
 _TAG_OF_TASK = re.compile(r"</?task>", re.IGNORECASE)
 _LONG_WORD = re.compile(
@@ -92,7 +105,14 @@ _HASHES = re.compile(
     r"(?<!#)#{2,}[ \t]*(?=\n|$)|^[ \t]*\**(?:\\?#[ ]?){3,}\**[.:]?[ \t]*$|^[ \t]*#{3,}(?=[ \t]*\d{1,4}[ \t]*[.)])",
     re.MULTILINE,
 )
-_RULE = re.compile(r"^[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|~{3,}|(?:[-*_] ){2,}[-*_])[ \t]*$", re.MULTILINE)
+_RULE = re.compile(
+    r"^[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|~{3,}|\+{3,}|[•·]{3,}|(?:[-*_] ){2,}[-*_])[ \t]*$", re.MULTILINE
+)
+_END = (
+    r"\[{1,2}/?(?:end|task|item|stop)(?:[ _](?:of[ _])?(?:task|item))?\]{1,2}"
+    r"|(?:</?(?:details|summary)>)+(?:[^<\n]{0,40}</summary>)?"
+)
+_END_LINE = re.compile(rf"^[ \t]*(?:{_END})(?:\s*\n[ \t]*(?:{_END}))*[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _NUMBER_WORD = (
     r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen"
     r"|seventeen|eighteen|nineteen|twenty)"
@@ -146,7 +166,15 @@ def _labels(text: str) -> Iterator[Mark]:
         start = match.end("fence") if match.group("fence") else match.start()
         yield Mark(_kind(match), start, match.end(), _number(match))
     # Such forms occur in plain text too; they are labels where a reply writes most of its labels so.
-    for pattern in (_BARE_LABEL, _BOLD_LABEL, _TAB_LABEL, _TAG_LABEL):
+    for pattern in (
+        _BARE_LABEL,
+        _BOLD_LABEL,
+        _STOP_LABEL,
+        _LETTER_LABEL,
+        _LONE_LABEL,
+        _TAB_LABEL,
+        _TAG_LABEL,
+    ):
         found = [Mark(_kind(match), match.start(), match.end()) for match in pattern.finditer(text)]
         kinds = {mark.kind for mark in found}
         if "instruction" in kinds and len(kinds) >= 3:
@@ -189,7 +217,7 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
         titled = titled or match.start() in starts or label_follows(match.end())
         if titled:
             yield Mark(SEPARATOR, match.start(), match.start())
-    for match in _RULE.finditer(text):
+    for match in itertools.chain(_RULE.finditer(text), _END_LINE.finditer(text)):
         if label_follows(match.end()) or not text[match.end() :].strip():
             yield Mark(SEPARATOR, match.start(), match.end())
     for match in _TURN.finditer(text):

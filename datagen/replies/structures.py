@@ -42,13 +42,32 @@ def mend(reply: str) -> str:
         >>> mend("Type: Chat<br>Topic: Gout\r\nView: Nurse<|im_end|>")
         'Type: Chat\nTopic: Gout\nView: Nurse'
     """
-    text = reply.replace("\r\n", "\n")
+    text = _ESCAPE_SEQUENCE.sub("", reply.replace("\r\n", "\n"))
+    text = _unquoted(text)
     while ending := _END_OF_TEXT.search(text.rstrip()):
         text = text[: ending.start()]
+    text = _NEXT_TASK.sub("\n", text)
     text = re.sub("[\r\u2028\u2029\x85]", "\n", text)
     if len(_WRITTEN_OUT.findall(text)) >= 3:
         text = text.replace("\\n", "\n")
     return _BR.sub("\n", text)
+
+
+# Colours of a terminal, and hyphens that only a line's end shows.
+_ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\u00ad")
+# A task begins behind the sentence that ends the last one: its line end is missing.
+_NEXT_TASK = re.compile(r"(?<=[.!?>])(?<!\d[.])[ ](?=Type:[^\n]{1,60}\n[ \t*_-]*Topic[*_]*:)")
+
+
+def _unquoted(text: str) -> str:
+    """Read a reply that is one JSON string as what it says."""
+    if text.lstrip()[:1] != '"':
+        return text
+    try:
+        said = json.loads(text, strict=False)
+    except json.JSONDecodeError:
+        return text
+    return said if isinstance(said, str) else text
 
 
 def find_structures(text: str) -> list[Structure]:
@@ -59,13 +78,16 @@ def find_structures(text: str) -> list[Structure]:
 
 # --- JSON -------------------------------------------------------------------------------------------------------
 
-_STRING = r'(?:"(?:[^"\\]|\\.)*+"|' + r"'(?:[^'\\]|\\.)*+')"
-_OPEN = re.compile(r"\{(?=\s*[\"'])")
-_KEY = re.compile(r"\s*(?P<key>\"[\w .#-]{1,40}\"|'[\w .#-]{1,40}')\s*:\s*")
+_STRING = r'(?:"(?:[^"\\]|\\.)*+"|' + r"'(?:[^'\\]|\\.)*+'|“[^”]*+”)"
+_SKIP = r"(?:\s|//[^\n]*+|/\*[^*]*+\*/)*+"
+_OPEN = re.compile(r"\{(?=\s*(?:[\"'“]|//|/\*|\w{4,20}\s*:))")
+_KEY = re.compile(
+    rf"{_SKIP}(?P<key>\"[\w .#-]{{1,40}}\"|'[\w .#-]{{1,40}}'|“[\w .#-]{{1,40}}”|[A-Za-z_]{{1,40}}){_SKIP}:{_SKIP}"
+)
 _VALUE = re.compile(
     rf"(?:{_STRING}|-?\d+(?:\.\d+)?|null|None|true|false|True|False|\[[^\[\]{{}}]*+\])", re.DOTALL
 )
-_NEXT = re.compile(r"\s*(?P<comma>,?)\s*(?P<close>\}?)")
+_NEXT = re.compile(rf"{_SKIP}(?P<comma>,?){_SKIP}(?P<close>\}}?)")
 _WRAPPER_BEFORE = re.compile(r"(?:\s*```\w*[ \t]*(?=\n|$))?[\s\[{]*(?:[\"'][\w ]+[\"']\s*:)?[\s\[{,]*\Z")
 _WRAPPER_AFTER = re.compile(r"\A[\s,;\]}]*(?:```[ \t]*(?=\n|$))?\s*")
 
@@ -95,6 +117,8 @@ def _object(text: str, start: int) -> Structure | None:
     at, whole = start + 1, False
     while key := _KEY.match(text, at):
         value = _VALUE.match(text, key.end())
+        if value is None and (nested := _nested(text, key)):
+            value = nested
         if value is None:
             at = len(text) if text[key.end() : key.end() + 1] in ("", '"', "'") else key.end()
             _keep(values, others, _decode(key.group("key")), "")
@@ -113,6 +137,17 @@ def _object(text: str, start: int) -> Structure | None:
     return Structure(start, at if whole else len(text), values, tuple(others), whole)
 
 
+def _nested(text: str, key: re.Match[str]) -> re.Match[str] | None:
+    """Match an input that is itself JSON, such as the laboratory values of a patient; it stays as it is written."""
+    if name_of_field(_decode(key.group("key"))) != "input":
+        return None
+    try:
+        _, end = json.JSONDecoder(strict=False).raw_decode(text, key.end())
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    return re.compile(r".*", re.DOTALL).match(text, key.end(), end)
+
+
 def _decode(token: str) -> str:
     if token in ("null", "None"):
         return ""
@@ -121,6 +156,8 @@ def _decode(token: str) -> str:
             return str(json.loads(token, strict=False))
         except json.JSONDecodeError:
             return token[1:-1]
+    if token[0] == "“":
+        return token[1:-1]
     if token[0] == "'":
         try:
             return str(ast.literal_eval(token.replace("\n", "\\n")))
@@ -175,18 +212,18 @@ def _rows(text: str) -> Iterator[Structure]:
     yield from _one(sheet)
 
 
-_CSV_HEADER = re.compile(r"^[ \t\"\w]+(?:,[ \t\"\w]+){3,}$", re.MULTILINE)
+_CSV_HEADER = re.compile(r"^[ \"\w]+(?:(?P<comma>[,\t;])[ \t\"\w]+)(?:(?P=comma)[ \"\w]+){2,}$", re.MULTILINE)
 
 
 def _records(text: str) -> Iterator[Structure]:
-    """Read the rows below a line of comma-separated names."""
+    """Read the rows below a line of names with commas, semicolons or tabs between them."""
     for match in _CSV_HEADER.finditer(text):
-        header = [name_of_field(cell.strip(' "')) for cell in match.group().split(",")]
+        header = [name_of_field(cell.strip(' "')) for cell in match.group().split(match["comma"])]
         if "instruction" not in header or sum(name is not None for name in header) < 4:
             continue
         yield Structure(match.start(), match.end(), {})
         lines = text[match.end() + 1 :].splitlines(keepends=True)
-        reader = csv.reader(lines, skipinitialspace=True)
+        reader = csv.reader(lines, delimiter=match["comma"], skipinitialspace=True)
         start = match.end() + 1
         read = 0
         for cells in reader:

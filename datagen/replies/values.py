@@ -13,7 +13,9 @@ _NEEDED = r"(?:\s+(?:is\s+)?(?:needed|required|necessary|given|provided))"
 _NO_INPUT = re.compile(
     rf"^[\"'`*_]*(?:(?:{_MARKER}|[\[({{]?\s*no[\s_-]?(?:(?:additional|further|extra)\s+)?input{_NEEDED}?\s*[\])}}]?)"
     r"[\"'`*_.]*(?=\s*$|\s*\n|\s*[(\[]|</)"
-    rf"|[\[(]?(?:n\s*/\s*a|none{_NEEDED}?|not{_NEEDED}|not\s+applicable|nil|null|-{{1,2}}|—)[\])]?[\"'`*_.]*"
+    rf"|[\[(]?(?:n\s*/\s*a|none{_NEEDED}?|not{_NEEDED}|(?:left\s+)?(?:blank|empty)|<empty>|[\"'“”]{{2}}|∅"
+    r"|this\s+task\s+(?:needs|requires|has)\s+no\s+(?:\w+\s+)?input|this\s+task\s+does\s+not\s+(?:need|require|have)"
+    rf"\s+(?:an|any)?\s*(?:\w+\s+)?input|not\s+applicable|nil|null|-{{1,2}}|—)[\])]?[\"'`*_.]*"
     r"(?=\s*$|\s*\n\s*\n|\s*[(\[]))",
     re.IGNORECASE,
 )
@@ -45,6 +47,7 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
             first, remark = _split_difficulty(first)
             strays[:0] = [("stray-text", remark)] if remark else []
         return first, strays
+    value = _BLOCK_SCALAR.sub("", value)
     if kind == "input" and (match := _NO_INPUT.match(value)):
         rest = value[match.end() :].strip()
         if rest:
@@ -53,6 +56,8 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
     return value, strays
 
 
+# How YAML announces a text over several lines.
+_BLOCK_SCALAR = re.compile(r"\A[|>][+-]?[ \t]*\n\s*")
 _BREAK = re.compile(r"\n[ \t]*(?:[-=*_~]{3,}|\**(?:\\?#[ ]?){2,}\**)[ \t]*\Z|(?<!#)#{2,}\Z")
 _CLOSING_TAG = re.compile(
     rf"(?:</(?:{'|'.join((*FIELDS, OUTPUT))}|li|ul|ol|p|div)>\s*)+\Z|(?<!\\)\\\Z", re.IGNORECASE
@@ -111,10 +116,10 @@ _WORD_LEVELS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 def _split_difficulty(value: str) -> tuple[str, str]:
     """Read a level from 1 to 5 out of "3/5", "Level 3", "3 (moderate)" or stars; return it and any other words."""
     value = "".join(str(unicodedata.digit(c)) if c.isdigit() and not c.isascii() else c for c in value)
-    stars = value.count("★") + value.count("⭐")
+    stars = max(value.count("★") + value.count("⭐"), value.count("●"))
     match = re.search(r"(?<![\d.])([1-5])(?![\d.]*\d)", value)
     if 1 <= stars <= 5:
-        level, rest = str(stars), re.sub("[★☆⭐]", "", value)
+        level, rest = str(stars), re.sub("[★☆⭐●○]", "", value)
     elif match:
         level, rest = match.group(1), value[: match.start()] + " " + value[match.end() :]
     else:
