@@ -21,13 +21,23 @@ def command(
             help="Resume although the configuration differs from the one the run was started with.",
         ),
     ] = False,
+    profile_steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST",
+            help="Write a trace of these steps into OUT/profile, such as 10:12; counted from 1.",
+        ),
+    ] = None,
 ) -> None:
     """Fine-tune a model on packed data, on a mesh of devices.
 
     The run folder (`out` in the configuration) receives the resolved configuration, metrics.jsonl, TensorBoard
     events and checkpoints. The same command run again goes on from the latest checkpoint.
     """
-    from alpacare_jax import distributed
+    from alpacare_jax import compilation, distributed, flags
+
+    flags.set_flags()
+    compilation.keep_programs()
     from alpacare_jax.config import RunConfig, load_config
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -38,6 +48,6 @@ def command(
     from alpacare_jax.cli.training import train_from_config
 
     try:
-        train_from_config(run_config, accept_changes=accept_changes)
+        train_from_config(run_config, accept_changes=accept_changes, profile_steps=profile_steps)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -19,9 +19,11 @@ from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.evaluate.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, LlamaConfig, Params
+from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.model.shapes import named_shape
+from alpacare_jax.plan.chips import chip_of
 from alpacare_jax.tokenizer import load_tokenizer
-from alpacare_jax.train import JsonlSink, Run, Schedule, TensorBoardSink, train
+from alpacare_jax.train import JsonlSink, Profile, Run, Schedule, TensorBoardSink, Yardstick, train
 from datagen.records import read_objects, write_atomically
 
 logger = logging.getLogger("alpacare.train")
@@ -37,13 +39,21 @@ FREE_TRAIN_KEYS = (
 )
 
 
-def train_from_config(config: RunConfig, *, accept_changes: bool = False) -> None:
+def train_from_config(
+    config: RunConfig, *, accept_changes: bool = False, profile_steps: str | None = None
+) -> None:
     """Start or resume the run that a configuration describes, and train it to the end.
+
+    Args:
+        config: The run.
+        accept_changes: Resume although the configuration differs from the one the run was started with.
+        profile_steps: The steps to write a trace of, ``first:last``; None for none.
 
     Raises:
         UserError: Something in the configuration, the data, the model or the mesh does not fit.
     """
     out, mesh = Path(config.out), sharding.make_mesh(config.mesh)
+    profile = Profile.parse(profile_steps, out / "profile") if profile_steps else None
     data = PackedDataset.open(config.train_data)
     check_rows(config, data, mesh)
     schedule = config.train.schedule(data.manifest.statistics, sharding.batch_shards(mesh))
@@ -80,6 +90,8 @@ def train_from_config(config: RunConfig, *, accept_changes: bool = False) -> Non
                     evaluate=make_evaluator(config, architecture, mesh),
                     sinks=sinks,
                     speak=first,
+                    yardstick=make_yardstick(config, start.model, data.row_length, mesh),
+                    profile=profile,
                 )
             )
         finally:
@@ -138,6 +150,13 @@ def resume_start(out: Path) -> Start:
 
     described = checkpoint.read_description(out)
     return Start(described["config"], out / "hf", no_params, described.get("source", {}))
+
+
+def make_yardstick(config: RunConfig, model: LlamaConfig, row_length: int, mesh: Mesh) -> Yardstick:
+    """Return what the speed of a run's steps is measured by."""
+    chip = chip_of(mesh.devices.flat[0].device_kind)
+    peak = chip.bf16_flops if chip and config.compute.dtype == "bfloat16" else None
+    return Yardstick(flops_per_row(model, row_length, trained=not config.adapter.on), mesh.size, peak)
 
 
 def make_sinks(out: Path, resume_step: int) -> list[Any]:

@@ -1,6 +1,8 @@
 """Training: the step, the loop around it, and where its figures go."""
 
 from alpacare_jax.train.loop import Checkpoints, Run, train
+from alpacare_jax.train.profile import Profile
+from alpacare_jax.train.recorder import Yardstick
 from alpacare_jax.train.settings import Schedule, TrainConfig
 from alpacare_jax.train.sinks import JsonlSink, TensorBoardSink
 from alpacare_jax.train.step import Stepper, TrainState
@@ -8,11 +10,13 @@ from alpacare_jax.train.step import Stepper, TrainState
 __all__ = [
     "Checkpoints",
     "JsonlSink",
+    "Profile",
     "Run",
     "Schedule",
     "Stepper",
     "TensorBoardSink",
     "TrainConfig",
     "TrainState",
+    "Yardstick",
     "train",
 ]

@@ -9,7 +9,6 @@ Where a run starts, in this order:
 import contextlib
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -18,11 +17,12 @@ import jax
 
 from alpacare_jax import sharding
 from alpacare_jax.data.loader import BatchStream, RowSource
-from alpacare_jax.errors import TrainingError
 from alpacare_jax.model import Params
 from alpacare_jax.train.interruption import StopRequest, between_steps
+from alpacare_jax.train.profile import Profile
+from alpacare_jax.train.recorder import Recorder, Yardstick
 from alpacare_jax.train.settings import Schedule, TrainConfig
-from alpacare_jax.train.sinks import Metrics, Sink, log_line
+from alpacare_jax.train.sinks import Metrics, Sink
 from alpacare_jax.train.step import Stepper, TrainState
 
 logger = logging.getLogger("alpacare.train")
@@ -63,6 +63,8 @@ class Run:
         evaluate: Gives validation figures, keyed ``val_...``; None for no validation.
         sinks: Take every line of figures; none on processes other than the first.
         speak: Whether this process logs.
+        yardstick: What the speed of a step is measured by.
+        profile: The steps to write a trace of; None for none.
     """
 
     config: TrainConfig
@@ -75,6 +77,8 @@ class Run:
     evaluate: Callable[[Params], Metrics] | None = None
     sinks: Sequence[Sink] = ()
     speak: bool = True
+    yardstick: Yardstick | None = None
+    profile: Profile | None = None
 
 
 def train(run: Run) -> TrainState:
@@ -85,9 +89,11 @@ def train(run: Run) -> TrainState:
     """
     with sharding.use_mesh(run.stepper.mesh):
         state, step, position = begin(run)
-        recorder = Recorder(run, start_step=step)
+        recorder = Recorder(
+            run.config, run.schedule, run.sinks, run.yardstick, start_step=step, speak=run.speak
+        )
         if step == 0:
-            recorder.validate(0, state)
+            validate(run, recorder, 0, state)
         stream = BatchStream(
             run.data,
             run.schedule.batch_rows,
@@ -106,22 +112,29 @@ def _steps(run: Run, state: TrainState, step: int, stream: BatchStream, recorder
     take_step = run.stepper.compile_step()
     # Of several processes none can know at which step the others are told to stop.
     alone = jax.process_count() == 1
-    with between_steps() if alone else contextlib.nullcontext(StopRequest()) as stop:
+    tracing = run.profile.tracing() if run.profile else contextlib.nullcontext()
+    with tracing, between_steps() if alone else contextlib.nullcontext(StopRequest()) as stop:
         while step < last:
+            if run.profile:
+                run.profile.before(step + 1)
             batch, position = next(stream)
             state, metrics = take_step(state, batch)
             step += 1
+            if run.profile:
+                run.profile.after(step, metrics)
             # The figures of the step before are read while this one runs, so that the device never waits.
             recorder.finish()
             recorder.begin(step, metrics, stream, position)
             save = stop.asked or is_due(step, last, config.checkpoint_every)
-            validate = not stop.asked and is_due(step, last, config.validate_every)
-            if save or validate:
+            due = not stop.asked and is_due(step, last, config.validate_every)
+            if save or due:
                 recorder.finish()
             if save:
+                started = time.perf_counter()
                 run.checkpoints.save(step, run.stepper.saved(state), run.metadata | {"position": position})
-            if validate:
-                recorder.validate(step, state)
+                recorder.saved(time.perf_counter() - started)
+            if due:
+                validate(run, recorder, step, state)
             if stop.asked and step < last:
                 run.checkpoints.wait()
                 logger.info("stopped after step %d; the same command goes on from there", step)
@@ -143,84 +156,12 @@ def begin(run: Run) -> tuple[TrainState, int, int]:
     return state, latest, position
 
 
+def validate(run: Run, recorder: Recorder, step: int, state: TrainState) -> None:
+    """Run the evaluator, where there is one, and pass its figures on."""
+    if run.evaluate is not None:
+        recorder.validated(step, run.evaluate(run.stepper.model_params(state)))
+
+
 def is_due(step: int, last: int, every: int) -> bool:
     """Say whether something that happens every so many steps, and at the last one, happens now."""
     return step == last or (every > 0 and step % every == 0)
-
-
-class Recorder:
-    """Turns the device's figures of a step into a line for the sinks, one step late.
-
-    Args:
-        run: The run.
-        start_step: The step the run went on from.
-    """
-
-    def __init__(self, run: Run, start_step: int) -> None:
-        self.run = run
-        self._open: tuple[int, dict[str, jax.Array], dict[str, Any]] | None = None
-        self._finished_at = time.perf_counter()
-        self._first = start_step + 1
-
-    def begin(self, step: int, metrics: dict[str, jax.Array], stream: BatchStream, position: int) -> None:
-        """Note a step that has been dispatched."""
-        rows = self.run.schedule.batch_rows
-        window = (position - rows, position)
-        known = {
-            "epoch": position / self.run.schedule.epoch_rows,
-            "position": position,
-            "data_wait_ms": 1e3 * stream.wait_s,
-        }
-        self._open = (step, metrics, known | {"_window": window, "_rows": stream.order})
-
-    def finish(self) -> None:
-        """Read the figures of the noted step, check them, and pass them on.
-
-        Raises:
-            TrainingError: The loss or the gradient is not finite.
-        """
-        if self._open is None:
-            return
-        (step, device_metrics, known), self._open = self._open, None
-        values = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
-        now = time.perf_counter()
-        elapsed, self._finished_at = now - self._finished_at, now
-        window, order = known.pop("_window"), known.pop("_rows")
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-            raise TrainingError(
-                "the loss is not finite",
-                where=f"step {step}, samples {window[0]} to {window[1] - 1} of the run's order, "
-                f"rows {order.window(*window)[:16]}",
-                found=f"loss {values['loss']}, gradient norm {values['grad_norm']}",
-                remedy="look at these rows, lower the learning rate, or go on from an earlier checkpoint",
-            )
-        line: dict[str, Any] = {
-            "step": step,
-            "loss": values["loss"],
-            "lr": values["learning_rate"],
-            "grad_norm": values["grad_norm"],
-            "supervised_tokens": int(values["supervised_tokens"]),
-            "tokens": int(values["tokens"]),
-            "fill": values["fill"],
-            "step_ms": 1e3 * elapsed,
-            "tokens_per_s": values["tokens"] / elapsed,
-            **known,
-        }
-        if step == self._first:
-            line["compiled"] = True
-        self.emit(line, show=step % self.run.config.log_every == 0 or step == self._first)
-
-    def validate(self, step: int, state: TrainState) -> None:
-        """Run the evaluator and pass its figures on."""
-        if self.run.evaluate is None:
-            return
-        figures = self.run.evaluate(self.run.stepper.model_params(state))
-        self.emit({"step": step, **figures}, show=True)
-        self._finished_at = time.perf_counter()
-
-    def emit(self, line: Metrics, *, show: bool) -> None:
-        """Hand a line to the sinks, and to the log where it is to be shown."""
-        for sink in self.run.sinks:
-            sink(line)
-        if show and self.run.speak:
-            logger.info("%s", log_line(line, self.run.schedule.steps))

@@ -87,9 +87,13 @@ def log_line(metrics: Metrics, steps: int) -> str:
     head = f"step {metrics['step']:05d}/{steps:05d}"
     if "val_loss" in metrics:
         return f"{head} | validation loss {metrics['val_loss']:.4f}"
+    speed = f" | MFU {100 * float(metrics['mfu']):.1f}%" if "mfu" in metrics else ""
+    memory = (
+        f" | {float(metrics['peak_memory_bytes']) / 2**30:.1f} GiB" if "peak_memory_bytes" in metrics else ""
+    )
     return (
         f"{head} | loss {metrics['loss']:.4f} | lr {metrics['lr']:.1e} | {metrics['step_ms']:.0f} ms"
-        f" | {short(float(metrics['tokens_per_s']))} tok/s | pack {100 * float(metrics['fill']):.0f}%"
+        f" | {short(float(metrics['tokens_per_s']))} tok/s | pack {100 * float(metrics['fill']):.0f}%{speed}{memory}"
     )
 
 

@@ -61,6 +61,25 @@ def test_a_run_leaves_its_figures_its_config_and_its_checkpoints(finished):
     assert json.loads((finished / "summary.json").read_text())["steps"] == 6
 
 
+def test_chosen_steps_are_traced_and_every_step_is_timed(run_yaml):
+    run(run_yaml, profile_steps="2:3")
+    folder = run_yaml.parent / "run"
+    (trace,) = (folder / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 0
+    for line in lines(folder):
+        parts = line["data_wait_ms"] + line["checkpoint_ms"] + line["compute_ms"]
+        assert parts == pytest.approx(line["step_ms"])
+        assert line["tflops_per_device"] > 0
+        assert "mfu" not in line, "nobody publishes the peak of this CPU"
+    assert [line["step"] for line in lines(folder) if line["checkpoint_ms"] > 0] == [3, 5]
+
+
+def test_a_trace_of_no_steps_is_refused_before_anything_is_written(run_yaml):
+    with pytest.raises(ConfigError, match="first:last"):
+        run(run_yaml, profile_steps="3:2")
+    assert not (run_yaml.parent / "run").exists()
+
+
 def test_a_resumed_run_ends_exactly_where_an_uninterrupted_one_does(run_yaml):
     run(run_yaml)
     whole = run_yaml.parent / "run"
