@@ -143,6 +143,24 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(axes))
 
 
+def split_over(*axes: str) -> tuple[str, ...]:
+    """Return the axes of the mesh in scope that split logical axes over several devices, to name in collectives.
+
+    Example:
+        >>> with use_mesh(make_mesh(MeshConfig(fsdp=4, tensor=2))):
+        ...     split_over("batch", "length"), split_over("vocab")
+        (('fsdp',), ('tensor',))
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    names = [name for axis in axes for name in _mesh_axes(axis)]
+    return () if mesh.empty else tuple(name for name in dict.fromkeys(names) if mesh.shape[name] > 1)
+
+
+def _mesh_axes(axis: str) -> tuple[str, ...]:
+    rule = RULES[axis]
+    return () if rule is None else (rule,) if isinstance(rule, str) else tuple(rule)
+
+
 def shards_of(axis: str) -> int:
     """Return over how many devices the mesh in scope splits a logical axis; 1 without a mesh."""
     mesh, rule = jax.sharding.get_abstract_mesh(), RULES[axis]

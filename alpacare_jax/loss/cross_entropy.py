@@ -1,0 +1,205 @@
+"""Cross-entropy of hidden states under an output projection, tile by tile, with its own backward pass.
+
+Two ways to cut the work, both exact, both with a fixed number of bytes of logits at any time:
+
+``tokens``
+    Some tokens against the whole vocabulary at once. Value and gradient come from one look at the logits: three
+    matrix products. Needs the whole projection on every device, and beside it its gradient in fp32.
+``vocabulary``
+    All of a device's tokens against some columns of the vocabulary, twice: once for the normalisers, once in the
+    backward pass for the gradients. A fourth matrix product, but of the projection and its gradient there is never
+    more than some columns on a device, beside its own shard.
+
+On a mesh every device works on the tokens it holds: rows and their length stay where they lie. The projection is
+gathered over the axis that splits its width, tile by tile or at once, and never its gradient: each device keeps the
+sum of its own shard. Where the vocabulary is split too, devices exchange one maximum and one sum a token, no logits.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from alpacare_jax import sharding
+from alpacare_jax.loss import by_tokens, by_vocabulary
+from alpacare_jax.loss.projection import Projection
+
+TILINGS = ("auto", "tokens", "vocabulary")
+"""How the work may be cut; "auto" takes "tokens" for projections that are small, and "vocabulary" for large ones."""
+
+CHUNK_BYTES = 96 << 20
+"""About how many bytes of fp32 logits exist at once on a device."""
+
+SMALL_BYTES = 128 << 20
+"""Bytes of a device's part of the projection in fp32 up to which "auto" takes "tokens"."""
+
+TOKENS = ("batch", "length")
+HIDDEN = ("batch", "length", "width")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How one call is cut: static, so that it can be closed over by compiled code."""
+
+    by: str
+    chunk_bytes: int
+    projection: Projection
+
+
+def cross_entropy_sum(
+    hidden_BTD: Float[Array, "B T D"],
+    head: Float[Array, "..."],
+    targets_BT: Int[Array, "B T"],
+    weights_BT: Float[Array, "B T"],
+    *,
+    tied: bool = False,
+    vocabulary: int | None = None,
+    tiling: str = "auto",
+    chunk_bytes: int = CHUNK_BYTES,
+) -> jax.Array:
+    """Sum weighted cross-entropy without a [tokens, vocabulary] array, in value and gradient.
+
+    Products are of the dtype of the hidden states with fp32 sums; softmax and loss are fp32. The gradients of the
+    projection are summed in fp32 and returned in its own dtype.
+
+    Args:
+        hidden_BTD: Final hidden states, in the compute dtype.
+        head: The output projection [D, V] as it is stored; the embedding table [V, D] where it is tied.
+        targets_BT: Token id each position predicts.
+        weights_BT: Weight of each position, 0 where unsupervised.
+        tied: Whether ``head`` is the embedding table.
+        vocabulary: How many columns are real; those behind are padding and get no probability. All when None.
+        tiling: How the work is cut: one of :data:`TILINGS`.
+        chunk_bytes: About how many bytes of logits exist at once on a device.
+
+    Returns:
+        The weighted sum, a scalar in fp32.
+
+    Example:
+        >>> loss, grads = jax.value_and_grad(cross_entropy_sum, argnums=(0, 1))(hidden_BTD, head_DV, targets, weights)
+    """
+    assert tiling in TILINGS, tiling
+    projection = Projection(
+        tied=tied,
+        vocabulary=vocabulary or head.shape[0 if tied else 1],
+        width_over=sharding.split_over("embed"),
+        columns_over=sharding.split_over("vocab"),
+        tokens_over=sharding.split_over(*TOKENS),
+        dtype=jnp.dtype(hidden_BTD.dtype).name,
+    )
+    if tiling == "auto":
+        small = 4 * head.size // sharding.shards_of("vocab") <= SMALL_BYTES
+        tiling = "tokens" if small else "vocabulary"
+    return _summed(hidden_BTD, head, targets_BT, weights_BT, Tiling(tiling, chunk_bytes, projection))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _summed(
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array, tiling: Tiling
+) -> jax.Array:
+    return _normalised(hidden, head, targets, weights, tiling)[0]
+
+
+def _normalised(
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array, tiling: Tiling
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the summed loss, and each token's greatest logit and sum of exponentials."""
+    projection = tiling.projection
+
+    def local(hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple:
+        most, total, picked = by_vocabulary.normalise(
+            _flat(hidden), head, targets.reshape(-1), projection, tiling.chunk_bytes
+        )
+        loss = jnp.sum((most - picked + jnp.log(total)) * weights.reshape(-1))
+        return projection.over_tokens(loss), most.reshape(weights.shape), total.reshape(weights.shape)
+
+    return _on_mesh(local, (HIDDEN, projection.axes, TOKENS, TOKENS), ((), TOKENS, TOKENS))(
+        hidden, head, targets, weights
+    )
+
+
+def _forward(
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array, tiling: Tiling
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    if tiling.by == "vocabulary":
+        loss, *normaliser = _normalised(hidden, head, targets, weights, tiling)
+        return loss, (hidden, head, targets, weights, *normaliser)
+
+    projection = tiling.projection
+
+    def local(hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple:
+        total, d_hidden, d_head = by_tokens.value_and_gradients(
+            _flat(hidden), head, targets.reshape(-1), weights.reshape(-1), projection, tiling.chunk_bytes
+        )
+        return total, d_hidden.reshape(hidden.shape), d_head
+
+    total, d_hidden, d_head = _on_mesh(
+        local, (HIDDEN, projection.axes, TOKENS, TOKENS), ((), HIDDEN, projection.axes)
+    )(hidden, head, targets, weights)
+    return total, (d_hidden, d_head)
+
+
+def _backward(
+    tiling: Tiling, saved: tuple[jax.Array, ...], d_total: jax.Array
+) -> tuple[jax.Array | None, ...]:
+    if tiling.by == "tokens":
+        d_hidden, d_head = saved
+        return (
+            (d_hidden * d_total).astype(d_hidden.dtype),
+            (d_head * d_total).astype(d_head.dtype),
+            None,
+            None,
+        )
+
+    projection = tiling.projection
+
+    def local(
+        hidden: jax.Array,
+        head: jax.Array,
+        targets: jax.Array,
+        weights: jax.Array,
+        most: jax.Array,
+        total: jax.Array,
+    ) -> tuple:
+        d_hidden, d_head = by_vocabulary.gradients(
+            _flat(hidden),
+            head,
+            targets.reshape(-1),
+            weights.reshape(-1),
+            most.reshape(-1),
+            total.reshape(-1),
+            projection,
+            tiling.chunk_bytes,
+        )
+        return d_hidden.reshape(hidden.shape), d_head
+
+    hidden, head, targets, weights, most, total = saved
+    d_hidden, d_head = _on_mesh(
+        local, (HIDDEN, projection.axes, TOKENS, TOKENS, TOKENS, TOKENS), (HIDDEN, projection.axes)
+    )(hidden, head, targets, weights * d_total, most, total)
+    return d_hidden, d_head, None, None
+
+
+_summed.defvjp(_forward, _backward)
+
+
+def _flat(hidden_BTD: jax.Array) -> jax.Array:
+    return hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+
+
+def _on_mesh(
+    local: Callable[..., Any], takes: Sequence[Sequence[str]], gives: Sequence[Sequence[str]]
+) -> Callable[..., Any]:
+    """Let every device of the mesh in scope run a function on its own parts, which logical axes name."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return local
+    return jax.shard_map(
+        local,
+        in_specs=tuple(sharding.spec(axes) for axes in takes),
+        out_specs=tuple(sharding.spec(axes) for axes in gives),
+        check_vma=False,
+    )
