@@ -1,14 +1,20 @@
 """The one way into attention in training: a kernel by its name, placed on the mesh in scope."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 from jaxtyping import Array, Float, Int
 
 from alpacare_jax import sharding
+from alpacare_jax.attention.choice import choose, situation
 from alpacare_jax.attention.chunked import attend_chunked
+from alpacare_jax.attention.context import attend_across
+from alpacare_jax.attention.mosaic import attend_mosaic
 from alpacare_jax.attention.names import AUTO, check_name
+from alpacare_jax.attention.packed import SEGMENTS, attend_packed
 from alpacare_jax.attention.plain import attend_plainly
+from alpacare_jax.attention.splash import attend_splash
 from alpacare_jax.attention.visible import Visible
 
 Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -21,6 +27,7 @@ def attend(
     segment_ids_BT: Int[Array, "B T"],
     *,
     kernel: str = AUTO,
+    segments: int = SEGMENTS,
 ) -> Float[Array, "B T N H"]:
     """Attend within the segments of packed rows: each token to itself and the earlier tokens of its segment.
 
@@ -28,8 +35,11 @@ def attend(
         q_BTNH: Queries, rotated, not scaled.
         k_BTKH: Keys, rotated; N is a multiple of K.
         v_BTKH: Values.
-        segment_ids_BT: Segment of each token; padding is segment 0 and sees padding.
-        kernel: Name of the kernel, or "auto".
+        segment_ids_BT: Segment of each token; padding is segment 0 and sees padding. Tokens of a segment stand
+            together.
+        kernel: Name of the kernel; "auto" takes the best that can run on the mesh in scope.
+        segments: Most segments of a row, for the kernel "cudnn", whose buffers grow with it; a row of more comes out
+            as NaN there.
 
     Returns:
         The attended values, in the dtype of the queries.
@@ -42,13 +52,21 @@ def attend(
         True
     """
     check_name(kernel, where="kernel")
-    if kernel in (AUTO, "xla"):
+    if kernel == AUTO:
+        mesh = jax.sharding.get_abstract_mesh()
+        here = situation(q_BTNH.dtype.name, q_BTNH.shape[3], q_BTNH.shape[1], mesh)
+        kernel = choose(here).name
+    if sharding.shards_of("length") > 1:
+        return attend_across(kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    if kernel == "xla":
         return attend_plainly(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
-    return _on_mesh(_chunked)(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
-
-
-def _chunked(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
-    return attend_chunked(q, k, v, Visible.whole(segment_ids))
+    kernels: dict[str, Kernel] = {
+        "chunked": lambda q, k, v, ids: attend_chunked(q, k, v, Visible.whole(ids)),
+        "splash": attend_splash,
+        "cudnn": functools.partial(attend_packed, segments=segments),
+        "tokamax": attend_mosaic,
+    }
+    return _on_mesh(kernels[kernel])(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
 
 
 def _on_mesh(kernel: Kernel) -> Kernel:

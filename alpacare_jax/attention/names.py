@@ -4,7 +4,7 @@ import difflib
 
 from alpacare_jax.errors import ConfigError
 
-KERNELS = ("xla", "chunked")
+KERNELS = ("xla", "chunked", "splash", "cudnn", "tokamax")
 """Every kernel there is, on whatever platform it runs."""
 AUTO = "auto"
 """Leaves the kernel to the platform."""
@@ -22,7 +22,7 @@ def check_name(name: str, *, where: str = "compute.attention") -> None:
     known = (AUTO, *KERNELS)
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     raise ConfigError(
         "there is no attention kernel of that name",
         where=where,

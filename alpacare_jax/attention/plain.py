@@ -48,7 +48,8 @@ def attend_masked(
     K = k_BSKH.shape[2]
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) * H**-0.5
     scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32)
-    scores_BKGTS = sharding.constrain(scores_BKGTS, "batch", "kv_heads", None, "length", None)
+    if not jax.sharding.get_abstract_mesh().manual_axes:  # within a shard_map every array is where it belongs
+        scores_BKGTS = sharding.constrain(scores_BKGTS, "batch", "kv_heads", None, "length", None)
     scores_BKGTS = jnp.where(mask_BTS[:, None, None, :, :], scores_BKGTS, jnp.finfo(jnp.float32).min)
     weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
     return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH).reshape(B, T, N, H)
@@ -74,7 +75,7 @@ def attend_plainly(
     T = q_BTNH.shape[1]
     mask_BTT = segment_mask(segment_ids_BT)
     block = max(QUERY_BLOCK, -(-T // MOST_BLOCKS))
-    if block >= T or sharding.shards_of("length") > 1:
+    if block >= T:
         return attend_masked(q_BTNH, k_BTKH, v_BTKH, mask_BTT)
     parts = []
     for start in range(0, T, block):

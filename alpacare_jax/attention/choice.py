@@ -1,0 +1,191 @@
+"""Which kernel runs: the best one that nothing stands against, or the one that was asked for."""
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
+
+from alpacare_jax import sharding
+from alpacare_jax.attention.names import AUTO, KERNELS, check_name
+from alpacare_jax.attention.splash import LANES
+from alpacare_jax.errors import ConfigError
+
+PREFERENCES = {
+    "tpu": ("splash", "chunked", "xla"),
+    "gpu": ("cudnn", "tokamax", "chunked", "xla"),
+    "cpu": ("xla", "chunked"),
+}
+"""Kernels by platform, the fastest first."""
+PLAIN_LENGTH = 2048
+"""Longest row for which plain attention is chosen: its scores grow with the square."""
+OLDEST_JAX = (0, 11, 1)
+"""Oldest jax whose packed cuDNN attention is right where query heads share key/value heads."""
+OLDEST_GPU = (9, 0)
+"""Oldest compute capability, Hopper's, of the packed kernels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Situation:
+    """What a kernel would have to work with.
+
+    Args:
+        platform: "cpu", "gpu" or "tpu".
+        device_kind: What the device calls itself.
+        dtype: Of queries, keys and values.
+        head_dim: Size of a head.
+        length: Tokens in a row.
+        context: Over how many devices the length of a row is split.
+        compute_capability: Of an NVIDIA GPU that is here; None for other devices and those that are not here.
+        jax_version: Of the jax that runs.
+        has_tokamax: Whether that package is installed.
+    """
+
+    platform: str
+    device_kind: str
+    dtype: str
+    head_dim: int
+    length: int
+    context: int = 1
+    compute_capability: tuple[int, int] | None = None
+    jax_version: tuple[int, ...] = jax.__version_info__
+    has_tokamax: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A kernel and why it is the one.
+
+    Args:
+        name: The kernel.
+        reason: Half a sentence for people.
+        fallback: The kernel to take where this one fails its check; None where there is none.
+    """
+
+    name: str
+    reason: str
+    fallback: str | None
+
+
+def situation(dtype: str, head_dim: int, length: int, mesh: Mesh | AbstractMesh | None = None) -> Situation:
+    """Describe where attention would run: on a mesh, or on the first device where None is given."""
+    platform, kind, context = _devices_of(mesh)
+    capability = None
+    if platform == "gpu":
+        capability = _compute_capability()
+    return Situation(
+        platform=platform,
+        device_kind=kind,
+        dtype=jnp.dtype(dtype).name,
+        head_dim=head_dim,
+        length=length,
+        context=context,
+        compute_capability=capability,
+        has_tokamax=importlib.util.find_spec("tokamax") is not None,
+    )
+
+
+def _devices_of(mesh: Mesh | AbstractMesh | None) -> tuple[str, str, int]:
+    if mesh is None or mesh.empty:
+        device = jax.local_devices()[0]
+        return device.platform, device.device_kind, 1
+    abstract = mesh.abstract_mesh
+    context = math.prod(abstract.shape[name] for name in sharding.spec(("length",)) if name is not None)
+    device = abstract.abstract_device
+    if device is None:
+        device = jax.local_devices()[0]
+    return device.platform, device.device_kind, context
+
+
+def _compute_capability() -> tuple[int, int] | None:
+    """Return that of the first GPU here; None where there is none, as when compiling for others."""
+    for device in jax.local_devices():
+        text = getattr(device, "compute_capability", None)
+        if text:
+            major, _, minor = str(text).partition(".")
+            return int(major), int(minor or 0)
+    return None
+
+
+def obstacle(name: str, here: Situation) -> str | None:
+    """Say why a kernel cannot run in a situation, or None where nothing stands against it.
+
+    Example:
+        >>> obstacle("splash", situation("float32", 128, 1024))
+        'it is for TPUs, and these devices are cpu'
+    """
+    if name == "splash":
+        return _obstacle_splash(here)
+    if name in ("cudnn", "tokamax"):
+        return _obstacle_gpu(name, here)
+    return None
+
+
+def _obstacle_splash(here: Situation) -> str | None:
+    if here.platform != "tpu":
+        return f"it is for TPUs, and these devices are {here.platform}"
+    if here.dtype not in ("float32", "bfloat16"):
+        return f"it takes float32 and bfloat16, not {here.dtype}"
+    if here.context > 1 and here.length % (here.context * LANES):
+        return (
+            f"each of {here.context} context shards must hold a multiple of {LANES} tokens, and rows have "
+            f"{here.length}"
+        )
+    return None
+
+
+def _obstacle_gpu(name: str, here: Situation) -> str | None:
+    if here.platform != "gpu":
+        return f"it is for NVIDIA GPUs, and these devices are {here.platform}"
+    if here.compute_capability is not None and here.compute_capability < OLDEST_GPU:
+        found = ".".join(map(str, here.compute_capability))
+        return f"it needs Hopper or newer (compute capability 9.0), and {here.device_kind} has {found}"
+    if here.jax_version < OLDEST_JAX:
+        found = ".".join(map(str, here.jax_version))
+        return f"it needs jax 0.11.1 or newer, and this is {found}"
+    if here.dtype not in ("bfloat16", "float16"):
+        return f"it takes bfloat16 and float16, not {here.dtype}"
+    if here.head_dim % 8 or here.head_dim > 256:
+        return f"it takes head sizes that are multiples of 8 up to 256, not {here.head_dim}"
+    if here.context > 1:
+        return f"it does not split the length of rows, and the mesh splits it over {here.context} devices"
+    if name == "tokamax" and not here.has_tokamax:
+        return 'the package is not installed: pip install "alpacare-jax[tokamax]"'
+    return None
+
+
+def choose(here: Situation, asked: str = AUTO, refused: Sequence[str] = ()) -> Choice:
+    """Choose the kernel for a situation.
+
+    Args:
+        here: Devices, dtype and shapes.
+        asked: The kernel that was asked for, or "auto".
+        refused: Kernels that are not to be taken, because they failed.
+
+    Raises:
+        ConfigError: The kernel asked for does not exist, or cannot run here; the message says why and what could.
+    """
+    check_name(asked)
+    order = PREFERENCES.get(here.platform, ("chunked", "xla"))
+    if here.platform == "cpu" and here.length > PLAIN_LENGTH:
+        order = ("chunked", "xla")
+    against = {name: obstacle(name, here) for name in KERNELS}
+    against |= dict.fromkeys(refused, "it was refused")
+    able = [name for name in order if against[name] is None]
+    if asked == AUTO:
+        passed_over = [f"{name}: {against[name]}" for name in order[: order.index(able[0])]]
+        reason = f"the fastest on {here.device_kind}" if not passed_over else "; ".join(passed_over)
+        return Choice(able[0], reason, able[1] if len(able) > 1 else None)
+    if against[asked] is not None:
+        raise ConfigError(
+            "the attention kernel cannot run here",
+            where="compute.attention",
+            found=f"{asked}: {against[asked]}",
+            expected=", ".join((AUTO, *(name for name in KERNELS if against[name] is None))),
+            remedy=f"take {able[0]}, or auto, which does",
+        )
+    others = [name for name in able if name != asked]
+    return Choice(asked, "asked for", others[0] if others else None)
