@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from datagen.synthesize import Watch
-    from datagen.work.status import Money, Progress
+    from datagen.work.status import Money, Progress, Watch
 
 SECONDS_BETWEEN_LINES = 5.0
 _RATE_WINDOW_S = 60.0

@@ -1,0 +1,135 @@
+"""From seed tasks to published instructions: ask for tasks, keep the good and new ones, have them answered.
+
+Everything but the two services is a pure function of the settings: request i shows examples drawn from (seed,
+i), and replies are judged in the order of their requests, not of their arrival. So neither the concurrency
+nor an interruption changes the result, and the state of a run is nothing but its ledger.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from datagen import prompts, publish
+from datagen.batch.asking import collect_batches, describe
+from datagen.batch.book import BatchBook
+from datagen.client import Reply
+from datagen.errors import DataError
+from datagen.ledger import Ledger
+from datagen.money.purse import BudgetReached, Purse
+from datagen.questions import ANSWERS, TASKS, read_seeds
+from datagen.safety import leaking_seeds, write_reports
+from datagen.seeds import odd_labels
+from datagen.settings import BATCH, Settings
+from datagen.sieve import Sieve, answer_checks
+from datagen.synthesize.funnel import account, count
+from datagen.synthesize.gathering import Gathering
+from datagen.synthesize.overview import status
+from datagen.work.estimate import expected_answer_usd
+from datagen.work.folder import LEDGER, pin, refuse_foreign
+from datagen.work.keys import require_keys
+from datagen.work.status import Reporter, Watch, unjudged
+
+__all__ = ["count", "status", "synthesize"]
+
+log = logging.getLogger(__name__)
+
+
+def synthesize(
+    settings: Settings,
+    work: Path,
+    *,
+    retry_failed: bool = False,
+    wait: bool = True,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Run both stages and publish, or go on where an earlier run of the same folder stopped.
+
+    Args:
+        settings: What to do.
+        work: The work folder: ``ledger.sqlite``, ``config.json``, ``seeds.jsonl`` (a copy), then ``tasks.jsonl``,
+            ``rejected.jsonl``, ``instructions.jsonl`` and ``funnel.json``.
+        retry_failed: Ask again what an earlier run gave up on.
+        wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
+        watch: Called whenever a reply has been judged.
+
+    Returns:
+        The funnel, as in ``funnel.json``.
+
+    Raises:
+        BatchesUnderWay: Nothing more can be done without waiting.
+        ServiceError: The service refuses or cannot be reached; what was answered is kept.
+        DataError: The work folder belongs to something else, a seed is broken, or no task was kept.
+    """
+    seeds = read_seeds(settings)
+    prices = settings.all_prices()
+    refuse_foreign(work)
+    if not (work / LEDGER).exists():
+        require_keys(settings)
+    for odd in odd_labels(settings.seeds):
+        log.warning("seeds: %s", odd)
+    for leak in leaking_seeds(settings, seeds):
+        log.warning("seeds: %s", leak)
+    with Ledger(work / LEDGER) as ledger:
+        pin(work, settings, seeds, prompts.PROMPT_VERSION, began=ledger.began())
+        purse = Purse(ledger, prices, settings.budget_usd)
+        answer_usd = expected_answer_usd(settings, seeds, prices)
+        reporter = Reporter(ledger, purse, settings.target, answer_usd, watch)
+        _take_up(settings, ledger, purse, retry_failed=retry_failed)
+        sieve = Sieve(seeds, settings)
+        gathering = Gathering(settings, seeds, ledger, purse, reporter, sieve, wait)
+        reached = gathering.tasks()
+        # Files of an earlier, finished run stay as they are until this one has finished too.
+        if not (work / "funnel.json").exists():
+            publish.write_tasks(work, sieve.kept, sieve.rejected)
+        if not sieve.kept:
+            raise reached or _none_was_kept(work, sieve)
+        replies, reached = _have_answered(gathering, reached)
+        outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION, answer_checks(settings))
+        purse.close()
+        funnel = count(sieve, outcome, settings) | {
+            "budget_reached": reached is not None or "budget" in outcome.failed,
+            "money": account(ledger, settings, sieve, outcome.replies),
+        }
+        funnel["money"] |= unjudged(ledger, funnel)
+        funnel |= write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
+        publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
+        reporter.note(funnel)
+        if left := BatchBook(ledger).under_way():
+            log.warning("not needed any more, and ended by --cancel-batches: %s", describe(left))
+    return funnel
+
+
+def _take_up(settings: Settings, ledger: Ledger, purse: Purse, *, retry_failed: bool) -> None:
+    """Go on where an earlier run stopped: with what failed, if so asked, and with what ended batches hold."""
+    if retry_failed:
+        ledger.reopen(TASKS)
+        ledger.reopen(ANSWERS)
+    if settings.mode != BATCH and BatchBook(ledger).under_way():
+        services = {TASKS: settings.teacher, ANSWERS: settings.answerer}
+        collect_batches(services, ledger, purse, settings.batch)
+
+
+def _have_answered(
+    gathering: Gathering, reached: BudgetReached | None
+) -> tuple[list[Reply], BudgetReached | None]:
+    """Return the answers to all kept tasks, also to further ones, and what says that the budget is reached, if so."""
+    replies = gathering.answers()
+    # Answers mostly cost less than was set aside for them; what is left buys further tasks.
+    while reached is not None:
+        before = gathering.sieve.requests
+        reached = gathering.tasks()
+        if gathering.sieve.requests == before:
+            break
+        replies = gathering.answers()
+    return replies, reached
+
+
+def _none_was_kept(work: Path, sieve: Sieve) -> DataError:
+    return DataError(
+        "no task was kept",
+        where=work / "rejected.jsonl",
+        found=f"{sieve.requests} requests, {sum(sieve.failed.values())} of them failed, "
+        f"{len(sieve.rejected)} tasks rejected",
+        expected="replies in the form the prompt asks for",
+        remedy="read the reasons in rejected.jsonl; a stronger teacher or larger max_tokens may help",
+    )

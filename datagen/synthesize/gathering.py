@@ -1,0 +1,175 @@
+"""Both stages of a run: ask for tasks and keep what the sieve lets pass, then have the kept tasks answered."""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, Sequence
+from itertools import islice
+from typing import Any
+
+from datagen import publish
+from datagen.batch.asking import complete_in_batches, stream_in_batches
+from datagen.client import ChatRequest, Reply, complete, read_reply, stream
+from datagen.ledger import Ledger
+from datagen.money.purse import BudgetReached, Purse
+from datagen.questions import ANSWERS, TASKS, answer_request, task_requests
+from datagen.records import SeedTask
+from datagen.settings import BATCH, Settings
+from datagen.sieve import Sieve
+from datagen.synthesize.funnel import count
+from datagen.work.keys import with_keys
+from datagen.work.status import Progress, Reporter
+
+
+@dataclasses.dataclass
+class Gathering:
+    """Asks what a run asks, live or through batches, and may go on with more tasks when answers are in.
+
+    Attributes:
+        settings: What to do.
+        seeds: The seed tasks.
+        ledger: Where every outcome is written down.
+        purse: Keeps the cap.
+        reporter: Is told how far the run is.
+        sieve: Judges the replies with tasks, in their order.
+        wait: In batch mode, wait for replies.
+    """
+
+    settings: Settings
+    seeds: Sequence[SeedTask]
+    ledger: Ledger
+    purse: Purse
+    reporter: Reporter
+    sieve: Sieve
+    wait: bool
+
+    def tasks(self) -> BudgetReached | None:
+        """Ask for tasks until the sieve has enough; where the budget ends that, return what says so.
+
+        Raises:
+            BatchesUnderWay: Nothing more can be done without waiting.
+            ServiceError: The service refuses or cannot be reached; what was answered is kept.
+        """
+        return asyncio.run(self._take_tasks())
+
+    async def _take_tasks(self) -> BudgetReached | None:
+        answered = self.ledger.counts().get(ANSWERS, {"answered": 0})["answered"]
+        self._keep_for_answers(answered)
+        try:
+            async with contextlib.aclosing(self._task_replies()) as replies:
+                async for reply in replies:
+                    self.sieve.take(reply)
+                    self._keep_for_answers(answered)
+                    self.reporter.tell(dataclasses.replace(self._progress(), answered=answered), self._counts)
+                    if self.sieve.full:
+                        break
+        except BudgetReached as reached:
+            self._take_settled()
+            return reached
+        finally:
+            self.reporter.note(self._counts())
+        return None
+
+    def _task_replies(self) -> AsyncGenerator[Reply, None]:
+        """Return the stream of replies behind those that the sieve has taken, live or through batches.
+
+        A batch is paid for as a whole, so it leaves what the answers to its tasks are expected to cost.
+        """
+        settings = self.settings
+        missing = islice(task_requests(settings, self.seeds), self.sieve.requests, None)
+        requests = with_keys(missing, settings, self.ledger, TASKS)
+        if settings.mode == BATCH:
+            return stream_in_batches(
+                requests,
+                settings.teacher,
+                self.ledger,
+                stage=TASKS,
+                wanted=self._requests_wanted,
+                purse=self.purse,
+                limits=settings.batch,
+                wait=self.wait,
+                leave_usd=lambda: self.sieve.kept_of_a_request() * (self.reporter.answer_usd() or 0.0),
+            )
+        window = None if settings.eager else self.sieve.requests_wanted
+        return stream(requests, settings.teacher, self.ledger, stage=TASKS, window=window, purse=self.purse)
+
+    def _requests_wanted(self, ahead: Sequence[Reply]) -> int:
+        """Estimate how many requests the target still needs, with replies that are in but cannot be judged yet."""
+        if not ahead:
+            return self.sieve.requests_wanted()
+        trial = Sieve(self.seeds, self.settings)
+        for number in range(self.sieve.requests):
+            entry = self.ledger.get(TASKS, f"{number:06d}")
+            assert entry is not None
+            trial.take(read_reply(entry))
+        for reply in ahead:
+            trial.take(reply)
+        return 0 if trial.full else trial.requests_wanted()
+
+    def _keep_for_answers(self, answered: int) -> None:
+        """Keep enough of a budget to have the kept tasks answered, instead of spending all of it on more tasks."""
+        if self.purse.budget_usd is None:
+            return
+        waiting = len(self.sieve.kept) - answered
+        if waiting <= 0:
+            self.purse.set_aside(ANSWERS, 0.0)
+            return
+        model = self.settings.answerer.model
+        last = answer_request(self.settings, self.sieve.kept[-1]).body(model)
+        one_in_flight = self.purse.worst_usd(model, last, batch=self.settings.mode == BATCH)
+        self.purse.set_aside(ANSWERS, waiting * (self.reporter.answer_usd() or 0.0) + one_in_flight)
+
+    def _take_settled(self) -> None:
+        """Judge the replies behind the one at which a run stopped; they are paid for."""
+        while not self.sieve.full and self.sieve.requests < self.settings.request_limit():
+            entry = self.ledger.get(TASKS, f"{self.sieve.requests:06d}")
+            if entry is None or entry.state == "sent":
+                return
+            self.sieve.take(read_reply(entry))
+
+    def answers(self) -> list[Reply]:
+        """Have the kept tasks answered; those for which the budget does not suffice are said to have failed for it.
+
+        Raises:
+            BatchesUnderWay: Nothing more can be done without waiting.
+            ServiceError: The service refuses or cannot be reached; what was answered is kept.
+        """
+        requests = [answer_request(self.settings, kept) for kept in self.sieve.kept]
+        try:
+            return self._ask_for_answers(requests)
+        except BudgetReached:
+            return [self._answer_or_none(request) for request in requests]
+
+    def _ask_for_answers(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+        before = self._progress()
+
+        def tell(settled: int, total: int) -> None:
+            progress = dataclasses.replace(before, stage=ANSWERS, target=total, answered=settled)
+            self.reporter.tell(progress, self._counts)
+
+        service, ledger, purse = self.settings.answerer, self.ledger, self.purse
+        if self.settings.mode == BATCH:
+            return complete_in_batches(
+                requests,
+                service,
+                ledger,
+                stage=ANSWERS,
+                purse=purse,
+                limits=self.settings.batch,
+                wait=self.wait,
+                progress=tell,
+            )
+        return complete(requests, service, ledger, stage=ANSWERS, progress=tell, purse=purse)
+
+    def _answer_or_none(self, request: ChatRequest) -> Reply:
+        entry = self.ledger.get(ANSWERS, request.id)
+        if entry is None or entry.state == "sent":
+            return Reply(request.id, "", "", "", 0, 0, error="budget: not asked, to keep the cap")
+        return read_reply(entry)
+
+    def _progress(self) -> Progress:
+        sieve = self.sieve
+        return Progress(TASKS, sieve.requests, len(sieve.kept), len(sieve.rejected), self.settings.target)
+
+    def _counts(self) -> dict[str, Any]:
+        return count(self.sieve, publish.Outcome(), self.settings)
