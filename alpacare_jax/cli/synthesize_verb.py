@@ -76,40 +76,55 @@ def command(
     Exit status: 0 target reached, 1 fewer tasks than that, 2 error, 3 batches are
     under way (--no-wait), 130 interrupted.
     """
-    from alpacare_jax.cli.synthesis_report import print_batches, print_funnel, print_plan
+    from alpacare_jax.cli.synthesis_report import print_funnel
 
     if status:
-        from datagen.synthesize import status as summarize
-
-        summary = summarize(work)
-        if as_json:
-            typer.echo(json.dumps(summary, indent=2))
-        else:
-            print_funnel(summary, work)
+        _show(work, as_json)
         return
     if as_json:
         raise typer.BadParameter("it goes with --status", param_hint="--json")
     settings = _settings(work, config, options.to_settings(context.params))
     if dry_run:
-        from datagen.work.plan import plan
-
-        print_plan(plan(settings, work), work)
+        _show_plan(settings, work)
         return
     if fork is not None:
         work = _fork(work, fork, settings)
     if cancel_batches:
-        from datagen.work.stop_batches import cancel_all
-
-        ended = cancel_all(settings, work)
-        print_batches(ended)
-        if not ended:
-            typer.echo("No batch is under way; nothing was ended.")
+        _cancel(settings, work)
         return
     funnel = _run(settings, work, retry_failed, wait=not no_wait)
     print_funnel(funnel, work)
     if not funnel["target_reached"] or funnel["budget_reached"]:
         typer.echo(_why_less(funnel), err=True)
         raise typer.Exit(1)
+
+
+def _show(work: Path, as_json: bool) -> None:
+    from alpacare_jax.cli.synthesis_report import print_funnel
+    from datagen.synthesize import status
+
+    summary = status(work)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        print_funnel(summary, work)
+
+
+def _show_plan(settings: "Settings", work: Path) -> None:
+    from alpacare_jax.cli.synthesis_report import print_plan
+    from datagen.work.plan import plan
+
+    print_plan(plan(settings, work), work)
+
+
+def _cancel(settings: "Settings", work: Path) -> None:
+    from alpacare_jax.cli.synthesis_report import print_batches
+    from datagen.work.stop_batches import cancel_all
+
+    ended = cancel_all(settings, work)
+    print_batches(ended)
+    if not ended:
+        typer.echo("No batch is under way; nothing was ended.")
 
 
 def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settings":
