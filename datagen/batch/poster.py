@@ -51,9 +51,9 @@ class Poster:
         tries = 0
 
         async def create() -> list[dict[str, Any]]:
+            """Make the batch; or find it, where an answer that was lost may have said that it is made."""
             nonlocal tries
             if tries:
-                # The answer to the first try may have been lost on its way.
                 found = await self.look_for(record)
                 if found:
                     return found
