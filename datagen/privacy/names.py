@@ -91,7 +91,8 @@ NAME_PATTERNS: tuple[Pattern, ...] = (
     ),
     pattern(
         "NAME",
-        rf"(?:[Rr]egards|[Ss]incerely|[Ff]aithfully|[Tt]ruly|[Bb]est wishes|[Ss]igned|[Yy]ours),\s+(?P<v>{_NAME})",
+        rf"(?:[Rr]egards|[Ss]incerely|[Ff]aithfully|[Tt]ruly|[Bb]est wishes|[Ss]igned|[Yy]ours)[,:]\s+"
+        rf"(?P<v>{_INITIALS}|{_NAME})",
         _is_name,
         "regards|sincerely|faithfully|truly|wishes|signed|yours",
     ),
@@ -102,7 +103,22 @@ NAME_PATTERNS: tuple[Pattern, ...] = (
         rf",?{_GAP}(?P<v>{_WORD})(?=,|[ \t]+[a-z]|\.)",
         _is_name,
     ),
-    pattern("NAME", rf"\b(?P<v>{_FULL_NAME}),?{_GAP}{_DEGREE}(?!\s*\d{{5}})", _is_name),
+    pattern(
+        "NAME",
+        r"\b(?:I['’]m|I am|[Tt]his is)[ \t]+(?P<v>"
+        rf"{_WORD})(?=,{_GAP}(?:an?{_GAP})?\d{{1,3}}\b)",
+        _is_name,
+        "i'm|i’m|i am|this is",
+        digits=1,
+    ),
+    pattern(
+        "NAME",
+        r"\b(?i:husband|wife|partner|spouse|son|daughter|brother|sister|mother|father|friend|neighbou?r)[ \t]+"
+        rf"\((?P<v>{_WORD}(?:{_GAP}{_WORD})?)\)",
+        _has_given_name,
+        "(",
+    ),
+    pattern("NAME", rf"\b(?P<v>{_INITIALS}|{_FULL_NAME}),?{_GAP}{_DEGREE}(?!\s*\d{{5}})", _is_name),
     pattern(
         "NAME",
         rf"\b(?P<v>{_WORD}{_INITIAL}(?:{_GAP}{_WORD})?)(?:,|{_GAP}is|{_GAP}was)?{_GAP}an?{_GAP}(?:\w+[ -]){{0,2}}"
@@ -131,6 +147,12 @@ PLACE_PATTERNS: tuple[Pattern, ...] = (
         flags=re.IGNORECASE,
     ),
     pattern("ZIP", rf"\b(?:{_STATE}|{_STATE_NAME}){_GAP}(?P<v>\d{{5}}(?:-\d{{4}})?)\b", digits=5),
+    pattern(
+        "PLACE",
+        rf"\b(?:in|from|near|at|to|of){_GAP}(?P<v>{_TOWN}(?:{_GAP}{_TOWN})? County)\b",
+        _is_place,
+        "county",
+    ),
     pattern(
         "PLACE", rf"\b(?:in|from|near|at|to|of){_GAP}(?P<v>{_PLACE}), (?:{_STATE}|{_STATE_NAME})\b", _is_place
     ),

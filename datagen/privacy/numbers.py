@@ -122,7 +122,9 @@ _CONTACTS = (
     pattern("IP", r"(?<![\d.])(?P<v>\d{1,3}(?:\.\d{1,3}){3})(?![\d.]*\d)", _is_ip, digits=4),
     pattern(
         "IP",
-        r"(?<![\w:])(?P<v>(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){2,6}:[\da-f]{1,4})(?![\w:])",
+        r"(?<![\w:])(?P<v>(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){2,6}(?::[\da-f]{1,4}){1,5})(?![\w:])",
+        # Ratios and times have no group of three.
+        lambda match: any(len(group) > 2 for group in match["v"].split(":")),
         flags=_I,
         digits=1,
     ),
@@ -253,7 +255,7 @@ _NUMBERS = (
         "OTHER_ID",
         r"(?:passport|visa|national|NHS|national\s+insurance|tax(?:payer)?|case|accession|specimen|sample|order|claim"
         r"|study|trial|reference|encounter|visit|participant|subject|employee|student|badge|ticket|barcode|booking|wristband|bracelet)\s*"
-        r"(?=(?:reads|says|number|no\.|nr\.|id\b|identification|identity|#|№|(?<=accession\s)\d))(?:identification\s+|identity\s+|reads\s+|says\s+)?",
+        r"(?=(?:reads|says|(?<=passport\s)[A-Z]{0,2}\d|number|no\.|nr\.|id\b|identification|identity|#|№|(?<=accession\s)\d))(?:identification\s+|identity\s+|reads\s+|says\s+)?",
         "passport|visa|national|nhs|tax|case|accession|specimen|sample|order|claim|study|trial|reference|encounter|visit"
         "|participant|subject|employee|student|badge|ticket|barcode|booking|wristband|bracelet",
         _is_long_number,
