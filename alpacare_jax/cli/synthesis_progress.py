@@ -106,6 +106,7 @@ def _terminal_watch() -> "Iterator[Watch]":
         }
 
         def show(progress: "Progress") -> None:
+            """Move the bar of the stage."""
             detail = progress_words(progress, rate.per_minute(progress.tries, time.monotonic()))
             done = progress.answered if progress.stage == "answers" else progress.kept
             row = rows[progress.stage]
@@ -123,6 +124,7 @@ def _line_watch() -> "Iterator[Watch]":
     last, rate = 0.0, Rate()
 
     def show(progress: "Progress") -> None:
+        """Write a line, one every few seconds until the target is reached."""
         nonlocal last
         done = progress.answered if progress.stage == "answers" else progress.kept
         now = time.monotonic()

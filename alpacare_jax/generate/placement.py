@@ -50,10 +50,12 @@ def place(architecture: Architecture, params: Params, mesh: Mesh) -> Params:
     axes = architecture.axes()
 
     def move(leaf: Any, leaf_axes: tuple[str, ...]) -> jax.Array:
+        """Move a leaf that stands outside the layers."""
         where = sharding.named(mesh, leaf_axes)
         return jax.jit(lambda x: x.astype(dtype), out_shardings=where)(_on_mesh(leaf, where))
 
     def move_layers(leaf: Any, leaf_axes: tuple[str, ...]) -> list[jax.Array]:
+        """Move a leaf that stacks all layers, [L, ...], and take it apart: one array a layer."""
         # The layer's number is an argument, so that one small program serves all layers.
         take = jax.jit(
             lambda x, i: jax.lax.dynamic_index_in_dim(x, i, keepdims=False).astype(dtype),
