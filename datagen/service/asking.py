@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from datagen.errors import ServiceError
 from datagen.ledger import Entry, Ledger
 from datagen.money.bounds import most_completion_tokens
+from datagen.service.appetite import Appetite
 from datagen.service.breaker import Breaker, backoff_s
 from datagen.service.chat import prompt_hash
 from datagen.service.limits import in_words, utc_in
-from datagen.service.pace import Appetite, Pace, Ticket
+from datagen.service.pace import Pace, Ticket
 from datagen.service.trouble_report import TroubleReport
 from datagen.service.web_page import remedy_for
 from datagen.service.wire import Answer, Service, Trouble, Wire

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.service.appetite import Appetite
 from datagen.service.breaker import Breaker
+from datagen.service.in_flight import InFlight
 from datagen.service.limits import Allowance, Limits
-from datagen.service.pace import CATCH_UP_S, HURRY, SHARE, Appetite, InFlight, Meter, Pace
+from datagen.service.meter import CATCH_UP_S, HURRY, SHARE, Meter
+from datagen.service.pace import Pace
 
 
 @dataclasses.dataclass
