@@ -13,8 +13,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from datagen.ledger import Entry, Ledger
-from datagen.service.asking import Asker, Stop
+from datagen.service.asking import Asker
 from datagen.service.chat import ChatRequest, Sampling, prompt_hash
+from datagen.service.stop import Stop
 from datagen.service.wire import Service
 
 if TYPE_CHECKING:

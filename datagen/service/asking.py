@@ -12,7 +12,6 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from datagen.errors import ServiceError
 from datagen.ledger import Entry, Ledger
 from datagen.money.bounds import most_completion_tokens
 from datagen.service.appetite import Appetite
@@ -20,8 +19,8 @@ from datagen.service.breaker import Breaker, backoff_s
 from datagen.service.chat import prompt_hash
 from datagen.service.limits import in_words, utc_in
 from datagen.service.pace import Pace, Ticket
+from datagen.service.stop import AT_ONCE, Stop, stop_for
 from datagen.service.trouble_report import TroubleReport
-from datagen.service.web_page import remedy_for
 from datagen.service.wire import Answer, Service, Trouble, Wire
 
 if TYPE_CHECKING:
@@ -35,14 +34,6 @@ REFUSED_IN_A_ROW = 5
 STRAYS_IN_A_ROW = 3
 #: A request may be told "later" so many times as often as it may fail.
 REFUSALS_PER_TRY = 3
-#: Troubles that no request in flight will escape; others leave those in flight time to end.
-_AT_ONCE = {"unauthorized", "not-found"}
-
-
-class Stop(ServiceError):
-    """Nothing more is sent; ``at_once`` tells that what is in flight is not worth waiting for."""
-
-    at_once = False
 
 
 @dataclasses.dataclass
@@ -285,7 +276,7 @@ class Asker:
         if trouble.kind != "fatal" and not no_api:
             return False
         self._strays_in_a_row += 1
-        if trouble.kind == "fatal" and (not self._answers or trouble.code not in _AT_ONCE):
+        if trouble.kind == "fatal" and (not self._answers or trouble.code not in AT_ONCE):
             return True
         return self._strays_in_a_row >= STRAYS_IN_A_ROW
 
@@ -349,22 +340,4 @@ class Asker:
             self.ledger.reopen(self.stage, id)
         self._suspects.clear()
         self._pace.close()
-        remedies = {
-            "unauthorized": f"check the key in the environment variable {self.service.api_key_env}",
-            "bad-request": "read the service's words: a field that it does not take is left out by null in "
-            "task_sampling or answer_sampling, structured output by format: text",
-            "not-found": "check the model's name and the base URL, which usually ends in /v1",
-            "quota": "add credit at the provider, then run the same command again",
-            "unreachable": "start the server or mend the base URL, then run the same command again",
-            "rate-limited": "run the same command again when the time has passed, or with a larger patience_s; "
-            "what was answered is kept",
-        }
-        remedy = remedies.get(trouble.code, "run the same command again later; what was answered is kept")
-        stop = Stop(
-            what,
-            where=f"{self.service.base_url}, model {self.service.model}",
-            found=str(trouble),
-            remedy=remedy_for(trouble, remedy),
-        )
-        stop.at_once = trouble.code in _AT_ONCE
-        return stop
+        return stop_for(self.service, what, trouble)
