@@ -27,7 +27,7 @@ DAY = "86400"
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is made up for after a stall suits a window of a minute; the servers here have windows of seconds."""
-    monkeypatch.setattr("datagen.service.pace.CATCH_UP_S", 0.05)
+    monkeypatch.setattr("datagen.service.meter.CATCH_UP_S", 0.05)
 
 
 @pytest.fixture
