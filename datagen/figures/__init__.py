@@ -215,7 +215,9 @@ def count_labels(field: str, tasks: Sequence[SeedTask], *, most: int = LABELS) -
     counts = Counter(normalise(label) for task in tasks if (label := getattr(task, field).strip()))
     top = _most(counts, most)
     if field == "difficulty":
-        top.sort(key=lambda pair: (not pair[0].isdigit(), pair[0]))
+        top.sort(
+            key=lambda pair: (not pair[0].isdecimal(), int(pair[0]) if pair[0].isdecimal() else 0, pair[0])
+        )
     total = counts.total()
     entropy = -math.fsum(n / total * math.log(n / total) for n in counts.values())
     return {
