@@ -30,6 +30,10 @@ def command(
     layers: Annotated[
         int | None, typer.Option(min=1, help="Plan a model cut to so many layers, for a quick look.")
     ] = None,
+    search_batch: Annotated[
+        bool,
+        typer.Option("--search-batch", help="Find the most rows per device that fit, with few compilations."),
+    ] = False,
     cached: Annotated[
         bool,
         typer.Option("--cache/--no-cache", help="Remember what was compiled, for the same question again."),
@@ -55,10 +59,15 @@ def command(
         typer.echo(line, err=True)
 
     with plan.Compiler(plan.plan_cache() if cached else None, tell=tell) as compiler:
+        found = None
+        if search_batch:
+            found = plan.search_rows(compiler, program, request.batch_shards(program.config, place))
+            if found.largest:
+                program = program.replace(rows=found.largest * request.batch_shards(program.config, place))
         outcome = compiler.compile(program)
     if as_json:
-        typer.echo(json.dumps(tables.plan_values(program, place, outcome), indent=2))
+        typer.echo(json.dumps(tables.plan_values(program, place, outcome, found), indent=2))
     else:
-        typer.echo(tables.plan_text(program, place, outcome))
+        typer.echo(tables.plan_text(program, place, outcome, found))
     if not outcome.fits:
         raise typer.Exit(1)

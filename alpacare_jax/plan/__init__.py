@@ -2,6 +2,7 @@
 
 from alpacare_jax.plan.compiler import Compiler, plan_cache
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, TooLarge
+from alpacare_jax.plan.search import Search, search_rows
 from alpacare_jax.plan.topology import Topology, parse_topology
 
 __all__ = [
@@ -9,8 +10,10 @@ __all__ = [
     "Compiler",
     "Outcome",
     "Program",
+    "Search",
     "TooLarge",
     "Topology",
     "parse_topology",
     "plan_cache",
+    "search_rows",
 ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import alpacare_jax
+from alpacare_jax import flags as compiler_flags
 from alpacare_jax.cache import default_cache
 from alpacare_jax.errors import ConfigError, ServiceError, UserError
 from alpacare_jax.plan.programs import Outcome, Program, outcome_from_dict
@@ -65,7 +66,7 @@ class Compiler:
         flags: str | None = None,
     ) -> None:
         self.cache, self.tell = cache, tell
-        self.flags = os.environ.get("LIBTPU_INIT_ARGS", "") if flags is None else flags
+        self.flags = usual_flags() if flags is None else flags
         self.compiled = 0
         """Programs compiled, not counting remembered ones."""
         self._child: subprocess.Popen[str] | None = None
@@ -191,6 +192,16 @@ class Compiler:
                 json.dumps({"program": program.to_dict(), "outcome": answer}), encoding="utf-8"
             )
             partial.replace(file)
+
+
+def usual_flags() -> str:
+    """Return the flags that a run on a TPU would compile with: the user's own, and this project's beside them."""
+    given = os.environ.get("LIBTPU_INIT_ARGS", "")
+    if importlib.util.find_spec("libtpu") is None:
+        return given
+    environment = {**os.environ, "JAX_PLATFORMS": "tpu"}
+    compiler_flags.set_flags(environment)
+    return environment.get("LIBTPU_INIT_ARGS", "")
 
 
 def plan_cache() -> Path:

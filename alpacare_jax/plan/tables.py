@@ -3,11 +3,16 @@
 from typing import Any
 
 from alpacare_jax.plan.chips import GIB
+from alpacare_jax.plan.compiler import summarize
+from alpacare_jax.plan.estimate import Estimate, estimate
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, outcome_to_dict
+from alpacare_jax.plan.search import Search
 from alpacare_jax.plan.topology import Topology
 
 
-def plan_values(program: Program, place: Topology, outcome: Outcome) -> dict[str, Any]:
+def plan_values(
+    program: Program, place: Topology, outcome: Outcome, search: Search | None = None
+) -> dict[str, Any]:
     """Return a plan as plain JSON values; bytes are per device."""
     return {
         "topology": place.name,
@@ -18,7 +23,9 @@ def plan_values(program: Program, place: Topology, outcome: Outcome) -> dict[str
         "microbatches": program.config.train.microbatches,
         "remat": program.config.compute.remat,
         "parameters": program.model.parameter_count,
+        "search": search.to_dict() if search else None,
         "outcome": outcome_to_dict(outcome),
+        "estimate": estimate(program, place, outcome).to_dict() if isinstance(outcome, Compiled) else None,
     }
 
 
@@ -29,7 +36,7 @@ def mesh_sizes(program: Program, place: Topology) -> dict[str, int]:
     return dict(zip(MESH_AXES, program.config.mesh.shape(place.devices), strict=True))
 
 
-def plan_text(program: Program, place: Topology, outcome: Outcome) -> str:
+def plan_text(program: Program, place: Topology, outcome: Outcome, search: Search | None = None) -> str:
     """Return a plan as lines."""
     mesh = ", ".join(f"{axis}={size}" for axis, size in mesh_sizes(program, place).items() if size > 1)
     lines = [
@@ -39,9 +46,26 @@ def plan_text(program: Program, place: Topology, outcome: Outcome) -> str:
         f"{program.config.train.microbatches} microbatches, remat {program.config.compute.remat}",
         "",
     ]
+    if search is not None:
+        lines += [*search_lines(search), ""]
     if not isinstance(outcome, Compiled):
         return "\n".join([*lines, str(outcome)])
-    return "\n".join([*lines, *memory_lines(outcome)])
+    return "\n".join([*lines, *memory_lines(outcome), "", *speed_lines(program, place, outcome)])
+
+
+def search_lines(search: Search) -> list[str]:
+    """Return what a search tried and found, line by line."""
+    lines = ["rows per device"]
+    for probe in sorted(search.probes, key=lambda probe: probe.rows_per_device):
+        lines.append(f"  {probe.rows_per_device:>4}  {summarize(probe.outcome)}")
+    if not search.largest:
+        return [*lines, "  not even the fewest rows fit"]
+    sure = (
+        "the next size does not fit"
+        if search.confirmed
+        else "more may fit: the search was ended by its bound"
+    )
+    return [*lines, f"  largest that fits: {search.largest} ({sure})"]
 
 
 def memory_lines(outcome: Compiled) -> list[str]:
@@ -59,4 +83,34 @@ def memory_lines(outcome: Compiled) -> list[str]:
     lines.append(f"  {'headroom':<12}{outcome.headroom / GIB:>8.2f}")
     if outcome.host:
         lines.append(f"  {'on the host':<12}{outcome.host / GIB:>8.2f}")
+    return lines
+
+
+def speed_lines(program: Program, place: Topology, outcome: Compiled) -> list[str]:
+    """Return what a step does and how long it should take, line by line."""
+    found = estimate(program, place, outcome)
+    lines = ["a step, per device"]
+    lines.append(f"  model's own  {found.model_flops / 1e12:>8.2f} TFLOP (causal attention counted once)")
+    lines.append(
+        f"  program's    {found.flops / 1e12:>8.2f} TFLOP, {found.recomputed:+.0%}: what is recomputed"
+    )
+    lines.append(f"  memory       {outcome.costs['memory_bytes'] / GIB:>8.2f} GiB read and written")
+    for kind, size in sorted(outcome.costs["collective_bytes"].items(), key=lambda item: -item[1]):
+        lines.append(f"  received     {size / GIB:>8.2f} GiB by {kind}")
+    if outcome.costs["host_bytes"]:
+        lines.append(f"  host         {outcome.costs['host_bytes'] / GIB:>8.2f} GiB to and from")
+    return [*lines, "", *estimate_lines(found)]
+
+
+def estimate_lines(found: Estimate) -> list[str]:
+    """Return the estimate, line by line."""
+    lines = ["estimate, not a measurement (docs/planning.md says how)"]
+    lines.append(f"  {'ms':<30}{'cores':>8}{'links':>8}{'network':>8}{'host':>8}  bound by")
+    for part in found.stretches:
+        times = (part.cores_s, part.links_s, part.network_s, part.host_s)
+        row = "".join(f"{1000 * seconds:>8.1f}" for seconds in times)
+        lines.append(f"  {part.name:<30}{row}  {part.bound}")
+    lines.append(
+        f"  step {1000 * found.step_s:.0f} ms, {found.tokens_per_s:,.0f} tokens/s, MFU {found.mfu:.0%} (estimate)"
+    )
     return lines

@@ -12,6 +12,7 @@ import time
 from typing import Any, cast
 
 from alpacare_jax.errors import ConfigError, UserError
+from alpacare_jax.plan import costs
 from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, TooLarge, outcome_to_dict
 from alpacare_jax.plan.topology import Topology, parse_topology
@@ -73,6 +74,7 @@ def compile_program(program: Program) -> Outcome:
         return too_large(str(error), topology.chip.memory_bytes, time.monotonic() - started)
     seconds = time.monotonic() - started
     found = compiled.memory_analysis()
+    work = costs.count(compiled.as_text(), places_of(mesh, topology), topology.chip)
     return Compiled(
         arguments=found.argument_size_in_bytes,
         temporaries=found.temp_size_in_bytes,
@@ -83,7 +85,18 @@ def compile_program(program: Program) -> Outcome:
         limit=topology.chip.memory_bytes,
         host=found.host_temp_size_in_bytes + found.host_argument_size_in_bytes,
         compile_s=seconds,
-        costs={},
+        costs=work,
+    )
+
+
+def places_of(mesh: Any, topology: Topology) -> costs.Places:
+    """Say where the devices of a mesh stand in their slices."""
+    devices = list(mesh.devices.flat)
+    return costs.Places(
+        coordinates=tuple(tuple(device.coords) for device in devices),
+        slices=tuple(getattr(device, "slice_index", 0) or 0 for device in devices),
+        sizes={name: int(size) for name, size in mesh.shape.items()},
+        extent=topology.shape,
     )
 
 

@@ -1,0 +1,118 @@
+"""How long a step should take: the slower of computing and moving, stretch by stretch, from what its program does.
+
+In each stretch of a step (the loop through the layers forward, the one backward, the loss, the rest) three things run
+beside one another: the cores, which for every instruction wait for the slower of their products and the device's
+memory; the links between chips; the network between slices. A stretch takes as long as the slowest of the three, the
+step as long as all its stretches. Peaks are not reached in practice; the shares assumed here are :data:`REACHED`.
+
+An estimate, to compare ways of running one model with one another; only a run on the devices measures.
+"""
+
+import dataclasses
+from typing import Any
+
+from alpacare_jax.model.flops import flops_per_row
+from alpacare_jax.plan.chips import Chip
+from alpacare_jax.plan.programs import Compiled, Program
+from alpacare_jax.plan.topology import Topology
+
+REACHED = {"cores": 0.8, "links": 0.8, "network": 0.7, "host": 0.8}
+"""Shares of the published peaks that large transformers reach: what estimates assume."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """Seconds of one stretch of a step, per device.
+
+    Args:
+        name: Which stretch.
+        cores_s: Of products and of the device's memory.
+        links_s: Of the links within a slice.
+        network_s: Of the network between slices.
+        host_s: Of moving to and from the host's memory.
+    """
+
+    name: str
+    cores_s: float
+    links_s: float
+    network_s: float
+    host_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the slowest of the four, the others beside it."""
+        return max(self.cores_s, self.links_s, self.network_s, self.host_s)
+
+    @property
+    def bound(self) -> str:
+        """Which of the four is the slowest."""
+        times = {"cores": self.cores_s, "links": self.links_s, "network": self.network_s, "host": self.host_s}
+        return max(times, key=lambda name: times[name])
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A step's estimated speed.
+
+    Args:
+        step_s: Seconds of a step.
+        tokens_per_s: Tokens of all devices together.
+        mfu: Share of the devices' peak that the model's own mathematics would take.
+        model_flops: Operations that the model's mathematics asks for, per device and step, nothing recomputed.
+        flops: Operations of the program's matrix products and attention kernels, per device and step.
+        stretches: The parts of the step.
+    """
+
+    step_s: float
+    tokens_per_s: float
+    mfu: float
+    model_flops: float
+    flops: float
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def recomputed(self) -> float:
+        """Operations beyond the model's own, as a share of them."""
+        return self.flops / self.model_flops - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as plain JSON values."""
+        stretches = [
+            dataclasses.asdict(part) | {"seconds": part.seconds, "bound": part.bound}
+            for part in self.stretches
+        ]
+        return dataclasses.asdict(self) | {
+            "recomputed_share": self.recomputed,
+            "stretches": stretches,
+            "assumed_shares_of_peak": REACHED,
+            "is": "an estimate, not a measurement",
+        }
+
+
+def estimate(program: Program, place: Topology, outcome: Compiled) -> Estimate:
+    """Estimate a compiled step's time, tokens a second and share of the peak."""
+    chip = place.chip
+    stretches = tuple(stretch(name, cost, chip) for name, cost in outcome.costs["regions"].items())
+    step_s = sum(part.seconds for part in stretches)
+    trained = getattr(program.config, "adapter", None) is None or not program.config.adapter.on
+    per_row = flops_per_row(program.model, program.seq_len, trained=trained)
+    model_flops = per_row * program.rows / place.devices
+    return Estimate(
+        step_s=step_s,
+        tokens_per_s=program.rows * program.seq_len / step_s,
+        mfu=model_flops / step_s / chip.bf16_flops,
+        model_flops=model_flops,
+        flops=outcome.costs["flops"],
+        stretches=stretches,
+    )
+
+
+def stretch(name: str, cost: dict[str, Any], chip: Chip) -> Stretch:
+    """Turn the counts of a stretch into seconds."""
+    return Stretch(
+        name=name,
+        cores_s=cost["busy_s"] / REACHED["cores"],
+        links_s=cost["link_s"] / REACHED["links"],
+        network_s=cost["network_s"] / REACHED["network"],
+        host_s=cost["host_bytes"] / chip.host_bytes_per_s / REACHED["host"],
+    )

@@ -1,0 +1,159 @@
+"""What a program does, counted from its text: loops multiplied in, slices as slices, padding left out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alpacare_jax.plan import costs, hlo
+from alpacare_jax.plan.chips import CHIPS
+from alpacare_jax.plan.costs import Places
+
+
+def places(count: int = 1, **sizes: int) -> Places:
+    return Places(
+        coordinates=tuple((index, 0) for index in range(count)),
+        slices=(0,) * count,
+        sizes={"data": 1, "fsdp": count, "tensor": 1, "context": 1} | sizes,
+        extent=(count, 1),
+    )
+
+
+def count(function, *arguments) -> dict:
+    text = jax.jit(function).lower(*arguments).compile().as_text()
+    return costs.count(text, places(), CHIPS["v5e"])
+
+
+def test_a_scan_counts_as_often_as_it_runs():
+    weights = jnp.ones((6, 32, 32))
+
+    def layers(x):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+    once = 2 * 16 * 32 * 32
+    found = count(layers, jnp.ones((16, 32)))
+    assert found["flops"] == 6 * once
+
+
+def test_scans_within_scans_multiply():
+    def inner(x, _):
+        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ x), None), x, length=3)[0], None
+
+    found = count(lambda x: jax.lax.scan(inner, x, length=5)[0], jnp.ones((8, 8)))
+    assert found["flops"] == 15 * 2 * 8**3
+
+
+def test_a_slice_of_a_stacked_array_counts_as_a_slice():
+    stacked = jnp.ones((64, 256, 256))
+
+    def total(x):
+        return jax.lax.scan(lambda x, w: (x + w, None), x, stacked)[0]
+
+    moved = count(total, jnp.ones((256, 256)))["memory_bytes"]
+    # Read the slice and the sum, write the sum, 64 times; never 64 times the whole stack.
+    assert moved < 8 * 64 * 3 * 256 * 256 * 4
+
+
+PADDED = "window={size=1x32x2 pad=0_0x31_31x0_0 rhs_reversal=0x1x0}"
+
+
+@pytest.mark.parametrize(
+    ("length", "results", "window", "expected"),
+    [
+        (1, 32, {"size": 32, "pad": 31}, 32),  # heads written as padding: each result meets one element
+        (7, 7, {"size": 3, "pad": 1}, 19),  # 3 for each inner result, 2 at either end
+        (4, 4, {"size": 1}, 4),
+        (4, 7, {"size": 2, "lhs_dilate": 2, "pad": 0}, 7),  # holes between the elements count for nothing
+    ],
+)
+def test_only_elements_count_in_a_convolution(length, results, window, expected):
+    given = {"size": 1, "stride": 1, "pad": 0, "lhs_dilate": 1, "rhs_dilate": 1} | window
+    assert costs.valid_taps(length, results, **given) == expected
+    brute = sum(
+        (result * given["stride"] + tap * given["rhs_dilate"] - given["pad"])
+        in range(0, length * given["lhs_dilate"])
+        and (result * given["stride"] + tap * given["rhs_dilate"] - given["pad"]) % given["lhs_dilate"] == 0
+        for tap in range(given["size"])
+        for result in range(results)
+    )
+    assert brute == expected
+
+
+def test_windows_are_read():
+    window = costs.read_window(PADDED, 3)
+    assert window["size"] == [1, 32, 2]
+    assert window["pad"] == [0, 31, 0]
+    assert window["stride"] == [1, 1, 1]
+
+
+GATHER = """
+HloModule step
+
+%body (p: (s32[], bf16[64,8])) -> (s32[], bf16[64,8]) {
+  %p = (s32[], bf16[64,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %x = bf16[64,8]{1,0} get-tuple-element(%p), index=1
+  %part = bf16[8,8]{1,0} slice(%x), slice={[0:8], [0:8]}
+  %all = bf16[64,8]{1,0} all-gather(%part), channel_id=3, GROUPS, dimensions={0}
+  ROOT %t = (s32[], bf16[64,8]{1,0}) tuple(%next, %all)
+}
+
+%condition (p.1: (s32[], bf16[64,8])) -> pred[] {
+  %p.1 = (s32[], bf16[64,8]{1,0}) parameter(0)
+  %i.1 = s32[] get-tuple-element(%p.1), index=0
+  %end = s32[] constant(10)
+  ROOT %less = pred[] compare(%i.1, %end), direction=LT
+}
+
+ENTRY %main (x.2: bf16[64,8]) -> bf16[64,8] {
+  %x.2 = bf16[64,8]{1,0} parameter(0)
+  %zero = s32[] constant(0)
+  %start = (s32[], bf16[64,8]{1,0}) tuple(%zero, %x.2)
+  %loop = (s32[], bf16[64,8]{1,0}) while(%start), condition=%condition, body=%body
+  ROOT %out = bf16[64,8]{1,0} get-tuple-element(%loop), index=1
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("groups", "members", "axes"),
+    [
+        ("replica_groups={{0,1,2,3,4,5,6,7}}", 8, "fsdp x tensor"),
+        ("replica_groups=[4,2]<=[8]", 2, "tensor"),
+        ("replica_groups=[2,4]<=[4,2]T(1,0)", 4, "fsdp"),
+        ("replica_groups=mesh['a'=4,'b'=2] {'b'}", 2, "tensor"),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a'}", 4, "fsdp"),
+    ],
+)
+def test_collectives_count_by_mesh_axis_in_every_trip(groups, members, axes):
+    found = costs.count(GATHER.replace("GROUPS", groups), places(8, fsdp=4, tensor=2), CHIPS["v5e"])
+    received = 64 * 8 * 2 * (members - 1) / members
+    assert found["collective_bytes"] == {f"all-gather over {axes}": pytest.approx(10 * received)}
+
+
+def test_what_crosses_slices_takes_the_network():
+    place = places(8, data=2, fsdp=4, tensor=1)
+    apart = Places(place.coordinates, (0, 0, 0, 0, 1, 1, 1, 1), place.sizes, place.extent)
+    text = GATHER.replace("GROUPS", "replica_groups=[4,2]<=[2,4]T(1,0)")
+    region = next(
+        cost for cost in costs.count(text, apart, CHIPS["v5e"])["regions"].values() if cost["links"]
+    )
+    assert region["network_s"] > 0
+    assert region["link_s"] == 0
+
+
+def test_a_loops_end_may_be_counted_from_elsewhere_and_in_larger_steps():
+    text = GATHER.replace("constant(1)", "constant(4)").replace("GROUPS", "replica_groups={{0,1}}")
+    module = hlo.read_module(text)
+    times = {computation.name: runs for computation, runs, _ in hlo.walk(module)}
+    assert times == {"main": 1, "body": 3}  # 0, 4, 8
+
+
+def test_shapes_are_read_with_the_memory_they_lie_in():
+    device, vector = hlo.read_shapes("(bf16[2,1024]{1,0:T(8,128)(2,1)}, f32[3]{0:T(128)S(1)})")
+    assert (device.bytes, device.memory) == (4096, hlo.DEVICE)
+    assert (vector.bytes, vector.memory) == (12, hlo.VECTOR)
+    assert hlo.read_shapes("s4[10]")[0].bytes == 5
+    assert np.prod(hlo.read_shapes("pred[]")[0].sizes) == 1
