@@ -14,7 +14,6 @@ from scripted_server import Scripted, ScriptedServer, write_tasks
 from datagen.batch.asking import BatchesUnderWay
 from datagen.batch.book import BatchBook
 from datagen.batch.files import BatchLimits
-from datagen.work.stop_batches import cancel_all
 from datagen.errors import ConfigError, DataError, ServiceError
 from datagen.ledger import Ledger
 from datagen.records import SeedTask, write_records
@@ -22,6 +21,7 @@ from datagen.service.chat import Sampling
 from datagen.service.wire import Service
 from datagen.settings import Settings
 from datagen.synthesize import status, synthesize
+from datagen.work.stop_batches import cancel_all
 
 SEEDS = (
     "What is gout?",
@@ -264,9 +264,11 @@ def test_faults_on_the_way_are_outlasted(tmp_path: Path, seeds: Path) -> None:
     assert len(server.asked()) == len(set(server.asked())), "nothing is asked twice"
 
 
-@pytest.mark.parametrize("path", ["/v1/files", "/v1/batches", "/v1/batches/batch_0"])
-def test_a_wrong_key_stops_at_once(
-    tmp_path: Path, seeds: Path, path: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("path", "asked"), [("/v1/files", 1), ("/v1/batches", 3), ("/v1/batches/batch_0", 3)]
+)
+def test_a_wrong_key_stops_at_once_and_one_that_was_taken_before_after_three_refusals(
+    tmp_path: Path, seeds: Path, path: str, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = "sk-wrong-0123456789abcdef"
     monkeypatch.setenv("OPENAI_API_KEY", key)
@@ -274,7 +276,7 @@ def test_a_wrong_key_stops_at_once(
     with BatchServer(fault=lambda method, at, number: refusal if at == path else None) as server:
         with pytest.raises(ServiceError, match="refused the key") as caught:
             synthesize(settings_for(server, seeds), tmp_path / "work")
-        assert server.calls.count(server.calls[-1]) == 1
+        assert server.calls.count(server.calls[-1]) == asked
         assert server.authorizations == {f"Bearer {key}"}
     assert key not in str(caught.value)
     assert key.encode() not in (tmp_path / "work" / "ledger.sqlite").read_bytes()
