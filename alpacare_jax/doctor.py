@@ -57,6 +57,7 @@ class Checkup:
     all_devices: int
     optional: dict[str, bool]
     environment: dict[str, str]
+    attention: dict[str, str]
     advice: tuple[str, ...] = field(default=())
 
 
@@ -71,6 +72,9 @@ def examine(folder: Path, environment: Mapping[str, str] = os.environ) -> Checku
         The findings with advice, most pressing first.
     """
     import jax
+
+    from alpacare_jax import sharding
+    from alpacare_jax.attention import survey
 
     devices = tuple(
         Device(device.device_kind, device.platform, _device_memory(device)) for device in jax.local_devices()
@@ -88,6 +92,7 @@ def examine(folder: Path, environment: Mapping[str, str] = os.environ) -> Checku
         all_devices=jax.device_count(),
         optional={name: any(map(_importable, modules)) for name, (_, modules, _) in OPTIONAL.items()},
         environment={name: environment[name] for name in _SETTINGS if name in environment},
+        attention=survey(sharding.single_device_mesh()),
     )
     return Checkup(**{**checkup.__dict__, "advice": advise(checkup)})
 

@@ -14,9 +14,11 @@ from alpacare_jax.cli.doctor_verb import render
 GIB = 1 << 30
 
 
-@pytest.fixture
-def checkup(tmp_path: Path) -> doctor.Checkup:
-    return doctor.examine(tmp_path, {"XLA_FLAGS": "--xla_a=1", "SECRET_KEY": "never shown"})
+@pytest.fixture(scope="module")
+def checkup(tmp_path_factory: pytest.TempPathFactory) -> doctor.Checkup:
+    return doctor.examine(
+        tmp_path_factory.mktemp("runs"), {"XLA_FLAGS": "--xla_a=1", "SECRET_KEY": "never shown"}
+    )
 
 
 def test_it_finds_the_simulated_devices(checkup: doctor.Checkup) -> None:
@@ -24,6 +26,16 @@ def test_it_finds_the_simulated_devices(checkup: doctor.Checkup) -> None:
     assert [device.platform for device in checkup.devices] == ["cpu"] * 8
     assert checkup.all_devices == 8
     assert "missing" not in checkup.versions.values()
+
+
+def test_it_shows_the_attention_kernel_that_is_taken_and_what_the_others_gave(
+    checkup: doctor.Checkup,
+) -> None:
+    assert "attention chunked" in render(checkup)
+    assert next(iter(checkup.attention)) == "xla"
+    assert "taken by auto" in checkup.attention["xla"]
+    assert "agrees with plain fp32: values" in checkup.attention["chunked"]
+    assert "cannot run: it is for TPUs" in checkup.attention["splash"]
 
 
 def test_it_shows_settings_of_the_run_and_no_others(checkup: doctor.Checkup) -> None:

@@ -6,6 +6,7 @@ from alpacare_jax.attention.choice import Choice, Situation, choose, obstacle, s
 from alpacare_jax.attention.names import AUTO, KERNELS, RESIDUALS, check_name
 from alpacare_jax.attention.packed import SEGMENTS
 from alpacare_jax.attention.plain import attend_masked, segment_mask
+from alpacare_jax.attention.survey import survey
 
 __all__ = [
     "AUTO",
@@ -26,4 +27,5 @@ __all__ = [
     "segment_mask",
     "settle",
     "situation",
+    "survey",
 ]

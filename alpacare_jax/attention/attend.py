@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from alpacare_jax import sharding
@@ -11,7 +12,7 @@ from alpacare_jax.attention.choice import choose, situation
 from alpacare_jax.attention.chunked import attend_chunked
 from alpacare_jax.attention.context import attend_across
 from alpacare_jax.attention.mosaic import attend_mosaic
-from alpacare_jax.attention.names import AUTO, check_name
+from alpacare_jax.attention.names import AUTO, RESIDUALS, check_name
 from alpacare_jax.attention.packed import SEGMENTS, attend_packed
 from alpacare_jax.attention.plain import attend_plainly
 from alpacare_jax.attention.splash import attend_splash
@@ -59,7 +60,7 @@ def attend(
     if sharding.shards_of("length") > 1:
         return attend_across(kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
     if kernel == "xla":
-        return attend_plainly(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+        return checkpoint_name(attend_plainly(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT), RESIDUALS)
     kernels: dict[str, Kernel] = {
         "chunked": lambda q, k, v, ids: attend_chunked(q, k, v, Visible.whole(ids)),
         "splash": attend_splash,

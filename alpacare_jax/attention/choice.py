@@ -177,7 +177,7 @@ def choose(here: Situation, asked: str = AUTO, refused: Sequence[str] = ()) -> C
     able = [name for name in order if against[name] is None]
     if asked == AUTO:
         passed_over = [f"{name}: {against[name]}" for name in order[: order.index(able[0])]]
-        reason = f"the fastest on {here.device_kind}" if not passed_over else "; ".join(passed_over)
+        reason = f"first choice for {here.device_kind}" if not passed_over else "; ".join(passed_over)
         return Choice(able[0], reason, able[1] if len(able) > 1 else None)
     if against[asked] is not None:
         raise ConfigError(

@@ -17,7 +17,7 @@ def command(
     ] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON object.")] = False,
 ) -> None:
-    """Show versions, devices, memory, optional parts and free disk, with advice."""
+    """Show versions, devices, memory, optional parts, checked attention kernels and free disk, with advice."""
     from alpacare_jax import distributed, doctor
     from alpacare_jax.errors import DataError
 
@@ -52,6 +52,7 @@ def render(checkup: "doctor.Checkup") -> str:
         purpose, _, install = OPTIONAL[name]
         rows.append((name, f"present ({purpose})" if present else f"absent; for {purpose}: {install}"))
     rows += list(checkup.environment.items())
+    rows += [(f"attention {kernel}", said) for kernel, said in checkup.attention.items()]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     lines += ["", *(f"advice: {sentence}" for sentence in checkup.advice or ("nothing needs doing",))]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from packed_rows import assert_same, kernel_of, packed_segments, plain, random_qkv, values_and_gradients
 
-from alpacare_jax.attention import attend
+from alpacare_jax.attention import RESIDUALS, attend
 from alpacare_jax.attention.chunked import attend_chunked
 from alpacare_jax.attention.visible import Visible
 
@@ -95,3 +95,19 @@ def test_chunked_attention_never_holds_the_scores_of_a_row():
 
     compiled = jax.jit(step).lower(*shapes, ids).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 64 << 20
+
+
+def test_a_policy_can_save_what_chunked_attention_keeps_for_its_backward_pass():
+    """With that saved, the backward pass need not run through the blocks of the forward pass again."""
+    qkv = random_qkv(2, 128, 2, 1, 16)
+    ids = packed_segments(2, 128, 2, 0)
+
+    def loops(policy):
+        def run(q, k, v):
+            return jnp.sin(attend(q, k, v, ids, kernel="chunked")).sum()
+
+        step = jax.grad(jax.checkpoint(run, policy=policy), argnums=(0, 1, 2))
+        return jax.jit(step).lower(*qkv).compile().as_text().count(" while(")
+
+    nothing = loops(jax.checkpoint_policies.nothing_saveable)
+    assert loops(jax.checkpoint_policies.save_only_these_names(RESIDUALS)) < nothing
