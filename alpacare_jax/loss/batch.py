@@ -56,5 +56,12 @@ def loss_sum(model: Llama, batch: Batch) -> jax.Array:
     tied = model.head is None
     head = (model.embed if model.head is None else model.head)[...]
     return cross_entropy_sum(
-        hidden_BTD, head, targets_BT, weights_BT, tied=tied, vocabulary=model.config.vocab_size
+        hidden_BTD,
+        head,
+        targets_BT,
+        weights_BT,
+        tied=tied,
+        vocabulary=model.config.vocab_size,
+        tiling=model.compute.loss,
+        chunk_bytes=model.compute.loss_chunk_mib << 20,
     )

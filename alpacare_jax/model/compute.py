@@ -1,0 +1,113 @@
+"""How the model computes, apart from what it is: dtypes, what the backward pass recomputes, kernels."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from alpacare_jax import attention
+from alpacare_jax.attention import SEGMENTS
+from alpacare_jax.errors import ConfigError, did_you_mean
+
+LAYER_INPUT = "layer_input"
+PROJECTIONS = ("query", "key", "value", "attention_out", "gate", "up")
+"""Results of a layer's matrix products that its backward pass needs; the last one, "mlp_out", it does not."""
+
+_save = jax.checkpoint_policies
+REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "full": _save.nothing_saveable,
+    "projections": _save.save_only_these_names(*PROJECTIONS),
+    "attention": _save.save_only_these_names(attention.RESIDUALS),
+    "offload": _save.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[LAYER_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+    "dots": _save.dots_with_no_batch_dims_saveable,
+}
+"""What is kept of a layer for its backward pass, by name; everything else is computed again."""
+
+DTYPES = ("float32", "bfloat16")
+LOSS_TILINGS = ("auto", "tokens", "vocabulary")
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeConfig:
+    """How the model computes, apart from what it is.
+
+    Args:
+        dtype: Dtype of activations and matrix products, "float32" or "bfloat16". Logits, softmax, norms and the
+            loss are fp32 always.
+        param_dtype: Dtype in which parameters are stored. With "bfloat16", ``optim.rounding: stochastic`` keeps
+            small updates from being lost.
+        grad_dtype: Dtype in which gradients are kept and summed over microbatches. "bfloat16" halves their memory
+            and needs ``dtype: bfloat16``.
+        remat: What the backward pass computes again. "none": nothing. "full": all but each layer's input.
+            "projections": all but the matrix products. "attention": as "full", without attention itself. "offload":
+            as "full", with the layers' inputs in the host's memory. "dots": all but what matrix products give
+            without a batch axis, whatever its name.
+        precision: Of fp32 matrix products. "default" is the platform's fastest. "highest" is for comparing models:
+            full fp32 on accelerators, and on CPUs sums in blocks, which halves the rounding error for about a
+            quarter more time.
+        attention: Kernel of attention within packed rows, a name of :data:`alpacare_jax.attention.KERNELS`; "auto"
+            takes the one that suits the platform.
+        attention_segments: Most segments of a row, its padding counted as one, for the kernel "cudnn", whose buffers
+            grow with it.
+        loss: How the loss is cut into pieces: by "tokens", which is faster, or by "vocabulary", which takes the
+            least memory; "auto" takes the first for small output projections.
+        loss_chunk_mib: About how many MiB of logits exist at once on a device.
+    """
+
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    grad_dtype: str = "float32"
+    remat: str = "none"
+    precision: str = "default"
+    attention: str = attention.AUTO
+    attention_segments: int = SEGMENTS
+    loss: str = "auto"
+    loss_chunk_mib: int = 96
+
+    def __post_init__(self) -> None:
+        attention.check_name(self.attention)
+        for key, allowed in (
+            ("dtype", DTYPES),
+            ("param_dtype", DTYPES),
+            ("grad_dtype", DTYPES),
+            ("remat", tuple(REMAT_POLICIES)),
+            ("precision", ("default", "highest")),
+            ("loss", LOSS_TILINGS),
+        ):
+            found = getattr(self, key)
+            if found not in allowed:
+                raise ConfigError(
+                    f"{key} has an unknown value",
+                    where=f"compute.{key}",
+                    found=found,
+                    expected=", ".join(allowed),
+                    remedy=did_you_mean(found, allowed),
+                )
+        if self.grad_dtype == "bfloat16" and self.dtype != "bfloat16":
+            raise ConfigError(
+                "gradients cannot be kept in less precision than is computed with",
+                where="compute.grad_dtype",
+                found=f"bfloat16, with compute.dtype {self.dtype}",
+                remedy="set compute.dtype to bfloat16, or leave compute.grad_dtype out",
+            )
+        if self.attention_segments < 2:
+            raise ConfigError(
+                "a row holds an example and padding",
+                where="compute.attention_segments",
+                found=self.attention_segments,
+                expected="at least 2",
+            )
+        if self.loss_chunk_mib < 1:
+            raise ConfigError(
+                "logits need some memory",
+                where="compute.loss_chunk_mib",
+                found=self.loss_chunk_mib,
+                expected="at least 1",
+            )

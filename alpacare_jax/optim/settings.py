@@ -1,0 +1,76 @@
+"""The optimiser's settings."""
+
+import dataclasses
+
+from alpacare_jax.errors import ConfigError, did_you_mean
+
+OPTIMIZERS = ("adamw", "adafactor", "lion", "muon")
+SCHEDULES = ("cosine", "linear", "constant", "wsd")
+STATE_DTYPES = ("float32", "bfloat16", "int8")
+ROUNDINGS = ("nearest", "stochastic")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Settings of the optimiser; the defaults are AlpaCare's (paper, section 4 and published scripts).
+
+    Args:
+        name: "adamw" (Loshchilov and Hutter 2019), "adafactor" (Shazeer and Stern 2018: second moments by rows and
+            columns), "lion" (Chen et al. 2023: one moment, its sign), "muon" (Jordan et al. 2024: matrices of the
+            layers by orthogonalised momentum, all else by AdamW; updates scaled as AdamW's, Liu et al. 2025).
+        learning_rate: Peak learning rate. Lion wants about a tenth of AdamW's.
+        schedule: After warm-up "cosine" or "linear" to zero at the last step, "constant", or "wsd": constant, then
+            linear to zero over the last ``decay_ratio`` of the steps (Hu et al. 2024).
+        warmup_ratio: Share of all steps over which the rate rises linearly from zero.
+        decay_ratio: Share of all steps over which "wsd" falls.
+        weight_decay: Decoupled weight decay, applied to matrices and tables, not to norms and biases.
+        no_decay: More parameters without weight decay: patterns of dotted names, as ``embed`` or ``layers.mlp.*``.
+        b1: Decay of the first moment; Lion's interpolation, and the momentum of Muon's matrices.
+        b2: Decay of the second moment; of Lion's only one.
+        eps: Added to the root of the second moment.
+        clip_norm: Global gradient norm above which gradients are scaled down; 0 turns clipping off.
+        state_dtype: How moments are stored: "float32", "bfloat16", or "int8" in blocks with a scale each.
+        rounding: How parameters in bfloat16 take an update: to the "nearest" value, which loses small updates, or
+            "stochastic", up or down by chance so that they are kept on average. Nothing where they are in float32.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 2e-5
+    schedule: str = "cosine"
+    warmup_ratio: float = 0.03
+    decay_ratio: float = 0.1
+    weight_decay: float = 0.0
+    no_decay: tuple[str, ...] = ()
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+    state_dtype: str = "float32"
+    rounding: str = "nearest"
+
+    def __post_init__(self) -> None:
+        problems, remedies = [], []
+        for key, allowed in (
+            ("name", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("state_dtype", STATE_DTYPES),
+            ("rounding", ROUNDINGS),
+        ):
+            found = getattr(self, key)
+            if found not in allowed:
+                problems.append(f"{key} {found!r} is not one of {', '.join(allowed)}")
+                remedies.append(did_you_mean(found, allowed))
+        for key in ("warmup_ratio", "decay_ratio"):
+            if not 0 <= getattr(self, key) <= 1:
+                problems.append(f"{key} {getattr(self, key)} is not within 0 and 1")
+        if self.schedule == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
+            problems.append("warmup_ratio and decay_ratio together exceed 1")
+        if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
+            problems.append("learning_rate must be positive, weight_decay and clip_norm not negative")
+        if problems:
+            raise ConfigError(
+                "the optimiser's settings are not valid",
+                where="optim",
+                found="; ".join(problems),
+                remedy="; ".join(remedy for remedy in remedies if remedy) or None,
+            )
