@@ -83,6 +83,9 @@ class RunConfig:
             mesh=mesh,
             microbatches=self.train.microbatches,
             adapter=self.adapter,
+            freeze=self.train.freeze,
+            neftune_alpha=self.train.neftune_alpha,
+            guard=self.train.guard,
             seed=self.train.seed,
         )
 

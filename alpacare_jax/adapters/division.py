@@ -1,13 +1,15 @@
 """Which parameters a run trains and which stay as they are: one tree becomes two, and one again in the step.
 
 Three cases. Everything is trained: the frozen tree is empty. Some paths are frozen: each tree holds its part of the
-model. Adapters: the trained tree holds them alone, the frozen one the whole base, quantised where asked.
+model, of a stacked weight its part of the layers. Adapters: the trained tree holds them alone, the frozen one the
+whole base, quantised where asked.
 """
 
 import dataclasses
 import functools
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,9 +17,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from alpacare_jax import sharding
-from alpacare_jax.adapters.config import TARGETS, AdapterConfig
+from alpacare_jax.adapters import freezing
+from alpacare_jax.adapters.config import QUANTIZED, TARGETS, AdapterConfig
 from alpacare_jax.adapters.lora import LoraWeight, column_norms, dense, draw
+from alpacare_jax.adapters.quantize import Layout, QuantizedWeight, quantize
+from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, Params
+from alpacare_jax.model.params import flatten, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +33,25 @@ class Division:
     Args:
         architecture: The model without values; its ``param_dtype`` is that of what is trained.
         adapter: Adapters beside the model, kind "none" for none.
+        freeze: Patterns of the paths that keep their values, see :mod:`alpacare_jax.adapters.freezing`.
 
     Raises:
-        ConfigError: An adapter is larger than its target.
+        ConfigError: An adapter is larger than its target or stands on a frozen path; a pattern is unknown.
     """
 
     architecture: Architecture
     adapter: AdapterConfig = AdapterConfig()
+    freeze: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.adapter.check_ranks(self.architecture.config)
+        if self.adapter.on and self.freeze:
+            self._check_targets()
+
+    @functools.cached_property
+    def frozen_layers(self) -> dict[str, tuple[int, ...]]:
+        """The layers that are frozen of each leaf, by its name; see :func:`freezing.frozen_layers`."""
+        return freezing.frozen_layers(self._layers_of_leaves(), self.freeze) if self.freeze else {}
 
     @property
     def base(self) -> Architecture:
@@ -50,16 +65,16 @@ class Division:
     def abstract_on(self, mesh: Mesh) -> tuple[Params, Params]:
         """Return trained and frozen parameters as shape structs that carry their shardings."""
         if not self.adapter.on:
-            return self.architecture.abstract_on(mesh), {}
+            return self._divide(self.architecture.abstract_on(mesh))
         shapes = jax.eval_shape(functools.partial(self._draw, seed=0), self.base.abstract())
-        trained = jax.tree.map(
-            lambda leaf, axes: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=sharding.named(mesh, axes)
-            ),
-            shapes,
-            self._adapter_axes(),
-        )
-        return trained, self.base.abstract_on(mesh)
+        trained = jax.tree.map(functools.partial(_placed, mesh), shapes, self._adapter_axes())
+        frozen = flatten(self.base.abstract_on(mesh))
+        for name, layout in self._layouts().items():
+            shape = jax.eval_shape(functools.partial(_quantize_layers, layout=layout), frozen[name])
+            frozen[name] = jax.tree.map(
+                functools.partial(_placed, mesh), shape, quantized_axes(shape, self._axes()[name])
+            )
+        return trained, unflatten(frozen)
 
     def split(self, params: Params, seed: int, mesh: Mesh) -> tuple[Params, Params]:
         """Return trained and frozen parameters at the start of a run.
@@ -70,54 +85,157 @@ class Division:
             mesh: The devices.
         """
         if not self.adapter.on:
-            return params, {}
+            return self._divide(params)
         places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_on(mesh)[0])
         trained = jax.jit(functools.partial(self._draw, seed=seed), out_shardings=places)(params)
-        return trained, self.freeze(params, mesh)
+        return trained, self.freeze_base(params, mesh)
 
-    def freeze(self, params: Params, mesh: Mesh) -> Params:
-        """Return the frozen base of adapters from the model's parameters, which are not to be used afterwards."""
-        del mesh
-        return params
+    def freeze_base(self, params: Params, mesh: Mesh) -> Params:
+        """Return the frozen base of adapters.
 
-    def join(self, trained: Params, frozen: Params) -> Params:
-        """Return parameters for :meth:`Architecture.model`; weights with adapters are :class:`LoraWeight`."""
+        Args:
+            params: The model's parameters; not to be used afterwards, since what is quantised is let go at once.
+            mesh: The devices.
+        """
+        leaves, places = flatten(params), flatten(self.abstract_on(mesh)[1])
+        for name, layout in self._layouts().items():
+            where = jax.tree.map(lambda leaf: leaf.sharding, places[name])
+            pack = jax.jit(functools.partial(_quantize_layers, layout=layout), out_shardings=where)
+            packed = jax.block_until_ready(pack(leaves[name]))
+            leaves[name].delete()
+            leaves[name] = packed
+        return unflatten(leaves)
+
+    def join(self, trained: Params, frozen: Params, keys: jax.Array | None = None) -> Params:
+        """Return parameters for :meth:`Architecture.model`; weights with adapters are :class:`LoraWeight`.
+
+        Args:
+            trained: The trained tree.
+            frozen: The frozen tree.
+            keys: A random key a row of the batch, to draw the adapters' dropout with; None for no dropout.
+        """
         if not self.adapter.on:
-            return trained
-        params = {**frozen, "layers": dict(frozen["layers"])}
-        for name, room in self._targets():
-            held = trained["layers"][room][name]
-            weight = LoraWeight(params["layers"][room][name], **held, scale=self.adapter.scale)
-            params["layers"][room] = params["layers"][room] | {name: weight}
-        return params
+            return self._whole(trained, frozen)
+        leaves, held = flatten(frozen), flatten(trained)
+        for name in self._targets():
+            parts = {part: held[f"{name}.{part}"] for part in self._parts()}
+            rows = None
+            if keys is not None and self.adapter.dropout:
+                rows = _keys_of_layers(keys, name, self.architecture.config.num_hidden_layers)
+            leaves[name] = LoraWeight(
+                leaves[name], **parts, keys=rows, scale=self.adapter.scale, dropout=self.adapter.dropout
+            )
+        return unflatten(leaves)
 
-    def _targets(self) -> list[tuple[str, str]]:
-        return [(name, TARGETS[name].room) for name in TARGETS if name in self.adapter.targets]
+    def saved(self, trained: Params, frozen: Params) -> Params:
+        """Return what a checkpoint keeps as parameters: adapters alone, or the whole model."""
+        return trained if self.adapter.on else self._whole(trained, frozen)
+
+    def abstract_saved(self, mesh: Mesh) -> Params:
+        """Return what :meth:`saved` returns as shape structs that carry their shardings."""
+        return self.abstract_on(mesh)[0] if self.adapter.on else self.architecture.abstract_on(mesh)
+
+    def _divide(self, params: Params) -> tuple[Params, Params]:
+        if not self.freeze:
+            return params, {}
+        trained, frozen, layers = {}, {}, self._layers_of_leaves()
+        for name, leaf in flatten(params).items():
+            fixed = self.frozen_layers.get(name, ())
+            if not fixed:
+                trained[name] = leaf
+            elif len(fixed) == (layers[name] or 1):
+                frozen[name] = leaf
+            else:
+                frozen[name] = _some_layers(leaf, fixed)
+                trained[name] = _some_layers(leaf, [i for i in range(leaf.shape[0]) if i not in fixed])
+        return unflatten(trained), unflatten(frozen)
+
+    def _whole(self, trained: Params, frozen: Params) -> Params:
+        if not self.freeze:
+            return trained
+        leaves, fixed = flatten(trained), flatten(frozen)
+        for name, leaf in fixed.items():
+            if name in leaves:
+                put = functools.partial(freezing.put_together, layers=self.frozen_layers[name])
+                leaves[name] = jax.jit(put)(leaves[name], leaf)
+            else:
+                leaves[name] = leaf
+        return unflatten(leaves)
+
+    def _layers_of_leaves(self) -> dict[str, int | None]:
+        layers = self.architecture.config.num_hidden_layers
+        return {name: layers if name.startswith("layers.") else None for name in flatten(self._abstract)}
+
+    def _check_targets(self) -> None:
+        layers = self._layers_of_leaves()
+        targets = [path for name in self._targets() for _, path in freezing.paths_of(name, layers[name])]
+        freezing.frozen_layers(layers, self.freeze)
+        clashes = [
+            pattern for pattern in self.freeze if any(freezing.matches(path, pattern) for path in targets)
+        ]
+        if clashes:
+            raise ConfigError(
+                "an adapter stands on a frozen path",
+                where="train.freeze, adapter.targets",
+                found=", ".join(map(repr, clashes)),
+                remedy="leave train.freeze out: beside adapters the whole base is frozen; or name fewer targets",
+            )
+
+    @functools.cached_property
+    def _abstract(self) -> Params:
+        return self.architecture.abstract()
+
+    def _axes(self) -> dict[str, tuple[str, ...]]:
+        return flatten(self.architecture.axes())
+
+    def _targets(self) -> list[str]:
+        return [f"layers.{TARGETS[name].room}.{name}" for name in TARGETS if name in self.adapter.targets]
+
+    def _parts(self) -> tuple[str, ...]:
+        return ("a", "b", "magnitude") if self.adapter.kind == "dora" else ("a", "b")
+
+    def _layouts(self) -> dict[str, Layout]:
+        """Return how each quantised leaf is cut: into blocks along heads or MLP, scales along the model's width."""
+        if self.adapter.base not in QUANTIZED:
+            return {}
+        leaves, layouts = flatten(self._abstract), {}
+        for name, target in TARGETS.items():
+            leaf = f"layers.{target.room}.{name}"
+            axes = self._axes()[leaf]
+            cut = axes.index("head" if "head" in axes else "mlp") - len(axes)
+            layouts[leaf] = Layout.of(
+                self.adapter.base, leaves[leaf].shape, cut, axes.index("embed") - len(axes)
+            )
+        return layouts
 
     def _draw(self, params: Params, *, seed: int) -> Params:
         """Draw the adapters; DoRA's magnitudes are the base's own."""
-        tree: Params = {"layers": {}}
+        held: Params = {}
+        leaves = flatten(params)
         dtype = jnp.dtype(self.architecture.compute.param_dtype)
-        for name, room in self._targets():
-            weight, inputs = params["layers"][room][name], TARGETS[name].inputs
-            key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-            held = draw(key, weight.shape, inputs, self.adapter.rank, dtype)
+        for name in self._targets():
+            short = name.rpartition(".")[2]
+            key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(short.encode()))
+            parts = draw(key, leaves[name].shape, TARGETS[short].inputs, self.adapter.rank, dtype)
             if self.adapter.kind == "dora":
-                held["magnitude"] = column_norms(weight, inputs).astype(dtype)
-            tree["layers"].setdefault(room, {})[name] = held
-        return tree
+                weight, layout = leaves[name], self._layouts().get(name)
+                if layout is not None:
+                    weight = jax.lax.map(QuantizedWeight.dense, _quantize_layers(weight, layout))
+                parts["magnitude"] = column_norms(weight, TARGETS[short].inputs).astype(dtype)
+            held |= {f"{name}.{part}": value for part, value in parts.items()}
+        return unflatten(held)
 
     def _adapter_axes(self) -> Params:
-        tree: Params = {"layers": {}}
-        axes = self.architecture.axes()
-        for name, room in self._targets():
-            layers, *sides = axes["layers"][room][name]
-            inputs = TARGETS[name].inputs
-            held = {"a": (layers, *sides[:inputs], None), "b": (layers, None, *sides[inputs:])}
-            if self.adapter.kind == "dora":
-                held["magnitude"] = (layers, *sides[inputs:])
-            tree["layers"].setdefault(room, {})[name] = held
-        return tree
+        held: dict[str, tuple[str | None, ...]] = {}
+        for name in self._targets():
+            layers, *sides = self._axes()[name]
+            inputs = TARGETS[name.rpartition(".")[2]].inputs
+            held[f"{name}.a"] = (layers, *sides[:inputs], None)
+            held[f"{name}.b"] = (layers, None, *sides[inputs:])
+            held[f"{name}.magnitude"] = (layers, *sides[inputs:])
+        return unflatten(
+            {name: axes for name, axes in held.items() if name.rpartition(".")[2] in self._parts()}
+        )
 
 
 def merge(params: Params, dtype: str, places: Params) -> Params:
@@ -134,14 +252,65 @@ def merge(params: Params, dtype: str, places: Params) -> Params:
             return weight.astype(dtype)
         return jax.lax.map(lambda layer: dense(layer).astype(dtype), weight)
 
-    leaves, tree = jax.tree.flatten(params, is_leaf=lambda leaf: hasattr(leaf, "multiply"))
-    merged = [
-        jax.jit(plain, out_shardings=place)(leaf)
-        for leaf, place in zip(leaves, jax.tree.leaves(places), strict=True)
-    ]
-    return jax.tree.unflatten(tree, merged)
+    where = flatten(places)
+    return unflatten(
+        {name: jax.jit(plain, out_shardings=where[name])(leaf) for name, leaf in flatten(params).items()}
+    )
+
+
+def quantized_axes(shape: QuantizedWeight, axes: tuple[str, ...]) -> QuantizedWeight:
+    """Return the logical axes of a quantised weight's arrays, from those of the weight.
+
+    The blocks of the axis that is cut take its name; where the mesh does not divide their number, see :func:`_placed`.
+    """
+    cut = len(axes) + shape.layout.axis
+    codes = (*axes[: cut + 1], None, *axes[cut + 1 :])
+    steps = (None,) * len(axes)
+    return QuantizedWeight(codes, axes, steps, (None,), shape.layout)  # type: ignore[arg-type]
 
 
 def count(tree: Params) -> int:
     """Count the numbers in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def bytes_a_device(tree: Any) -> int:
+    """Return how many bytes of a tree of placed arrays or shapes lie on one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _quantize_layers(weight: jax.Array, layout: Layout) -> QuantizedWeight:
+    return jax.lax.map(functools.partial(quantize, layout=layout), weight)
+
+
+def _placed(mesh: Mesh, leaf: Any, axes: tuple[str | None, ...]) -> jax.ShapeDtypeStruct:
+    """Place a leaf by its axes; an axis whose size the mesh does not divide is held whole by every device."""
+    axes = tuple(
+        axis if _divides(mesh, axis, size) else None for axis, size in zip(axes, leaf.shape, strict=True)
+    )
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.named(mesh, axes))
+
+
+def _divides(mesh: Mesh, axis: str | None, size: int) -> bool:
+    try:
+        sharding.named(mesh, (axis,)).shard_shape((size,))
+    except ValueError:
+        return False
+    return True
+
+
+def _some_layers(leaf: Any, layers: Sequence[int]) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((len(layers), *leaf.shape[1:]), leaf.dtype, sharding=leaf.sharding)
+    return jax.jit(functools.partial(freezing.take, layers=layers), out_shardings=leaf.sharding)(leaf)
+
+
+def _keys_of_layers(keys: jax.Array, name: str, layers: int) -> jax.Array:
+    """Return keys [L, B] from keys [B]: others for every layer and every weight."""
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, zlib.crc32(name.encode())))(keys)
+    return jax.vmap(lambda layer: jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys))(
+        jnp.arange(layers)
+    )

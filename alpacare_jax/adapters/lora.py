@@ -23,7 +23,7 @@ class LoraWeight:
         a: [I, r].
         b: [r, O].
         magnitude: DoRA's trained norms [O], None for the other kinds.
-        keys: One random key a row of the batch, [B, 2] uint32, to draw dropout with; None leaves dropout out.
+        keys: One random key a row of the batch, [B], to draw dropout with; None leaves dropout out.
         scale: Factor of A B.
         dropout: Share of the adapter's inputs to zero.
 

@@ -11,7 +11,9 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.model import ComputeConfig, LlamaConfig
-from alpacare_jax.model.params import Architecture, Params
+from alpacare_jax.model.params import Architecture, Params, flatten, unflatten
+
+__all__ = ["abstract_params", "differences", "flatten", "shorten", "unflatten"]
 
 
 def abstract_params(config: LlamaConfig, *, dtype: str = "float32", mesh: Mesh | None = None) -> Params:
@@ -32,34 +34,6 @@ def abstract_params(config: LlamaConfig, *, dtype: str = "float32", mesh: Mesh |
     mesh = sharding.single_device_mesh() if mesh is None else mesh
     architecture.check_mesh(mesh)
     return architecture.abstract_on(mesh)
-
-
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Name every leaf of a parameter tree.
-
-    Example:
-        >>> flatten({"norm": {"scale": 1}, "embed": 2})
-        {'norm.scale': 1, 'embed': 2}
-    """
-    leaves: dict[str, Any] = {}
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            leaves |= flatten(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
-
-
-def unflatten(leaves: Mapping[str, Any]) -> Params:
-    """Undo :func:`flatten`."""
-    tree: Params = {}
-    for name, value in leaves.items():
-        *folders, last = name.split(".")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = value
-    return tree
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 import alpacare_jax
 from alpacare_jax import checkpoint, convert, sharding
+from alpacare_jax.adapters import bytes_a_device, count
 from alpacare_jax.config import RunConfig, to_yaml
 from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
 from alpacare_jax.errors import ConfigError, DataError
@@ -23,7 +24,7 @@ from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.model.shapes import named_shape
 from alpacare_jax.plan.chips import chip_of
 from alpacare_jax.tokenizer import load_tokenizer
-from alpacare_jax.train import JsonlSink, Profile, Run, Schedule, TensorBoardSink, Yardstick, train
+from alpacare_jax.train import JsonlSink, Profile, Run, Schedule, Stepper, TensorBoardSink, Yardstick, train
 from datagen.records import read_objects, write_atomically
 
 logger = logging.getLogger("alpacare.train")
@@ -65,6 +66,7 @@ def train_from_config(
     check_vocabulary(start.assets, start.model, data)
     architecture = Architecture(start.model, config.compute)
     architecture.check_mesh(mesh)
+    stepper = config.stepper(start.model, schedule.steps, mesh)
     with checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints) as checkpoints:
         latest = checkpoints.latest_step()
         if latest is None:
@@ -74,7 +76,7 @@ def train_from_config(
         first = jax.process_index() == 0
         if first:
             write_atomically(out / "config.yaml", lambda file: file.write(to_yaml(config)))
-            announce(config, start.model, schedule, mesh)
+            announce(config, start.model, schedule, stepper)
         sinks = make_sinks(out, latest or 0) if first else []
         started = time.monotonic()
         try:
@@ -82,7 +84,7 @@ def train_from_config(
                 Run(
                     config=config.train,
                     schedule=schedule,
-                    stepper=config.stepper(start.model, schedule.steps, mesh),
+                    stepper=stepper,
                     data=data,
                     initial_params=start.params,
                     checkpoints=checkpoints,
@@ -354,10 +356,13 @@ def check_unchanged(saved: dict[str, Any], now: dict[str, Any], out: Path) -> No
         )
 
 
-def announce(config: RunConfig, model: LlamaConfig, schedule: Schedule, mesh: Mesh) -> None:
+def announce(config: RunConfig, model: LlamaConfig, schedule: Schedule, stepper: Stepper) -> None:
     """Say in a few lines what is about to happen."""
+    mesh = stepper.mesh
     sizes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     logger.info("model     %s parameters, %s", f"{model.parameter_count:,}", config.compute.dtype)
+    logger.info("training  %s", describe_trained(stepper))
+    logger.info("memory    %s", describe_memory(stepper))
     logger.info("mesh      %s (%d devices of %s)", sizes, mesh.size, mesh.devices.flat[0].device_kind)
     logger.info(
         "run       %d steps of %d rows, %.2f epochs, into %s",
@@ -366,3 +371,29 @@ def announce(config: RunConfig, model: LlamaConfig, schedule: Schedule, mesh: Me
         schedule.steps * schedule.batch_rows / schedule.epoch_rows,
         config.out,
     )
+
+
+def describe_trained(stepper: Stepper) -> str:
+    """Say how much is trained, and by what method."""
+    trained, total = (
+        count(stepper.division.abstract_on(stepper.mesh)[0]),
+        stepper.architecture.config.parameter_count,
+    )
+    adapter = stepper.adapter
+    if not adapter.on:
+        kept = f"; frozen: {', '.join(stepper.freeze)}" if stepper.freeze else ""
+        return f"{trained:,} parameters, {100 * trained / total:.1f}% of the model{kept}"
+    base = adapter.base if adapter.base != "auto" else stepper.architecture.compute.dtype
+    return (
+        f"{trained:,} parameters in adapters, {100 * trained / total:.2f}% of the model: {adapter.kind}, rank "
+        f"{adapter.rank}, alpha {adapter.alpha:g}, on {', '.join(adapter.targets)}; base frozen in {base}"
+    )
+
+
+def describe_memory(stepper: Stepper) -> str:
+    """Say what the state takes on each device; activations and gradients come on top."""
+    state = stepper.abstract_state()
+    parts = {"trained": "params", "optimiser": "optimizer", "frozen": "frozen"}
+    sizes = [(name, bytes_a_device(state[key])) for name, key in parts.items() if key in state]
+    whole = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes)
+    return f"{whole} a device, before activations and gradients"

@@ -113,4 +113,4 @@ def merge_run(
     adapters = load_adapters(run, division, mesh, step)
     dtype = dtype or str(base["embed"].dtype)
     places = division.architecture.shardings(mesh)
-    return merge(division.join(adapters, division.freeze(base, mesh)), dtype, places)
+    return merge(division.join(adapters, division.freeze_base(base, mesh)), dtype, places)

@@ -5,6 +5,7 @@ A model is a fixed graph and such a dict. The dict's keys are the attribute name
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -112,3 +113,31 @@ class Architecture:
 def params_of(model: Llama) -> Params:
     """Return a model's parameters as the plain nested dict."""
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name every leaf of a parameter tree.
+
+    Example:
+        >>> flatten({"norm": {"scale": 1}, "embed": 2})
+        {'norm.scale': 1, 'embed': 2}
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def unflatten(leaves: Mapping[str, Any]) -> Params:
+    """Undo :func:`flatten`."""
+    tree: Params = {}
+    for name, value in leaves.items():
+        *folders, last = name.split(".")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = value
+    return tree

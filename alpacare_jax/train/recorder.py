@@ -89,7 +89,7 @@ class Recorder:
         """Read the figures of the noted step, check them, and pass them on.
 
         Raises:
-            TrainingError: The loss or the gradient is not finite.
+            TrainingError: The loss or the gradient is not finite, or the guard calls it a spike.
         """
         if self._open is None:
             return
@@ -99,14 +99,14 @@ class Recorder:
         elapsed, self._finished_at = now - self._finished_at, now
         saving, self._saving_s = self._saving_s, 0.0
         window, order = known.pop("_window"), known.pop("_rows")
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-            raise TrainingError(
-                "the loss is not finite",
-                where=f"step {step}, samples {window[0]} to {window[1] - 1} of the run's order, "
-                f"rows {order.window(*window)[:16]}",
-                found=f"loss {values['loss']}, gradient norm {values['grad_norm']}",
-                remedy="look at these rows, lower the learning rate, or go on from an earlier checkpoint",
-            )
+        where = (
+            f"step {step}, samples {window[0]} to {window[1] - 1} of the run's order, "
+            f"rows {order.window(*window)[:16]}"
+        )
+        skipped = self._check(values, where)
+        if skipped:
+            self.emit({"step": step, "position": known["position"], **skipped}, show=False)
+            return
         line: dict[str, Any] = {
             "step": step,
             "loss": values["loss"],
@@ -129,6 +129,31 @@ class Recorder:
         if step == self._first:
             line["compiled"] = True
         self.emit(line, show=step % self.config.log_every == 0 or step == self._first)
+
+    def _check(self, values: dict[str, float], where: str) -> dict[str, Any]:
+        """Stop the run at a step that is not sound, or return the figures of one that was skipped, else nothing.
+
+        Raises:
+            TrainingError: The step ends the run.
+        """
+        finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
+        if finite and values.get("sound", 1):
+            return {}
+        guard, in_a_row = self.config.guard, int(values.get("skipped_in_a_row", 0))
+        found = f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}"
+        if finite:
+            found += f"; the median of the steps before is {values['norm_median']:g}"
+        if guard.action == "skip" and in_a_row < guard.patience:
+            if self.speak:
+                logger.warning("skipped %s: %s; %d skipped so far", where, found, values["skipped"])
+            return {"skipped": int(values["skipped"]), "skipped_in_a_row": in_a_row}
+        more = f", {in_a_row} steps skipped in a row" if guard.action == "skip" else ""
+        raise TrainingError(
+            ("the gradient is a spike" if finite else "the loss is not finite") + more,
+            where=where,
+            found=found,
+            remedy="look at these rows, lower the learning rate, or go on from an earlier checkpoint",
+        )
 
     def validated(self, step: int, figures: Metrics) -> None:
         """Pass the figures of a validation on; its time belongs to no step."""

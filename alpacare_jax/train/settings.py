@@ -5,6 +5,7 @@ import dataclasses
 from alpacare_jax.data.loader import count_steps
 from alpacare_jax.data.manifest import Statistics
 from alpacare_jax.errors import ConfigError
+from alpacare_jax.train.guard import GuardConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,10 @@ class TrainConfig:
         validate_every: Steps between validations; 0 validates before the first and after the last step only.
         checkpoint_every: Steps between checkpoints; 0 writes one at the end only.
         keep_checkpoints: How many of the latest checkpoints stay on disk.
+        freeze: Patterns of the parameters that keep their values, such as ``embed`` or ``layers.*.attention.*``; see
+            :mod:`alpacare_jax.adapters.freezing`.
+        neftune_alpha: Strength of the noise on embeddings in training (NEFTune); 0 for none, 5 to 15 in the paper.
+        guard: What happens at a gradient that is not finite or far too large.
     """
 
     epochs: float = 3.0
@@ -35,6 +40,9 @@ class TrainConfig:
     validate_every: int = 0
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
+    freeze: tuple[str, ...] = ()
+    neftune_alpha: float = 0.0
+    guard: GuardConfig = GuardConfig()
 
     def __post_init__(self) -> None:
         problems = []
@@ -48,6 +56,8 @@ class TrainConfig:
             problems.append("epochs, microbatches, log_every and keep_checkpoints must be positive")
         if self.validate_every < 0 or self.checkpoint_every < 0:
             problems.append("validate_every and checkpoint_every must not be negative")
+        if not 0 <= self.neftune_alpha < float("inf"):
+            problems.append(f"neftune_alpha must not be negative, and finite, not {self.neftune_alpha:g}")
         if problems:
             raise ConfigError(
                 "the settings of training are not valid", where="train", found="; ".join(problems)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,11 +13,13 @@ from jax.sharding import Mesh
 from alpacare_jax import optim, sharding
 from alpacare_jax.adapters import AdapterConfig, Division
 from alpacare_jax.loss import Batch, loss_sum, supervised_tokens
-from alpacare_jax.model import Architecture, Params
+from alpacare_jax.model import Architecture, Llama, Params
+from alpacare_jax.train.guard import GuardConfig, choose
+from alpacare_jax.train.noise import neftune, row_keys
 
 TrainState = dict[str, Any]
-"""``{"params": what is trained, "optimizer": optax state, "step": int32 scalar}``, and ``"frozen"``, parameters that
-the step reads and hands on unchanged, where there are any."""
+"""``{"params": what is trained, "optimizer": optax state, "step": int32 scalar}``. Where there are such also
+``"frozen"``, parameters that the step reads and hands on unchanged, and ``"guard"``, what the guard remembers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,10 @@ class Stepper:
         mesh: The devices.
         microbatches: Into how many parts a batch is split, one after another, to save memory.
         adapter: What is trained beside the model; kind "none" trains the model itself.
-        seed: Of what a run draws besides its data: the adapters' first values.
+        freeze: Patterns of the parameters that keep their values.
+        neftune_alpha: Strength of the noise on embeddings; 0 for none.
+        guard: What happens at a gradient that is not finite or far too large.
+        seed: Of what a run draws besides its data: the adapters' first values, dropout, noise.
     """
 
     architecture: Architecture
@@ -40,12 +45,20 @@ class Stepper:
     mesh: Mesh
     microbatches: int = 1
     adapter: AdapterConfig = AdapterConfig()
+    freeze: Sequence[str] = ()
+    neftune_alpha: float = 0.0
+    guard: GuardConfig = GuardConfig()
     seed: int = 0
 
     @functools.cached_property
     def division(self) -> Division:
         """What of the model is trained."""
-        return Division(self.architecture, self.adapter)
+        return Division(self.architecture, self.adapter, self.freeze)
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether a step draws random numbers."""
+        return self.neftune_alpha > 0 or (self.adapter.on and self.adapter.dropout > 0)
 
     def abstract_state(self) -> TrainState:
         """Return the state as shape structs with shardings."""
@@ -57,8 +70,18 @@ class Stepper:
             jax.eval_shape(self.optimizer.init, params),
             where,
         )
-        step = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(self.mesh))
-        return with_frozen({"params": params, "optimizer": moments, "step": step}, frozen)
+        replicated = sharding.replicated(self.mesh)
+        state = {
+            "params": params,
+            "optimizer": moments,
+            "step": jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated),
+        }
+        if self.guard.on:
+            state["guard"] = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
+                jax.eval_shape(self.guard.start),
+            )
+        return with_frozen(state, frozen)
 
     def start(self, params: Params) -> TrainState:
         """Return the state before the first step, the optimiser's part made where it belongs.
@@ -70,7 +93,8 @@ class Stepper:
         places = without_frozen(jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state()))
 
         def begin(params: Params) -> TrainState:
-            return {"params": params, "optimizer": self.optimizer.init(params), "step": jnp.int32(0)}
+            state = {"params": params, "optimizer": self.optimizer.init(params), "step": jnp.int32(0)}
+            return state | {"guard": self.guard.start()} if self.guard.on else state
 
         return with_frozen(jax.jit(begin, out_shardings=places, donate_argnums=0)(trained), frozen)
 
@@ -81,17 +105,19 @@ class Stepper:
             saved: What was kept of a state, read onto the shardings of :meth:`abstract_saved`.
             base: Gives the parameters the run started from; called only where a checkpoint lacks the frozen ones.
         """
-        if not self.adapter.on:
-            return saved
-        return with_frozen(saved, self.division.freeze(base(), self.mesh))
+        if self.adapter.on:
+            return with_frozen(saved, self.division.freeze_base(base(), self.mesh))
+        trained, frozen = self.division.split(saved["params"], self.seed, self.mesh)
+        return with_frozen(saved | {"params": trained}, frozen)
 
     def saved(self, state: TrainState) -> TrainState:
-        """Return what a checkpoint keeps of a state: all but the base of adapters."""
-        return without_frozen(state)
+        """Return what a checkpoint keeps of a state: the whole model, or adapters without their base."""
+        params = self.division.saved(state["params"], state.get("frozen", {}))
+        return without_frozen(state) | {"params": params}
 
     def abstract_saved(self) -> TrainState:
         """Return what a checkpoint keeps, as shape structs with shardings."""
-        return self.saved(self.abstract_state())
+        return without_frozen(self.abstract_state()) | {"params": self.division.abstract_saved(self.mesh)}
 
     def model_params(self, state: TrainState) -> Params:
         """Return the parameters that the state's model computes with, for :meth:`Architecture.model`."""
@@ -102,22 +128,31 @@ class Stepper:
 
         The state is donated. Metrics, each a scalar: ``loss`` (nats per supervised token), ``supervised_tokens``,
         ``tokens`` (without padding), ``fill`` (their share of the slots), ``grad_norm`` (before clipping) and
-        ``learning_rate`` of this step.
+        ``learning_rate`` of this step; with a guard also ``sound`` (1 or 0),
+        ``norm_median`` (of the steps before), ``skipped`` and ``skipped_in_a_row``.
         """
         places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
         return jax.jit(self._step, donate_argnums=0, out_shardings=(places, sharding.replicated(self.mesh)))
 
     def loss_and_grads(
-        self, params: Params, batch: Batch, frozen: Params | None = None
+        self, params: Params, batch: Batch, frozen: Params | None = None, step: jax.Array | None = None
     ) -> tuple[jax.Array, Params]:
         """Return the mean loss per supervised token over the whole batch, and its gradients by what is trained.
 
         Microbatches are summed and divided once, so their number does not change the result.
+
+        Args:
+            params: What is trained.
+            batch: The whole batch.
+            frozen: What is not.
+            step: Steps done before, to draw noise and dropout by; None for none of either.
         """
         tokens = jnp.maximum(supervised_tokens(batch), 1)
+        if step is not None and self.is_noisy:
+            batch = {**batch, "keys": row_keys(self.seed, step, jnp.arange(batch["tokens"].shape[0]))}
 
         def summed(params: Params, part: Batch) -> jax.Array:
-            return loss_sum(self.architecture.model(self.division.join(params, frozen or {})), part)
+            return loss_sum(self._model(params, frozen or {}, part), part)
 
         if self.microbatches == 1:
             loss, grads = jax.value_and_grad(summed)(params, batch)
@@ -130,9 +165,16 @@ class Stepper:
             (loss, grads), _ = jax.lax.scan(add, zeros, split_rows(batch, self.microbatches))
         return loss / tokens, jax.tree.map(lambda grad: grad / tokens, grads)
 
+    def _model(self, params: Params, frozen: Params, part: Batch) -> Llama:
+        keys = part.get("keys")
+        model = self.architecture.model(self.division.join(params, frozen, keys))
+        if keys is not None and self.neftune_alpha:
+            model.embedding_noise = neftune(self.neftune_alpha, keys, part["positions"], part["segment_ids"])
+        return model
+
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         frozen = state.get("frozen", {})
-        loss, grads = self.loss_and_grads(state["params"], batch, frozen)
+        loss, grads = self.loss_and_grads(state["params"], batch, frozen, state["step"])
         updates, moments = self.optimizer.update(grads, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         metrics = {
@@ -144,7 +186,31 @@ class Stepper:
             "learning_rate": jnp.asarray(self.schedule(state["step"]), jnp.float32),
         }
         after = {"params": params, "optimizer": moments, "step": state["step"] + 1}
+        if self.guard.on:
+            after, judged = self._guarded(state, after, metrics)
+            metrics |= judged
         return with_frozen(after, frozen), metrics
+
+    def _guarded(
+        self, state: TrainState, after: TrainState, metrics: dict[str, jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Return the state that a guarded step leads to, and what the guard says of the step."""
+        loss, norm = metrics["loss"], metrics["grad_norm"]
+        sound = self.guard.is_sound(state["guard"], loss, norm)
+        guard = self.guard.after(state["guard"], sound, norm)
+        if self.guard.action == "skip":
+            # The optimiser counts the steps it took, so that the rate goes on from where it was.
+            taken = state["step"] - state["guard"]["skipped"]
+            metrics["learning_rate"] = jnp.asarray(self.schedule(taken), jnp.float32)
+            for part in ("params", "optimizer"):
+                after[part] = choose(sound, after[part], state[part])
+        judged = {
+            "sound": sound,
+            "norm_median": self.guard.median(state["guard"]),
+            "skipped": guard["skipped"],
+            "skipped_in_a_row": guard["in_a_row"],
+        }
+        return after | {"guard": guard}, judged
 
 
 def with_frozen(state: TrainState, frozen: Params) -> TrainState:

@@ -30,7 +30,7 @@ def adapter_logits(folder):
     described = checkpoint.read_description(folder)
     division, mesh = read_division(described), sharding.single_device_mesh()
     base = convert.opening.open_base(described, mesh).params
-    joined = division.join(load_adapters(folder, division, mesh), division.freeze(base, mesh))
+    joined = division.join(load_adapters(folder, division, mesh), division.freeze_base(base, mesh))
     return np.asarray(jax.jit(lambda params: division.architecture.model(params)(TOKENS))(joined))
 
 

@@ -1,0 +1,172 @@
+"""Frozen weights in 4 or 8 bits: blocks of up to 64 numbers share a scale, and the scales are quantised themselves.
+
+Blocks lie along an axis that the mesh never splits within a block (a head's numbers, or the MLP's width), so that a
+quantised weight is stored, sharded and scanned over layers as the weight itself would be. Nothing is flattened.
+
+Source: Dettmers et al. 2023 (QLoRA), section 3 and appendix E for the table; block sizes 64 and 256 as there. Codes
+are chosen under the quantised scales, and the scales' 8 bits are integers around their mean.
+"""
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alpacare_jax.model.products import multiply
+
+BLOCK, SCALE_BLOCK = 64, 256
+NF4 = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+"""The 16 values of NormalFloat: quantiles of a normal distribution, scaled to -1..1, zero among them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the blocks of a weight lie. Axes are counted from the end, so they hold with and without layers.
+
+    Args:
+        kind: "nf4" or "int8".
+        axis: The axis that is cut into blocks.
+        block: Numbers in a block.
+        scale_axis: The axis along which the scales are cut into blocks of their own.
+        scale_block: Scales in such a block.
+    """
+
+    kind: str
+    axis: int
+    block: int
+    scale_axis: int
+    scale_block: int
+
+    @classmethod
+    def of(cls, kind: str, shape: tuple[int, ...], axis: int, scale_axis: int) -> "Layout":
+        """Return the layout of a weight: the largest blocks up to 64 and 256 that its sizes divide into."""
+        block, scales = math.gcd(BLOCK, shape[axis]), math.gcd(SCALE_BLOCK, shape[scale_axis])
+        return cls(kind, axis, block, scale_axis, scales)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QuantizedWeight:
+    """A frozen weight in blocks.
+
+    For a weight [D, N, H] in blocks along H, with H = C x 64 and D = E x 256 (a leading axis L outside the scan):
+
+    Args:
+        codes: nf4: two codes a byte, uint8 [D, N, C, 32], the low half first; int8: [D, N, C, 64].
+        scales: int8 [D, N, C].
+        steps: Of the scales, fp32 [E, N, C].
+        mean: Of the scales, fp32, one a layer.
+        layout: How the blocks lie.
+    """
+
+    codes: jax.Array
+    scales: jax.Array
+    steps: jax.Array
+    mean: jax.Array
+    layout: Layout = dataclasses.field(metadata={"static": True})
+
+    def multiply(self, equation: str, x: jax.Array, precision: str) -> jax.Array:
+        """Multiply by the weight unpacked; the backward pass unpacks it again rather than keep it."""
+
+        def product(x: jax.Array, packed: QuantizedWeight) -> jax.Array:
+            return multiply(equation, x, packed.dense(), precision)
+
+        return jax.checkpoint(product, prevent_cse=False)(x, self)
+
+    def dense(self) -> jax.Array:
+        """Return the weight unpacked, fp32."""
+        layout, split = self.layout, self.layout.axis
+        if layout.kind == "nf4":
+            halves = (self.codes & 15, self.codes >> 4)
+            values = jnp.concatenate([look_up(half) for half in halves], axis=split)
+        else:
+            values = self.codes.astype(jnp.float32) / 127
+        scales = unpack_scales(self.scales, self.steps, self.mean, layout)
+        blocks = values * jnp.expand_dims(scales, split)
+        at = blocks.ndim + split - 1
+        return blocks.reshape(*blocks.shape[:at], -1, *blocks.shape[at + 2 :])
+
+
+def quantize(weight: jax.Array, layout: Layout) -> QuantizedWeight:
+    """Quantise the weight of one layer; a stacked one is mapped over, so that one layer is held in fp32 at a time.
+
+    Args:
+        weight: Any floating dtype.
+        layout: How to cut it.
+
+    Example:
+        >>> layout = Layout.of("nf4", (512, 128), axis=-1, scale_axis=-2)
+        >>> quantize(jnp.ones((512, 128)), layout).codes.shape
+        (512, 2, 32)
+    """
+    at = weight.ndim + layout.axis
+    shape = (*weight.shape[:at], -1, layout.block, *weight.shape[at + 1 :])
+    blocks = weight.astype(jnp.float32).reshape(shape)
+    largest = jnp.max(jnp.abs(blocks), axis=layout.axis)
+    scales, steps, mean = _quantize_scales(largest, layout)
+    known = unpack_scales(scales, steps, mean, layout)
+    units = blocks / jnp.expand_dims(jnp.where(known > 0, known, 1), layout.axis)
+    if layout.kind == "int8":
+        codes = jnp.clip(jnp.round(units * 127), -127, 127).astype(jnp.int8)
+    else:
+        codes = _pack(_nearest(units), layout.axis)
+    return QuantizedWeight(codes, scales, steps, mean, layout)
+
+
+def look_up(codes: jax.Array) -> jax.Array:
+    """Turn 4-bit codes into values by selecting bit by bit, which vectorises where look-ups in a table do not."""
+    values: list[Any] = [np.float32(value) for value in NF4]
+    for bit in range(4):
+        is_set = (codes >> bit) & 1 == 1
+        values = [jnp.where(is_set, values[i + 1], values[i]) for i in range(0, len(values), 2)]
+    return values[0]
+
+
+def unpack_scales(scales: jax.Array, steps: jax.Array, mean: jax.Array, layout: Layout) -> jax.Array:
+    """Return the scales of blocks in fp32, from :class:`QuantizedWeight`'s fields."""
+    steps = jnp.repeat(steps, layout.scale_block, axis=layout.scale_axis)
+    return scales.astype(jnp.float32) * steps + mean.reshape(mean.shape + (1,) * (scales.ndim - mean.ndim))
+
+
+def _nearest(units: jax.Array) -> jax.Array:
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(NF4)]
+    codes = jnp.zeros(units.shape, jnp.uint8)
+    for middle in middles:
+        codes = codes + (units > middle).astype(jnp.uint8)
+    return codes
+
+
+def _pack(codes: jax.Array, axis: int) -> jax.Array:
+    low, high = jnp.split(codes, 2, axis=axis)
+    return low | (high << 4)
+
+
+def _quantize_scales(scales: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
+    # A sum depends on the mesh in its last bits; rounded like this, the mean does not.
+    mean = jnp.mean(scales).astype(jnp.bfloat16).astype(jnp.float32)
+    at = scales.ndim + layout.scale_axis
+    groups = (*scales.shape[:at], -1, layout.scale_block, *scales.shape[at + 1 :])
+    steps = jnp.max(jnp.abs((scales - mean).reshape(groups)), axis=at + 1) / 127
+    whole = jnp.repeat(jnp.where(steps > 0, steps, 1), layout.scale_block, axis=at)
+    return jnp.clip(jnp.round((scales - mean) / whole), -127, 127).astype(jnp.int8), steps, mean

@@ -1,0 +1,84 @@
+"""What a step does with a gradient that is not finite, or far larger than those before it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from alpacare_jax.errors import ConfigError
+
+GuardState = dict[str, jax.Array]
+"""``norms`` [window] of the last steps taken, ``taken``, ``skipped``, ``in_a_row``: int32 counts."""
+
+FIRST = 8
+"""Steps taken before a norm can be called large."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardConfig:
+    """Settings of the guard.
+
+    Args:
+        action: What happens to a step whose loss or gradient is not finite, or whose gradient norm is a spike: "stop"
+            ends the run and names step and rows, "skip" leaves parameters and optimiser as they were and goes on.
+        factor: A norm above this many times the median of the last steps' is a spike; 0 for none. Sensible: 10.
+        window: Over how many of the last steps the median is taken.
+        patience: Steps skipped in a row after which the run stops.
+    """
+
+    action: str = "stop"
+    factor: float = 0.0
+    window: int = 64
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.action not in ("stop", "skip"):
+            problems.append(f"action {self.action!r} is not stop or skip")
+        if self.factor != 0 and not self.factor > 1:
+            problems.append(f"factor must be above 1, or 0 for none, not {self.factor:g}")
+        if self.window < FIRST or self.patience < 1:
+            problems.append(f"window must be at least {FIRST}, patience at least 1")
+        if problems:
+            raise ConfigError("the guard is not valid", where="train.guard", found="; ".join(problems))
+
+    @property
+    def on(self) -> bool:
+        """Whether steps are judged on the device; a loss that is not finite stops a run in any case."""
+        return self.action == "skip" or self.factor > 0
+
+    def start(self) -> GuardState:
+        """Return the state before the first step."""
+        counts = {name: jnp.int32(0) for name in ("taken", "skipped", "in_a_row")}
+        return {"norms": jnp.full((self.window,), jnp.inf, jnp.float32), **counts}
+
+    def is_sound(self, state: GuardState, loss: jax.Array, norm: jax.Array) -> jax.Array:
+        """Say whether a step's loss and gradient norm are finite and no spike."""
+        sound = jnp.isfinite(loss) & jnp.isfinite(norm)
+        if self.factor:
+            spike = (state["taken"] >= FIRST) & (norm > self.factor * self.median(state))
+            sound = sound & ~spike
+        return sound
+
+    def median(self, state: GuardState) -> jax.Array:
+        """Return the median of the last norms; of an even number of them the lower middle one."""
+        known = jnp.minimum(state["taken"], self.window)
+        return jnp.sort(state["norms"])[jnp.maximum(known - 1, 0) // 2]
+
+    def after(self, state: GuardState, sound: jax.Array, norm: jax.Array) -> GuardState:
+        """Return the state after a step; only sound norms are remembered."""
+        at = state["taken"] % self.window
+        norms = state["norms"].at[at].set(jnp.where(sound, norm, state["norms"][at]))
+        good, bad = sound.astype(jnp.int32), (~sound).astype(jnp.int32)
+        return {
+            "norms": norms,
+            "taken": state["taken"] + good,
+            "skipped": state["skipped"] + bad,
+            "in_a_row": (state["in_a_row"] + 1) * bad,
+        }
+
+
+def choose(sound: jax.Array, new: Any, old: Any) -> Any:
+    """Return the new tree where a step is sound, else the old one."""
+    return jax.tree.map(lambda after, before: jnp.where(sound, after, before), new, old)
