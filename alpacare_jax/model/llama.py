@@ -15,60 +15,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from alpacare_jax import attention, sharding
-from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import rope
 from alpacare_jax.model.attention import attend_cached, slot_mask
+from alpacare_jax.model.compute import LAYER_INPUT, REMAT_POLICIES, ComputeConfig
 from alpacare_jax.model.config import LlamaConfig
 from alpacare_jax.model.products import multiply_precisely, project
-
-REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
-    "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class ComputeConfig:
-    """How the model computes, apart from what it is.
-
-    Args:
-        dtype: Dtype of activations and matrix products, "float32" or "bfloat16". Logits, softmax, norms and the
-            loss are fp32 always.
-        param_dtype: Dtype in which parameters are stored.
-        remat: What the backward pass recomputes: "none" (nothing), "full" (all but each layer's input), "dots"
-            (all but matrix products).
-        precision: Of fp32 matrix products. "default" is the platform's fastest. "highest" is for comparing models:
-            full fp32 on accelerators, and on CPUs sums in blocks, which halves the rounding error for about a
-            quarter more time.
-        attention: Kernel of attention within packed rows, a name of :data:`alpacare_jax.attention.KERNELS`; "auto"
-            takes the one that suits the platform.
-    """
-
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    remat: str = "none"
-    precision: str = "default"
-    attention: str = attention.AUTO
-
-    def __post_init__(self) -> None:
-        attention.check_name(self.attention)
-        for key, allowed in (
-            ("dtype", ("float32", "bfloat16")),
-            ("param_dtype", ("float32", "bfloat16")),
-            ("remat", tuple(REMAT_POLICIES)),
-            ("precision", ("default", "highest")),
-        ):
-            if getattr(self, key) not in allowed:
-                raise ConfigError(
-                    f"{key} has an unknown value",
-                    where=f"compute.{key}",
-                    found=getattr(self, key),
-                    expected=", ".join(allowed),
-                )
 
 
 @jax.tree_util.register_dataclass
@@ -138,7 +93,7 @@ class RMSNorm(nnx.Module):
 class Attention(nnx.Module):
     """Grouped-query self-attention with rotary positions and optional biases."""
 
-    def __init__(self, config: LlamaConfig, weights: Weights, kernel: str = attention.AUTO) -> None:
+    def __init__(self, config: LlamaConfig, weights: Weights, compute: ComputeConfig) -> None:
         D, N, K, H = (
             config.hidden_size,
             config.num_attention_heads,
@@ -146,7 +101,8 @@ class Attention(nnx.Module):
             config.head_dim,
         )
         std, bias = config.initializer_range, config.attention_bias
-        self.precision, self.kernel = weights.precision, kernel
+        self.precision = weights.precision
+        self.kernel, self.segments = compute.attention, compute.attention_segments
         self.query = weights((D, N, H), ("embed", "heads", "head"), std)
         self.key = weights((D, K, H), ("embed", "kv_heads", "head"), std)
         self.value = weights((D, K, H), ("embed", "kv_heads", "head"), std)
@@ -168,7 +124,11 @@ class Attention(nnx.Module):
         q_BTNH = sharding.constrain(rope.rotate(q_BTNH, *angles), "batch", "length", "heads", None)
         k_BSKH = rope.rotate(k_BSKH, *angles)
         if cache is None:
-            attended_BTNH = attention.attend(q_BTNH, k_BSKH, v_BSKH, visible, kernel=self.kernel)
+            q_BTNH, k_BSKH = checkpoint_name(q_BTNH, "query"), checkpoint_name(k_BSKH, "key")
+            v_BSKH = checkpoint_name(v_BSKH, "value")
+            attended_BTNH = attention.attend(
+                q_BTNH, k_BSKH, v_BSKH, visible, kernel=self.kernel, segments=self.segments
+            )
         else:
             keys, values, slots_BT = cache
             rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
@@ -176,7 +136,8 @@ class Attention(nnx.Module):
             values = values.at[rows_B1, :, slots_BT].set(v_BSKH.astype(values.dtype), mode="drop")
             cache = (keys, values)
             attended_BTNH = attend_cached(q_BTNH, keys.astype(dtype), values.astype(dtype), visible)
-        return project("BTNH,NHD->BTD", attended_BTNH, self.out, self.out_bias, self.precision), cache
+        out_BTD = project("BTNH,NHD->BTD", attended_BTNH, self.out, self.out_bias, self.precision)
+        return checkpoint_name(out_BTD, "attention_out"), cache
 
 
 class MLP(nnx.Module):
@@ -201,16 +162,18 @@ class MLP(nnx.Module):
         """Apply silu(x gate) * (x up), projected back to the model's width."""
         gate_BTF = project("BTD,DF->BTF", x_BTD, self.gate, self.gate_bias, self.precision)
         up_BTF = project("BTD,DF->BTF", x_BTD, self.up, self.up_bias, self.precision)
+        gate_BTF, up_BTF = checkpoint_name(gate_BTF, "gate"), checkpoint_name(up_BTF, "up")
         hidden_BTF = sharding.constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "mlp")
-        return project("BTF,FD->BTD", hidden_BTF, self.down, self.down_bias, self.precision)
+        out_BTD = project("BTF,FD->BTD", hidden_BTF, self.down, self.down_bias, self.precision)
+        return checkpoint_name(out_BTD, "mlp_out")
 
 
 class Block(nnx.Module):
     """One layer: attention and feed-forward, each behind a norm and around a residual."""
 
-    def __init__(self, config: LlamaConfig, weights: Weights, kernel: str = attention.AUTO) -> None:
+    def __init__(self, config: LlamaConfig, weights: Weights, compute: ComputeConfig) -> None:
         self.attention_norm = RMSNorm(weights, config.hidden_size, config.rms_norm_eps)
-        self.attention = Attention(config, weights, kernel)
+        self.attention = Attention(config, weights, compute)
         self.mlp_norm = RMSNorm(weights, config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config, weights)
 
@@ -242,9 +205,7 @@ class Llama(nnx.Module):
         V, D, std = config.vocab_size, config.hidden_size, config.initializer_range
         outer = Weights(rngs, self.compute)
         self.embed = outer((V, D), ("vocab", "embed"), std)
-        self.layers: Any = Block(
-            config, Weights(rngs, self.compute, config.num_hidden_layers), self.compute.attention
-        )
+        self.layers: Any = Block(config, Weights(rngs, self.compute, config.num_hidden_layers), self.compute)
         self.norm = RMSNorm(outer, D, config.rms_norm_eps)
         # Noise on the embeddings; training alone sets it.
         self.embedding_noise: Callable[[jax.Array], jax.Array] | None = None
@@ -360,6 +321,7 @@ class Llama(nnx.Module):
         graph, stacked = nnx.split(self.layers)
 
         def step(x: jax.Array, layer_state: Any) -> tuple[jax.Array, None]:
+            x = checkpoint_name(x, LAYER_INPUT)
             x, _ = nnx.merge(graph, layer_state)(x, angles, segment_ids_BT)
             return x, None
 
