@@ -10,6 +10,7 @@ from packed_rows import assert_same, kernel_of, packed_segments, plain, random_q
 
 from alpacare_jax.attention import RESIDUALS, attend
 from alpacare_jax.attention.chunked import attend_chunked
+from alpacare_jax.attention.splash import attend_splash
 from alpacare_jax.attention.visible import Visible
 
 
@@ -111,3 +112,29 @@ def test_a_policy_can_save_what_chunked_attention_keeps_for_its_backward_pass():
 
     nothing = loops(jax.checkpoint_policies.nothing_saveable)
     assert loops(jax.checkpoint_policies.save_only_these_names(RESIDUALS)) < nothing
+
+
+def separately(ids):
+    """Return attention that takes every segment of one row out as a row of its own, and puts the results back."""
+    (row,) = np.asarray(ids)
+    parts = [np.nonzero(row == number)[0] for number in np.unique(row)]
+    length = max(map(len, parts))
+    places = np.stack([np.pad(part, (0, length - len(part)), constant_values=len(row)) for part in parts])
+    alone = jnp.asarray(places < len(row), jnp.int32)
+
+    def run(q, k, v, _):
+        q, k, v = (jnp.pad(x[0], ((0, 1), (0, 0), (0, 0)))[places] for x in (q, k, v))
+        out = plain(q, k, v, alone)
+        return jnp.zeros((len(row) + 1, *out.shape[2:])).at[places].set(out)[None, :-1]
+
+    return run
+
+
+@pytest.mark.parametrize("segments", [1, 2, 7, 64])
+def test_a_packed_row_gives_the_values_and_summed_gradients_of_its_examples_alone(segments):
+    qkv = random_qkv(1, 256, 4, 2, 16)
+    ids = packed_segments(1, 256, segments, 21)
+    expected = values_and_gradients(separately(ids), qkv, ids)
+    splash = functools.partial(attend_splash, interpret=True)
+    for kernel in (kernel_of("xla"), kernel_of("chunked"), splash):
+        assert_same(values_and_gradients(kernel, qkv, ids), expected)

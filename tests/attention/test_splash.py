@@ -39,14 +39,21 @@ def test_blocks_divide_every_length_it_is_given():
         assert block_of(length) % 128 == 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def topology():
+    """Devices of a TPU that is not here; what is compiled for them cannot be kept, as nothing here can load it."""
     pytest.importorskip("libtpu", reason="the TPU compiler comes with the tpu extra")
     from jax.experimental import topologies
+    from jax.experimental.compilation_cache import compilation_cache
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    return lambda name: topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    kept = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield lambda name: topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    jax.config.update("jax_enable_compilation_cache", kept)
+    compilation_cache.reset_cache()
 
 
 def compile_for(
