@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 import alpacare_jax
 from alpacare_jax import checkpoint, convert, sharding
 from alpacare_jax.adapters import bytes_a_device, count
+from alpacare_jax.cli.kernels import settle_attention
 from alpacare_jax.config import RunConfig, to_yaml
 from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
 from alpacare_jax.errors import ConfigError, DataError
@@ -64,9 +65,10 @@ def train_from_config(
     # Checkpoints of adapters lack the base, which is opened again.
     start = resume_start(out) if resuming and not config.adapter.on else open_start(config, mesh)
     check_vocabulary(start.assets, start.model, data)
-    architecture = Architecture(start.model, config.compute)
-    architecture.check_mesh(mesh)
-    stepper = config.stepper(start.model, schedule.steps, mesh)
+    Architecture(start.model, config.compute).check_mesh(mesh)
+    settled = dataclasses.replace(config, compute=settle_attention(config.compute, start.model, data, mesh))
+    architecture = Architecture(start.model, settled.compute)
+    stepper = settled.stepper(start.model, schedule.steps, mesh)
     with checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints) as checkpoints:
         latest = checkpoints.latest_step()
         if latest is None:

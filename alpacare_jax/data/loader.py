@@ -99,6 +99,11 @@ class PackedDataset:
                     return list(json.loads(line)["ids"])
         raise IndexError(index)
 
+    def most_segments(self) -> int:
+        """Return the number of segments in the fullest row, the padding at its end counted as one."""
+        with (self.folder / EXAMPLES_FILE).open(encoding="utf-8") as lines:
+            return 1 + max(len(json.loads(line)["ids"]) for line in lines)
+
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Check that the rows were made with this tokenizer.
 
