@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from alpacare_jax.errors import ShardingError
 
@@ -86,12 +86,47 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         devices: Devices to use; all of them when None.
 
     Raises:
-        ShardingError: The sizes do not multiply to the number of devices.
+        ShardingError: The sizes do not multiply to the number of devices, or an axis other than ``data`` would cross
+            from one slice to another.
     """
     devices = jax.devices() if devices is None else devices
     shape = config.shape(len(devices))
     # Explicit axes are the default of some jax versions; this code relies on automatic sharding.
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+    automatic = (AxisType.Auto,) * len(MESH_AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, MESH_AXES, axis_types=automatic, devices=devices)
+    return Mesh(_across_slices(shape, slices, devices), MESH_AXES, axis_types=automatic)
+
+
+def _across_slices(
+    shape: tuple[int, int, int, int], slices: int, devices: Sequence[jax.Device]
+) -> np.ndarray:
+    """Arrange the devices of several slices so that ``data`` alone crosses the network between them."""
+    from jax.experimental import mesh_utils
+
+    data, *inside = shape
+    if data % slices:
+        raise ShardingError(
+            "only the axis `data` may cross from one slice to another",
+            where="mesh",
+            found=f"data={data} on {slices} slices",
+            expected=f"data a multiple of {slices}",
+            remedy=f"set mesh.data={slices} and let the other axes divide one slice's "
+            f"{len(devices) // slices} devices",
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // slices, *inside), (slices, 1, 1, 1), devices=devices, allow_split_physical_axes=True
+    )
+
+
+def abstract_mesh(config: MeshConfig, device_count: int) -> AbstractMesh:
+    """Return a mesh of so many devices that are not there, to work out shapes and shardings by.
+
+    Raises:
+        ShardingError: The sizes do not multiply to the number of devices.
+    """
+    return AbstractMesh(config.shape(device_count), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def single_device_mesh() -> Mesh:

@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from alpacare_jax.plan import Program, Topology, Way
 
 
 def command(
@@ -34,6 +37,18 @@ def command(
         bool,
         typer.Option("--search-batch", help="Find the most rows per device that fit, with few compilations."),
     ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="List sensible meshes, microbatches and remat policies for this batch, and choose the fastest that "
+            "fits.",
+        ),
+    ] = False,
+    most_compiles: Annotated[
+        int,
+        typer.Option(min=1, help="Most compilations of --search-batch or --compare, about a minute each."),
+    ] = 10,
     cached: Annotated[
         bool,
         typer.Option("--cache/--no-cache", help="Remember what was compiled, for the same question again."),
@@ -58,16 +73,63 @@ def command(
     def tell(line: str) -> None:
         typer.echo(line, err=True)
 
+    if place.chip.platform == "gpu":
+        _plan_by_model(program, place, compare=compare, search_batch=search_batch, as_json=as_json)
+        return
+    shards = request.batch_shards(program.config, place)
     with plan.Compiler(plan.plan_cache() if cached else None, tell=tell) as compiler:
-        found = None
-        if search_batch:
-            found = plan.search_rows(compiler, program, request.batch_shards(program.config, place))
-            if found.largest:
-                program = program.replace(rows=found.largest * request.batch_shards(program.config, place))
+        if compare:
+            ways = plan.compare(program, place, compiler, most=most_compiles)
+            _show_ways(ways, place, as_json)
+            return
+        found = plan.search_rows(compiler, program, shards, most=most_compiles) if search_batch else None
+        if found is not None and found.largest:
+            program = program.replace(rows=found.largest * shards)
         outcome = compiler.compile(program)
     if as_json:
         typer.echo(json.dumps(tables.plan_values(program, place, outcome, found), indent=2))
     else:
         typer.echo(tables.plan_text(program, place, outcome, found))
     if not outcome.fits:
+        raise typer.Exit(1)
+
+
+def _plan_by_model(
+    program: "Program", place: "Topology", *, compare: bool, search_batch: bool, as_json: bool
+) -> None:
+    """Plan for GPUs, which no compiler here knows, by formulas."""
+    from alpacare_jax import plan
+    from alpacare_jax.plan import model, request, tables
+
+    if compare:
+        _show_ways(plan.compare(program, place, None, most=0), place, as_json)
+        return
+    if search_batch:
+        unit = request.batch_shards(program.config, place) * program.config.train.microbatches
+        program = program.replace(rows=model.most_rows(program, place, unit))
+    found = model.model_step(program, place)
+    if as_json:
+        values = found.to_dict(program.rows, program.seq_len, place.devices, place.chip.bf16_flops)
+        typer.echo(json.dumps({"topology": place.name, "rows": program.rows, "model": values}, indent=2))
+    else:
+        typer.echo(tables.modelled_text(program, place, found))
+    if not found.fits:
+        raise typer.Exit(1)
+
+
+def _show_ways(ways: "list[Way]", place: "Topology", as_json: bool) -> None:
+    from alpacare_jax import plan
+    from alpacare_jax.plan import tables
+
+    best = plan.choose(ways)
+    if as_json:
+        values = {
+            "topology": place.name,
+            "ways": [way.to_dict(place) for way in ways],
+            "choice": best.to_dict(place) if best else None,
+        }
+        typer.echo(json.dumps(values, indent=2))
+    else:
+        typer.echo(tables.ways_text(ways, place))
+    if best is None:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,7 @@ class Compiler:
     Args:
         cache: Folder of remembered outcomes; None remembers nothing.
         tell: Takes a line whenever a compilation starts or ends.
-        flags: Flags of the TPU compiler, as in ``LIBTPU_INIT_ARGS``.
+        flags: Flags of the TPU compiler, as in ``LIBTPU_INIT_ARGS``; those that a run would set when None.
 
     Example:
         >>> with Compiler() as compiler:
@@ -66,10 +67,11 @@ class Compiler:
         flags: str | None = None,
     ) -> None:
         self.cache, self.tell = cache, tell
-        self.flags = usual_flags() if flags is None else flags
+        self.flags = flags
         self.compiled = 0
         """Programs compiled, not counting remembered ones."""
         self._child: subprocess.Popen[str] | None = None
+        self._childs_flags = ""
         self._log: IO[str] | None = None
 
     def __enter__(self) -> "Compiler":
@@ -103,7 +105,7 @@ class Compiler:
             return known
         check_installed()
         self.tell(f"compiling {name or describe(program)}")
-        answer = self._ask(json.dumps(program.to_dict()))
+        answer = self._ask(json.dumps(program.to_dict()), self._flags_for(program))
         if "refused" in answer:
             raise UserError(**answer["refused"])
         if "failed" in answer:
@@ -125,16 +127,21 @@ class Compiler:
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
+            if self._child.stdout:
+                self._child.stdout.close()
             self._child = None
         if self._log is not None:
             self._log.close()
             self._log = None
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _flags_for(self, program: Program) -> str:
+        return usual_flags(program.topology) if self.flags is None else self.flags
+
+    def _start(self, flags: str) -> subprocess.Popen[str]:
         environment = {key: value for key, value in os.environ.items() if key not in HIDDEN}
         environment |= ENVIRONMENT
-        if self.flags:
-            environment["LIBTPU_INIT_ARGS"] = self.flags
+        if flags:
+            environment["LIBTPU_INIT_ARGS"] = flags
         self._log = tempfile.NamedTemporaryFile("w+", prefix="alpacare-plan-", suffix=".log")  # noqa: SIM115
         return subprocess.Popen(
             [sys.executable, "-m", "alpacare_jax.plan.worker"],
@@ -145,9 +152,11 @@ class Compiler:
             env=environment,
         )
 
-    def _ask(self, line: str) -> dict[str, Any]:
+    def _ask(self, line: str, flags: str) -> dict[str, Any]:
+        if self._child is not None and flags != self._childs_flags:
+            self.close()
         if self._child is None:
-            self._child = self._start()
+            self._child, self._childs_flags = self._start(flags), flags
         child = self._child
         assert child.stdin
         assert child.stdout
@@ -167,8 +176,12 @@ class Compiler:
         if self._log is not None:
             self._log.flush()
             lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
-            fatal = [line for line in lines if line.startswith("F") or "Check failed" in line]
-            tail = "\n            ".join([line[:300] for line in (fatal or lines)[-5:]])
+            telling = [
+                line
+                for line in lines
+                if re.search(r"Unknown|Check failed|^F\d{4}|Error: (?!unexpected)", line)
+            ]
+            tail = "\n            ".join([line[:300] for line in (telling or lines)[-5:]])
         return ServiceError(
             "the TPU compiler gave up",
             where="libtpu " + version("libtpu"),
@@ -178,7 +191,7 @@ class Compiler:
 
     def _file(self, program: Program) -> Path:
         assert self.cache is not None
-        return self.cache / f"{fingerprint(program, self.flags)}.json"
+        return self.cache / f"{fingerprint(program, self._flags_for(program))}.json"
 
     def _remember(self, program: Program, answer: dict[str, Any]) -> None:
         if self.cache is None:
@@ -194,10 +207,15 @@ class Compiler:
             partial.replace(file)
 
 
-def usual_flags() -> str:
-    """Return the flags that a run on a TPU would compile with: the user's own, and this project's beside them."""
+ASYNC_FUSION = ("v5e",)
+"""Generations on which the TPU compiler takes this project's flags; on others it refuses collectives in fusions."""
+
+
+@functools.cache
+def usual_flags(topology: str) -> str:
+    """Return the flags that a run on a topology would compile with: the user's, and this project's beside them."""
     given = os.environ.get("LIBTPU_INIT_ARGS", "")
-    if importlib.util.find_spec("libtpu") is None:
+    if topology.partition(":")[0] not in ASYNC_FUSION or importlib.util.find_spec("libtpu") is None:
         return given
     environment = {**os.environ, "JAX_PLATFORMS": "tpu"}
     compiler_flags.set_flags(environment)

@@ -94,8 +94,7 @@ def estimate(program: Program, place: Topology, outcome: Compiled) -> Estimate:
     chip = place.chip
     stretches = tuple(stretch(name, cost, chip) for name, cost in outcome.costs["regions"].items())
     step_s = sum(part.seconds for part in stretches)
-    trained = getattr(program.config, "adapter", None) is None or not program.config.adapter.on
-    per_row = flops_per_row(program.model, program.seq_len, trained=trained)
+    per_row = flops_per_row(program.model, program.seq_len, trained=not program.config.adapter.on)
     model_flops = per_row * program.rows / place.devices
     return Estimate(
         step_s=step_s,

@@ -3,8 +3,10 @@
 from typing import Any
 
 from alpacare_jax.plan.chips import GIB
+from alpacare_jax.plan.compare import Way, choose, mesh_name
 from alpacare_jax.plan.compiler import summarize
 from alpacare_jax.plan.estimate import Estimate, estimate
+from alpacare_jax.plan.model import Modelled
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, outcome_to_dict
 from alpacare_jax.plan.search import Search
 from alpacare_jax.plan.topology import Topology
@@ -38,19 +40,24 @@ def mesh_sizes(program: Program, place: Topology) -> dict[str, int]:
 
 def plan_text(program: Program, place: Topology, outcome: Outcome, search: Search | None = None) -> str:
     """Return a plan as lines."""
+    lines = head_lines(program, place)
+    if search is not None:
+        lines += [*search_lines(search), ""]
+    if not isinstance(outcome, Compiled):
+        return "\n".join([*lines, str(outcome)])
+    return "\n".join([*lines, *memory_lines(outcome), "", *speed_lines(program, place, outcome)])
+
+
+def head_lines(program: Program, place: Topology) -> list[str]:
+    """Return what is planned, in lines."""
     mesh = ", ".join(f"{axis}={size}" for axis, size in mesh_sizes(program, place).items() if size > 1)
-    lines = [
+    return [
         f"model     {program.model.parameter_count:,} parameters, {program.model.num_hidden_layers} layers",
         f"devices   {place.devices} of {place.chip.name} ({place.name}), mesh {mesh or 'of one device'}",
         f"batch     {program.rows} rows of {program.seq_len} tokens, "
         f"{program.config.train.microbatches} microbatches, remat {program.config.compute.remat}",
         "",
     ]
-    if search is not None:
-        lines += [*search_lines(search), ""]
-    if not isinstance(outcome, Compiled):
-        return "\n".join([*lines, str(outcome)])
-    return "\n".join([*lines, *memory_lines(outcome), "", *speed_lines(program, place, outcome)])
 
 
 def search_lines(search: Search) -> list[str]:
@@ -114,3 +121,69 @@ def estimate_lines(found: Estimate) -> list[str]:
         f"  step {1000 * found.step_s:.0f} ms, {found.tokens_per_s:,.0f} tokens/s, MFU {found.mfu:.0%} (estimate)"
     )
     return lines
+
+
+def modelled_text(program: Program, place: Topology, found: Modelled) -> str:
+    """Return what formulas say of devices that no compiler here knows, as lines."""
+    parts = {
+        "state": found.state,
+        "gradients": found.gradients,
+        "kept": found.kept,
+        "a layer": found.working,
+        "loss": found.loss,
+    }
+    lines = ["per device, GiB (model, not measured)"]
+    lines += [f"  {name:<12}{size / GIB:>8.2f}" for name, size in parts.items()]
+    lines.append(f"  {'in all':<12}{found.needed / GIB:>8.2f}  of {found.limit / GIB:.2f}")
+    lines.append(f"  {'headroom':<12}{(found.limit - found.needed) / GIB:>8.2f}")
+    verdict = "" if found.fits else "\ndoes not fit, by the model"
+    speed = program.rows * program.seq_len / found.step_s
+    mfu = found.model_flops / found.step_s / place.chip.bf16_flops
+    lines.append("")
+    lines.append(
+        f"step {1000 * found.step_s:.0f} ms, {speed:,.0f} tokens/s, MFU {mfu:.0%}, bound by {found.bound}, "
+        f"{found.recomputed:+.0%} recomputed (model, not measured)"
+    )
+    return "\n".join([*head_lines(program, place), *lines]) + verdict
+
+
+def ways_text(ways: list[Way], place: Topology, most: int = 24) -> str:
+    """Return the ways to run a batch as a table, the choice and its reason below."""
+    judged = [way for way in ways if way.outcome is not None]
+    lines = [
+        f"{'mesh':<24}{'micro':>6}  {'remat':<12}{'GiB':>8}{'again':>7}{'recv GiB':>9}{'ms':>8}{'tok/s':>10}"
+        f"{'MFU':>5}  by"
+    ]
+    for way in ways[:most]:
+        found = way.to_dict(place)
+        fits = "" if way.fits else "  does not fit"
+        lines.append(
+            f"{mesh_name(way.program, place):<24}{found['microbatches']:>6}  {found['remat']:<12}"
+            f"{found['needed_bytes'] / GIB:>8.2f}{found['recomputed_share']:>7.0%}"
+            f"{found['received_bytes'] / GIB:>9.1f}{1000 * found['step_s']:>8.0f}{found['tokens_per_s']:>10,.0f}"
+            f"{found['mfu']:>5.0%}  {'compiler' if found['compiled'] else 'model'}{fits}"
+        )
+    if len(ways) > most:
+        lines.append(f"... and {len(ways) - most} more that the model finds slower or larger")
+    best = choose(ways)
+    if best is None:
+        return "\n".join([*lines, "", "none of them fits"])
+    how = (
+        f"the fastest that fits of {len(judged)} compiled"
+        if judged
+        else "the fastest that fits, by the model"
+    )
+    sizes = " ".join(
+        f"mesh.{name}={size}"
+        for name, size in best.to_dict(place)["mesh"].items()
+        if size > 1 or name == "fsdp"
+    )
+    config = best.program.config
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"choice: {best.name(place)}: {how}; estimates, not measurements",
+            f"  {sizes} train.microbatches={config.train.microbatches} compute.remat={config.compute.remat}",
+        ]
+    )

@@ -1,0 +1,272 @@
+"""Memory and time of a step from formulas, for devices that no compiler here knows, and to choose what to compile.
+
+Arguments are exact: the state's shapes and shardings are the run's own. The rest is a sum of what must exist at once
+in the backward pass of a layer, the worst moment of a step:
+
+- what is kept of every layer for its backward pass, by remat policy;
+- one layer computed again, with the gradients of what it computes;
+- the weights of two layers gathered (one in use, one on its way), and a layer's gradients before they are summed;
+- gradients, and where the loss is largest its tiles and its part of the output projection;
+- a share for what the formulas do not name.
+
+A model, not a measurement: it says ``model, not measured`` wherever it is shown.
+"""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+from alpacare_jax.model import LlamaConfig
+from alpacare_jax.model.flops import flops_per_row
+from alpacare_jax.plan.estimate import REACHED
+from alpacare_jax.plan.programs import Program
+from alpacare_jax.plan.topology import Topology
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+AT_ONCE = 0.4
+"""Share of a layer's intermediate values that exists at once: the compiler goes back through a layer piece by piece.
+Fitted to compiled steps of Llama-2-7B on 16 v5e with 8 and 22 rows a chip."""
+
+BESIDE = 0.1
+"""Share of what runs beside the slowest part that is felt all the same."""
+
+UNNAMED = 0.06
+"""Share of everything else for buffers that the formulas do not name: copies, fragmentation, workspaces."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Modelled:
+    """A step by formulas, per device.
+
+    Args:
+        state: Bytes of parameters, moments and whatever else lives between steps.
+        gradients: Bytes of gradients, twice where microbatches are summed.
+        kept: Bytes kept of all layers for the backward pass.
+        working: Bytes of the layer at work: computed again, its gradients, gathered weights.
+        loss: Bytes of the loss's tiles and projection.
+        limit: Bytes a program may use.
+        host: Bytes kept in the host's memory.
+        step_s: Estimated seconds of a step.
+        flops: Operations of the step, recomputed ones included.
+        model_flops: Operations that the mathematics asks for.
+        gathered: Bytes received from other devices in a step.
+        bound: What the step waits for: ``cores``, ``links``, ``network`` or ``host``.
+    """
+
+    state: int
+    gradients: int
+    kept: int
+    working: int
+    loss: int
+    limit: int
+    host: int
+    step_s: float
+    flops: float
+    model_flops: float
+    gathered: float
+    bound: str
+
+    @property
+    def needed(self) -> int:
+        """Bytes of a device's memory that the step should take."""
+        return int(self.state + self.gradients + (1 + UNNAMED) * (self.kept + max(self.working, self.loss)))
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is within what a program may use."""
+        return self.needed <= self.limit
+
+    @property
+    def recomputed(self) -> float:
+        """Operations beyond the model's own, as a share of them."""
+        return self.flops / self.model_flops - 1
+
+    def to_dict(self, rows: int, seq_len: int, devices: int, peak: float) -> dict[str, Any]:
+        """Return the figures as plain JSON values."""
+        return dataclasses.asdict(self) | {
+            "needed": self.needed,
+            "fits": self.fits,
+            "recomputed_share": self.recomputed,
+            "tokens_per_s": rows * seq_len / self.step_s,
+            "mfu": self.model_flops / self.step_s / peak,
+            "is": "a model, not measured",
+        }
+
+
+def state_bytes(program: Program, place: Topology) -> dict[str, int]:
+    """Return bytes per device of each part of the state, from its real shapes and shardings."""
+    import jax
+
+    from alpacare_jax import sharding
+
+    # Shapes and shardings are all that is asked of it, which a mesh of no devices can tell as well.
+    mesh = cast("Mesh", sharding.abstract_mesh(program.config.mesh, place.devices))
+    stepper = program.config.stepper(program.model, 1000, mesh)
+    stepper.architecture.check_mesh(mesh)
+    state = stepper.abstract_state()
+
+    def size(leaf: Any) -> int:
+        return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+    return {name: sum(map(size, jax.tree.leaves(part))) for name, part in state.items()}
+
+
+def kept_per_token(config: LlamaConfig, remat: str, tensor: int, element: int) -> float:
+    """Return bytes kept of one layer for each token, on a device.
+
+    Args:
+        config: The model's shape.
+        remat: Name of the policy.
+        tensor: Over how many devices heads and feed-forward width are split.
+        element: Bytes of an activation.
+    """
+    D, F, H = config.hidden_size, config.intermediate_size / tensor, config.head_dim
+    queries, keys = config.num_attention_heads * H / tensor, config.num_key_value_heads * H / tensor
+    attention = queries * element + 4 * config.num_attention_heads / tensor
+    projections = (queries + 2 * keys + D + 2 * F) * element
+    extra = {
+        "full": 0.0,
+        "offload": 0.0,
+        "attention": attention,
+        "projections": projections,
+        "dots": projections + queries * element,
+        # Norms are fp32 inside; the product of gate and up exists as well.
+        "none": projections + attention + (3 * D + 2 * F) * element + 2 * D * 4,
+    }[remat]
+    return (0.0 if remat == "offload" else D * element) + extra
+
+
+def recomputed_share(config: LlamaConfig, remat: str, seq_len: int) -> float:
+    """Return the operations that a policy computes again, as a share of one forward pass through the layers."""
+    D, F, H = config.hidden_size, config.intermediate_size, config.head_dim
+    heads = config.num_attention_heads * H
+    weights = 2 * D * heads + 2 * D * config.num_key_value_heads * H + 3 * D * F
+    attention = 2 * heads * seq_len / 2
+    # The last product of a layer is needed by nothing in its backward pass.
+    again = weights - D * F + attention
+    share = {"none": 0.0, "projections": attention, "dots": attention, "attention": again - attention}
+    return share.get(remat, again) / (weights + attention)
+
+
+def model_step(program: Program, place: Topology, parts: dict[str, int] | None = None) -> Modelled:
+    """Work out a step's memory and time.
+
+    Args:
+        program: The step.
+        place: The devices.
+        parts: What :func:`state_bytes` gave for this mesh, where it was asked before.
+
+    Raises:
+        ShardingError: The mesh does not fit the devices or the model.
+    """
+    config, model, chip = program.config, program.model, place.chip
+    data, fsdp, tensor, context = config.mesh.shape(place.devices)
+    micro, remat = config.train.microbatches, config.compute.remat
+    element, gradient = BYTES[config.compute.dtype], BYTES[config.compute.grad_dtype]
+    tokens = program.rows * program.seq_len / (data * fsdp * context * micro)
+    parts = parts or state_bytes(program, place)
+    trained = parts["params"] // BYTES[config.compute.param_dtype]
+    layers = model.num_hidden_layers
+    layer_weights = _layer_weights(model) / tensor
+
+    kept = layers * tokens * kept_per_token(model, remat, tensor, element)
+    again = AT_ONCE * tokens * kept_per_token(model, "none", tensor, element)
+    working = again + 2 * layer_weights * element + (0 if config.adapter.on else layer_weights * gradient)
+    table = model.vocab_size * model.hidden_size / tensor
+    tiles = config.compute.loss_chunk_mib * (1 << 20) * 2
+    loss = tiles + table * element + tokens * model.hidden_size * element * 3
+    flops, model_flops = _flops(program, place)
+    times, gathered, host = _times(program, place, tokens, flops)
+    bound = max(times, key=lambda name: times[name])
+    return Modelled(
+        state=sum(parts.values()),
+        gradients=trained * gradient * (2 if micro > 1 else 1),
+        kept=int(kept),
+        working=int(working),
+        loss=int(loss),
+        limit=chip.memory_bytes,
+        host=int(host),
+        # The others run beside the slowest, never quite for nothing.
+        step_s=times[bound] + BESIDE * (sum(times.values()) - times[bound]),
+        flops=flops,
+        model_flops=model_flops,
+        gathered=gathered,
+        bound=bound,
+    )
+
+
+def most_rows(program: Program, place: Topology, unit: int) -> int:
+    """Return the most rows of a batch that fit by the formulas, in steps of ``unit``; one step where none does."""
+    parts = state_bytes(program, place)
+    low, high = 1, 2
+    while model_step(program.replace(rows=high * unit), place, parts).fits and high < 1 << 20:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = model_step(program.replace(rows=middle * unit), place, parts).fits
+        low, high = (middle, high) if fits else (low, middle)
+    return low * unit
+
+
+def _layer_weights(model: LlamaConfig) -> float:
+    D, H = model.hidden_size, model.head_dim
+    attention = 2 * D * H * (model.num_attention_heads + model.num_key_value_heads)
+    return attention + 3 * D * model.intermediate_size
+
+
+def _flops(program: Program, place: Topology) -> tuple[float, float]:
+    """Return operations of a step per device, with what is recomputed and without."""
+    trained = not program.config.adapter.on
+    own = flops_per_row(program.model, program.seq_len, trained=trained) * program.rows / place.devices
+    head = (
+        2
+        * program.model.vocab_size
+        * program.model.hidden_size
+        * program.rows
+        * program.seq_len
+        / place.devices
+    )
+    forward = own / (3 if trained else 2) - head
+    return own + forward * recomputed_share(program.model, program.config.compute.remat, program.seq_len), own
+
+
+def _times(
+    program: Program, place: Topology, tokens: float, flops: float
+) -> tuple[dict[str, float], float, float]:
+    """Return seconds of cores, links, network and host; bytes received; bytes kept on the host."""
+    config, model, chip = program.config, program.model, place.chip
+    data, fsdp, tensor, context = config.mesh.shape(place.devices)
+    micro, element = config.train.microbatches, BYTES[config.compute.dtype]
+    gradient = BYTES[config.compute.grad_dtype]
+    layers = model.num_hidden_layers
+    weights = (layers * _layer_weights(model) + 2 * model.vocab_size * model.hidden_size) / tensor
+    # Gathered forward and backward; gradients are summed once a microbatch.
+    gathers = 2 * micro * weights * element * (fsdp - 1) / fsdp
+    sums = micro * weights * gradient * (fsdp - 1) / fsdp
+    replicas = 2 * weights / fsdp * gradient * (data - 1) / data
+    activations = tokens * model.hidden_size * element
+    # Two sums forward, two backward and their recomputation, each there and back.
+    across = 6 * layers * micro * activations * 2 * (tensor - 1) / tensor
+    around = 6 * layers * micro * activations * (context - 1) / context
+    within = gathers + sums + across + around
+    between = 0.0
+    if place.slices > 1:
+        between = replicas
+    elif chip.platform == "gpu" and place.devices > chip.node_devices:
+        # Between nodes everything but tensor's sums, which stay within one.
+        between, within = gathers + sums + replicas, across + around
+    else:
+        within += replicas
+    links = 2 if chip.platform == "tpu" else 1
+    host = layers * micro * activations if config.compute.remat == "offload" else 0.0
+    seconds = {
+        "cores": flops / chip.bf16_flops / REACHED["cores"],
+        "links": within / (links * chip.link_bytes_per_s) / REACHED["links"],
+        "network": between / chip.network_bytes_per_s / REACHED["network"],
+        "host": 2 * host / chip.host_bytes_per_s / REACHED["host"],
+    }
+    return seconds, within + between, host / micro

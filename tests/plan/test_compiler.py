@@ -1,0 +1,194 @@
+"""The real TPU compiler on this machine: memory, refusals, slices; cut models, so that each takes seconds."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alpacare_jax import plan
+from alpacare_jax.config import RunConfig, load_config
+from alpacare_jax.errors import ConfigError, ShardingError, UserError
+from alpacare_jax.model import LlamaConfig
+from alpacare_jax.plan import Compiled, Program, TooLarge, compiler, request, worker
+from alpacare_jax.plan.chips import GIB
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
+)
+
+TINY = LlamaConfig(
+    vocab_size=512,
+    hidden_size=256,
+    intermediate_size=512,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=128,
+)
+CONFIG = RunConfig(out="", train_data="", architecture="llama2-7b")
+
+
+def program(
+    rows: int = 8, seq_len: int = 128, topology: str = "v5e:2x2", model: LlamaConfig = TINY
+) -> Program:
+    compute = dataclasses.replace(CONFIG.compute, dtype="bfloat16", remat="full")
+    return Program(dataclasses.replace(CONFIG, compute=compute), model, topology, rows, seq_len)
+
+
+@needs_libtpu
+def test_a_step_is_compiled_once_and_remembered(tmp_path: Path) -> None:
+    said: list[str] = []
+    with plan.Compiler(tmp_path, tell=said.append) as first:
+        outcome = first.compile(program())
+    assert isinstance(outcome, Compiled)
+    state = 3 * 4 * TINY.parameter_count / 4  # parameters and two moments in fp32 on four devices
+    assert state <= outcome.arguments <= 1.1 * state
+    assert outcome.aliased >= state
+    assert 0 < outcome.needed < outcome.limit == int(15.75 * GIB)
+    assert outcome.costs["flops"] > 0
+    assert any("all-gather" in kind or "permute" in kind for kind in outcome.costs["collective_bytes"])
+    found = plan.estimate(program(), plan.parse_topology("v5e:2x2"), outcome)
+    assert 0.1 < found.recomputed < 0.6  # a forward pass through the layers, beside the loss
+    assert 0.0 < found.mfu < 1.0
+    assert found.step_s == pytest.approx(sum(part.seconds for part in found.stretches))
+    assert [line.split()[0] for line in said] == ["compiling", "fits:"]
+    with plan.Compiler(tmp_path) as second:
+        assert second.compile(program()) == outcome
+        assert second.compiled == 0
+        assert second.remembered(program(rows=16)) is None
+
+
+@needs_libtpu
+def test_what_does_not_fit_says_by_how_much() -> None:
+    wide = dataclasses.replace(TINY, hidden_size=8192, intermediate_size=65536, num_hidden_layers=4)
+    with plan.Compiler() as one:
+        outcome = one.compile(program(model=wide))
+    assert isinstance(outcome, TooLarge)
+    assert outcome.needed > outcome.limit == int(15.75 * GIB)
+    assert str(outcome).startswith("does not fit: needs ")
+    assert str(outcome).endswith(" of 15.75 GiB")
+
+
+@needs_libtpu
+def test_a_mesh_that_the_model_does_not_divide_is_refused_before_compilation() -> None:
+    config = dataclasses.replace(CONFIG, mesh=dataclasses.replace(CONFIG.mesh, fsdp=1, tensor=4))
+    model = dataclasses.replace(TINY, num_attention_heads=6, num_key_value_heads=6)
+    with plan.Compiler() as one, pytest.raises(UserError) as caught:
+        one.compile(dataclasses.replace(program(model=model), config=config))
+    assert "heads" in str(caught.value)
+
+
+@needs_libtpu
+def test_only_data_crosses_slices() -> None:
+    code = """
+import sys
+from alpacare_jax import sharding
+from alpacare_jax.errors import ShardingError
+from alpacare_jax.plan import parse_topology, worker
+place = parse_topology("v5e:4x4 x2")
+devices = worker.devices_of(place)
+mesh = sharding.make_mesh(sharding.MeshConfig(data=4, fsdp=4, tensor=2), devices)
+places = worker.places_of(mesh, place)
+assert places.slices == (0,) * 16 + (1,) * 16, places.slices
+try:
+    sharding.make_mesh(sharding.MeshConfig(fsdp=32), devices)
+except ShardingError as error:
+    print(error)
+"""
+    environment = os.environ | compiler.ENVIRONMENT
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "only the axis `data` may cross" in done.stdout
+    assert "mesh.data=2" in done.stdout
+
+
+def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else found(name))
+    with plan.Compiler() as one, pytest.raises(ConfigError, match="not installed") as caught:
+        one.compile(program())
+    assert 'pip install "alpacare-jax[plan]"' in str(caught.value)
+
+
+@needs_libtpu
+def test_a_compiler_that_ends_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    with plan.Compiler(flags="--xla_tpu_no_such_flag=true") as one, pytest.raises(UserError) as caught:
+        one.compile(program())
+    assert "the TPU compiler gave up" in str(caught.value)
+    assert "xla_tpu_no_such_flag" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "needed", "limit"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for "
+            "HLO temporaries (232.00G) exceeds available HBM (15.75G). HLO module: jit_g.",
+            232.0,
+            15.75,
+        ),
+        (
+            "Ran out of memory in memory space hbm. Used 33.29G of 31.24G hbm. Exceeded by 2.05G.",
+            33.29,
+            31.24,
+        ),
+        ("Used 512.0M of 15.75G hbm", 0.5, 15.75),
+    ],
+)
+def test_the_compilers_words_are_read(message: str, needed: float, limit: float) -> None:
+    found = worker.too_large(message, 0, 1.0)
+    assert (found.needed, found.limit) == (int(needed * GIB), int(limit * GIB))
+
+
+def test_a_program_survives_the_way_to_the_other_process() -> None:
+    whole = program()
+    read = Program.from_dict(json.loads(json.dumps(whole.to_dict())))
+    assert read.to_dict() == whole.to_dict()
+    assert (read.model, read.config.compute) == (whole.model, whole.config.compute)
+
+
+def test_the_fingerprint_follows_what_the_step_is_made_of() -> None:
+    one = compiler.fingerprint(program(), "")
+    assert compiler.fingerprint(program(), "") == one
+    assert compiler.fingerprint(program(rows=16), "") != one
+    assert compiler.fingerprint(program(), "--xla_x=1") != one
+    elsewhere = dataclasses.replace(program().config, out="elsewhere", train_data="other")
+    assert compiler.fingerprint(program().replace(config=elsewhere), "") == one
+
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
+
+
+def test_a_mesh_larger_than_the_topology_is_refused() -> None:
+    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml")
+    with pytest.raises(ShardingError) as caught:
+        request.make_program(config, topology="v5e-8")
+    assert "v5e:2x4" in str(caught.value)
+    assert "fsdp=16" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"topology": None}, "topology"),
+        ({"seq_len": None}, "seq_len"),
+        ({"architecture": None, "init": "/nowhere"}, "architecture"),
+        ({"architecture": "llama2-8b"}, "llama2-7b"),
+    ],
+)
+def test_what_is_needed_and_not_named_is_asked_for(changes: dict, key: str) -> None:
+    config = dataclasses.replace(load_config(CONFIGS / "llama2_7b_v5e16.yaml"), **changes)
+    with pytest.raises(ConfigError) as caught:
+        request.make_program(config)
+    assert key in str(caught.value)
+
+
+def test_rows_that_do_not_divide_are_refused() -> None:
+    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", ["train.microbatches=2"])
+    with pytest.raises(ConfigError, match="does not divide"):
+        request.make_program(config, rows=48)
