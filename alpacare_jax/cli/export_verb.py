@@ -28,12 +28,25 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing Hugging Face folder.")
     ] = False,
+    peft: Annotated[
+        bool,
+        typer.Option(
+            "--peft",
+            help="Of a run that trained adapters, write them alone as a PEFT folder instead of merging them.",
+        ),
+    ] = False,
 ) -> None:
-    """Export an Orbax model or a run's checkpoint to a folder that transformers loads unchanged."""
+    """Export an Orbax model or a run's checkpoint to a folder that transformers loads unchanged.
+
+    Adapters are merged into their base, quantised where they were trained so; with --peft they stay beside it.
+    """
     from alpacare_jax import checkpoint, convert, sharding
     from alpacare_jax.cli.judge_verb import show_progress
     from alpacare_jax.convert.export import EXPORT_FILES
 
+    if peft:
+        typer.echo(_export_adapters(ckpt, out, step, overwrite))
+        return
     started, shard_bytes = time.monotonic(), parse_size(max_shard_size)
     checkpoint.check_free(out, overwrite, "config.json", EXPORT_FILES)
     described = checkpoint.read_description(ckpt)
@@ -60,6 +73,33 @@ def command(
         f"{len(files)} file(s), {size / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s"
     )
     typer.echo(f"wrote {out}")
+
+
+def _export_adapters(run: Path, out: Path, step: int | None, overwrite: bool) -> str:
+    """Write a run's adapters as a PEFT folder and say what was written."""
+    from alpacare_jax import checkpoint, sharding
+    from alpacare_jax.adapters import count
+    from alpacare_jax.convert import adapted, peft_folder
+    from alpacare_jax.errors import ConfigError
+
+    checkpoint.check_free(out, overwrite, peft_folder.PEFT_FILES[0], peft_folder.PEFT_FILES)
+    described = checkpoint.read_description(run)
+    if "adapter" not in described:
+        raise ConfigError(
+            "there are no adapters to export",
+            where=run,
+            expected="a run with adapter.kind",
+            remedy="leave out --peft",
+        )
+    division, base = adapted.read_division(described), described["adapter"]["base"]["reference"]
+    adapters = adapted.load_adapters(run, division, sharding.host_mesh(), step)
+    config = division.architecture.config
+    peft_folder.export_peft(adapters, division.adapter, config, out, base=base, overwrite=overwrite)
+    size = sum((out / name).stat().st_size for name in peft_folder.PEFT_FILES)
+    note = ""
+    if division.adapter.base in ("int8", "nf4"):
+        note = f"\nthey were trained on a base in {division.adapter.base}, whose rounding a full base does not share"
+    return f"exported {count(adapters):,} parameters of adapters, {size / 1e6:,.1f} MB\nwrote {out}{note}"
 
 
 def parse_size(text: str) -> int:

@@ -23,15 +23,22 @@ SAMPLE = 16
 """Numbers of each weight that go into the mark by which a base is known again."""
 
 
-def describe_adapter(adapter: AdapterConfig, compute_dtype: str, mark: str) -> dict[str, Any]:
+def describe_adapter(
+    adapter: AdapterConfig, compute_dtype: str, reference: str | None, mark: str
+) -> dict[str, Any]:
     """Return what a run's ``alpacare.json`` says of its adapters.
 
     Args:
         adapter: The settings.
         compute_dtype: The run's ``compute.dtype``, in which an "auto" base is stored.
+        reference: What names the base: a path, kept in full so that the run can be opened from anywhere, or a hub
+            name. None for random weights, which the run's seed gives again.
         mark: From :func:`mark_base`.
     """
-    return dataclasses.asdict(adapter) | {"compute_dtype": compute_dtype, "base_mark": mark}
+    if reference is not None and Path(reference).exists():
+        reference = str(Path(reference).resolve())
+    base = {"reference": reference, "mark": mark, "compute_dtype": compute_dtype}
+    return {"settings": dataclasses.asdict(adapter), "base": base}
 
 
 def mark_base(params: Params, mesh: Mesh) -> str:
@@ -51,12 +58,11 @@ def mark_base(params: Params, mesh: Mesh) -> str:
     return hashlib.sha256(b"".join(np.asarray(row).tobytes() for row in rows)).hexdigest()[:16]
 
 
-def read_division(described: dict[str, Any], *, remat: str = "none") -> Division:
+def read_division(described: dict[str, Any]) -> Division:
     """Return how a run's parameters are divided, from its ``alpacare.json``."""
-    held = {**described["adapter"]}
-    compute_dtype, _ = held.pop("compute_dtype"), held.pop("base_mark")
-    adapter = AdapterConfig(**{**held, "targets": tuple(held["targets"])})
-    return Division(Architecture(described["config"], ComputeConfig(compute_dtype, remat=remat)), adapter)
+    settings, base = described["adapter"]["settings"], described["adapter"]["base"]
+    adapter = AdapterConfig(**{**settings, "targets": tuple(settings["targets"])})
+    return Division(Architecture(described["config"], ComputeConfig(base["compute_dtype"])), adapter)
 
 
 def load_adapters(run: Path, division: Division, mesh: Mesh, step: int | None = None) -> Params:
@@ -85,12 +91,13 @@ def check_base(run: Path, described: dict[str, Any], config: LlamaConfig, mark: 
     Raises:
         CheckpointError: It is another.
     """
-    if config != described["config"] or mark != described["adapter"]["base_mark"]:
+    base = described["adapter"]["base"]
+    if config != described["config"] or mark != base["mark"]:
         raise CheckpointError(
             "the base model is not the one the adapters were trained on",
-            where=f"{run}: adapters of {described['source'].get('reference')}",
+            where=f"{run}: adapters on {base['reference']}",
             found="a model of another shape" if config != described["config"] else "other weights",
-            remedy="put the base back where the run found it",
+            remedy=f"put it back there, or name it in {run / checkpoint.DESCRIPTION} under adapter.base.reference",
         )
 
 

@@ -120,15 +120,16 @@ def _open_adapted(
     run: Path, described: dict[str, Any], mesh: Mesh | None, dtype: str | None, step: int | None
 ) -> Params:
     mesh = sharding.single_device_mesh() if mesh is None else mesh
-    base = open_base(described, mesh)
+    base = open_base(run, described, mesh)
     adapted.check_base(run, described, base.config, adapted.mark_base(base.params, mesh))
     return adapted.merge_run(run, described, base.params, mesh=mesh, dtype=dtype, step=step)
 
 
-def open_base(described: dict[str, Any], mesh: Mesh) -> LoadedModel:
+def open_base(run: Path, described: dict[str, Any], mesh: Mesh) -> LoadedModel:
     """Open the base that a run's adapters stand on, in the dtype it was trained with.
 
     Args:
+        run: The run folder.
         described: The run's ``alpacare.json``.
         mesh: Where the parameters go.
 
@@ -136,10 +137,18 @@ def open_base(described: dict[str, Any], mesh: Mesh) -> LoadedModel:
         ConversionError: The base is no longer where it was.
     """
     source, base = described["source"], adapted.read_division(described).base
-    if source.get("format") == "random":
+    reference = described["adapter"]["base"]["reference"]
+    if reference is None:
         params = base.init(source["seed"], mesh)
         return _loaded(described["config"], params, None, Path(), "random", source)
-    return open_model(source["reference"], mesh=mesh, dtype=base.compute.param_dtype)
+    if Path(reference).is_absolute() and not Path(reference).exists():
+        raise ConversionError(
+            "the base of the adapters is no longer there",
+            where=run,
+            expected=reference,
+            remedy=f"put it back, or name it in {run / checkpoint.DESCRIPTION} under adapter.base.reference",
+        )
+    return open_model(reference, mesh=mesh, dtype=base.compute.param_dtype)
 
 
 def _loaded(

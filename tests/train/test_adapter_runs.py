@@ -29,7 +29,7 @@ def adapter_logits(folder):
     """Logits of base and adapters side by side, nothing merged."""
     described = checkpoint.read_description(folder)
     division, mesh = read_division(described), sharding.single_device_mesh()
-    base = convert.opening.open_base(described, mesh).params
+    base = convert.opening.open_base(folder, described, mesh).params
     joined = division.join(load_adapters(folder, division, mesh), division.freeze_base(base, mesh))
     return np.asarray(jax.jit(lambda params: division.architecture.model(params)(TOKENS))(joined))
 
