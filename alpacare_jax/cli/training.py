@@ -24,7 +24,6 @@ from alpacare_jax.model import Architecture, LlamaConfig, Params
 from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.model.shapes import named_shape
 from alpacare_jax.plan.chips import chip_of
-from alpacare_jax.plan.fitting import check_fits, memory_limit
 from alpacare_jax.tokenizer import load_tokenizer
 from alpacare_jax.train import JsonlSink, Profile, Run, Schedule, Stepper, TensorBoardSink, Yardstick, train
 from datagen.records import read_objects, write_atomically
@@ -70,7 +69,6 @@ def train_from_config(
     settled = dataclasses.replace(config, compute=settle_attention(config.compute, start.model, data, mesh))
     architecture = Architecture(start.model, settled.compute)
     stepper = settled.stepper(start.model, schedule.steps, mesh)
-    check_fits(stepper, schedule.batch_rows, data.row_length, memory_limit(mesh.local_devices[0]))
     with checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints) as checkpoints:
         latest = checkpoints.latest_step()
         if latest is None:
