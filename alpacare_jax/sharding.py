@@ -93,8 +93,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     shape = config.shape(len(devices))
     # Explicit axes are the default of some jax versions; this code relies on automatic sharding.
     automatic = (AxisType.Auto,) * len(MESH_AXES)
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices == 1:
+    # GPUs have slice numbers too, of links between nodes; there the order of the devices says enough.
+    slices = len({getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"})
+    if slices <= 1:
         return jax.make_mesh(shape, MESH_AXES, axis_types=automatic, devices=devices)
     return Mesh(_across_slices(shape, slices, devices), MESH_AXES, axis_types=automatic)
 

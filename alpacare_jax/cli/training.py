@@ -24,6 +24,7 @@ from alpacare_jax.model import Architecture, LlamaConfig, Params
 from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.model.shapes import named_shape
 from alpacare_jax.plan.chips import chip_of
+from alpacare_jax.plan.fitting import check_fits, memory_limit
 from alpacare_jax.tokenizer import load_tokenizer
 from alpacare_jax.train import JsonlSink, Profile, Run, Schedule, Stepper, TensorBoardSink, Yardstick, train
 from datagen.records import read_objects, write_atomically
@@ -69,6 +70,7 @@ def train_from_config(
     settled = dataclasses.replace(config, compute=settle_attention(config.compute, start.model, data, mesh))
     architecture = Architecture(start.model, settled.compute)
     stepper = settled.stepper(start.model, schedule.steps, mesh)
+    check_fits(stepper, schedule.batch_rows, data.row_length, memory_limit(mesh.local_devices[0]))
     with checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints) as checkpoints:
         latest = checkpoints.latest_step()
         if latest is None:
@@ -247,9 +249,10 @@ def write_run_folder(out: Path, start: Start, config: RunConfig, mesh: Mesh) -> 
     described: dict[str, Any] = {"source": start.origin}
     if config.adapter.on:
         mark = convert.mark_base(start.params(), mesh)
-        described["adapter"] = convert.describe_adapter(
-            config.adapter, config.compute.dtype, config.init, mark
-        )
+        described["adapter"] = convert.describe_adapter(config.adapter, config.compute.dtype, mark)
+        reference = Path(str(start.origin.get("reference")))
+        if reference.exists():  # the run must find its base again from wherever it is opened
+            described["source"] = start.origin | {"reference": str(reference.resolve())}
     if jax.process_index() == 0:
         checkpoint.copy_assets(start.assets, out / "hf")
         checkpoint.write_description(out, "run", start.model, described)
@@ -397,5 +400,4 @@ def describe_memory(stepper: Stepper) -> str:
     parts = {"trained": "params", "optimiser": "optimizer", "frozen": "frozen"}
     sizes = [(name, bytes_a_device(state[key])) for name, key in parts.items() if key in state]
     whole = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes)
-    kept = "; checkpoints keep the adapters and their optimiser alone" if stepper.adapter.on else ""
-    return f"{whole} a device, before activations and gradients{kept}"
+    return f"{whole} a device, before activations and gradients"

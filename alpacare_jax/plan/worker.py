@@ -69,7 +69,7 @@ def compile_program(program: Program) -> Outcome:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_too_large(error):
             raise
         return too_large(str(error), topology.chip.memory_bytes, time.monotonic() - started)
     seconds = time.monotonic() - started
@@ -98,6 +98,11 @@ def places_of(mesh: Any, topology: Topology) -> costs.Places:
         sizes={name: int(size) for name, size in mesh.shape.items()},
         extent=topology.shape,
     )
+
+
+def is_too_large(error: Exception) -> bool:
+    """Say whether a failure of the compiler is one of memory."""
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 SIZE = r"([\d.]+)\s*([KMGT]?)i?B?"

@@ -1,0 +1,47 @@
+"""A run whose step cannot fit is refused before it takes memory."""
+
+import dataclasses
+
+import pytest
+
+from alpacare_jax import sharding
+from alpacare_jax.config import RunConfig
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.model import LlamaConfig
+from alpacare_jax.plan.fitting import check_fits, memory_limit
+
+TINY = LlamaConfig(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=16,
+)
+
+
+@pytest.fixture(scope="module")
+def stepper():
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=8))
+    return RunConfig(out="", train_data="", architecture="llama2-7b").stepper(TINY, 10, mesh)
+
+
+def test_what_does_not_fit_is_refused_with_what_to_change(stepper):
+    with pytest.raises(ConfigError) as caught:
+        check_fits(stepper, 8, 32, limit=10_000)
+    message = str(caught.value)
+    assert "does not fit" in message
+    assert "8 rows" in message
+    assert "train.microbatches" in message
+
+
+def test_what_fits_goes_on(stepper, caplog):
+    with caplog.at_level("INFO", logger="alpacare.train"):
+        check_fits(stepper, 8, 32, limit=1 << 30)
+    assert "of 1.00 GiB per device" in caplog.text
+
+
+def test_a_device_that_names_no_limit_is_not_asked(stepper):
+    assert memory_limit(stepper.mesh.devices.flat[0]) is None
+    check_fits(dataclasses.replace(stepper, microbatches=3), 8, 32, limit=None)
