@@ -82,6 +82,7 @@ class RunConfig:
             schedule=make_schedule(self.optim, steps),
             mesh=mesh,
             microbatches=self.train.microbatches,
+            rounding=self.optim.rounding,
             adapter=self.adapter,
             freeze=self.train.freeze,
             neftune_alpha=self.train.neftune_alpha,

@@ -32,11 +32,12 @@ class Stepper:
         schedule: Learning rate by step, for the log.
         mesh: The devices.
         microbatches: Into how many parts a batch is split, one after another, to save memory.
+        rounding: How parameters in bfloat16 take an update, "nearest" or "stochastic".
         adapter: What is trained beside the model; kind "none" trains the model itself.
         freeze: Patterns of the parameters that keep their values.
         neftune_alpha: Strength of the noise on embeddings; 0 for none.
         guard: What happens at a gradient that is not finite or far too large.
-        seed: Of what a run draws besides its data: the adapters' first values, dropout, noise.
+        seed: Of what a run draws besides its data: the adapters' first values, dropout, noise, rounding.
     """
 
     architecture: Architecture
@@ -44,6 +45,7 @@ class Stepper:
     schedule: Callable[[Any], Any]
     mesh: Mesh
     microbatches: int = 1
+    rounding: str = "nearest"
     adapter: AdapterConfig = AdapterConfig()
     freeze: Sequence[str] = ()
     neftune_alpha: float = 0.0
@@ -154,16 +156,31 @@ class Stepper:
         def summed(params: Params, part: Batch) -> jax.Array:
             return loss_sum(self._model(params, frozen or {}, part), part)
 
+        params = self._differentiated(params)
         if self.microbatches == 1:
             loss, grads = jax.value_and_grad(summed)(params, batch)
         else:
 
             def add(carry: Any, part: Batch) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, carry, jax.value_and_grad(summed)(params, part)), None
+                found = jax.value_and_grad(summed)(params, part)
+                return jax.tree.map(lambda total, x: total + x.astype(total.dtype), carry, found), None
 
-            zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+            kept = self.architecture.compute.grad_dtype
+            zeros = (jnp.float32(0), jax.tree.map(lambda x: jnp.zeros_like(x, kept), params))
             (loss, grads), _ = jax.lax.scan(add, zeros, split_rows(batch, self.microbatches))
         return loss / tokens, jax.tree.map(lambda grad: grad / tokens, grads)
+
+    def _differentiated(self, params: Params) -> Params:
+        """Return the parameters to differentiate by: gradients come out in their dtype.
+
+        Matrices are cast to the compute dtype before every product anyway, so that this changes no loss; norm scales
+        are used in fp32 and stay so.
+        """
+        if self.architecture.compute.grad_dtype == "float32" or self.adapter.on:
+            return params
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x if str(path[-1].key) == "scale" else x.astype(jnp.bfloat16), params
+        )
 
     def _model(self, params: Params, frozen: Params, part: Batch) -> Llama:
         keys = part.get("keys")
@@ -176,7 +193,9 @@ class Stepper:
         frozen = state.get("frozen", {})
         loss, grads = self.loss_and_grads(state["params"], batch, frozen, state["step"])
         updates, moments = self.optimizer.update(grads, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
+        params = optim.apply_updates(
+            state["params"], updates, rounding=self.rounding, seed=self.seed, step=state["step"]
+        )
         metrics = {
             "loss": loss,
             "supervised_tokens": supervised_tokens(batch),
