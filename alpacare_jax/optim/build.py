@@ -1,6 +1,7 @@
 """Optimisers by name, as optax composes them."""
 
 import fnmatch
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,15 +84,17 @@ def _muon(config: OptimConfig, rate: optax.Schedule, mask: Any) -> optax.Gradien
             lambda path, leaf: "adamw" if axes(path, leaf) is None else "muon", params
         )
 
+    def scale(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
+        # An orthogonal matrix has the root mean square 1 / sqrt(its longer side).
+        sides = [math.prod(update.shape[axis] for axis in side) for side in MUON_AXES[str(path[-1].key)]]
+        return update * (MUON_RMS * math.sqrt(max(sides)))
+
     of_matrices = optax.chain(
         contrib.scale_by_muon(
             beta=config.b1,
             weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(axes, params),
         ),
-        contrib.scale_by_shape(
-            weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(axes, params),
-            consistent_rms=MUON_RMS,
-        ),
+        optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates)),
         optax.add_decayed_weights(config.weight_decay, mask),
         optax.scale_by_learning_rate(rate),
     )
