@@ -186,6 +186,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "limit_of_tokens_in_window": rules["tokens"],
         "most_tokens_in_window": log["most_tokens"],
         "most_tokens_in_window_after_first_429": log["most_tokens_after_first_429"],
+        "longest_unread_by_the_server_ms": round(log["longest_unread_s"] * 1000, 1),
         "wall_s": round(wall_s, 2),
         "useful_per_minute": round(outcome["answered"] / wall_s * 60, 1),
         "allowed_net_of_faults_per_minute": round(allowed, 1),
