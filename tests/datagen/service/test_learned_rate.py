@@ -80,6 +80,31 @@ def test_most_of_an_unnamed_limit_is_used_and_few_are_refused(
     assert refused < 0.08
 
 
+@pytest.mark.parametrize(
+    ("takes", "latency_s"),
+    [
+        pytest.param(lambda: window(60, 60), 0.2, id="60 in each minute"),
+        pytest.param(lambda: window(10, 1), 0.02, id="10 in each second"),
+        pytest.param(lambda: bucket(10, 20), 0.02, id="600 a minute, with bursts"),
+        pytest.param(lambda: bucket(1, 1), 0.2, id="one a second"),
+        pytest.param(lambda: lambda at: True, 0.2, id="no limit at all"),
+    ],
+)
+def test_refusals_for_other_reasons_do_not_bring_the_pace_down(
+    takes: Callable[[], Limiter], latency_s: float
+) -> None:
+    """One try in ten is refused however slowly they come; a pace that fell for each would end near nothing."""
+    for minutes in (20, 60):
+        answered, _ = simulate(takes(), minutes, latency_s, stray=0.1)
+        assert answered > 30
+
+
+def test_a_limit_is_kept_though_some_are_refused_for_other_reasons() -> None:
+    answered, refused = simulate(bucket(10, 20), 20, 0.02, stray=0.02)
+    assert answered > 0.8 * 600
+    assert refused < 0.08
+
+
 def test_a_very_small_limit_is_found_too() -> None:
     answered, refused = simulate(window(3, 60), 30, 0.2)
     assert answered > 2
