@@ -1,6 +1,14 @@
-"""Replacing a folder of results as a whole, and never what somebody else put there."""
+"""Replacing a folder of results as a whole, and never what somebody else put there.
+
+The new folder grows in a hidden one beside it, ``.NAME.*.part``, whose file ``lock`` the process holds as long as it
+lives. What a killed process left is cleared away by the next run into the same place; a folder that it had moved
+aside, and nothing else took the place of, is put back first.
+"""
 
 import contextlib
+import fcntl
+import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -9,7 +17,10 @@ from pathlib import Path, PurePosixPath
 
 from datagen.errors import DataError
 
+log = logging.getLogger(__name__)
+
 _NAMED = 3
+_LOCK = "lock"
 
 
 def refuse_strangers(folder: Path, *, names: Collection[str] = (), patterns: Collection[str] = ()) -> None:
@@ -58,7 +69,9 @@ def moved_into_place(out: Path, check: Callable[[], None]) -> Iterator[Path]:
             may have put a file there.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+    if _clear_leftovers(out):
+        check()
+    hidden, lock = _hidden_folder(out)
     try:
         folder = hidden / "new"
         folder.mkdir()
@@ -74,7 +87,62 @@ def moved_into_place(out: Path, check: Callable[[], None]) -> Iterator[Path]:
                 old.rename(out)
             raise
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        _delete(hidden)
+        os.close(lock)
+
+
+def _hidden_folder(out: Path) -> tuple[Path, int]:
+    """Make a hidden folder beside ``out`` and lock it; return it and the lock, which ends with the process."""
+    while True:
+        hidden = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+        with contextlib.suppress(FileNotFoundError):  # another run may take the empty folder for a leftover
+            lock = os.open(hidden / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                continue
+            except OSError:  # a file system without locks: without the file, nobody clears the folder away
+                (hidden / _LOCK).unlink()
+                return hidden, lock
+            if (hidden / _LOCK).exists():
+                return hidden, lock
+            os.close(lock)
+
+
+def _delete(hidden: Path) -> None:
+    """Delete a hidden folder, its lock last, so that what a kill leaves of it is known for a leftover."""
+    for part in ("old", "new"):
+        shutil.rmtree(hidden / part, ignore_errors=True)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _clear_leftovers(out: Path) -> bool:
+    """Delete the hidden folders of processes that died; return whether ``out`` was put back from one."""
+    back = False
+    for hidden in sorted(out.parent.iterdir()):
+        middle = hidden.name.removeprefix(f".{out.name}.").removesuffix(".part")
+        ours = hidden.name == f".{out.name}.{middle}.part" and "." not in middle
+        if not ours or hidden.is_symlink() or not hidden.is_dir():
+            continue
+        try:
+            lock = os.open(hidden / _LOCK, os.O_RDWR)
+        except OSError:  # nothing says whose it is
+            with contextlib.suppress(OSError):
+                hidden.rmdir()
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (hidden / "old").exists() and not out.exists():
+                (hidden / "old").rename(out)
+                back = True
+                log.warning("%s is put back: a run that was to replace it was killed on the way", out)
+            _delete(hidden)
+        except OSError:  # its process lives
+            continue
+        finally:
+            os.close(lock)
+    return back
 
 
 def _matches(name: str, pattern: str) -> bool:
