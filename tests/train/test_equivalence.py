@@ -101,6 +101,38 @@ def test_accumulation_on_a_mesh_equals_the_large_batch_on_one_device(on_one_devi
     )
 
 
+@pytest.fixture(scope="module")
+def uneven():
+    """A batch in which some rows have no supervised token and some have many: every microbatch weighs otherwise."""
+    batch = random_batch()
+    batch["loss_mask"][[0, 3, 5]] = 0
+    batch["loss_mask"][1, 8:] = 0
+    return batch, loss_and_grads(MeshConfig(fsdp=1), batch, devices=jax.devices()[:1])
+
+
+@pytest.mark.parametrize("name", ["fsdp", "tensor", "context", "mixed"])
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_rows_without_targets_weigh_nothing_on_any_mesh(name, microbatches, uneven):
+    batch, expected = uneven
+    microbatches = 1 if name == "fsdp" else microbatches
+    assert_close(loss_and_grads(MESHES[name], batch, microbatches=microbatches), expected)
+
+
+def test_a_row_without_targets_changes_neither_loss_nor_gradients(uneven):
+    batch, expected = uneven
+    with_targets = {name: values[[1, 2, 4, 6, 7]] for name, values in batch.items()}
+    assert_close(loss_and_grads(MeshConfig(fsdp=1), with_targets, devices=jax.devices()[:1]), expected)
+
+
+@pytest.mark.parametrize("name", ["fsdp", "mixed"])
+def test_a_batch_without_any_target_has_no_loss_and_no_gradient(name):
+    batch = random_batch()
+    batch["loss_mask"][:] = 0
+    loss, grads = loss_and_grads(MESHES[name], batch, microbatches=1 if name == "fsdp" else 2)
+    assert loss == 0.0
+    assert all(not np.any(grad) for grad in jax.tree.leaves(grads))
+
+
 ROPES = {
     "default": RopeConfig(),
     "dynamic": RopeConfig(kind="dynamic", factor=2.0),
