@@ -1,0 +1,94 @@
+"""Weights in 4 and 8 bits against a plain reference, and what they take."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alpacare_jax.adapters.quantize import NF4, Layout, quantize, unpack_scales
+from alpacare_jax.model.products import multiply
+
+SHAPES = {"query": ((256, 4, 64), -1, -3), "out": ((4, 64, 256), -2, -1), "gate": ((96, 192), -1, -2)}
+
+
+def normal(shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def bits(packed, weight):
+    return 8 * sum(leaf.nbytes for leaf in jax.tree.leaves(packed)) / weight.size
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_number_becomes_the_nearest_of_the_sixteen(name):
+    shape, axis, scale_axis = SHAPES[name]
+    weight = normal(shape)
+    layout = Layout.of("nf4", shape, axis, scale_axis)
+    packed = quantize(weight, layout)
+    scales = np.asarray(unpack_scales(packed.scales, packed.steps, packed.mean, layout))
+    blocks = np.moveaxis(np.asarray(weight), axis, -1)
+    blocks = blocks.reshape(*blocks.shape[:-1], -1, layout.block)
+    scales = np.moveaxis(scales, axis, -1)[..., None]
+    table = np.asarray(NF4, np.float32)
+    nearest = np.abs(blocks[..., None] / scales[..., None] - table).argmin(-1)
+    expected = np.moveaxis((table[nearest] * scales).reshape(*blocks.shape[:-2], -1), -1, axis)
+    found = np.asarray(packed.dense())
+    assert found.shape == shape
+    assert np.mean(np.abs(found - expected) > 1e-6) < 1e-4, "all but ties"
+    largest = np.abs(blocks).max(-1)
+    assert np.abs(scales[..., 0] - largest).max() < 0.01 * largest.max(), (
+        "scales keep two digits in their 8 bits"
+    )
+
+
+@pytest.mark.parametrize(("kind", "most_bits", "error"), [("nf4", 4.2, 0.1), ("int8", 8.2, 0.01)])
+def test_what_it_takes_and_what_it_costs(kind, most_bits, error):
+    weight = normal((512, 4, 128))
+    packed = quantize(weight, Layout.of(kind, weight.shape, -1, -3))
+    assert bits(packed, weight) < most_bits
+    assert np.linalg.norm(packed.dense() - weight) < error * np.linalg.norm(weight)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_zeros_stay_zeros_and_odd_sizes_take_smaller_blocks(kind):
+    shape = (24, 40)
+    layout = Layout.of(kind, shape, -1, -2)
+    assert (layout.block, layout.scale_block) == (8, 8)
+    assert not np.any(quantize(jnp.zeros(shape), layout).dense())
+    weight = normal(shape)
+    assert np.linalg.norm(quantize(weight, layout).dense() - weight) < 0.1 * np.linalg.norm(weight)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_products_and_gradients_are_those_of_the_unpacked_matrix(kind):
+    weight, x = normal((64, 2, 64)), normal((2, 3, 64), seed=1)
+    packed = quantize(weight, Layout.of(kind, weight.shape, -1, -3))
+    matrix = packed.dense()
+
+    def ours(x):
+        return jnp.sum(jnp.sin(packed.multiply("BTD,DNH->BTNH", x, "default")))
+
+    def plain(x):
+        return jnp.sum(jnp.sin(multiply("BTD,DNH->BTNH", x, matrix)))
+
+    for found, expected in zip(jax.value_and_grad(ours)(x), jax.value_and_grad(plain)(x), strict=True):
+        assert np.allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def temporary_bytes(layers, width=256):
+    layout = Layout.of("nf4", (width, width), -1, -2)
+    packed = jax.lax.map(lambda layer: quantize(layer, layout), jnp.zeros((layers, width, width)))
+
+    def loss(x, packed):
+        def step(x, layer):
+            return jnp.tanh(layer.multiply("BTD,DF->BTF", x, "default")), None
+
+        return jnp.sum(jax.lax.scan(step, x, packed)[0])
+
+    compiled = jax.jit(jax.grad(loss)).lower(jnp.ones((1, 8, width)), packed).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_the_backward_pass_of_a_scan_keeps_no_layer_of_the_weight_packed_or_not():
+    more = (temporary_bytes(32) - temporary_bytes(8)) / 24
+    assert more < 256 * 256 / 2, "less a layer than the layer takes in 4 bits"
