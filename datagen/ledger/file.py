@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 
 from datagen.errors import DataError
+from datagen.ledger.unwritable import open_unwritable
 
 SCHEMA_VERSION = 3
 LOCK_TIMEOUT_S = 30.0
@@ -126,6 +127,8 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
         db = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=LOCK_TIMEOUT_S
         )
+        if read_only:
+            db = _readable(db, path)
     except sqlite3.DatabaseError as error:
         raise explained(error, path) from error
     try:
@@ -150,6 +153,31 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _readable(db: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Return the database, opened in another way where nothing can be written beside it."""
+    try:
+        db.execute("PRAGMA user_version").fetchone()
+        return db
+    except sqlite3.OperationalError as error:
+        if "unable to open" not in str(error) and "readonly" not in str(error):
+            raise
+        db.close()
+        try:
+            found = open_unwritable(path)
+        except OSError as other:
+            raise DataError(
+                "the ledger cannot be read", where=path, found=str(other), remedy="check the rights"
+            ) from None
+        if found is None:
+            raise DataError(
+                "the ledger cannot be read beside its writer",
+                where=path,
+                found=str(error),
+                remedy="give this user the right to write to the folder, or wait until the run has ended",
+            ) from None
+        return found
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
