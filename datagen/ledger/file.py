@@ -160,10 +160,10 @@ def _readable(db: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA user_version").fetchone()
         return db
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
+        db.close()
         if "unable to open" not in str(error) and "readonly" not in str(error):
             raise
-        db.close()
         try:
             found = open_unwritable(path)
         except OSError as other:
