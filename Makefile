@@ -19,7 +19,7 @@ TORCH ?= torch==2.13.0
 NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python %d.%d is too old: \
 name one from 3.11 on, for example: make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
 
-.PHONY: help quickstart test test-beam lint types imports docs clean
+.PHONY: help quickstart test test-configs test-beam lint types imports docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1:/' | column -t -s: || true
@@ -29,6 +29,9 @@ quickstart: $(QUICKSTART_VENV)/.installed  ## the whole path on a real small mod
 
 test: $(VENV)/.installed  ## install what the tests need and run them all
 	$(BIN)/python -m pytest $(ARGS)
+
+test-configs: $(VENV)/.installed  ## compile every shipped TPU configuration whole, about an hour
+	$(BIN)/python -m pytest tests/plan -m tpu_compile $(ARGS)
 
 # Apache Beam holds protobuf, numpy and others back, so it has an environment of its own.
 test-beam: $(BEAM_VENV)/.installed  ## the tests of publishing through Apache Beam

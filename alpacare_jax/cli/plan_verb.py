@@ -49,6 +49,13 @@ def command(
         int,
         typer.Option(min=1, help="Most compilations of --search-batch or --compare, about a minute each."),
     ] = 10,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help="Let the compiler finish, machine code included: several times longer, the same figures.",
+        ),
+    ] = False,
     cached: Annotated[
         bool,
         typer.Option("--cache/--no-cache", help="Remember what was compiled, for the same question again."),
@@ -77,7 +84,7 @@ def command(
         _plan_by_model(program, place, compare=compare, search_batch=search_batch, as_json=as_json)
         return
     shards = request.batch_shards(program.config, place)
-    with plan.Compiler(plan.plan_cache() if cached else None, tell=tell) as compiler:
+    with plan.Compiler(plan.plan_cache() if cached else None, tell=tell, whole=whole) as compiler:
         if compare:
             ways = plan.compare(program, place, compiler, most=most_compiles)
             _show_ways(ways, place, as_json)

@@ -52,6 +52,8 @@ class Compiler:
     Args:
         cache: Folder of remembered outcomes; None remembers nothing.
         tell: Takes a line whenever a compilation starts or ends.
+        whole: Let the compiler finish. It decides on memory in about a tenth of its time, and is stopped then
+            otherwise; what goes wrong when machine code is made stays unseen.
         flags: Flags of the TPU compiler, as in ``LIBTPU_INIT_ARGS``; those that a run would set when None.
 
     Example:
@@ -65,14 +67,16 @@ class Compiler:
         *,
         tell: Callable[[str], None] = lambda _: None,
         flags: str | None = None,
+        whole: bool = False,
     ) -> None:
-        self.cache, self.tell = cache, tell
+        self.cache, self.tell, self.whole = cache, tell, whole
         self.flags = flags
         self.compiled = 0
         """Programs compiled, not counting remembered ones."""
         self._child: subprocess.Popen[str] | None = None
         self._childs_flags = ""
         self._log: IO[str] | None = None
+        self._dump: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> "Compiler":
         return self
@@ -109,7 +113,9 @@ class Compiler:
         if "refused" in answer:
             raise UserError(**answer["refused"])
         if "failed" in answer:
-            raise self._failure(answer["failed"])
+            failure = self._failure(answer["failed"])
+            self.close()
+            raise failure
         self.compiled += 1
         outcome = outcome_from_dict(answer)
         self.tell(f"    {summarize(outcome)}, {outcome.compile_s:.0f} s")
@@ -133,6 +139,9 @@ class Compiler:
         if self._log is not None:
             self._log.close()
             self._log = None
+        if self._dump is not None:
+            self._dump.cleanup()
+            self._dump = None
 
     def _flags_for(self, program: Program) -> str:
         return usual_flags(program.topology) if self.flags is None else self.flags
@@ -142,9 +151,11 @@ class Compiler:
         environment |= ENVIRONMENT
         if flags:
             environment["LIBTPU_INIT_ARGS"] = flags
+        self._dump = tempfile.TemporaryDirectory(prefix="alpacare-plan-", ignore_cleanup_errors=True)
+        environment["XLA_FLAGS"] = f"--xla_dump_to={self._dump.name} --xla_dump_hlo_as_text"
         self._log = tempfile.NamedTemporaryFile("w+", prefix="alpacare-plan-", suffix=".log")  # noqa: SIM115
         return subprocess.Popen(
-            [sys.executable, "-m", "alpacare_jax.plan.worker"],
+            [sys.executable, "-m", "alpacare_jax.plan.worker", *([] if self.whole else ["--early"])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -166,7 +177,11 @@ class Compiler:
         except OSError:
             text = ""
         if text:
-            return json.loads(text)
+            values = json.loads(text)
+            values.pop("ended", None)
+            if "refused" not in values and "failed" not in values:
+                self.close()  # one program a process: its watcher and its folder are of no use to the next
+            return values
         failure = self._failure(f"the process ended with status {child.wait()}")
         self.close()
         raise failure
@@ -191,7 +206,7 @@ class Compiler:
 
     def _file(self, program: Program) -> Path:
         assert self.cache is not None
-        return self.cache / f"{fingerprint(program, self._flags_for(program))}.json"
+        return self.cache / f"{fingerprint(program, self._flags_for(program), self.whole)}.json"
 
     def _remember(self, program: Program, answer: dict[str, Any]) -> None:
         if self.cache is None:
@@ -249,12 +264,13 @@ def version(package: str) -> str:
         return "missing"
 
 
-def fingerprint(program: Program, flags: str) -> str:
+def fingerprint(program: Program, flags: str, whole: bool = False) -> str:
     """Return what a compiled program depends on, as one hash: itself, versions, flags and the source of the step."""
     parts = {
         "program": program.to_dict(),
         "versions": {name: version(name) for name in PACKAGES},
         "flags": flags,
+        "whole": whole,
         "source": source_hash(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -272,7 +288,7 @@ def source_hash() -> str:
 
 def _sources(root: Path) -> Iterator[Path]:
     # Of this room only what runs in the compiler's process matters.
-    mine = {"worker.py", "programs.py", "costs.py", "hlo.py", "chips.py", "topology.py"}
+    mine = {"worker.py", "programs.py", "costs.py", "hlo.py", "assignment.py", "chips.py", "topology.py"}
     for path in sorted(root.rglob("*.py")):
         room = path.relative_to(root).parts[0]
         if room not in NOT_IN_THE_STEP and (room != "plan" or path.name in mine):

@@ -33,6 +33,9 @@ FREE = {
     "slice-done",
     "opt-barrier",
     "iota",
+    "recv",
+    "recv-done",
+    "send-done",
 }
 """Instructions that move nothing themselves."""
 
@@ -148,6 +151,9 @@ class Counter:
             if self._is_collective(line):
                 self._add_collective(cost, line, times)
                 continue
+            if line.opcode == "send" and "megascale" in line.rest:
+                self._add_across_slices(cost, line, times)
+                continue
             flops = self._products(computation, line)
             memory, host = self._bytes(computation, line)
             cost.flops += flops * times
@@ -255,6 +261,18 @@ class Counter:
         link_s, network_s = self._seconds(kind, group, received)
         cost.link_s += link_s
         cost.network_s += network_s
+
+    def _add_across_slices(self, cost: Cost, line: Instruction, times: int) -> None:
+        """Add what a device exchanges with its like in other slices; the runtime does it over the hosts' network."""
+        kind = re.search(r'_xla_megascale_transfer_type="([A-Z_]+)"', line.rest)
+        name = kind[1].lower().replace("_", "-") if kind else "transfer"
+        slices = len(set(self.places.slices))
+        received = line.shapes[0].bytes * (slices - 1) / slices * (2 if name == "all-reduce" else 1) * times
+        axes = " x ".join(self._axes([0, len(self.places.slices) - 1])[:1]) or "slices"
+        cost.links[f"{name} over {axes}, between slices"] = (
+            cost.links.get(f"{name} over {axes}, between slices", 0.0) + received
+        )
+        cost.network_s += received / self.chip.network_bytes_per_s
 
     def _group(self, line: Instruction) -> list[int]:
         everyone = list(range(len(self.places.coordinates)))

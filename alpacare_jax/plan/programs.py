@@ -71,12 +71,12 @@ class Compiled:
         temporaries: What exists only during the step.
         outputs: New state and metrics, before aliasing.
         aliased: Outputs that take the place of arguments.
-        code: The program itself.
-        peak: The most that is used at once.
+        code: The program itself; 0 where the compiler was stopped before it was made.
         limit: What a program may use.
         host: Bytes kept in the host's memory for this device.
         compile_s: Seconds the compiler took.
         costs: What the step does, see :mod:`alpacare_jax.plan.costs`; plain JSON values.
+        largest: The largest buffers: ``size`` and the ``shapes`` that lie there one after another.
     """
 
     arguments: int
@@ -84,11 +84,11 @@ class Compiled:
     outputs: int
     aliased: int
     code: int
-    peak: int
     limit: int
     host: int
     compile_s: float
     costs: dict[str, Any]
+    largest: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
     fits = True
 

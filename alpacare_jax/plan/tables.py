@@ -86,8 +86,12 @@ def memory_lines(outcome: Compiled) -> list[str]:
     lines = ["per device, GiB"]
     lines += [f"  {name:<12}{size / GIB:>8.2f}" for name, size in parts.items()]
     lines.append(f"  {'in all':<12}{outcome.needed / GIB:>8.2f}  of {outcome.limit / GIB:.2f}")
-    lines.append(f"  {'peak':<12}{outcome.peak / GIB:>8.2f}")
     lines.append(f"  {'headroom':<12}{outcome.headroom / GIB:>8.2f}")
+    if outcome.largest:
+        lines.append(
+            "  largest buffers: "
+            + ", ".join(f"{b['size']} {b['shapes'].split(', ')[0]}" for b in outcome.largest[:4])
+        )
     if outcome.host:
         lines.append(f"  {'on the host':<12}{outcome.host / GIB:>8.2f}")
     return lines

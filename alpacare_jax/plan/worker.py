@@ -8,11 +8,15 @@ import json
 import os
 import re
 import sys
+import threading
 import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 from alpacare_jax.errors import ConfigError, UserError
-from alpacare_jax.plan import costs
+from alpacare_jax.plan import assignment, costs
 from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, TooLarge, outcome_to_dict
 from alpacare_jax.plan.topology import Topology, parse_topology
@@ -43,8 +47,16 @@ def devices_of(topology: Topology) -> list[Any]:
     return list(made.devices)
 
 
-def compile_program(program: Program) -> Outcome:
+Early = Callable[[Callable[[Path], Outcome]], None]
+
+
+def compile_program(program: Program, early: Early | None = None) -> Outcome:
     """Compile a training step and say what it takes.
+
+    Args:
+        program: The step.
+        early: Told, before the compiler starts, how to make an outcome of what it writes down on its way; None where
+            it is to finish.
 
     Raises:
         UserError: The program is refused before the compiler sees it, by mesh, batch or model.
@@ -66,6 +78,9 @@ def compile_program(program: Program) -> Outcome:
     started = time.monotonic()
     with sharding.use_mesh(mesh):
         lowered = step.lower(state, batch)
+    places = places_of(mesh, topology)
+    if early is not None:
+        early(lambda folder: assigned(folder, places, topology, time.monotonic() - started))
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -74,18 +89,58 @@ def compile_program(program: Program) -> Outcome:
         return too_large(str(error), topology.chip.memory_bytes, time.monotonic() - started)
     seconds = time.monotonic() - started
     found = compiled.memory_analysis()
-    work = costs.count(compiled.as_text(), places_of(mesh, topology), topology.chip)
     return Compiled(
         arguments=found.argument_size_in_bytes,
         temporaries=found.temp_size_in_bytes,
         outputs=found.output_size_in_bytes,
         aliased=found.alias_size_in_bytes,
         code=found.generated_code_size_in_bytes,
-        peak=found.peak_memory_in_bytes,
         limit=topology.chip.memory_bytes,
         host=found.host_temp_size_in_bytes + found.host_argument_size_in_bytes,
         compile_s=seconds,
-        costs=work,
+        costs=costs.count(program_text(compiled), places, topology.chip),
+        largest=largest_of(dump_folder()),
+    )
+
+
+def program_text(compiled: Any) -> str:
+    """Return a compiled program's text, as the compiler wrote it to its folder, or as jax reads it back."""
+    folder = dump_folder()
+    files = sorted(folder.glob(assignment.ASSIGNED)) if folder else []
+    return files[-1].read_text(encoding="utf-8") if files else compiled.as_text()
+
+
+def dump_folder() -> Path | None:
+    """Return the folder that the compiler writes its decisions to; None where it was not asked to."""
+    match = re.search(r"--xla_dump_to=(\S+)", os.environ.get("XLA_FLAGS", ""))
+    return Path(match[1]) if match else None
+
+
+def largest_of(folder: Path | None) -> list[dict[str, str]]:
+    """Return the largest buffers by the compiler's own report, none where it has not written one."""
+    files = sorted(folder.glob(assignment.LARGEST)) if folder else []
+    return assignment.read_largest(files[-1].read_text(encoding="utf-8")) if files else []
+
+
+def assigned(folder: Path, places: costs.Places, topology: Topology, seconds: float) -> Outcome:
+    """Say what a step takes once its buffers have their places, from what the compiler wrote down."""
+    text = sorted(folder.glob(assignment.ASSIGNED))[-1].read_text(encoding="utf-8")
+    found = assignment.read_buffers(sorted(folder.glob(assignment.BUFFERS))[-1].read_text(encoding="utf-8"))
+    limit = topology.chip.memory_bytes
+    needed = found["arguments"] + found["temporaries"] + found["outputs"]
+    if needed > limit:
+        return TooLarge(needed, limit, seconds)
+    return Compiled(
+        arguments=found["arguments"],
+        temporaries=found["temporaries"],
+        outputs=found["outputs"] + found["aliased"],
+        aliased=found["aliased"],
+        code=0,
+        limit=limit,
+        host=found["host"],
+        compile_s=seconds,
+        costs=costs.count(text, places, topology.chip),
+        largest=largest_of(folder),
     )
 
 
@@ -138,26 +193,62 @@ def text(part: object) -> str | None:
     return None if part is None else str(part)
 
 
-def answer(line: str) -> dict[str, Any]:
+def answer(line: str, early: Early | None = None) -> dict[str, Any]:
     """Do what one line asks and return the answer."""
     try:
-        return outcome_to_dict(compile_program(Program.from_dict(json.loads(line))))
+        return outcome_to_dict(compile_program(Program.from_dict(json.loads(line)), early))
     except UserError as error:
         return {"refused": {key: text(getattr(error, key)) for key in PARTS}}
     except Exception as error:  # noqa: BLE001  # the parent turns it into one message with the log's place
-        import traceback
-
         traceback.print_exc()
         return {"failed": f"{type(error).__name__}: {str(error)[:2000]}"}
 
 
-def main() -> None:
-    """Answer lines until there are no more; what the compiler prints goes to the error stream."""
-    answers = os.fdopen(os.dup(1), "w")
+class Speaker:
+    """Answers once for each line, whoever is first: the compiler's end, or a look at what it has written down."""
+
+    def __init__(self) -> None:
+        self._answers = os.fdopen(os.dup(1), "w")
+        self._lock = threading.Lock()
+
+    def say(self, values: dict[str, Any]) -> None:
+        """Answer; where the other was first, wait for the process to end."""
+        with self._lock:
+            print(json.dumps(values), file=self._answers, flush=True)
+
+    def stop_early(self, make: Callable[[Path], Outcome]) -> None:
+        """Watch the compiler's folder, and answer and end this process once the buffers have their places."""
+        folder = dump_folder()
+        if folder is None:
+            return
+
+        def watch() -> None:
+            assignment.wait_for_assignment(folder)
+            with self._lock:
+                try:
+                    values = outcome_to_dict(make(folder)) | {"ended": True}
+                except Exception:  # noqa: BLE001  # what is not understood is left to the compiler's own end
+                    traceback.print_exc()
+                    return
+                print(json.dumps(values), file=self._answers, flush=True)
+                # The compiler cannot be asked to stop.
+                os._exit(0)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: list[str]) -> None:
+    """Answer lines until there are no more; what the compiler prints goes to the error stream.
+
+    Args:
+        arguments: ``--early`` to answer, and end, once the buffers of a program have their places.
+    """
+    speaker = Speaker()
     os.dup2(2, 1)
+    early = speaker.stop_early if "--early" in arguments else None
     for line in sys.stdin:
-        print(json.dumps(answer(line)), file=answers, flush=True)
+        speaker.say(answer(line, early))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

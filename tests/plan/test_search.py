@@ -12,7 +12,7 @@ LIMIT = 16 * GIB
 def compiled(needed: float, fixed: float) -> Compiled | TooLarge:
     if needed > LIMIT:
         return TooLarge(int(needed), LIMIT, 1.0)
-    return Compiled(int(fixed), int(needed - fixed), 0, 0, 0, int(needed), LIMIT, 0, 1.0, {})
+    return Compiled(int(fixed), int(needed - fixed), 0, 0, 0, LIMIT, 0, 1.0, {})
 
 
 def line(per_row: float, fixed: float = 4.0, base: float = 0.3):

@@ -1,0 +1,82 @@
+"""Every shipped configuration that names a TPU is compiled by the real compiler: cut to two layers by default."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from alpacare_jax import plan
+from alpacare_jax.config import load_config
+from alpacare_jax.plan import Compiled, model, request
+from alpacare_jax.plan.chips import GIB
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
+PLANNED = [path for path in sorted(CONFIGS.glob("*.yaml")) if load_config(path).topology]
+QUICK = ("llama2_7b_v5e16", "llama3_8b_v6e8", "llama2_7b_2x_v5e16")
+"""One of each generation's slices that compile fastest, and the one of two slices."""
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [path.stem for path in paths]
+
+
+def test_the_promised_configurations_are_there() -> None:
+    assert set(names(PLANNED)) >= {
+        "llama2_7b_v5e16",
+        "llama2_7b_v6e8",
+        "llama2_13b_v5e32",
+        "llama3_8b_v6e8",
+        "llama2_70b_v5p128",
+        "llama2_7b_2x_v5e16",
+    }
+
+
+@pytest.mark.parametrize("path", [path for path in PLANNED if path.stem in QUICK], ids=lambda path: path.stem)
+def test_two_layers_of_it_compile(path: Path) -> None:
+    program, place = request.make_program(load_config(path), layers=2)
+    with plan.Compiler() as compiler:
+        outcome = compiler.compile(program)
+    assert isinstance(outcome, Compiled), str(outcome)
+    assert outcome.arguments == pytest.approx(sum(model.state_bytes(program, place).values()), rel=0.02)
+    kinds = " ".join(outcome.costs["collective_bytes"])
+    assert ("data" in kinds) == (place.slices > 1)
+
+
+@pytest.mark.parametrize("path", PLANNED, ids=lambda path: path.stem)
+def test_its_state_fits_with_room(path: Path) -> None:
+    program, place = request.make_program(load_config(path))
+    found = model.model_step(program, place)
+    assert found.fits, f"{found.needed / GIB:.1f} of {found.limit / GIB:.1f} GiB by the model"
+
+
+@pytest.mark.tpu_compile
+@pytest.mark.parametrize("path", PLANNED, ids=lambda path: path.stem)
+def test_it_fits_whole(path: Path) -> None:
+    program, _ = request.make_program(load_config(path))
+    with plan.Compiler(plan.plan_cache(), whole=True) as compiler:
+        outcome = compiler.compile(program)
+    assert isinstance(outcome, Compiled), str(outcome)
+    assert outcome.needed <= outcome.limit
+
+
+@pytest.mark.tpu_compile
+def test_stopping_early_gives_the_figures_of_the_whole() -> None:
+    program, _ = request.make_program(load_config(CONFIGS / "llama2_7b_v5e16.yaml"), layers=2, rows=32)
+    with plan.Compiler() as early, plan.Compiler(whole=True) as whole:
+        one, other = early.compile(program), whole.compile(program)
+    assert isinstance(one, Compiled)
+    assert isinstance(other, Compiled)
+    assert one.needed == pytest.approx(other.needed, rel=1e-3)
+    assert one.costs == other.costs
+    assert one == dataclasses.replace(
+        other,
+        code=0,
+        compile_s=one.compile_s,
+        arguments=one.arguments,
+        outputs=one.outputs,
+        aliased=one.aliased,
+        temporaries=one.temporaries,
+    )
