@@ -18,6 +18,12 @@ HURRY = 1.25
 _TICK_S = 0.02
 #: Below this part of its limit, a remaining allowance slows the pace in proportion.
 SCARCE = 0.04
+#: A limit from a header that is so many times smaller than the one before is worth a warning.
+FAR_LESS = 10
+#: What to do about a limit in a header that cannot be meant.
+REMEDY = (
+    "if the header is wrong, set heed_headers: false for this service in the config, and limits of your own"
+)
 MINUTE_S = 60.0
 
 
@@ -36,8 +42,9 @@ class Meter:
     """
 
     def __init__(self, bound: float | None, name: str = "requests") -> None:
-        self._bound, self._name = bound, name
+        self._bound, self.name = bound, name
         self._said: float | None = None
+        self._told = False
         self._scarcity = 1.0
         self._scarce_until = 0.0
         # The times from which on the limit, and the bound on hurrying, allow the next spending.
@@ -61,7 +68,15 @@ class Meter:
             before = self.per_minute
             self._said = limit if reset_s is None or reset_s <= 1.05 * MINUTE_S else None
             if self.per_minute != before and self.per_minute is not None:
-                log.info("the service allows %s %s a minute", f"{limit:,.0f}", self._name)
+                log.info("the service allows %s %s a minute", f"{limit:,.0f}", self.name)
+                if before is not None and self.per_minute * FAR_LESS <= before and not self._told:
+                    self._told = True
+                    log.warning(
+                        "that is %s times less than the %s a minute before; %s",
+                        f"{before / self.per_minute:,.0f}",
+                        f"{before:,.0f}",
+                        REMEDY,
+                    )
         if limit is not None and remaining is not None:
             self._scarcity = min(1.0, max(0.02, remaining / (SCARCE * limit)))
             self._scarce_until = now + min(reset_s if reset_s is not None else 1.0, MINUTE_S)

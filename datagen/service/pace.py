@@ -26,14 +26,16 @@ from typing import Protocol
 from datagen.service.breaker import Breaker
 from datagen.service.in_flight import InFlight
 from datagen.service.learned_rate import LearnedRate
-from datagen.service.limits import Limits
-from datagen.service.meter import MINUTE_S, Meter
+from datagen.service.limits import Limits, in_words
+from datagen.service.meter import MINUTE_S, REMEDY, Meter
 
 log = logging.getLogger(__name__)
 
 #: Requests in flight at the start, where the number in flight is found out: elsewhere the first reply may tell limits.
 _FIRST_IN_FLIGHT_HERE = 8
 _FIRST_IN_FLIGHT_ELSEWHERE = 1
+#: A wait for a limit that is worth a warning.
+LONG_WAIT_S = 600.0
 
 
 class Pacing(Protocol):
@@ -50,6 +52,10 @@ class Pacing(Protocol):
     @property
     def tokens_per_minute(self) -> int | None:
         """Tokens a minute at most; None leaves it to the service."""
+
+    @property
+    def heed_headers(self) -> bool:
+        """Whether limits in headers count."""
 
     def is_loopback(self) -> bool:
         """Tell whether the service is on this machine."""
@@ -88,6 +94,8 @@ class Pace:
         self._arrivals = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._heed_headers = service.heed_headers
+        self._long_wait_told = False
 
     @property
     def waiting(self) -> int:
@@ -131,7 +139,7 @@ class Pace:
 
     def hear(self, limits: Limits) -> None:
         """Take in what a reply says about the limits."""
-        if limits.said:
+        if limits.said and self._heed_headers:
             now = self._clock()
             self.learned = None
             self.in_flight_limit.limits_are_known()
@@ -193,11 +201,27 @@ class Pace:
             if self.learned is not None:
                 due = max(due, self.learned.ready_at(now))
             if due > now:
+                self._tell_of_a_long_wait(tokens, now)
                 if due != float("inf"):
                     self._timer = asyncio.get_running_loop().call_later(due - now, self.pump)
                 return
             heapq.heappop(self._waiting)
             turn.set_result(self._grant(tokens, now))
+
+    def _tell_of_a_long_wait(self, tokens: float, now: float) -> None:
+        """Warn once where a limit, and no pause that was told of already, makes the next try wait very long."""
+        for meter, amount in ((self.requests, 1.0), (self.tokens, tokens)):
+            wait_s = meter.ready_at(now) - now
+            if wait_s > LONG_WAIT_S and not self._long_wait_told:
+                self._long_wait_told = True
+                log.warning(
+                    "the next request waits %s, for it takes about %s of the %s %s a minute that are allowed; %s",
+                    in_words(wait_s),
+                    f"{amount:,.0f}",
+                    f"{meter.per_minute or 0:,.0f}",
+                    meter.name,
+                    REMEDY,
+                )
 
     def _grant(self, tokens: float, now: float) -> Ticket:
         self.requests.spend(1, now)

@@ -48,6 +48,7 @@ class Service:
         tokens_per_minute: Upper bound on tokens a minute, in and out; None leaves it to the service's headers.
         patience_s: Longest pause that the service may ask for, in seconds; a longer one ends the run (or the
             request, if it concerns a single one) with the reason instead of waiting.
+        heed_headers: Whether the limits in ``x-ratelimit-*`` headers count; Retry-After does in any case.
     """
 
     base_url: str
@@ -60,6 +61,7 @@ class Service:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     patience_s: float = 3600
+    heed_headers: bool = True
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)

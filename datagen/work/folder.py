@@ -31,6 +31,7 @@ _FREE_OF_SERVICE = (
     "requests_per_minute",
     "tokens_per_minute",
     "patience_s",
+    "heed_headers",
 )
 
 

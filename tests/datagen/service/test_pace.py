@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable
@@ -20,6 +21,7 @@ class Bounds:
     concurrency: int = 8
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    heed_headers: bool = True
 
     def is_loopback(self) -> bool:
         return True
@@ -237,3 +239,58 @@ def test_an_allowance_that_is_used_up_pauses_before_any_refusal() -> None:
     pace.hear(Limits(None, Allowance(60, 0, 86400.0)))
     assert held.open_at() == 110.0, "a long reset is tested again after a minute"
     assert not held.ended
+
+
+def said_so_far(pace: Pace, *limits: Limits, tokens: float = 500.0) -> None:
+    """Let replies with these limits come, a try before and one after them."""
+
+    async def run() -> None:
+        pace.leave(await pace.admit(0, tokens))
+        for each in limits:
+            pace.hear(each)
+        for order in (1, 2):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(pace.admit(order, tokens), 0.01)
+
+    asyncio.run(run())
+
+
+def allowed(requests: float | None = None, tokens: float | None = None) -> Limits:
+    return Limits(None, Allowance(requests, requests), Allowance(tokens, tokens))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "limits", "words"),
+    [
+        (Bounds(), [allowed(tokens=10)], "next request waits 51 min"),
+        (
+            Bounds(tokens_per_minute=200_000),
+            [allowed(tokens=10)],
+            "20,000 times less than the 200,000 a minute before",
+        ),
+        (Bounds(), [allowed(600), allowed(60)], "10 times less than the 600 a minute before"),
+        (Bounds(), [allowed(600), allowed(120)], None),
+        (Bounds(requests_per_minute=60), [allowed(60, 30_000)], None),
+        (Bounds(tokens_per_minute=200_000, heed_headers=False), [allowed(tokens=10)], None),
+    ],
+)
+def test_a_header_that_all_but_stops_the_run_is_warned_of(
+    bounds: Bounds, limits: list[Limits], words: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = itertools.count(100.0, 0.001)
+    said_so_far(Pace(bounds, breaker(lambda: next(times)), lambda: next(times)), *limits)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    if words is None:
+        assert not warned
+        return
+    assert any(words in each for each in warned), warned
+    assert all("heed_headers: false" in each for each in warned)
+    assert len(warned) <= 2
+
+
+def test_limits_in_headers_are_not_heeded_on_request() -> None:
+    times = itertools.count(100.0, 0.001)
+    pace = Pace(Bounds(heed_headers=False), breaker(lambda: next(times)), lambda: next(times))
+    pace.hear(allowed(1, 10))
+    assert pace.requests.per_minute is None
+    assert pace.tokens.per_minute is None
