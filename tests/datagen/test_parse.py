@@ -323,7 +323,7 @@ def test_no_task_holds_another(reply: str) -> None:
 )
 def test_long_runs_take_no_long_time(run: str) -> None:
     reply = run * (50_000 // len(run))
-    start = time.perf_counter()
+    start = time.process_time()
     parse_tasks(reply)
     parse_tasks("Input: " + reply + "\nInstruction: " + reply)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
