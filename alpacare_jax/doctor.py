@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alpacare_jax import distributed
+from alpacare_jax import compilation, distributed, flags
 
 PACKAGES = ("alpacare-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
 
@@ -101,6 +101,8 @@ _SETTINGS = (
     "JAX_PLATFORMS",
     "XLA_FLAGS",
     "LIBTPU_INIT_ARGS",
+    flags.SWITCH,
+    compilation.FOLDER,
     "ALPACARE_CACHE",
     distributed.COORDINATOR,
     distributed.NUM_PROCESSES,

@@ -2,9 +2,9 @@
 
     python benchmarks/startup.py --config configs/train/smollm2-medquad.yaml [key=value ...]
 
-The same run is started in a fresh folder each time, with a cache of programs that is empty at first. A start lasts from
-the start of the process to the end of the run's first step; the time of an ordinary step, the median of those that
-follow, is taken off. Validation is left out.
+The same run is started in a fresh folder each time, with a cache of programs that is empty at first. A start lasts
+from the start of the process to the end of the run's first step; the time of an ordinary step, the median of those
+that follow, is taken off. Validation is left out.
 """
 
 import argparse
