@@ -36,8 +36,13 @@ FREE = {
     "recv",
     "recv-done",
     "send-done",
+    "async-done",
+    "async-update",
 }
 """Instructions that move nothing themselves."""
+
+COPIES = ("copy-start", "slice-start", "async-start")
+"""Copies between memories, under way while other instructions run."""
 
 KERNEL_PRODUCTS = (("dkv", 4), ("dq", 3), ("bwd", 5), ("fwd", 2), ("splash", 2), ("flash", 2))
 """Products of the size [T, S, H] in an attention kernel, by a word of its name; the first that occurs counts."""
@@ -161,8 +166,9 @@ class Counter:
             cost.memory_bytes += memory * times
             cost.host_bytes += host * times
             seconds = max(flops / self.chip.bf16_flops, memory / self.chip.memory_bytes_per_s)
-            # Copies between memories run beside the cores.
-            cost.busy_s += 0.0 if line.opcode in ("copy-start", "slice-start") else seconds * times
+            # Copies between memories, and the ends of collectives, run beside the cores.
+            beside = line.opcode in COPIES or line.name.startswith("async-collective")
+            cost.busy_s += 0.0 if beside else seconds * times
             if line.opcode == "fusion":
                 self._add_fused_collectives(cost, line, times)
 
@@ -183,7 +189,7 @@ class Counter:
 
     def _bytes(self, computation: Computation, line: Instruction) -> tuple[float, float]:
         """Return bytes moved to and from the device's memory, and to and from the host's."""
-        if line.opcode in ("copy-start", "slice-start"):
+        if line.opcode in COPIES:
             source = self._shape_of(computation, line.operands[0])
             target = line.shapes[1] if len(line.shapes) > 1 else line.shapes[0]
             moved = target.bytes
