@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from alpacare_jax.adapters import AdapterConfig
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
+from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig, fp8
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train import Stepper, TrainConfig
@@ -75,7 +75,12 @@ class RunConfig:
             model: The model's shape.
             steps: Steps of the whole run.
             mesh: The devices.
+
+        Raises:
+            ConfigError: The devices cannot compute what ``compute.matmul`` asks for.
         """
+        if self.compute.matmul == fp8.NAME and isinstance(mesh, Mesh):
+            fp8.check_device(mesh.devices.flat[0])
         return Stepper(
             architecture=Architecture(model, self.compute),
             optimizer=make_optimizer(self.optim, steps),

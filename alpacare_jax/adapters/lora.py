@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from alpacare_jax.model import fp8
 from alpacare_jax.model.products import ComposedWeight, multiply, summed_axes
 
 
@@ -47,6 +48,8 @@ class LoraWeight:
             y = self.base.multiply(equation, x, precision)
         else:
             y = multiply(equation, x, self.base, precision)
+        # The thin products cost little, and 8 bits would be felt in what is trained.
+        precision = "default" if precision == fp8.NAME else precision
         low = multiply(f"{left},{right[:n]}r->{left[:-n]}r", self._dropped(x), self.a, precision)
         y = y + self.scale * multiply(f"{left[:-n]}r,r{right[n:]}->{output}", low, self.b, precision)
         if self.magnitude is None:

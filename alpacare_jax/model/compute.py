@@ -9,6 +9,7 @@ import jax
 from alpacare_jax import attention
 from alpacare_jax.attention import SEGMENTS
 from alpacare_jax.errors import ConfigError, did_you_mean
+from alpacare_jax.model import fp8
 
 LAYER_INPUT = "layer_input"
 PROJECTIONS = ("query", "key", "value", "attention_out", "gate", "up")
@@ -52,6 +53,8 @@ class ComputeConfig:
         precision: Of fp32 matrix products. "default" is the platform's fastest. "highest" is for comparing models:
             full fp32 on accelerators, and on CPUs sums in blocks, which halves the rounding error for about a
             quarter more time.
+        matmul: "default", or "fp8" for the layers' matrix products in 8-bit floats
+            (:mod:`alpacare_jax.model.fp8`): GPUs of compute capability 8.9 and up, with ``dtype: bfloat16``.
         attention: Kernel of attention within packed rows, a name of :data:`alpacare_jax.attention.KERNELS`; "auto"
             takes the one that suits the platform.
         attention_segments: Most segments of a row, its padding counted as one, for the kernel "cudnn", whose buffers
@@ -66,6 +69,7 @@ class ComputeConfig:
     grad_dtype: str = "float32"
     remat: str = "none"
     precision: str = "default"
+    matmul: str = "default"
     attention: str = attention.AUTO
     attention_segments: int = SEGMENTS
     loss: str = "auto"
@@ -79,6 +83,7 @@ class ComputeConfig:
             ("grad_dtype", DTYPES),
             ("remat", tuple(REMAT_POLICIES)),
             ("precision", ("default", "highest")),
+            ("matmul", ("default", fp8.NAME)),
             ("loss", LOSS_TILINGS),
         ):
             found = getattr(self, key)
@@ -90,6 +95,13 @@ class ComputeConfig:
                     expected=", ".join(allowed),
                     remedy=did_you_mean(found, allowed),
                 )
+        if self.matmul == fp8.NAME and (self.dtype != "bfloat16" or self.precision != "default"):
+            raise ConfigError(
+                "products in 8-bit floats round bfloat16 ones",
+                where="compute.matmul",
+                found=f"fp8, with compute.dtype {self.dtype} and compute.precision {self.precision}",
+                remedy="set compute.dtype to bfloat16 and compute.precision to default",
+            )
         if self.grad_dtype == "bfloat16" and self.dtype != "bfloat16":
             raise ConfigError(
                 "gradients cannot be kept in less precision than is computed with",

@@ -60,7 +60,7 @@ class Weights:
 
     def __init__(self, rngs: nnx.Rngs, compute: ComputeConfig, layers: int | None = None) -> None:
         self.rngs, self.dtype, self.layers = rngs, jnp.dtype(compute.param_dtype), layers
-        self.precision = compute.precision
+        self.precision = compute.precision if compute.matmul == "default" else compute.matmul
 
     def __call__(self, shape: tuple[int, ...], axes: tuple[str, ...], std: float | None) -> nnx.Param:
         """Declare one weight; ``std`` None makes ones, 0 makes zeros."""

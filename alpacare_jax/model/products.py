@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from alpacare_jax.model import fp8
+
 SUM_BLOCK = 192
 """Terms summed at once by a CPU at precision "highest"; the block of the libraries that torch multiplies with."""
 
@@ -31,7 +33,7 @@ def project(
         x: Activations.
         weight: The parameter.
         bias: The parameter that is added, or None.
-        precision: See :class:`ComputeConfig`.
+        precision: ``precision`` of :class:`ComputeConfig`, or "fp8" where that is its ``matmul``.
     """
     held = weight.get_value()
     if isinstance(held, ComposedWeight):
@@ -47,6 +49,8 @@ def project(
 def multiply(equation: str, x: jax.Array, weight: jax.Array, precision: str = "default") -> jax.Array:
     """Multiply by an array in the dtype of ``x``; arguments as for :func:`project`."""
     value = weight.astype(x.dtype)
+    if precision == fp8.NAME and x.dtype == jnp.bfloat16:
+        return fp8.multiply_fp8(equation, x, value)
     if precision == "highest" and x.dtype == jnp.float32:
         return multiply_precisely(x, value, summed_axes(equation))
     return jnp.einsum(equation, x, value)
