@@ -1,0 +1,226 @@
+"""Training some parameters beside others that are frozen: on every mesh, in any number of microbatches."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alpacare_jax import sharding
+from alpacare_jax.adapters import AdapterConfig, Division, merge
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
+from alpacare_jax.model.params import flatten
+from alpacare_jax.sharding import MeshConfig
+from alpacare_jax.train import Stepper
+
+TINY = LlamaConfig(
+    vocab_size=64,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=32,
+)
+BATCH_ROWS, ROW = 8, 16
+
+
+def random_batch():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, TINY.vocab_size, (BATCH_ROWS, ROW), dtype=np.int32)
+    segments = np.repeat(np.array([[1, 2]], np.int32), ROW // 2, axis=1).repeat(BATCH_ROWS, axis=0)
+    positions = np.tile(np.arange(ROW // 2, dtype=np.int32), (BATCH_ROWS, 2))
+    mask = (positions > 1).astype(np.int32)
+    return {"tokens": tokens, "segment_ids": segments, "positions": positions, "loss_mask": mask}
+
+
+def make(mesh, *, microbatches=1, compute=None, **method):
+    return Stepper(
+        Architecture(TINY, compute or ComputeConfig()),
+        optax.adam(1e-2),
+        lambda _: 1e-2,
+        mesh,
+        microbatches,
+        **method,
+    )
+
+
+def after_steps(mesh, steps=2, **method):
+    """Loss of each step and what is trained after them."""
+    stepper = make(mesh, **method)
+    with sharding.use_mesh(mesh):
+        state = stepper.start(stepper.division.base.init(0, mesh))
+        batch = jax.device_put(random_batch(), sharding.batch_sharding(mesh))
+        take_step, losses = stepper.compile_step(), []
+        for _ in range(steps):
+            state, metrics = take_step(state, batch)
+            losses.append(float(metrics["loss"]))
+    return losses, jax.device_get(state["params"]), state
+
+
+METHODS = {
+    "rslora": {"adapter": AdapterConfig(kind="rslora", rank=4)},
+    "dora on nf4 with noise": {
+        "adapter": AdapterConfig(
+            kind="dora", rank=4, base="nf4", dropout=0.1, targets=("query", "out", "up")
+        ),
+        "neftune_alpha": 5.0,
+    },
+    "frozen paths": {"freeze": ("embed", "layers.1", "layers.*.attention.key")},
+}
+
+
+def assert_close(found, expected, most):
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(found[1]), jax.tree.leaves(expected[1]), strict=True
+    ):
+        error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-6)
+        assert error <= most, f"{jax.tree_util.keystr(path)}: {error:.1e}"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_eight_devices_and_microbatches_train_what_one_device_does(name):
+    expected = after_steps(sharding.single_device_mesh(), **METHODS[name])
+    mesh = sharding.make_mesh(MeshConfig(fsdp=2, tensor=2, context=2))
+    # Adam divides by the root of the square: where a gradient is nothing but rounding, two steps can differ a little.
+    assert_close(after_steps(mesh, microbatches=2, **METHODS[name]), expected, most=1e-3)
+
+
+@pytest.mark.parametrize("base", ["auto", "nf4"])
+def test_the_base_has_neither_gradients_nor_optimiser_state_and_keeps_its_bits(base):
+    mesh = sharding.single_device_mesh()
+    adapter = AdapterConfig(kind="lora", rank=4, base=base)
+    stepper = make(mesh, adapter=adapter)
+    before = jax.device_get(stepper.division.freeze_base(stepper.division.base.init(0, mesh), mesh))
+    _, _, state = after_steps(mesh, adapter=adapter)
+    for a, b in zip(jax.tree.leaves(jax.device_get(state["frozen"])), jax.tree.leaves(before), strict=True):
+        assert np.array_equal(a, b)
+    trained = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state["optimizer"]))
+    assert moments <= 2 * trained + 8
+    assert trained < 0.2 * TINY.parameter_count
+    assert "frozen" not in stepper.saved(state)
+
+
+def test_a_base_in_the_compute_dtype_changes_no_number():
+    mesh, compute = sharding.single_device_mesh(), ComputeConfig("bfloat16")
+    losses = [
+        after_steps(mesh, compute=compute, adapter=AdapterConfig(kind="lora", rank=4, base=base))[0]
+        for base in ("auto", "float32")
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("kind", "base"), [("lora", "auto"), ("rslora", "int8"), ("dora", "nf4")])
+def test_merged_weights_give_the_logits_of_base_and_adapters(kind, base):
+    mesh = sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))
+    division = Division(Architecture(TINY), AdapterConfig(kind=kind, rank=4, base=base))
+    tokens = random_batch()["tokens"]
+    with sharding.use_mesh(mesh):
+        trained, frozen = division.split(division.base.init(0, mesh), 0, mesh)
+        rng = np.random.default_rng(0)
+        trained = jax.tree.map(
+            lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(np.float32), trained
+        )
+        joined = division.join(trained, frozen)
+        beside = jax.jit(lambda params: division.architecture.model(params)(tokens))(joined)
+        merged = merge(joined, "float32", division.architecture.shardings(mesh))
+        alone = jax.jit(lambda params: division.architecture.model(params)(tokens))(merged)
+    assert np.abs(np.asarray(beside) - np.asarray(alone)).max() <= 1e-5
+    assert {name: leaf.shape for name, leaf in flatten(merged).items()} == {
+        name: leaf.shape for name, leaf in flatten(Architecture(TINY).abstract()).items()
+    }
+
+
+def test_frozen_layers_keep_their_bits_and_the_others_learn():
+    mesh = sharding.single_device_mesh()
+    method = METHODS["frozen paths"]
+    stepper = make(mesh, **method)
+    before = flatten(jax.device_get(Architecture(TINY).init(0, mesh)))
+    _, _, state = after_steps(mesh, **method)
+    after = flatten(jax.device_get(stepper.saved(state)["params"]))
+    assert np.array_equal(after["embed"], before["embed"])
+    for name in before:
+        if name.startswith("layers."):
+            kept = [np.array_equal(after[name][layer], before[name][layer]) for layer in range(3)]
+            assert kept == ([True] * 3 if name.endswith(".key") else [False, True, False]), name
+    again = stepper.resume(stepper.saved(state), lambda: pytest.fail("the checkpoint has everything"))
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(state), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_gradients_beside_frozen_weights_are_those_of_full_training():
+    mesh = sharding.single_device_mesh()
+    full, part = make(mesh), make(mesh, freeze=("embed", "layers.0"))
+    params = Architecture(TINY).init(0, mesh)
+    _, expected = full.loss_and_grads(params, random_batch())
+    trained, frozen = part.division.split(params, 0, mesh)
+    _, found = part.loss_and_grads(trained, random_batch(), frozen)
+    assert "embed" not in found
+    for name, grad in flatten(found).items():
+        wanted = flatten(expected)[name]
+        wanted = wanted[1:] if name.startswith("layers.") else wanted
+        assert np.allclose(grad, wanted, rtol=1e-5, atol=1e-7), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"kind": "lorra"}, "did you mean 'lora'?"),
+        ({"kind": "lora", "targets": ("quary",)}, "did you mean 'query'?"),
+        ({"kind": "lora", "targets": ("query", "query")}, "none of them twice"),
+        ({"kind": "lora", "base": "nf5"}, "did you mean 'nf4'?"),
+        ({"kind": "lora", "rank": 0}, "rank must be at least 1, not 0"),
+        ({"kind": "lora", "alpha": 0.0}, "alpha must be positive"),
+        ({"kind": "lora", "dropout": 1.0}, "dropout must be"),
+        ({"base": "nf4"}, "only frozen weights can be quantised"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(settings, named):
+    with pytest.raises(ConfigError, match="the adapter is not valid") as caught:
+        AdapterConfig(**settings)
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "freeze", "named"),
+    [
+        (
+            AdapterConfig(kind="lora", rank=65, targets=("query", "key")),
+            (),
+            "query is 64 x 128, key is 64 x 64",
+        ),
+        (AdapterConfig(kind="lora", rank=4), ("layers.0.mlp",), "an adapter stands on a frozen path"),
+        (AdapterConfig(kind="lora", rank=4), ("layers.7",), "'layers.7' matches no parameter"),
+        (AdapterConfig(), ("layers.*.atention.*",), "near it: layers.*.attention.*"),
+        (AdapterConfig(), ("embedding",), "near it: embed"),
+        (AdapterConfig(), ("*",), "nothing is left to train"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused_by_name(adapter, freeze, named):
+    with pytest.raises(ConfigError) as caught:
+        Division(
+            Architecture(dataclasses.replace(TINY, tie_word_embeddings=True)), adapter, freeze
+        ).abstract_on(sharding.single_device_mesh())
+    assert named in str(caught.value)
+
+
+def test_an_adapter_beside_a_path_that_is_frozen_anyway_is_no_error():
+    Division(
+        Architecture(TINY),
+        AdapterConfig(kind="lora", rank=4, targets=("up",)),
+        ("embed", "layers.0.attention"),
+    )
+
+
+def test_the_adapters_of_a_seed_are_the_same_on_every_mesh():
+    division = Division(Architecture(TINY), AdapterConfig(kind="lora", rank=4))
+    drawn = []
+    for mesh in (sharding.single_device_mesh(), sharding.make_mesh(MeshConfig(fsdp=8))):
+        params = jax.tree.map(jnp.zeros_like, division.base.init(0, mesh))
+        drawn.append(flatten(jax.device_get(division.split(params, 3, mesh)[0])))
+    assert all(np.array_equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
