@@ -45,6 +45,15 @@ class Division:
 
     def __post_init__(self) -> None:
         self.adapter.check_ranks(self.architecture.config)
+        self._check()
+
+    def _check(self) -> None:
+        """Check that adapters and patterns fit the model.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        freezing.frozen_layers(self._layers_of_leaves(), self.freeze)
         if self.adapter.on and self.freeze:
             self._check_targets()
 
@@ -169,7 +178,6 @@ class Division:
     def _check_targets(self) -> None:
         layers = self._layers_of_leaves()
         targets = [path for name in self._targets() for _, path in freezing.paths_of(name, layers[name])]
-        freezing.frozen_layers(layers, self.freeze)
         clashes = [
             pattern for pattern in self.freeze if any(freezing.matches(path, pattern) for path in targets)
         ]

@@ -52,6 +52,9 @@ class Stepper:
     guard: GuardConfig = GuardConfig()
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        assert self.division, "made here, so that what does not fit is refused before a run writes anything"
+
     @functools.cached_property
     def division(self) -> Division:
         """What of the model is trained."""

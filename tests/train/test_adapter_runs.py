@@ -11,6 +11,7 @@ from alpacare_jax import checkpoint, convert, sharding
 from alpacare_jax.cli.training import train_from_config
 from alpacare_jax.config import RunConfig, load_config
 from alpacare_jax.convert.adapted import load_adapters, read_division
+from alpacare_jax.errors import CheckpointError, ConfigError, ConversionError, TrainingError
 
 TOKENS = np.arange(48, dtype=np.int32).reshape(2, 24)
 
@@ -20,9 +21,12 @@ def run(path, *overrides, **kwargs):
     train_from_config(config, **kwargs)
 
 
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def losses(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+    return {line["step"]: line["loss"] for line in lines(folder) if "loss" in line}
 
 
 def adapter_logits(folder):
@@ -60,3 +64,69 @@ def test_a_resumed_run_of_adapters_ends_exactly_where_an_uninterrupted_one_does(
     assert losses(cut) == losses(whole)
     last = [checkpoint.flatten(convert.open_model(folder).params) for folder in (cut, whole)]
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[1])
+
+
+def test_a_run_on_a_quantised_base_with_noise_and_guard_resumes_exactly(run_yaml, tmp_path, caplog):
+    method = ["adapter.base=nf4", "adapter.dropout=0.1", "train.neftune_alpha=5"]
+    # Every norm above a hair more than the median is called a spike, so that some steps are skipped.
+    method += [
+        "train.guard.action=skip",
+        "train.guard.factor=1.0001",
+        "train.guard.window=8",
+        "train.steps=14",
+    ]
+    method += ["train.guard.patience=14", "optim.learning_rate=1e-3"]
+    run(run_yaml, *method)
+    whole, cut = tmp_path / "run", tmp_path / "cut"
+    skipped = [line for line in lines(whole) if "skipped" in line]
+    assert skipped, "no step was skipped"
+    assert skipped[-1]["skipped"] == len(skipped)
+    assert len(losses(whole)) + len(skipped) == 14
+    shutil.copytree(whole, cut)
+    for step in ("12", "14"):
+        shutil.rmtree(cut / "checkpoints" / step)
+    run(run_yaml, f"out={cut}", *method)
+    assert losses(cut) == losses(whole)
+    assert [line for line in lines(cut) if "skipped" in line] == skipped
+    last = [checkpoint.flatten(convert.open_model(folder).params) for folder in (cut, whole)]
+    assert all(np.array_equal(last[0][name], last[1][name]) for name in last[1])
+
+
+def test_a_run_whose_every_step_is_bad_stops_after_some(run_yaml):
+    bad = ["adapter.kind=none", "optim.learning_rate=1e30", "optim.clip_norm=0", "train.checkpoint_every=0"]
+    with pytest.raises(TrainingError, match="2 steps skipped in a row") as caught:
+        run(run_yaml, *bad, "train.guard.action=skip", "train.guard.patience=2")
+    assert "step 4, samples 24 to 31" in str(caught.value)
+
+
+def test_adapters_are_opened_from_an_existing_base_or_the_run_says_what_is_wrong(run_yaml, tmp_path):
+    run(run_yaml, "adapter.kind=none", "train.steps=1", f"out={tmp_path / 'first'}")
+    first = convert.open_model(tmp_path / "first")
+    checkpoint.save_model(tmp_path / "base", first.params, first.config, hf=first.hf_folder)
+    run(run_yaml, f"init={tmp_path / 'base'}", "architecture=null", "train.steps=2")
+    folder = tmp_path / "run"
+    found = np.asarray(convert.open_model(folder).model(TOKENS))
+    assert np.abs(found - adapter_logits(folder)).max() <= 1e-5
+    with pytest.raises(CheckpointError, match="holds adapters alone"):
+        checkpoint.load_params(folder)
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    with pytest.raises(ConversionError, match="no longer there") as caught:
+        convert.open_model(folder)
+    assert str(tmp_path / "base") in str(caught.value)
+    other = jax.tree.map(lambda leaf: leaf + 0.1, first.params)
+    checkpoint.save_model(tmp_path / "base", other, first.config, hf=first.hf_folder)
+    with pytest.raises(CheckpointError, match="not the one the adapters were trained on"):
+        convert.open_model(folder)
+
+
+def test_what_an_adapter_cannot_be_is_refused_before_anything_is_written(run_yaml, tmp_path):
+    for overrides, named in (
+        (["adapter.kind=lorra"], "did you mean 'lora'"),
+        (["adapter.rank=64"], "rank 64"),
+        (["train.freeze=[layers.0.mlp]"], "an adapter stands on a frozen path"),
+        (["adapter.kind=none", "adapter.base=nf4"], "only frozen weights can be quantised"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            run(run_yaml, *overrides)
+        assert named in str(caught.value)
+    assert not (tmp_path / "run").exists()
