@@ -249,10 +249,9 @@ def write_run_folder(out: Path, start: Start, config: RunConfig, mesh: Mesh) -> 
     described: dict[str, Any] = {"source": start.origin}
     if config.adapter.on:
         mark = convert.mark_base(start.params(), mesh)
-        described["adapter"] = convert.describe_adapter(config.adapter, config.compute.dtype, mark)
-        reference = Path(str(start.origin.get("reference")))
-        if reference.exists():  # the run must find its base again from wherever it is opened
-            described["source"] = start.origin | {"reference": str(reference.resolve())}
+        described["adapter"] = convert.describe_adapter(
+            config.adapter, config.compute.dtype, config.init, mark
+        )
     if jax.process_index() == 0:
         checkpoint.copy_assets(start.assets, out / "hf")
         checkpoint.write_description(out, "run", start.model, described)
@@ -400,4 +399,5 @@ def describe_memory(stepper: Stepper) -> str:
     parts = {"trained": "params", "optimiser": "optimizer", "frozen": "frozen"}
     sizes = [(name, bytes_a_device(state[key])) for name, key in parts.items() if key in state]
     whole = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes)
-    return f"{whole} a device, before activations and gradients"
+    kept = "; checkpoints keep the adapters and their optimiser alone" if stepper.adapter.on else ""
+    return f"{whole} a device, before activations and gradients{kept}"
