@@ -4,10 +4,12 @@ An unknown flag ends a process without an exception, and which flags a version o
 release. So a child process, on no accelerator, reads them first; those it does not know are left out, with a warning.
 What it found is remembered for the versions installed.
 
-Flags that the user has set stay, and win. ``ALPACARE_FLAGS=0`` leaves this table out.
+Flags that the user has set stay, and win; one that no compiler here knows is an error that names the nearest.
+``ALPACARE_FLAGS=0`` leaves this table out.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -17,10 +19,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from alpacare_jax.cache import default_cache
+from alpacare_jax.errors import ConfigError
 
 logger = logging.getLogger("alpacare")
 
@@ -62,20 +65,13 @@ FLAGS: Mapping[str, Sequence[Flag]] = {
         Flag("xla_gpu_all_reduce_combine_threshold_bytes", str(1 << 30), "sums gradients at once"),
         Flag("xla_gpu_reduce_scatter_combine_threshold_bytes", str(1 << 27), "sums gradients in few pieces"),
     ),
-    "tpu": (
-        Flag(
-            "xla_tpu_enable_async_collective_fusion", "true", "runs gathers within the products beside them"
-        ),
-        Flag("xla_tpu_enable_async_collective_fusion_fuse_all_gather", "true", "the same, for parameters"),
-        Flag("xla_tpu_overlap_compute_collective_tc", "true", "computes while collectives run"),
-        Flag("xla_enable_async_all_gather", "true", _MOVES),
-    ),
 }
-"""The flags by platform; a CPU needs none."""
+"""The flags by platform. A CPU needs none, and a TPU gets none: what the compiler does by itself takes the same memory
+and time by its own account, and a flag that suits one generation is refused by another."""
 
 _ATTEMPTS = {
-    "gpu": "import jax; jax.devices()",
-    "tpu": "from jax.experimental import topologies as t; "
+    "XLA_FLAGS": "import jax; jax.devices()",
+    "LIBTPU_INIT_ARGS": "from jax.experimental import topologies as t; "
     "t.get_topology_desc(platform='tpu', topology_name='v5e:2x2')",
 }
 _QUIET = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
@@ -112,8 +108,13 @@ def set_flags(environment: MutableMapping[str, str] = os.environ) -> str:
 
     Returns:
         What was added, for the log; empty where nothing was.
+
+    Raises:
+        ConfigError: The environment holds a flag that the compiler does not know.
     """
     platform = expected_platform(environment)
+    for variable in VARIABLES.values():
+        check_given(variable, environment.get(variable, ""))
     if platform not in FLAGS or environment.get(SWITCH) == "0":
         return ""
     variable = VARIABLES[platform]
@@ -133,17 +134,62 @@ def known_flags(platform: str, wanted: Sequence[Flag]) -> list[Flag]:
         platform: ``gpu`` or ``tpu``.
         wanted: The flags to try.
     """
-    remembered = default_cache() / "flags" / f"{_fingerprint(platform, wanted)}.json"
-    try:
-        names = json.loads(remembered.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        names = [flag.name for flag in try_flags(platform, wanted)]
-        try:
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            remembered.write_text(json.dumps(names), encoding="utf-8")
-        except OSError as error:
-            logger.debug("flags are not remembered: %s", error)
+    names = _remembered(
+        f"{platform} {' '.join(map(str, wanted))}",
+        lambda: [flag.name for flag in try_flags(platform, wanted)],
+    )
     return [flag for flag in wanted if flag.name in names]
+
+
+def check_given(variable: str, given: str) -> None:
+    """Check that the compiler knows the flags that the user has set.
+
+    Args:
+        variable: ``XLA_FLAGS`` or ``LIBTPU_INIT_ARGS``.
+        given: Its value.
+
+    Raises:
+        ConfigError: It does not know them all; each is named with the nearest that it does know.
+    """
+    if not given.strip() or (variable == "LIBTPU_INIT_ARGS" and not importlib.util.find_spec("libtpu")):
+        return
+    unknown = _remembered(f"{variable} {given}", lambda: unknown_flags(variable, given) or [])
+    if unknown:
+        there = flags_of_the_compiler(variable)
+        near = {name: difflib.get_close_matches(name, there, n=2) for name in unknown}
+        hints = [f"{name}: did you mean {' or '.join(names)}?" for name, names in near.items() if names]
+        raise ConfigError(
+            "the compiler does not know a flag",
+            where=variable,
+            found=", ".join(unknown),
+            expected="flags of the installed jaxlib" + (" and libtpu" if variable != "XLA_FLAGS" else ""),
+            remedy="; ".join(hints) or "leave it out",
+        )
+
+
+def flags_of_the_compiler(variable: str) -> list[str]:
+    """Find what look like names of flags in the compiler's own file; takes a second or two."""
+    package = importlib.util.find_spec("jaxlib" if variable == "XLA_FLAGS" else "libtpu")
+    found: set[bytes] = set()
+    for folder in (package.submodule_search_locations or []) if package else []:
+        for file in sorted(Path(folder).rglob("*.so")):
+            found |= set(re.findall(rb"(?<![a-z_])xla_[a-z0-9_]{4,80}", file.read_bytes()))
+    return sorted(name.decode() for name in found)
+
+
+def _remembered(question: str, answer: Callable[[], list[str]]) -> list[str]:
+    """Answer a question once for the versions installed, and from the user's cache afterwards."""
+    file = default_cache() / "flags" / f"{_fingerprint(question)}.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        names = answer()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(names), encoding="utf-8")
+    except OSError as error:
+        logger.debug("flags are not remembered: %s", error)
+    return names
 
 
 def try_flags(platform: str, wanted: Sequence[Flag]) -> list[Flag]:
@@ -154,24 +200,10 @@ def try_flags(platform: str, wanted: Sequence[Flag]) -> list[Flag]:
     """
     left = list(wanted)
     while left:
-        environment = {**os.environ, **_QUIET, VARIABLES[platform]: " ".join(map(str, left))}
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", _ATTEMPTS[platform]],
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT_S,
-            )
-        except subprocess.TimeoutExpired:
-            logger.warning("the compiler flags of this platform could not be tried; none is set")
-            return []
-        if done.returncode == 0:
+        unknown = unknown_flags(VARIABLES[platform], " ".join(map(str, left)))
+        if unknown == []:
             return left
-        unknown = {
-            _name(word) for line in _UNKNOWN.findall(done.stderr) for word in line.replace("'", " ").split()
-        }
-        kept = [flag for flag in left if flag.name not in unknown]
+        kept = [flag for flag in left if flag.name not in (unknown or ())]
         if len(kept) == len(left):
             logger.warning("a child process ended with the compiler flags of this platform; none is set")
             return []
@@ -180,16 +212,37 @@ def try_flags(platform: str, wanted: Sequence[Flag]) -> list[Flag]:
     return left
 
 
+def unknown_flags(variable: str, given: str) -> list[str] | None:
+    """Start a child process with flags and return the names that it says it does not know.
+
+    Returns:
+        Names without dashes, none where the process starts; None where it ends and does not say why.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ATTEMPTS[variable]],
+            env={**os.environ, **_QUIET, variable: given},
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode == 0:
+        return []
+    words = [word for line in _UNKNOWN.findall(done.stderr) for word in line.replace("'", " ").split()]
+    return [_name(word) for word in words] or None
+
+
 def _name(flag: str) -> str:
     return flag.lstrip("-").partition("=")[0]
 
 
-def _fingerprint(platform: str, wanted: Sequence[Flag]) -> str:
+def _fingerprint(question: str) -> str:
     versions = []
     for package in ("jaxlib", "libtpu", "jax-cuda13-plugin", "jax-cuda12-plugin"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    text = "\n".join([platform, *versions, *map(str, wanted)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join([question, *versions]).encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from alpacare_jax import compilation, flags
+from alpacare_jax.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -51,11 +52,18 @@ def test_a_cpu_needs_no_flags_and_the_switch_leaves_them_out():
         assert environment == before
 
 
-def test_flags_of_the_tpu_never_reach_the_variable_where_they_would_end_the_process():
-    environment = {"JAX_PLATFORMS": "tpu"}
-    added = flags.set_flags(environment)
-    assert "XLA_FLAGS" not in environment
-    assert environment.get("LIBTPU_INIT_ARGS", "") == added
+def test_a_flag_of_the_users_that_no_compiler_knows_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match="xla_gpu_enable_latency_hiding_scheduler") as caught:
+        flags.set_flags(
+            {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_gpu_enable_latency_hidng_scheduler=true"}
+        )
+    assert "XLA_FLAGS" in str(caught.value)
+    flags.set_flags({"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_gpu_enable_latency_hiding_scheduler=true"})
+
+
+def test_a_flag_of_the_tpu_that_its_compiler_does_not_know_is_refused_too():
+    with pytest.raises(ConfigError, match="xla_tpu_of_tomorrow"):
+        flags.set_flags({"JAX_PLATFORMS": "tpu", "LIBTPU_INIT_ARGS": "--xla_tpu_of_tomorrow=1"})
 
 
 def test_programs_are_kept_where_the_user_says_else_in_the_users_cache(tmp_path):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import alpacare_jax
-from alpacare_jax import flags as compiler_flags
 from alpacare_jax.cache import default_cache
 from alpacare_jax.errors import ConfigError, ServiceError, UserError
 from alpacare_jax.plan.programs import Outcome, Program, outcome_from_dict
@@ -144,7 +143,7 @@ class Compiler:
             self._dump = None
 
     def _flags_for(self, program: Program) -> str:
-        return usual_flags(program.topology) if self.flags is None else self.flags
+        return os.environ.get("LIBTPU_INIT_ARGS", "") if self.flags is None else self.flags
 
     def _start(self, flags: str) -> subprocess.Popen[str]:
         environment = {key: value for key, value in os.environ.items() if key not in HIDDEN}
@@ -220,21 +219,6 @@ class Compiler:
                 json.dumps({"program": program.to_dict(), "outcome": answer}), encoding="utf-8"
             )
             partial.replace(file)
-
-
-ASYNC_FUSION = ("v5e",)
-"""Generations on which the TPU compiler takes this project's flags; on others it refuses collectives in fusions."""
-
-
-@functools.cache
-def usual_flags(topology: str) -> str:
-    """Return the flags that a run on a topology would compile with: the user's, and this project's beside them."""
-    given = os.environ.get("LIBTPU_INIT_ARGS", "")
-    if topology.partition(":")[0] not in ASYNC_FUSION or importlib.util.find_spec("libtpu") is None:
-        return given
-    environment = {**os.environ, "JAX_PLATFORMS": "tpu"}
-    compiler_flags.set_flags(environment)
-    return environment.get("LIBTPU_INIT_ARGS", "")
 
 
 def plan_cache() -> Path:

@@ -42,7 +42,6 @@ def test_blocks_divide_every_length_it_is_given():
 @pytest.fixture
 def topology():
     """Devices of a TPU that is not here; what is compiled for them cannot be kept, as nothing here can load it."""
-    pytest.importorskip("libtpu", reason="the TPU compiler comes with the tpu extra")
     from jax.experimental import topologies
     from jax.experimental.compilation_cache import compilation_cache
 

@@ -17,10 +17,6 @@ from alpacare_jax.model import LlamaConfig
 from alpacare_jax.plan import Compiled, Program, TooLarge, compiler, request, worker
 from alpacare_jax.plan.chips import GIB
 
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
-)
-
 TINY = LlamaConfig(
     vocab_size=512,
     hidden_size=256,
@@ -40,7 +36,6 @@ def program(
     return Program(dataclasses.replace(CONFIG, compute=compute), model, topology, rows, seq_len)
 
 
-@needs_libtpu
 def test_a_step_is_compiled_once_and_remembered(tmp_path: Path) -> None:
     said: list[str] = []
     with plan.Compiler(tmp_path, tell=said.append) as first:
@@ -63,7 +58,6 @@ def test_a_step_is_compiled_once_and_remembered(tmp_path: Path) -> None:
         assert second.remembered(program(rows=16)) is None
 
 
-@needs_libtpu
 def test_what_does_not_fit_says_by_how_much() -> None:
     wide = dataclasses.replace(TINY, hidden_size=8192, intermediate_size=65536, num_hidden_layers=4)
     with plan.Compiler() as one:
@@ -74,7 +68,6 @@ def test_what_does_not_fit_says_by_how_much() -> None:
     assert str(outcome).endswith(" of 15.75 GiB")
 
 
-@needs_libtpu
 def test_a_mesh_that_the_model_does_not_divide_is_refused_before_compilation() -> None:
     config = dataclasses.replace(CONFIG, mesh=dataclasses.replace(CONFIG.mesh, fsdp=1, tensor=4))
     model = dataclasses.replace(TINY, num_attention_heads=6, num_key_value_heads=6)
@@ -83,7 +76,6 @@ def test_a_mesh_that_the_model_does_not_divide_is_refused_before_compilation() -
     assert "heads" in str(caught.value)
 
 
-@needs_libtpu
 def test_only_data_crosses_slices() -> None:
     code = """
 import sys
@@ -115,7 +107,6 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     assert 'pip install "alpacare-jax[plan]"' in str(caught.value)
 
 
-@needs_libtpu
 def test_a_compiler_that_ends_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     with plan.Compiler(flags="--xla_tpu_no_such_flag=true") as one, pytest.raises(UserError) as caught:
         one.compile(program())

@@ -1,7 +1,6 @@
 """Every shipped configuration that names a TPU is compiled by the real compiler: cut to two layers by default."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,6 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 PLANNED = [path for path in sorted(CONFIGS.glob("*.yaml")) if load_config(path).topology]
 QUICK = ("llama2_7b_v5e16", "llama3_8b_v6e8", "llama2_7b_2x_v5e16")
 """One of each generation's slices that compile fastest, and the one of two slices."""
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 
 
 def names(paths: list[Path]) -> list[str]:

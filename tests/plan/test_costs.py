@@ -157,3 +157,15 @@ def test_shapes_are_read_with_the_memory_they_lie_in():
     assert (vector.bytes, vector.memory) == (12, hlo.VECTOR)
     assert hlo.read_shapes("s4[10]")[0].bytes == 5
     assert np.prod(hlo.read_shapes("pred[]")[0].sizes) == 1
+
+
+def test_work_that_another_core_starts_without_operands_moves_nothing_here():
+    text = """HloModule step
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %start = ((), (), (s32[4]{0})) async-start(), async_execution_thread="sparsecore", calls=%elsewhere
+  ROOT %twice = f32[8]{0} add(%x, %x)
+}
+"""
+    assert costs.count(text, places(), CHIPS["v6e"])["memory_bytes"] == 3 * 8 * 4
