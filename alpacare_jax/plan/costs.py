@@ -190,7 +190,9 @@ class Counter:
     def _bytes(self, computation: Computation, line: Instruction) -> tuple[float, float]:
         """Return bytes moved to and from the device's memory, and to and from the host's."""
         if line.opcode in COPIES:
-            if not line.operands:  # starts work of another core, whose own lines are counted where it is written
+            if (
+                not line.operands
+            ):  # starts work of another core, whose own lines are counted where it is written
                 return 0.0, 0.0
             source = self._shape_of(computation, line.operands[0])
             target = line.shapes[1] if len(line.shapes) > 1 else line.shapes[0]
