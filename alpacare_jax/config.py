@@ -67,6 +67,13 @@ class RunConfig:
             )
         if self.seq_len is not None and self.seq_len < 2:
             raise ConfigError("rows hold at least two tokens", where="seq_len", found=self.seq_len)
+        if self.compute.layer_rows is not None and self.adapter.dropout:
+            raise ConfigError(
+                "dropout is drawn for all rows of a layer at once",
+                where="compute.layer_rows, adapter.dropout",
+                found=f"{self.compute.layer_rows}, {self.adapter.dropout:g}",
+                remedy="leave one of them out",
+            )
 
     def stepper(self, model: LlamaConfig, steps: int, mesh: Mesh) -> Stepper:
         """Build the training step of this run, the same to train with and to plan with.

@@ -31,6 +31,9 @@ REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
 }
 """What is kept of a layer for its backward pass, by name; everything else is computed again."""
 
+WHOLE_LAYERS = ("full", "offload")
+"""Policies under which a layer is computed again from its input."""
+
 DTYPES = ("float32", "bfloat16")
 LOSS_TILINGS = ("auto", "tokens", "vocabulary")
 
@@ -62,6 +65,8 @@ class ComputeConfig:
         loss: How the loss is cut into pieces: by "tokens", which is faster, or by "vocabulary", which takes the
             least memory; "auto" takes the first for small output projections.
         loss_chunk_mib: About how many MiB of logits exist at once on a device.
+        layer_rows: Most rows of a device that go through a layer at once; the others wait, so that a layer's
+            activations are those of a part of the batch. None takes all. Needs ``remat`` "full" or "offload".
     """
 
     dtype: str = "float32"
@@ -74,6 +79,7 @@ class ComputeConfig:
     attention_segments: int = SEGMENTS
     loss: str = "auto"
     loss_chunk_mib: int = 96
+    layer_rows: int | None = None
 
     def __post_init__(self) -> None:
         attention.check_name(self.attention)
@@ -115,6 +121,13 @@ class ComputeConfig:
                 where="compute.attention_segments",
                 found=self.attention_segments,
                 expected="at least 2",
+            )
+        if self.layer_rows is not None and (self.layer_rows < 1 or self.remat not in WHOLE_LAYERS):
+            raise ConfigError(
+                "rows go through a layer in parts where the layer is computed again",
+                where="compute.layer_rows",
+                found=f"{self.layer_rows}, with compute.remat {self.remat}",
+                expected=f"at least 1, with compute.remat {' or '.join(WHOLE_LAYERS)}",
             )
         if self.loss_chunk_mib < 1:
             raise ConfigError(

@@ -320,12 +320,44 @@ class Llama(nnx.Module):
     def _scan_layers(self, x_BTD: jax.Array, angles: Any, segment_ids_BT: jax.Array) -> jax.Array:
         graph, stacked = nnx.split(self.layers)
 
+        def apply(layer_state: Any, x: jax.Array, angles: Any, segment_ids: jax.Array) -> jax.Array:
+            return nnx.merge(graph, layer_state)(x, angles, segment_ids)[0]
+
+        parts = parts_of(x_BTD.shape[0] // sharding.shards_of("batch"), self.compute.layer_rows)
+
         def step(x: jax.Array, layer_state: Any) -> tuple[jax.Array, None]:
             x = checkpoint_name(x, LAYER_INPUT)
-            x, _ = nnx.merge(graph, layer_state)(x, angles, segment_ids_BT)
-            return x, None
+            if parts == 1:
+                return apply(layer_state, x, angles, segment_ids_BT), None
+            # Each part is computed again right before its gradients, so that one part's activations exist at a time.
+            again = jax.checkpoint(apply, prevent_cse=False)
+            dealt = jax.tree.map(lambda rows: deal(rows, parts), (x, angles, segment_ids_BT))
+            _, x = jax.lax.scan(lambda _, part: (None, again(layer_state, *part)), None, dealt)
+            return collect(x), None
 
         policy = REMAT_POLICIES[self.compute.remat]
         if policy is not None:
             step = jax.checkpoint(step, policy=policy, prevent_cse=False)
         return jax.lax.scan(step, x_BTD, stacked)[0]
+
+
+def parts_of(rows: int, at_once: int | None) -> int:
+    """Return in how many equal parts rows are taken so that no part has more than ``at_once``.
+
+    Example:
+        >>> parts_of(12, 5), parts_of(7, 2), parts_of(8, None)
+        (3, 7, 1)
+    """
+    if at_once is None:
+        return 1
+    return next(parts for parts in range(1, rows + 1) if rows % parts == 0 and rows // parts <= at_once)
+
+
+def deal(rows: jax.Array, parts: int) -> jax.Array:
+    """Deal rows out to parts in turn, so that every device keeps its own: [B, ...] -> [parts, B / parts, ...]."""
+    return jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0)
+
+
+def collect(parts: jax.Array) -> jax.Array:
+    """Undo :func:`deal`: [parts, B / parts, ...] -> [B, ...]."""
+    return jnp.moveaxis(parts, 0, 1).reshape(-1, *parts.shape[2:])

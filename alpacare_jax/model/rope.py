@@ -126,8 +126,9 @@ def rotate(
     """
     cosine, sine = cosine_BTF[:, :, None, :], sine_BTF[:, :, None, :]
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return rotated.astype(x_BTNH.dtype)
+    halves = first * cosine - second * sine, second * cosine + first * sine
+    # Rounded before they are joined, so that no array of whole heads stands in fp32.
+    return jnp.concatenate([half.astype(x_BTNH.dtype) for half in halves], axis=-1)
 
 
 def segment_lengths(positions_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"]) -> Int[Array, "B T"]:

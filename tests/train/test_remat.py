@@ -39,8 +39,8 @@ def batch(rows=4, length=64):
     }
 
 
-def compiled(remat, kernel="chunked"):
-    architecture = Architecture(TINY, ComputeConfig(remat=remat, attention=kernel))
+def compiled(remat, kernel="chunked", layer_rows=None):
+    architecture = Architecture(TINY, ComputeConfig(remat=remat, attention=kernel, layer_rows=layer_rows))
     params = architecture.init(0, sharding.single_device_mesh())
 
     def loss(params, batch):
@@ -62,6 +62,36 @@ def test_every_policy_gives_the_same_loss_and_gradients(remat, expected):
     assert float(loss) == pytest.approx(float(expected[0]), rel=1e-6)
     for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(expected[1]), strict=True):
         assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(("remat", "layer_rows"), [("full", 1), ("full", 3), ("offload", 2)])
+def test_rows_in_parts_give_the_same_loss_and_gradients_and_need_less_memory(remat, layer_rows, expected):
+    step, params = compiled(remat, layer_rows=layer_rows)
+    loss, grads = step(params, batch())
+    assert float(loss) == pytest.approx(float(expected[0]), rel=1e-6)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(expected[1]), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+    whole = compiled(remat)[0].memory_analysis().temp_size_in_bytes
+    assert step.memory_analysis().temp_size_in_bytes < whole
+
+
+def test_rows_in_parts_stay_on_their_devices(expected):
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1, fsdp=2, tensor=2), jax.devices()[:4])
+    compute = ComputeConfig(remat="full", attention="chunked", layer_rows=1)
+    architecture = Architecture(TINY, compute)
+    with sharding.use_mesh(mesh):
+        rows = jax.device_put(batch(), sharding.batch_sharding(mesh))
+        step = jax.jit(jax.value_and_grad(lambda params: loss_sum(architecture.model(params), rows)))
+        loss, grads = jax.device_get(step(architecture.init(0, mesh)))
+    assert float(loss) == pytest.approx(float(expected[0]), rel=1e-6)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(expected[1]), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("settings", [{"remat": "none", "layer_rows": 2}, {"remat": "full", "layer_rows": 0}])
+def test_rows_in_parts_need_a_layer_that_is_computed_again(settings):
+    with pytest.raises(ConfigError, match="layer_rows"):
+        ComputeConfig(**settings)
 
 
 def kept(remat, kernel="chunked"):
