@@ -28,6 +28,7 @@ def test_the_promised_configurations_are_there() -> None:
         "llama3_8b_v6e8",
         "llama2_70b_v5p128",
         "llama2_7b_2x_v5e16",
+        "llama2_70b_lora_v5e16",
     }
 
 
