@@ -18,8 +18,12 @@ def test_every_shipped_configuration_is_read(path):
 
 
 def test_the_published_recipes_hold_the_papers_numbers():
-    loaded = {path.stem: load_config(path, [], RunConfig) for path in SHIPPED if path.stem.startswith("llama")}
-    found = {name: config for name, config in loaded.items() if not config.adapter.on}  # the paper trained no adapters
+    loaded = {
+        path.stem: load_config(path, [], RunConfig) for path in SHIPPED if path.stem.startswith("llama")
+    }
+    found = {
+        name: config for name, config in loaded.items() if not config.adapter.on
+    }  # the paper trained no adapters
     assert set(found) >= {"llama_7b_v5e16", "llama_13b_v5e32", "llama2_7b_v5e16", "llama2_13b_v5e32"}
     for name, config in found.items():
         large = "_13b_" in name or "_70b_" in name
