@@ -64,6 +64,7 @@ class Instruction:
         rest: What follows the operands: attributes as text.
         root: Whether the computation gives what this line gives.
         argument: The text between the brackets of a constant or parameter.
+        parts: Of a tuple, the shape of each part as text.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Instruction:
     rest: str
     root: bool
     argument: str = ""
+    parts: tuple[str, ...] = ()
 
     def attribute(self, name: str) -> str | None:
         """Return the value of an attribute that is one word or a computation's name."""
@@ -142,6 +144,8 @@ def read_module(text: str) -> Module:
             if match:
                 read = read_instruction(match[2], match[3], bool(match[1]))
                 current.instructions[read.name] = read
+    for computation in computations.values():
+        write_out_parts(computation)
     return Module(computations, entry)
 
 
@@ -151,8 +155,56 @@ def read_instruction(name: str, text: str, root: bool) -> Instruction:
     if match is None:
         return Instruction(name, (), "unknown", (), text, root)
     inside, rest = split_brackets(text[match.end() :])
-    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    return Instruction(name, read_shapes(text[: match.start()]), match[1], operands, rest, root, inside)
+    operands = tuple(re.findall(r"%([\w.\-#]+)", inside))
+    shape = text[: match.start()]
+    return Instruction(name, read_shapes(shape), match[1], operands, rest, root, inside, tuple_texts(shape))
+
+
+def write_out_parts(computation: Computation) -> None:
+    """Give parts of tuples that are named as ``%fusion.7#2`` the ``get-tuple-element`` that stands for them.
+
+    jax 0.12 writes programs so; before, every such part was an instruction of its own.
+    """
+    named = dict.fromkeys(
+        operand for line in computation.instructions.values() for operand in line.operands if "#" in operand
+    )
+    for operand in named:
+        names = operand.split("#")
+        for depth in range(1, len(names)):
+            whole, index = "#".join(names[:depth]), int(names[depth])
+            part = f"{whole}#{index}"
+            texts = computation.instructions[whole].parts if whole in computation.instructions else ()
+            if part not in computation.instructions and index < len(texts):
+                computation.instructions[part] = Instruction(
+                    name=part,
+                    shapes=read_shapes(texts[index]),
+                    opcode="get-tuple-element",
+                    operands=(whole,),
+                    rest=f", index={index}",
+                    root=False,
+                    parts=tuple_texts(texts[index]),
+                )
+
+
+def tuple_texts(shape: str) -> tuple[str, ...]:
+    """Split a tuple's shape into the texts of its parts; an array has none.
+
+    Example:
+        >>> tuple_texts("(f32[2,3]{1,0:T(8,128)}, (s32[], u32[4]))")
+        ('f32[2,3]{1,0:T(8,128)}', '(s32[], u32[4])')
+    """
+    shape = shape.strip()
+    if not shape.startswith("("):
+        return ()
+    parts, depth, begun = [], 0, 1
+    for at, letter in enumerate(shape):
+        depth += (letter in "([{") - (letter in ")]}")
+        if (letter == "," and depth == 1) or depth == 0:
+            parts.append(re.sub(r"/\*.*?\*/", "", shape[begun:at]).strip())
+            begun = at + 1
+        if depth == 0:
+            break
+    return tuple(part for part in parts if part)
 
 
 def split_brackets(text: str) -> tuple[str, str]:
@@ -194,6 +246,18 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
     direction = condition.root.attribute("direction")
     span = abs(int(bound.argument) - (start or 0)) + (direction in ("LE", "GE"))
     return max(0, -(-span // max(1, abs(step))))
+
+
+def loop_name(module: Module, loop: Instruction, body: str) -> str:
+    """Return where in the source a loop comes from; by its lines, the backward pass first, where it does not say."""
+    if loop.op_name:
+        return loop.op_name
+    names = [line.op_name for line in module.computations[body].instructions.values()]
+    for word in ("transpose(", "jvp("):
+        for name in names:
+            if word in name:
+                return name
+    return body
 
 
 def tuple_part(computation: Computation, name: str, index: int) -> Instruction | None:
@@ -238,9 +302,8 @@ def walk(module: Module) -> Iterator[tuple[Computation, int, str]]:
             if line.opcode == "while":
                 body = line.attribute("body")
                 if body:
-                    waiting.append(
-                        (body, times * trip_count(module, computation, line), line.op_name or body)
-                    )
+                    trips = times * trip_count(module, computation, line)
+                    waiting.append((body, trips, loop_name(module, line, body)))
             elif line.opcode == "call":
                 target = line.attribute("to_apply")
                 if target:

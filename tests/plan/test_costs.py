@@ -1,5 +1,7 @@
 """What a program does, counted from its text: loops multiplied in, slices as slices, padding left out."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +133,41 @@ def test_collectives_count_by_mesh_axis_in_every_trip(groups, members, axes):
     found = costs.count(GATHER.replace("GROUPS", groups), places(8, fsdp=4, tensor=2), CHIPS["v5e"])
     received = 64 * 8 * 2 * (members - 1) / members
     assert found["collective_bytes"] == {f"all-gather over {axes}": pytest.approx(10 * received)}
+
+
+def test_a_loop_without_a_name_is_told_by_its_lines():
+    text = GATHER.replace("GROUPS", "replica_groups={{0,1}}")
+    assert "other loops" in costs.count(text, places(8, fsdp=4, tensor=2), CHIPS["v5e"])["regions"]
+    named = text.replace(
+        "dimensions={0}", 'dimensions={0}, metadata={op_name="jit(_step)/transpose(jvp())/while/body/dot"}'
+    )
+    regions = costs.count(named, places(8, fsdp=4, tensor=2), CHIPS["v5e"])["regions"]
+    assert regions["backward through the layers"]["links"]
+
+
+def test_parts_of_tuples_may_be_named_without_an_instruction():
+    """jax 0.12 writes ``%p#0`` where older ones write a ``get-tuple-element``: the same loops, the same counts."""
+    text = GATHER.replace("GROUPS", "replica_groups=[4,2]<=[8]")
+    short = text
+    for name, part in (("i", "p#0"), ("x", "p#1"), ("i.1", "p.1#0")):
+        short = re.sub(rf"  %{re.escape(name)} = .*get-tuple-element.*\n", "", short)
+        short = re.sub(rf"%{re.escape(name)}([,)])", rf"%{part}\1", short)
+    assert short.count("get-tuple-element") == 1
+    found = costs.count(short, places(8, fsdp=4, tensor=2), CHIPS["v5e"])
+    assert found == costs.count(text, places(8, fsdp=4, tensor=2), CHIPS["v5e"])
+
+
+def test_parts_of_parts_have_shapes_of_their_own():
+    module = hlo.read_module("""HloModule step
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = ((f32[8]{0:T(8,128)}, s32[]), /*index=1*/(bf16[4]{0}, bf16[2,3])) parameter(0)
+  ROOT %twice = bf16[2,3] add(%x#1#1, %x#1#1)
+}
+""")
+    lines = module.computations["main"].instructions
+    assert lines["x#1#1"].shapes == hlo.read_shapes("bf16[2,3]")
+    assert [shape.sizes for shape in lines["x#1"].shapes] == [(4,), (2, 3)]
 
 
 def test_what_crosses_slices_takes_the_network():
