@@ -272,7 +272,8 @@ def source_hash() -> str:
 
 def _sources(root: Path) -> Iterator[Path]:
     # Of this room only what runs in the compiler's process matters.
-    mine = {"worker.py", "programs.py", "costs.py", "hlo.py", "assignment.py", "chips.py", "topology.py"}
+    names = "worker programs costs products collectives hlo assignment chips topology"
+    mine = {f"{name}.py" for name in names.split()}
     for path in sorted(root.rglob("*.py")):
         room = path.relative_to(root).parts[0]
         if room not in NOT_IN_THE_STEP and (room != "plan" or path.name in mine):

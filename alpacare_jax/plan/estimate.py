@@ -1,9 +1,10 @@
 """How long a step should take: the slower of computing and moving, stretch by stretch, from what its program does.
 
-In each stretch of a step (the loop through the layers forward, the one backward, the loss, the rest) three things run
-beside one another: the cores, which for every instruction wait for the slower of their products and the device's
-memory; the links between chips; the network between slices. A stretch takes as long as the slowest of the three, the
-step as long as all its stretches. Peaks are not reached in practice; the shares assumed here are :data:`REACHED`.
+In each stretch of a step (the loop through the layers forward, the one backward, the loss, the rest) these run beside
+one another: the cores, which for every instruction wait for the slower of their products and the device's memory, and
+stand still for collectives that the compiler put between other work rather than beside it; the links between chips;
+the network between slices; the host's link. A stretch takes as long as the slowest of them, the step as long as all its
+stretches. Peaks are not reached in practice; the shares assumed here are :data:`REACHED`.
 
 An estimate, to compare ways of running one model with one another; only a run on the devices measures.
 """
@@ -27,6 +28,7 @@ class Stretch:
     Args:
         name: Which stretch.
         cores_s: Of products and of the device's memory.
+        waits_s: That the cores stand still for collectives beside which nothing runs.
         links_s: Of the links within a slice.
         network_s: Of the network between slices.
         host_s: Of moving to and from the host's memory.
@@ -34,19 +36,21 @@ class Stretch:
 
     name: str
     cores_s: float
+    waits_s: float
     links_s: float
     network_s: float
     host_s: float
 
     @property
     def seconds(self) -> float:
-        """Seconds of the slowest of the four, the others beside it."""
-        return max(self.cores_s, self.links_s, self.network_s, self.host_s)
+        """Seconds of the slowest of the four, the others beside it; the cores' waits are theirs."""
+        return max(self.cores_s + self.waits_s, self.links_s, self.network_s, self.host_s)
 
     @property
     def bound(self) -> str:
         """Which of the four is the slowest."""
-        times = {"cores": self.cores_s, "links": self.links_s, "network": self.network_s, "host": self.host_s}
+        cores = self.cores_s + self.waits_s
+        times = {"cores": cores, "links": self.links_s, "network": self.network_s, "host": self.host_s}
         return max(times, key=lambda name: times[name])
 
 
@@ -111,6 +115,7 @@ def stretch(name: str, cost: dict[str, Any], chip: Chip) -> Stretch:
     return Stretch(
         name=name,
         cores_s=cost["busy_s"] / REACHED["cores"],
+        waits_s=cost["wait_s"] / REACHED["links"],
         links_s=cost["link_s"] / REACHED["links"],
         network_s=cost["network_s"] / REACHED["network"],
         host_s=cost["host_bytes"] / chip.host_bytes_per_s / REACHED["host"],

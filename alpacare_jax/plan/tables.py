@@ -116,9 +116,9 @@ def speed_lines(program: Program, place: Topology, outcome: Compiled) -> list[st
 def estimate_lines(found: Estimate) -> list[str]:
     """Return the estimate, line by line."""
     lines = ["estimate, not a measurement (docs/planning.md says how)"]
-    lines.append(f"  {'ms':<30}{'cores':>8}{'links':>8}{'network':>8}{'host':>8}  bound by")
+    lines.append(f"  {'ms':<30}{'cores':>8}{'waits':>8}{'links':>8}{'network':>8}{'host':>8}  bound by")
     for part in found.stretches:
-        times = (part.cores_s, part.links_s, part.network_s, part.host_s)
+        times = (part.cores_s, part.waits_s, part.links_s, part.network_s, part.host_s)
         row = "".join(f"{1000 * seconds:>8.1f}" for seconds in times)
         lines.append(f"  {part.name:<30}{row}  {part.bound}")
     lines.append(

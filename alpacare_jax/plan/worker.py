@@ -18,6 +18,7 @@ from typing import Any, cast
 from alpacare_jax.errors import ConfigError, UserError
 from alpacare_jax.plan import assignment, costs
 from alpacare_jax.plan.chips import GIB
+from alpacare_jax.plan.collectives import Places
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, TooLarge, outcome_to_dict
 from alpacare_jax.plan.topology import Topology, parse_topology
 
@@ -122,7 +123,7 @@ def largest_of(folder: Path | None) -> list[dict[str, str]]:
     return assignment.read_largest(files[-1].read_text(encoding="utf-8")) if files else []
 
 
-def assigned(folder: Path, places: costs.Places, topology: Topology, seconds: float) -> Outcome:
+def assigned(folder: Path, places: Places, topology: Topology, seconds: float) -> Outcome:
     """Say what a step takes once its buffers have their places, from what the compiler wrote down."""
     text = sorted(folder.glob(assignment.ASSIGNED))[-1].read_text(encoding="utf-8")
     found = assignment.read_buffers(sorted(folder.glob(assignment.BUFFERS))[-1].read_text(encoding="utf-8"))
@@ -144,10 +145,10 @@ def assigned(folder: Path, places: costs.Places, topology: Topology, seconds: fl
     )
 
 
-def places_of(mesh: Any, topology: Topology) -> costs.Places:
+def places_of(mesh: Any, topology: Topology) -> Places:
     """Say where the devices of a mesh stand in their slices."""
     devices = list(mesh.devices.flat)
-    return costs.Places(
+    return Places(
         coordinates=tuple(tuple(device.coords) for device in devices),
         slices=tuple(getattr(device, "slice_index", 0) or 0 for device in devices),
         sizes={name: int(size) for name, size in mesh.shape.items()},

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alpacare_jax.plan import costs, hlo
+from alpacare_jax.plan import costs, hlo, products
 from alpacare_jax.plan.chips import CHIPS
-from alpacare_jax.plan.costs import Places
+from alpacare_jax.plan.collectives import Places
 
 
 def places(count: int = 1, **sizes: int) -> Places:
@@ -70,7 +70,7 @@ PADDED = "window={size=1x32x2 pad=0_0x31_31x0_0 rhs_reversal=0x1x0}"
 )
 def test_only_elements_count_in_a_convolution(length, results, window, expected):
     given = {"size": 1, "stride": 1, "pad": 0, "lhs_dilate": 1, "rhs_dilate": 1} | window
-    assert costs.valid_taps(length, results, **given) == expected
+    assert products.valid_taps(length, results, **given) == expected
     brute = sum(
         (result * given["stride"] + tap * given["rhs_dilate"] - given["pad"])
         in range(0, length * given["lhs_dilate"])
@@ -82,7 +82,7 @@ def test_only_elements_count_in_a_convolution(length, results, window, expected)
 
 
 def test_windows_are_read():
-    window = costs.read_window(PADDED, 3)
+    window = products.read_window(PADDED, 3)
     assert window["size"] == [1, 32, 2]
     assert window["pad"] == [0, 31, 0]
     assert window["stride"] == [1, 1, 1]
@@ -133,6 +133,59 @@ def test_collectives_count_by_mesh_axis_in_every_trip(groups, members, axes):
     found = costs.count(GATHER.replace("GROUPS", groups), places(8, fsdp=4, tensor=2), CHIPS["v5e"])
     received = 64 * 8 * 2 * (members - 1) / members
     assert found["collective_bytes"] == {f"all-gather over {axes}": pytest.approx(10 * received)}
+
+
+PIECES = """HloModule step
+
+%begin (a: bf16[8,8]) -> bf16[64,8] {
+  %a = bf16[8,8]{1,0} parameter(0)
+  ROOT %all.0 = bf16[64,8]{1,0} all-gather(%a), channel_id=7, replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+}
+
+%carry_on (b: bf16[8,8]) -> bf16[64,8] {
+  %b = bf16[8,8]{1,0} parameter(0)
+  ROOT %all.1 = bf16[64,8]{1,0} all-gather(%b), channel_id=7, replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+}
+
+%all-reduce-scatter.3 (c: bf16[64,8]) -> bf16[8,8] {
+  %c = bf16[64,8]{1,0} parameter(0)
+  %sum = bf16[64,8]{1,0} all-reduce(%c), channel_id=9, replica_groups={{0,1,2,3,4,5,6,7}}
+  ROOT %kept = bf16[8,8]{1,0} slice(%sum), slice={[0:8], [0:8]}
+}
+
+ENTRY %main (x: bf16[8,8]) -> bf16[8,8] {
+  %x = bf16[8,8]{1,0} parameter(0)
+  %async-collective-start.1 = bf16[64,8]{1,0} fusion(%x), kind=kCustom, calls=%begin
+  %fusion.1 = bf16[64,8]{1,0} fusion(%x), kind=kCustom, calls=%carry_on
+  %async-collective-done.1 = bf16[64,8]{1,0} fusion(%x), kind=kCustom, calls=%carry_on
+  ROOT %fusion.2 = bf16[8,8]{1,0} fusion(%fusion.1), kind=kCustom, calls=%all-reduce-scatter.3
+}
+"""
+
+
+def test_a_collective_in_pieces_counts_where_it_starts_and_only_the_others_are_waited_for():
+    found = costs.count(PIECES, places(8), CHIPS["v5e"])
+    received = 64 * 8 * 2 * 7 / 8
+    assert found["collective_bytes"] == {
+        "all-gather over fsdp": received,
+        "reduce-scatter over fsdp": received,
+    }
+    region = found["regions"]["outside loops"]
+    assert region["wait_s"] == pytest.approx(region["link_s"] / 2)
+
+
+def test_a_collective_of_two_copies_of_a_loop_counts_in_both():
+    """The compiler splits a first trip off a loop; both copies name the same channel."""
+    text = GATHER.replace("GROUPS", "replica_groups={{0,1,2,3,4,5,6,7}}")
+    once = costs.count(text, places(8), CHIPS["v5e"])["collective_bytes"]["all-gather over fsdp"]
+    lines = (
+        "%part.0 = bf16[8,8]{1,0} slice(%x.2), slice={[0:8], [0:8]}",
+        "%all.0 = bf16[64,8]{1,0} all-gather(%part.0), channel_id=3, replica_groups={{0,1,2,3,4,5,6,7}}",
+        "%zero =",
+    )
+    first = "\n  ".join(lines)
+    found = costs.count(text.replace("%zero =", first), places(8), CHIPS["v5e"])
+    assert found["collective_bytes"]["all-gather over fsdp"] == pytest.approx(1.1 * once)
 
 
 def test_a_loop_without_a_name_is_told_by_its_lines():
