@@ -3,8 +3,8 @@
 In each stretch of a step (the loop through the layers forward, the one backward, the loss, the rest) these run beside
 one another: the cores, which for every instruction wait for the slower of their products and the device's memory, and
 stand still for collectives that the compiler put between other work rather than beside it; the links between chips;
-the network between slices; the host's link. A stretch takes as long as the slowest of them, the step as long as all its
-stretches. Peaks are not reached in practice; the shares assumed here are :data:`REACHED`.
+the network between slices; the host's link. A stretch takes as long as the slowest of them, the step as long as all
+its stretches. Peaks are not reached in practice; the shares assumed here are :data:`REACHED`.
 
 An estimate, to compare ways of running one model with one another; only a run on the devices measures.
 """
