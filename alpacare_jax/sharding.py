@@ -1,8 +1,9 @@
 """Meshes and the one table that maps logical axes to mesh axes. No other file names a mesh axis.
 
 The mesh has four axes: ``data`` (replicas, across slices), ``fsdp`` (parameters and batch), ``tensor`` (heads, MLP
-width, vocabulary) and ``context`` (the length of a row). Every parameter declares logical axes where it is created;
-:data:`RULES` turns them into shardings.
+width, vocabulary; between a layer's products the length of a row) and ``context`` (the length of a row). Every
+parameter declares logical axes where it is created; :data:`RULES` turns them into shardings, and
+:data:`WHERE_UNEVEN` says what an axis becomes where the mesh does not divide it.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     # activations
     "batch": ("data", "fsdp"),
     "length": "context",
+    "residual_length": ("context", "tensor"),  # of what passes from one product over `tensor` to the next
     "width": None,
     # parameters
     "layers": None,
@@ -33,6 +35,9 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "mlp": "tensor",
     "norm": None,
 }
+
+WHERE_UNEVEN: Mapping[str, str | None] = {"residual_length": "length"}
+"""What takes the place of a logical axis whose size the mesh does not divide; others must divide."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +177,28 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def fitted(
+    mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape: Sequence[int]
+) -> tuple[str | None, ...]:
+    """Return logical axes with those that the mesh does not divide replaced as :data:`WHERE_UNEVEN` says.
+
+    Example:
+        >>> mesh = abstract_mesh(MeshConfig(fsdp=2, tensor=4), 8)
+        >>> fitted(mesh, ("batch", "residual_length", "width"), (8, 30, 64))
+        ('batch', 'length', 'width')
+    """
+    return tuple(
+        WHERE_UNEVEN[axis] if axis in WHERE_UNEVEN and size % _shards(mesh, axis) else axis
+        for axis, size in zip(axes, shape, strict=True)
+    )
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Pin an activation to its logical axes inside jit; without a mesh in scope this does nothing."""
-    if jax.sharding.get_abstract_mesh().empty:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(axes))
+    return jax.lax.with_sharding_constraint(x, spec(fitted(mesh, axes, x.shape)))
 
 
 def split_over(*axes: str) -> tuple[str, ...]:
@@ -199,10 +221,12 @@ def _mesh_axes(axis: str) -> tuple[str, ...]:
 
 def shards_of(axis: str) -> int:
     """Return over how many devices the mesh in scope splits a logical axis; 1 without a mesh."""
-    mesh, rule = jax.sharding.get_abstract_mesh(), RULES[axis]
-    if mesh.empty or rule is None:
-        return 1
-    return math.prod(mesh.shape[name] for name in ((rule,) if isinstance(rule, str) else rule))
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else _shards(mesh, axis)
+
+
+def _shards(mesh: Mesh | AbstractMesh, axis: str) -> int:
+    return math.prod(mesh.shape[name] for name in _mesh_axes(axis))
 
 
 @contextlib.contextmanager
@@ -229,13 +253,9 @@ def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:
     """
     problems = []
     for axis, size in sizes.items():
-        rule = RULES[axis]
-        if rule is None:
-            continue
-        over = (rule,) if isinstance(rule, str) else rule
-        shards = int(np.prod([mesh.shape[name] for name in over]))
+        shards = _shards(mesh, axis)
         if size % shards:
-            problems.append(f"{axis} ({size}) over {' x '.join(over)} ({shards})")
+            problems.append(f"{axis} ({size}) over {' x '.join(_mesh_axes(axis))} ({shards})")
     if problems:
         raise ShardingError(
             "the mesh does not divide the model or the batch",

@@ -178,11 +178,19 @@ class Block(nnx.Module):
         self.mlp = MLP(config, weights)
 
     def __call__(self, x_BTD: jax.Array, angles: Any, visible: jax.Array, cache: Any = None) -> Any:
-        """Return the layer's output and its cache, None where none was given."""
-        attended, cache = self.attention(self.attention_norm(x_BTD), angles, visible, cache)
-        x_BTD = sharding.constrain(x_BTD + attended, "batch", "length", "width")
-        x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
-        return sharding.constrain(x_BTD, "batch", "length", "width"), cache
+        """Return the layer's output and its cache, None where none was given.
+
+        In training, what stands between the products, the residual stream and its norms, is split by length over
+        the devices that share a product: each product gathers what it reads and scatters what it sums, and no device
+        keeps or normalises what others keep too (Korthikanti et al. 2022, sequence parallelism).
+        """
+        residual = "residual_length" if cache is None else "length"
+        normed_BTD = sharding.constrain(self.attention_norm(x_BTD), "batch", "length", "width")
+        attended_BTD, cache = self.attention(normed_BTD, angles, visible, cache)
+        x_BTD = x_BTD + sharding.constrain(attended_BTD, "batch", residual, "width")
+        normed_BTD = sharding.constrain(self.mlp_norm(x_BTD), "batch", "length", "width")
+        x_BTD = x_BTD + sharding.constrain(self.mlp(normed_BTD), "batch", residual, "width")
+        return sharding.constrain(x_BTD, "batch", residual, "width"), cache
 
 
 class Llama(nnx.Module):
@@ -244,6 +252,7 @@ class Llama(nnx.Module):
         x_BTD = self._embed(tokens_BT)
         if self.embedding_noise is not None:
             x_BTD = self.embedding_noise(x_BTD)
+        x_BTD = sharding.constrain(x_BTD, "batch", "residual_length", "width")
         x_BTD, _ = self._run_layers(x_BTD, angles, segment_ids_BT)
         return self.norm(x_BTD)
 

@@ -1,6 +1,7 @@
 """The same maths whatever the mesh, the packing and the number of microbatches: loss and gradients in fp32."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from alpacare_jax import sharding
 from alpacare_jax.loss import loss_sum
-from alpacare_jax.model import Architecture, LlamaConfig, RopeConfig
+from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig, RopeConfig
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train import Stepper
@@ -28,6 +29,7 @@ MESHES = {
     "fsdp": MeshConfig(fsdp=8),
     "data": MeshConfig(data=8, fsdp=1),
     "tensor": MeshConfig(fsdp=2, tensor=4),
+    "fsdp-tensor": MeshConfig(fsdp=4, tensor=2),
     "context": MeshConfig(fsdp=1, context=8),
     "data-fsdp": MeshConfig(data=2, fsdp=4),
     "fsdp-context": MeshConfig(fsdp=4, context=2),
@@ -85,6 +87,27 @@ def on_one_device():
 @pytest.mark.parametrize("name", MESHES)
 def test_every_mesh_of_eight_devices_gives_the_loss_and_gradients_of_one(name, on_one_device):
     assert_close(loss_and_grads(MESHES[name], random_batch()), on_one_device)
+
+
+@pytest.mark.parametrize("name", ["tensor", "mixed"])
+def test_rows_whose_length_the_tensor_axis_does_not_divide_give_the_same(name):
+    batch = random_batch(length=34)
+    one = loss_and_grads(MeshConfig(fsdp=1), batch, devices=jax.devices()[:1])
+    assert_close(loss_and_grads(MESHES[name], batch), one)
+
+
+@pytest.mark.parametrize(("length", "kept"), [(32, 8), (34, 34)])
+def test_layers_keep_their_part_of_a_row_for_the_backward_pass(length, kept):
+    mesh = sharding.make_mesh(MeshConfig(fsdp=2, tensor=4))
+    architecture = Architecture(TINY, ComputeConfig(remat="full"))
+    batch = jax.device_put(random_batch(length=length), sharding.batch_sharding(mesh))
+    with sharding.use_mesh(mesh):
+        params = architecture.init(0, mesh)
+        step = jax.jit(jax.grad(lambda params: loss_sum(architecture.model(params), batch)))
+        text = step.lower(params).compile().as_text()
+    # 2 layers, 4 rows a device, their length, the model's width.
+    inputs = {int(size) for size in re.findall(r"f32\[2,4,(\d+),32\]", text)}
+    assert inputs == {kept}
 
 
 @pytest.mark.parametrize("microbatches", [2, 4, 8])
