@@ -42,11 +42,18 @@ class Flag:
         return f"--{self.name}={self.value}"
 
 
-VARIABLES = {"gpu": "XLA_FLAGS", "tpu": "LIBTPU_INIT_ARGS"}
+VARIABLES = {"cpu": "XLA_FLAGS", "gpu": "XLA_FLAGS", "tpu": "LIBTPU_INIT_ARGS"}
 """Where a platform's flags stand. In ``XLA_FLAGS`` those of the TPU compiler would end the process."""
 
 _MOVES = "moves parameters and gradients while other work runs"
 FLAGS: Mapping[str, Sequence[Flag]] = {
+    "cpu": (
+        Flag(
+            "xla_cpu_enable_concurrency_optimized_scheduler",
+            "false",
+            "keeps collectives in one order on every device; else a program loaded from disk may wait forever",
+        ),
+    ),
     "gpu": (
         Flag(
             "xla_gpu_enable_latency_hiding_scheduler",
@@ -66,8 +73,8 @@ FLAGS: Mapping[str, Sequence[Flag]] = {
         Flag("xla_gpu_reduce_scatter_combine_threshold_bytes", str(1 << 27), "sums gradients in few pieces"),
     ),
 }
-"""The flags by platform. A CPU needs none, and a TPU gets none: what the compiler does by itself takes the same memory
-and time by its own account, and a flag that suits one generation is refused by another."""
+"""The flags by platform. One CPU device needs none, several need theirs. A TPU gets none: what the compiler does by
+itself takes the same memory and time by its own account, and a flag that suits one generation another refuses."""
 
 _ATTEMPTS = {
     "XLA_FLAGS": "import jax; jax.devices()",
@@ -113,9 +120,11 @@ def set_flags(environment: MutableMapping[str, str] = os.environ) -> str:
         ConfigError: The environment holds a flag that the compiler does not know.
     """
     platform = expected_platform(environment)
-    for variable in VARIABLES.values():
+    for variable in dict.fromkeys(VARIABLES.values()):
         check_given(variable, environment.get(variable, ""))
     if platform not in FLAGS or environment.get(SWITCH) == "0":
+        return ""
+    if platform == "cpu" and not _several_cpu_devices(environment):
         return ""
     variable = VARIABLES[platform]
     given = environment.get(variable, "")
@@ -127,11 +136,21 @@ def set_flags(environment: MutableMapping[str, str] = os.environ) -> str:
     return added
 
 
+def _several_cpu_devices(environment: Mapping[str, str]) -> bool:
+    simulated = re.search(r"--xla_force_host_platform_device_count=(\d+)", environment.get("XLA_FLAGS", ""))
+    counts = [
+        simulated[1] if simulated else "1",
+        environment.get("JAX_NUM_CPU_DEVICES", "1"),
+        environment.get("ALPACARE_NUM_PROCESSES", "1"),
+    ]
+    return any(count.isdigit() and int(count) > 1 for count in counts)
+
+
 def known_flags(platform: str, wanted: Sequence[Flag]) -> list[Flag]:
     """Leave out the flags that the installed compiler does not know; what was found is kept in the user's cache.
 
     Args:
-        platform: ``gpu`` or ``tpu``.
+        platform: ``cpu``, ``gpu`` or ``tpu``.
         wanted: The flags to try.
     """
     names = _remembered(

@@ -20,6 +20,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 # Eight devices on two busy cores may wait for one another longer than the 40 s after which XLA ends the process.
 os.environ["XLA_FLAGS"] += " --xla_cpu_collective_call_terminate_timeout_seconds=300"
+# Without this a program of eight devices that comes from the cache below may wait forever (alpacare_jax/flags.py).
+os.environ["XLA_FLAGS"] += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Compiled programs are kept between runs, which makes a second run of the multi-device tests eight times faster.
 # A program compiled for one machine need not run on another.

@@ -14,8 +14,9 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ALPACARE_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_installed_compiler_knows_every_flag_of_the_gpu_table():
-    assert flags.try_flags("gpu", flags.FLAGS["gpu"]) == list(flags.FLAGS["gpu"])
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_the_installed_compiler_knows_every_flag_of_the_table(platform):
+    assert flags.try_flags(platform, flags.FLAGS[platform]) == list(flags.FLAGS[platform])
 
 
 def test_flags_that_the_compiler_does_not_know_are_left_out_and_named(caplog):
@@ -45,11 +46,26 @@ def test_what_was_found_is_not_tried_again(monkeypatch):
     assert flags.set_flags({"JAX_PLATFORMS": "cuda"}) == first
 
 
-def test_a_cpu_needs_no_flags_and_the_switch_leaves_them_out():
+def test_one_cpu_device_needs_no_flags_and_the_switch_leaves_them_out():
     for environment in ({"JAX_PLATFORMS": "cpu"}, {"JAX_PLATFORMS": "cuda", "ALPACARE_FLAGS": "0"}):
         before = dict(environment)
         assert flags.set_flags(environment) == ""
         assert environment == before
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        {"JAX_NUM_CPU_DEVICES": "2"},
+        {"ALPACARE_NUM_PROCESSES": "2"},
+    ],
+)
+def test_several_cpu_devices_keep_their_collectives_in_one_order(several):
+    environment = {"JAX_PLATFORMS": "cpu", **several}
+    flags.set_flags(environment)
+    assert "--xla_cpu_enable_concurrency_optimized_scheduler=false" in environment["XLA_FLAGS"].split()
+    assert several.get("XLA_FLAGS", "") in environment["XLA_FLAGS"]
 
 
 def test_a_flag_of_the_users_that_no_compiler_knows_is_refused_with_the_nearest():
