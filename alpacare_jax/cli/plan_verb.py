@@ -1,5 +1,6 @@
 """``alpacare plan``: a configuration and the name of devices -> what fits on them and how fast it would be."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,13 +42,21 @@ def command(
         bool,
         typer.Option(
             "--compare",
-            help="List sensible meshes, microbatches and remat policies for this batch, and choose the fastest that "
-            "fits.",
+            help="List sensible meshes, microbatches, remat policies and rows through a layer at once for this batch, "
+            "and choose the fastest that fits.",
         ),
     ] = False,
+    host_gib: Annotated[
+        float | None,
+        typer.Option(
+            "--host-gib",
+            min=1.0,
+            help="Memory of one host, GiB, where it is not what is published for the machines of the topology.",
+        ),
+    ] = None,
     most_compiles: Annotated[
         int,
-        typer.Option(min=1, help="Most compilations of --search-batch or --compare, about a minute each."),
+        typer.Option(min=1, help="Most compilations of --search-batch or --compare, half a minute each."),
     ] = 10,
     whole: Annotated[
         bool,
@@ -77,6 +86,9 @@ def command(
         load_config(config, overrides or []), topology=topology, rows=rows, seq_len=seq_len, layers=layers
     )
 
+    if host_gib is not None:
+        place = dataclasses.replace(place, host_bytes=int(host_gib * (1 << 30)))
+
     def tell(line: str) -> None:
         typer.echo(line, err=True)
 
@@ -84,7 +96,9 @@ def command(
         _plan_by_model(program, place, compare=compare, search_batch=search_batch, as_json=as_json)
         return
     shards = request.batch_shards(program.config, place)
-    with plan.Compiler(plan.plan_cache() if cached else None, tell=tell, whole=whole) as compiler:
+    with plan.Compiler(
+        plan.plan_cache() if cached else None, tell=tell, whole=whole, host_bytes=place.host_bytes
+    ) as compiler:
         if compare:
             ways = plan.compare(program, place, compiler, most=most_compiles)
             _show_ways(ways, place, as_json)

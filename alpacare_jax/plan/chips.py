@@ -9,6 +9,44 @@ GIB = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
+class Host:
+    """A machine that chips are attached to.
+
+    Args:
+        machine: Its type, as the cloud names it.
+        chips: Chips attached to it.
+        memory_bytes: Its main memory.
+    """
+
+    machine: str
+    chips: int
+    memory_bytes: int
+
+
+HOST_USABLE = 0.9
+"""Share of a host's memory that arrays of a step may take; the rest is the system's, the process's and the data's."""
+
+HOSTS: dict[str, tuple[Host, ...]] = {
+    name: tuple(Host(machine.format(chips), chips, gb * 10**9) for chips, gb in sizes)
+    for name, machine, sizes in (
+        # cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, "VM types": RAM in GB of each machine type.
+        ("v4", "ct4p-hightpu-{}t", ((4, 407),)),
+        ("v5e", "ct5lp-hightpu-{}t", ((1, 48), (4, 192), (8, 384))),
+        ("v5p", "ct5p-hightpu-{}t", ((4, 448),)),
+        ("v6e", "ct6e-standard-{}t", ((1, 176), (4, 720), (8, 1440))),
+        ("tpu7x", "tpu7x-standard-{}t", ((4, 960),)),
+        # cloud.google.com/compute/docs/gpus: memory of the machine types with eight GPUs.
+        ("a100-40gb", "a2-highgpu-{}g", ((8, 680),)),
+        ("a100-80gb", "a2-ultragpu-{}g", ((8, 1360),)),
+        ("h100-80gb", "a3-highgpu-{}g", ((8, 1872),)),
+        ("h200-141gb", "a3-ultragpu-{}g", ((8, 2952),)),
+        ("b200-180gb", "a4-highgpu-{}g", ((8, 3968),)),
+    )
+}
+"""Machine types by chip, the fewest chips first; a chip that is missing here has hosts of no known size."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Chip:
     """One kind of accelerator, per device.
 

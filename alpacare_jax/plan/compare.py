@@ -1,14 +1,15 @@
 """The sensible ways to run one batch on one set of devices, and the fastest of them that fits.
 
-Meshes x microbatches x recomputation are too many to compile. Formulas (:mod:`alpacare_jax.plan.model`) put them in
-order and leave out what cannot fit; the compiler then judges the most promising, and the choice is made among those it
-has judged.
+Meshes x microbatches x recomputation x rows through a layer at once are too many to compile. Formulas
+(:mod:`alpacare_jax.plan.model`) put them in order and leave out what cannot fit; the compiler then judges the most
+promising, and the choice is made among those it has judged.
 """
 
 import dataclasses
 from typing import Any
 
 from alpacare_jax.errors import UserError
+from alpacare_jax.model.compute import WHOLE_LAYERS
 from alpacare_jax.plan.compiler import Compiler
 from alpacare_jax.plan.estimate import Estimate, estimate
 from alpacare_jax.plan.model import Modelled, model_step, state_bytes
@@ -18,8 +19,14 @@ from alpacare_jax.plan.topology import Topology
 REMAT = ("full", "attention", "projections", "offload")
 """Policies that are compared."""
 MICROBATCHES = (1, 2, 4, 8, 16)
+LAYER_ROWS = (None, 4, 2, 1)
+"""Rows of a device that go through a layer at once, where a policy computes the layer again; None for all."""
 SLACK = 1.25
 """What the formulas find larger than this many times the memory is not compiled."""
+HOPE = 1.1
+"""Nor what they find slower than this many times the fastest that was compiled."""
+TIE = 0.01
+"""Ways whose estimates differ by less than this share are equally fast; the one that leaves more memory is chosen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +38,19 @@ class Way:
         modelled: What the formulas say.
         outcome: What the compiler says; None where it was not asked.
         speed: The estimate from the compiled program; None where there is none.
+        refused: Why there is no program, where the compiler could not make one for another reason than memory.
     """
 
     program: Program
     modelled: Modelled
     outcome: Outcome | None = None
     speed: Estimate | None = None
+    refused: UserError | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether the compiler was asked."""
+        return self.outcome is not None or self.refused is not None
 
     @property
     def step_s(self) -> float:
@@ -46,14 +60,15 @@ class Way:
     @property
     def fits(self) -> bool:
         """Whether it fits, by the compiler where it was asked."""
+        if self.refused is not None:
+            return False
         return self.outcome.fits if self.outcome is not None else self.modelled.fits
 
     def name(self, place: Topology) -> str:
         """Say in a few words which way it is."""
-        sizes = mesh_name(self.program, place)
-        return (
-            f"{sizes}, {self.program.config.train.microbatches} x, remat {self.program.config.compute.remat}"
-        )
+        compute, micro = self.program.config.compute, self.program.config.train.microbatches
+        at_once = f", {compute.layer_rows} rows in a layer" if compute.layer_rows else ""
+        return f"{mesh_name(self.program, place)}, {micro} x, remat {compute.remat}{at_once}"
 
     def to_dict(self, place: Topology) -> dict[str, Any]:
         """Return the way as plain JSON values."""
@@ -66,9 +81,12 @@ class Way:
             ),
             "microbatches": self.program.config.train.microbatches,
             "remat": self.program.config.compute.remat,
+            "layer_rows": self.program.config.compute.layer_rows,
             "compiled": outcome is not None,
+            "refused": str(self.refused) if self.refused else None,
             "fits": self.fits,
             "needed_bytes": needed(self),
+            "host_bytes": compiled.host if compiled else self.modelled.host,
             "recomputed_share": speed.recomputed if speed else self.modelled.recomputed,
             "received_bytes": sum(found.values()) if compiled else self.modelled.gathered,
             "step_s": self.step_s,
@@ -123,7 +141,12 @@ def list_ways(program: Program, place: Topology) -> list[Way]:
     """List every way that the batch divides into, the fastest by the formulas first."""
     ways = []
     for sizes in meshes(program, place):
-        on_mesh = [_changed(program, place, sizes, n, remat) for n in MICROBATCHES for remat in REMAT]
+        on_mesh = [
+            _changed(program, place, sizes, micro, remat, at_once)
+            for micro in MICROBATCHES
+            for remat in REMAT
+            for at_once in LAYER_ROWS
+        ]
         programs = [changed for changed in on_mesh if changed is not None]
         try:
             parts = state_bytes(programs[0], place) if programs else {}
@@ -134,19 +157,25 @@ def list_ways(program: Program, place: Topology) -> list[Way]:
 
 
 def _changed(
-    program: Program, place: Topology, sizes: dict[str, int], micro: int, remat: str
+    program: Program, place: Topology, sizes: dict[str, int], micro: int, remat: str, at_once: int | None
 ) -> Program | None:
-    """Return the program run another way, None where the batch does not divide or the policy makes no sense."""
-    if program.rows % (sizes["data"] * sizes["fsdp"] * micro):
+    """Return the program run another way, None where the batch does not divide or the way makes no sense."""
+    shards = sizes["data"] * sizes["fsdp"]
+    if program.rows % (shards * micro):
         return None
     if remat == "offload" and place.chip.platform == "gpu":
+        return None
+    rows = program.rows // (shards * micro)
+    if at_once is not None and (
+        remat not in WHOLE_LAYERS or rows % at_once or rows <= at_once or program.config.adapter.dropout
+    ):
         return None
     config = program.config
     return program.replace(
         config=dataclasses.replace(
             config,
             mesh=dataclasses.replace(config.mesh, **sizes),
-            compute=dataclasses.replace(config.compute, remat=remat),
+            compute=dataclasses.replace(config.compute, remat=remat, layer_rows=at_once),
             train=dataclasses.replace(config.train, microbatches=micro),
         )
     )
@@ -174,28 +203,38 @@ def compare(program: Program, place: Topology, compiler: Compiler | None, *, mos
     for way in promising:
         if len(judged) == most:
             break
-        # Formulas are the more hopeful of the two: what they find slower than a compiled way is slower.
-        if way.modelled.step_s > fastest:
+        if way.modelled.step_s > HOPE * fastest:
             continue
         compiler.tell(f"[{len(judged) + 1} of at most {most}] {way.name(place)}")
         found = judge(compiler, place, way)
         judged.append(found)
         if found.fits:
             fastest = min(fastest, found.step_s)
+    refusals = [way.refused for way in judged if way.refused is not None]
+    if refusals and len(refusals) == len(judged):
+        raise refusals[0]
     rest = [way for way in ways if not any(way.program == found.program for found in judged)]
-    judged.sort(key=lambda way: (not way.fits, way.step_s))
+    judged.sort(key=lambda way: (not way.fits, way.step_s, needed(way)))
     return judged + rest
 
 
 def judge(compiler: Compiler, place: Topology, way: Way) -> Way:
-    """Ask the compiler about a way."""
-    outcome = compiler.compile(way.program)
+    """Ask the compiler about a way; what it cannot make for another reason than memory is noted and passed over."""
+    try:
+        outcome = compiler.compile(way.program)
+    except UserError as error:
+        return dataclasses.replace(way, refused=error)
     speed = estimate(way.program, place, outcome) if isinstance(outcome, Compiled) else None
     return dataclasses.replace(way, outcome=outcome, speed=speed)
 
 
 def choose(ways: list[Way]) -> Way | None:
-    """Return the fastest way that fits, among compiled ones where there are any; None where none fits."""
-    judged = [way for way in ways if way.outcome is not None] or ways
+    """Return the fastest way that fits, among compiled ones where there are any; None where none fits.
+
+    Among those within 1% of it, which no estimate tells apart, the one that leaves the most memory.
+    """
+    judged = [way for way in ways if way.judged] or ways
     fitting = [way for way in judged if way.fits]
-    return min(fitting, key=lambda way: way.step_s, default=None)
+    fastest = min((way.step_s for way in fitting), default=0.0)
+    close = [way for way in fitting if way.step_s <= (1 + TIE) * fastest]
+    return min(close, key=lambda way: (needed(way), way.step_s), default=None)

@@ -1,6 +1,7 @@
 """The TPU compiler as the rest of this room sees it: programs in, outcomes out, each compiled once per user."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -18,7 +19,9 @@ from typing import IO, Any
 import alpacare_jax
 from alpacare_jax.cache import default_cache
 from alpacare_jax.errors import ConfigError, ServiceError, UserError
-from alpacare_jax.plan.programs import Outcome, Program, outcome_from_dict
+from alpacare_jax.plan.chips import GIB
+from alpacare_jax.plan.programs import Compiled, Outcome, Program, outcome_from_dict
+from alpacare_jax.plan.topology import parse_topology
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -53,6 +56,7 @@ class Compiler:
         tell: Takes a line whenever a compilation starts or ends.
         whole: Let the compiler finish. It decides on memory in about a tenth of its time, and is stopped then
             otherwise; what goes wrong when machine code is made stays unseen.
+        host_bytes: Memory of one host, where it is not what is published for the machines of a topology.
         flags: Flags of the TPU compiler, as in ``LIBTPU_INIT_ARGS``; those that a run would set when None.
 
     Example:
@@ -67,8 +71,9 @@ class Compiler:
         tell: Callable[[str], None] = lambda _: None,
         flags: str | None = None,
         whole: bool = False,
+        host_bytes: int | None = None,
     ) -> None:
-        self.cache, self.tell, self.whole = cache, tell, whole
+        self.cache, self.tell, self.whole, self.host_bytes = cache, tell, whole, host_bytes
         self.flags = flags
         self.compiled = 0
         """Programs compiled, not counting remembered ones."""
@@ -88,7 +93,8 @@ class Compiler:
         if self.cache is None:
             return None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return outcome_from_dict(json.loads(self._file(program).read_text(encoding="utf-8"))["outcome"])
+            answer = json.loads(self._file(program).read_text(encoding="utf-8"))["outcome"]
+            return self._outcome(program, answer)
         return None
 
     def compile(self, program: Program, name: str = "") -> Outcome:
@@ -116,7 +122,7 @@ class Compiler:
             self.close()
             raise failure
         self.compiled += 1
-        outcome = outcome_from_dict(answer)
+        outcome = self._outcome(program, answer)
         self.tell(f"    {summarize(outcome)}, {outcome.compile_s:.0f} s")
         self._remember(program, answer)
         return outcome
@@ -141,6 +147,13 @@ class Compiler:
         if self._dump is not None:
             self._dump.cleanup()
             self._dump = None
+
+    def _outcome(self, program: Program, answer: dict[str, Any]) -> Outcome:
+        outcome = outcome_from_dict(answer)
+        if not isinstance(outcome, Compiled):
+            return outcome
+        place = dataclasses.replace(parse_topology(program.topology), host_bytes=self.host_bytes)
+        return dataclasses.replace(outcome, host_limit=place.host_limit)
 
     def _flags_for(self, program: Program) -> str:
         return os.environ.get("LIBTPU_INIT_ARGS", "") if self.flags is None else self.flags
@@ -297,8 +310,9 @@ def describe(program: Program) -> str:
 
 def summarize(outcome: Outcome) -> str:
     """Say in a few words whether a program fits."""
-    from alpacare_jax.plan.programs import GIB, Compiled
-
-    if isinstance(outcome, Compiled):
-        return f"fits: {outcome.needed / GIB:.2f} of {outcome.limit / GIB:.2f} GiB"
-    return str(outcome)
+    if not isinstance(outcome, Compiled):
+        return str(outcome)
+    sizes = f"{outcome.needed / GIB:.2f} of {outcome.limit / GIB:.2f} GiB"
+    if outcome.host and outcome.host_limit is not None:
+        sizes += f", on the host {outcome.host / GIB:.2f} of {outcome.host_limit / GIB:.2f}"
+    return f"fits: {sizes}" if outcome.fits else f"does not fit the host's memory: {sizes}"

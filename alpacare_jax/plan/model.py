@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.flops import flops_per_row
+from alpacare_jax.model.llama import parts_of
 from alpacare_jax.plan.estimate import REACHED
 from alpacare_jax.plan.programs import Program
 from alpacare_jax.plan.topology import Topology
@@ -50,6 +51,7 @@ class Modelled:
         loss: Bytes of the loss's tiles and projection.
         limit: Bytes a program may use.
         host: Bytes kept in the host's memory.
+        host_limit: What may be kept there for a device; None where it is not known.
         step_s: Estimated seconds of a step.
         flops: Operations of the step, recomputed ones included.
         model_flops: Operations that the mathematics asks for.
@@ -64,6 +66,7 @@ class Modelled:
     loss: int
     limit: int
     host: int
+    host_limit: int | None
     step_s: float
     flops: float
     model_flops: float
@@ -77,8 +80,8 @@ class Modelled:
 
     @property
     def fits(self) -> bool:
-        """Whether that is within what a program may use."""
-        return self.needed <= self.limit
+        """Whether that is within what a program may use, here and in the host's memory."""
+        return self.needed <= self.limit and (self.host_limit is None or self.host <= self.host_limit)
 
     @property
     def recomputed(self) -> float:
@@ -174,7 +177,8 @@ def model_step(program: Program, place: Topology, parts: dict[str, int] | None =
     layer_weights = _layer_weights(model) / tensor
 
     kept = layers * tokens * kept_per_token(model, remat, tensor, element)
-    again = AT_ONCE * tokens * kept_per_token(model, "none", tensor, element)
+    parts_in_layer = parts_through_a_layer(program, place)
+    again = AT_ONCE * tokens / parts_in_layer * kept_per_token(model, "none", tensor, element)
     working = again + 2 * layer_weights * element + (0 if config.adapter.on else layer_weights * gradient)
     table = model.vocab_size * model.hidden_size / tensor
     tiles = config.compute.loss_chunk_mib * (1 << 20) * 2
@@ -190,6 +194,7 @@ def model_step(program: Program, place: Topology, parts: dict[str, int] | None =
         loss=int(loss),
         limit=chip.memory_bytes,
         host=int(host),
+        host_limit=place.host_limit,
         # The others run beside the slowest, never quite for nothing.
         step_s=times[bound] + BESIDE * (sum(times.values()) - times[bound]),
         flops=flops,
@@ -197,6 +202,13 @@ def model_step(program: Program, place: Topology, parts: dict[str, int] | None =
         gathered=gathered,
         bound=bound,
     )
+
+
+def parts_through_a_layer(program: Program, place: Topology) -> int:
+    """Return in how many parts a device's rows go through a layer, by ``compute.layer_rows``."""
+    data, fsdp, _, _ = program.config.mesh.shape(place.devices)
+    rows = program.rows // (data * fsdp * program.config.train.microbatches)
+    return parts_of(max(1, rows), program.config.compute.layer_rows)
 
 
 def most_rows(program: Program, place: Topology, unit: int) -> int:
@@ -244,9 +256,10 @@ def _times(
     gradient = BYTES[config.compute.grad_dtype]
     layers = model.num_hidden_layers
     weights = (layers * _layer_weights(model) + 2 * model.vocab_size * model.hidden_size) / tensor
-    # Gathered forward and backward; gradients are summed once a microbatch.
-    gathers = 2 * micro * weights * element * (fsdp - 1) / fsdp
-    sums = micro * weights * gradient * (fsdp - 1) / fsdp
+    # Gathered forward and backward, and gradients summed, once for every part of a microbatch that meets them.
+    meetings = micro * parts_through_a_layer(program, place)
+    gathers = 2 * meetings * weights * element * (fsdp - 1) / fsdp
+    sums = meetings * weights * gradient * (fsdp - 1) / fsdp
     replicas = 2 * weights / fsdp * gradient * (data - 1) / data
     activations = tokens * model.hidden_size * element
     # Two sums forward, two backward and their recomputation, each there and back.

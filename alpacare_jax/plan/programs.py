@@ -77,6 +77,7 @@ class Compiled:
         compile_s: Seconds the compiler took.
         costs: What the step does, see :mod:`alpacare_jax.plan.costs`; plain JSON values.
         largest: The largest buffers: ``size`` and the ``shapes`` that lie there one after another.
+        host_limit: What a step may keep in the host's memory for this device; None where it is not known.
     """
 
     arguments: int
@@ -89,8 +90,12 @@ class Compiled:
     compile_s: float
     costs: dict[str, Any]
     largest: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    host_limit: int | None = None
 
-    fits = True
+    @property
+    def fits(self) -> bool:
+        """Whether the hosts hold what lies with them; the devices do, or there would be no such outcome."""
+        return self.host_limit is None or self.host <= self.host_limit
 
     @property
     def needed(self) -> int:
@@ -128,10 +133,10 @@ Outcome = Compiled | TooLarge
 
 def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
     """Return an outcome as plain JSON values."""
-    return {"fits": outcome.fits, **dataclasses.asdict(outcome)}
+    return {"fits": outcome.fits, "compiled": isinstance(outcome, Compiled), **dataclasses.asdict(outcome)}
 
 
 def outcome_from_dict(values: dict[str, Any]) -> Outcome:
     """Read what :func:`outcome_to_dict` wrote."""
-    rest = {key: value for key, value in values.items() if key != "fits"}
-    return Compiled(**rest) if values["fits"] else TooLarge(**rest)
+    rest = {key: value for key, value in values.items() if key not in ("fits", "compiled")}
+    return Compiled(**rest) if values["compiled"] else TooLarge(**rest)

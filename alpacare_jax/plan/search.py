@@ -2,7 +2,8 @@
 
 Memory grows almost in a line with the rows, so two compilations tell about where it ends; further ones confirm that
 the last size that fits has a neighbour that does not. Where the compiler starts to save memory of its own accord, the
-line bends, and the search goes on upwards until something is refused.
+line bends, and the search goes on upwards until something is refused. Where layer inputs lie in the host's memory,
+that memory is a second line, and the one that ends first counts.
 """
 
 import dataclasses
@@ -103,7 +104,7 @@ def bisect(
     while len(probes) < most:
         outcome = attempt(size)
         probes.append((size, outcome))
-        if isinstance(outcome, Compiled):
+        if isinstance(outcome, Compiled) and outcome.fits:
             fitting[size] = outcome
         else:
             refused = size if refused is None else min(refused, size)
@@ -135,14 +136,18 @@ def next_size(fitting: dict[int, Compiled], refused: int | None) -> int:
 
 
 def predict(fitting: dict[int, Compiled]) -> int:
-    """Return the largest size that should fit, by the line through the two largest that do."""
+    """Return the largest size that should fit, by the lines through the two largest that do, device's and host's."""
     *_, high = sizes = sorted(fitting)
-    top = fitting[high]
-    if len(sizes) == 1:
-        slope = top.temporaries / high
-    else:
-        below = fitting[sizes[-2]]
-        slope = (top.needed - below.needed) / (high - sizes[-2])
-    if slope <= 0:
-        return high * 2
-    return high + math.floor(top.headroom / slope)
+    top, below = fitting[high], fitting[sizes[-2]] if len(sizes) > 1 else None
+    apart = high - sizes[-2] if below else high
+    ends = [
+        _end(high, top.headroom, top.needed - below.needed if below else top.temporaries, apart),
+    ]
+    if top.host_limit is not None:
+        ends.append(_end(high, top.host_limit - top.host, top.host - (below.host if below else 0), apart))
+    return min(ends)
+
+
+def _end(size: int, room: int, grown: int, apart: int) -> int:
+    """Return where a line ends: ``room`` is left at ``size``, and ``apart`` sizes before it was ``grown`` less."""
+    return size + math.floor(room * apart / grown) if grown > 0 else size * 2

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alpacare_jax.plan.chips import GIB
+from alpacare_jax.plan.chips import GIB, HOST_USABLE
 from alpacare_jax.plan.compare import Way, choose, mesh_name
 from alpacare_jax.plan.compiler import summarize
 from alpacare_jax.plan.estimate import Estimate, estimate
@@ -27,6 +27,7 @@ def plan_values(
         "parameters": program.model.parameter_count,
         "search": search.to_dict() if search else None,
         "outcome": outcome_to_dict(outcome),
+        "host": host_values(outcome.host, place) if isinstance(outcome, Compiled) else None,
         "estimate": estimate(program, place, outcome).to_dict() if isinstance(outcome, Compiled) else None,
     }
 
@@ -45,7 +46,7 @@ def plan_text(program: Program, place: Topology, outcome: Outcome, search: Searc
         lines += [*search_lines(search), ""]
     if not isinstance(outcome, Compiled):
         return "\n".join([*lines, str(outcome)])
-    return "\n".join([*lines, *memory_lines(outcome), "", *speed_lines(program, place, outcome)])
+    return "\n".join([*lines, *memory_lines(outcome, place), "", *speed_lines(program, place, outcome)])
 
 
 def head_lines(program: Program, place: Topology) -> list[str]:
@@ -75,7 +76,7 @@ def search_lines(search: Search) -> list[str]:
     return [*lines, f"  largest that fits: {search.largest} ({sure})"]
 
 
-def memory_lines(outcome: Compiled) -> list[str]:
+def memory_lines(outcome: Compiled, place: Topology) -> list[str]:
     """Return the memory of a device, line by line."""
     parts = {
         "arguments": outcome.arguments,
@@ -93,8 +94,35 @@ def memory_lines(outcome: Compiled) -> list[str]:
             + ", ".join(f"{b['size']} {b['shapes'].split(', ')[0]}" for b in outcome.largest[:4])
         )
     if outcome.host:
-        lines.append(f"  {'on the host':<12}{outcome.host / GIB:>8.2f}")
+        lines += host_lines(outcome.host, place)
     return lines
+
+
+def host_lines(size: int, place: Topology) -> list[str]:
+    """Return what lies in the host's memory, line by line: for a device, and for all devices of a host."""
+    count, memory = place.devices_per_host, place.host_memory
+    line = f"  {'on the host':<12}{size / GIB:>8.2f}"
+    if memory is None:
+        return [line + "  (a host's memory is not known here; --host-gib says it)"]
+    assert place.host_limit is not None
+    machine = place.host.machine if place.host and place.host_bytes is None else "host"
+    return [
+        line + f"  of {place.host_limit / GIB:.2f}",
+        f"    {count} devices on a {machine}: {count * size / GIB:.1f} of {memory / GIB:.1f} GiB, "
+        f"{HOST_USABLE:.0%} of them for arrays",
+    ]
+
+
+def host_values(size: int, place: Topology) -> dict[str, Any]:
+    """Return the host's side of a plan as plain JSON values."""
+    limit = place.host_limit
+    return {
+        "machine": place.host.machine if place.host and place.host_bytes is None else None,
+        "devices": place.devices_per_host,
+        "memory_bytes": place.host_memory,
+        "limit_bytes": None if limit is None else limit * place.devices_per_host,
+        "needed_bytes": size * place.devices_per_host,
+    }
 
 
 def speed_lines(program: Program, place: Topology, outcome: Compiled) -> list[str]:
@@ -140,6 +168,7 @@ def modelled_text(program: Program, place: Topology, found: Modelled) -> str:
     lines += [f"  {name:<12}{size / GIB:>8.2f}" for name, size in parts.items()]
     lines.append(f"  {'in all':<12}{found.needed / GIB:>8.2f}  of {found.limit / GIB:.2f}")
     lines.append(f"  {'headroom':<12}{(found.limit - found.needed) / GIB:>8.2f}")
+    lines += host_lines(found.host, place) if found.host else []
     verdict = "" if found.fits else "\ndoes not fit, by the model"
     speed = program.rows * program.seq_len / found.step_s
     mfu = found.model_flops / found.step_s / place.chip.bf16_flops
@@ -153,22 +182,25 @@ def modelled_text(program: Program, place: Topology, found: Modelled) -> str:
 
 def ways_text(ways: list[Way], place: Topology, most: int = 24) -> str:
     """Return the ways to run a batch as a table, the choice and its reason below."""
-    judged = [way for way in ways if way.outcome is not None]
+    judged = [way for way in ways if way.judged]
     lines = [
-        f"{'mesh':<24}{'micro':>6}  {'remat':<12}{'GiB':>8}{'again':>7}{'recv GiB':>9}{'ms':>8}{'tok/s':>10}"
-        f"{'MFU':>5}  by"
+        f"{'mesh':<20}{'micro':>6}  {'remat':<12}{'at once':>7}{'GiB':>8}{'again':>7}{'recv GiB':>9}{'ms':>8}"
+        f"{'tok/s':>10}{'MFU':>5}  by"
     ]
-    for way in ways[:most]:
+    for way in ways[: max(most, len(judged))]:
         found = way.to_dict(place)
-        fits = "" if way.fits else "  does not fit"
+        fits = "  refused" if way.refused else "" if way.fits else "  does not fit"
         lines.append(
-            f"{mesh_name(way.program, place):<24}{found['microbatches']:>6}  {found['remat']:<12}"
-            f"{found['needed_bytes'] / GIB:>8.2f}{found['recomputed_share']:>7.0%}"
+            f"{mesh_name(way.program, place):<20}{found['microbatches']:>6}  {found['remat']:<12}"
+            f"{found['layer_rows'] or 'all':>7}{found['needed_bytes'] / GIB:>8.2f}{found['recomputed_share']:>7.0%}"
             f"{found['received_bytes'] / GIB:>9.1f}{1000 * found['step_s']:>8.0f}{found['tokens_per_s']:>10,.0f}"
             f"{found['mfu']:>5.0%}  {'compiler' if found['compiled'] else 'model'}{fits}"
         )
-    if len(ways) > most:
-        lines.append(f"... and {len(ways) - most} more that the model finds slower or larger")
+    lines += [f"refused: {way.name(place)}: {way.refused}" for way in judged if way.refused]
+    if len(ways) > max(most, len(judged)):
+        lines.append(
+            f"... and {len(ways) - max(most, len(judged))} more that the model finds slower or larger"
+        )
     best = choose(ways)
     if best is None:
         return "\n".join([*lines, "", "none of them fits"])
@@ -188,6 +220,7 @@ def ways_text(ways: list[Way], place: Topology, most: int = 24) -> str:
             *lines,
             "",
             f"choice: {best.name(place)}: {how}; estimates, not measurements",
-            f"  {sizes} train.microbatches={config.train.microbatches} compute.remat={config.compute.remat}",
+            f"  {sizes} train.microbatches={config.train.microbatches} compute.remat={config.compute.remat} "
+            f"compute.layer_rows={config.compute.layer_rows or 'null'}",
         ]
     )

@@ -6,7 +6,7 @@ import math
 import re
 
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.plan.chips import ALIASES, CHIPS, Chip
+from alpacare_jax.plan.chips import ALIASES, CHIPS, HOST_USABLE, HOSTS, Chip, Host
 
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 """Slices of the generations whose chips form a two-dimensional torus."""
@@ -34,6 +34,7 @@ class Topology:
         chip: What each device is.
         shape: Chips along each dimension of a slice; for GPUs one number, how many.
         slices: How many such slices.
+        host_bytes: Memory of one host, where it is not what is published for its machine type.
 
     Example:
         >>> parse_topology("v5p-128").devices
@@ -43,6 +44,7 @@ class Topology:
     chip: Chip
     shape: tuple[int, ...]
     slices: int = 1
+    host_bytes: int | None = None
 
     @property
     def name(self) -> str:
@@ -59,6 +61,44 @@ class Topology:
     def devices(self) -> int:
         """Devices in all."""
         return self.devices_per_slice * self.slices
+
+    @property
+    def host(self) -> Host | None:
+        """The machine type that such a slice consists of; None where it is not known.
+
+        A slice of one machine takes the one that holds it, a larger one machines of four chips (GPUs: of eight).
+
+        Example:
+            >>> [parse_topology(name).host.machine for name in ("v5e:1x1", "v5e:2x4", "v5e:4x4")]
+            ['ct5lp-hightpu-1t', 'ct5lp-hightpu-8t', 'ct5lp-hightpu-4t']
+        """
+        known = HOSTS.get(self.chip.name, ())
+        chips = math.prod(self.shape)
+        whole = next((host for host in known if host.chips >= chips), None)
+        usual = 4 if self.chip.platform == "tpu" else 8
+        return whole or next((host for host in known if host.chips == usual), None)
+
+    @property
+    def devices_per_host(self) -> int:
+        """Devices that share one host's memory; all of a slice where no host is known."""
+        chips = min(self.host.chips, math.prod(self.shape)) if self.host else math.prod(self.shape)
+        return chips * self.chip.devices_per_chip
+
+    @property
+    def host_memory(self) -> int | None:
+        """Bytes of one host's memory; None where it is not known."""
+        return self.host_bytes or (self.host.memory_bytes if self.host else None)
+
+    @property
+    def host_limit(self) -> int | None:
+        """Bytes of its host's memory that a step may take for each device; None where it is not known.
+
+        Example:
+            >>> parse_topology("v5e:4x4").host_limit  # 192 GB, a tenth left alone, for four chips
+            43200000000
+        """
+        memory = self.host_memory
+        return int(HOST_USABLE * memory) // self.devices_per_host if memory else None
 
     @property
     def compiler_name(self) -> str:
