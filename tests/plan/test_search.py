@@ -1,5 +1,7 @@
 """The search for the largest batch: the right answer with few attempts, whatever memory does."""
 
+import dataclasses
+
 import pytest
 
 from alpacare_jax.plan.programs import Compiled, TooLarge
@@ -50,6 +52,23 @@ def test_memory_that_bends_near_the_limit_is_followed_upwards():
 
     largest, _, confirmed = bisect(bending, 8, most=20)
     assert (largest, confirmed) == (35, True)
+
+
+@pytest.mark.parametrize(("host_per_row", "largest"), [(0.25, 172), (0.1, 201), (3.0, 14)])
+def test_the_memory_that_ends_first_bounds_the_rows(host_per_row, largest):
+    """The chip's memory ends after 201 rows; 43 GiB of the host's after 172 at a quarter of a GiB each."""
+
+    def attempt(rows: int):
+        found = line(0.058)(rows)
+        if isinstance(found, TooLarge):
+            return found
+        return dataclasses.replace(found, host=int(host_per_row * rows * GIB), host_limit=43 * GIB)
+
+    found, probes, confirmed = bisect(attempt, 8, most=20)
+    assert (found, confirmed) == (largest, True)
+    assert len(probes) <= 8
+    over = [outcome for rows, outcome in probes if rows > found]
+    assert all(not outcome.fits for outcome in over)
 
 
 def test_nothing_fits():

@@ -1,5 +1,7 @@
 """Names of topologies: libtpu's, the clouds', several slices; the nearest where there is none."""
 
+import dataclasses
+
 import pytest
 
 from alpacare_jax.errors import ConfigError
@@ -55,3 +57,31 @@ def test_every_slice_that_is_named_can_be_read_back() -> None:
             place = parse_topology(f"{chip.name}:{shape}")
             counted = place.devices // chip.devices_per_chip * chip.cores_named
             assert parse_topology(f"{chip.name}-{counted}") == place
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "devices", "gb"),
+    [
+        ("v5e:1x1", "ct5lp-hightpu-1t", 1, 48),
+        ("v5e:2x4", "ct5lp-hightpu-8t", 8, 384),
+        ("v5e:4x4 x2", "ct5lp-hightpu-4t", 4, 192),
+        ("v6e-8", "ct6e-standard-8t", 8, 1440),
+        ("v5p-128", "ct5p-hightpu-4t", 4, 448),
+        ("v4-32", "ct4p-hightpu-4t", 4, 407),
+        ("tpu7x-16", "tpu7x-standard-4t", 8, 960),  # two devices a chip
+        ("h100-80gb x8", "a3-highgpu-8g", 8, 1872),
+        ("h100-80gb x32", "a3-highgpu-8g", 8, 1872),
+    ],
+)
+def test_the_hosts_of_a_topology_are_known(name: str, machine: str, devices: int, gb: int) -> None:
+    place = parse_topology(name)
+    assert place.host is not None
+    assert (place.host.machine, place.devices_per_host, place.host_memory) == (machine, devices, gb * 10**9)
+    assert place.host_limit == int(0.9 * gb * 10**9) // devices
+
+
+def test_another_host_may_be_named_and_one_may_be_unknown() -> None:
+    place = parse_topology("v5e:4x4")
+    assert dataclasses.replace(place, host_bytes=400 * 10**9).host_limit == 90 * 10**9
+    unknown = parse_topology("l4-24gb x4")
+    assert (unknown.host, unknown.host_limit, unknown.devices_per_host) == (None, None, 4)

@@ -1,0 +1,171 @@
+"""What a comparison lists, what it compiles, and what it chooses, with a compiler that answers from a table."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from alpacare_jax import plan
+from alpacare_jax.config import load_config
+from alpacare_jax.errors import ServiceError
+from alpacare_jax.plan import Compiled, Outcome, Program, TooLarge, Way, request, tables
+from alpacare_jax.plan.chips import GIB
+from alpacare_jax.plan.compare import LAYER_ROWS, MICROBATCHES, REMAT, list_ways
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
+PROGRAM, PLACE = request.make_program(load_config(CONFIGS / "llama2_7b_v5e16.yaml"), rows=128)
+LIMIT = PLACE.chip.memory_bytes
+
+
+def compiled(seconds: float = 1.0, gib: float = 10.0, host_gib: float = 0.0) -> Compiled:
+    """An outcome whose estimate is so many seconds, cores alone."""
+    region = {"busy_s": 0.8 * seconds, "wait_s": 0.0, "link_s": 0.0, "network_s": 0.0, "host_bytes": 0.0}
+    costs = {"regions": {"all": region}, "flops": 1e15, "collective_bytes": {"all-gather over fsdp": 1e9}}
+    size = int(gib * GIB)
+    return Compiled(size, 0, 0, 0, 0, LIMIT, int(host_gib * GIB), 1.0, costs, host_limit=PLACE.host_limit)
+
+
+class Table(plan.Compiler):
+    """Answers by a function in place of libtpu, and keeps what it was asked."""
+
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.answer, self.asked = answer, list[Program]()
+
+    def compile(self, program: Program, name: str = "") -> Outcome:
+        self.asked.append(program)
+        found = self.answer(program)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def way(seconds: float, gib: float = 10.0, outcome: Outcome | None = None) -> Way:
+    first = list_ways(PROGRAM, PLACE)[0]
+    outcome = outcome or compiled(seconds, gib)
+    speed = plan.estimate(PROGRAM, PLACE, outcome) if isinstance(outcome, Compiled) else None
+    return dataclasses.replace(first, outcome=outcome, speed=speed)
+
+
+@pytest.fixture(scope="module")
+def ways() -> list[Way]:
+    return list_ways(PROGRAM, PLACE)
+
+
+def test_every_microbatch_count_policy_and_part_of_a_layer_is_listed(ways):
+    found = {
+        (
+            one.program.config.train.microbatches,
+            one.program.config.compute.remat,
+            one.program.config.compute.layer_rows,
+        )
+        for one in ways
+        if one.program.config.mesh.fsdp == 16
+    }
+    # Eight rows a device: at most as many microbatches; parts of them only where a layer is computed again.
+    expected = {
+        (micro, remat, at_once)
+        for micro in MICROBATCHES
+        if micro <= 8
+        for remat in REMAT
+        for at_once in LAYER_ROWS
+        if at_once is None or (remat in ("full", "offload") and at_once < 8 // micro)
+    }
+    assert found == expected
+    assert len({str(one.program.to_dict()) for one in ways}) == len(ways)
+
+
+def test_meshes_use_every_device_and_only_data_spans_slices():
+    program, place = request.make_program(load_config(CONFIGS / "llama2_7b_2x_v5e16.yaml"), rows=256)
+    sizes = [one.program.config.mesh.shape(place.devices) for one in list_ways(program, place)]
+    assert sizes
+    for data, fsdp, tensor, context in sizes:
+        assert data * fsdp * tensor * context == 32
+        assert data % 2 == 0
+
+
+def test_the_fastest_by_formulas_come_first_and_what_cannot_fit_last(ways):
+    fits = [one.fits for one in ways]
+    assert fits == sorted(fits, reverse=True)
+    speeds = [one.step_s for one in ways if one.fits]
+    assert speeds == sorted(speeds)
+
+
+def test_the_compiler_judges_the_most_promising_and_the_fastest_that_fits_is_chosen():
+    def answer(program: Program) -> Outcome:
+        if program.config.compute.remat == "projections":
+            return TooLarge(20 * GIB, LIMIT, 1.0)
+        return compiled(2.0 if program.config.compute.remat == "attention" else 3.0)
+
+    table = Table(answer)
+    found = plan.compare(PROGRAM, PLACE, table, most=12)
+    assert 1 < len(table.asked) <= 12
+    assert len({str(program.to_dict()) for program in table.asked}) == len(table.asked)
+    assert [one.judged for one in found[: len(table.asked)]] == [True] * len(table.asked)
+    best = plan.choose(found)
+    assert best == found[0]
+    assert best.program.config.compute.remat == "attention"
+    assert best.to_dict(PLACE)["compiled"]
+
+
+def test_what_formulas_find_slower_than_a_compiled_way_is_not_compiled():
+    table = Table(lambda _: compiled(0.001))
+    plan.compare(PROGRAM, PLACE, table, most=12)
+    assert len(table.asked) == 1
+
+
+def test_equally_fast_ways_leave_the_choice_to_memory():
+    assert plan.choose([way(1.0, 15.0), way(1.005, 9.0), way(1.2, 5.0)]).outcome.needed == 9 * GIB
+    assert plan.choose([way(1.0, 15.0), way(1.02, 9.0)]).outcome.needed == 15 * GIB
+
+
+def test_a_way_that_was_not_compiled_is_not_chosen_where_others_were(ways):
+    slow = way(1000.0)
+    assert plan.choose([*ways, slow]) == slow
+    assert plan.choose(ways) == min(
+        (one for one in ways if one.fits and one.step_s <= 1.01 * ways[0].step_s),
+        key=lambda one: one.modelled.needed,
+    )
+
+
+def test_nothing_fits():
+    table = Table(lambda _: TooLarge(20 * GIB, LIMIT, 1.0))
+    found = plan.compare(PROGRAM, PLACE, table, most=3)
+    assert len(table.asked) == 3
+    assert plan.choose(found) is None
+    assert tables.ways_text(found, PLACE).endswith("none of them fits")
+
+
+def test_what_does_not_fit_the_hosts_memory_is_not_chosen():
+    more_than_a_host = PLACE.host_limit / GIB + 1
+    assert plan.choose([way(1.0, outcome=compiled(1.0, host_gib=more_than_a_host)), way(2.0)]).step_s == 2.0
+
+
+def test_a_way_the_compiler_cannot_make_is_told_and_passed_over():
+    def answer(program: Program) -> Outcome | Exception:
+        if program.config.mesh.tensor > 1:
+            return ServiceError("the TPU compiler gave up", found="a check failed")
+        return compiled(5.0)
+
+    found = plan.compare(PROGRAM, PLACE, Table(answer), most=40)
+    refused = [one for one in found if one.refused]
+    assert refused
+    assert not any(one.fits for one in refused)
+    assert plan.choose(found).program.config.mesh.tensor == 1
+    assert "refused: " in tables.ways_text(found, PLACE)
+    assert "a check failed" in tables.ways_text(found, PLACE)
+
+
+def test_where_the_compiler_can_make_none_its_words_are_the_answer():
+    table = Table(lambda _: ServiceError("the TPU compiler gave up", found="no such flag"))
+    with pytest.raises(ServiceError, match="no such flag"):
+        plan.compare(PROGRAM, PLACE, table, most=3)
+
+
+def test_the_table_names_the_choice_as_it_is_set():
+    found = plan.compare(PROGRAM, PLACE, Table(lambda _: compiled(5.0)), most=3)
+    text = tables.ways_text(found, PLACE)
+    best = plan.choose(found)
+    config = best.program.config
+    assert f"train.microbatches={config.train.microbatches} compute.remat={config.compute.remat}" in text
+    assert f"mesh.fsdp={config.mesh.fsdp}" in text
