@@ -1,4 +1,4 @@
-"""LoRA beside QLoRA: the same run with the base in the compute dtype, in int8 and in nf4, and how far the losses part.
+"""LoRA beside QLoRA: the same run with the base in the compute dtype, int8, int4 and nf4, and how far the losses part.
 
     python benchmarks/adapters.py --model MODEL --train PACKED_TRAIN --valid PACKED_VALID [--steps 50] [--json OUT]
 
@@ -41,7 +41,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="steps of each run")
     parser.add_argument("--rows", type=int, default=1, help="rows a step")
     parser.add_argument("--valid-rows", type=int, default=16, help="held-out rows")
-    parser.add_argument("--bases", default="auto,nf4,int8", help="bases to compare, LoRA's own (auto) first")
+    parser.add_argument(
+        "--bases", default="auto,nf4,int4,int8", help="bases to compare, LoRA's own (auto) first"
+    )
     parser.add_argument("--dtype", default="float32", help="compute.dtype")
     parser.add_argument("--remat", default="none", help="compute.remat")
     parser.add_argument("--json", type=Path, help="file for the figures")

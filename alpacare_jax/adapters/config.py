@@ -8,8 +8,8 @@ from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
 
 KINDS = ("none", "lora", "rslora", "dora")
-BASES = ("auto", "float32", "bfloat16", "int8", "nf4")
-QUANTIZED = ("int8", "nf4")
+QUANTIZED = ("int8", "int4", "nf4")
+BASES = ("auto", "float32", "bfloat16", *QUANTIZED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +49,8 @@ class AdapterConfig:
         dropout: Share of an adapter's inputs that are zeroed in training.
         targets: The weights that carry an adapter: query, key, value, out, gate, up, down.
         base: How the frozen weights are stored: "auto" (in ``compute.dtype``, to which they are cast before every
-            product anyway), "float32", "bfloat16", or the layers' matrices quantised to "int8" or "nf4" and all else
-            as with "auto" (QLoRA, Dettmers et al. 2023).
+            product anyway), "float32", "bfloat16", or the layers' matrices quantised to "int8", "int4" or "nf4" and
+            all else as with "auto" (QLoRA, Dettmers et al. 2023); see :mod:`alpacare_jax.adapters.quantize`.
     """
 
     kind: str = "none"
@@ -77,7 +77,7 @@ class AdapterConfig:
         if self.kind == "none" and self.base != "auto":
             problems.append(
                 f"base {self.base!r} needs an adapter: only frozen weights can be "
-                + ("quantised" if self.base in QUANTIZED else "stored otherwise")
+                + ("quantised" if self.quantized else "stored otherwise")
                 + ", and kind 'none' trains them all"
             )
         if problems:
@@ -92,6 +92,11 @@ class AdapterConfig:
     def on(self) -> bool:
         """Whether there are adapters at all."""
         return self.kind != "none"
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the base is stored in fewer bits than it is computed with."""
+        return self.base in QUANTIZED
 
     @property
     def scale(self) -> float:

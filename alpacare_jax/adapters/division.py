@@ -18,9 +18,9 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.adapters import freezing
-from alpacare_jax.adapters.config import QUANTIZED, TARGETS, AdapterConfig
+from alpacare_jax.adapters.config import TARGETS, AdapterConfig
 from alpacare_jax.adapters.lora import LoraWeight, column_norms, dense, draw
-from alpacare_jax.adapters.quantize import Layout, QuantizedWeight, quantize
+from alpacare_jax.adapters.quantize import Layout, QuantizedWeight, SteppedWeight, quantize
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.model.params import flatten, unflatten
@@ -81,7 +81,7 @@ class Division:
         for name, layout in self._layouts().items():
             shape = jax.eval_shape(functools.partial(_quantize_layers, layout=layout), frozen[name])
             frozen[name] = jax.tree.map(
-                functools.partial(_placed, mesh), shape, quantized_axes(shape, self._axes()[name])
+                functools.partial(_placed, mesh), shape, shape.axes(self._axes()[name])
             )
         return trained, unflatten(frozen)
 
@@ -203,14 +203,18 @@ class Division:
         return ("a", "b", "magnitude") if self.adapter.kind == "dora" else ("a", "b")
 
     def _layouts(self) -> dict[str, Layout]:
-        """Return how each quantised leaf is cut: into blocks along heads or MLP, scales along the model's width."""
-        if self.adapter.base not in QUANTIZED:
+        """Return how each quantised leaf is cut.
+
+        nf4 and int8: into blocks along heads or MLP, scales along the model's width; int4: along the last summed axis.
+        """
+        if not self.adapter.quantized:
             return {}
         leaves, layouts = flatten(self._abstract), {}
         for name, target in TARGETS.items():
             leaf = f"layers.{target.room}.{name}"
             axes = self._axes()[leaf]
-            cut = axes.index("head" if "head" in axes else "mlp") - len(axes)
+            along = "head" if "head" in axes else "mlp"
+            cut = (target.inputs if self.adapter.base == "int4" else axes.index(along)) - len(axes)
             layouts[leaf] = Layout.of(
                 self.adapter.base, leaves[leaf].shape, cut, axes.index("embed") - len(axes)
             )
@@ -228,7 +232,7 @@ class Division:
             if self.adapter.kind == "dora":
                 weight, layout = leaves[name], self._layouts().get(name)
                 if layout is not None:
-                    weight = jax.lax.map(QuantizedWeight.dense, _quantize_layers(weight, layout))
+                    weight = jax.lax.map(dense, _quantize_layers(weight, layout))
                 parts["magnitude"] = column_norms(weight, TARGETS[short].inputs).astype(dtype)
             held |= {f"{name}.{part}": value for part, value in parts.items()}
         return unflatten(held)
@@ -266,17 +270,6 @@ def merge(params: Params, dtype: str, places: Params) -> Params:
     )
 
 
-def quantized_axes(shape: QuantizedWeight, axes: tuple[str, ...]) -> QuantizedWeight:
-    """Return the logical axes of a quantised weight's arrays, from those of the weight.
-
-    The blocks of the axis that is cut take its name; where the mesh does not divide their number, see :func:`_placed`.
-    """
-    cut = len(axes) + shape.layout.axis
-    codes = (*axes[: cut + 1], None, *axes[cut + 1 :])
-    steps = (None,) * len(axes)
-    return QuantizedWeight(codes, axes, steps, (None,), shape.layout)  # type: ignore[arg-type]
-
-
 def count(tree: Params) -> int:
     """Count the numbers in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
@@ -290,7 +283,7 @@ def bytes_a_device(tree: Any) -> int:
     )
 
 
-def _quantize_layers(weight: jax.Array, layout: Layout) -> QuantizedWeight:
+def _quantize_layers(weight: jax.Array, layout: Layout) -> QuantizedWeight | SteppedWeight:
     return jax.lax.map(functools.partial(quantize, layout=layout), weight)
 
 

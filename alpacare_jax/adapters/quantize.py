@@ -1,15 +1,21 @@
-"""Frozen weights in 4 or 8 bits: blocks of up to 64 numbers share a scale, and the scales are quantised themselves.
+"""Frozen weights in 4 or 8 bits, in blocks that share a scale.
 
-Blocks lie along an axis that the mesh never splits within a block (a head's numbers, or the MLP's width), so that a
-quantised weight is stored, sharded and scanned over layers as the weight itself would be. Nothing is flattened.
+``nf4`` and ``int8``: blocks of up to 64 numbers along a head or the MLP's width; scales are quantised themselves.
+``int4``: blocks of up to 32 numbers along the last axis that a product sums, 16 equal steps up from each block's
+smallest number; step and smallest number are fp16. This is the grid of Q4_0 and Q4_1 in ``.gguf`` files, so that a
+weight that comes from one is kept as it is.
 
-Source: Dettmers et al. 2023 (QLoRA), section 3 and appendix E for the table; block sizes 64 and 256 as there. Codes
-are chosen under the quantised scales, and the scales' 8 bits are integers around their mean.
+Blocks are never cut by the mesh, so that a quantised weight is stored, sharded and scanned over layers as the weight
+itself would be. Nothing is flattened.
+
+Source: for nf4 Dettmers et al. 2023 (QLoRA), section 3 and appendix E for the table; block sizes 64 and 256 as there.
+Codes are chosen under the quantised scales, and the scales' 8 bits are integers around their mean.
 """
 
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,7 +24,7 @@ import numpy as np
 
 from alpacare_jax.model.products import multiply
 
-BLOCK, SCALE_BLOCK = 64, 256
+BLOCKS, SCALE_BLOCK = {"nf4": 64, "int8": 64, "int4": 32}, 256
 NF4 = (
     -1.0,
     -0.6961928009986877,
@@ -45,10 +51,10 @@ class Layout:
     """How the blocks of a weight lie. Axes are counted from the end, so they hold with and without layers.
 
     Args:
-        kind: "nf4" or "int8".
+        kind: "nf4", "int8" or "int4".
         axis: The axis that is cut into blocks.
         block: Numbers in a block.
-        scale_axis: The axis along which the scales are cut into blocks of their own.
+        scale_axis: The axis along which the scales of nf4 and int8 are cut into blocks of their own.
         scale_block: Scales in such a block.
     """
 
@@ -60,15 +66,15 @@ class Layout:
 
     @classmethod
     def of(cls, kind: str, shape: tuple[int, ...], axis: int, scale_axis: int) -> "Layout":
-        """Return the layout of a weight: the largest blocks up to 64 and 256 that its sizes divide into."""
-        block, scales = math.gcd(BLOCK, shape[axis]), math.gcd(SCALE_BLOCK, shape[scale_axis])
+        """Return the layout of a weight: the largest blocks that its sizes divide into, up to the kind's and 256."""
+        block, scales = math.gcd(BLOCKS[kind], shape[axis]), math.gcd(SCALE_BLOCK, shape[scale_axis])
         return cls(kind, axis, block, scale_axis, scales)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class QuantizedWeight:
-    """A frozen weight in blocks.
+    """A frozen weight in blocks around zero: nf4 or int8.
 
     For a weight [D, N, H] in blocks along H, with H = C x 64 and D = E x 256 (a leading axis L outside the scan):
 
@@ -88,27 +94,64 @@ class QuantizedWeight:
 
     def multiply(self, equation: str, x: jax.Array, precision: str) -> jax.Array:
         """Multiply by the weight unpacked; the backward pass unpacks it again rather than keep it."""
+        return _multiply_unpacked(equation, x, self, precision)
 
-        def product(x: jax.Array, packed: QuantizedWeight) -> jax.Array:
-            return multiply(equation, x, packed.dense(), precision)
-
-        return jax.checkpoint(product, prevent_cse=False)(x, self)
+    def axes(self, axes: Sequence[str]) -> "QuantizedWeight":
+        """Return the logical axes of the arrays, from those of the weight; blocks take the name of the cut axis."""
+        steps = (None,) * len(axes)
+        codes = _axes_of_codes(self.layout, axes)
+        return QuantizedWeight(codes, tuple(axes), steps, (None,), self.layout)  # type: ignore[arg-type]
 
     def dense(self) -> jax.Array:
         """Return the weight unpacked, fp32."""
         layout, split = self.layout, self.layout.axis
         if layout.kind == "nf4":
-            halves = (self.codes & 15, self.codes >> 4)
-            values = jnp.concatenate([look_up(half) for half in halves], axis=split)
+            values = jnp.concatenate([look_up(half) for half in _halves(self.codes)], axis=split)
         else:
             values = self.codes.astype(jnp.float32) / 127
         scales = unpack_scales(self.scales, self.steps, self.mean, layout)
-        blocks = values * jnp.expand_dims(scales, split)
-        at = blocks.ndim + split - 1
-        return blocks.reshape(*blocks.shape[:at], -1, *blocks.shape[at + 2 :])
+        return _join_blocks(values * jnp.expand_dims(scales, split), split)
 
 
-def quantize(weight: jax.Array, layout: Layout) -> QuantizedWeight:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SteppedWeight:
+    """A frozen weight in blocks of equal steps up from a smallest number: int4.
+
+    For a weight [D, N, H] in blocks along D = C x 32 (a leading axis L outside the scan):
+
+    Args:
+        codes: Two codes a byte, uint8 [C, 16, N, H], the low half first.
+        steps: fp16 [C, N, H].
+        lowest: Each block's smallest number, fp16 [C, N, H].
+        layout: How the blocks lie.
+    """
+
+    codes: jax.Array
+    steps: jax.Array
+    lowest: jax.Array
+    layout: Layout = dataclasses.field(metadata={"static": True})
+
+    def multiply(self, equation: str, x: jax.Array, precision: str) -> jax.Array:
+        """Multiply by the weight unpacked; the backward pass unpacks it again rather than keep it."""
+        return _multiply_unpacked(equation, x, self, precision)
+
+    def axes(self, axes: Sequence[str]) -> "SteppedWeight":
+        """Return the logical axes of the arrays, from those of the weight; blocks take the name of the cut axis."""
+        each = tuple(axes)
+        return SteppedWeight(_axes_of_codes(self.layout, axes), each, each, self.layout)  # type: ignore[arg-type]
+
+    def dense(self) -> jax.Array:
+        """Return the weight unpacked, fp32."""
+        split = self.layout.axis
+        codes = jnp.concatenate(_halves(self.codes), axis=split).astype(jnp.float32)
+        steps, lowest = (
+            jnp.expand_dims(part.astype(jnp.float32), split) for part in (self.steps, self.lowest)
+        )
+        return _join_blocks(codes * steps + lowest, split)
+
+
+def quantize(weight: jax.Array, layout: Layout) -> QuantizedWeight | SteppedWeight:
     """Quantise the weight of one layer; a stacked one is mapped over, so that one layer is held in fp32 at a time.
 
     Args:
@@ -123,6 +166,8 @@ def quantize(weight: jax.Array, layout: Layout) -> QuantizedWeight:
     at = weight.ndim + layout.axis
     shape = (*weight.shape[:at], -1, layout.block, *weight.shape[at + 1 :])
     blocks = weight.astype(jnp.float32).reshape(shape)
+    if layout.kind == "int4":
+        return _in_steps(blocks, layout)
     largest = jnp.max(jnp.abs(blocks), axis=layout.axis)
     scales, steps, mean = _quantize_scales(largest, layout)
     known = unpack_scales(scales, steps, mean, layout)
@@ -132,6 +177,33 @@ def quantize(weight: jax.Array, layout: Layout) -> QuantizedWeight:
     else:
         codes = _pack(_nearest(units), layout.axis)
     return QuantizedWeight(codes, scales, steps, mean, layout)
+
+
+def _in_steps(blocks: jax.Array, layout: Layout) -> SteppedWeight:
+    smallest, largest = blocks.min(axis=layout.axis), blocks.max(axis=layout.axis)
+    steps, lowest = ((largest - smallest) / 15).astype(jnp.float16), smallest.astype(jnp.float16)
+    step, low = (jnp.expand_dims(part.astype(jnp.float32), layout.axis) for part in (steps, lowest))
+    codes = jnp.clip(jnp.round((blocks - low) / jnp.where(step > 0, step, 1)), 0, 15).astype(jnp.uint8)
+    return SteppedWeight(_pack(codes, layout.axis), steps, lowest, layout)
+
+
+def _multiply_unpacked(
+    equation: str, x: jax.Array, packed: QuantizedWeight | SteppedWeight, precision: str
+) -> jax.Array:
+    def product(x: jax.Array, packed: QuantizedWeight | SteppedWeight) -> jax.Array:
+        return multiply(equation, x, packed.dense(), precision)
+
+    return jax.checkpoint(product, prevent_cse=False)(x, packed)
+
+
+def _axes_of_codes(layout: Layout, axes: Sequence[str]) -> tuple[str | None, ...]:
+    cut = len(axes) + layout.axis
+    return (*axes[: cut + 1], None, *axes[cut + 1 :])
+
+
+def _join_blocks(blocks: jax.Array, split: int) -> jax.Array:
+    at = blocks.ndim + split - 1
+    return blocks.reshape(*blocks.shape[:at], -1, *blocks.shape[at + 2 :])
 
 
 def look_up(codes: jax.Array) -> jax.Array:
@@ -160,6 +232,10 @@ def _nearest(units: jax.Array) -> jax.Array:
 def _pack(codes: jax.Array, axis: int) -> jax.Array:
     low, high = jnp.split(codes, 2, axis=axis)
     return low | (high << 4)
+
+
+def _halves(codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return codes & 15, codes >> 4
 
 
 def _quantize_scales(scales: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:

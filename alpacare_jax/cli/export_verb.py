@@ -97,7 +97,7 @@ def _export_adapters(run: Path, out: Path, step: int | None, overwrite: bool) ->
     peft_folder.export_peft(adapters, division.adapter, config, out, base=base, overwrite=overwrite)
     size = sum((out / name).stat().st_size for name in peft_folder.PEFT_FILES)
     note = ""
-    if division.adapter.base in ("int8", "nf4"):
+    if division.adapter.quantized:
         note = f"\nthey were trained on a base in {division.adapter.base}, whose rounding a full base does not share"
     return f"exported {count(adapters):,} parameters of adapters, {size / 1e6:,.1f} MB\nwrote {out}{note}"
 

@@ -62,7 +62,7 @@ def after_steps(mesh, steps=2, **method):
 
 
 METHODS = {
-    "rslora": {"adapter": AdapterConfig(kind="rslora", rank=4)},
+    "rslora on int4": {"adapter": AdapterConfig(kind="rslora", rank=4, base="int4")},
     "dora on nf4 with noise": {
         "adapter": AdapterConfig(
             kind="dora", rank=4, base="nf4", dropout=0.1, targets=("query", "out", "up")
@@ -115,7 +115,9 @@ def test_a_base_in_the_compute_dtype_changes_no_number():
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(("kind", "base"), [("lora", "auto"), ("rslora", "int8"), ("dora", "nf4")])
+@pytest.mark.parametrize(
+    ("kind", "base"), [("lora", "auto"), ("lora", "int4"), ("rslora", "int8"), ("dora", "nf4")]
+)
 def test_merged_weights_give_the_logits_of_base_and_adapters(kind, base):
     mesh = sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))
     division = Division(Architecture(TINY), AdapterConfig(kind=kind, rank=4, base=base))
