@@ -23,8 +23,8 @@ class Host:
     memory_bytes: int
 
 
-HOST_USABLE = 0.9
-"""Share of a host's memory that arrays of a step may take; the rest is the system's, the process's and the data's."""
+HOST_RESERVED = 16 * 10**9
+"""Bytes of a host's memory left to the system, the process and the reading of data; a step may not take them."""
 
 HOSTS: dict[str, tuple[Host, ...]] = {
     name: tuple(Host(machine.format(chips), chips, gb * 10**9) for chips, gb in sizes)
@@ -65,6 +65,7 @@ class Chip:
         cores_named: Devices that one unit of an accelerator's name stands for: ``v5p-128`` counts two a chip.
         devices_per_chip: How many devices jax sees on a chip.
         node_devices: Devices that are joined by links (GPU); TPU slices are as large as their topology.
+        compute_capability: Of a GPU, which says what kernels it runs.
     """
 
     name: str
@@ -80,15 +81,24 @@ class Chip:
     cores_named: int = 1
     devices_per_chip: int = 1
     node_devices: int = 8
+    compute_capability: tuple[int, int] | None = None
 
 
 def _tpu(name: str, usable_gib: float, tflops: float, gbps: float, link: float, **more: float | str) -> Chip:
     return Chip(name, "tpu", int(usable_gib * GIB), tflops * 1e12, gbps * 1e9, link * 1e9, **more)  # type: ignore[arg-type]
 
 
-def _gpu(name: str, gib: float, tflops: float, gbps: float, link: float, network: float) -> Chip:
-    usable = int(0.97 * gib * GIB)
-    return Chip(name, "gpu", usable, tflops * 1e12, gbps * 1e9, link * 1e9, 1, network * 1e9, 25e9)
+def _gpu(
+    name: str,
+    gib: float,
+    tflops: float,
+    gbps: float,
+    link: float,
+    network: float,
+    capability: tuple[int, int],
+) -> Chip:
+    usable, speed = int(0.97 * gib * GIB), (tflops * 1e12, gbps * 1e9, link * 1e9)
+    return Chip(name, "gpu", usable, *speed, 1, network * 1e9, 25e9, compute_capability=capability)
 
 
 CHIPS: dict[str, Chip] = {
@@ -157,13 +167,13 @@ CHIPS: dict[str, Chip] = {
         ),
         # GPUs: NVIDIA's data sheets (dense bf16, without sparsity; NVLink each way; 400 Gb/s a GPU between nodes for
         # Hopper and newer, 200 for Ampere).
-        _gpu("a100-40gb", 40, 312, 1555, 300, 25),
-        _gpu("a100-80gb", 80, 312, 2039, 300, 25),
-        _gpu("h100-80gb", 80, 989, 3350, 450, 50),
-        _gpu("h200-141gb", 141 / 1.0737, 989, 4800, 450, 50),
-        _gpu("b200-180gb", 180 / 1.0737, 2250, 8000, 900, 50),
-        _gpu("l4-24gb", 22.5, 121, 300, 32, 12.5),
-        _gpu("l40s-48gb", 45, 362, 864, 32, 25),
+        _gpu("a100-40gb", 40, 312, 1555, 300, 25, (8, 0)),
+        _gpu("a100-80gb", 80, 312, 2039, 300, 25, (8, 0)),
+        _gpu("h100-80gb", 80, 989, 3350, 450, 50, (9, 0)),
+        _gpu("h200-141gb", 141 / 1.0737, 989, 4800, 450, 50, (9, 0)),
+        _gpu("b200-180gb", 180 / 1.0737, 2250, 8000, 900, 50, (10, 0)),
+        _gpu("l4-24gb", 22.5, 121, 300, 32, 12.5, (8, 9)),
+        _gpu("l40s-48gb", 45, 362, 864, 32, 25, (8, 9)),
     )
 }
 """Every chip by name."""

@@ -198,11 +198,15 @@ class Compiler:
         self.close()
         raise failure
 
-    def _failure(self, found: str) -> ServiceError:
+    def _failure(self, found: str) -> UserError:
         tail = ""
         if self._log is not None:
             self._log.flush()
-            lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
+            text = Path(self._log.name).read_text(encoding="utf-8", errors="replace")
+            flag = re.search(r"Unknown command line flag '([^']+)'(?:\. Did you mean: (\S+) ?\?)?", text)
+            if flag:
+                return unknown_flag(flag[1], flag[2])
+            lines = text.splitlines()
             telling = [
                 line
                 for line in lines
@@ -232,6 +236,17 @@ class Compiler:
                 json.dumps({"program": program.to_dict(), "outcome": answer}), encoding="utf-8"
             )
             partial.replace(file)
+
+
+def unknown_flag(name: str, near: str | None) -> ConfigError:
+    """Say that the TPU compiler has no flag of a name, with the nearest that it knows of."""
+    return ConfigError(
+        "the TPU compiler knows no such flag",
+        where=f"LIBTPU_INIT_ARGS, libtpu {version('libtpu')}",
+        found=f"--{name}",
+        expected=f"--{near}" if near else None,
+        remedy="mend or leave out the flag",
+    )
 
 
 def plan_cache() -> Path:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from alpacare_jax import attention
 from alpacare_jax.config import RunConfig
 from alpacare_jax.errors import ConfigError, ShardingError
 from alpacare_jax.model import LlamaConfig
@@ -49,8 +50,16 @@ def make_program(
         )
     model = model_shape(config)
     if layers is not None:
+        if layers > model.num_hidden_layers:
+            raise ConfigError(
+                "a model is cut to fewer layers than it has",
+                where="--layers",
+                found=layers,
+                expected=f"at most {model.num_hidden_layers}",
+            )
         model = cut_to(model, layers)
     shards = batch_shards(config, place)
+    check_kernel(config, model, place, length)
     unit = shards * config.train.microbatches
     rows = rows or rows_of(config, unit)
     if rows % unit:
@@ -62,6 +71,31 @@ def make_program(
             remedy="change the rows, train.microbatches or the mesh",
         )
     return Program(config, model, place.name, rows, length), place
+
+
+def check_kernel(config: RunConfig, model: LlamaConfig, place: Topology, length: int) -> None:
+    """Check that the attention kernel that is named runs on the devices, before anything is compiled.
+
+    What is installed here says nothing about where the run will be, so packages and versions are not looked at.
+
+    Raises:
+        ConfigError: It does not: why, and which do.
+    """
+    chip = place.chip
+    attention.choose(
+        attention.Situation(
+            platform=chip.platform,
+            device_kind=chip.name,
+            dtype=config.compute.dtype,
+            head_dim=model.head_dim,
+            length=length,
+            context=config.mesh.shape(place.devices)[3],
+            compute_capability=chip.compute_capability,
+            jax_version=(999,),
+            has_tokamax=True,
+        ),
+        config.compute.attention,
+    )
 
 
 def batch_shards(config: RunConfig, place: Topology) -> int:

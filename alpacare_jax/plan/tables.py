@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alpacare_jax.plan.chips import GIB, HOST_USABLE
+from alpacare_jax.plan.chips import GIB, HOST_RESERVED
 from alpacare_jax.plan.compare import Way, choose, mesh_name
 from alpacare_jax.plan.compiler import summarize
 from alpacare_jax.plan.estimate import Estimate, estimate
@@ -109,7 +109,7 @@ def host_lines(size: int, place: Topology) -> list[str]:
     return [
         line + f"  of {place.host_limit / GIB:.2f}",
         f"    {count} devices on a {machine}: {count * size / GIB:.1f} of {memory / GIB:.1f} GiB, "
-        f"{HOST_USABLE:.0%} of them for arrays",
+        f"{HOST_RESERVED / 10**9:.0f} GB left alone",
     ]
 
 

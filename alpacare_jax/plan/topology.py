@@ -6,7 +6,7 @@ import math
 import re
 
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.plan.chips import ALIASES, CHIPS, HOST_USABLE, HOSTS, Chip, Host
+from alpacare_jax.plan.chips import ALIASES, CHIPS, HOST_RESERVED, HOSTS, Chip, Host
 
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 """Slices of the generations whose chips form a two-dimensional torus."""
@@ -94,11 +94,11 @@ class Topology:
         """Bytes of its host's memory that a step may take for each device; None where it is not known.
 
         Example:
-            >>> parse_topology("v5e:4x4").host_limit  # 192 GB, a tenth left alone, for four chips
-            43200000000
+            >>> parse_topology("v5e:4x4").host_limit  # 192 GB, 16 of them left alone, for four chips
+            44000000000
         """
         memory = self.host_memory
-        return int(HOST_USABLE * memory) // self.devices_per_host if memory else None
+        return max(0, memory - HOST_RESERVED) // self.devices_per_host if memory else None
 
     @property
     def compiler_name(self) -> str:

@@ -77,11 +77,11 @@ def test_the_hosts_of_a_topology_are_known(name: str, machine: str, devices: int
     place = parse_topology(name)
     assert place.host is not None
     assert (place.host.machine, place.devices_per_host, place.host_memory) == (machine, devices, gb * 10**9)
-    assert place.host_limit == int(0.9 * gb * 10**9) // devices
+    assert place.host_limit == (gb - 16) * 10**9 // devices
 
 
 def test_another_host_may_be_named_and_one_may_be_unknown() -> None:
     place = parse_topology("v5e:4x4")
-    assert dataclasses.replace(place, host_bytes=400 * 10**9).host_limit == 90 * 10**9
+    assert dataclasses.replace(place, host_bytes=400 * 10**9).host_limit == 96 * 10**9
     unknown = parse_topology("l4-24gb x4")
     assert (unknown.host, unknown.host_limit, unknown.devices_per_host) == (None, None, 4)
