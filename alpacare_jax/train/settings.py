@@ -63,6 +63,32 @@ class TrainConfig:
                 "the settings of training are not valid", where="train", found="; ".join(problems)
             )
 
+    def for_data(self, statistics: Statistics, batch_shards: int) -> "TrainConfig":
+        """Return the settings with fewer microbatches where their number would change the recipe's batch.
+
+        Packed rows hold several examples, so a batch counted in examples may have fewer rows than devices times
+        microbatches; rounding it up would train on more examples an update. Microbatches get no larger by this.
+
+        Args:
+            statistics: Of the packed data set.
+            batch_shards: Over how many devices the rows of a batch are split.
+
+        Example:
+            128 examples at four a row are 32 rows. On 16 devices four microbatches would make 64 of them; two make 32,
+            and 16 rows go through at a time either way.
+        """
+        if self.batch_rows is not None:
+            return self
+
+        def rows(parts: int) -> int:
+            return dataclasses.replace(self, microbatches=parts).schedule(statistics, batch_shards).batch_rows
+
+        wanted = (self.batch_examples or 1) * statistics.rows / statistics.examples
+        at_once = rows(self.microbatches) / self.microbatches
+        able = [parts for parts in range(self.microbatches, 0, -1) if rows(parts) / parts <= at_once]
+        best = min(able, key=lambda parts: abs(rows(parts) - wanted))
+        return dataclasses.replace(self, microbatches=best)
+
     def schedule(self, statistics: Statistics, batch_shards: int) -> "Schedule":
         """Work out batch size and number of steps for a data set on a mesh.
 

@@ -12,7 +12,7 @@ import pytest
 
 from alpacare_jax import plan
 from alpacare_jax.config import RunConfig, load_config
-from alpacare_jax.errors import ConfigError, ShardingError, UserError
+from alpacare_jax.errors import ConfigError, ServiceError, ShardingError, UserError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.plan import Compiled, Program, TooLarge, compiler, request, worker
 from alpacare_jax.plan.chips import GIB
@@ -96,10 +96,10 @@ def test_what_does_not_fit_says_by_how_much() -> None:
 
 def test_a_mesh_that_the_model_does_not_divide_is_refused_before_compilation() -> None:
     config = dataclasses.replace(CONFIG, mesh=dataclasses.replace(CONFIG.mesh, fsdp=1, tensor=4))
-    model = dataclasses.replace(TINY, num_attention_heads=6, num_key_value_heads=6)
+    model = dataclasses.replace(TINY, intermediate_size=514)
     with plan.Compiler() as one, pytest.raises(UserError) as caught:
         one.compile(dataclasses.replace(program(model=model), config=config))
-    assert "heads" in str(caught.value)
+    assert "(514) over tensor (4)" in str(caught.value)
 
 
 def test_only_data_crosses_slices() -> None:
@@ -134,10 +134,12 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_compiler_that_ends_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    with plan.Compiler(flags="--xla_tpu_no_such_flag=true") as one, pytest.raises(UserError) as caught:
+    monkeypatch.setattr(compiler, "ENVIRONMENT", compiler.ENVIRONMENT | {"PYTHONHOME": "/nowhere"})
+    with plan.Compiler() as one, pytest.raises(ServiceError) as caught:
         one.compile(program())
     assert "the TPU compiler gave up" in str(caught.value)
-    assert "xla_tpu_no_such_flag" in str(caught.value)
+    assert "ended with status" in str(caught.value)
+    assert "/nowhere" in str(caught.value) or "encodings" in str(caught.value)
 
 
 @pytest.mark.parametrize(

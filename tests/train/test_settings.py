@@ -32,6 +32,29 @@ def test_a_batch_in_examples_is_turned_into_rows_that_divide():
     assert TrainConfig(batch_examples=100, microbatches=2).schedule(statistics(), 4).batch_rows == 24
 
 
+@pytest.mark.parametrize(
+    ("examples", "shards", "microbatches", "taken", "rows"),
+    [
+        (128, 16, 4, 2, 32),  # four would make 64 rows of 32
+        (128, 8, 4, 4, 32),
+        (100, 4, 2, 2, 24),
+        (16, 16, 8, 1, 16),  # never fewer rows than devices
+        (512, 16, 4, 4, 128),
+        (48, 4, 2, 2, 16),  # one would make 12 rows exactly, but more of them at once
+    ],
+)
+def test_microbatches_do_not_change_how_many_examples_an_update_sees(
+    examples, shards, microbatches, taken, rows
+):
+    asked = TrainConfig(batch_examples=examples, microbatches=microbatches)
+    settled = asked.for_data(statistics(), shards)
+    assert (settled.microbatches, settled.schedule(statistics(), shards).batch_rows) == (taken, rows)
+    before = asked.schedule(statistics(), shards).batch_rows / microbatches
+    assert rows / taken <= before
+    by_rows = TrainConfig(batch_rows=64, microbatches=4)
+    assert by_rows.for_data(statistics(), 16) is by_rows
+
+
 def test_steps_cover_all_epochs():
     schedule = TrainConfig(epochs=3, batch_rows=8).schedule(statistics(rows=100), batch_shards=1)
     assert schedule.steps == 38
