@@ -59,7 +59,9 @@ def train_from_config(
     profile = Profile.parse(profile_steps, out / "profile") if profile_steps else None
     data = PackedDataset.open(config.train_data)
     check_rows(config, data, mesh)
-    schedule = config.train.schedule(data.manifest.statistics, sharding.batch_shards(mesh))
+    statistics, shards = data.manifest.statistics, sharding.batch_shards(mesh)
+    config = dataclasses.replace(config, train=config.train.for_data(statistics, shards))
+    schedule = config.train.schedule(statistics, shards)
     metadata = describe(config, schedule, data)
     check_run_folder(out)
     resuming = checkpoint.steps_of(out) != []
