@@ -46,6 +46,13 @@ def command(
             "and choose the fastest that fits.",
         ),
     ] = False,
+    this_mesh: Annotated[
+        bool,
+        typer.Option(
+            "--this-mesh",
+            help="With --compare: keep to the configuration's mesh, and compile slow ways on it too.",
+        ),
+    ] = False,
     host_gib: Annotated[
         float | None,
         typer.Option(
@@ -93,14 +100,16 @@ def command(
         typer.echo(line, err=True)
 
     if place.chip.platform == "gpu":
-        _plan_by_model(program, place, compare=compare, search_batch=search_batch, as_json=as_json)
+        _plan_by_model(
+            program, place, compare=compare, this_mesh=this_mesh, search_batch=search_batch, as_json=as_json
+        )
         return
     shards = request.batch_shards(program.config, place)
     with plan.Compiler(
         plan.plan_cache() if cached else None, tell=tell, whole=whole, host_bytes=place.host_bytes
     ) as compiler:
         if compare:
-            ways = plan.compare(program, place, compiler, most=most_compiles)
+            ways = plan.compare(program, place, compiler, most=most_compiles, this_mesh=this_mesh)
             _show_ways(ways, place, as_json)
             return
         found = plan.search_rows(compiler, program, shards, most=most_compiles) if search_batch else None
@@ -116,14 +125,20 @@ def command(
 
 
 def _plan_by_model(
-    program: "Program", place: "Topology", *, compare: bool, search_batch: bool, as_json: bool
+    program: "Program",
+    place: "Topology",
+    *,
+    compare: bool,
+    this_mesh: bool,
+    search_batch: bool,
+    as_json: bool,
 ) -> None:
     """Plan for GPUs, which no compiler here knows, by formulas."""
     from alpacare_jax import plan
     from alpacare_jax.plan import model, request, tables
 
     if compare:
-        _show_ways(plan.compare(program, place, None, most=0), place, as_json)
+        _show_ways(plan.compare(program, place, None, most=0, this_mesh=this_mesh), place, as_json)
         return
     if search_batch:
         unit = request.batch_shards(program.config, place) * program.config.train.microbatches

@@ -137,10 +137,17 @@ def meshes(program: Program, place: Topology) -> list[dict[str, int]]:
     return found
 
 
-def list_ways(program: Program, place: Topology) -> list[Way]:
-    """List every way that the batch divides into, the fastest by the formulas first."""
+def list_ways(program: Program, place: Topology, *, this_mesh: bool = False) -> list[Way]:
+    """List every way that the batch divides into, the fastest by the formulas first.
+
+    Args:
+        program: The step as configured.
+        place: The devices.
+        this_mesh: Keep to the configuration's mesh.
+    """
     ways = []
-    for sizes in meshes(program, place):
+    here = dict(zip(("data", "fsdp", "tensor", "context"), _sizes(program, place), strict=True))
+    for sizes in [here] if this_mesh else meshes(program, place):
         on_mesh = [
             _changed(program, place, sizes, micro, remat, at_once)
             for micro in MICROBATCHES
@@ -181,7 +188,9 @@ def _changed(
     )
 
 
-def compare(program: Program, place: Topology, compiler: Compiler | None, *, most: int) -> list[Way]:
+def compare(
+    program: Program, place: Topology, compiler: Compiler | None, *, most: int, this_mesh: bool = False
+) -> list[Way]:
     """Judge the ways to run a batch.
 
     Args:
@@ -189,11 +198,12 @@ def compare(program: Program, place: Topology, compiler: Compiler | None, *, mos
         place: The devices.
         compiler: The compiler; None where there is none for these devices, and formulas have to do.
         most: Most compilations.
+        this_mesh: Keep to the configuration's mesh, and compile what should be slow there too.
 
     Returns:
         The ways, those that fit first and among them the fastest first; compiled ones before others.
     """
-    ways = list_ways(program, place)
+    ways = list_ways(program, place, this_mesh=this_mesh)
     if compiler is None:
         return ways
     promising = [way for way in ways if way.modelled.needed <= SLACK * way.modelled.limit]
@@ -203,7 +213,7 @@ def compare(program: Program, place: Topology, compiler: Compiler | None, *, mos
     for way in promising:
         if len(judged) == most:
             break
-        if way.modelled.step_s > HOPE * fastest:
+        if way.modelled.step_s > HOPE * fastest and not this_mesh:
             continue
         compiler.tell(f"[{len(judged) + 1} of at most {most}] {way.name(place)}")
         found = judge(compiler, place, way)

@@ -114,6 +114,13 @@ def test_what_formulas_find_slower_than_a_compiled_way_is_not_compiled():
     assert len(table.asked) == 1
 
 
+def test_on_the_configurations_mesh_alone_everything_is_compiled():
+    table = Table(lambda _: compiled(0.001))
+    found = plan.compare(PROGRAM, PLACE, table, most=50, this_mesh=True)
+    assert {one.program.config.mesh.shape(16) for one in found} == {(1, 16, 1, 1)}
+    assert len(table.asked) > 20
+
+
 def test_equally_fast_ways_leave_the_choice_to_memory():
     assert plan.choose([way(1.0, 15.0), way(1.005, 9.0), way(1.2, 5.0)]).outcome.needed == 9 * GIB
     assert plan.choose([way(1.0, 15.0), way(1.02, 9.0)]).outcome.needed == 15 * GIB
