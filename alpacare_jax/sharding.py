@@ -29,6 +29,7 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "layers": None,
     "vocab": "tensor",
     "embed": "fsdp",
+    "embed_whole": ("fsdp", "tensor"),  # of a weight whose other axis `tensor` does not divide
     "heads": "tensor",
     "kv_heads": "tensor",
     "head": None,
@@ -36,7 +37,13 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "norm": None,
 }
 
-WHERE_UNEVEN: Mapping[str, str | None] = {"residual_length": "length"}
+WHERE_UNEVEN: Mapping[str, str | None] = {
+    "residual_length": "length",
+    "vocab": None,
+    "heads": None,
+    "kv_heads": None,
+    "mlp": None,
+}
 """What takes the place of a logical axis whose size the mesh does not divide; others must divide."""
 
 
@@ -182,15 +189,36 @@ def fitted(
 ) -> tuple[str | None, ...]:
     """Return logical axes with those that the mesh does not divide replaced as :data:`WHERE_UNEVEN` says.
 
+    A weight that loses an axis this way is split along its width by as many devices more, where that divides, so that
+    no device holds more of it than of others.
+
     Example:
         >>> mesh = abstract_mesh(MeshConfig(fsdp=2, tensor=4), 8)
         >>> fitted(mesh, ("batch", "residual_length", "width"), (8, 30, 64))
         ('batch', 'length', 'width')
+        >>> fitted(mesh, ("embed", "heads", "head"), (576, 9, 64))
+        ('embed_whole', None, 'head')
     """
-    return tuple(
-        WHERE_UNEVEN[axis] if axis in WHERE_UNEVEN and size % _shards(mesh, axis) else axis
+    found = tuple(
+        axis if axis is None or divides(mesh, axis, size) else WHERE_UNEVEN.get(axis, axis)
         for axis, size in zip(axes, shape, strict=True)
     )
+    if found == tuple(axes):
+        return found
+    return tuple(
+        "embed_whole" if axis == "embed" and divides(mesh, "embed_whole", size) else axis
+        for axis, size in zip(found, shape, strict=True)
+    )
+
+
+def divides(mesh: Mesh | AbstractMesh, axis: str | None, size: int) -> bool:
+    """Say whether a mesh splits a size evenly."""
+    return axis is None or size % shards_on(mesh, axis) == 0
+
+
+def placed(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:
+    """Return the sharding of an array of logical axes and a shape; axes may be uneven, see :func:`fitted`."""
+    return named(mesh, fitted(mesh, axes, shape))
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
@@ -201,7 +229,7 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(fitted(mesh, axes, x.shape)))
 
 
-def split_over(*axes: str) -> tuple[str, ...]:
+def split_over(*axes: str | None) -> tuple[str, ...]:
     """Return the axes of the mesh in scope that split logical axes over several devices, to name in collectives.
 
     Example:
@@ -214,18 +242,30 @@ def split_over(*axes: str) -> tuple[str, ...]:
     return () if mesh.empty else tuple(name for name in dict.fromkeys(names) if mesh.shape[name] > 1)
 
 
-def _mesh_axes(axis: str) -> tuple[str, ...]:
-    rule = RULES[axis]
+def _mesh_axes(axis: str | None) -> tuple[str, ...]:
+    rule = None if axis is None else RULES[axis]
     return () if rule is None else (rule,) if isinstance(rule, str) else tuple(rule)
 
 
 def shards_of(axis: str) -> int:
     """Return over how many devices the mesh in scope splits a logical axis; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else _shards(mesh, axis)
+    return 1 if mesh.empty else shards_on(mesh, axis)
 
 
-def _shards(mesh: Mesh | AbstractMesh, axis: str) -> int:
+def splits_evenly(**sizes: int) -> bool:
+    """Say whether the mesh in scope divides the size of every logical axis that is named; without a mesh it does.
+
+    Example:
+        >>> with use_mesh(make_mesh(MeshConfig(fsdp=4, tensor=2))):
+        ...     splits_evenly(heads=8, kv_heads=3)
+        False
+    """
+    return all(size % shards_of(axis) == 0 for axis, size in sizes.items())
+
+
+def shards_on(mesh: Mesh | AbstractMesh, axis: str) -> int:
+    """Return over how many devices a mesh splits a logical axis."""
     return math.prod(mesh.shape[name] for name in _mesh_axes(axis))
 
 
@@ -253,7 +293,7 @@ def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:
     """
     problems = []
     for axis, size in sizes.items():
-        shards = _shards(mesh, axis)
+        shards = shards_on(mesh, axis)
         if size % shards:
             problems.append(f"{axis} ({size}) over {' x '.join(_mesh_axes(axis))} ({shards})")
     if problems:
@@ -264,3 +304,25 @@ def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:
             expected="every size a multiple of its shards",
             remedy="choose smaller mesh axes, or another batch size or sequence length",
         )
+
+
+def check_enough(mesh: Mesh, sizes: Mapping[str, int]) -> None:
+    """Check that of named sizes there is at least one part for every device that they are split over.
+
+    Args:
+        mesh: The mesh.
+        sizes: Logical axis -> size, such as ``{"heads": 32}``.
+
+    Raises:
+        ShardingError: There are fewer.
+    """
+    for axis, size in sizes.items():
+        if size < shards_on(mesh, axis):
+            over = " x ".join(_mesh_axes(axis))
+            raise ShardingError(
+                f"some devices would have none of the {axis}",
+                where="mesh " + ", ".join(f"{name}={mesh.shape[name]}" for name in MESH_AXES),
+                found=f"{size} {axis} over {over} ({shards_on(mesh, axis)})",
+                expected=f"{over} at most {size}",
+                remedy="give these devices to another axis",
+            )

@@ -3,6 +3,7 @@
 from alpacare_jax.attention.attend import attend
 from alpacare_jax.attention.check import Check, Settled, Shapes, check_kernel, settle
 from alpacare_jax.attention.choice import Choice, Situation, choose, obstacle, situation
+from alpacare_jax.attention.heads import HeadLayout, layout_here, layout_over
 from alpacare_jax.attention.names import AUTO, KERNELS, RESIDUALS, check_name
 from alpacare_jax.attention.packed import SEGMENTS
 from alpacare_jax.attention.plain import attend_masked, segment_mask
@@ -15,6 +16,7 @@ __all__ = [
     "SEGMENTS",
     "Check",
     "Choice",
+    "HeadLayout",
     "Settled",
     "Shapes",
     "Situation",
@@ -23,6 +25,8 @@ __all__ = [
     "check_kernel",
     "check_name",
     "choose",
+    "layout_here",
+    "layout_over",
     "obstacle",
     "segment_mask",
     "settle",

@@ -11,6 +11,7 @@ from alpacare_jax import sharding
 from alpacare_jax.attention.choice import choose, situation
 from alpacare_jax.attention.chunked import attend_chunked
 from alpacare_jax.attention.context import attend_across
+from alpacare_jax.attention.heads import layout_here
 from alpacare_jax.attention.mosaic import attend_mosaic
 from alpacare_jax.attention.names import AUTO, RESIDUALS, check_name
 from alpacare_jax.attention.packed import SEGMENTS, attend_packed
@@ -57,6 +58,33 @@ def attend(
         mesh = jax.sharding.get_abstract_mesh()
         here = situation(q_BTNH.dtype.name, q_BTNH.shape[3], q_BTNH.shape[1], mesh)
         kernel = choose(here).name
+    layout = layout_here(q_BTNH.shape[2], k_BTKH.shape[2])
+    if layout.is_plain:
+        return _run(kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, segments)
+    q, k, v = q_BTNH, _dealt(layout.spread_keys(k_BTKH)), _dealt(layout.spread_keys(v_BTKH))
+    if layout.slots == layout.heads:
+        return _run(kernel, q, k, v, segment_ids_BT, segments)
+    q = _dealt(layout.spread_queries(q))
+    return layout.collect(_by_length(_run(kernel, q, k, v, segment_ids_BT, segments)))
+
+
+def _dealt(x: jax.Array) -> jax.Array:
+    """Move from devices that have all heads of a part of the row to such that have some heads of all of it."""
+    return sharding.constrain(_by_length(x), "batch", "length", "heads", None)
+
+
+def _by_length(x: jax.Array) -> jax.Array:
+    return sharding.constrain(x, "batch", "residual_length", None, None)
+
+
+def _run(
+    kernel: str,
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    segment_ids_BT: jax.Array,
+    segments: int,
+) -> jax.Array:
     if sharding.shards_of("length") > 1:
         return attend_across(kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
     if kernel == "xla":

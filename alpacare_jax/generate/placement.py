@@ -47,7 +47,7 @@ def place(architecture: Architecture, params: Params, mesh: Mesh) -> Params:
         Parameters whose ``layers`` is a dict from layer number to that layer's own weights.
     """
     dtype = jnp.dtype(architecture.compute.dtype)
-    axes = architecture.axes()
+    axes = architecture.axes_on(mesh)
 
     def move(leaf: Any, leaf_axes: tuple[str, ...]) -> jax.Array:
         """Move a leaf that stands outside the layers."""

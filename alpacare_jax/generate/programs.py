@@ -39,7 +39,7 @@ class Programs:
         self._graph = placement.unstacked_graph(architecture)
         self._whole = sharding.replicated(mesh)
         self._cache_sharding = sharding.named(mesh, placement.CACHE_AXES)
-        self._logits_sharding = sharding.named(mesh, ("batch", "vocab"))
+        self._logits_sharding = sharding.placed(mesh, ("batch", "vocab"), (rows, self.config.vocab_size))
         self._jit_all()
 
     def _jit_all(self) -> None:

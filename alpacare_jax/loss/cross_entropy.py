@@ -13,6 +13,7 @@ Two ways to cut the work, both exact, both with a fixed number of bytes of logit
 On a mesh every device works on the tokens it holds: rows and their length stay where they lie. The projection is
 gathered over the axis that splits its width, tile by tile or at once, and never its gradient: each device keeps the
 sum of its own shard. Where the vocabulary is split too, devices exchange one maximum and one sum a token, no logits.
+Where the devices that would split it cannot do so evenly, they take other tokens each, against the whole of it.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from jaxtyping import Array, Float, Int
 
 from alpacare_jax import sharding
 from alpacare_jax.loss import by_tokens, by_vocabulary
-from alpacare_jax.loss.projection import Projection
+from alpacare_jax.loss.projection import Projection, project_here
 
 TILINGS = ("auto", "tokens", "vocabulary")
 """How the work may be cut; "auto" takes "tokens" for projections that are small, and "vocabulary" for large ones."""
@@ -36,9 +37,6 @@ CHUNK_BYTES = 96 << 20
 
 SMALL_BYTES = 128 << 20
 """Bytes of a device's part of the projection in fp32 up to which "auto" takes "tokens"."""
-
-TOKENS = ("batch", "length")
-HIDDEN = ("batch", "length", "width")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +81,10 @@ def cross_entropy_sum(
         >>> loss, grads = jax.value_and_grad(cross_entropy_sum, argnums=(0, 1))(hidden_BTD, head_DV, targets, weights)
     """
     assert tiling in TILINGS, tiling
-    projection = Projection(
-        tied=tied,
-        vocabulary=vocabulary or head.shape[0 if tied else 1],
-        width_over=sharding.split_over("embed"),
-        columns_over=sharding.split_over("vocab"),
-        tokens_over=sharding.split_over(*TOKENS),
-        dtype=jnp.dtype(hidden_BTD.dtype).name,
-    )
+    projection = project_here(hidden_BTD, head, tied=tied, vocabulary=vocabulary)
     if tiling == "auto":
-        small = 4 * head.size // sharding.shards_of("vocab") <= SMALL_BYTES
+        split = sharding.shards_of("vocab") if projection.columns_over else 1
+        small = 4 * head.size // split <= SMALL_BYTES
         tiling = "tokens" if small else "vocabulary"
     return _summed(hidden_BTD, head, targets_BT, weights_BT, Tiling(tiling, chunk_bytes, projection))
 
@@ -110,6 +102,8 @@ def _normalised(
     """Return the summed loss, and each token's greatest logit and sum of exponentials."""
     projection = tiling.projection
 
+    tokens = projection.tokens
+
     def local(hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple:
         most, total, picked = by_vocabulary.normalise(
             _flat(hidden), head, targets.reshape(-1), projection, tiling.chunk_bytes
@@ -117,9 +111,8 @@ def _normalised(
         loss = jnp.sum((most - picked + jnp.log(total)) * weights.reshape(-1))
         return projection.over_tokens(loss), most.reshape(weights.shape), total.reshape(weights.shape)
 
-    return _on_mesh(local, (HIDDEN, projection.axes, TOKENS, TOKENS), ((), TOKENS, TOKENS))(
-        hidden, head, targets, weights
-    )
+    takes = (projection.hidden, projection.axes, tokens, tokens)
+    return _on_mesh(local, takes, ((), tokens, tokens))(hidden, head, targets, weights)
 
 
 def _forward(
@@ -137,9 +130,9 @@ def _forward(
         )
         return total, d_hidden.reshape(hidden.shape), d_head
 
-    total, d_hidden, d_head = _on_mesh(
-        local, (HIDDEN, projection.axes, TOKENS, TOKENS), ((), HIDDEN, projection.axes)
-    )(hidden, head, targets, weights)
+    takes = (projection.hidden, projection.axes, projection.tokens, projection.tokens)
+    gives = ((), projection.hidden, projection.axes)
+    total, d_hidden, d_head = _on_mesh(local, takes, gives)(hidden, head, targets, weights)
     return total, (d_hidden, d_head)
 
 
@@ -178,9 +171,10 @@ def _backward(
         return d_hidden.reshape(hidden.shape), d_head
 
     hidden, head, targets, weights, most, total = saved
-    d_hidden, d_head = _on_mesh(
-        local, (HIDDEN, projection.axes, TOKENS, TOKENS, TOKENS, TOKENS), (HIDDEN, projection.axes)
-    )(hidden, head, targets, weights * d_total, most, total)
+    takes, gives = (projection.hidden, projection.axes), (projection.hidden, projection.axes)
+    d_hidden, d_head = _on_mesh(local, (*takes, *[projection.tokens] * 4), gives)(
+        hidden, head, targets, weights * d_total, most, total
+    )
     return d_hidden, d_head, None, None
 
 
@@ -192,7 +186,7 @@ def _flat(hidden_BTD: jax.Array) -> jax.Array:
 
 
 def _on_mesh(
-    local: Callable[..., Any], takes: Sequence[Sequence[str]], gives: Sequence[Sequence[str]]
+    local: Callable[..., Any], takes: Sequence[Sequence[str | None]], gives: Sequence[Sequence[str | None]]
 ) -> Callable[..., Any]:
     """Let every device of the mesh in scope run a function on its own parts, which logical axes name."""
     if jax.sharding.get_abstract_mesh().empty:

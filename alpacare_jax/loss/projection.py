@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from alpacare_jax import sharding
+
 LANES = 128
 """Columns are taken in multiples of this, which is how accelerators lay out rows."""
 
@@ -19,6 +21,8 @@ class Projection:
     Args:
         tied: Whether it is stored as the embedding table, [V, D], and not as [D, V].
         vocabulary: Real columns over all devices; those behind are padding.
+        axes: The logical axes of the stored array, as the mesh can split them.
+        tokens: The logical axes of rows and length.
         width_over: Mesh axes that split its width.
         columns_over: Mesh axes that split its columns.
         tokens_over: Mesh axes that split the tokens; those that split the width are among them.
@@ -27,15 +31,17 @@ class Projection:
 
     tied: bool
     vocabulary: int
+    axes: tuple[str | None, ...]
+    tokens: tuple[str, str]
     width_over: tuple[str, ...]
     columns_over: tuple[str, ...]
     tokens_over: tuple[str, ...]
     dtype: str
 
     @property
-    def axes(self) -> tuple[str, str]:
-        """The logical axes of the stored array."""
-        return ("vocab", "embed") if self.tied else ("embed", "vocab")
+    def hidden(self) -> tuple[str, str, str]:
+        """The logical axes of the hidden states."""
+        return (*self.tokens, "width")
 
     def columns(self, head: jax.Array) -> int:
         """Return how many columns a device's part has."""
@@ -108,3 +114,30 @@ class Projection:
         """Sum a scattered gradient over the devices that hold other tokens and the same part of the width."""
         axes = tuple(axis for axis in self.tokens_over if axis not in self.width_over)
         return jax.lax.psum(d_head, axes) if axes else d_head
+
+
+def project_here(hidden_BTD: jax.Array, head: jax.Array, *, tied: bool, vocabulary: int | None) -> Projection:
+    """Describe a projection on the mesh in scope; arguments as for the loss.
+
+    Devices that cannot split the columns evenly split the tokens instead, and the width where it is stored like that.
+    Where they can split neither, all of them do the same.
+    """
+    axes = ("vocab", "embed") if tied else ("embed", "vocab")
+    mesh, tokens = jax.sharding.get_abstract_mesh(), ("batch", "length")
+    fitted: tuple[str | None, ...] = axes
+    if not mesh.empty and (fitted := sharding.fitted(mesh, axes, head.shape)) != axes:
+        if sharding.splits_evenly(residual_length=hidden_BTD.shape[1]):
+            tokens = ("batch", "residual_length")
+        else:
+            fitted = tuple(axis if axis is None else "embed" for axis in fitted)
+    width, columns = fitted[::-1] if tied else fitted
+    return Projection(
+        tied=tied,
+        vocabulary=vocabulary or head.shape[0 if tied else 1],
+        axes=fitted,
+        tokens=tokens,
+        width_over=sharding.split_over(width),
+        columns_over=sharding.split_over(columns),
+        tokens_over=sharding.split_over(*tokens),
+        dtype=jnp.dtype(hidden_BTD.dtype).name,
+    )

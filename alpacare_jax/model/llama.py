@@ -25,6 +25,11 @@ from alpacare_jax.model.compute import LAYER_INPUT, REMAT_POLICIES, ComputeConfi
 from alpacare_jax.model.config import LlamaConfig
 from alpacare_jax.model.products import multiply_precisely, project
 
+RowAxes = tuple[str, str, str]
+WHOLE_ROW: RowAxes = ("batch", "length", "width")
+SPLIT_ROW: RowAxes = ("batch", "residual_length", "width")
+"""How hidden states lie: as products split over heads read them, and between products."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +41,9 @@ class KVCache:
 
     @classmethod
     def empty(cls, config: LlamaConfig, batch: int, slots: int, dtype: Any = jnp.float32) -> "KVCache":
-        """Make an empty cache for ``batch`` rows of up to ``slots`` tokens."""
-        shape = (batch, config.num_key_value_heads, slots, config.head_dim)
+        """Make an empty cache for ``batch`` rows of up to ``slots`` tokens, for the mesh in scope."""
+        layout = attention.layout_here(config.num_attention_heads, config.num_key_value_heads)
+        shape = (batch, layout.kv_slots, slots, config.head_dim)
         layers = range(config.num_hidden_layers)
         return cls(
             tuple(jnp.zeros(shape, dtype) for _ in layers), tuple(jnp.zeros(shape, dtype) for _ in layers)
@@ -101,7 +107,7 @@ class Attention(nnx.Module):
             config.head_dim,
         )
         std, bias = config.initializer_range, config.attention_bias
-        self.precision = weights.precision
+        self.precision, self.heads, self.kv_heads = weights.precision, N, K
         self.kernel, self.segments = compute.attention, compute.attention_segments
         self.query = weights((D, N, H), ("embed", "heads", "head"), std)
         self.key = weights((D, K, H), ("embed", "kv_heads", "head"), std)
@@ -112,16 +118,27 @@ class Attention(nnx.Module):
         self.value_bias = weights((K, H), ("kv_heads", "head"), 0) if bias else None
         self.out_bias = weights((D,), ("norm",), 0) if bias else None
 
-    def __call__(self, x_BTD: jax.Array, angles: Any, visible: jax.Array, cache: Any = None) -> Any:
+    def __call__(
+        self, x_BTD: jax.Array, angles: Any, visible: jax.Array, row: RowAxes, cache: Any = None
+    ) -> Any:
         """Attend within the row, or to the cache after writing this row's keys and values into it.
 
         ``visible`` says what each token sees: within the row its segment ids [B, T], in a cache the mask [B, T, S].
+        ``row`` says how the residual stream lies, and the result with it.
         """
         dtype = x_BTD.dtype
-        q_BTNH = project("BTD,DNH->BTNH", x_BTD, self.query, self.query_bias, self.precision)
-        k_BSKH = project("BTD,DKH->BTKH", x_BTD, self.key, self.key_bias, self.precision)
-        v_BSKH = project("BTD,DKH->BTKH", x_BTD, self.value, self.value_bias, self.precision)
-        q_BTNH = sharding.constrain(rope.rotate(q_BTNH, *angles), "batch", "length", "heads", None)
+        layout = attention.layout_here(self.heads, self.kv_heads)
+        has_own_queries = layout.slots == layout.heads
+        # Heads that the devices cannot share evenly are projected where a part of the row lies, all of them.
+        whole_BTD = sharding.constrain(x_BTD, *WHOLE_ROW)
+        queries_of = whole_BTD if has_own_queries else sharding.constrain(x_BTD, *row)
+        keys_of = whole_BTD if layout.is_plain else sharding.constrain(x_BTD, *row)
+        q_BTNH = project("BTD,DNH->BTNH", queries_of, self.query, self.query_bias, self.precision)
+        k_BSKH = project("BTD,DKH->BTKH", keys_of, self.key, self.key_bias, self.precision)
+        v_BSKH = project("BTD,DKH->BTKH", keys_of, self.value, self.value_bias, self.precision)
+        q_BTNH = rope.rotate(q_BTNH, *angles)
+        if has_own_queries:
+            q_BTNH = sharding.constrain(q_BTNH, "batch", "length", "heads", None)
         k_BSKH = rope.rotate(k_BSKH, *angles)
         if cache is None:
             q_BTNH, k_BSKH = checkpoint_name(q_BTNH, "query"), checkpoint_name(k_BSKH, "key")
@@ -131,13 +148,16 @@ class Attention(nnx.Module):
             )
         else:
             keys, values, slots_BT = cache
+            k_BSKH, v_BSKH = layout.spread_keys(k_BSKH), layout.spread_keys(v_BSKH)
             rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
             keys = keys.at[rows_B1, :, slots_BT].set(k_BSKH.astype(keys.dtype), mode="drop")
             values = values.at[rows_B1, :, slots_BT].set(v_BSKH.astype(values.dtype), mode="drop")
             cache = (keys, values)
+            q_BTNH = layout.spread_queries(q_BTNH)
             attended_BTNH = attend_cached(q_BTNH, keys.astype(dtype), values.astype(dtype), visible)
+            attended_BTNH = layout.collect(attended_BTNH)
         out_BTD = project("BTNH,NHD->BTD", attended_BTNH, self.out, self.out_bias, self.precision)
-        return checkpoint_name(out_BTD, "attention_out"), cache
+        return checkpoint_name(sharding.constrain(out_BTD, *row), "attention_out"), cache
 
 
 class MLP(nnx.Module):
@@ -150,7 +170,7 @@ class MLP(nnx.Module):
             config.initializer_range,
             config.mlp_bias,
         )
-        self.precision = weights.precision
+        self.precision, self.hidden = weights.precision, F
         self.gate = weights((D, F), ("embed", "mlp"), std)
         self.up = weights((D, F), ("embed", "mlp"), std)
         self.down = weights((F, D), ("mlp", "embed"), std)
@@ -158,14 +178,17 @@ class MLP(nnx.Module):
         self.up_bias = weights((F,), ("mlp",), 0) if bias else None
         self.down_bias = weights((D,), ("norm",), 0) if bias else None
 
-    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Apply silu(x gate) * (x up), projected back to the model's width."""
+    def __call__(self, x_BTD: Float[Array, "B T D"], row: RowAxes) -> Float[Array, "B T D"]:
+        """Apply silu(x gate) * (x up), projected back to the model's width and placed as ``row`` says."""
+        is_split = sharding.splits_evenly(mlp=self.hidden)
+        inside = ("batch", "length", "mlp") if is_split else (*row[:2], None)
+        x_BTD = sharding.constrain(x_BTD, *(WHOLE_ROW if is_split else row))
         gate_BTF = project("BTD,DF->BTF", x_BTD, self.gate, self.gate_bias, self.precision)
         up_BTF = project("BTD,DF->BTF", x_BTD, self.up, self.up_bias, self.precision)
         gate_BTF, up_BTF = checkpoint_name(gate_BTF, "gate"), checkpoint_name(up_BTF, "up")
-        hidden_BTF = sharding.constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "mlp")
+        hidden_BTF = sharding.constrain(jax.nn.silu(gate_BTF) * up_BTF, *inside)
         out_BTD = project("BTF,FD->BTD", hidden_BTF, self.down, self.down_bias, self.precision)
-        return checkpoint_name(out_BTD, "mlp_out")
+        return checkpoint_name(sharding.constrain(out_BTD, *row), "mlp_out")
 
 
 class Block(nnx.Module):
@@ -184,13 +207,11 @@ class Block(nnx.Module):
         the devices that share a product: each product gathers what it reads and scatters what it sums, and no device
         keeps or normalises what others keep too (Korthikanti et al. 2022, sequence parallelism).
         """
-        residual = "residual_length" if cache is None else "length"
-        normed_BTD = sharding.constrain(self.attention_norm(x_BTD), "batch", "length", "width")
-        attended_BTD, cache = self.attention(normed_BTD, angles, visible, cache)
-        x_BTD = x_BTD + sharding.constrain(attended_BTD, "batch", residual, "width")
-        normed_BTD = sharding.constrain(self.mlp_norm(x_BTD), "batch", "length", "width")
-        x_BTD = x_BTD + sharding.constrain(self.mlp(normed_BTD), "batch", residual, "width")
-        return sharding.constrain(x_BTD, "batch", residual, "width"), cache
+        row = WHOLE_ROW if cache is not None else SPLIT_ROW
+        attended_BTD, cache = self.attention(self.attention_norm(x_BTD), angles, visible, row, cache)
+        x_BTD = x_BTD + attended_BTD
+        x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD), row)
+        return sharding.constrain(x_BTD, *row), cache
 
 
 class Llama(nnx.Module):
@@ -252,7 +273,7 @@ class Llama(nnx.Module):
         x_BTD = self._embed(tokens_BT)
         if self.embedding_noise is not None:
             x_BTD = self.embedding_noise(x_BTD)
-        x_BTD = sharding.constrain(x_BTD, "batch", "residual_length", "width")
+        x_BTD = sharding.constrain(x_BTD, *SPLIT_ROW)
         x_BTD, _ = self._run_layers(x_BTD, angles, segment_ids_BT)
         return self.norm(x_BTD)
 
@@ -291,7 +312,8 @@ class Llama(nnx.Module):
             logits = multiply_precisely(hidden_BTD, head_DV, summed=1)
         else:
             logits = jnp.einsum("BTD,DV->BTV", hidden_BTD, head_DV, preferred_element_type=jnp.float32)
-        return sharding.constrain(logits, "batch", "length", "vocab")
+        length = "length" if sharding.splits_evenly(vocab=self.config.vocab_size) else "residual_length"
+        return sharding.constrain(logits, "batch", length, "vocab")
 
     def unstack(self) -> "Llama":
         """Return a model with the layers stored one by one, which decodes without copying weights."""
@@ -309,7 +331,7 @@ class Llama(nnx.Module):
         # The table is gathered over fsdp first: a look-up into a width-sharded table would leave the rows replicated.
         table_VD = sharding.constrain(self.embed[...].astype(jnp.dtype(self.compute.dtype)), "vocab", "width")
         x_BTD = jnp.take(table_VD, tokens_BT, axis=0)
-        return sharding.constrain(x_BTD, "batch", "length", "width")
+        return sharding.constrain(x_BTD, *WHOLE_ROW)
 
     def _run_layers(
         self, x_BTD: jax.Array, angles: Any, visible: jax.Array, cache: Any = None, slots_BT: Any = None

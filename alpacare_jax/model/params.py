@@ -57,10 +57,16 @@ class Architecture:
             branch[name] = variable.logical_axes
         return tree
 
+    def axes_on(self, mesh: Mesh) -> Params:
+        """Return the logical axes of every parameter as they can be split on a mesh, see :func:`sharding.fitted`."""
+        return jax.tree.map(
+            lambda leaf, axes: sharding.fitted(mesh, axes, leaf.shape), self.abstract(), self.axes()
+        )
+
     def shardings(self, mesh: Mesh) -> Params:
         """Return the sharding of every parameter on a mesh."""
         return jax.tree.map(
-            lambda axes: sharding.named(mesh, axes), self.axes(), is_leaf=lambda x: isinstance(x, tuple)
+            lambda leaf, axes: sharding.placed(mesh, axes, leaf.shape), self.abstract(), self.axes()
         )
 
     def abstract_on(self, mesh: Mesh) -> Params:
@@ -92,22 +98,14 @@ class Architecture:
         return nnx.merge(graph, state)
 
     def check_mesh(self, mesh: Mesh) -> None:
-        """Check that every parameter divides over the mesh.
+        """Check that the model can be split over the mesh; heads, vocabulary and MLP need not divide.
 
         Raises:
-            ShardingError: Names the sizes that do not divide.
+            ShardingError: Names the sizes that do not divide, or the devices that would have no head to attend with.
         """
         config = self.config
-        sharding.check_divides(
-            mesh,
-            {
-                "vocab": config.vocab_size,
-                "embed": config.hidden_size,
-                "heads": config.num_attention_heads,
-                "kv_heads": config.num_key_value_heads,
-                "mlp": config.intermediate_size,
-            },
-        )
+        sharding.check_divides(mesh, {"embed": config.hidden_size})
+        sharding.check_enough(mesh, {"heads": config.num_attention_heads})
 
 
 def params_of(model: Llama) -> Params:

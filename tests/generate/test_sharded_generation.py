@@ -1,5 +1,7 @@
 """The same tokens on every mesh."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -45,6 +47,23 @@ def test_a_mesh_gives_the_tokens_of_one_device(
     assert generate(engine) == alone
 
 
+@pytest.mark.parametrize("shape", [{"fsdp": 4, "tensor": 2}, {"fsdp": 2, "tensor": 4}])
+def test_heads_and_a_vocabulary_that_do_not_divide_give_the_tokens_of_one_device(
+    shape: dict[str, int], architecture: Architecture, tokenizer: Tokenizer
+) -> None:
+    config = dataclasses.replace(
+        architecture.config,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=architecture.config.vocab_size + 1,
+    )
+    uneven = Architecture(config, architecture.compute)
+    params = uneven.init(3, sharding.single_device_mesh())
+    mesh = sharding.make_mesh(sharding.MeshConfig(**shape))
+    found = generate(Engine(uneven, params, tokenizer, mesh=mesh, slots=3))
+    assert found == generate(Engine(uneven, params, tokenizer, slots=3))
+
+
 def test_parameters_already_on_the_mesh_are_taken_as_they_are(
     architecture: Architecture, tokenizer: Tokenizer, params: Params, alone: list[list[int]]
 ) -> None:
@@ -56,7 +75,7 @@ def test_parameters_already_on_the_mesh_are_taken_as_they_are(
 def test_a_mesh_that_does_not_fit_is_refused(
     architecture: Architecture, params: Params, tokenizer: Tokenizer
 ) -> None:
-    for shape, named in (({"fsdp": 1, "tensor": 8}, "kv_heads"), ({"fsdp": 4, "context": 2}, "context")):
+    for shape, named in (({"fsdp": 1, "tensor": 8}, "heads"), ({"fsdp": 4, "context": 2}, "context")):
         mesh = sharding.make_mesh(sharding.MeshConfig(**shape))
         with pytest.raises(ShardingError, match=r".") as caught:
             Engine(architecture, params, tokenizer, mesh=mesh)

@@ -206,10 +206,59 @@ def test_what_stands_in_padding_or_in_another_segment_changes_nothing():
     assert not np.array_equal(logits[other], again[other])
 
 
-def test_a_mesh_that_does_not_divide_the_heads_is_refused_and_named():
+UNEVEN = {
+    # SmolLM2's heads: 9 query heads share 3 key/value heads.
+    "heads": dataclasses.replace(TINY, num_attention_heads=9, num_key_value_heads=3),
+    "fewer keys": dataclasses.replace(TINY, num_attention_heads=8, num_key_value_heads=2),
+    "vocabulary": dataclasses.replace(TINY, vocab_size=97),
+    "tied": dataclasses.replace(TINY, vocab_size=97, tie_word_embeddings=True),
+    "all": dataclasses.replace(
+        TINY,
+        vocab_size=97,
+        intermediate_size=45,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        attention_bias=True,
+        mlp_bias=True,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("uneven", "name"),
+    [
+        ("heads", "fsdp-tensor"),
+        ("fewer keys", "tensor"),
+        ("vocabulary", "mixed"),
+        ("tied", "tensor"),
+        ("all", "tensor"),
+        ("all", "mixed"),
+    ],
+)
+def test_heads_vocabulary_and_mlp_that_the_tensor_axis_does_not_divide_give_the_same(uneven, name):
+    config, batch = UNEVEN[uneven], random_batch()
+    one = loss_and_grads(MeshConfig(fsdp=1), batch, devices=jax.devices()[:1], config=config)
+    assert_close(loss_and_grads(MESHES[name], batch, config=config), one)
+
+
+def test_uneven_sizes_on_rows_that_are_uneven_too_give_the_same():
+    config, batch = UNEVEN["all"], random_batch(length=34)
+    one = loss_and_grads(MeshConfig(fsdp=1), batch, devices=jax.devices()[:1], config=config)
+    assert_close(loss_and_grads(MESHES["mixed"], batch, config=config), one)
+
+
+def test_a_mesh_with_more_devices_than_heads_is_refused_and_named():
+    config = dataclasses.replace(TINY, num_attention_heads=4, num_key_value_heads=2)
+    with pytest.raises(sharding.ShardingError, match="some devices would have none of the heads") as caught:
+        Architecture(config).init(0, sharding.make_mesh(MeshConfig(fsdp=1, tensor=8)))
+    assert "4 heads over tensor (8)" in str(caught.value)
+
+
+def test_a_mesh_that_does_not_divide_the_width_is_refused_and_named():
+    config = dataclasses.replace(TINY, hidden_size=36)
     with pytest.raises(sharding.ShardingError, match="does not divide the model") as caught:
-        Architecture(TINY).init(0, sharding.make_mesh(MeshConfig(fsdp=1, tensor=8)))
-    assert "kv_heads (4) over tensor (8)" in str(caught.value)
+        Architecture(config).init(0, sharding.make_mesh(MeshConfig(fsdp=8)))
+    assert "embed (36) over fsdp (8)" in str(caught.value)
 
 
 @pytest.mark.parametrize(
