@@ -16,6 +16,7 @@ import alpacare_jax
 from alpacare_jax import checkpoint, convert, sharding
 from alpacare_jax.adapters import bytes_a_device, count
 from alpacare_jax.cli.kernels import settle_attention
+from alpacare_jax.cli.resuming import check_same_base, check_unchanged
 from alpacare_jax.config import RunConfig, to_yaml
 from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
 from alpacare_jax.errors import ConfigError, DataError
@@ -23,6 +24,7 @@ from alpacare_jax.evaluate.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, LlamaConfig, Params
 from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.model.shapes import named_shape
+from alpacare_jax.model.uneven import describe_uneven
 from alpacare_jax.plan.chips import chip_of
 from alpacare_jax.plan.fitting import check_fits, memory_limit
 from alpacare_jax.tokenizer import load_tokenizer
@@ -30,16 +32,6 @@ from alpacare_jax.train import JsonlSink, Profile, Run, Schedule, Stepper, Tenso
 from datagen.records import read_objects, write_atomically
 
 logger = logging.getLogger("alpacare.train")
-
-FREE_TO_CHANGE = ("out", "mesh", "compute", "topology", "validation_data")
-"""Parts of the configuration that a resumed run may change without changing what is learnt."""
-FREE_TRAIN_KEYS = (
-    "microbatches",
-    "log_every",
-    "validate_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-)
 
 
 def train_from_config(
@@ -77,12 +69,14 @@ def train_from_config(
         latest = checkpoints.latest_step()
         if latest is None:
             write_run_folder(out, start, config, mesh)
-        elif not accept_changes:
-            check_unchanged(checkpoints.metadata(latest), metadata, out)
+        else:
+            check_unchanged(checkpoints.metadata(latest), metadata, out, accepted=accept_changes)
+            if config.adapter.on:
+                check_same_base(out, start.model, start.params(), mesh)
         first = jax.process_index() == 0
         if first:
             write_atomically(out / "config.yaml", lambda file: file.write(to_yaml(config)))
-            announce(config, start.model, schedule, stepper)
+            announce(config, start.model, schedule, stepper, data.row_length)
         sinks = make_sinks(out, latest or 0) if first else []
         started = time.monotonic()
         try:
@@ -333,35 +327,9 @@ def describe(config: RunConfig, schedule: Schedule, data: PackedDataset) -> dict
     }
 
 
-def check_unchanged(saved: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    """Check that a resumed run learns what it was started to learn.
-
-    Raises:
-        ConfigError: Names every key that differs.
-    """
-    unset = dataclasses.asdict(RunConfig(out="", train_data="", init=""))
-    before = checkpoint.flatten(json.loads(json.dumps(unset))) | checkpoint.flatten(saved["config"])
-    after = checkpoint.flatten(now["config"])
-    free = {*FREE_TO_CHANGE, *(f"train.{key}" for key in FREE_TRAIN_KEYS)}
-    problems = [
-        f"{key}: {before.get(key)!r} before, {after.get(key)!r} now"
-        for key in sorted(set(before) | set(after))
-        if before.get(key) != after.get(key) and key not in free and key.partition(".")[0] not in free
-    ]
-    if saved["data"] != now["data"]:
-        problems.append("the training data are not the same bytes")
-    if saved["schedule"] != now["schedule"] and not problems:
-        problems.append(f"the run's size: {saved['schedule']} before, {now['schedule']} now")
-    if problems:
-        raise ConfigError(
-            "the run was started with another configuration",
-            where=out,
-            found="\n            ".join(problems),
-            remedy="choose another `out`, restore these keys, or pass --accept-changes",
-        )
-
-
-def announce(config: RunConfig, model: LlamaConfig, schedule: Schedule, stepper: Stepper) -> None:
+def announce(
+    config: RunConfig, model: LlamaConfig, schedule: Schedule, stepper: Stepper, row_length: int
+) -> None:
     """Say in a few lines what is about to happen."""
     mesh = stepper.mesh
     sizes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
@@ -369,6 +337,8 @@ def announce(config: RunConfig, model: LlamaConfig, schedule: Schedule, stepper:
     logger.info("training  %s", describe_trained(stepper))
     logger.info("memory    %s", describe_memory(stepper))
     logger.info("mesh      %s (%d devices of %s)", sizes, mesh.size, mesh.devices.flat[0].device_kind)
+    if uneven := describe_uneven(model, mesh, row_length):
+        logger.info("uneven    %s", uneven)
     logger.info(
         "run       %d steps of %d rows, %.2f epochs, into %s",
         schedule.steps,

@@ -105,7 +105,7 @@ def _muon(config: OptimConfig, rate: optax.Schedule, mask: Any) -> optax.Gradien
 
 
 def decays(params: Any, without: Sequence[str] = ()) -> Any:
-    """Mark the parameters that weight decay applies to: all but norm scales, biases, and those named.
+    """Mark the parameters that weight decay applies to: all but norm scales, biases, DoRA's norms, and those named.
 
     Args:
         params: The parameter tree.
@@ -119,8 +119,7 @@ def decays(params: Any, without: Sequence[str] = ()) -> Any:
     def decay(path: tuple[Any, ...], _: Any) -> bool:
         name = ".".join(str(key.key) for key in path)
         last = str(path[-1].key)
-        return not (
-            last == "scale" or last.endswith("bias") or any(fnmatch.fnmatch(name, p) for p in without)
-        )
+        no_matrix = last in ("scale", "magnitude") or last.endswith("bias")
+        return not (no_matrix or any(fnmatch.fnmatch(name, p) for p in without))
 
     return jax.tree_util.tree_map_with_path(decay, params)

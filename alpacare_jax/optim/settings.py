@@ -23,7 +23,7 @@ class OptimConfig:
             linear to zero over the last ``decay_ratio`` of the steps (Hu et al. 2024).
         warmup_ratio: Share of all steps over which the rate rises linearly from zero.
         decay_ratio: Share of all steps over which "wsd" falls.
-        weight_decay: Decoupled weight decay, applied to matrices and tables, not to norms and biases.
+        weight_decay: Decoupled weight decay, applied to matrices and tables, not to norms (nor DoRA's) and biases.
         no_decay: More parameters without weight decay: patterns of dotted names, as ``embed`` or ``layers.mlp.*``.
         b1: Decay of the first moment; Lion's interpolation, and the momentum of Muon's matrices.
         b2: Decay of the second moment; of Lion's only one.

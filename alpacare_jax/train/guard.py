@@ -53,6 +53,10 @@ class GuardConfig:
         counts = {name: jnp.int32(0) for name in ("taken", "skipped", "in_a_row")}
         return {"norms": jnp.full((self.window,), jnp.inf, jnp.float32), **counts}
 
+    def resume(self, saved: GuardState) -> GuardState:
+        """Return the state that goes on from one of another window: norms are collected anew, counts go on."""
+        return self.start() | {name: saved[name] for name in ("skipped", "in_a_row")}
+
     def is_sound(self, state: GuardState, loss: jax.Array, norm: jax.Array) -> jax.Array:
         """Say whether a step's loss and gradient norm are finite and no spike."""
         sound = jnp.isfinite(loss) & jnp.isfinite(norm)

@@ -18,6 +18,7 @@ import jax
 from alpacare_jax import sharding
 from alpacare_jax.data.loader import BatchStream, RowSource
 from alpacare_jax.model import Params
+from alpacare_jax.train.guard import GuardConfig
 from alpacare_jax.train.interruption import StopRequest, between_steps
 from alpacare_jax.train.profile import Profile
 from alpacare_jax.train.recorder import Recorder, Yardstick
@@ -148,12 +149,19 @@ def begin(run: Run) -> tuple[TrainState, int, int]:
     latest = run.checkpoints.latest_step()
     if latest is None:
         return run.stepper.start(run.initial_params()), 0, 0
-    saved = run.checkpoints.restore(latest, run.stepper.abstract_saved())
+    metadata = run.checkpoints.metadata(latest)
+    saved = run.checkpoints.restore(latest, run.stepper.abstract_saved(_guard_of(metadata)))
     state = run.stepper.resume(saved, run.initial_params)
-    position = int(run.checkpoints.metadata(latest)["position"])
+    position = int(metadata["position"])
     if run.speak:
         logger.info("resuming after step %d, %s rows into the data", latest, f"{position:,}")
     return state, latest, position
+
+
+def _guard_of(metadata: dict[str, Any]) -> GuardConfig | None:
+    """Return the guard of the run that wrote a checkpoint, or None where that is not known."""
+    settings = metadata.get("config", {}).get("train", {}).get("guard")
+    return None if settings is None else GuardConfig(**settings)
 
 
 def validate(run: Run, recorder: Recorder, step: int, state: TrainState) -> None:

@@ -81,12 +81,19 @@ class Stepper:
             "optimizer": moments,
             "step": jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated),
         }
-        if self.guard.on:
-            state["guard"] = jax.tree.map(
+        return with_frozen(state | self._abstract_guard(self.guard), frozen)
+
+    def _abstract_guard(self, guard: GuardConfig) -> TrainState:
+        """Return the guard's part of the state, nothing where there is no guard."""
+        replicated = sharding.replicated(self.mesh)
+        if not guard.on:
+            return {}
+        return {
+            "guard": jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
-                jax.eval_shape(self.guard.start),
+                jax.eval_shape(guard.start),
             )
-        return with_frozen(state, frozen)
+        }
 
     def start(self, params: Params) -> TrainState:
         """Return the state before the first step, the optimiser's part made where it belongs.
@@ -107,22 +114,42 @@ class Stepper:
         """Return the state that goes on from a checkpoint.
 
         Args:
-            saved: What was kept of a state, read onto the shardings of :meth:`abstract_saved`.
+            saved: What was kept of a state, read onto the shardings of :meth:`abstract_saved`. Where the guard was
+                another, or none, it begins anew.
             base: Gives the parameters the run started from; called only where a checkpoint lacks the frozen ones.
         """
+        saved = self._with_guard(saved)
         if self.adapter.on:
             return with_frozen(saved, self.division.freeze_base(base(), self.mesh))
         trained, frozen = self.division.split(saved["params"], self.seed, self.mesh)
         return with_frozen(saved | {"params": trained}, frozen)
+
+    def _with_guard(self, saved: TrainState) -> TrainState:
+        state = {key: value for key, value in saved.items() if key != "guard"}
+        if not self.guard.on:
+            return state
+        guard = saved.get("guard")
+        if guard is None or guard["norms"].shape != (self.guard.window,):
+            begin = self.guard.start if guard is None else functools.partial(self.guard.resume, guard)
+            guard = jax.jit(begin, out_shardings=sharding.replicated(self.mesh))()
+        return state | {"guard": guard}
 
     def saved(self, state: TrainState) -> TrainState:
         """Return what a checkpoint keeps of a state: the whole model, or adapters without their base."""
         params = self.division.saved(state["params"], state.get("frozen", {}))
         return without_frozen(state) | {"params": params}
 
-    def abstract_saved(self) -> TrainState:
-        """Return what a checkpoint keeps, as shape structs with shardings."""
-        return without_frozen(self.abstract_state()) | {"params": self.division.abstract_saved(self.mesh)}
+    def abstract_saved(self, guard: GuardConfig | None = None) -> TrainState:
+        """Return what a checkpoint keeps, as shape structs with shardings.
+
+        Args:
+            guard: The guard of the run that wrote it; this one's when None.
+        """
+        state = without_frozen(self.abstract_state()) | {"params": self.division.abstract_saved(self.mesh)}
+        if guard is not None:
+            state.pop("guard", None)
+            state |= self._abstract_guard(guard)
+        return state
 
     def model_params(self, state: TrainState) -> Params:
         """Return the parameters that the state's model computes with, for :meth:`Architecture.model`."""

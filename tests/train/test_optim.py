@@ -62,6 +62,23 @@ def test_weight_decay_spares_norms_and_what_is_named(name):
         assert found == pytest.approx(0.1 * 0.5 * 1.0, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_takes_adapters_and_spares_the_norms_of_dora(name):
+    parts = {"a": jnp.ones((2, 64, 4)), "b": jnp.ones((2, 4, 128)), "magnitude": jnp.ones((2, 128))}
+    params = {"layers": {"mlp": {"gate": parts}}}
+    updates = []
+    for decay in (0.0, 0.5):
+        settings = OptimConfig(name=name, learning_rate=0.1, warmup_ratio=0.0, weight_decay=decay)
+        optimizer = make_optimizer(settings, 100)
+        gradients = jax.tree.map(lambda x: x * 1e-2, params)
+        updates.append(
+            optimizer.update(gradients, optimizer.init(params), params)[0]["layers"]["mlp"]["gate"]
+        )
+    changed = jax.tree.map(lambda a, b: float(np.abs(b - a).max()), *updates)
+    assert changed["magnitude"] == 0.0
+    assert changed["a"] == changed["b"] == pytest.approx(0.1 * 0.5, rel=1e-5)
+
+
 def test_lion_moves_by_the_sign():
     sizes = np.unique(np.abs(np.concatenate([x.ravel() for x in jax.tree.leaves(one_update(name="lion"))])))
     assert sizes == pytest.approx([0.1])

@@ -1,0 +1,109 @@
+"""Runs that are resumed with other settings: what goes on, and what is refused and why."""
+
+import json
+import shutil
+
+import pytest
+
+from alpacare_jax import checkpoint, convert
+from alpacare_jax.cli.training import train_from_config
+from alpacare_jax.config import RunConfig, load_config
+from alpacare_jax.errors import CheckpointError, ConfigError
+
+LORA = ["adapter.kind=lora", "adapter.rank=4", "adapter.targets=[query]"]
+SKIP = "train.guard.action=skip"
+
+
+def run(path, *overrides, **kwargs):
+    train_from_config(load_config(path, list(overrides), RunConfig), **kwargs)
+
+
+def losses(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+@pytest.fixture(scope="module")
+def begun(tokenizer_folder, packed, tmp_path_factory):
+    """Runs of two steps by their settings, each made once; a copy for each test that asks."""
+    made = {}
+
+    def copy(to, *overrides):
+        if overrides not in made:
+            values = {
+                "architecture": str(tokenizer_folder / "config.json"),
+                "train_data": str(packed),
+                "optim": {"learning_rate": 1e-2},
+                "train": {"steps": 2, "batch_rows": 8},
+            }
+            folder = tmp_path_factory.mktemp("begun")
+            (folder / "run.yaml").write_text(json.dumps(values | {"out": str(folder / "run")}))
+            run(folder / "run.yaml", *overrides)
+            made[overrides] = folder
+        shutil.copytree(made[overrides], to, dirs_exist_ok=True)
+        return to / "run.yaml", f"out={to / 'run'}"
+
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], [SKIP]),
+        ([SKIP], []),
+        ([SKIP], [SKIP, "train.guard.window=16", "train.guard.factor=10"]),
+    ],
+    ids=["on", "off", "another"],
+)
+def test_a_guard_may_be_changed_between_runs(begun, tmp_path, before, after):
+    path, out = begun(tmp_path, *before)
+    with pytest.raises(ConfigError, match="--accept-changes"):
+        run(path, out, *after, "train.steps=3")
+    run(path, out, *after, "train.steps=3", accept_changes=True)
+    assert list(losses(tmp_path / "run")) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        (LORA, [*LORA, "adapter.rank=8"], "adapter.rank: 4 before, 8 now"),
+        (LORA, [*LORA, "adapter.kind=rslora"], "adapter.kind: 'lora' before, 'rslora' now"),
+        (LORA, [*LORA, "adapter.base=int4"], "adapter.base: 'auto' before, 'int4' now"),
+        (LORA, [], "adapter.kind: 'lora' before, 'none' now"),
+        ([], LORA, "adapter.kind: 'none' before, 'lora' now"),
+        ([], ["train.freeze=[embed]"], "train.freeze: [] before, ['embed'] now"),
+        ([], ["optim.name=lion"], "optim.name: 'adamw' before, 'lion' now"),
+        ([], ["optim.state_dtype=int8"], "optim.state_dtype: 'float32' before, 'int8' now"),
+    ],
+)
+def test_what_a_checkpoint_does_not_hold_is_refused_even_where_changes_are_accepted(
+    begun, tmp_path, before, after, named
+):
+    path, out = begun(tmp_path, *before)
+    with pytest.raises(ConfigError, match="do not fit this configuration") as caught:
+        run(path, out, *after, "train.steps=3", accept_changes=True)
+    assert named in str(caught.value)
+    assert "train.steps" not in str(caught.value), "what may be changed is not named"
+    assert checkpoint.steps_of(tmp_path / "run") == [2]
+
+
+def test_settings_that_are_lists_are_the_same_after_a_checkpoint(begun, tmp_path):
+    method = (*LORA, "optim.no_decay=[embed,layers.mlp.*]", "train.freeze=[embed]")
+    path, out = begun(tmp_path, *method)
+    saved = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    run(path, out, *method)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == saved
+    with pytest.raises(ConfigError) as caught:
+        run(path, out, *method, "optim.no_decay=[embed]")
+    assert "optim.no_decay: ['embed', 'layers.mlp.*'] before, ['embed'] now" in str(caught.value)
+
+
+def test_adapters_do_not_go_on_beside_another_base(begun, tmp_path):
+    path, out = begun(tmp_path, *LORA)
+    first = convert.open_model(tmp_path / "run")
+    other = tmp_path / "other"
+    checkpoint.save_model(
+        other, first.params | {"embed": first.params["embed"] + 0.1}, first.config, hf=first.hf_folder
+    )
+    with pytest.raises(CheckpointError, match="not the one the adapters were trained on"):
+        run(path, out, *LORA, f"init={other}", "architecture=null", "train.steps=3", accept_changes=True)
