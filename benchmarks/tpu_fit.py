@@ -5,7 +5,8 @@
     python benchmarks/tpu_fit.py --only llama2_7b_v5e16 --json fit.json
 
 Full fine-tuning, fp32 master weights and moments, bf16 compute, packed rows, every layer computed again in the
-backward pass, two rows of a chip at a time; nothing offloaded, then with the layers' inputs in the host's memory.
+backward pass, two rows of a chip at a time; nothing offloaded, then with the layers' inputs in the host's memory,
+which then bounds the rows as well.
 MaxText's columns are what its own ahead-of-time compiler takes on the same slices with the same libtpu (fsdp alone,
 full remat, packed, flash attention), with the logits whole and with the vocabulary tiled.
 """
@@ -48,9 +49,8 @@ def fit(
     compiler: plan.Compiler, name: str, remat: str, least: int, *, bounds: bool, most: int
 ) -> dict[str, Any]:
     """Find the most rows per chip of a configuration, or only whether the least that must fit does."""
-    config = load_config(
-        CONFIGS / f"{name}.yaml", [f"compute.remat={remat}", f"compute.layer_rows={LAYER_ROWS}"]
-    )
+    changes = (f"compute.remat={remat}", f"compute.layer_rows={LAYER_ROWS}", "train.microbatches=1")
+    config = load_config(CONFIGS / f"{name}.yaml", list(changes))
     program, place = request.make_program(config)
     shards = request.batch_shards(config, place)
     program = program.replace(rows=least * shards)
@@ -69,6 +69,8 @@ def fit(
         "rows_per_chip": largest,
         "at_least": least,
         "needed_gib": needed.needed / GIB if needed else None,
+        "host_gib": needed.host / GIB if isinstance(needed, plan.Compiled) else None,
+        "host_limit_gib": place.host_limit / GIB if place.host_limit else None,
         "limit_gib": place.chip.memory_bytes / GIB,
         "compile_s": needed.compile_s if needed else None,
     }

@@ -100,14 +100,13 @@ def kernel_flops(computation: Computation, line: Instruction) -> float:
     given = [
         computation.instructions[name].shapes for name in line.operands if name in computation.instructions
     ]
-    large = [
-        shapes[0] for shapes in given if shapes and len(shapes[0].sizes) == 4 and shapes[0].dtype == "bf16"
-    ]
-    large = large or [shapes[0] for shapes in given if shapes and len(shapes[0].sizes) == 4]
+    # [B, N, T, H], or [N, T, H] where a device has one row.
+    arrays = [s[0] for s in given if s and len(s[0].sizes) in (3, 4) and s[0].dtype in ("bf16", "f16", "f32")]
+    large = [shape for shape in arrays if shape.dtype != "f32"] or arrays
     blocks = next((s[0].sizes for s in given if s and s[0].dtype == "s8" and len(s[0].sizes) == 3), None)
     if len(large) < 2:
         return 0.0
     queries, keys = max(large, key=lambda shape: math.prod(shape.sizes)), large[1]
-    rows, heads, length, head = queries.sizes
+    *rows, heads, length, head = queries.sizes
     share = (blocks[1] + 1) / (2 * blocks[1]) if blocks and blocks[1] == blocks[2] else 1.0
-    return 2.0 * products * rows * heads * length * keys.sizes[2] * head * share
+    return 2.0 * products * math.prod(rows) * heads * length * keys.sizes[-2] * head * share

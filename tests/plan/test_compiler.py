@@ -84,6 +84,14 @@ def test_work_is_counted_as_by_hand(remembered: Compiled) -> None:
     assert remembered.costs["kernel_flops"] == pytest.approx(layers * 11 * product, rel=0.02)
 
 
+def test_one_row_a_device_is_half_the_work_of_two(remembered: Compiled) -> None:
+    with plan.Compiler() as one:
+        outcome = one.compile(program(rows=4))
+    assert isinstance(outcome, Compiled)
+    for name in ("flops", "kernel_flops"):
+        assert outcome.costs[name] == pytest.approx(remembered.costs[name] / 2, rel=0.02)
+
+
 def test_what_does_not_fit_says_by_how_much() -> None:
     wide = dataclasses.replace(TINY, hidden_size=8192, intermediate_size=65536, num_hidden_layers=4)
     with plan.Compiler() as one:
