@@ -30,7 +30,7 @@ quickstart: $(QUICKSTART_VENV)/.installed  ## the whole path on a real small mod
 test: $(VENV)/.installed  ## install what the tests need and run them all
 	$(BIN)/python -m pytest $(ARGS)
 
-test-configs: $(VENV)/.installed  ## compile every shipped TPU configuration whole, about an hour
+test-configs: $(VENV)/.installed  ## compile every shipped TPU configuration whole, about a quarter of an hour
 	$(BIN)/python -m pytest tests/plan -m tpu_compile $(ARGS)
 
 # Apache Beam holds protobuf, numpy and others back, so it has an environment of its own.
