@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1, help="rows a step")
     parser.add_argument("--valid-rows", type=int, default=16, help="held-out rows")
     parser.add_argument(
-        "--bases", default="auto,nf4,int4,int8", help="bases to compare, LoRA's own (auto) first"
+        "--bases",
+        default="auto,nf4,nf4+residual,int4,int8",
+        help="bases to compare, LoRA's own (auto) first; +residual sets adapter.start",
     )
     parser.add_argument("--dtype", default="float32", help="compute.dtype")
     parser.add_argument("--remat", default="none", help="compute.remat")
@@ -63,12 +65,13 @@ def main() -> None:
 
 def train(arguments: argparse.Namespace, base: str) -> dict[str, Any]:
     """Run one training and return its figures."""
+    stored, _, start = base.partition("+")
     config = RunConfig(
         out="",
         train_data=arguments.train,
         init=arguments.model,
         compute=ComputeConfig(dtype=arguments.dtype, remat=arguments.remat),
-        adapter=AdapterConfig(kind="lora", rank=16, alpha=32.0, base=base),
+        adapter=AdapterConfig(kind="lora", rank=16, alpha=32.0, base=stored, start=start or "zero"),
         optim=OptimConfig(learning_rate=2e-4, warmup_ratio=0.1),
         train=TrainConfig(steps=arguments.steps, batch_rows=arguments.rows),
     )
@@ -80,7 +83,7 @@ def train(arguments: argparse.Namespace, base: str) -> dict[str, Any]:
     data = PackedDataset.open(arguments.train)
     losses, started = [], time.perf_counter()
     with sharding.use_mesh(mesh):
-        state = stepper.start(loaded.params)
+        state = stepper.start(loaded.params, first_batches(data, config, mesh))
         first = validate(stepper.model_params(state))["val_loss"]
         step = stepper.compile_step()
         stream = BatchStream(
@@ -108,6 +111,17 @@ def train(arguments: argparse.Namespace, base: str) -> dict[str, Any]:
     }
 
 
+def first_batches(data: PackedDataset, config: RunConfig, mesh: Any) -> Any:
+    """Yield the rows that the adapters' start is fitted to."""
+    rows = config.train.batch_rows or 1
+    stream = BatchStream(data, rows, config.train.seed, 0, sharding=sharding.batch_sharding(mesh))
+    try:
+        for batch, _ in itertools.islice(stream, -(-config.adapter.start_rows // rows)):
+            yield batch
+    finally:
+        stream.close()
+
+
 def make_validation(architecture: Architecture, arguments: argparse.Namespace, mesh: Any) -> Any:
     """Return a function from parameters to the figures of the first held-out rows."""
     held_out = PackedDataset.open(arguments.valid)
@@ -128,7 +142,7 @@ def line(run: dict[str, Any], lora: dict[str, Any]) -> str:
     training = f"{run['first_10']:.4f} -> {run['last_10']:.4f} ({apart['last_10']:+.2f}%)"
     held_out = f"{run['first_val']:.4f} -> {run['last_val']:.4f} ({apart['last_val']:+.2f}%)"
     return (
-        f"{run['base']:<8} trained {run['trained_parameters']:,}, base {run['frozen_bytes'] / 1e6:.1f} MB | "
+        f"{run['base']:<12} trained {run['trained_parameters']:,}, base {run['frozen_bytes'] / 1e6:.1f} MB | "
         f"train {training} | held out {held_out} | {run['seconds']:.0f} s"
     )
 

@@ -9,6 +9,7 @@ from alpacare_jax.model import LlamaConfig
 
 KINDS = ("none", "lora", "rslora", "dora")
 QUANTIZED = ("int8", "int4", "nf4")
+STARTS = ("zero", "residual")
 BASES = ("auto", "float32", "bfloat16", *QUANTIZED)
 
 
@@ -51,6 +52,9 @@ class AdapterConfig:
         base: How the frozen weights are stored: "auto" (in ``compute.dtype``, to which they are cast before every
             product anyway), "float32", "bfloat16", or the layers' matrices quantised to "int8", "int4" or "nf4" and
             all else as with "auto" (QLoRA, Dettmers et al. 2023); see :mod:`alpacare_jax.adapters.quantize`.
+        start: What A B is at first: "zero", or on a quantised base the "residual", the part of what quantising took
+            away that the rank holds; see :mod:`alpacare_jax.adapters.residual`.
+        start_rows: Rows of the training data whose activations say how much each error of the base matters.
     """
 
     kind: str = "none"
@@ -59,13 +63,20 @@ class AdapterConfig:
     dropout: float = 0.0
     targets: tuple[str, ...] = tuple(TARGETS)
     base: str = "auto"
+    start: str = "zero"
+    start_rows: int = 32
 
     def __post_init__(self) -> None:
         problems = [
             *_unknown("kind", [self.kind], KINDS),
             *_unknown("targets", self.targets, TARGETS),
             *_unknown("base", [self.base], BASES),
+            *_unknown("start", [self.start], STARTS),
         ]
+        if self.start == "residual" and (not self.quantized or self.kind == "dora"):
+            problems.append("start 'residual' needs a base in int8, int4 or nf4, and kind lora or rslora")
+        if self.start_rows < 1:
+            problems.append(f"start_rows must be at least 1, not {self.start_rows}")
         if self.rank < 1:
             problems.append(f"rank must be at least 1, not {self.rank}")
         if not self.alpha > 0:

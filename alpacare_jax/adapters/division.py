@@ -21,6 +21,7 @@ from alpacare_jax.adapters import freezing
 from alpacare_jax.adapters.config import TARGETS, AdapterConfig
 from alpacare_jax.adapters.lora import LoraWeight, column_norms, dense, draw
 from alpacare_jax.adapters.quantize import Layout, QuantizedWeight, SteppedWeight, quantize
+from alpacare_jax.adapters.residual import INPUTS, nearest
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.model.params import flatten, unflatten
@@ -85,19 +86,51 @@ class Division:
             )
         return trained, unflatten(frozen)
 
-    def split(self, params: Params, seed: int, mesh: Mesh) -> tuple[Params, Params]:
+    def abstract_moments(self, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+        """Return shapes and places of the second moments that :meth:`split` takes, by names of weights."""
+        found = {}
+        for short in sorted({INPUTS[name] for name in self.adapter.targets}):
+            name = f"layers.{TARGETS[short].room}.{short}"
+            layers, *sides = flatten(self._abstract)[name].shape
+            size = math.prod(sides[: TARGETS[short].inputs])
+            shape = jax.ShapeDtypeStruct((layers, size, size), jnp.float32)
+            found[name] = _placed(mesh, shape, (self._axes()[name][0], "embed", None))
+        return found
+
+    def split(
+        self, params: Params, seed: int, mesh: Mesh, moments: dict[str, jax.Array] | None = None
+    ) -> tuple[Params, Params]:
         """Return trained and frozen parameters at the start of a run.
 
         Args:
             params: The model's parameters, in the dtype of :attr:`base`; not to be used afterwards.
             seed: Of the adapters' first values.
             mesh: The devices.
+            moments: Of the inputs of weights, as :meth:`abstract_moments` names them, where ``start`` is "residual".
         """
         if not self.adapter.on:
             return self._divide(params)
         places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_on(mesh)[0])
         trained = jax.jit(functools.partial(self._draw, seed=seed), out_shardings=places)(params)
+        if self.adapter.start == "residual":
+            trained = self._take_back(trained, params, moments or {}, places)
         return trained, self.freeze_base(params, mesh)
+
+    def _take_back(
+        self, trained: Params, params: Params, moments: dict[str, jax.Array], places: Params
+    ) -> Params:
+        """Return adapters that hold what they can of the difference between the base and its quantised form."""
+        held, leaves, where = flatten(trained), flatten(params), flatten(places)
+        for name in self._targets():
+            short = name.rpartition(".")[2]
+            source = f"layers.{TARGETS[INPUTS[short]].room}.{INPUTS[short]}"
+            a, b = f"{name}.a", f"{name}.b"
+            solve = jax.jit(
+                functools.partial(_residuals, layout=self._layouts()[name], like=(held[a], held[b])),
+                out_shardings=(where[a], where[b]),
+            )
+            held[a], held[b] = solve(leaves[name], moments[source], self.adapter.scale)
+        return unflatten(held)
 
     def freeze_base(self, params: Params, mesh: Mesh) -> Params:
         """Return the frozen base of adapters.
@@ -285,6 +318,23 @@ def bytes_a_device(tree: Any) -> int:
 
 def _quantize_layers(weight: jax.Array, layout: Layout) -> QuantizedWeight | SteppedWeight:
     return jax.lax.map(functools.partial(quantize, layout=layout), weight)
+
+
+def _residuals(
+    weight: jax.Array, moments: jax.Array, scale: Any, *, layout: Layout, like: tuple[Any, Any]
+) -> tuple[jax.Array, jax.Array]:
+    """Return A and B of every layer of a weight, shaped as those of ``like``."""
+    rank = like[1].shape[1]
+
+    def of_layer(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        whole, moment = pair
+        error = whole.astype(jnp.float32) - quantize(whole, layout).dense()
+        return nearest(error.reshape(moment.shape[0], -1), moment, rank)
+
+    a, b = jax.lax.map(of_layer, (weight, moments))
+    return a.reshape(like[0].shape).astype(like[0].dtype), (b / scale).reshape(like[1].shape).astype(
+        like[1].dtype
+    )
 
 
 def _placed(mesh: Mesh, leaf: Any, axes: tuple[str | None, ...]) -> jax.ShapeDtypeStruct:

@@ -10,13 +10,14 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
 
 from alpacare_jax import sharding
 from alpacare_jax.data.loader import BatchStream, RowSource
+from alpacare_jax.loss import Batch
 from alpacare_jax.model import Params
 from alpacare_jax.train.guard import GuardConfig
 from alpacare_jax.train.interruption import StopRequest, between_steps
@@ -148,7 +149,7 @@ def begin(run: Run) -> tuple[TrainState, int, int]:
     """Return the first state, its step, and the position in the data."""
     latest = run.checkpoints.latest_step()
     if latest is None:
-        return run.stepper.start(run.initial_params()), 0, 0
+        return run.stepper.start(run.initial_params(), first_batches(run)), 0, 0
     metadata = run.checkpoints.metadata(latest)
     saved = run.checkpoints.restore(latest, run.stepper.abstract_saved(_guard_of(metadata)))
     state = run.stepper.resume(saved, run.initial_params)
@@ -156,6 +157,17 @@ def begin(run: Run) -> tuple[TrainState, int, int]:
     if run.speak:
         logger.info("resuming after step %d, %s rows into the data", latest, f"{position:,}")
     return state, latest, position
+
+
+def first_batches(run: Run) -> Iterator[Batch]:
+    """Yield the first training rows that the adapters' start is fitted to."""
+    places = sharding.batch_sharding(run.stepper.mesh)
+    stream = BatchStream(run.data, run.schedule.batch_rows, run.config.seed, 0, sharding=places)
+    try:
+        for _ in range(-(-run.stepper.adapter.start_rows // run.schedule.batch_rows)):
+            yield next(stream)[0]
+    finally:
+        stream.close()
 
 
 def _guard_of(metadata: dict[str, Any]) -> GuardConfig | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from alpacare_jax.adapters import AdapterConfig, Division
 from alpacare_jax.loss import Batch, loss_sum, supervised_tokens
 from alpacare_jax.model import Architecture, Llama, Params
 from alpacare_jax.train.guard import GuardConfig, choose
+from alpacare_jax.train.inputs import second_moments
 from alpacare_jax.train.noise import neftune, row_keys
 
 TrainState = dict[str, Any]
@@ -95,13 +96,18 @@ class Stepper:
             )
         }
 
-    def start(self, params: Params) -> TrainState:
+    def start(self, params: Params, batches: Iterable[Batch] = ()) -> TrainState:
         """Return the state before the first step, the optimiser's part made where it belongs.
 
         Args:
             params: The model's parameters; not to be used afterwards.
+            batches: Rows that adapters which start as the residual of quantising are fitted to.
         """
-        trained, frozen = self.division.split(params, self.seed, self.mesh)
+        moments = None
+        if self.adapter.start == "residual":
+            places = self.division.abstract_moments(self.mesh)
+            moments = second_moments(self.division.base, params, batches, places)
+        trained, frozen = self.division.split(params, self.seed, self.mesh, moments)
         places = without_frozen(jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state()))
 
         def begin(params: Params) -> TrainState:

@@ -161,6 +161,25 @@ def test_merged_weights_give_the_logits_of_base_and_adapters(kind, base):
     }
 
 
+def test_a_start_as_the_residual_takes_back_most_of_what_quantising_did_on_every_mesh():
+    adapter = AdapterConfig(
+        kind="rslora", rank=16, base="nf4", start="residual", targets=("query", "out", "up")
+    )
+    away = {}
+    for mesh in (sharding.single_device_mesh(), sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))):
+        for start in ("zero", "residual"):
+            stepper = make(mesh, adapter=dataclasses.replace(adapter, start=start))
+            with sharding.use_mesh(mesh):
+                batch = jax.device_put(random_batch(), sharding.batch_sharding(mesh))
+                state = stepper.start(params_on(stepper.division.base, mesh), [batch])
+                weight = flatten(stepper.model_params(state))["layers.mlp.up"]
+                away[start, mesh.size] = np.asarray(jax.lax.map(lambda layer: layer.dense(), weight))
+    whole = np.asarray(flatten(first_params())["layers.mlp.up"])
+    taken, left = (np.linalg.norm(away[start, 1] - whole) for start in ("zero", "residual"))
+    assert left < 0.8 * taken
+    assert np.linalg.norm(away["residual", 8] - away["residual", 1]) < 1e-2 * taken
+
+
 def test_frozen_layers_keep_their_bits_and_the_others_learn():
     mesh = sharding.single_device_mesh()
     method = METHODS["frozen paths"]
@@ -203,6 +222,10 @@ def test_gradients_beside_frozen_weights_are_those_of_full_training():
         ({"kind": "lora", "alpha": 0.0}, "alpha must be positive"),
         ({"kind": "lora", "dropout": 1.0}, "dropout must be"),
         ({"base": "nf4"}, "only frozen weights can be quantised"),
+        ({"kind": "lora", "start": "residuals"}, "did you mean 'residual'?"),
+        ({"kind": "lora", "start": "residual"}, "start 'residual' needs a base in"),
+        ({"kind": "dora", "base": "nf4", "start": "residual"}, "start 'residual' needs a base in"),
+        ({"kind": "lora", "start_rows": 0}, "start_rows must be at least 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(settings, named):

@@ -92,6 +92,23 @@ def test_a_run_on_a_quantised_base_with_noise_and_guard_resumes_exactly(run_yaml
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[1])
 
 
+def test_a_run_that_starts_as_the_residual_resumes_and_exports_what_it_trained(run_yaml, tmp_path):
+    method = [
+        "adapter.base=nf4",
+        "adapter.start=residual",
+        "adapter.start_rows=9",
+        "adapter.targets=[query,down]",
+    ]
+    run(run_yaml, *method, "train.steps=4")
+    whole, cut = tmp_path / "run", tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "4")
+    run(run_yaml, f"out={cut}", *method, "train.steps=4")
+    assert losses(cut) == losses(whole)
+    found = np.asarray(convert.open_model(cut).model(TOKENS))
+    assert np.abs(found - adapter_logits(whole)).max() <= 1e-5
+
+
 def test_a_run_whose_every_step_is_bad_stops_after_some(run_yaml):
     bad = ["adapter.kind=none", "optim.learning_rate=1e30", "optim.clip_norm=0", "train.checkpoint_every=0"]
     with pytest.raises(TrainingError, match="2 steps skipped in a row") as caught:

@@ -1,0 +1,49 @@
+"""What the products of a model's layers are multiplied with on some rows, as second moments."""
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from alpacare_jax.adapters.residual import ObservedWeight
+from alpacare_jax.loss import Batch, loss_sum
+from alpacare_jax.model import Architecture, Params
+from alpacare_jax.model.params import flatten, unflatten
+
+
+def second_moments(
+    architecture: Architecture, params: Params, batches: Iterable[Batch], places: dict[str, Any]
+) -> dict[str, jax.Array]:
+    """Sum x x^T over the inputs x of weights, on all tokens of some batches.
+
+    Args:
+        architecture: The model without values.
+        params: Its parameters, not quantised.
+        batches: Rows, on the devices.
+        places: Shapes [L, i, i] of the results and where they lie, by names of weights.
+
+    Returns:
+        fp32 arrays by the same names.
+    """
+
+    def total(moments: dict[str, jax.Array], params: Params, batch: Batch) -> jax.Array:
+        leaves = flatten(params)
+        leaves |= {name: ObservedWeight(leaves[name], moment) for name, moment in moments.items()}  # type: ignore[misc]
+        return loss_sum(architecture.model(unflatten(leaves)), batch)
+
+    where = {name: leaf.sharding for name, leaf in places.items()}
+
+    @functools.partial(jax.jit, out_shardings=where, donate_argnums=0)
+    def add(found: dict[str, jax.Array], params: Params, batch: Batch) -> dict[str, jax.Array]:
+        zeros = {name: jnp.zeros_like(moment) for name, moment in found.items()}
+        return jax.tree.map(jnp.add, found, jax.grad(total)(zeros, params, batch))
+
+    found = jax.jit(
+        lambda: {name: jnp.zeros(leaf.shape, jnp.float32) for name, leaf in places.items()},
+        out_shardings=where,
+    )()
+    for batch in batches:
+        found = add(found, params, batch)
+    return found
