@@ -27,6 +27,7 @@ from alpacare_jax.model.shapes import named_shape
 from alpacare_jax.model.uneven import describe_uneven
 from alpacare_jax.plan.chips import chip_of
 from alpacare_jax.plan.fitting import check_fits, memory_limit
+from alpacare_jax.plan.topology import parse_topology
 from alpacare_jax.tokenizer import load_tokenizer
 from alpacare_jax.train import JsonlSink, Profile, Run, Schedule, Stepper, TensorBoardSink, Yardstick, train
 from datagen.records import read_objects, write_atomically
@@ -47,6 +48,8 @@ def train_from_config(
     Raises:
         UserError: Something in the configuration, the data, the model or the mesh does not fit.
     """
+    if config.topology is not None:
+        parse_topology(config.topology)  # a name that does not exist would only be found by the next plan
     out, mesh = Path(config.out), sharding.make_mesh(config.mesh)
     profile = Profile.parse(profile_steps, out / "profile") if profile_steps else None
     data = PackedDataset.open(config.train_data)

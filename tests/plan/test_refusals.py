@@ -77,3 +77,22 @@ def test_a_missing_compiler_says_what_to_install_and_gpus_do_without_it(capsys, 
         main(["plan", "--config", config, "--topology", "h100-80gb x16"])
     assert ended.value.code == 0
     assert "model, not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("topology=v5e-17", ("no such topology", "v5e:4x4 (v5e-16)")),
+        ("compute.remat=ful", ("compute.remat", "did you mean full?")),
+        ("compute.attention=splsh", ("did you mean splash?",)),
+        ("compute.dtype=bf16", ("did you mean bfloat16?",)),
+        ("mesh.fsdp=32", ("fsdp=32", "on 8 devices")),
+    ],
+)
+def test_a_run_refuses_the_same_before_it_opens_anything(capsys, setting, words):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--config", str(CONFIGS / "llama2_7b_v5e16.yaml"), setting])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    for word in words:
+        assert word in said
