@@ -46,7 +46,7 @@ def test_products_and_gradients_are_right_to_three_bits():
     assert not np.any(multiply_fp8("BTD,DNH->BTNH", x * 0, weight))
 
 
-def last_loss(matmul, steps=40):
+def loss_curve(matmul, steps=40):
     mesh = sharding.single_device_mesh()
     architecture = Architecture(TINY, ComputeConfig("bfloat16", matmul=matmul))
     stepper = Stepper(architecture, optax.adam(1e-2), lambda _: 1e-2, mesh)
@@ -60,13 +60,19 @@ def last_loss(matmul, steps=40):
         for _ in range(steps):
             state, metrics = take_step(state, batch)
             losses.append(float(metrics["loss"]))
-    return losses[0], float(np.mean(losses[-5:]))
+    return np.asarray(losses)
 
 
-def test_it_learns_what_bfloat16_learns():
-    (first, plain), (_, rounded) = last_loss("default"), last_loss("fp8")
-    assert plain < 0.5 * first
-    assert abs(rounded - plain) < 0.05 * (first - plain)
+def test_it_learns_what_bfloat16_learns_at_every_step():
+    plain, rounded = loss_curve("default"), loss_curve("fp8")
+    learnt = plain[0] - plain[-5:].mean()
+    assert learnt > 0.5 * plain[0]
+    # Means of five steps. Where the loss falls by 8% of all that is learnt in a step, 8 bits may be a step late.
+    curves = [np.convolve(losses, np.ones(5) / 5, "valid") for losses in (plain, rounded)]
+    apart = np.abs(curves[0] - curves[1])
+    assert apart.max() < 0.1 * learnt
+    assert apart[-1] < 0.01 * learnt
+    assert np.any(plain != rounded), "8 bits were used"
 
 
 def test_it_needs_bfloat16():
