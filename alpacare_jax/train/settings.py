@@ -67,15 +67,16 @@ class TrainConfig:
         """Return the settings with fewer microbatches where their number would change the recipe's batch.
 
         Packed rows hold several examples, so a batch counted in examples may have fewer rows than devices times
-        microbatches; rounding it up would train on more examples an update. Microbatches get no larger by this.
+        microbatches; rounding it up would train on more examples an update. Then as few microbatches are taken as hold
+        no more rows than where every example has a row of its own, which is what ``alpacare plan`` looks at.
 
         Args:
             statistics: Of the packed data set.
             batch_shards: Over how many devices the rows of a batch are split.
 
         Example:
-            128 examples at four a row are 32 rows. On 16 devices four microbatches would make 64 of them; two make 32,
-            and 16 rows go through at a time either way.
+            128 examples in four microbatches are 32 rows at a time. At four a row they are 32 rows in all: on 16
+            devices four microbatches would make 64 of them, so one is taken.
         """
         if self.batch_rows is not None:
             return self
@@ -83,10 +84,13 @@ class TrainConfig:
         def rows(parts: int) -> int:
             return dataclasses.replace(self, microbatches=parts).schedule(statistics, batch_shards).batch_rows
 
-        wanted = (self.batch_examples or 1) * statistics.rows / statistics.examples
-        at_once = rows(self.microbatches) / self.microbatches
-        able = [parts for parts in range(self.microbatches, 0, -1) if rows(parts) / parts <= at_once]
+        examples = self.batch_examples or 1
+        wanted = examples * statistics.rows / statistics.examples
+        at_once = max(rows(self.microbatches), examples) / self.microbatches
+        able = [parts for parts in range(1, self.microbatches + 1) if rows(parts) / parts <= at_once]
         best = min(able, key=lambda parts: abs(rows(parts) - wanted))
+        if abs(rows(self.microbatches) - wanted) <= abs(rows(best) - wanted):
+            return self
         return dataclasses.replace(self, microbatches=best)
 
     def schedule(self, statistics: Statistics, batch_shards: int) -> "Schedule":
