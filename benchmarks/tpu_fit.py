@@ -1,6 +1,6 @@
 """How many rows a chip takes: this stack's largest batch on four TPU slices, by the real compiler, no TPU needed.
 
-    python benchmarks/tpu_fit.py                      # searches all eight, about an hour on two cores
+    python benchmarks/tpu_fit.py                      # searches all eight, about a quarter of an hour
     python benchmarks/tpu_fit.py --bounds             # compiles the eight sizes that must fit at least
     python benchmarks/tpu_fit.py --only llama2_7b_v5e16 --json fit.json
 
