@@ -212,7 +212,7 @@ def test_a_model_with_a_smaller_vocabulary_is_refused(run_yaml, tokenizer_folder
     ("overrides", "error", "named"),
     [
         (["mesh.fsdp=3"], ShardingError, "8 devices"),
-        (["mesh.fsdp=2", "mesh.tensor=4"], ShardingError, "kv_heads (2) over tensor (4)"),
+        (["mesh.fsdp=1", "mesh.tensor=8"], ShardingError, "4 heads over tensor (8)"),
         (["train.batch_rows=6"], ConfigError, "a multiple of 8"),
         (["train_data=/nowhere"], DataError, "/nowhere"),
         (["architecture=/nowhere.json"], ConfigError, "/nowhere.json"),
