@@ -86,9 +86,17 @@ def test_parameters_go_straight_onto_a_mesh(make_folder):
     assert query.addressable_shards[0].data.shape == (2, 8, 2, 4)
 
 
-def test_a_mesh_that_does_not_divide_the_heads_is_refused(make_folder):
-    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=4))
-    with pytest.raises(ShardingError, match=r"kv_heads \(2\) over tensor \(4\)"):
+def test_a_mesh_that_does_not_divide_the_heads_gets_the_same_weights(make_folder):
+    mesh, folder = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=4)), make_folder()
+    found, expected = convert.open_model(folder, mesh=mesh).params, convert.open_model(folder).params
+    key = found["layers"]["attention"]["key"]
+    assert key.addressable_shards[0].data.shape == (2, 2, 2, 4)  # its width over all eight
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(expected))
+
+
+def test_a_mesh_with_more_devices_than_heads_is_refused(make_folder):
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=1, tensor=8))
+    with pytest.raises(ShardingError, match=r"4 heads over tensor \(8\)"):
         convert.open_model(make_folder(), mesh=mesh)
 
 
