@@ -338,19 +338,12 @@ def _residuals(
 
 
 def _placed(mesh: Mesh, leaf: Any, axes: tuple[str | None, ...]) -> jax.ShapeDtypeStruct:
-    """Place a leaf by its axes; an axis whose size the mesh does not divide is held whole by every device."""
+    """Place a leaf by its axes, which may be uneven; what no device could hold a part of, all hold whole."""
     axes = tuple(
-        axis if _divides(mesh, axis, size) else None for axis, size in zip(axes, leaf.shape, strict=True)
+        axis if sharding.divides(mesh, axis, size) else None
+        for axis, size in zip(sharding.fitted(mesh, axes, leaf.shape), leaf.shape, strict=True)
     )
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.named(mesh, axes))
-
-
-def _divides(mesh: Mesh, axis: str | None, size: int) -> bool:
-    try:
-        sharding.named(mesh, (axis,)).shard_shape((size,))
-    except ValueError:
-        return False
-    return True
 
 
 def _some_layers(leaf: Any, layers: Sequence[int]) -> Any:

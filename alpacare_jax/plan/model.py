@@ -118,16 +118,17 @@ def state_bytes(program: Program, place: Topology) -> dict[str, int]:
     return {name: sum(map(size, jax.tree.leaves(part))) for name, part in state.items()}
 
 
-def kept_per_token(config: LlamaConfig, remat: str, tensor: int, element: int) -> float:
+def kept_per_token(config: LlamaConfig, remat: str, tensor: int, stream: int, element: int) -> float:
     """Return bytes kept of one layer for each token, on a device.
 
     Args:
         config: The model's shape.
         remat: Name of the policy.
         tensor: Over how many devices heads and feed-forward width are split.
+        stream: Over how many of them the residual stream is split, by its length.
         element: Bytes of an activation.
     """
-    D, F, H = config.hidden_size, config.intermediate_size / tensor, config.head_dim
+    D, F, H = config.hidden_size / stream, config.intermediate_size / tensor, config.head_dim
     queries, keys = config.num_attention_heads * H / tensor, config.num_key_value_heads * H / tensor
     attention = queries * element + 4 * config.num_attention_heads / tensor
     projections = (queries + 2 * keys + D + 2 * F) * element
@@ -176,9 +177,11 @@ def model_step(program: Program, place: Topology, parts: dict[str, int] | None =
     layers = model.num_hidden_layers
     layer_weights = _layer_weights(model) / tensor
 
-    kept = layers * tokens * kept_per_token(model, remat, tensor, element)
+    stream = stream_shards(program, place)
+    kept = layers * tokens * kept_per_token(model, remat, tensor, stream, element)
     parts_in_layer = parts_through_a_layer(program, place)
-    again = AT_ONCE * tokens / parts_in_layer * kept_per_token(model, "none", tensor, element)
+    # While a layer is at work its products read the stream whole.
+    again = AT_ONCE * tokens / parts_in_layer * kept_per_token(model, "none", tensor, 1, element)
     working = again + 2 * layer_weights * element + (0 if config.adapter.on else layer_weights * gradient)
     table = model.vocab_size * model.hidden_size / tensor
     tiles = config.compute.loss_chunk_mib * (1 << 20) * 2
@@ -202,6 +205,15 @@ def model_step(program: Program, place: Topology, parts: dict[str, int] | None =
         gathered=gathered,
         bound=bound,
     )
+
+
+def stream_shards(program: Program, place: Topology) -> int:
+    """Return over how many devices of ``tensor`` the residual stream of a row is split, by its length."""
+    from alpacare_jax import sharding
+
+    tensor = program.config.mesh.shape(place.devices)[2]
+    mesh = sharding.abstract_mesh(program.config.mesh, place.devices)
+    return tensor if sharding.divides(mesh, "residual_length", program.seq_len) else 1
 
 
 def parts_through_a_layer(program: Program, place: Topology) -> int:
@@ -275,7 +287,8 @@ def _times(
     else:
         within += replicas
     links = 2 if chip.platform == "tpu" else 1
-    host = layers * micro * activations if config.compute.remat == "offload" else 0.0
+    offloaded = layers * micro * activations / stream_shards(program, place)
+    host = offloaded if config.compute.remat == "offload" else 0.0
     seconds = {
         "cores": flops / chip.bf16_flops / REACHED["cores"],
         "links": within / (links * chip.link_bytes_per_s) / REACHED["links"],
