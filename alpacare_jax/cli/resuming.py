@@ -12,6 +12,7 @@ from alpacare_jax.config import RunConfig
 from alpacare_jax.convert.adapted import check_base
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig, Params
+from alpacare_jax.train import Schedule
 
 FREE_TO_CHANGE = ("out", "mesh", "compute", "topology", "validation_data")
 """Parts of the configuration that a resumed run may change without changing what is learnt."""
@@ -22,13 +23,27 @@ FIXED = (
     "optim.state_dtype",
 )
 """Keys that no resumed run may change: they say what a checkpoint holds, or how its adapters are merged later."""
-FREE_TRAIN_KEYS = (
-    "microbatches",
-    "log_every",
-    "validate_every",
-    "checkpoint_every",
-    "keep_checkpoints",
+FREE_KEYS = (
+    "train.microbatches",
+    "train.log_every",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "adapter.start",
+    "adapter.start_rows",
 )
+"""Keys that a resumed run may change too, or never reads."""
+ORDER_FREE = ("adapter.targets", "train.freeze")
+"""Keys whose values may stand in any order."""
+
+
+def started_size(out: Path) -> Schedule | None:
+    """Return the size that a run was started with; None where it has no checkpoint yet."""
+    steps = checkpoint.steps_of(out)
+    if not steps:
+        return None
+    with checkpoint.RunCheckpoints(out / "checkpoints") as checkpoints:
+        return Schedule(**checkpoints.metadata(steps[-1])["schedule"])
 
 
 def check_unchanged(saved: dict[str, Any], now: dict[str, Any], out: Path, *, accepted: bool = False) -> None:
@@ -71,7 +86,9 @@ def changed_keys(saved: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
     unset = dataclasses.asdict(RunConfig(out="", train_data="", init=""))
     before = checkpoint.flatten(json.loads(json.dumps(unset))) | checkpoint.flatten(saved)
     after = checkpoint.flatten(now)
-    free = {*FREE_TO_CHANGE, *(f"train.{key}" for key in FREE_TRAIN_KEYS)}
+    free = {*FREE_TO_CHANGE, *FREE_KEYS}
+    for config in (before, after):
+        config.update({key: sorted(config[key]) for key in ORDER_FREE if config.get(key)})
     if before["adapter.kind"] == after["adapter.kind"] == "none":
         free.add("adapter")
     return {

@@ -16,7 +16,7 @@ import alpacare_jax
 from alpacare_jax import checkpoint, convert, sharding
 from alpacare_jax.adapters import bytes_a_device, count
 from alpacare_jax.cli.kernels import settle_attention
-from alpacare_jax.cli.resuming import check_same_base, check_unchanged
+from alpacare_jax.cli.resuming import check_same_base, check_unchanged, started_size
 from alpacare_jax.config import RunConfig, to_yaml
 from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
 from alpacare_jax.errors import ConfigError, DataError
@@ -55,16 +55,17 @@ def train_from_config(
     data = PackedDataset.open(config.train_data)
     check_rows(config, data, mesh)
     statistics, shards = data.manifest.statistics, sharding.batch_shards(mesh)
-    config = dataclasses.replace(config, train=config.train.for_data(statistics, shards))
-    schedule = config.train.schedule(statistics, shards)
-    metadata = describe(config, schedule, data)
     check_run_folder(out)
+    training = config.train.for_data(statistics, shards, started_size(out))
+    schedule = training.schedule(statistics, shards)
+    metadata = describe(config, schedule, data)
     resuming = checkpoint.steps_of(out) != []
     # Checkpoints of adapters lack the base, which is opened again.
     start = resume_start(out) if resuming and not config.adapter.on else open_start(config, mesh)
     check_vocabulary(start.assets, start.model, data)
     Architecture(start.model, config.compute).check_mesh(mesh)
-    settled = dataclasses.replace(config, compute=settle_attention(config.compute, start.model, data, mesh))
+    compute = settle_attention(config.compute, start.model, data, mesh)
+    settled = dataclasses.replace(config, compute=compute, train=training)
     architecture = Architecture(start.model, settled.compute)
     stepper = settled.stepper(start.model, schedule.steps, mesh)
     check_fits(stepper, schedule.batch_rows, data.row_length, memory_limit(mesh.local_devices[0]))
@@ -85,7 +86,7 @@ def train_from_config(
         try:
             state = train(
                 Run(
-                    config=config.train,
+                    config=training,
                     schedule=schedule,
                     stepper=stepper,
                     data=data,
@@ -340,6 +341,9 @@ def announce(
     logger.info("training  %s", describe_trained(stepper))
     logger.info("memory    %s", describe_memory(stepper))
     logger.info("mesh      %s (%d devices of %s)", sizes, mesh.size, mesh.devices.flat[0].device_kind)
+    if stepper.microbatches != (asked := config.train.microbatches):
+        kept = f"which keeps a batch near {config.train.batch_examples} examples"
+        logger.info("batch     microbatches %d instead of %d, %s", stepper.microbatches, asked, kept)
     if uneven := describe_uneven(model, mesh, row_length):
         logger.info("uneven    %s", uneven)
     logger.info(

@@ -7,6 +7,9 @@ from alpacare_jax.data.manifest import Statistics
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.train.guard import GuardConfig
 
+ROUNDING = 0.1
+"""By what share a batch counted in examples may be rounded before fewer microbatches are taken."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -18,7 +21,8 @@ class TrainConfig:
         batch_rows: Rows in a batch over all devices. Give this or ``batch_examples``.
         batch_examples: Examples in a batch, on average: packed rows hold several, so this keeps a recipe that was
             written for one example a row. The number of rows is rounded to what devices and microbatches divide.
-        microbatches: Parts a batch is split into, one after another, to save memory; the result is the same.
+        microbatches: Parts a batch is split into, one after another, to save memory; the result is the same. Fewer are
+            taken where so many would make a batch of ``batch_examples`` much larger, see :meth:`for_data`.
         seed: Seed of the order of the data, and of the weights where a run starts from nothing.
         log_every: Steps between lines of the log; ``metrics.jsonl`` has them all.
         validate_every: Steps between validations; 0 validates before the first and after the last step only.
@@ -63,16 +67,20 @@ class TrainConfig:
                 "the settings of training are not valid", where="train", found="; ".join(problems)
             )
 
-    def for_data(self, statistics: Statistics, batch_shards: int) -> "TrainConfig":
+    def for_data(
+        self, statistics: Statistics, batch_shards: int, started: "Schedule | None" = None
+    ) -> "TrainConfig":
         """Return the settings with fewer microbatches where their number would change the recipe's batch.
 
         Packed rows hold several examples, so a batch counted in examples may have fewer rows than devices times
-        microbatches; rounding it up would train on more examples an update. Then as few microbatches are taken as hold
-        no more rows than where every example has a row of its own, which is what ``alpacare plan`` looks at.
+        microbatches; rounding it up would train on more examples an update. Where rounding moves the batch by more
+        than :data:`ROUNDING`, as few microbatches are taken as hold no more rows than where every example has a row
+        of its own, which is what ``alpacare plan`` looks at.
 
         Args:
             statistics: Of the packed data set.
             batch_shards: Over how many devices the rows of a batch are split.
+            started: The size that a resumed run was started with; kept, if some number of microbatches gives it.
 
         Example:
             128 examples in four microbatches are 32 rows at a time. At four a row they are 32 rows in all: on 16
@@ -80,18 +88,18 @@ class TrainConfig:
         """
         if self.batch_rows is not None:
             return self
-
-        def rows(parts: int) -> int:
-            return dataclasses.replace(self, microbatches=parts).schedule(statistics, batch_shards).batch_rows
-
-        examples = self.batch_examples or 1
-        wanted = examples * statistics.rows / statistics.examples
-        at_once = max(rows(self.microbatches), examples) / self.microbatches
-        able = [parts for parts in range(1, self.microbatches + 1) if rows(parts) / parts <= at_once]
-        best = min(able, key=lambda parts: abs(rows(parts) - wanted))
-        if abs(rows(self.microbatches) - wanted) <= abs(rows(best) - wanted):
-            return self
-        return dataclasses.replace(self, microbatches=best)
+        ways = [dataclasses.replace(self, microbatches=1 + at) for at in range(self.microbatches)]
+        sizes = [way.schedule(statistics, batch_shards) for way in ways]
+        rows = [size.batch_rows for size in sizes]
+        wanted = (self.batch_examples or 1) * statistics.rows / statistics.examples
+        off = [abs(size - wanted) / wanted for size in rows]
+        at_once = max(rows[-1], self.batch_examples or 1) / self.microbatches
+        able = [at for at in range(len(ways)) if rows[at] / ways[at].microbatches <= at_once]
+        near = [at for at in able if off[at] <= ROUNDING]
+        best = len(ways) - 1 if off[-1] <= ROUNDING else near[0] if near else min(able, key=off.__getitem__)
+        if started is not None and sizes[best] != started:
+            best = next((at for at in reversed(able) if sizes[at] == started), best)
+        return self if best == len(ways) - 1 else ways[best]
 
     def schedule(self, statistics: Statistics, batch_shards: int) -> "Schedule":
         """Work out batch size and number of steps for a data set on a mesh.

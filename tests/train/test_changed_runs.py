@@ -1,14 +1,17 @@
 """Runs that are resumed with other settings: what goes on, and what is refused and why."""
 
 import json
+import logging
 import shutil
 
 import pytest
+import yaml
 
 from alpacare_jax import checkpoint, convert
 from alpacare_jax.cli.training import train_from_config
 from alpacare_jax.config import RunConfig, load_config
 from alpacare_jax.errors import CheckpointError, ConfigError
+from alpacare_jax.train import TrainConfig
 
 LORA = ["adapter.kind=lora", "adapter.rank=4", "adapter.targets=[query]"]
 SKIP = "train.guard.action=skip"
@@ -107,3 +110,33 @@ def test_adapters_do_not_go_on_beside_another_base(begun, tmp_path):
     )
     with pytest.raises(CheckpointError, match="not the one the adapters were trained on"):
         run(path, out, *LORA, f"init={other}", "architecture=null", "train.steps=3", accept_changes=True)
+
+
+def test_a_run_goes_on_with_the_batch_it_was_started_with(begun, tmp_path, monkeypatch):
+    by_examples = ("train.batch_rows=null", "train.batch_examples=8", "train.microbatches=2")
+    with monkeypatch.context() as older:
+        # Until microbatches were fitted to the data, sixteen rows was the least that eight devices could share in two.
+        older.setattr(TrainConfig, "for_data", lambda self, *_: self)
+        path, out = begun(tmp_path, *by_examples, "train.checkpoint_every=1")
+    before = losses(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
+    run(path, out, *by_examples, "train.checkpoint_every=1")
+    assert losses(tmp_path / "run") == pytest.approx(before, rel=1e-6)
+    metadata = checkpoint.RunCheckpoints(tmp_path / "run" / "checkpoints").metadata(2)
+    assert metadata["schedule"]["batch_rows"] == 16
+    assert metadata["config"]["train"]["microbatches"] == 2
+
+
+def test_what_a_batch_was_asked_to_be_stays_in_the_run_folder(begun, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "alpacare.train")
+    by_examples = ("train.batch_rows=null", "train.batch_examples=8", "train.microbatches=2")
+    begun(tmp_path, *by_examples)
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert kept["train"]["microbatches"] == 2
+    assert "microbatches 1 instead of 2, which keeps a batch near 8 examples" in caplog.text
+
+
+def test_the_order_of_targets_is_no_change(begun, tmp_path):
+    lora = ("adapter.kind=lora", "adapter.rank=4")
+    path, out = begun(tmp_path, *lora, "adapter.targets=[query,value]")
+    run(path, out, *lora, "adapter.targets=[value,query]")

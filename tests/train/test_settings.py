@@ -5,7 +5,7 @@ import pytest
 from alpacare_jax.data.manifest import Statistics
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.optim import OptimConfig, decays, make_schedule
-from alpacare_jax.train import TrainConfig
+from alpacare_jax.train import Schedule, TrainConfig
 from alpacare_jax.train.sinks import log_line
 
 
@@ -53,6 +53,22 @@ def test_microbatches_do_not_change_how_many_examples_an_update_sees(
     assert rows / taken <= planned
     by_rows = TrainConfig(batch_rows=64, microbatches=4)
     assert by_rows.for_data(statistics(), 16) is by_rows
+
+
+@pytest.mark.parametrize("microbatches", [8, 16])
+def test_a_batch_that_rounding_hardly_moves_is_left_as_it_was_asked(microbatches):
+    # 30.5 rows, 32 in 8 or 16 parts.
+    asked = TrainConfig(batch_examples=128, microbatches=microbatches)
+    assert asked.for_data(statistics(rows=100, examples=420), 1) is asked
+
+
+def test_a_resumed_run_keeps_its_size_where_some_number_of_microbatches_gives_it():
+    asked = TrainConfig(batch_examples=128, microbatches=4)
+    for shards, rows, parts in ((16, 64, 4), (16, 32, 1), (8, 32, 4), (4, 32, 4)):
+        started = Schedule(steps=-(-300 // rows), batch_rows=rows, epoch_rows=100)
+        settled = asked.for_data(statistics(), shards, started)
+        assert settled.microbatches == parts
+        assert settled.schedule(statistics(), shards) == started
 
 
 def test_steps_cover_all_epochs():
