@@ -1,9 +1,11 @@
 """Frozen weights in 4 or 8 bits, in blocks that share a scale.
 
 ``nf4`` and ``int8``: blocks of up to 64 numbers along a head or the MLP's width; scales are quantised themselves.
-``int4``: blocks of up to 32 numbers along the last axis that a product sums, 16 equal steps up from each block's
-smallest number; step and smallest number are fp16. This is the grid of Q4_0 and Q4_1 in ``.gguf`` files, so that a
-weight that comes from one is kept as it is.
+``int4``: blocks of up to 32 numbers along the last axis that a product sums, 16 equal steps from a first number;
+step and first number are fp16. Each block takes the better of two ways: from its smallest number to its largest, as
+Q4_1 in ``.gguf`` files does, or from its number farthest from zero, with zero at code 8, as Q4_0 does. A weight that
+llama.cpp's plain quantiser wrote in either is kept bit for bit if it is opened in fp32 and its blocks are 32 long; not
+if it is opened in bfloat16, which rounds the file's own numbers.
 
 Blocks are never cut by the mesh, so that a quantised weight is stored, sharded and scanned over layers as the weight
 itself would be. Nothing is flattened.
@@ -116,20 +118,20 @@ class QuantizedWeight:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SteppedWeight:
-    """A frozen weight in blocks of equal steps up from a smallest number: int4.
+    """A frozen weight in blocks of equal steps from a first number: int4.
 
     For a weight [D, N, H] in blocks along D = C x 32 (a leading axis L outside the scan):
 
     Args:
         codes: Two codes a byte, uint8 [C, 16, N, H], the low half first.
-        steps: fp16 [C, N, H].
-        lowest: Each block's smallest number, fp16 [C, N, H].
+        steps: fp16 [C, N, H]; negative where a block goes down from its largest number.
+        first: Each block's number of code 0, fp16 [C, N, H].
         layout: How the blocks lie.
     """
 
     codes: jax.Array
     steps: jax.Array
-    lowest: jax.Array
+    first: jax.Array
     layout: Layout = dataclasses.field(metadata={"static": True})
 
     def multiply(self, equation: str, x: jax.Array, precision: str) -> jax.Array:
@@ -145,10 +147,8 @@ class SteppedWeight:
         """Return the weight unpacked, fp32."""
         split = self.layout.axis
         codes = jnp.concatenate(_halves(self.codes), axis=split).astype(jnp.float32)
-        steps, lowest = (
-            jnp.expand_dims(part.astype(jnp.float32), split) for part in (self.steps, self.lowest)
-        )
-        return _join_blocks(codes * steps + lowest, split)
+        steps, first = (jnp.expand_dims(part.astype(jnp.float32), split) for part in (self.steps, self.first))
+        return _join_blocks(codes * steps + first, split)
 
 
 def quantize(weight: jax.Array, layout: Layout) -> QuantizedWeight | SteppedWeight:
@@ -181,10 +181,25 @@ def quantize(weight: jax.Array, layout: Layout) -> QuantizedWeight | SteppedWeig
 
 def _in_steps(blocks: jax.Array, layout: Layout) -> SteppedWeight:
     smallest, largest = blocks.min(axis=layout.axis), blocks.max(axis=layout.axis)
-    steps, lowest = ((largest - smallest) / 15).astype(jnp.float16), smallest.astype(jnp.float16)
-    step, low = (jnp.expand_dims(part.astype(jnp.float32), layout.axis) for part in (steps, lowest))
-    codes = jnp.clip(jnp.round((blocks - low) / jnp.where(step > 0, step, 1)), 0, 15).astype(jnp.uint8)
-    return SteppedWeight(_pack(codes, layout.axis), steps, lowest, layout)
+    farthest = jnp.where(largest > -smallest, largest, smallest)
+    *as_q4_1, error = _lay_steps(blocks, smallest, (largest - smallest) / 15, layout.axis)
+    *as_q4_0, other_error = _lay_steps(blocks, farthest, farthest / -8, layout.axis)
+    better = other_error < error
+    first, steps, codes = (
+        jnp.where(better if part.ndim == better.ndim else jnp.expand_dims(better, layout.axis), other, part)
+        for part, other in zip(as_q4_1, as_q4_0, strict=True)
+    )
+    return SteppedWeight(_pack(codes.astype(jnp.uint8), layout.axis), steps, first, layout)
+
+
+def _lay_steps(
+    blocks: jax.Array, first: jax.Array, step: jax.Array, axis: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return first numbers and steps in fp16, the codes of blocks under them, and squared errors."""
+    first, step = first.astype(jnp.float16), step.astype(jnp.float16)
+    low, by = (jnp.expand_dims(part.astype(jnp.float32), axis) for part in (first, step))
+    codes = jnp.clip(jnp.round((blocks - low) / jnp.where(by != 0, by, 1)), 0, 15)
+    return first, step, codes, jnp.square(codes * by + low - blocks).sum(axis)
 
 
 def _multiply_unpacked(

@@ -1,5 +1,6 @@
 """Weights in 4 and 8 bits against a plain reference, and what they take."""
 
+import gguf
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +75,22 @@ def test_int4_keeps_a_weight_that_lies_on_sixteen_steps_a_block_as_it_is(shape):
     weight = np.moveaxis((codes * steps + lowest).reshape(*sides, size), -1, axis)
     found = quantize(jnp.asarray(weight), Layout.of("int4", shape, axis, -1)).dense()
     assert np.abs(found - weight).max() <= 1e-7 * np.abs(weight).max()
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
+def test_int4_keeps_a_weight_that_comes_from_a_gguf_file_as_it_is(kind):
+    stored = getattr(gguf.GGMLQuantizationType, kind)
+    rows = np.array(normal((64, 256)))
+    rows[0] = np.abs(rows[0])  # farthest from zero: a positive number
+    rows[1] = -np.abs(rows[1])
+    rows[2, :32] = 0
+    opened = gguf.dequantize(gguf.quantize(rows, stored), stored)
+    found = quantize(jnp.asarray(opened.T), Layout.of("int4", (256, 64), -2, -1)).dense()
+    assert np.array_equal(found, opened.T)
+    # bfloat16 rounds the file's own numbers, so that only about the same steps are found again.
+    rounded = jnp.asarray(opened.T, jnp.bfloat16)
+    found = np.asarray(quantize(rounded, Layout.of("int4", (256, 64), -2, -1)).dense())
+    assert 0 < np.linalg.norm(found - opened.T) < 0.02 * np.linalg.norm(opened)
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, 0.3])
