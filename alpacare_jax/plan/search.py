@@ -143,8 +143,10 @@ def predict(fitting: dict[int, Compiled]) -> int:
     ends = [
         _end(high, top.headroom, top.needed - below.needed if below else top.temporaries, apart),
     ]
-    if top.host_limit is not None:
-        ends.append(_end(high, top.host_limit - top.host, top.host - (below.host if below else 0), apart))
+    on_host = top.host - (below.host if below else 0)
+    # What does not grow ends nowhere: where nothing lies with the host, its memory bounds nothing.
+    if top.host_limit is not None and on_host > 0:
+        ends.append(_end(high, top.host_limit - top.host, on_host, apart))
     return min(ends)
 
 

@@ -71,6 +71,25 @@ def test_the_memory_that_ends_first_bounds_the_rows(host_per_row, largest):
     assert all(not outcome.fits for outcome in over)
 
 
+@pytest.mark.parametrize("host", [0, 5 * GIB])
+def test_a_hosts_memory_that_rows_do_not_take_bounds_nothing(host):
+    """The chip's memory ends after 117 rows; with the host lies nothing, or the same whatever the rows."""
+
+    def attempt(rows: int):
+        found = line(0.1024, base=0.0)(rows)
+        return (
+            found if isinstance(found, TooLarge) else dataclasses.replace(found, host=host, host_limit=LIMIT)
+        )
+
+    found, probes, confirmed = bisect(attempt, 1, most=20)
+    assert (found, confirmed) == (117, True)
+    tried = [rows for rows, _ in probes]
+    assert tried[0] == 1
+    assert tried[-2:] == [117, 118]
+    # What lies there at one size says nothing of how it grows; a second size does.
+    assert len(tried) <= (3 if host == 0 else 4)
+
+
 def test_nothing_fits():
     largest, probes, confirmed = bisect(lambda rows: TooLarge(20 * GIB, LIMIT, 1.0), 8, most=20)
     assert (largest, confirmed) == (0, True)
