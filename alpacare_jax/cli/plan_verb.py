@@ -146,7 +146,8 @@ def _plan_by_model(
     found = model.model_step(program, place)
     if as_json:
         values = found.to_dict(program.rows, program.seq_len, place.devices, place.chip.bf16_flops)
-        typer.echo(json.dumps({"topology": place.name, "rows": program.rows, "model": values}, indent=2))
+        head = {"topology": place.name, "rows": program.rows, "uneven": tables.uneven(program, place)}
+        typer.echo(json.dumps(head | {"model": values}, indent=2))
     else:
         typer.echo(tables.modelled_text(program, place, found))
     if not found.fits:

@@ -55,7 +55,8 @@ class Cost:
         memory_bytes: Read from and written to the device's memory.
         host_bytes: Moved to and from the host's memory.
         busy_s: Seconds that the cores work at the published peaks.
-        wait_s: Seconds that they stand still for a collective that nothing runs beside.
+        link_wait_s: Seconds that they stand still for the links, in collectives that nothing runs beside.
+        network_wait_s: The same for the network between slices.
         link_s: Seconds of all collectives within a slice.
         network_s: Seconds of all between slices.
         links: Bytes received, by kind of collective and mesh axes.
@@ -66,7 +67,8 @@ class Cost:
     memory_bytes: float = 0.0
     host_bytes: float = 0.0
     busy_s: float = 0.0
-    wait_s: float = 0.0
+    link_wait_s: float = 0.0
+    network_wait_s: float = 0.0
     link_s: float = 0.0
     network_s: float = 0.0
     links: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -114,12 +116,19 @@ def top_loop(name: str) -> str:
     Example:
         >>> top_loop("jit(_step)/transpose(jvp())/while/body/closed_call/BTD,DKH->BTKH/dot_general")
         'backward through the layers'
+        >>> top_loop("jit(_step)/transpose(jvp())/while/body/closed_call/checkpoint/shard_map/while")  # attention's
+        'backward through the layers'
+        >>> top_loop("jit(_step)/while/body/closed_call/jvp()/shard_map/while")
+        'loss'
         >>> top_loop("")
         'outside loops'
     """
     if not name:
         return "outside loops"
-    if "shard_map/while" in name or "loss" in name or "entropy" in name:
+    # The loss's loops stand in no other that is differentiated, attention's in the one through the layers.
+    around, _, _ = name.rpartition("shard_map/")
+    _, differentiated, within = around.partition("jvp(")
+    if (differentiated and "while" not in within) or "loss" in name or "entropy" in name:
         return "loss"
     if "transpose(" in name:
         return "backward through the layers"
@@ -220,7 +229,8 @@ def add_transfer(cost: Cost, transfer: Transfer, times: int) -> None:
     cost.link_s += transfer.link_s * times
     cost.network_s += transfer.network_s * times
     if transfer.waited:
-        cost.wait_s += (transfer.link_s + transfer.network_s) * times
+        cost.link_wait_s += transfer.link_s * times
+        cost.network_wait_s += transfer.network_s * times
 
 
 def updates(user: Instruction, parameter: Instruction) -> bool:

@@ -25,6 +25,7 @@ def plan_values(
         "microbatches": program.config.train.microbatches,
         "remat": program.config.compute.remat,
         "parameters": program.model.parameter_count,
+        "uneven": uneven(program, place),
         "search": search.to_dict() if search else None,
         "outcome": outcome_to_dict(outcome),
         "host": host_values(outcome.host, place) if isinstance(outcome, Compiled) else None,
@@ -46,19 +47,31 @@ def plan_text(program: Program, place: Topology, outcome: Outcome, search: Searc
         lines += [*search_lines(search), ""]
     if not isinstance(outcome, Compiled):
         return "\n".join([*lines, str(outcome)])
-    return "\n".join([*lines, *memory_lines(outcome, place), "", *speed_lines(program, place, outcome)])
+    lines += [*memory_lines(outcome, place), "", *speed_lines(program, place, outcome)]
+    return "\n".join(lines if outcome.fits else [*lines, "", summarize(outcome)])
 
 
 def head_lines(program: Program, place: Topology) -> list[str]:
     """Return what is planned, in lines."""
     mesh = ", ".join(f"{axis}={size}" for axis, size in mesh_sizes(program, place).items() if size > 1)
+    odd = uneven(program, place)
     return [
         f"model     {program.model.parameter_count:,} parameters, {program.model.num_hidden_layers} layers",
         f"devices   {place.devices} of {place.chip.name} ({place.name}), mesh {mesh or 'of one device'}",
         f"batch     {program.rows} rows of {program.seq_len} tokens, "
         f"{program.config.train.microbatches} microbatches, remat {program.config.compute.remat}",
+        *([f"uneven    {odd}"] if odd else []),
         "",
     ]
+
+
+def uneven(program: Program, place: Topology) -> str | None:
+    """Say what the mesh does not divide of the model, and what that costs; None where it divides everything."""
+    from alpacare_jax import sharding
+    from alpacare_jax.model.uneven import describe_uneven
+
+    mesh = sharding.abstract_mesh(program.config.mesh, place.devices)
+    return describe_uneven(program.model, mesh, program.seq_len)
 
 
 def search_lines(search: Search) -> list[str]:

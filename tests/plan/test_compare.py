@@ -11,6 +11,7 @@ from alpacare_jax.errors import ServiceError
 from alpacare_jax.plan import Compiled, Outcome, Program, TooLarge, Way, request, tables
 from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.compare import LAYER_ROWS, MICROBATCHES, REMAT, list_ways
+from alpacare_jax.plan.costs import Cost
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 PROGRAM, PLACE = request.make_program(load_config(CONFIGS / "llama2_7b_v5e16.yaml"), rows=128)
@@ -19,7 +20,7 @@ LIMIT = PLACE.chip.memory_bytes
 
 def compiled(seconds: float = 1.0, gib: float = 10.0, host_gib: float = 0.0) -> Compiled:
     """An outcome whose estimate is so many seconds, cores alone."""
-    region = {"busy_s": 0.8 * seconds, "wait_s": 0.0, "link_s": 0.0, "network_s": 0.0, "host_bytes": 0.0}
+    region = dataclasses.asdict(Cost(busy_s=0.8 * seconds))
     costs = {"regions": {"all": region}, "flops": 1e15, "collective_bytes": {"all-gather over fsdp": 1e9}}
     size = int(gib * GIB)
     return Compiled(size, 0, 0, 0, 0, LIMIT, int(host_gib * GIB), 1.0, costs, host_limit=PLACE.host_limit)

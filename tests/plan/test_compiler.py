@@ -188,6 +188,25 @@ def test_the_fingerprint_follows_what_the_step_is_made_of() -> None:
     assert compiler.fingerprint(program().replace(config=elsewhere), "") == one
 
 
+def test_an_outcome_of_other_counts_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered holds the counts as this version names them: another version's are not read."""
+    outcome = {"compiled": True, "fits": True, "costs": {}, "limit": 1, "host": 0, "compile_s": 1.0}
+    outcome |= dict.fromkeys(("arguments", "temporaries", "outputs", "aliased", "code"), 0)
+    with plan.Compiler(tmp_path) as one:
+        file = tmp_path / f"{compiler.fingerprint(program(), os.environ.get('LIBTPU_INIT_ARGS', ''))}.json"
+        file.write_text(json.dumps({"outcome": outcome}))
+        assert one.remembered(program()) is not None
+        counted = Path(plan.__file__).with_name("costs.py")
+        read = Path.read_bytes
+        monkeypatch.setattr(Path, "read_bytes", lambda file: read(file) + b"#" * (file == counted))
+        compiler.source_hash.cache_clear()
+        assert one.remembered(program()) is None
+    monkeypatch.undo()
+    compiler.source_hash.cache_clear()
+
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 
 

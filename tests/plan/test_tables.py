@@ -6,23 +6,27 @@ from pathlib import Path
 
 import pytest
 
+from alpacare_jax import plan
+from alpacare_jax.cli import main
 from alpacare_jax.config import load_config
-from alpacare_jax.plan import Compiled, request, tables
+from alpacare_jax.plan import Compiled, compiler, request, tables
 from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.compiler import summarize
+from alpacare_jax.plan.costs import Cost
+from alpacare_jax.plan.programs import outcome_to_dict
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
-PROGRAM, PLACE = request.make_program(load_config(CONFIGS / "llama2_70b_lora_v5e16.yaml"))
+CONFIG = CONFIGS / "llama2_70b_lora_v5e16.yaml"
+PROGRAM, PLACE = request.make_program(load_config(CONFIG))
 
 
 def outcome(host_gib: float) -> Compiled:
-    cost = {"busy_s": 1.0, "wait_s": 0.0, "link_s": 0.0, "network_s": 0.0, "host_bytes": 0.0}
     costs = {
         "flops": 1e12,
         "memory_bytes": 1e9,
         "host_bytes": 0.0,
         "collective_bytes": {},
-        "regions": {"all": cost},
+        "regions": {"all": dataclasses.asdict(Cost(busy_s=1.0))},
     }
     state, limit = 9 * GIB, PLACE.chip.memory_bytes
     host = int(host_gib * GIB)
@@ -53,6 +57,38 @@ def test_a_host_that_is_too_small_is_named():
     assert summarize(outcome(42)).startswith(
         "does not fit the host's memory: 13.00 of 15.75 GiB, on the host 42.00"
     )
+
+
+def test_only_what_does_not_fit_ends_with_the_reason():
+    *_, blank, last = tables.plan_text(PROGRAM, PLACE, outcome(42)).splitlines()
+    assert (blank, last) == ("", summarize(outcome(42)))
+    assert "fit" not in tables.plan_text(PROGRAM, PLACE, outcome(10))
+
+
+def test_a_remembered_step_that_a_host_does_not_hold_says_why_the_status_is_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plan, "plan_cache", lambda: tmp_path)
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "")
+    remembered = tmp_path / f"{compiler.fingerprint(PROGRAM, '')}.json"
+    remembered.write_text(json.dumps({"outcome": outcome_to_dict(outcome(10))}))
+    for host_gib, status in (("48", 1), ("192", 0)):
+        with pytest.raises(SystemExit) as ended:
+            main(["plan", "--config", str(CONFIG), "--host-gib", host_gib])
+        assert ended.value.code == status
+        said = capsys.readouterr()
+        assert "compiling" not in said.err
+        reason = "does not fit the host's memory: 13.00 of 15.75 GiB, on the host 10.00 of 8.27"
+        assert (reason in said.out) == bool(status)
+
+
+def test_what_the_mesh_does_not_divide_is_said_in_one_line_and_in_json():
+    odd = request.with_mesh(PROGRAM, fsdp=8, tensor=2)
+    assert tables.plan_values(odd, PLACE, outcome(0))["uneven"] is None
+    odd = odd.replace(model=dataclasses.replace(odd.model, vocab_size=32_001))
+    (line,) = (
+        line for line in tables.plan_text(odd, PLACE, outcome(0)).splitlines() if line.startswith("uneven")
+    )
+    assert line.startswith("uneven    2 devices do not divide vocab 32,001: ")
+    assert tables.plan_values(odd, PLACE, outcome(0))["uneven"] == line.removeprefix("uneven    ")
 
 
 @pytest.mark.parametrize(
