@@ -54,7 +54,8 @@ class AdapterConfig:
             all else as with "auto" (QLoRA, Dettmers et al. 2023); see :mod:`alpacare_jax.adapters.quantize`.
         start: What A B is at first: "zero", or on a quantised base the "residual", the part of what quantising took
             away that the rank holds; see :mod:`alpacare_jax.adapters.residual`.
-        start_rows: Rows of the training data whose activations say how much each error of the base matters.
+        start_rows: Rows of the training data whose activations say how much each error of the base matters; rounded
+            up to what the devices divide.
     """
 
     kind: str = "none"

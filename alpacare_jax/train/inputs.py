@@ -18,6 +18,9 @@ def second_moments(
 ) -> dict[str, jax.Array]:
     """Sum x x^T over the inputs x of weights, on all tokens of some batches.
 
+    While they are summed, devices hold their share twice (the sums and those of one batch), and about two layers'
+    moments whole.
+
     Args:
         architecture: The model without values.
         params: Its parameters, not quantised.

@@ -160,11 +160,19 @@ def begin(run: Run) -> tuple[TrainState, int, int]:
 
 
 def first_batches(run: Run) -> Iterator[Batch]:
-    """Yield the first training rows that the adapters' start is fitted to."""
-    places = sharding.batch_sharding(run.stepper.mesh)
-    stream = BatchStream(run.data, run.schedule.batch_rows, run.config.seed, 0, sharding=places)
+    """Yield the first training rows that the adapters' start is fitted to, never more at once than a step takes.
+
+    These are ``start_rows`` rows, rounded up to what the devices divide.
+    """
+    mesh = run.stepper.mesh
+    shards = sharding.batch_shards(mesh)
+    wanted = -(-run.stepper.adapter.start_rows // shards)
+    most = run.schedule.batch_rows // run.stepper.microbatches // shards
+    each = max(rows for rows in range(1, most + 1) if wanted % rows == 0)
+    places = sharding.batch_sharding(mesh)
+    stream = BatchStream(run.data, shards * each, run.config.seed, 0, sharding=places)
     try:
-        for _ in range(-(-run.stepper.adapter.start_rows // run.schedule.batch_rows)):
+        for _ in range(wanted // each):
             yield next(stream)[0]
     finally:
         stream.close()

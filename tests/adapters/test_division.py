@@ -11,11 +11,14 @@ import pytest
 
 from alpacare_jax import sharding
 from alpacare_jax.adapters import AdapterConfig, Division, merge
+from alpacare_jax.data.loader import RowOrder
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
 from alpacare_jax.model.params import flatten
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train import Stepper
+from alpacare_jax.train.loop import Run, first_batches
+from alpacare_jax.train.settings import Schedule, TrainConfig
 
 TINY = LlamaConfig(
     vocab_size=64,
@@ -178,6 +181,40 @@ def test_a_start_as_the_residual_takes_back_most_of_what_quantising_did_on_every
     taken, left = (np.linalg.norm(away[start, 1] - whole) for start in ("zero", "residual"))
     assert left < 0.8 * taken
     assert np.linalg.norm(away["residual", 8] - away["residual", 1]) < 1e-2 * taken
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "microbatches", "start_rows", "at_once", "in_all"),
+    [
+        ({"fsdp": 1}, 16, 4, 8, 4, 8),
+        ({"fsdp": 1}, 16, 4, 6, 3, 6),
+        ({"fsdp": 1}, 16, 1, 4, 4, 4),
+        ({"fsdp": 1}, 4, 2, 7, 1, 7),
+        ({"data": 2, "fsdp": 4}, 32, 2, 64, 16, 64),
+        ({"data": 2, "fsdp": 2, "context": 2}, 16, 1, 9, 12, 12),
+    ],
+)
+def test_the_start_sees_as_many_rows_as_asked_and_no_more_at_once_than_a_step(
+    shape, rows, microbatches, start_rows, at_once, in_all
+):
+    count = len(jax.devices()) if len(shape) > 1 else 1
+    mesh = sharding.make_mesh(MeshConfig(**shape), jax.devices()[:count])
+    adapter = AdapterConfig(kind="lora", rank=4, base="nf4", start="residual", start_rows=start_rows)
+    data = [{name: np.full(ROW, row, np.int32) for name in random_batch()} for row in range(100)]
+    run = Run(
+        config=TrainConfig(batch_rows=rows, microbatches=microbatches, seed=3),
+        schedule=Schedule(steps=1, batch_rows=rows, epoch_rows=len(data)),
+        stepper=make(mesh, microbatches=microbatches, adapter=adapter),
+        data=data,
+        initial_params=dict,
+        checkpoints=None,
+        metadata={},
+    )
+    pieces = [piece["tokens"] for piece in first_batches(run)]
+    assert {piece.shape for piece in pieces} == {(at_once, ROW)}
+    assert {piece.sharding for piece in pieces} == {sharding.batch_sharding(mesh)}
+    seen = np.concatenate(pieces)[:, 0].tolist()
+    assert seen == list(RowOrder(len(data), 3).window(0, in_all)), "the rows the run starts with"
 
 
 def test_frozen_layers_keep_their_bits_and_the_others_learn():
