@@ -32,7 +32,8 @@ def command(
         bool,
         typer.Option(
             "--peft",
-            help="Of a run that trained adapters, write them alone as a PEFT folder instead of merging them.",
+            help="Of a run that trained adapters, write them alone as a PEFT folder instead of merging them; "
+            "not with adapter.start: residual.",
         ),
     ] = False,
 ) -> None:
@@ -92,6 +93,7 @@ def _export_adapters(run: Path, out: Path, step: int | None, overwrite: bool) ->
             remedy="leave out --peft",
         )
     division, base = adapted.read_division(described), described["adapter"]["base"]["reference"]
+    peft_folder.check_alone(division.adapter, run)
     adapters = adapted.load_adapters(run, division, sharding.host_mesh(), step)
     config = division.architecture.config
     peft_folder.export_peft(adapters, division.adapter, config, out, base=base, overwrite=overwrite)

@@ -16,6 +16,7 @@ from alpacare_jax.adapters.config import TARGETS, AdapterConfig
 from alpacare_jax.checkpoint import failures
 from alpacare_jax.checkpoint.folders import atomic_folder
 from alpacare_jax.convert import table
+from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params, flatten
 
@@ -43,8 +44,10 @@ def export_peft(
 
     Raises:
         CheckpointError: The disk is full.
+        ConfigError: The adapters would be wrong on a full base.
         DataError: The folder exists.
     """
+    check_alone(adapter, out)
     from safetensors.numpy import save_file
 
     with (
@@ -56,6 +59,27 @@ def export_peft(
         mode = (partial / PEFT_FILES[0]).stat().st_mode & 0o777
         save_file(peft_tensors(adapters, config), partial / PEFT_FILES[1], metadata={"format": "pt"})
         (partial / PEFT_FILES[1]).chmod(mode)  # the library leaves it readable by its owner alone
+
+
+def check_alone(adapter: AdapterConfig, where: Path) -> None:
+    """Check that adapters mean the same beside a base that is not quantised, on which PEFT lays them.
+
+    Args:
+        adapter: Their settings.
+        where: What to name in the error.
+
+    Raises:
+        ConfigError: They started as what quantising took from the base, which a full base still has.
+    """
+    if adapter.start == "residual":
+        raise ConfigError(
+            "these adapters cannot be used without their quantised base",
+            where=where,
+            found=f"adapter.start: residual, on a base in {adapter.base}; they hold what quantising took from it, "
+            "which PEFT would add to a base that still has it",
+            expected="for --peft a run with adapter.start: zero",
+            remedy="leave out --peft: the export is then the trained model, base and adapters merged",
+        )
 
 
 def peft_config(adapter: AdapterConfig, base: str | None) -> dict[str, Any]:

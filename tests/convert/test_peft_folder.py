@@ -9,7 +9,8 @@ import pytest
 from alpacare_jax import convert, sharding
 from alpacare_jax.adapters import AdapterConfig, Division
 from alpacare_jax.convert.peft_folder import export_peft
-from alpacare_jax.model import Architecture
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.model import Architecture, LlamaConfig
 
 TOKENS = np.arange(24, dtype=np.int32).reshape(2, 12) * 2 % 48
 
@@ -52,6 +53,20 @@ def test_names_and_shapes_are_those_of_peft(make_folder, tmp_path):
     assert settings["base_model_name_or_path"] == "org/base"
     assert settings["target_modules"] == ["q_proj", "o_proj", "down_proj"]
     assert (settings["use_dora"], settings["use_rslora"]) == (True, False)
+
+
+def test_adapters_that_hold_a_part_of_the_base_are_refused_where_the_base_has_it_too(tmp_path):
+    adapter = AdapterConfig(kind="lora", rank=3, base="nf4", start="residual")
+    with pytest.raises(ConfigError) as caught:
+        export_peft({}, adapter, LlamaConfig(), tmp_path / "peft", base="org/base")
+    for part in (
+        "peft",
+        "adapter.start: residual, on a base in nf4",
+        "adapter.start: zero",
+        "leave out --peft",
+    ):
+        assert part in str(caught.value)
+    assert not (tmp_path / "peft").exists()
 
 
 @pytest.mark.torch

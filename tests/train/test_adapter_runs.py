@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from alpacare_jax import checkpoint, convert, sharding
+from alpacare_jax.cli import export_verb
 from alpacare_jax.cli.training import train_from_config
 from alpacare_jax.config import RunConfig, load_config
 from alpacare_jax.convert.adapted import load_adapters, read_division
@@ -107,6 +108,10 @@ def test_a_run_that_starts_as_the_residual_resumes_and_exports_what_it_trained(r
     assert losses(cut) == losses(whole)
     found = np.asarray(convert.open_model(cut).model(TOKENS))
     assert np.abs(found - adapter_logits(whole)).max() <= 1e-5
+    with pytest.raises(ConfigError, match=r"adapter\.start: residual") as caught:
+        export_verb.command(whole, tmp_path / "peft", None, None, "5GB", peft=True)
+    assert str(whole) in str(caught.value)
+    assert not (tmp_path / "peft").exists()
 
 
 def test_a_run_whose_every_step_is_bad_stops_after_some(run_yaml):
