@@ -125,6 +125,7 @@ def test_whatever_the_service_does_the_bill_stays_within_the_cap(tmp_path: Path)
         funnel = synthesize(settings, tmp_path / "work")
     spent = spending(tmp_path / "work")
     assert 0 < billing.usd <= spent["spent_usd"] + spent["unknown_usd"] <= 0.04
+    assert funnel["budget_reached"]
     assert spent["unknown_usd"] > 0
     assert spent["held_usd"] == 0
     assert funnel["money"]["unknown_usd"] == pytest.approx(spent["unknown_usd"])
