@@ -21,7 +21,7 @@ from alpacare_jax import plan
 from alpacare_jax.config import load_config
 from alpacare_jax.plan import request
 from alpacare_jax.plan.chips import GIB
-from alpacare_jax.plan.compiler import version
+from alpacare_jax.plan.compilers import version
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "train"
 

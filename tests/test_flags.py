@@ -35,6 +35,16 @@ def test_flags_of_the_user_win_and_the_others_are_added():
     assert environment["XLA_FLAGS"].startswith("--xla_gpu_enable_pipelined_all_gather=false --xla_gpu")
 
 
+def test_jax_takes_most_of_a_gpus_memory_unless_the_user_says_otherwise():
+    environment = {"JAX_PLATFORMS": "cuda"}
+    flags.set_flags(environment)
+    assert float(environment["XLA_CLIENT_MEM_FRACTION"]) > 0.9
+    for own in ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}):
+        environment = {"JAX_PLATFORMS": "cuda", **own}
+        flags.set_flags(environment)
+        assert "XLA_CLIENT_MEM_FRACTION" not in environment
+
+
 def test_what_was_found_is_not_tried_again(monkeypatch):
     environment = {"JAX_PLATFORMS": "cuda"}
     first = flags.set_flags(environment)

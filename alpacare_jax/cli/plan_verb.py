@@ -82,12 +82,12 @@ def command(
 ) -> None:
     """Compile a run's training step for devices that are not here: memory, fit and estimated speed.
 
-    The real TPU compiler runs on this machine's CPU; no weights and no data are read. For GPUs the same figures come
-    from a model of memory and are marked so.
+    The real compiler of TPUs or GPUs runs on this machine's CPU; no weights and no data are read. Where the one for
+    GPUs is not installed, the same figures come from formulas and are marked so.
     """
     from alpacare_jax import plan
     from alpacare_jax.config import load_config
-    from alpacare_jax.plan import request, tables
+    from alpacare_jax.plan import compilers, request, tables
 
     program, place = request.make_program(
         load_config(config, overrides or []), topology=topology, rows=rows, seq_len=seq_len, layers=layers
@@ -99,7 +99,7 @@ def command(
     def tell(line: str) -> None:
         typer.echo(line, err=True)
 
-    if place.chip.platform == "gpu":
+    if place.chip.platform == "gpu" and not compilers.is_installed("gpu"):
         _plan_by_model(
             program, place, compare=compare, this_mesh=this_mesh, search_batch=search_batch, as_json=as_json
         )
@@ -133,7 +133,7 @@ def _plan_by_model(
     search_batch: bool,
     as_json: bool,
 ) -> None:
-    """Plan for GPUs, which no compiler here knows, by formulas."""
+    """Plan for GPUs by formulas, where their compiler is not installed."""
     from alpacare_jax import plan
     from alpacare_jax.plan import model, request, tables
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 ASSIGNED = "*jit__step*after_optimizations_after_buffer_assignment.txt"
 """The last file that is written before machine code is made: the optimised program."""
+OPTIMISED = "*jit__step*after_optimizations.txt"
+"""The optimised program as the compiler for GPUs writes it, which is done in seconds and need not be stopped."""
 BUFFERS = "*jit__step*after_optimizations-buffer-assignment.txt"
 LARGEST = "*jit__step*after_optimizations-memory-usage-report.txt"
 

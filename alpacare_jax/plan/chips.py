@@ -5,6 +5,8 @@ Everything is per device as jax counts devices: a chip of v4, v5e, v5p and v6e i
 
 import dataclasses
 
+from alpacare_jax.flags import GPU_MEMORY_SHARE
+
 GIB = 1 << 30
 
 
@@ -53,8 +55,8 @@ class Chip:
     Args:
         name: What it is called here and in topologies: ``v5e``, ``h100-80gb``.
         platform: ``tpu`` or ``gpu``.
-        memory_bytes: Memory a program may use. For TPUs what the compiler allows, for GPUs what is left when
-            driver and jax have taken their part (97% of the nominal size).
+        memory_bytes: Memory a program may use. For TPUs what the compiler allows, for GPUs the share of the device's
+            memory that jax takes for programs (:data:`alpacare_jax.flags.GPU_MEMORY_SHARE`).
         bf16_flops: Peak of dense bf16 matrix products, FLOP/s.
         memory_bytes_per_s: Bandwidth of that memory.
         link_bytes_per_s: Bandwidth of one link to a neighbour (TPU), or of all links together (GPU), each way.
@@ -66,6 +68,7 @@ class Chip:
         devices_per_chip: How many devices jax sees on a chip.
         node_devices: Devices that are joined by links (GPU); TPU slices are as large as their topology.
         compute_capability: Of a GPU, which says what kernels it runs.
+        nominal_bytes: Memory that a GPU says it has; 0 for TPUs.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Chip:
     devices_per_chip: int = 1
     node_devices: int = 8
     compute_capability: tuple[int, int] | None = None
+    nominal_bytes: int = 0
 
 
 def _tpu(name: str, usable_gib: float, tflops: float, gbps: float, link: float, **more: float | str) -> Chip:
@@ -90,15 +94,25 @@ def _tpu(name: str, usable_gib: float, tflops: float, gbps: float, link: float, 
 
 def _gpu(
     name: str,
-    gib: float,
+    nominal: int,
     tflops: float,
     gbps: float,
     link: float,
     network: float,
     capability: tuple[int, int],
 ) -> Chip:
-    usable, speed = int(0.97 * gib * GIB), (tflops * 1e12, gbps * 1e9, link * 1e9)
-    return Chip(name, "gpu", usable, *speed, 1, network * 1e9, 25e9, compute_capability=capability)
+    usable, speed = int(GPU_MEMORY_SHARE * nominal), (tflops * 1e12, gbps * 1e9, link * 1e9)
+    return Chip(
+        name,
+        "gpu",
+        usable,
+        *speed,
+        1,
+        network * 1e9,
+        25e9,
+        compute_capability=capability,
+        nominal_bytes=nominal,
+    )
 
 
 CHIPS: dict[str, Chip] = {
@@ -167,13 +181,14 @@ CHIPS: dict[str, Chip] = {
         ),
         # GPUs: NVIDIA's data sheets (dense bf16, without sparsity; NVLink each way; 400 Gb/s a GPU between nodes for
         # Hopper and newer, 200 for Ampere).
-        _gpu("a100-40gb", 40, 312, 1555, 300, 25, (8, 0)),
-        _gpu("a100-80gb", 80, 312, 2039, 300, 25, (8, 0)),
-        _gpu("h100-80gb", 80, 989, 3350, 450, 50, (9, 0)),
-        _gpu("h200-141gb", 141 / 1.0737, 989, 4800, 450, 50, (9, 0)),
-        _gpu("b200-180gb", 180 / 1.0737, 2250, 8000, 900, 50, (10, 0)),
-        _gpu("l4-24gb", 22.5, 121, 300, 32, 12.5, (8, 9)),
-        _gpu("l40s-48gb", 45, 362, 864, 32, 25, (8, 9)),
+        # What each says it has, from xla/backends/gpu/target_config/specs; L4 and L40S from nvidia-smi's MiB.
+        _gpu("a100-40gb", 42_331_013_120, 312, 1555, 300, 25, (8, 0)),
+        _gpu("a100-80gb", 85_100_068_864, 312, 2039, 300, 25, (8, 0)),
+        _gpu("h100-80gb", 84_942_979_072, 989, 3350, 450, 50, (9, 0)),
+        _gpu("h200-141gb", 151_397_597_184, 989, 4800, 450, 50, (9, 0)),
+        _gpu("b200-180gb", 191_514_411_008, 2250, 8000, 900, 50, (10, 0)),
+        _gpu("l4-24gb", 23_034 << 20, 121, 300, 32, 12.5, (8, 9)),
+        _gpu("l40s-48gb", 46_068 << 20, 362, 864, 32, 25, (8, 9)),
     )
 }
 """Every chip by name."""

@@ -81,6 +81,12 @@ class Collectives:
             return [] if line.opcode.endswith("-done") else [self._whole(line)]
         if line.opcode == "send" and "megascale" in line.rest:
             return [self._across_slices(line)]
+        if line.opcode == "async-start" and self.chip.platform == "gpu":
+            inner = self.module.computations.get(line.attribute("calls") or "")
+            parts = inner.instructions.values() if inner else ()
+            return [
+                self._whole(part, waited=self._awaited_at_once(line)) for part in parts if is_collective(part)
+            ]
         if line.opcode != "fusion":
             return []
         starts = line.name.startswith(STARTS)
@@ -91,6 +97,22 @@ class Collectives:
             for part in self._inside(line)
             if not part.opcode.endswith("-done") and (starts or channel_of(part) not in self._started)
         ]
+
+    def _awaited_at_once(self, start: Instruction) -> bool:
+        """Say whether nothing stands between a start and what waits for it, in the order that a program runs in."""
+        home = next(
+            one for one in self.module.computations.values() if one.instructions.get(start.name) is start
+        )
+        after = iter(home.instructions.values())
+        for line in after:
+            if line is start:
+                break
+        for line in after:
+            if start.name in line.operands:
+                return True
+            if line.opcode in ("fusion", "custom-call", "while", "call"):
+                return False
+        return True
 
     def _inside(self, line: Instruction) -> list[Instruction]:
         inner = self.module.computations.get(line.attribute("calls") or "")
@@ -152,6 +174,8 @@ class Collectives:
         """Return seconds on the links within a slice, and on the network between slices."""
         if len(group) < 2:
             return 0.0, 0.0
+        if self.chip.platform == "gpu":
+            return self._seconds_of_gpus(group, received)
         if len({self.places.slices[member] for member in group}) > 1:
             return 0.0, received / self.chip.network_bytes_per_s
         here = [self.places.coordinates[member] for member in group]
@@ -167,6 +191,14 @@ class Collectives:
             if spanned > 1:
                 links += 2 if spanned == extent and self._wraps(at) else 1
         return received / (max(1, links) * self.chip.link_bytes_per_s), 0.0
+
+    def _seconds_of_gpus(self, group: list[int], received: float) -> tuple[float, float]:
+        """Return seconds of a ring through nodes: on the links of each, and on the network, by all GPUs of a node."""
+        nodes = [self.places.slices[member] for member in group]
+        on_a_node = nodes.count(nodes[0])
+        link_s = received / self.chip.link_bytes_per_s if on_a_node > 1 else 0.0
+        network_s = received / on_a_node / self.chip.network_bytes_per_s if len(set(nodes)) > 1 else 0.0
+        return link_s, network_s
 
     def _wraps(self, dimension: int) -> bool:
         """Say whether the chips along a dimension form a ring: 16 in two dimensions, multiples of 4 in three."""

@@ -1,11 +1,9 @@
-"""The TPU compiler as the rest of this room sees it: programs in, outcomes out, each compiled once per user."""
+"""The compilers as the rest of this room sees them: programs in, outcomes out, each compiled once per user."""
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
 import re
@@ -18,22 +16,12 @@ from typing import IO, Any
 
 import alpacare_jax
 from alpacare_jax.cache import default_cache
-from alpacare_jax.errors import ConfigError, ServiceError, UserError
+from alpacare_jax.errors import ServiceError, UserError
+from alpacare_jax.plan import compilers
 from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, outcome_from_dict
 from alpacare_jax.plan.topology import parse_topology
 
-ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",  # no metadata server is asked what machine this is
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a machine's real TPU, if any, stays free for others
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-    "JAX_ENABLE_COMPILATION_CACHE": "0",
-}
-"""What the compiler's process needs beside the environment of this one."""
-HIDDEN = ("XLA_FLAGS", "TPU_WORKER_HOSTNAMES", "TPU_TOPOLOGY", "TPU_ACCELERATOR_TYPE")
-"""What would lead it astray: flags of other platforms, and the description of a real slice."""
-PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 NOT_IN_THE_STEP = (
     "cli",
     "convert",
@@ -57,7 +45,8 @@ class Compiler:
         whole: Let the compiler finish. It decides on memory in about a tenth of its time, and is stopped then
             otherwise; what goes wrong when machine code is made stays unseen.
         host_bytes: Memory of one host, where it is not what is published for the machines of a topology.
-        flags: Flags of the TPU compiler, as in ``LIBTPU_INIT_ARGS``; those that a run would set when None.
+        flags: Flags of the compiler, as in ``LIBTPU_INIT_ARGS`` or ``XLA_FLAGS``; those that a run would have when
+            None.
 
     Example:
         >>> with Compiler() as compiler:
@@ -78,7 +67,7 @@ class Compiler:
         self.compiled = 0
         """Programs compiled, not counting remembered ones."""
         self._child: subprocess.Popen[str] | None = None
-        self._childs_flags = ""
+        self._childs = ("", "")
         self._log: IO[str] | None = None
         self._dump: tempfile.TemporaryDirectory[str] | None = None
 
@@ -105,20 +94,21 @@ class Compiler:
             name: What it is called in progress lines.
 
         Raises:
-            ConfigError: libtpu is missing, or knows no such topology.
+            ConfigError: The compiler is missing, or knows no such topology.
             UserError: The program cannot be: its mesh, batch or model do not fit together.
             ServiceError: The compiler's process ended without an answer.
         """
         known = self.remembered(program)
         if known is not None:
             return known
-        check_installed()
+        platform = platform_of(program)
+        compilers.check_installed(platform)
         self.tell(f"compiling {name or describe(program)}")
-        answer = self._ask(json.dumps(program.to_dict()), self._flags_for(program))
+        answer = self._ask(json.dumps(program.to_dict()), platform, self._flags_for(program))
         if "refused" in answer:
             raise UserError(**answer["refused"])
         if "failed" in answer:
-            failure = self._failure(answer["failed"])
+            failure = self._failure(platform, answer["failed"])
             self.close()
             raise failure
         self.compiled += 1
@@ -156,30 +146,27 @@ class Compiler:
         return dataclasses.replace(outcome, host_limit=place.host_limit)
 
     def _flags_for(self, program: Program) -> str:
-        return os.environ.get("LIBTPU_INIT_ARGS", "") if self.flags is None else self.flags
+        return compilers.flags_of_a_run(platform_of(program)) if self.flags is None else self.flags
 
-    def _start(self, flags: str) -> subprocess.Popen[str]:
-        environment = {key: value for key, value in os.environ.items() if key not in HIDDEN}
-        environment |= ENVIRONMENT
-        if flags:
-            environment["LIBTPU_INIT_ARGS"] = flags
+    def _start(self, platform: str, flags: str) -> subprocess.Popen[str]:
         self._dump = tempfile.TemporaryDirectory(prefix="alpacare-plan-", ignore_cleanup_errors=True)
-        environment["XLA_FLAGS"] = f"--xla_dump_to={self._dump.name} --xla_dump_hlo_as_text"
         self._log = tempfile.NamedTemporaryFile("w+", prefix="alpacare-plan-", suffix=".log")  # noqa: SIM115
+        # The compiler for GPUs takes seconds, and needs no stopping.
+        early = [] if self.whole or platform == "gpu" else ["--early"]
         return subprocess.Popen(
-            [sys.executable, "-m", "alpacare_jax.plan.worker", *([] if self.whole else ["--early"])],
+            [sys.executable, "-m", "alpacare_jax.plan.worker", *early],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=environment,
+            env=compilers.environment_of(platform, flags, self._dump.name),
         )
 
-    def _ask(self, line: str, flags: str) -> dict[str, Any]:
-        if self._child is not None and flags != self._childs_flags:
+    def _ask(self, line: str, platform: str, flags: str) -> dict[str, Any]:
+        if self._child is not None and (platform, flags) != self._childs:
             self.close()
         if self._child is None:
-            self._child, self._childs_flags = self._start(flags), flags
+            self._child, self._childs = self._start(platform, flags), (platform, flags)
         child = self._child
         assert child.stdin
         assert child.stdout
@@ -194,18 +181,18 @@ class Compiler:
             if "refused" not in values and "failed" not in values:
                 self.close()  # one program a process: its watcher and its folder are of no use to the next
             return values
-        failure = self._failure(f"the process ended with status {child.wait()}")
+        failure = self._failure(platform, f"the process ended with status {child.wait()}")
         self.close()
         raise failure
 
-    def _failure(self, found: str) -> UserError:
+    def _failure(self, platform: str, found: str) -> UserError:
         tail = ""
         if self._log is not None:
             self._log.flush()
             text = Path(self._log.name).read_text(encoding="utf-8", errors="replace")
-            flag = re.search(r"Unknown command line flag '([^']+)'(?:\. Did you mean: (\S+) ?\?)?", text)
-            if flag:
-                return unknown_flag(flag[1], flag[2])
+            flag = compilers.unknown_flag(text, platform)
+            if flag is not None:
+                return flag
             lines = text.splitlines()
             telling = [
                 line
@@ -214,10 +201,10 @@ class Compiler:
             ]
             tail = "\n            ".join([line[:300] for line in (telling or lines)[-5:]])
         return ServiceError(
-            "the TPU compiler gave up",
-            where="libtpu " + version("libtpu"),
+            f"the {platform.upper()} compiler gave up",
+            where=compilers.title(platform),
             found=f"{found}\n            {tail}",
-            remedy="another mesh, kernel or flag; or another libtpu",
+            remedy="another mesh, kernel or flag; or another version of the compiler",
         )
 
     def _file(self, program: Program) -> Path:
@@ -238,15 +225,9 @@ class Compiler:
             partial.replace(file)
 
 
-def unknown_flag(name: str, near: str | None) -> ConfigError:
-    """Say that the TPU compiler has no flag of a name, with the nearest that it knows of."""
-    return ConfigError(
-        "the TPU compiler knows no such flag",
-        where=f"LIBTPU_INIT_ARGS, libtpu {version('libtpu')}",
-        found=f"--{name}",
-        expected=f"--{near}" if near else None,
-        remedy="mend or leave out the flag",
-    )
+def platform_of(program: Program) -> str:
+    """Say whether a program is for TPUs or GPUs."""
+    return parse_topology(program.topology).chip.platform
 
 
 def plan_cache() -> Path:
@@ -254,33 +235,11 @@ def plan_cache() -> Path:
     return default_cache() / "plan"
 
 
-def check_installed() -> None:
-    """Check that the TPU compiler is installed.
-
-    Raises:
-        ConfigError: It is not; says what to install.
-    """
-    if importlib.util.find_spec("libtpu") is None:
-        raise ConfigError(
-            "the TPU compiler is not installed",
-            found="no package libtpu",
-            remedy='pip install "alpacare-jax[plan]" (libtpu alone; it runs on any Linux machine, no TPU needed)',
-        )
-
-
-def version(package: str) -> str:
-    """Return an installed package's version, ``missing`` where there is none."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "missing"
-
-
 def fingerprint(program: Program, flags: str, whole: bool = False) -> str:
     """Return what a compiled program depends on, as one hash: itself, versions, flags and the source of the step."""
     parts = {
         "program": program.to_dict(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": compilers.versions(platform_of(program)),
         "flags": flags,
         "whole": whole,
         "source": source_hash(),
@@ -300,7 +259,7 @@ def source_hash() -> str:
 
 def _sources(root: Path) -> Iterator[Path]:
     # Of this room only what runs in the compiler's process matters.
-    names = "worker programs costs products collectives hlo assignment chips topology"
+    names = "worker programs costs products collectives hlo assignment chips topology gpus"
     mine = {f"{name}.py" for name in names.split()}
     for path in sorted(root.rglob("*.py")):
         room = path.relative_to(root).parts[0]

@@ -16,7 +16,7 @@ from alpacare_jax.plan import hlo
 from alpacare_jax.plan.chips import Chip
 from alpacare_jax.plan.collectives import Collectives, Places, Transfer, is_collective
 from alpacare_jax.plan.hlo import DEVICE, HOST, Computation, Instruction, Module, Shape
-from alpacare_jax.plan.products import line_flops
+from alpacare_jax.plan.products import is_kernel, line_flops
 
 FREE = {
     "parameter",
@@ -43,6 +43,9 @@ FREE = {
 
 COPIES = ("copy-start", "slice-start", "async-start")
 """Copies between memories, under way while other instructions run."""
+
+LIBRARIES = ("tpu_custom_call", "__cublas$", "__cudnn$")
+"""Calls of kernels that read their operands from the device's memory and write what they give there."""
 
 
 @dataclasses.dataclass
@@ -155,20 +158,31 @@ class Counter:
         for line in computation.instructions.values():
             if line.opcode in FREE:
                 continue
+            inner = self._started(line)
+            if inner is not None and not any(map(is_collective, inner.instructions.values())):
+                # On GPUs a fusion may run beside others, in a computation that is started here and awaited later.
+                self.add(cost, inner, times)
+                continue
             for transfer in self.collectives.of(line):
                 add_transfer(cost, transfer, times)
-            if is_collective(line) or line.opcode == "send":
+            if is_collective(line) or line.opcode == "send" or inner is not None:
                 continue
             flops = line_flops(self.module, computation, line)
             memory, host = self._bytes(computation, line)
             cost.flops += flops * times
-            cost.kernel_flops += flops * times * (line.opcode == "custom-call")
+            cost.kernel_flops += flops * times * is_kernel(line)
             cost.memory_bytes += memory * times
             cost.host_bytes += host * times
             seconds = max(flops / self.chip.bf16_flops, memory / self.chip.memory_bytes_per_s)
             # Copies between memories, and the ends of collectives, run beside the cores.
             beside = line.opcode in COPIES or line.name.startswith("async-collective")
             cost.busy_s += 0.0 if beside else seconds * times
+
+    def _started(self, line: Instruction) -> Computation | None:
+        """Return the computation that a line starts to run beside others; None where it starts none."""
+        if line.opcode != "async-start" or self.chip.platform != "gpu":
+            return None
+        return self.module.computations.get(line.attribute("calls") or "")
 
     def _bytes(self, computation: Computation, line: Instruction) -> tuple[float, float]:
         """Return bytes moved to and from the device's memory, and to and from the host's."""
@@ -192,7 +206,7 @@ class Counter:
         if line.opcode == "dynamic-update-slice":
             update = self._shape_of(computation, line.operands[1])
             return (2.0 * update.bytes if update and update.memory == DEVICE else 0.0), 0.0
-        if line.opcode == "custom-call" and "tpu_custom_call" not in line.rest:
+        if line.opcode == "custom-call" and not any(name in line.rest for name in LIBRARIES):
             return 0.0, 0.0
         reads = [self._shape_of(computation, name) for name in line.operands]
         read = sum(shape.bytes for shape in reads if shape is not None and shape.memory == DEVICE)

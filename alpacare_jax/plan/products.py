@@ -1,5 +1,6 @@
 """Operations of matrix products and attention kernels, read from the lines of a compiled program."""
 
+import json
 import math
 import re
 
@@ -13,13 +14,28 @@ def line_flops(module: Module, computation: Computation, line: Instruction) -> f
     """Return 2 x the multiplications of a line: a product, a kernel, or a fusion that holds some."""
     if line.opcode in ("convolution", "dot"):
         return product_flops(computation, line)
-    if line.opcode == "custom-call" and "tpu_custom_call" in line.rest:
-        return kernel_flops(computation, line)
+    if line.opcode == "custom-call":
+        if "__cublas$" in line.rest:
+            return library_product_flops(computation, line)
+        return kernel_flops(computation, line) if is_kernel(line) else 0.0
     if line.opcode == "fusion":
         inner = module.computations.get(line.attribute("calls") or "")
         if inner is not None:
             return sum(line_flops(module, inner, part) for part in inner.instructions.values())
     return 0.0
+
+
+def is_kernel(line: Instruction) -> bool:
+    """Say whether a line calls an attention kernel: one of Pallas on TPUs, one of cuDNN on GPUs."""
+    return line.opcode == "custom-call" and ("tpu_custom_call" in line.rest or "__cudnn$fmha" in line.rest)
+
+
+def library_product_flops(computation: Computation, line: Instruction) -> float:
+    """Return 2 x the multiplications of a matrix product that cuBLAS does; its dimensions stand in its settings."""
+    settings = re.search(r'"dot_dimension_numbers":(\{[^}]*\})', line.rest)
+    left = computation.instructions[line.operands[0]].shapes[0]
+    contracted = json.loads(settings[1])["lhs_contracting_dimensions"] if settings else []
+    return 2.0 * math.prod(line.shapes[0].sizes) * math.prod(left.sizes[int(at)] for at in contracted)
 
 
 def product_flops(computation: Computation, line: Instruction) -> float:
@@ -94,6 +110,8 @@ def kernel_flops(computation: Computation, line: Instruction) -> float:
     The kernel's name says how many products of [T, S, H] it holds; its operands say how large they are, and one
     operand says which blocks run.
     """
+    if "__cudnn$fmha" in line.rest:
+        return library_attention_flops(computation, line)
     products = next((n for word, n in KERNEL_PRODUCTS if word in line.name or word in line.op_name), 0)
     if not products:
         return 0.0
@@ -110,3 +128,15 @@ def kernel_flops(computation: Computation, line: Instruction) -> float:
     *rows, heads, length, head = queries.sizes
     share = (blocks[1] + 1) / (2 * blocks[1]) if blocks and blocks[1] == blocks[2] else 1.0
     return 2.0 * products * math.prod(rows) * heads * length * keys.sizes[-2] * head * share
+
+
+def library_attention_flops(computation: Computation, line: Instruction) -> float:
+    """Return 2 x the multiplications of attention by cuDNN, what causality discards left out.
+
+    Queries come first, [B, T, N, H], then keys, [B, S, K, H].
+    """
+    queries, keys = (computation.instructions[name].shapes[0] for name in line.operands[:2])
+    products = 5 if "Backward" in line.rest else 2
+    length = keys.sizes[1]
+    share = (length + 1) / (2 * length) if "CAUSAL" in line.rest else 1.0
+    return 2.0 * products * math.prod(queries.sizes) * length * share

@@ -78,6 +78,7 @@ class Compiled:
         costs: What the step does, see :mod:`alpacare_jax.plan.costs`; plain JSON values.
         largest: The largest buffers: ``size`` and the ``shapes`` that lie there one after another.
         host_limit: What a step may keep in the host's memory for this device; None where it is not known.
+        kernel: The attention kernel it was compiled with, and why it is that one.
     """
 
     arguments: int
@@ -91,6 +92,7 @@ class Compiled:
     costs: dict[str, Any]
     largest: list[dict[str, str]] = dataclasses.field(default_factory=list)
     host_limit: int | None = None
+    kernel: str = ""
 
     @property
     def fits(self) -> bool:

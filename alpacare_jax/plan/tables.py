@@ -47,6 +47,8 @@ def plan_text(program: Program, place: Topology, outcome: Outcome, search: Searc
         lines += [*search_lines(search), ""]
     if not isinstance(outcome, Compiled):
         return "\n".join([*lines, str(outcome)])
+    if outcome.kernel:
+        lines.insert(lines.index(""), f"attention {outcome.kernel}")
     lines += [*memory_lines(outcome, place), "", *speed_lines(program, place, outcome)]
     return "\n".join(lines if outcome.fits else [*lines, "", summarize(outcome)])
 
@@ -169,7 +171,7 @@ def estimate_lines(found: Estimate) -> list[str]:
 
 
 def modelled_text(program: Program, place: Topology, found: Modelled) -> str:
-    """Return what formulas say of devices that no compiler here knows, as lines."""
+    """Return what formulas say of devices whose compiler is not installed, as lines."""
     parts = {
         "state": found.state,
         "gradients": found.gradients,
@@ -190,6 +192,7 @@ def modelled_text(program: Program, place: Topology, found: Modelled) -> str:
         f"step {1000 * found.step_s:.0f} ms, {speed:,.0f} tokens/s, MFU {mfu:.0%}, bound by {found.bound}, "
         f"{found.recomputed:+.0%} recomputed (model, not measured)"
     )
+    lines.append('the real compiler says it exactly: pip install "alpacare-jax[plan-gpu]" (no GPU needed)')
     return "\n".join([*head_lines(program, place), *lines]) + verdict
 
 

@@ -48,7 +48,9 @@ class Topology:
 
     @property
     def name(self) -> str:
-        """The one spelling that is printed and cached under: ``v5e:4x4 x2``."""
+        """The one spelling that is printed and cached under: ``v5e:4x4 x2``, ``h100-80gb x8``."""
+        if self.chip.platform == "gpu":
+            return self.chip.name if self.devices == 1 else f"{self.chip.name} x{self.devices}"
         once = f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
         return once if self.slices == 1 else f"{once} x{self.slices}"
 
@@ -61,6 +63,11 @@ class Topology:
     def devices(self) -> int:
         """Devices in all."""
         return self.devices_per_slice * self.slices
+
+    @property
+    def nodes(self) -> int:
+        """Machines that GPUs stand in, each with links of its own; 1 for TPU slices, whose links span machines."""
+        return -(-self.devices // self.chip.node_devices) if self.chip.platform == "gpu" else 1
 
     @property
     def host(self) -> Host | None:
@@ -132,6 +139,8 @@ def parse_topology(text: str) -> Topology:
     if count < 1:
         raise _unknown(text)
     if base in CHIPS and CHIPS[base].platform == "gpu":
+        if count > CHIPS[base].node_devices and count % CHIPS[base].node_devices:
+            raise _unknown(text)
         return Topology(CHIPS[base], (count,))
     shaped = re.fullmatch(r"([a-z0-9]+)\s*[:=]\s*(\d+(?:x\d+)*)", base)
     named = re.fullmatch(r"([a-z0-9]+)-(\d+)", base)

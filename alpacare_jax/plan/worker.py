@@ -1,9 +1,11 @@
-"""The process that holds the TPU compiler: reads programs as JSON lines, answers with JSON lines, one for each.
+"""The process that holds the compiler of TPUs or GPUs: reads programs as JSON lines, answers each with one.
 
 It is a process of its own because the compiler wants its environment set before jax starts, prints as it pleases, and
 ends its process where it meets something it does not expect.
 """
 
+import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from alpacare_jax.errors import ConfigError, UserError
-from alpacare_jax.plan import assignment, costs
+from alpacare_jax.plan import assignment, costs, gpus
 from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.collectives import Places
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, TooLarge, outcome_to_dict
@@ -31,6 +33,8 @@ def devices_of(topology: Topology) -> list[Any]:
     """
     from jax.experimental import topologies
 
+    if topology.chip.platform == "gpu":
+        return gpus.devices_of(topology)
     options: dict[str, Any] = {} if topology.slices == 1 else {"num_slices": topology.slices}
     if topology.chip.compiler_name == "v4":
         options["chip_config_name"] = (
@@ -48,6 +52,8 @@ def devices_of(topology: Topology) -> list[Any]:
     return list(made.devices)
 
 
+PLATFORMS = {"tpu": "tpu", "gpu": "cuda"}
+"""What jax calls them when it lowers a program."""
 Early = Callable[[Callable[[Path], Outcome]], None]
 
 
@@ -69,6 +75,7 @@ def compile_program(program: Program, early: Early | None = None) -> Outcome:
 
     topology = parse_topology(program.topology)
     mesh = sharding.make_mesh(program.config.mesh, devices_of(topology))
+    program, kernel = with_kernel(program, topology)
     stepper = program.config.stepper(program.model, 1000, mesh)
     stepper.architecture.check_mesh(mesh)
     state, step = stepper.abstract_state(), cast(Any, stepper.compile_step())
@@ -78,10 +85,10 @@ def compile_program(program: Program, early: Early | None = None) -> Outcome:
     batch = dict.fromkeys(("tokens", "segment_ids", "positions", "loss_mask"), column)
     started = time.monotonic()
     with sharding.use_mesh(mesh):
-        lowered = step.lower(state, batch)
+        lowered = step.trace(state, batch).lower(lowering_platforms=(PLATFORMS[topology.chip.platform],))
     places = places_of(mesh, topology)
     if early is not None:
-        early(lambda folder: assigned(folder, places, topology, time.monotonic() - started))
+        early(lambda folder: assigned(folder, places, topology, time.monotonic() - started, kernel))
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -90,7 +97,7 @@ def compile_program(program: Program, early: Early | None = None) -> Outcome:
         return too_large(str(error), topology.chip.memory_bytes, time.monotonic() - started)
     seconds = time.monotonic() - started
     found = compiled.memory_analysis()
-    return Compiled(
+    outcome = Compiled(
         arguments=found.argument_size_in_bytes,
         temporaries=found.temp_size_in_bytes,
         outputs=found.output_size_in_bytes,
@@ -101,13 +108,45 @@ def compile_program(program: Program, early: Early | None = None) -> Outcome:
         compile_s=seconds,
         costs=costs.count(program_text(compiled), places, topology.chip),
         largest=largest_of(dump_folder()),
+        kernel=kernel,
     )
+    # The TPU compiler refuses what is too large; the one for GPUs leaves that to the run.
+    return outcome if outcome.needed <= outcome.limit else TooLarge(outcome.needed, outcome.limit, seconds)
+
+
+def with_kernel(program: Program, topology: Topology) -> tuple[Program, str]:
+    """Name in a program the attention kernel that a run with this jax would choose on the devices.
+
+    Returns:
+        The program, and the kernel with the reason for it.
+    """
+    from alpacare_jax import attention
+
+    compute, chip = program.config.compute, topology.chip
+    chosen = attention.choose(
+        attention.Situation(
+            platform=chip.platform,
+            device_kind=chip.name,
+            dtype=compute.dtype,
+            head_dim=program.model.head_dim,
+            length=program.seq_len,
+            context=program.config.mesh.shape(topology.devices)[3],
+            compute_capability=chip.compute_capability,
+            has_tokamax=importlib.util.find_spec("tokamax") is not None,
+        ),
+        compute.attention,
+    )
+    named = dataclasses.replace(compute, attention=chosen.name)
+    named_program = program.replace(config=dataclasses.replace(program.config, compute=named))
+    return named_program, f"{chosen.name} ({chosen.reason})"
 
 
 def program_text(compiled: Any) -> str:
     """Return a compiled program's text, as the compiler wrote it to its folder, or as jax reads it back."""
     folder = dump_folder()
-    files = sorted(folder.glob(assignment.ASSIGNED)) if folder else []
+    files: list[Path] = []
+    if folder:
+        files = sorted(folder.glob(assignment.ASSIGNED)) or sorted(folder.glob(assignment.OPTIMISED))
     return files[-1].read_text(encoding="utf-8") if files else compiled.as_text()
 
 
@@ -123,7 +162,7 @@ def largest_of(folder: Path | None) -> list[dict[str, str]]:
     return assignment.read_largest(files[-1].read_text(encoding="utf-8")) if files else []
 
 
-def assigned(folder: Path, places: Places, topology: Topology, seconds: float) -> Outcome:
+def assigned(folder: Path, places: Places, topology: Topology, seconds: float, kernel: str) -> Outcome:
     """Say what a step takes once its buffers have their places, from what the compiler wrote down."""
     text = sorted(folder.glob(assignment.ASSIGNED))[-1].read_text(encoding="utf-8")
     found = assignment.read_buffers(sorted(folder.glob(assignment.BUFFERS))[-1].read_text(encoding="utf-8"))
@@ -142,6 +181,7 @@ def assigned(folder: Path, places: Places, topology: Topology, seconds: float) -
         compile_s=seconds,
         costs=costs.count(text, places, topology.chip),
         largest=largest_of(folder),
+        kernel=kernel,
     )
 
 
@@ -150,10 +190,17 @@ def places_of(mesh: Any, topology: Topology) -> Places:
     devices = list(mesh.devices.flat)
     return Places(
         coordinates=tuple(tuple(device.coords) for device in devices),
-        slices=tuple(getattr(device, "slice_index", 0) or 0 for device in devices),
+        slices=tuple(_island(device, topology) for device in devices),
         sizes={name: int(size) for name, size in mesh.shape.items()},
         extent=topology.shape,
     )
+
+
+def _island(device: Any, topology: Topology) -> int:
+    """Return the number of the slice (TPU) or node (GPU) whose links a device is on."""
+    if topology.chip.platform == "gpu":
+        return int(device.process_index)
+    return getattr(device, "slice_index", 0) or 0
 
 
 def is_too_large(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from alpacare_jax import plan
 from alpacare_jax.config import RunConfig, load_config
 from alpacare_jax.errors import ConfigError, ServiceError, ShardingError, UserError
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.plan import Compiled, Program, TooLarge, compiler, request, worker
+from alpacare_jax.plan import Compiled, Program, TooLarge, compiler, compilers, request, worker
 from alpacare_jax.plan.chips import GIB
 
 TINY = LlamaConfig(
@@ -126,7 +126,7 @@ try:
 except ShardingError as error:
     print(error)
 """
-    environment = os.environ | compiler.ENVIRONMENT
+    environment = os.environ | compilers.QUIET
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "only the axis `data` may cross" in done.stdout
@@ -142,7 +142,7 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_compiler_that_ends_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "ENVIRONMENT", compiler.ENVIRONMENT | {"PYTHONHOME": "/nowhere"})
+    monkeypatch.setattr(compilers, "QUIET", compilers.QUIET | {"PYTHONHOME": "/nowhere"})
     with plan.Compiler() as one, pytest.raises(ServiceError) as caught:
         one.compile(program())
     assert "the TPU compiler gave up" in str(caught.value)

@@ -70,13 +70,16 @@ def test_a_compiler_flag_that_does_not_exist_is_named_with_the_nearest(capsys, m
 
 def test_a_missing_compiler_says_what_to_install_and_gpus_do_without_it(capsys, monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else found(name))
+    hidden = {"libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in hidden else found(name))
     assert 'pip install "alpacare-jax[plan]"' in refuse(capsys)
     config = str(CONFIGS / "llama2_7b_v5e16.yaml")
     with pytest.raises(SystemExit) as ended:
         main(["plan", "--config", config, "--topology", "h100-80gb x16"])
     assert ended.value.code == 0
-    assert "model, not measured" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "model, not measured" in said
+    assert 'pip install "alpacare-jax[plan-gpu]"' in said
 
 
 @pytest.mark.parametrize(

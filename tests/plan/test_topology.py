@@ -22,14 +22,15 @@ from alpacare_jax.plan.topology import known_slices, parse_topology
         ("v5e:4x4 x2", "v5e:4x4 x2", 32),
         ("v5e-16 x 2", "v5e:4x4 x2", 32),
         ("v5p:8x8x16", "v5p:8x8x16", 1024),
-        ("h100-80gb x8", "h100-80gb:8", 8),
+        ("h100-80gb x8", "h100-80gb x8", 8),
+        ("h100-80gb x1", "h100-80gb", 1),
+        ("H100-80GB X 16", "h100-80gb x16", 16),
     ],
 )
 def test_every_spelling_names_one_topology(text: str, name: str, devices: int) -> None:
     found = parse_topology(text)
     assert (found.name, found.devices) == (name, devices)
-    if found.chip.platform == "tpu":
-        assert parse_topology(found.name) == found
+    assert parse_topology(found.name) == found
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_every_spelling_names_one_topology(text: str, name: str, devices: int) -
         ("v5p:4x4", "v5p:2x2x4"),
         ("v6-8", "v6e:2x4"),
         ("h100", "h100-80gb"),
+        ("h100-80gb x12", "h100-80gb"),
         ("v5e:4x4 x0", "v5e:4x4"),
         ("banana", "v5e:1x1"),
         ("", "v5e:1x1"),

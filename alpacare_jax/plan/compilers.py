@@ -1,0 +1,125 @@
+"""The two compilers that work without their devices: what each comes in, is started with, and calls its flags."""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+
+from alpacare_jax import flags
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.plan import gpus
+
+QUIET = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",  # no metadata server is asked what machine this is
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a machine's real TPU, if any, stays free for others
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # NVIDIA's libraries, which run programs, need not be there
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "JAX_ENABLE_COMPILATION_CACHE": "0",
+}
+"""What a compiler's process needs beside the environment of this one."""
+HIDDEN = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "TPU_WORKER_HOSTNAMES", "TPU_TOPOLOGY", "TPU_ACCELERATOR_TYPE")
+"""What would lead it astray: flags of other platforms, and the description of a real slice."""
+WITHOUT_A_GPU = "--xla_gpu_autotune_level=0"
+"""Kernels cannot be tried out on a GPU that is not there; the compiler chooses them by rule."""
+PACKAGES = ("jax", "jaxlib", "flax", "optax")
+"""What every program depends on."""
+
+
+def check_installed(platform: str) -> None:
+    """Check that the compiler of a platform is installed.
+
+    Raises:
+        ConfigError: It is not; says what to install.
+    """
+    if platform == "tpu" and importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            "the TPU compiler is not installed",
+            found="no package libtpu",
+            remedy='pip install "alpacare-jax[plan]" (libtpu alone; it runs on any Linux machine, no TPU needed)',
+        )
+    if platform == "gpu" and gpus.plugin() is None:
+        raise ConfigError(
+            "the GPU compiler is not installed",
+            found="no package " + " or ".join(gpus.PLUGINS),
+            remedy='pip install "alpacare-jax[plan-gpu]" (jax\'s CUDA plug-in alone, on Linux; no GPU needed)',
+        )
+
+
+def is_installed(platform: str) -> bool:
+    """Say whether the compiler of a platform is installed."""
+    try:
+        check_installed(platform)
+    except ConfigError:
+        return False
+    return True
+
+
+def title(platform: str) -> str:
+    """Name a platform's compiler with its version, for messages."""
+    return " ".join([package_of(platform), version(package_of(platform))])
+
+
+def package_of(platform: str) -> str:
+    """Return the package that holds a platform's compiler."""
+    return "libtpu" if platform == "tpu" else (gpus.plugin() or gpus.PLUGINS[0]).replace("_", "-")
+
+
+def version(package: str) -> str:
+    """Return an installed package's version, ``missing`` where there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def versions(platform: str) -> dict[str, str]:
+    """Return the versions that a compiled program depends on."""
+    return {name: version(name) for name in (*PACKAGES, package_of(platform))}
+
+
+def flags_of_a_run(platform: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the compiler flags that a run started from here would have: the user's, and this platform's table.
+
+    Of ``XLA_FLAGS`` only those for GPUs are taken, since the others would be another compiler's.
+    """
+    given = environment.get(flags.VARIABLES[platform], "")
+    if platform == "tpu":
+        return given
+    own = [flag for flag in given.split() if flag.lstrip("-").startswith("xla_gpu_")]
+    if environment.get(flags.SWITCH) == "0":
+        return " ".join(own)
+    names = {flag.lstrip("-").partition("=")[0] for flag in own}
+    wanted = [flag for flag in flags.FLAGS["gpu"] if flag.name not in names]
+    return " ".join([*own, *map(str, flags.known_flags("gpu", wanted))])
+
+
+def environment_of(platform: str, given: str, dump: str) -> dict[str, str]:
+    """Return the environment of a compiler's process.
+
+    Args:
+        platform: ``tpu`` or ``gpu``.
+        given: Flags of that compiler.
+        dump: Folder that it writes its decisions to.
+    """
+    written = f"--xla_dump_to={dump} --xla_dump_hlo_as_text"
+    found = {key: value for key, value in os.environ.items() if key not in HIDDEN} | QUIET
+    if platform == "gpu":
+        return found | {"XLA_FLAGS": f"{WITHOUT_A_GPU} {given} {written}"}
+    return found | {"XLA_FLAGS": written} | ({"LIBTPU_INIT_ARGS": given} if given else {})
+
+
+def unknown_flag(log: str, platform: str) -> ConfigError | None:
+    """Read from what a compiler printed that it has no flag of a name, with the nearest that it knows of."""
+    told = re.search(r"Unknown command line flag '([^']+)'(?:\. Did you mean: (\S+) ?\?)?", log)
+    told = told or re.search(r"[Uu]nknown flags? in XLA_FLAGS: -*([\w]+)()", log)
+    if not told:
+        return None
+    return ConfigError(
+        f"the {platform.upper()} compiler knows no such flag",
+        where=f"{flags.VARIABLES[platform]}, {title(platform)}",
+        found=f"--{told[1]}",
+        expected=f"--{told[2]}" if told[2] else None,
+        remedy="mend or leave out the flag",
+    )

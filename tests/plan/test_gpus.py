@@ -1,0 +1,99 @@
+"""The real compiler of NVIDIA GPUs on this machine, which has none: memory, kernels, transfers of cut models."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from alpacare_jax import plan
+from alpacare_jax.attention.choice import OLDEST_JAX
+from alpacare_jax.config import RunConfig
+from alpacare_jax.model import LlamaConfig
+from alpacare_jax.model.flops import flops_per_row
+from alpacare_jax.plan import Compiled, Program, TooLarge, gpus, model, parse_topology
+from alpacare_jax.plan.chips import CHIPS
+
+TINY = LlamaConfig(
+    vocab_size=2048,
+    hidden_size=512,
+    intermediate_size=1024,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=128,
+)
+CONFIG = RunConfig(out="", train_data="", architecture="llama2-7b")
+
+
+def program(topology: str, rows: int = 16, model: LlamaConfig = TINY, **compute: object) -> Program:
+    changed = dataclasses.replace(CONFIG.compute, **{"dtype": "bfloat16", "remat": "full", **compute})
+    return Program(dataclasses.replace(CONFIG, compute=changed), model, topology, rows, 1024)
+
+
+def compiled(asked: Program) -> Compiled:
+    with plan.Compiler() as one:
+        outcome = one.compile(asked)
+    assert isinstance(outcome, Compiled), str(outcome)
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def one_gpu() -> Compiled:
+    return compiled(program("h100-80gb"))
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Compiled:
+    return compiled(program("h100-80gb x16"))
+
+
+def test_every_gpu_of_the_table_is_described() -> None:
+    assert set(gpus.SILICON) == {name for name, chip in CHIPS.items() if chip.platform == "gpu"}
+
+
+def test_arguments_are_the_state_and_the_rest_is_counted(one_gpu: Compiled) -> None:
+    asked = program("h100-80gb")
+    place = parse_topology(asked.topology)
+    assert one_gpu.arguments == pytest.approx(sum(model.state_bytes(asked, place).values()), rel=0.02)
+    assert one_gpu.temporaries > 0
+    assert one_gpu.limit == CHIPS["h100-80gb"].memory_bytes
+    assert one_gpu.largest
+
+
+def test_products_are_counted_with_every_trip_of_the_loop(one_gpu: Compiled) -> None:
+    asked = program("h100-80gb")
+    own = flops_per_row(TINY, asked.seq_len) * asked.rows
+    layer = sum(
+        size
+        for size in (
+            2 * TINY.hidden_size * TINY.num_attention_heads * TINY.head_dim,
+            2 * TINY.hidden_size * TINY.num_key_value_heads * TINY.head_dim,
+            3 * TINY.hidden_size * TINY.intermediate_size,
+        )
+    )
+    again = 2 * layer * TINY.num_hidden_layers * asked.rows * asked.seq_len
+    assert one_gpu.costs["flops"] == pytest.approx(own + again, rel=0.1)
+
+
+def test_transfers_within_nodes_and_between_them_are_told_apart(two_nodes: Compiled) -> None:
+    assert any("over fsdp" in kind for kind in two_nodes.costs["collective_bytes"])
+    regions = two_nodes.costs["regions"].values()
+    assert sum(part["link_s"] for part in regions) > 0
+    assert sum(part["network_s"] for part in regions) > sum(part["link_s"] for part in regions)
+
+
+def test_the_kernel_is_the_one_a_run_with_this_jax_would_choose(one_gpu: Compiled) -> None:
+    wanted = "cudnn" if jax.__version_info__ >= OLDEST_JAX else "chunked"
+    assert one_gpu.kernel.startswith(wanted)
+    assert (one_gpu.costs["kernel_flops"] > 0) == (wanted == "cudnn")
+    older = compiled(program("a100-80gb"))
+    assert older.kernel.startswith("chunked")
+    assert "needs Hopper or newer" in older.kernel
+
+
+def test_what_is_larger_than_the_memory_does_not_fit() -> None:
+    large = dataclasses.replace(TINY, hidden_size=8192, intermediate_size=32768, num_hidden_layers=12)
+    with plan.Compiler() as one:
+        outcome = one.compile(program("l4-24gb", 1, large))
+    assert isinstance(outcome, TooLarge)
+    assert outcome.needed > outcome.limit == CHIPS["l4-24gb"].memory_bytes
