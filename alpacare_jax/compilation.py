@@ -28,7 +28,7 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> Path | 
     folder = str(default_cache() / "programs" / machine_kind())
     environment.setdefault(FOLDER, folder)
     environment.setdefault(SIZE, str(MOST_BYTES))
-    environment.setdefault(LEAST_TIME, "0.5")
+    environment.setdefault(LEAST_TIME, "0")  # a start has small programs too, each read faster than compiled
     return Path(environment[FOLDER]) if environment[FOLDER] else None
 
 

@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from alpacare_jax.errors import DataError
 from datagen.records import read_objects, write_objects
@@ -53,7 +56,9 @@ class JsonlSink:
 
 
 class TensorBoardSink:
-    """Writes every number as a TensorBoard scalar.
+    """Writes every number as a TensorBoard scalar, in a thread of its own.
+
+    Importing the writer takes seconds where torch is installed, which it looks for: no step waits for that.
 
     Args:
         folder: The folder of event files.
@@ -61,20 +66,42 @@ class TensorBoardSink:
     """
 
     def __init__(self, folder: Path, resume_step: int = 0) -> None:
-        from tensorboardX import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
+        self._folder, self._purge = str(folder), resume_step + 1 if resume_step else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tensorboard")
+        self._pending: deque[Future[None]] = deque()
+        self._writer: Any = None
 
     def __call__(self, metrics: Metrics) -> None:
-        """Write the numbers of one line."""
+        """Write the numbers of one line, soon.
+
+        Raises:
+            OSError: An earlier line could not be written.
+        """
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
+        self._pending.append(self._thread.submit(self._write, dict(metrics)))
+
+    def _write(self, metrics: Metrics) -> None:
+        if self._writer is None:
+            from tensorboardX import SummaryWriter
+
+            self._writer = SummaryWriter(self._folder, purge_step=self._purge)
         for name, value in metrics.items():
             if name != "step" and isinstance(value, int | float):
                 group = "validation" if name.startswith("val_") else "train"
                 self._writer.add_scalar(f"{group}/{name}", value, int(metrics["step"]))
 
     def close(self) -> None:
-        """Write what is left and close."""
-        self._writer.close()
+        """Write what is left and close.
+
+        Raises:
+            OSError: Something could not be written.
+        """
+        self._thread.shutdown()
+        if self._writer is not None:
+            self._writer.close()
+        for line in self._pending:
+            line.result()
 
 
 def log_line(metrics: Metrics, steps: int) -> str:

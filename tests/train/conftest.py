@@ -70,9 +70,18 @@ def packed(tokenizer_folder: Path, instructions: Path, tmp_path_factory: pytest.
     return out
 
 
+@pytest.fixture(scope="session")
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is remembered for a user from run to run, apart from that of the person who tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def run_yaml(tokenizer_folder: Path, packed: Path, tmp_path: Path) -> Path:
+def run_yaml(
+    tokenizer_folder: Path, packed: Path, user_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A run of six steps from random weights, with a checkpoint every second step."""
+    monkeypatch.setenv("ALPACARE_CACHE", str(user_cache))
     path = tmp_path / "run.yaml"
     values = {
         "out": str(tmp_path / "run"),

@@ -12,9 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from alpacare_jax import checkpoint
+from alpacare_jax import checkpoint, tokenizer
+from alpacare_jax.cli.data_checks import check_tokenizer
 from alpacare_jax.cli.training import train_from_config
 from alpacare_jax.config import RunConfig, load_config
+from alpacare_jax.data.loader import PackedDataset
 from alpacare_jax.errors import ConfigError, DataError, ShardingError, TrainingError
 
 
@@ -197,6 +199,27 @@ def test_a_tokenizer_of_another_model_is_refused(run_yaml, tokenizer_folder, tmp
     (other / "tokenizer_config.json").write_text(settings)
     with pytest.raises(DataError, match="another tokenizer"):
         run(run_yaml, f"architecture={other / 'config.json'}")
+
+
+def test_a_tokenizer_that_was_read_before_is_not_read_again_unless_its_files_changed(
+    packed, tokenizer_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ALPACARE_CACHE", str(tmp_path / "cache"))
+    read, data, hf = [], PackedDataset.open(packed), tmp_path / "hf"
+    shutil.copytree(tokenizer_folder, hf)
+    load = tokenizer.load_tokenizer
+    monkeypatch.setattr(tokenizer, "load_tokenizer", lambda folder: read.append(folder) or load(folder))
+    check_tokenizer(hf, data)
+    check_tokenizer(hf, data)
+    assert len(read) == 1
+    (hf / "chat_template.jinja").write_text("{{ messages }}")
+    for _ in range(2):
+        with pytest.raises(DataError, match="another tokenizer"):
+            check_tokenizer(hf, data)
+    assert len(read) == 3
+    (hf / "chat_template.jinja").unlink()
+    check_tokenizer(hf, data)
+    assert len(read) == 3
 
 
 def test_a_model_with_a_smaller_vocabulary_is_refused(run_yaml, tokenizer_folder, tmp_path):

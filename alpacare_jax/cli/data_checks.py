@@ -1,0 +1,89 @@
+"""Whether packed data belong to a run: rows as long as it says, tokens of its model."""
+
+import hashlib
+import importlib.metadata
+import logging
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from alpacare_jax import checkpoint, sharding, tokenizer
+from alpacare_jax.cache import default_cache
+from alpacare_jax.config import RunConfig
+from alpacare_jax.data.loader import PackedDataset
+from alpacare_jax.errors import ConfigError, DataError
+from alpacare_jax.model import LlamaConfig
+from datagen.records import write_atomically
+
+logger = logging.getLogger("alpacare.train")
+
+
+def check_rows(config: RunConfig, data: PackedDataset, mesh: Mesh) -> None:
+    """Check that the rows of a data set are as long as the configuration says and divide over the context axis.
+
+    Raises:
+        ConfigError: They are of another length.
+        ShardingError: They do not divide.
+    """
+    if config.seq_len not in (None, data.row_length):
+        raise ConfigError(
+            "the rows are not as long as the configuration says",
+            where="seq_len",
+            found=f"{config.seq_len}; {data.folder} holds rows of {data.row_length} tokens",
+            remedy="change `seq_len`, or run `alpacare pack` with that --seq-len",
+        )
+    sharding.check_divides(mesh, {"length": data.row_length})
+
+
+def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> None:
+    """Check that data and model speak of the same tokens.
+
+    Raises:
+        DataError: The data were packed with another tokenizer, or its ids exceed the model's table.
+    """
+    if any(assets.glob("tokenizer*")):
+        check_tokenizer(assets, data)
+    found = int(data.manifest.tokenizer["vocab_size"])
+    if found > model.vocab_size:
+        raise DataError(
+            "the tokenizer has more tokens than the model",
+            where=data.folder,
+            found=f"{found:,} tokens",
+            expected=f"at most {model.vocab_size:,}",
+            remedy="pack with the model's own tokenizer",
+        )
+
+
+def check_tokenizer(assets: Path, data: PackedDataset) -> None:
+    """Check that data were packed with a tokenizer; one that was read before is not read again to know that.
+
+    A tokenizer's fingerprint depends on its files, and on the code and the libraries that read them. It is remembered
+    by all of these in the user's cache, since reading a tokenizer takes a second of every start.
+
+    Args:
+        assets: Folder of the tokenizer.
+        data: The data set.
+
+    Raises:
+        DataError: The data were packed with another one, or the tokenizer is broken.
+    """
+    memory = default_cache() / "tokenizers" / f"{_hash_of_what_is_read(assets)}.txt"
+    expected = data.manifest.tokenizer["fingerprint"]
+    if memory.exists() and memory.read_text(encoding="utf-8") == expected:
+        return
+    data.check_tokenizer(tokenizer.load_tokenizer(assets))
+    try:
+        write_atomically(memory, lambda file: file.write(expected))
+    except OSError as error:
+        logger.debug("the tokenizer is not remembered: %s", error)
+
+
+def _hash_of_what_is_read(assets: Path) -> str:
+    found = hashlib.sha256(Path(tokenizer.__file__).read_bytes())
+    for package in ("transformers", "tokenizers", "sentencepiece"):
+        found.update(f"{package} {importlib.metadata.version(package)}\n".encode())
+    for pattern in checkpoint.TRAVELLING:
+        for file in sorted(assets.glob(pattern)):
+            content = file.read_bytes()
+            found.update(f"{file.relative_to(assets)} {len(content)}\n".encode() + content)
+    return found.hexdigest()
