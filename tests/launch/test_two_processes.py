@@ -49,7 +49,9 @@ def launch(
 
 def alpacare(*arguments: str, devices: int = 8, folder: Path | None = None) -> str:
     """Run the command with so many devices in one process, unless it launches others; return what it printed."""
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    count = "--xla_force_host_platform_device_count="
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if not flag.startswith(count)]
+    environment = {**os.environ, "XLA_FLAGS": " ".join([*flags, f"{count}{devices}"])}
     with subprocess.Popen(
         [*ALPACARE, *arguments],
         cwd=folder,
