@@ -79,11 +79,9 @@ class Division:
         shapes = jax.eval_shape(functools.partial(self._draw, seed=0), self.base.abstract())
         trained = jax.tree.map(functools.partial(_placed, mesh), shapes, self._adapter_axes())
         frozen = flatten(self.base.abstract_on(mesh))
-        for name, layout in self._layouts().items():
+        for name, layout in self._layouts.items():
             shape = jax.eval_shape(functools.partial(_quantize_layers, layout=layout), frozen[name])
-            frozen[name] = jax.tree.map(
-                functools.partial(_placed, mesh), shape, shape.axes(self._axes()[name])
-            )
+            frozen[name] = jax.tree.map(functools.partial(_placed, mesh), shape, shape.axes(self._axes[name]))
         return trained, unflatten(frozen)
 
     def abstract_moments(self, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -94,7 +92,7 @@ class Division:
             layers, *sides = flatten(self._abstract)[name].shape
             size = math.prod(sides[: TARGETS[short].inputs])
             shape = jax.ShapeDtypeStruct((layers, size, size), jnp.float32)
-            found[name] = _placed(mesh, shape, (self._axes()[name][0], "embed", None))
+            found[name] = _placed(mesh, shape, (self._axes[name][0], "embed", None))
         return found
 
     def split(
@@ -126,10 +124,15 @@ class Division:
             source = f"layers.{TARGETS[INPUTS[short]].room}.{INPUTS[short]}"
             a, b = f"{name}.a", f"{name}.b"
             solve = jax.jit(
-                functools.partial(_residuals, layout=self._layouts()[name], like=(held[a], held[b])),
-                out_shardings=(where[a], where[b]),
+                _residuals, static_argnames=("layout", "scale"), out_shardings=(where[a], where[b])
             )
-            held[a], held[b] = solve(leaves[name], moments[source], self.adapter.scale)
+            held[a], held[b] = solve(
+                leaves[name],
+                moments[source],
+                (held[a], held[b]),
+                layout=self._layouts[name],
+                scale=self.adapter.scale,
+            )
         return unflatten(held)
 
     def freeze_base(self, params: Params, mesh: Mesh) -> Params:
@@ -140,10 +143,10 @@ class Division:
             mesh: The devices.
         """
         leaves, places = flatten(params), flatten(self.abstract_on(mesh)[1])
-        for name, layout in self._layouts().items():
+        for name, layout in self._layouts.items():
             where = jax.tree.map(lambda leaf: leaf.sharding, places[name])
-            pack = jax.jit(functools.partial(_quantize_layers, layout=layout), out_shardings=where)
-            packed = jax.block_until_ready(pack(leaves[name]))
+            pack = jax.jit(_quantize_layers, static_argnames="layout", out_shardings=where)
+            packed = jax.block_until_ready(pack(leaves[name], layout=layout))
             leaves[name].delete()
             leaves[name] = packed
         return unflatten(leaves)
@@ -226,6 +229,7 @@ class Division:
     def _abstract(self) -> Params:
         return self.architecture.abstract()
 
+    @functools.cached_property
     def _axes(self) -> dict[str, tuple[str, ...]]:
         return flatten(self.architecture.axes())
 
@@ -235,6 +239,7 @@ class Division:
     def _parts(self) -> tuple[str, ...]:
         return ("a", "b", "magnitude") if self.adapter.kind == "dora" else ("a", "b")
 
+    @functools.cached_property
     def _layouts(self) -> dict[str, Layout]:
         """Return how each quantised leaf is cut.
 
@@ -245,7 +250,7 @@ class Division:
         leaves, layouts = flatten(self._abstract), {}
         for name, target in TARGETS.items():
             leaf = f"layers.{target.room}.{name}"
-            axes = self._axes()[leaf]
+            axes = self._axes[leaf]
             along = "head" if "head" in axes else "mlp"
             cut = (target.inputs if self.adapter.base == "int4" else axes.index(along)) - len(axes)
             layouts[leaf] = Layout.of(
@@ -263,7 +268,7 @@ class Division:
             key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(short.encode()))
             parts = draw(key, leaves[name].shape, TARGETS[short].inputs, self.adapter.rank, dtype)
             if self.adapter.kind == "dora":
-                weight, layout = leaves[name], self._layouts().get(name)
+                weight, layout = leaves[name], self._layouts.get(name)
                 if layout is not None:
                     weight = jax.lax.map(dense, _quantize_layers(weight, layout))
                 parts["magnitude"] = column_norms(weight, TARGETS[short].inputs).astype(dtype)
@@ -273,7 +278,7 @@ class Division:
     def _adapter_axes(self) -> Params:
         held: dict[str, tuple[str | None, ...]] = {}
         for name in self._targets():
-            layers, *sides = self._axes()[name]
+            layers, *sides = self._axes[name]
             inputs = TARGETS[name.rpartition(".")[2]].inputs
             held[f"{name}.a"] = (layers, *sides[:inputs], None)
             held[f"{name}.b"] = (layers, None, *sides[inputs:])
@@ -321,7 +326,7 @@ def _quantize_layers(weight: jax.Array, layout: Layout) -> QuantizedWeight | Ste
 
 
 def _residuals(
-    weight: jax.Array, moments: jax.Array, scale: Any, *, layout: Layout, like: tuple[Any, Any]
+    weight: jax.Array, moments: jax.Array, like: tuple[Any, Any], *, layout: Layout, scale: float
 ) -> tuple[jax.Array, jax.Array]:
     """Return A and B of every layer of a weight, shaped as those of ``like``."""
     rank = like[1].shape[1]

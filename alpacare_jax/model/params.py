@@ -5,6 +5,7 @@ A model is a fixed graph and such a dict. The dict's keys are the attribute name
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,21 +42,24 @@ class Architecture:
             nnx.eval_shape(lambda: Llama(self.config, self.compute, rngs=nnx.Rngs(0))), nnx.Param
         )
 
+    @functools.cached_property
+    def _described(self) -> dict[str, tuple[jax.ShapeDtypeStruct, tuple[str | None, ...]]]:
+        """Every parameter's shape and logical axes by its name; to trace the model for them takes a while."""
+        return {
+            ".".join(map(str, path)): (
+                jax.ShapeDtypeStruct(variable.shape, variable.dtype),
+                variable.logical_axes,
+            )
+            for path, variable in nnx.to_flat_state(self._split()[1])
+        }
+
     def abstract(self) -> Params:
         """Return the parameters as shape-and-dtype structs, without shardings."""
-        return nnx.to_pure_dict(self._split()[1])
+        return unflatten({name: leaf for name, (leaf, _) in self._described.items()})
 
     def axes(self) -> Params:
         """Return the logical axes of every parameter, a tuple in place of each array."""
-        _, state = self._split()
-        tree: Params = {}
-        for path, variable in nnx.to_flat_state(state):
-            branch = tree
-            *above, name = map(str, path)
-            for key in above:
-                branch = branch.setdefault(key, {})
-            branch[name] = variable.logical_axes
-        return tree
+        return unflatten({name: axes for name, (_, axes) in self._described.items()})
 
     def axes_on(self, mesh: Mesh) -> Params:
         """Return the logical axes of every parameter as they can be split on a mesh, see :func:`sharding.fitted`."""
