@@ -1,9 +1,11 @@
 """Compiled programs are kept on disk, so that the second start of a run does not compile again."""
 
+import contextlib
 import hashlib
 import os
 import platform
-from collections.abc import MutableMapping
+import threading
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from alpacare_jax.cache import default_cache
@@ -30,6 +32,31 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> Path | 
     environment.setdefault(SIZE, str(MOST_BYTES))
     environment.setdefault(LEAST_TIME, "0")  # a start has small programs too, each read faster than compiled
     return Path(environment[FOLDER]) if environment[FOLDER] else None
+
+
+@contextlib.contextmanager
+def watch() -> Iterator[list[str]]:
+    """Note which of the programs that this thread asks for in the body come from the cache.
+
+    Yields:
+        A list that "kept" is put into for each program from the cache, and "compiled" for each new one that the cache
+        takes; it stays empty where there is no cache.
+    """
+    from jax import monitoring
+
+    found: list[str] = []
+    thread = threading.get_ident()
+    events = {"/jax/compilation_cache/cache_hits": "kept", "/jax/compilation_cache/cache_misses": "compiled"}
+
+    def note(event: str, **_: str | int) -> None:
+        if event in events and threading.get_ident() == thread:
+            found.append(events[event])
+
+    monitoring.register_event_listener(note)
+    try:
+        yield found
+    finally:
+        monitoring.unregister_event_listener(note)
 
 
 def machine_kind() -> str:

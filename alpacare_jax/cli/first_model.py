@@ -1,6 +1,7 @@
 """The model that a training run starts from: an existing one, random weights, or the run's own checkpoint."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,12 @@ def open_start(config: RunConfig, mesh: Mesh) -> Start:
         UserError: There is no such model, or it does not fit the mesh.
     """
     if config.init is not None:
-        loaded = convert.open_model(config.init, mesh=mesh, dtype=opened_dtype(config))
-        check_shape(config, loaded.config)
-        return Start(loaded.config, loaded.hf_folder, lambda: loaded.params, loaded.origin)
+        found = convert.find_model(config.init)
+        check_shape(config, found.config)
+        dtype = opened_dtype(config)
+        return Start(
+            found.config, found.hf_folder, functools.cache(lambda: found.read(mesh, dtype)), found.origin
+        )
     path = Path(config.architecture or "")
     if path.suffix != ".json":
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -35,19 +36,27 @@ def command(
     events and checkpoints. The same command run again goes on from the latest checkpoint.
     """
     from alpacare_jax import compilation, distributed, flags
+    from alpacare_jax.stages import Stages, process_began
 
-    flags.set_flags()
+    stages = Stages(process_began())
+    stages.add("python", time.monotonic() - stages.since)
+    with stages.time("flags"):
+        flags.set_flags()
     compilation.keep_programs()
-    from alpacare_jax.config import RunConfig, load_config
+    with stages.time("imports"):
+        from alpacare_jax.config import RunConfig, load_config
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alpacare").setLevel(logging.INFO)
-    distributed.initialize_from_environment()
+    with stages.time("processes"):
+        distributed.initialize_from_environment()
     run_config = load_config(config, overrides or [], RunConfig)
-
-    from alpacare_jax.cli.training import train_from_config
+    with stages.time("imports"):
+        from alpacare_jax.cli.training import train_from_config
 
     try:
-        train_from_config(run_config, accept_changes=accept_changes, profile_steps=profile_steps)
+        train_from_config(
+            run_config, accept_changes=accept_changes, profile_steps=profile_steps, stages=stages
+        )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -15,6 +15,7 @@ from alpacare_jax.cli.announcement import announce
 from alpacare_jax.cli.data_checks import check_rows, check_vocabulary
 from alpacare_jax.cli.first_model import open_start, resume_start
 from alpacare_jax.cli.kernels import settle_attention
+from alpacare_jax.cli.program import begin_to_compile
 from alpacare_jax.cli.resuming import check_same_base, check_unchanged, started_size
 from alpacare_jax.cli.run_folder import check_run_folder, describe, write_run_folder, write_summary
 from alpacare_jax.config import RunConfig, to_yaml
@@ -23,8 +24,8 @@ from alpacare_jax.evaluate.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, LlamaConfig
 from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.plan.chips import chip_of
-from alpacare_jax.plan.fitting import check_fits, memory_limit
 from alpacare_jax.plan.topology import parse_topology
+from alpacare_jax.stages import Stages
 from alpacare_jax.train import JsonlSink, Profile, Run, TensorBoardSink, Yardstick, train
 from datagen.records import write_atomically
 
@@ -32,7 +33,11 @@ logger = logging.getLogger("alpacare.train")
 
 
 def train_from_config(
-    config: RunConfig, *, accept_changes: bool = False, profile_steps: str | None = None
+    config: RunConfig,
+    *,
+    accept_changes: bool = False,
+    profile_steps: str | None = None,
+    stages: Stages | None = None,
 ) -> None:
     """Start or resume the run that a configuration describes, and train it to the end.
 
@@ -40,39 +45,51 @@ def train_from_config(
         config: The run.
         accept_changes: Resume although the configuration differs from the one the run was started with.
         profile_steps: The steps to write a trace of, ``first:last``; None for none.
+        stages: Takes the times of the start; those before this call may stand in it.
 
     Raises:
         UserError: Something in the configuration, the data, the model or the mesh does not fit.
     """
+    stages = Stages() if stages is None else stages
     if config.topology is not None:
         parse_topology(config.topology)  # a name that does not exist would only be found by the next plan
-    out, mesh = Path(config.out), sharding.make_mesh(config.mesh)
+    with stages.time("devices"):
+        mesh = sharding.make_mesh(config.mesh)
+    out = Path(config.out)
     profile = Profile.parse(profile_steps, out / "profile") if profile_steps else None
-    data = PackedDataset.open(config.train_data)
+    with stages.time("data"):
+        data = PackedDataset.open(config.train_data)
     check_rows(config, data, mesh)
     statistics, shards = data.manifest.statistics, sharding.batch_shards(mesh)
     check_run_folder(out)
     training = config.train.for_data(statistics, shards, started_size(out))
     schedule = training.schedule(statistics, shards)
     metadata = describe(config, schedule, data)
-    resuming = checkpoint.steps_of(out) != []
-    # Checkpoints of adapters lack the base, which is opened again.
-    start = resume_start(out) if resuming and not config.adapter.on else open_start(config, mesh)
-    check_vocabulary(start.assets, start.model, data)
+    reached = max(checkpoint.steps_of(out), default=None)
+    with stages.time("model"):
+        # Checkpoints of adapters lack the base, which is opened again.
+        start = open_start(config, mesh) if reached is None or config.adapter.on else resume_start(out)
+        check_vocabulary(start.assets, start.model, data)
     Architecture(start.model, config.compute).check_mesh(mesh)
-    compute = settle_attention(config.compute, start.model, data, mesh)
+    with stages.time("attention"):
+        compute = settle_attention(config.compute, start.model, data, mesh)
     settled = dataclasses.replace(config, compute=compute, train=training)
     architecture = Architecture(start.model, settled.compute)
     stepper = settled.stepper(start.model, schedule.steps, mesh)
-    check_fits(stepper, schedule.batch_rows, data.row_length, memory_limit(mesh.local_devices[0]))
-    with checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints) as checkpoints:
+    program = None
+    if reached is None or reached < schedule.steps:
+        program = begin_to_compile(stepper, schedule, data.row_length, stages, resuming=reached is not None)
+    with stages.time("folder"):
+        checkpoints = checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints)
+    with checkpoints:
         latest = checkpoints.latest_step()
-        if latest is None:
-            write_run_folder(out, start, config, mesh)
-        else:
-            check_unchanged(checkpoints.metadata(latest), metadata, out, accepted=accept_changes)
-            if config.adapter.on:
-                check_same_base(out, start.model, start.params(), mesh)
+        with stages.time("folder"):
+            if latest is None:
+                write_run_folder(out, start, config, mesh)
+            else:
+                check_unchanged(checkpoints.metadata(latest), metadata, out, accepted=accept_changes)
+                if config.adapter.on:
+                    check_same_base(out, start.model, start.params(), mesh)
         first = jax.process_index() == 0
         if first:
             write_atomically(out / "config.yaml", lambda file: file.write(to_yaml(config)))
@@ -94,6 +111,8 @@ def train_from_config(
                     speak=first,
                     yardstick=make_yardstick(config, start.model, data.row_length, mesh),
                     profile=profile,
+                    program=program,
+                    stages=stages,
                 )
             )
         finally:

@@ -3,14 +3,16 @@
 from alpacare_jax.convert.adapted import describe_adapter, mark_base
 from alpacare_jax.convert.export import export
 from alpacare_jax.convert.load import load
-from alpacare_jax.convert.opening import LoadedModel, open_foreign, open_model
+from alpacare_jax.convert.opening import FoundModel, LoadedModel, find_model, open_foreign, open_model
 from alpacare_jax.convert.sources import Source, open_safetensors
 
 __all__ = [
+    "FoundModel",
     "LoadedModel",
     "Source",
     "describe_adapter",
     "export",
+    "find_model",
     "load",
     "mark_base",
     "open_foreign",

@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,26 @@ class ForeignModel:
 
 
 @dataclasses.dataclass(frozen=True)
+class FoundModel:
+    """A model that is there, none of its weights read yet.
+
+    Args:
+        config: Its shape.
+        hf_folder: Folder of the files that travel with it; it may be gone once nothing refers to this object.
+        name: What to call it.
+        origin: Where it came from, plain JSON values.
+        read: Reads its parameters onto a mesh, in a dtype; see :func:`open_model`.
+    """
+
+    config: LlamaConfig
+    hf_folder: Path
+    name: str
+    origin: dict[str, Any]
+    read: Callable[[Mesh | None, str | None], Params]
+    _keeps: Any = None  # a temporary folder that lives as long as this does
+
+
+@dataclasses.dataclass(frozen=True)
 class LoadedModel:
     """A model ready to compute.
 
@@ -60,7 +80,7 @@ class LoadedModel:
     hf_folder: Path
     name: str
     origin: dict[str, Any]
-    _keeps: Any = None  # a temporary folder that lives as long as the model does
+    _found: FoundModel | None = None  # keeps the folder for as long as the model is there
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -75,6 +95,38 @@ class LoadedModel:
     def params(self) -> Params:
         """The parameter tree."""
         return params_of(self.model)
+
+
+def find_model(reference: str | Path, *, step: int | None = None) -> FoundModel:
+    """Find a model and read what it is; its weights are read when they are asked for.
+
+    Args:
+        reference: As for :func:`open_model`.
+        step: Which checkpoint of a run.
+
+    Raises:
+        CheckpointError: The folder's description is broken.
+        ConversionError: There is no such model, or its files are broken.
+    """
+    path = Path(reference)
+    if (path / "alpacare.json").exists():
+        described = checkpoint.read_description(path)
+
+        def read_own(mesh: Mesh | None, dtype: str | None) -> Params:
+            if "adapter" in described:
+                return _open_adapted(path, described, mesh, dtype, step)
+            return checkpoint.load_params(path, mesh=mesh, dtype=dtype, step=step)
+
+        origin = described.get("source", {})
+        return FoundModel(described["config"], path / "hf", path.resolve().name, origin, read_own)
+    keep = contextlib.ExitStack()
+    foreign = keep.enter_context(open_foreign(reference))
+
+    def read_foreign(mesh: Mesh | None, dtype: str | None) -> Params:
+        return load(foreign.source, foreign.config, mesh=mesh, dtype=dtype)
+
+    origin = describe_source(foreign, str(reference))
+    return FoundModel(foreign.config, foreign.assets, foreign.name, origin, read_foreign, keep)
 
 
 def open_model(
@@ -100,20 +152,8 @@ def open_model(
         ConversionError: There is no such model, or its weights do not match its config.
         ShardingError: The mesh does not divide the model.
     """
-    path = Path(reference)
-    if (path / "alpacare.json").exists():
-        described = checkpoint.read_description(path)
-        if "adapter" in described:
-            params = _open_adapted(path, described, mesh, dtype, step)
-        else:
-            params = checkpoint.load_params(path, mesh=mesh, dtype=dtype, step=step)
-        config, assets, name = described["config"], path / "hf", path.resolve().name
-        return _loaded(config, params, compute, assets, name, described.get("source", {}))
-    keep = contextlib.ExitStack()
-    foreign = keep.enter_context(open_foreign(reference))
-    params = load(foreign.source, foreign.config, mesh=mesh, dtype=dtype)
-    origin = describe_source(foreign, str(reference))
-    return _loaded(foreign.config, params, compute, foreign.assets, foreign.name, origin, keep)
+    found = find_model(reference, step=step)
+    return _loaded(found, found.read(mesh, dtype), compute)
 
 
 def _open_adapted(
@@ -139,8 +179,12 @@ def open_base(run: Path, described: dict[str, Any], mesh: Mesh) -> LoadedModel:
     source, base = described["source"], adapted.read_division(described).base
     reference = described["adapter"]["base"]["reference"]
     if reference is None:
-        params = base.init(source["seed"], mesh)
-        return _loaded(described["config"], params, None, Path(), "random", source)
+
+        def draw(mesh: Mesh | None, dtype: str | None) -> Params:
+            return base.init(source["seed"], mesh or sharding.single_device_mesh())
+
+        random = FoundModel(described["config"], Path(), "random", source, draw)
+        return _loaded(random, random.read(mesh, None), None)
     if Path(reference).is_absolute() and not Path(reference).exists():
         raise ConversionError(
             "the base of the adapters is no longer there",
@@ -151,23 +195,15 @@ def open_base(run: Path, described: dict[str, Any], mesh: Mesh) -> LoadedModel:
     return open_model(reference, mesh=mesh, dtype=base.compute.param_dtype)
 
 
-def _loaded(
-    config: LlamaConfig,
-    params: Params,
-    compute: ComputeConfig | None,
-    assets: Path,
-    name: str,
-    origin: dict[str, Any],
-    keeps: Any = None,
-) -> LoadedModel:
+def _loaded(found: FoundModel, params: Params, compute: ComputeConfig | None) -> LoadedModel:
     dtype = str(params["embed"].dtype)
     compute = (
         dataclasses.replace(compute, param_dtype=dtype)
         if compute
         else ComputeConfig(dtype, dtype, precision="highest")
     )
-    model = Architecture(config, compute).model(params)
-    return LoadedModel(config, model, assets, name, origin, keeps)
+    model = Architecture(found.config, compute).model(params)
+    return LoadedModel(found.config, model, found.hf_folder, found.name, found.origin, found)
 
 
 def describe_source(foreign: ForeignModel, reference: str) -> dict[str, Any]:

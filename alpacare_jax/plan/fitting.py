@@ -1,15 +1,17 @@
 """The last look before a run takes a device's memory: its step is compiled first, and what does not fit is refused."""
 
 import logging
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from alpacare_jax import sharding
+from alpacare_jax.adapters import bytes_a_device
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.worker import is_too_large, too_large
-from alpacare_jax.train import Stepper
+from alpacare_jax.train import Step, Stepper
 
 logger = logging.getLogger("alpacare.train")
 
@@ -25,34 +27,54 @@ def memory_limit(device: jax.Device) -> int | None:
     return (statistics or {}).get("bytes_limit")
 
 
-def check_fits(stepper: Stepper, rows: int, seq_len: int, limit: int | None) -> None:
-    """Compile a run's step and compare what it needs with what a device has; where the limit is not known, do nothing.
+def check_state_fits(stepper: Stepper, rows: int, limit: int | None) -> None:
+    """Check that a device has room for its part of a run's state, which no compiler is needed to know.
 
-    The program is kept by jax's cache, so that the run's own compilation right after takes no time.
+    Args:
+        stepper: The run's step.
+        rows: Rows of a batch over all devices, for the message.
+        limit: Bytes that a program may use on one device; nothing is checked where that is not known.
+
+    Raises:
+        ConfigError: The state does not fit.
+    """
+    if limit is not None and (needed := bytes_a_device(stepper.abstract_state())) > limit:
+        raise _refusal(needed, limit, rows)
+
+
+def compile_fitting(stepper: Stepper, rows: int, seq_len: int, limit: int | None) -> Step:
+    """Compile a run's step and compare what it needs with what a device has.
 
     Args:
         stepper: The run's step.
         rows: Rows of a batch over all devices.
         seq_len: Tokens of a row.
-        limit: Bytes that a program may use on one device.
+        limit: Bytes that a program may use on one device; nothing is compared where that is not known.
+
+    Returns:
+        The compiled step.
 
     Raises:
         ConfigError: The step does not fit: how much it needs, what there is, what to change.
     """
-    if limit is None:
-        return
     mesh = stepper.mesh
     column = jax.ShapeDtypeStruct((rows, seq_len), jnp.int32, sharding=sharding.batch_sharding(mesh))
     batch = dict.fromkeys(("tokens", "segment_ids", "positions", "loss_mask"), column)
-    step = stepper.compile_step()
+    step = cast(Any, stepper.compile_step())
     with sharding.use_mesh(mesh):
-        lowered = step.lower(stepper.abstract_state(), batch)  # type: ignore[attr-defined]
+        lowered = step.lower(stepper.abstract_state(), batch)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if not is_too_large(error):
+        if limit is None or not is_too_large(error):
             raise
         raise _refusal(too_large(str(error), limit, 0.0).needed, limit, rows) from None
+    if limit is not None:
+        _check_needed(compiled, limit, rows)
+    return compiled
+
+
+def _check_needed(compiled: jax.stages.Compiled, limit: int, rows: int) -> None:
     found = compiled.memory_analysis()
     if found is None:
         return

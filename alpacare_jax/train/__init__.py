@@ -5,7 +5,7 @@ from alpacare_jax.train.profile import Profile
 from alpacare_jax.train.recorder import Yardstick
 from alpacare_jax.train.settings import Schedule, TrainConfig
 from alpacare_jax.train.sinks import JsonlSink, TensorBoardSink
-from alpacare_jax.train.step import Stepper, TrainState
+from alpacare_jax.train.step import Step, Stepper, TrainState
 
 __all__ = [
     "Checkpoints",
@@ -13,6 +13,7 @@ __all__ = [
     "Profile",
     "Run",
     "Schedule",
+    "Step",
     "Stepper",
     "TensorBoardSink",
     "TrainConfig",

@@ -19,13 +19,14 @@ from alpacare_jax import sharding
 from alpacare_jax.data.loader import BatchStream, RowSource
 from alpacare_jax.loss import Batch
 from alpacare_jax.model import Params
+from alpacare_jax.stages import Stages
 from alpacare_jax.train.guard import GuardConfig
 from alpacare_jax.train.interruption import StopRequest, between_steps
 from alpacare_jax.train.profile import Profile
 from alpacare_jax.train.recorder import Recorder, Yardstick
 from alpacare_jax.train.settings import Schedule, TrainConfig
 from alpacare_jax.train.sinks import Metrics, Sink
-from alpacare_jax.train.step import Stepper, TrainState
+from alpacare_jax.train.step import Step, Stepper, TrainState
 
 logger = logging.getLogger("alpacare.train")
 
@@ -67,6 +68,9 @@ class Run:
         speak: Whether this process logs.
         yardstick: What the speed of a step is measured by.
         profile: The steps to write a trace of; None for none.
+        program: Gives the compiled step, waiting for it where it is being compiled, and refuses one that does not fit
+            the devices; the step is compiled when it is first taken where this is None.
+        stages: Takes the times of the start.
     """
 
     config: TrainConfig
@@ -81,6 +85,8 @@ class Run:
     speak: bool = True
     yardstick: Yardstick | None = None
     profile: Profile | None = None
+    program: Callable[[], Step] | None = None
+    stages: Stages = dataclasses.field(default_factory=Stages)
 
 
 def train(run: Run) -> TrainState:
@@ -91,27 +97,36 @@ def train(run: Run) -> TrainState:
     """
     with sharding.use_mesh(run.stepper.mesh):
         state, step, position = begin(run)
-        recorder = Recorder(
-            run.config, run.schedule, run.sinks, run.yardstick, start_step=step, speak=run.speak
-        )
-        if step == 0:
-            validate(run, recorder, 0, state)
-        stream = BatchStream(
-            run.data,
-            run.schedule.batch_rows,
-            run.config.seed,
-            position,
-            sharding=sharding.batch_sharding(run.stepper.mesh),
-        )
+        if step >= run.schedule.steps:
+            return state
+        with run.stages.time("rows"):
+            stream = BatchStream(
+                run.data,
+                run.schedule.batch_rows,
+                run.config.seed,
+                position,
+                sharding=sharding.batch_sharding(run.stepper.mesh),
+            )
         try:
-            return _steps(run, state, step, stream, recorder)
+            with run.stages.time("waiting"):
+                take_step = (run.program or run.stepper.compile_step)()
+                jax.block_until_ready(state)
+            if run.speak:
+                logger.info("%s", run.stages)
+            recorder = Recorder(
+                run.config, run.schedule, run.sinks, run.yardstick, start_step=step, speak=run.speak
+            )
+            if step == 0:
+                validate(run, recorder, 0, state)
+            return _steps(run, take_step, state, step, stream, recorder)
         finally:
             stream.close()
 
 
-def _steps(run: Run, state: TrainState, step: int, stream: BatchStream, recorder: "Recorder") -> TrainState:
+def _steps(
+    run: Run, take_step: Step, state: TrainState, step: int, stream: BatchStream, recorder: "Recorder"
+) -> TrainState:
     config, last, position = run.config, run.schedule.steps, stream.position
-    take_step = run.stepper.compile_step()
     # Of several processes none can know at which step the others are told to stop.
     alone = jax.process_count() == 1
     tracing = run.profile.tracing() if run.profile else contextlib.nullcontext()
@@ -149,10 +164,18 @@ def begin(run: Run) -> tuple[TrainState, int, int]:
     """Return the first state, its step, and the position in the data."""
     latest = run.checkpoints.latest_step()
     if latest is None:
-        return run.stepper.start(run.initial_params(), first_batches(run)), 0, 0
+        with run.stages.time("weights"):
+            params = run.initial_params()
+        if run.program is not None:
+            with run.stages.time("waiting"):
+                run.program()  # what does not fit is refused before the optimiser takes memory
+        with run.stages.time("state"):
+            return run.stepper.start(params, first_batches(run)), 0, 0
     metadata = run.checkpoints.metadata(latest)
-    saved = run.checkpoints.restore(latest, run.stepper.abstract_saved(_guard_of(metadata)))
-    state = run.stepper.resume(saved, run.initial_params)
+    with run.stages.time("checkpoint"):
+        saved = run.checkpoints.restore(latest, run.stepper.abstract_saved(_guard_of(metadata)))
+    with run.stages.time("state"):
+        state = run.stepper.resume(saved, run.initial_params)
     position = int(metadata["position"])
     if run.speak:
         logger.info("resuming after step %d, %s rows into the data", latest, f"{position:,}")

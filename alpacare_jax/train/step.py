@@ -23,6 +23,10 @@ TrainState = dict[str, Any]
 ``"frozen"``, parameters that the step reads and hands on unchanged, and ``"guard"``, what the guard remembers."""
 
 
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+"""State and batch -> next state and metrics; the state is donated."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stepper:
     """What does not change during a run, and the functions made from it.
@@ -161,7 +165,7 @@ class Stepper:
         """Return the parameters that the state's model computes with, for :meth:`Architecture.model`."""
         return self.division.join(state["params"], state.get("frozen", {}))
 
-    def compile_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    def compile_step(self) -> Step:
         """Return the jitted step: state and batch -> next state and metrics.
 
         The state is donated. Metrics, each a scalar: ``loss`` (nats per supervised token), ``supervised_tokens``,

@@ -8,7 +8,7 @@ from alpacare_jax import sharding
 from alpacare_jax.config import RunConfig
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.plan.fitting import check_fits, memory_limit
+from alpacare_jax.plan.fitting import check_state_fits, compile_fitting, memory_limit
 
 TINY = LlamaConfig(
     vocab_size=64,
@@ -29,7 +29,7 @@ def stepper():
 
 def test_what_does_not_fit_is_refused_with_what_to_change(stepper):
     with pytest.raises(ConfigError) as caught:
-        check_fits(stepper, 8, 32, limit=10_000)
+        compile_fitting(stepper, 8, 32, limit=100_000)
     message = str(caught.value)
     assert "does not fit" in message
     assert "8 rows" in message
@@ -38,10 +38,18 @@ def test_what_does_not_fit_is_refused_with_what_to_change(stepper):
 
 def test_what_fits_goes_on(stepper, caplog):
     with caplog.at_level("INFO", logger="alpacare.train"):
-        check_fits(stepper, 8, 32, limit=1 << 30)
+        compile_fitting(stepper, 8, 32, limit=1 << 30)
     assert "of 1.00 GiB per device" in caplog.text
 
 
 def test_a_device_that_names_no_limit_is_not_asked(stepper):
     assert memory_limit(stepper.mesh.devices.flat[0]) is None
-    check_fits(dataclasses.replace(stepper, microbatches=3), 8, 32, limit=None)
+    check_state_fits(stepper, 8, limit=None)
+    assert compile_fitting(stepper, 8, 32, limit=None)
+
+
+def test_a_state_that_does_not_fit_is_refused_without_the_compiler(stepper):
+    wrong = dataclasses.replace(stepper, microbatches=3)  # no step of it could be compiled
+    with pytest.raises(ConfigError, match="does not fit"):
+        check_state_fits(wrong, 8, limit=10_000)
+    check_state_fits(wrong, 8, limit=1 << 30)
