@@ -1,12 +1,19 @@
 """``alpacare train``: packed data and a model -> checkpoints."""
 
+import contextlib
+import gc
+import importlib
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+IMPORTED_LATER = ("orbax.checkpoint", "tensorflow_datasets", "grain")
+"""What every run imports where it is first needed, and :func:`collecting_nothing` makes faster."""
 
 
 def command(
@@ -43,7 +50,7 @@ def command(
     with stages.time("flags"):
         flags.set_flags()
     compilation.keep_programs()
-    with stages.time("imports"):
+    with stages.time("imports"), collecting_nothing():
         from alpacare_jax.config import RunConfig, load_config
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -51,8 +58,11 @@ def command(
     with stages.time("processes"):
         distributed.initialize_from_environment()
     run_config = load_config(config, overrides or [], RunConfig)
-    with stages.time("imports"):
+    with stages.time("imports"), collecting_nothing():
         from alpacare_jax.cli.training import train_from_config
+
+        for name in IMPORTED_LATER:
+            importlib.import_module(name)
 
     try:
         train_from_config(
@@ -60,3 +70,18 @@ def command(
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
+def collecting_nothing() -> Iterator[None]:
+    """Import in the body without the garbage collector, and have it pass over what was imported from then on.
+
+    Modules stay for as long as the process lives, but the collector would look at them again and again: a fifth of
+    the time that importing takes.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
