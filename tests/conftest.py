@@ -1,5 +1,7 @@
 """What all tests share: eight simulated devices, strict numerics, isolation, the real data and model."""
 
+import gc
+import importlib.metadata
 import os
 import platform
 import shutil
@@ -22,6 +24,13 @@ os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 os.environ["XLA_FLAGS"] += " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 # Without this a program of eight devices that comes from the cache below may wait forever (alpacare_jax/flags.py).
 os.environ["XLA_FLAGS"] += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+# Compiling is most of what the tests do, and what they compile runs for milliseconds.
+os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+# Fusions compile several times faster without their new emitters; later versions have nothing else.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+# Eight devices that each call a library of linear algebra with threads of its own spend their time waiting.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Compiled programs are kept between runs, which makes a second run of the multi-device tests eight times faster.
 # A program compiled for one machine need not run on another.
@@ -34,6 +43,9 @@ _STATE = tempfile.TemporaryDirectory(prefix="alpacare-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = str(Path(_STATE.name) / "huggingface")
 os.environ["TFDS_DATA_DIR"] = str(Path(_STATE.name) / "tensorflow_datasets")
+
+# Traced programs are many small objects that live long; looking through them time and again took up to a quarter.
+gc.set_threshold(20_000, 20, 50)
 
 # Where the tests run in the background, Ctrl-C is turned off, and every process they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -76,6 +88,17 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep keys and settings of the person who runs the tests out of them."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def for_tpu_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment in which the TPU compiler starts: flags that only the CPU's knows would end the process."""
+    import jax
+
+    jax.devices()  # which reads those flags
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The TPU kernel: its text run on a CPU against plain attention, and its program by the real TPU compiler."""
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -40,13 +39,11 @@ def test_blocks_divide_every_length_it_is_given():
 
 
 @pytest.fixture
-def topology():
+def topology(for_tpu_compiler):
     """Devices of a TPU that is not here; what is compiled for them cannot be kept, as nothing here can load it."""
     from jax.experimental import topologies
     from jax.experimental.compilation_cache import compilation_cache
 
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     kept = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
