@@ -22,7 +22,7 @@ class Start:
     Args:
         model: The model's shape.
         assets: Folder of config, tokenizer and chat template.
-        params: Gives the first parameters; not called where a checkpoint is resumed.
+        params: Gives the first parameters, the same ones every time; not called where a checkpoint is resumed.
         origin: Where the model comes from, plain JSON values.
     """
 
@@ -56,7 +56,8 @@ def open_start(config: RunConfig, mesh: Mesh) -> Start:
     model = named_shape(str(path))
     architecture = Architecture(model, dataclasses.replace(config.compute, param_dtype=opened_dtype(config)))
     origin = {"reference": str(path), "format": "random", "seed": config.train.seed}
-    return Start(model, path.parent, lambda: architecture.init(config.train.seed, mesh), origin)
+    params = functools.cache(lambda: architecture.init(config.train.seed, mesh))
+    return Start(model, path.parent, params, origin)
 
 
 def resume_start(out: Path) -> Start:

@@ -83,6 +83,9 @@ def train_from_config(
         checkpoints = checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints)
     with checkpoints:
         latest = checkpoints.latest_step()
+        if config.adapter.on:
+            with stages.time("weights"):
+                start.params()  # a base is marked, or compared with its mark, before anything is trained
         with stages.time("folder"):
             if latest is None:
                 write_run_folder(out, start, config, mesh)
