@@ -20,8 +20,9 @@ from alpacare_jax import sharding
 from alpacare_jax.adapters import freezing
 from alpacare_jax.adapters.config import TARGETS, AdapterConfig
 from alpacare_jax.adapters.lora import LoraWeight, column_norms, dense, draw
-from alpacare_jax.adapters.quantize import Layout, QuantizedWeight, SteppedWeight, quantize
-from alpacare_jax.adapters.residual import INPUTS, nearest
+from alpacare_jax.adapters.quantize import Layout
+from alpacare_jax.adapters.residual import INPUTS
+from alpacare_jax.adapters.stacked import keys_of_layers, quantize_layers, residuals, some_layers
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.model.params import flatten, unflatten
@@ -80,7 +81,7 @@ class Division:
         trained = jax.tree.map(functools.partial(_placed, mesh), shapes, self._adapter_axes())
         frozen = flatten(self.base.abstract_on(mesh))
         for name, layout in self._layouts.items():
-            shape = jax.eval_shape(functools.partial(_quantize_layers, layout=layout), frozen[name])
+            shape = jax.eval_shape(functools.partial(quantize_layers, layout=layout), frozen[name])
             frozen[name] = jax.tree.map(functools.partial(_placed, mesh), shape, shape.axes(self._axes[name]))
         return trained, unflatten(frozen)
 
@@ -124,7 +125,7 @@ class Division:
             source = f"layers.{TARGETS[INPUTS[short]].room}.{INPUTS[short]}"
             a, b = f"{name}.a", f"{name}.b"
             solve = jax.jit(
-                _residuals, static_argnames=("layout", "scale"), out_shardings=(where[a], where[b])
+                residuals, static_argnames=("layout", "scale"), out_shardings=(where[a], where[b])
             )
             held[a], held[b] = solve(
                 leaves[name],
@@ -145,7 +146,7 @@ class Division:
         leaves, places = flatten(params), flatten(self.abstract_on(mesh)[1])
         for name, layout in self._layouts.items():
             where = jax.tree.map(lambda leaf: leaf.sharding, places[name])
-            pack = jax.jit(_quantize_layers, static_argnames="layout", out_shardings=where)
+            pack = jax.jit(quantize_layers, static_argnames="layout", out_shardings=where)
             packed = jax.block_until_ready(pack(leaves[name], layout=layout))
             leaves[name].delete()
             leaves[name] = packed
@@ -166,7 +167,7 @@ class Division:
             parts = {part: held[f"{name}.{part}"] for part in self._parts()}
             rows = None
             if keys is not None and self.adapter.dropout:
-                rows = _keys_of_layers(keys, name, self.architecture.config.num_hidden_layers)
+                rows = keys_of_layers(keys, name, self.architecture.config.num_hidden_layers)
             leaves[name] = LoraWeight(
                 leaves[name], **parts, keys=rows, scale=self.adapter.scale, dropout=self.adapter.dropout
             )
@@ -191,8 +192,8 @@ class Division:
             elif len(fixed) == (layers[name] or 1):
                 frozen[name] = leaf
             else:
-                frozen[name] = _some_layers(leaf, fixed)
-                trained[name] = _some_layers(leaf, [i for i in range(leaf.shape[0]) if i not in fixed])
+                frozen[name] = some_layers(leaf, fixed)
+                trained[name] = some_layers(leaf, [i for i in range(leaf.shape[0]) if i not in fixed])
         return unflatten(trained), unflatten(frozen)
 
     def _whole(self, trained: Params, frozen: Params) -> Params:
@@ -270,7 +271,7 @@ class Division:
             if self.adapter.kind == "dora":
                 weight, layout = leaves[name], self._layouts.get(name)
                 if layout is not None:
-                    weight = jax.lax.map(dense, _quantize_layers(weight, layout))
+                    weight = jax.lax.map(dense, quantize_layers(weight, layout))
                 parts["magnitude"] = column_norms(weight, TARGETS[short].inputs).astype(dtype)
             held |= {f"{name}.{part}": value for part, value in parts.items()}
         return unflatten(held)
@@ -288,26 +289,6 @@ class Division:
         )
 
 
-def merge(params: Params, dtype: str, places: Params) -> Params:
-    """Turn joined parameters into plain ones of the model's shape, one layer's fp32 at a time.
-
-    Args:
-        params: What :meth:`Division.join` returns, on devices; every process of a run must call.
-        dtype: Of the result.
-        places: Shardings of the result.
-    """
-
-    def plain(weight: Any) -> jax.Array:
-        if isinstance(weight, jax.Array):
-            return weight.astype(dtype)
-        return jax.lax.map(lambda layer: dense(layer).astype(dtype), weight)
-
-    where = flatten(places)
-    return unflatten(
-        {name: jax.jit(plain, out_shardings=where[name])(leaf) for name, leaf in flatten(params).items()}
-    )
-
-
 def count(tree: Params) -> int:
     """Count the numbers in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
@@ -321,27 +302,6 @@ def bytes_a_device(tree: Any) -> int:
     )
 
 
-def _quantize_layers(weight: jax.Array, layout: Layout) -> QuantizedWeight | SteppedWeight:
-    return jax.lax.map(functools.partial(quantize, layout=layout), weight)
-
-
-def _residuals(
-    weight: jax.Array, moments: jax.Array, like: tuple[Any, Any], *, layout: Layout, scale: float
-) -> tuple[jax.Array, jax.Array]:
-    """Return A and B of every layer of a weight, shaped as those of ``like``."""
-    rank = like[1].shape[1]
-
-    def of_layer(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        whole, moment = pair
-        error = whole.astype(jnp.float32) - quantize(whole, layout).dense()
-        return nearest(error.reshape(moment.shape[0], -1), moment, rank)
-
-    a, b = jax.lax.map(of_layer, (weight, moments))
-    return a.reshape(like[0].shape).astype(like[0].dtype), (b / scale).reshape(like[1].shape).astype(
-        like[1].dtype
-    )
-
-
 def _placed(mesh: Mesh, leaf: Any, axes: tuple[str | None, ...]) -> jax.ShapeDtypeStruct:
     """Place a leaf by its axes, which may be uneven; what no device could hold a part of, all hold whole."""
     axes = tuple(
@@ -349,17 +309,3 @@ def _placed(mesh: Mesh, leaf: Any, axes: tuple[str | None, ...]) -> jax.ShapeDty
         for axis, size in zip(sharding.fitted(mesh, axes, leaf.shape), leaf.shape, strict=True)
     )
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.named(mesh, axes))
-
-
-def _some_layers(leaf: Any, layers: Sequence[int]) -> Any:
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct((len(layers), *leaf.shape[1:]), leaf.dtype, sharding=leaf.sharding)
-    return jax.jit(functools.partial(freezing.take, layers=layers), out_shardings=leaf.sharding)(leaf)
-
-
-def _keys_of_layers(keys: jax.Array, name: str, layers: int) -> jax.Array:
-    """Return keys [L, B] from keys [B]: others for every layer and every weight."""
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, zlib.crc32(name.encode())))(keys)
-    return jax.vmap(lambda layer: jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys))(
-        jnp.arange(layers)
-    )
