@@ -82,6 +82,11 @@ FLAGS: Mapping[str, Sequence[Flag]] = {
         Flag("xla_gpu_all_reduce_combine_threshold_bytes", str(1 << 30), "sums gradients at once"),
         Flag("xla_gpu_reduce_scatter_combine_threshold_bytes", str(1 << 27), "sums gradients in few pieces"),
         Flag(
+            "xla_gpu_memory_limit_slop_factor",
+            "200",
+            "recomputes nothing beyond `compute.remat` while memory lasts",
+        ),
+        Flag(
             "xla_gpu_enable_triton_gemm", "false", "leaves products to cuBLASLt: runs take what was planned"
         ),
     ),

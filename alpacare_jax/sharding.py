@@ -276,6 +276,23 @@ def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
         yield mesh
 
 
+def platform_here() -> str:
+    """Return the platform of the devices of the mesh in scope, which need not be here: "cpu", "gpu" or "tpu"."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device is not None else jax.local_devices()[0].platform
+
+
+def size_of(mesh_axes: Sequence[str]) -> int:
+    """Return how many devices the named axes of the mesh in scope span.
+
+    Example:
+        >>> with use_mesh(make_mesh(MeshConfig(fsdp=4, tensor=2))):
+        ...     size_of(("fsdp", "tensor"))
+        8
+    """
+    return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in mesh_axes)
+
+
 def batch_shards(mesh: Mesh) -> int:
     """Return over how many shards the batch axis is split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]

@@ -5,7 +5,7 @@ from alpacare_jax.attention.check import Check, Settled, Shapes, check_kernel, s
 from alpacare_jax.attention.choice import Choice, Situation, choose, obstacle, situation
 from alpacare_jax.attention.heads import HeadLayout, layout_here, layout_over
 from alpacare_jax.attention.names import AUTO, KERNELS, RESIDUALS, check_name
-from alpacare_jax.attention.packed import SEGMENTS
+from alpacare_jax.attention.packed import SEGMENTS, keeps_packed
 from alpacare_jax.attention.plain import attend_masked, segment_mask
 from alpacare_jax.attention.survey import survey
 
@@ -25,6 +25,7 @@ __all__ = [
     "check_kernel",
     "check_name",
     "choose",
+    "keeps_packed",
     "layout_here",
     "layout_over",
     "obstacle",

@@ -7,6 +7,8 @@ heads share key/value heads, so older versions are refused.
 Source: ``jax._src.cudnn.fused_attention_stablehlo``; https://github.com/jax-ml/jax/pull/39521.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -33,14 +35,16 @@ def attend_packed(
         segments: Most segments of a row. The saved statistics of the softmax grow with it.
 
     Returns:
-        The attended values, in the dtype of the queries. A row of more segments comes out as NaN, so that it cannot
-        be learnt from unnoticed.
+        The attended values, in the dtype of the queries. Of a row of more segments those that the table holds come
+        out as NaN, so that it cannot be learnt from unnoticed.
     """
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
     segments = min(segments, q_BTNH.shape[1])
     offsets, lengths, fits_B = segment_table(segment_ids_BT, segments)
-    attended = cudnn.dot_product_attention(
+    # NaN goes into the queries, where the compiler writes them anyway; what comes out would be written once more.
+    q_BTNH = jnp.where(fits_B[:, None, None, None], q_BTNH, jnp.nan)
+    return cudnn.dot_product_attention(
         q_BTNH,
         k_BTKH,
         v_BTKH,
@@ -51,7 +55,14 @@ def attend_packed(
         scale=q_BTNH.shape[-1] ** -0.5,
         mask_type=cudnn.MaskType.PADDING_CAUSAL,
     )
-    return jnp.where(fits_B[:, None, None, None], attended, jnp.nan)
+
+
+def keeps_packed(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Say whether a primitive is this kernel's forward pass: a policy of what ``jax.checkpoint`` keeps.
+
+    jax gives no name to what the kernel keeps for its backward pass.
+    """
+    return str(primitive) == "dot_product_attention_fwd_wrapper"
 
 
 def segment_table(

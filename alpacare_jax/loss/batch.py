@@ -63,5 +63,5 @@ def loss_sum(model: Llama, batch: Batch) -> jax.Array:
         tied=tied,
         vocabulary=model.config.vocab_size,
         tiling=model.compute.loss,
-        chunk_bytes=model.compute.loss_chunk_mib << 20,
+        chunk_bytes=None if model.compute.loss_chunk_mib is None else model.compute.loss_chunk_mib << 20,
     )

@@ -28,15 +28,7 @@ from jaxtyping import Array, Float, Int
 from alpacare_jax import sharding
 from alpacare_jax.loss import by_tokens, by_vocabulary
 from alpacare_jax.loss.projection import Projection, project_here
-
-TILINGS = ("auto", "tokens", "vocabulary")
-"""How the work may be cut; "auto" takes "tokens" for projections that are small, and "vocabulary" for large ones."""
-
-CHUNK_BYTES = 96 << 20
-"""About how many bytes of fp32 logits exist at once on a device."""
-
-SMALL_BYTES = 128 << 20
-"""Bytes of a device's part of the projection in fp32 up to which "auto" takes "tokens"."""
+from alpacare_jax.loss.tiling import TILINGS, choose_chunk, choose_tiling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +49,7 @@ def cross_entropy_sum(
     tied: bool = False,
     vocabulary: int | None = None,
     tiling: str = "auto",
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int | None = None,
 ) -> jax.Array:
     """Sum weighted cross-entropy without a [tokens, vocabulary] array, in value and gradient.
 
@@ -71,8 +63,9 @@ def cross_entropy_sum(
         weights_BT: Weight of each position, 0 where unsupervised.
         tied: Whether ``head`` is the embedding table.
         vocabulary: How many columns are real; those behind are padding and get no probability. All when None.
-        tiling: How the work is cut: one of :data:`TILINGS`.
-        chunk_bytes: About how many bytes of logits exist at once on a device.
+        tiling: How the work is cut: one of :data:`alpacare_jax.loss.tiling.TILINGS`.
+        chunk_bytes: About how many bytes of logits exist at once on a device; None leaves that to
+            :func:`alpacare_jax.loss.tiling.choose_chunk`.
 
     Returns:
         The weighted sum, a scalar in fp32.
@@ -83,9 +76,9 @@ def cross_entropy_sum(
     assert tiling in TILINGS, tiling
     projection = project_here(hidden_BTD, head, tied=tied, vocabulary=vocabulary)
     if tiling == "auto":
-        split = sharding.shards_of("vocab") if projection.columns_over else 1
-        small = 4 * head.size // split <= SMALL_BYTES
-        tiling = "tokens" if small else "vocabulary"
+        tiling = choose_tiling(hidden_BTD, head, projection)
+    if chunk_bytes is None:
+        chunk_bytes = choose_chunk(hidden_BTD, head, projection)
     return _summed(hidden_BTD, head, targets_BT, weights_BT, Tiling(tiling, chunk_bytes, projection))
 
 

@@ -20,7 +20,12 @@ REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "none": None,
     "full": _save.nothing_saveable,
     "projections": _save.save_only_these_names(*PROJECTIONS),
-    "attention": _save.save_only_these_names(attention.RESIDUALS),
+    "attention": _save.save_from_both_policies(
+        _save.save_only_these_names(attention.RESIDUALS), attention.keeps_packed
+    ),
+    "products": _save.save_from_both_policies(
+        _save.save_only_these_names(*PROJECTIONS, attention.RESIDUALS), attention.keeps_packed
+    ),
     "offload": _save.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=[LAYER_INPUT],
@@ -50,9 +55,10 @@ class ComputeConfig:
         grad_dtype: Dtype in which gradients are kept and summed over microbatches. "bfloat16" halves their memory
             and needs ``dtype: bfloat16``.
         remat: What the backward pass computes again. "none": nothing. "full": all but each layer's input.
-            "projections": all but the matrix products. "attention": as "full", without attention itself. "offload":
-            as "full", with the layers' inputs in the host's memory. "dots": all but what matrix products give
-            without a batch axis, whatever its name.
+            "projections": all but the matrix products. "attention": as "full", without attention itself. "products":
+            neither matrix products nor attention, only what stands between them. "offload": as "full", with the
+            layers' inputs in the host's memory. "dots": all but what matrix products give without a batch axis,
+            whatever its name.
         precision: Of fp32 matrix products. "default" is the platform's fastest. "highest" is for comparing models:
             full fp32 on accelerators, and on CPUs sums in blocks, which halves the rounding error for about a
             quarter more time.
@@ -63,8 +69,9 @@ class ComputeConfig:
         attention_segments: Most segments of a row, its padding counted as one, for the kernel "cudnn", whose buffers
             grow with it.
         loss: How the loss is cut into pieces: by "tokens", which is faster, or by "vocabulary", which takes the
-            least memory; "auto" takes the first for small output projections.
-        loss_chunk_mib: About how many MiB of logits exist at once on a device.
+            least memory; "auto" takes the first for small output projections, and on GPUs for many tokens.
+        loss_chunk_mib: About how many MiB of logits exist at once on a device. None: 96, on GPUs a sixteenth of the
+            logits where that is more.
         layer_rows: Most rows of a device that go through a layer at once; the others wait, so that a layer's
             activations are those of a part of the batch. None takes all. Needs ``remat`` "full" or "offload".
     """
@@ -78,7 +85,7 @@ class ComputeConfig:
     attention: str = attention.AUTO
     attention_segments: int = SEGMENTS
     loss: str = "auto"
-    loss_chunk_mib: int = 96
+    loss_chunk_mib: int | None = None
     layer_rows: int | None = None
 
     def __post_init__(self) -> None:
@@ -129,7 +136,7 @@ class ComputeConfig:
                 found=f"{self.layer_rows}, with compute.remat {self.remat}",
                 expected=f"at least 1, with compute.remat {' or '.join(WHOLE_LAYERS)}",
             )
-        if self.loss_chunk_mib < 1:
+        if self.loss_chunk_mib is not None and self.loss_chunk_mib < 1:
             raise ConfigError(
                 "logits need some memory",
                 where="compute.loss_chunk_mib",

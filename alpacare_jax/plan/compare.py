@@ -16,7 +16,7 @@ from alpacare_jax.plan.model import Modelled, model_step, state_bytes
 from alpacare_jax.plan.programs import Compiled, Outcome, Program
 from alpacare_jax.plan.topology import Topology
 
-REMAT = ("full", "attention", "projections", "offload")
+REMAT = ("full", "attention", "projections", "products", "offload")
 """Policies that are compared."""
 MICROBATCHES = (1, 2, 4, 8, 16)
 LAYER_ROWS = (None, 4, 2, 1)

@@ -219,17 +219,23 @@ class Counter:
             if shape is None or shape.memory != DEVICE:
                 continue
             users = inner.users.get(parameter.name, [])
-            if users and all(user.opcode in ("dynamic-slice", "slice") for user in users):
-                total += sum(part.bytes for user in users for part in user.shapes)
-            elif users and all(updates(user, parameter) for user in users):
-                continue  # written in place, counted with the result
+            # What is written in place is counted with the result.
+            reads = [user for user in users if not updates(user, parameter)]
+            if users and all(user.opcode in ("dynamic-slice", "slice") for user in reads):
+                total += sum(part.bytes for user in reads for part in user.shapes)
             else:
                 total += shape.bytes
-        in_place = inner.root.opcode == "dynamic-update-slice"
-        if in_place:
-            update = inner.instructions.get(inner.root.operands[1])
-            return total + (update.shapes[0].bytes if update else 0)
-        return total + sum(shape.bytes for shape in line.shapes if shape.memory == DEVICE)
+        root = inner.root
+        parts = [inner.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
+        if not any(part.opcode == "dynamic-update-slice" for part in parts):
+            return total + sum(shape.bytes for shape in line.shapes if shape.memory == DEVICE)
+        for part, shape in zip(parts, line.shapes, strict=False):
+            if part.opcode == "dynamic-update-slice":
+                update = inner.instructions.get(part.operands[1])
+                total += update.shapes[0].bytes if update else 0
+            elif shape.memory == DEVICE:
+                total += shape.bytes
+        return total
 
     def _shape_of(self, computation: Computation, name: str) -> Shape | None:
         made = computation.instructions.get(name)

@@ -16,6 +16,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+from alpacare_jax.loss.tiling import CHUNK_BYTES, PIECES
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.model.llama import parts_of
@@ -137,6 +138,7 @@ def kept_per_token(config: LlamaConfig, remat: str, tensor: int, stream: int, el
         "offload": 0.0,
         "attention": attention,
         "projections": projections,
+        "products": projections + attention,
         "dots": projections + queries * element,
         # Norms are fp32 inside; the product of gate and up exists as well.
         "none": projections + attention + (3 * D + 2 * F) * element + 2 * D * 4,
@@ -152,7 +154,13 @@ def recomputed_share(config: LlamaConfig, remat: str, seq_len: int) -> float:
     attention = 2 * heads * seq_len / 2
     # The last product of a layer is needed by nothing in its backward pass.
     again = weights - D * F + attention
-    share = {"none": 0.0, "projections": attention, "dots": attention, "attention": again - attention}
+    share = {
+        "none": 0.0,
+        "products": 0.0,
+        "projections": attention,
+        "dots": attention,
+        "attention": again - attention,
+    }
     return share.get(remat, again) / (weights + attention)
 
 
@@ -184,7 +192,7 @@ def model_step(program: Program, place: Topology, parts: dict[str, int] | None =
     again = AT_ONCE * tokens / parts_in_layer * kept_per_token(model, "none", tensor, 1, element)
     working = again + 2 * layer_weights * element + (0 if config.adapter.on else layer_weights * gradient)
     table = model.vocab_size * model.hidden_size / tensor
-    tiles = config.compute.loss_chunk_mib * (1 << 20) * 2
+    tiles = _loss_chunk(program, place, tokens) * 2
     loss = tiles + table * element + tokens * model.hidden_size * element * 3
     flops, model_flops = _flops(program, place)
     times, gathered, host = _times(program, place, tokens, flops)
@@ -205,6 +213,15 @@ def model_step(program: Program, place: Topology, parts: dict[str, int] | None =
         gathered=gathered,
         bound=bound,
     )
+
+
+def _loss_chunk(program: Program, place: Topology, tokens: float) -> float:
+    """Return bytes of the logits that exist at once, as :mod:`alpacare_jax.loss.tiling` chooses them."""
+    asked = program.config.compute.loss_chunk_mib
+    if asked is not None:
+        return asked << 20
+    logits = 4 * tokens * program.model.vocab_size / program.config.mesh.shape(place.devices)[2]
+    return max(CHUNK_BYTES, logits / PIECES) if place.chip.platform == "gpu" else CHUNK_BYTES
 
 
 def stream_shards(program: Program, place: Topology) -> int:

@@ -91,6 +91,32 @@ def test_the_kernel_is_the_one_a_run_with_this_jax_would_choose(one_gpu: Compile
     assert "needs Hopper or newer" in older.kernel
 
 
+@pytest.mark.parametrize(("remat", "forwards"), [("attention", 1), ("products", 1), ("projections", 2)])
+def test_attention_runs_again_only_where_its_values_are_not_kept(remat: str, forwards: int) -> None:
+    asked = program("h100-80gb", remat=remat)
+    found = compiled(asked)
+    heads = TINY.num_attention_heads * TINY.head_dim
+    pairs = asked.rows * asked.seq_len * (asked.seq_len + 1) / 2
+    one = 2 * 2 * heads * pairs * TINY.num_hidden_layers
+    if found.kernel.startswith("cudnn"):
+        assert found.costs["kernel_flops"] == pytest.approx((forwards + 2.5) * one)
+    # Whatever the kernel, nothing else of size distinguishes "products" from "projections".
+    again = found.costs["flops"] - compiled(program("h100-80gb", remat="products")).costs["flops"]
+    assert (again > 0.4 * one) == (remat != "products")
+
+
+def test_a_run_that_nearly_fills_the_memory_is_not_recomputed_by_the_compiler() -> None:
+    """Its guess of what a program takes is too high; going by it, it would write a third more to memory."""
+    large = dataclasses.replace(TINY, hidden_size=3072, intermediate_size=8192, num_hidden_layers=11)
+    tight, roomy = (
+        compiled(program(name, 8, large, remat="products", attention="chunked"))
+        for name in ("l4-24gb", "h200-141gb")
+    )
+    assert tight.needed > 0.75 * tight.limit
+    assert roomy.needed < 0.25 * roomy.limit
+    assert tight.costs["memory_bytes"] < 1.05 * roomy.costs["memory_bytes"]
+
+
 def test_what_is_larger_than_the_memory_does_not_fit() -> None:
     large = dataclasses.replace(TINY, hidden_size=8192, intermediate_size=32768, num_hidden_layers=12)
     with plan.Compiler() as one:

@@ -9,7 +9,9 @@ import optax
 import pytest
 
 from alpacare_jax import sharding
-from alpacare_jax.loss import cross_entropy_sum, shift_targets
+from alpacare_jax.loss import CHUNK_BYTES, cross_entropy_sum, shift_targets
+from alpacare_jax.loss.projection import project_here
+from alpacare_jax.loss.tiling import choose_chunk, choose_tiling
 from alpacare_jax.sharding import MeshConfig
 
 BY = ("tokens", "vocabulary")
@@ -224,3 +226,30 @@ def test_targets_are_shifted_by_one():
     targets, weights = shift_targets(jnp.array([[5, 6, 7, 8]]), jnp.array([[0, 0, 1, 1]]))
     assert targets.tolist() == [[6, 7, 8, 0]]
     assert weights.tolist() == [[0.0, 1.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("platform", "tokens", "width", "columns", "expected"),
+    [
+        ("cpu", 1024, 64, 4096, "tokens"),  # a small projection
+        ("tpu", 65536, 4096, 128256, "vocabulary"),
+        ("gpu", 65536, 4096, 128256, "tokens"),
+        ("gpu", 8192, 4096, 128256, "vocabulary"),  # the projection alone would be as large as the logits
+    ],
+)
+def test_the_tiling_suits_shapes_and_platform(monkeypatch, platform, tokens, width, columns, expected):
+    monkeypatch.setattr(sharding, "platform_here", lambda: platform)
+    hidden = jax.ShapeDtypeStruct((8, tokens // 8, width), jnp.bfloat16)
+    head = jax.ShapeDtypeStruct((width, columns), jnp.float32)
+    projection = project_here(hidden, head, tied=False, vocabulary=None)
+    assert choose_tiling(hidden, head, projection) == expected
+
+
+def test_on_gpus_the_logits_come_in_few_pieces_of_which_none_is_a_tenth(monkeypatch):
+    hidden = jax.ShapeDtypeStruct((8, 1024, 4096), jnp.bfloat16)
+    head = jax.ShapeDtypeStruct((4096, 128256), jnp.float32)
+    projection = project_here(hidden, head, tied=False, vocabulary=None)
+    assert choose_chunk(hidden, head, projection) == CHUNK_BYTES
+    monkeypatch.setattr(sharding, "platform_here", lambda: "gpu")
+    logits = 4 * 8192 * 128256
+    assert logits / 20 < choose_chunk(hidden, head, projection) < logits / 10
