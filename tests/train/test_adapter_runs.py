@@ -39,7 +39,7 @@ def adapter_logits(folder):
     return np.asarray(jax.jit(lambda params: division.architecture.model(params)(TOKENS))(joined))
 
 
-@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize("kind", ["rslora", "dora"])
 def test_a_run_keeps_adapters_alone_and_exports_them_merged(run_yaml, tmp_path, kind):
     run(run_yaml, f"adapter.kind={kind}", "train.checkpoint_every=0")
     folder = tmp_path / "run"
