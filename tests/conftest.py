@@ -24,10 +24,13 @@ os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 os.environ["XLA_FLAGS"] += " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 # Without this a program of eight devices that comes from the cache below may wait forever (alpacare_jax/flags.py).
 os.environ["XLA_FLAGS"] += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
-# Compiling is most of what the tests do, and what they compile runs for milliseconds.
-os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+# Compiling is most of what the tests do, and what they compile runs for milliseconds. With ALPACARE_TESTS_OPTIMIZED=1
+# everything is compiled as in a run; the checks do that on one of their two Pythons.
+QUICKLY = os.environ.get("ALPACARE_TESTS_OPTIMIZED", "0") != "1"
+if QUICKLY:
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 # Fusions compile several times faster without their new emitters; later versions have nothing else.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
+if QUICKLY and importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # Eight devices that each call a library of linear algebra with threads of its own spend their time waiting.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

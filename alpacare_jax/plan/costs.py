@@ -12,7 +12,7 @@ it is. Here each computation counts as often as it runs:
 import dataclasses
 from typing import Any
 
-from alpacare_jax.plan import hlo
+from alpacare_jax.plan import hlo, loops
 from alpacare_jax.plan.chips import Chip
 from alpacare_jax.plan.collectives import Collectives, Places, Transfer, is_collective
 from alpacare_jax.plan.hlo import DEVICE, HOST, Computation, Instruction, Module, Shape
@@ -46,6 +46,9 @@ COPIES = ("copy-start", "slice-start", "async-start")
 
 LIBRARIES = ("tpu_custom_call", "__cublas$", "__cudnn$")
 """Calls of kernels that read their operands from the device's memory and write what they give there."""
+
+EIGHT_BITS = 2
+"""How many times faster than bf16 products those of 8-bit floats are, at the peak of GPUs that have them."""
 
 
 @dataclasses.dataclass
@@ -93,7 +96,7 @@ def count(text: str, places: Places, chip: Chip) -> dict[str, Any]:
     module = hlo.read_module(text)
     counter = Counter(module, places, chip)
     regions: dict[str, Cost] = {}
-    for computation, times, loop in hlo.walk(module):
+    for computation, times, loop in loops.walk(module):
         cost = regions.setdefault(top_loop(loop), Cost())
         counter.add(cost, computation, times)
     total = Cost()
@@ -173,7 +176,8 @@ class Counter:
             cost.kernel_flops += flops * times * is_kernel(line)
             cost.memory_bytes += memory * times
             cost.host_bytes += host * times
-            seconds = max(flops / self.chip.bf16_flops, memory / self.chip.memory_bytes_per_s)
+            rate = self.chip.bf16_flops * (EIGHT_BITS if "matmul$f8" in line.rest else 1)
+            seconds = max(flops / rate, memory / self.chip.memory_bytes_per_s)
             # Copies between memories, and the ends of collectives, run beside the cores.
             beside = line.opcode in COPIES or line.name.startswith("async-collective")
             cost.busy_s += 0.0 if beside else seconds * times

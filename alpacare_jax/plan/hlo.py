@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator
 
 DTYPE_BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128}
 """Widths of the types whose name does not end in theirs."""
@@ -220,96 +219,3 @@ def split_brackets(text: str) -> tuple[str, str]:
         if depth == 0:
             return text[:at], text[at + 1 :]
     return text, ""
-
-
-def trip_count(module: Module, computation: Computation, loop: Instruction) -> int:
-    """Return how often a ``while`` runs: known to the compiler, or told from its counter, bound and step.
-
-    A loop whose end depends on data counts once.
-    """
-    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
-    if known:
-        return int(known[1])
-    condition = module.computations.get(loop.attribute("condition") or "")
-    body = module.computations.get(loop.attribute("body") or "")
-    if condition is None or body is None or condition.root.opcode != "compare":
-        return 1
-    counter, bound = (condition.instructions[name] for name in condition.root.operands)
-    if counter.opcode == "constant":
-        counter, bound = bound, counter
-    index = counter.attribute("index")
-    if counter.opcode != "get-tuple-element" or bound.opcode != "constant" or index is None:
-        return 1
-    start = constant_of(computation, tuple_part(computation, loop.operands[0], int(index)))
-    last = tuple_part(body, body.root.name, int(index))
-    step = step_of(body, last)
-    direction = condition.root.attribute("direction")
-    span = abs(int(bound.argument) - (start or 0)) + (direction in ("LE", "GE"))
-    return max(0, -(-span // max(1, abs(step))))
-
-
-def loop_name(module: Module, loop: Instruction, body: str) -> str:
-    """Return where in the source a loop comes from; by its lines, the backward pass first, where it does not say."""
-    if loop.op_name:
-        return loop.op_name
-    names = [line.op_name for line in module.computations[body].instructions.values()]
-    for word in ("transpose(", "jvp("):
-        for name in names:
-            if word in name:
-                return name
-    return body
-
-
-def tuple_part(computation: Computation, name: str, index: int) -> Instruction | None:
-    """Return the instruction that gives a tuple's part, where the tuple is built in the same computation."""
-    made = computation.instructions.get(name)
-    if made is None or made.opcode != "tuple" or index >= len(made.operands):
-        return None
-    return computation.instructions.get(made.operands[index])
-
-
-def constant_of(computation: Computation, line: Instruction | None) -> int | None:
-    """Return the whole number that an instruction stands for, looking through copies."""
-    while line is not None and line.opcode in ("copy", "bitcast", "convert", "copy-done", "copy-start"):
-        line = computation.instructions.get(line.operands[0])
-    if line is None or line.opcode != "constant" or not re.fullmatch(r"-?\d+", line.argument):
-        return None
-    return int(line.argument)
-
-
-def step_of(body: Computation, line: Instruction | None) -> int:
-    """Return by how much a loop's counter grows each time: the constant that is added, else 1."""
-    while line is not None and line.opcode in ("copy", "copy-done", "copy-start"):
-        line = body.instructions.get(line.operands[0])
-    if line is None or line.opcode != "add":
-        return 1
-    found = [constant_of(body, body.instructions.get(name)) for name in line.operands]
-    return next((number for number in found if number), 1)
-
-
-def walk(module: Module) -> Iterator[tuple[Computation, int, str]]:
-    """Yield every computation that runs on its own (not fused) with how often, and the loop it stands in.
-
-    Yields:
-        The computation, how many times it runs in a step, and the name of its loop, empty at the top.
-    """
-    waiting = [(module.entry, 1, "")]
-    while waiting:
-        name, times, loop = waiting.pop()
-        computation = module.computations[name]
-        yield computation, times, loop
-        for line in computation.instructions.values():
-            if line.opcode == "while":
-                body = line.attribute("body")
-                if body:
-                    trips = times * trip_count(module, computation, line)
-                    waiting.append((body, trips, loop_name(module, line, body)))
-            elif line.opcode == "call":
-                target = line.attribute("to_apply")
-                if target:
-                    waiting.append((target, times, loop))
-            elif line.opcode == "conditional":
-                # One branch runs; the last one named is as good as any.
-                branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
-                names = re.findall(r"%([\w.\-]+)", branches[1]) if branches else []
-                waiting += [(name, times, loop) for name in names[-1:]]

@@ -1,4 +1,4 @@
-"""Every shipped configuration that names a TPU is compiled by the real compiler: cut to two layers by default."""
+"""Every shipped configuration that names its devices is compiled by the real compiler: cut to two layers by default."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,14 @@ from alpacare_jax.plan.chips import GIB
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 PLANNED = [path for path in sorted(CONFIGS.glob("*.yaml")) if load_config(path).topology]
-QUICK = ("llama2_7b_v5e16", "llama3_8b_v6e8", "llama2_7b_2x_v5e16")
-"""One of each generation's slices that compile fastest, and the one of two slices."""
+QUICK = (
+    "llama2_7b_v5e16",
+    "llama3_8b_v6e8",
+    "llama2_7b_2x_v5e16",
+    "llama3.2_3b_h100",
+    "llama2_7b_h100x8",
+)
+"""One of each TPU generation's slices that compile fastest, the one of two slices, and those of GPUs."""
 
 
 def names(paths: list[Path]) -> list[str]:
@@ -29,6 +35,8 @@ def test_the_promised_configurations_are_there() -> None:
         "llama2_70b_v5p128",
         "llama2_7b_2x_v5e16",
         "llama2_70b_lora_v5e16",
+        "llama3.2_3b_h100",
+        "llama2_7b_h100x8",
     }
 
 

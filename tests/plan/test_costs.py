@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alpacare_jax.plan import costs, hlo, products
+from alpacare_jax.plan import costs, hlo, loops, products
 from alpacare_jax.plan.chips import CHIPS
 from alpacare_jax.plan.collectives import Places
 
@@ -262,7 +262,7 @@ def test_what_crosses_slices_takes_the_network():
 def test_a_loops_end_may_be_counted_from_elsewhere_and_in_larger_steps():
     text = GATHER.replace("constant(1)", "constant(4)").replace("GROUPS", "replica_groups={{0,1}}")
     module = hlo.read_module(text)
-    times = {computation.name: runs for computation, runs, _ in hlo.walk(module)}
+    times = {computation.name: runs for computation, runs, _ in loops.walk(module)}
     assert times == {"main": 1, "body": 3}  # 0, 4, 8
 
 

@@ -91,6 +91,14 @@ def test_the_kernel_is_the_one_a_run_with_this_jax_would_choose(one_gpu: Compile
     assert "needs Hopper or newer" in older.kernel
 
 
+def test_microbatches_do_the_work_of_the_whole_batch(two_nodes: Compiled) -> None:
+    """Their loop has no known number of trips, its condition is a fusion, and its first trip is taken out of it."""
+    asked = program("h100-80gb x16", rows=64)
+    train = dataclasses.replace(asked.config.train, microbatches=4)
+    found = compiled(asked.replace(config=dataclasses.replace(asked.config, train=train)))
+    assert found.costs["flops"] == pytest.approx(4 * two_nodes.costs["flops"], rel=0.01)
+
+
 @pytest.mark.parametrize(("remat", "forwards"), [("attention", 1), ("products", 1), ("projections", 2)])
 def test_attention_runs_again_only_where_its_values_are_not_kept(remat: str, forwards: int) -> None:
     asked = program("h100-80gb", remat=remat)
