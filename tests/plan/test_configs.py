@@ -1,4 +1,4 @@
-"""Every shipped configuration that names its devices is compiled by the real compiler: cut to two layers by default."""
+"""Every shipped configuration that names its devices is compiled by the real compiler: two layers by default."""
 
 from collections.abc import Callable
 from pathlib import Path
