@@ -65,9 +65,7 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
     if test is None or test.line.opcode != "compare":
         return 1
     sides = [settled(module, side) for side in test.operands]
-    bound = next(
-        (number for number in (whole(module, side) for side in sides) if number is not None), None
-    )
+    bound = next((number for number in (whole(module, side) for side in sides) if number is not None), None)
     counter = next((side.line for side in sides if side and side.line.opcode == "get-tuple-element"), None)
     index = counter.attribute("index") if counter else None
     if bound is None or index is None:
