@@ -78,7 +78,7 @@ def cross_entropy_sum(
     if tiling == "auto":
         tiling = choose_tiling(hidden_BTD, head, projection)
     if chunk_bytes is None:
-        chunk_bytes = choose_chunk(hidden_BTD, head, projection)
+        chunk_bytes = choose_chunk(hidden_BTD, head, projection, tiling)
     return _summed(hidden_BTD, head, targets_BT, weights_BT, Tiling(tiling, chunk_bytes, projection))
 
 

@@ -10,6 +10,9 @@ from alpacare_jax import sharding
 LANES = 128
 """Columns are taken in multiples of this, which is how accelerators lay out rows."""
 
+WIDE = 512
+"""Where there are many, in multiples of this."""
+
 NEVER = -1e30
 """Logit of a column that is not to count: finite, so that the difference of two such is no NaN."""
 
@@ -59,8 +62,10 @@ class Projection:
         Example:
             8,192 tokens and 64 MiB give 2,048 columns.
         """
-        affordable = max(LANES, chunk_bytes // (4 * tokens) // LANES * LANES)
-        return min(affordable, self.columns(head))
+        affordable = chunk_bytes // (4 * tokens)
+        # Compilers for GPUs copy some arrays beside tiles of odd sizes.
+        unit = WIDE if affordable >= 2 * WIDE else LANES
+        return min(max(LANES, affordable // unit * unit), self.columns(head))
 
     def gathered(self, head: jax.Array, at: jax.Array | None = None, size: int = 0) -> jax.Array:
         """Return columns of a device's part, all of them or ``size`` from ``at``, whole in width, to compute with."""

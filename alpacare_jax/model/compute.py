@@ -71,7 +71,7 @@ class ComputeConfig:
         loss: How the loss is cut into pieces: by "tokens", which is faster, or by "vocabulary", which takes the
             least memory; "auto" takes the first for small output projections, and on GPUs for many tokens.
         loss_chunk_mib: About how many MiB of logits exist at once on a device. None: 96, on GPUs a sixteenth of the
-            logits where that is more.
+            logits by "tokens" and a thirty-second by "vocabulary", where that is more.
         layer_rows: Most rows of a device that go through a layer at once; the others wait, so that a layer's
             activations are those of a part of the batch. None takes all. Needs ``remat`` "full" or "offload".
     """

@@ -221,7 +221,7 @@ def _loss_chunk(program: Program, place: Topology, tokens: float) -> float:
     if asked is not None:
         return asked << 20
     logits = 4 * tokens * program.model.vocab_size / program.config.mesh.shape(place.devices)[2]
-    return max(CHUNK_BYTES, logits / PIECES) if place.chip.platform == "gpu" else CHUNK_BYTES
+    return max(CHUNK_BYTES, logits / PIECES["tokens"]) if place.chip.platform == "gpu" else CHUNK_BYTES
 
 
 def stream_shards(program: Program, place: Topology) -> int:

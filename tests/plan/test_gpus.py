@@ -1,6 +1,9 @@
 """The real compiler of NVIDIA GPUs on this machine, which has none: memory, kernels, transfers of cut models."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -10,7 +13,7 @@ from alpacare_jax.attention.choice import OLDEST_JAX
 from alpacare_jax.config import RunConfig
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.flops import flops_per_row
-from alpacare_jax.plan import Compiled, Program, TooLarge, gpus, model, parse_topology
+from alpacare_jax.plan import Compiled, Program, TooLarge, compilers, gpus, model, parse_topology
 from alpacare_jax.plan.chips import CHIPS
 
 TINY = LlamaConfig(
@@ -123,6 +126,30 @@ def test_a_run_that_nearly_fills_the_memory_is_not_recomputed_by_the_compiler() 
     assert tight.needed > 0.75 * tight.limit
     assert roomy.needed < 0.25 * roomy.limit
     assert tight.costs["memory_bytes"] < 1.05 * roomy.costs["memory_bytes"]
+
+
+LOSS = """
+import jax, jax.numpy as jnp
+from alpacare_jax import sharding
+from alpacare_jax.loss import cross_entropy_sum
+from alpacare_jax.plan import gpus, parse_topology
+
+mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=1), gpus.devices_of(parse_topology("h100-80gb")))
+B, T, D, V = 8, 1024, 4096, 128256
+sizes = ((B, T, D), jnp.bfloat16), ((D, V), jnp.float32), ((B, T), jnp.int32), ((B, T), jnp.float32)
+arrays = [jax.ShapeDtypeStruct(*size, sharding=sharding.replicated(mesh)) for size in sizes]
+step = jax.jit(jax.value_and_grad(cross_entropy_sum, argnums=(0, 1)))
+with sharding.use_mesh(mesh):
+    compiled = step.trace(*arrays).lower(lowering_platforms=("cuda",)).compile()
+print(compiled.memory_analysis().temp_size_in_bytes / (4 * B * T * V))
+"""
+
+
+def test_the_loss_of_a_large_vocabulary_takes_under_a_tenth_of_its_logits(tmp_path: Path) -> None:
+    environment = compilers.environment_of("gpu", compilers.flags_of_a_run("gpu"), str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", LOSS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0.02 < float(done.stdout) < 0.1
 
 
 def test_what_is_larger_than_the_memory_does_not_fit() -> None:
