@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", default=",".join(CASES), help=f"any of {', '.join(CASES)}")
-    parser.add_argument("--most-settings", type=int, default=12, help="settings tried on a side (default 12)")
+    parser.add_argument("--most-settings", type=int, default=24, help="settings tried on a side (default 24)")
     parser.add_argument(
         "--out", type=Path, help="folder for a JSON file named by the device, written as it goes"
     )
@@ -115,15 +115,17 @@ def try_settings(
     """
     figures: list[dict[str, Any]] = []
     fitting: set[str] = set()
-    for setting in list(settings)[:most]:
-        if until_fits and setting.remat in fitting:
+    for setting in settings:
+        if len(figures) == most:
+            break
+        if until_fits and setting.apart_from_parts in fitting:
             continue
         job = {"side": side, "work": dataclasses.asdict(work), "setting": dataclasses.asdict(setting)}
         one = {"setting": str(setting), **start_worker(job | {"device": device})}
         print(f"  {side:<6} {setting}: {said(one)}", file=sys.stderr, flush=True)
         figures.append(one)
         if until_fits and "seconds" in one:
-            fitting.add(setting.remat)
+            fitting.add(setting.apart_from_parts)
     return figures
 
 

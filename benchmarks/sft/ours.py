@@ -33,15 +33,24 @@ class Setting:
     state_dtype: str = "float32"
 
     def __str__(self) -> str:
-        weights = f"{self.param_dtype} weights, {self.state_dtype} moments"
-        return f"remat {self.remat}, {self.microbatches} microbatches, {weights}"
+        kept = f"{self.param_dtype} weights, {self.grad_dtype} gradients, {self.state_dtype} moments"
+        return f"remat {self.remat}, {self.microbatches} microbatches, {kept}"
+
+    @property
+    def apart_from_parts(self) -> str:
+        """What sets it apart from others, the number of microbatches left out."""
+        return str(dataclasses.replace(self, microbatches=1))
 
 
 def settings(work: Work) -> Iterator[Setting]:
     """Yield the settings to try, those thought fastest first."""
-    for remat in ("attention", "projections", "full"):
-        for parts in sorted({parts for parts in (1, 2, 4, work.rows) if work.rows % parts == 0}):
-            yield Setting(remat, parts)
+    ways = [("float32", "float32")]
+    if work.method == "full":  # adapters' moments and gradients are small
+        ways = [("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("float32", "float32")]
+    for moments, gradients in ways:
+        for remat in ("products", "projections", "attention", "full"):
+            for parts in sorted({parts for parts in (1, 2, 4, work.rows) if work.rows % parts == 0}):
+                yield Setting(remat, parts, grad_dtype=gradients, state_dtype=moments)
 
 
 def train(work: Work, setting: Setting, dtype: str) -> dict[str, Any]:
@@ -52,6 +61,9 @@ def train(work: Work, setting: Setting, dtype: str) -> dict[str, Any]:
         setting: How.
         dtype: Dtype of activations, "bfloat16" on accelerators.
     """
+    from alpacare_jax import flags
+
+    flags.set_flags()  # what `alpacare train` sets; jax reads it once, when it starts
     import jax
 
     from alpacare_jax import sharding
