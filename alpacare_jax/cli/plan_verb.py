@@ -11,6 +11,16 @@ if TYPE_CHECKING:
     from alpacare_jax.plan import Program, Topology, Way
 
 
+def _fetch(wanted: bool) -> None:
+    """Fetch the compiler for GPUs and end."""
+    if not wanted:
+        return
+    from alpacare_jax.plan import gpus
+
+    typer.echo(f"the GPU compiler lies in {gpus.fetch()}")
+    raise typer.Exit
+
+
 def command(
     config: Annotated[Path, typer.Option(help="The run's configuration: a YAML file, see configs/train.")],
     overrides: Annotated[
@@ -76,6 +86,15 @@ def command(
         bool,
         typer.Option("--cache/--no-cache", help="Remember what was compiled, for the same question again."),
     ] = True,
+    fetch_gpu_compiler: Annotated[
+        bool,
+        typer.Option(
+            "--fetch-gpu-compiler",
+            callback=_fetch,
+            is_eager=True,
+            help="Fetch XLA's compiler for GPUs (200 MB, by pip, into this environment) and end.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object in place of tables.")
     ] = False,

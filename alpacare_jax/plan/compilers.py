@@ -39,11 +39,11 @@ def check_installed(platform: str) -> None:
             found="no package libtpu",
             remedy='pip install "alpacare-jax[plan]" (libtpu alone; it runs on any Linux machine, no TPU needed)',
         )
-    if platform == "gpu" and gpus.plugin() is None:
+    if platform == "gpu" and gpus.plugin() is None and gpus.fetched() is None:
         raise ConfigError(
             "the GPU compiler is not installed",
             found="no package " + " or ".join(gpus.PLUGINS),
-            remedy='pip install "alpacare-jax[plan-gpu]" (jax\'s CUDA plug-in alone, on Linux; no GPU needed)',
+            remedy="alpacare plan --fetch-gpu-compiler (200 MB, once, on Linux; no GPU needed)",
         )
 
 
@@ -58,12 +58,17 @@ def is_installed(platform: str) -> bool:
 
 def title(platform: str) -> str:
     """Name a platform's compiler with its version, for messages."""
-    return " ".join([package_of(platform), version(package_of(platform))])
+    return " ".join(package_of(platform))
 
 
-def package_of(platform: str) -> str:
-    """Return the package that holds a platform's compiler."""
-    return "libtpu" if platform == "tpu" else (gpus.plugin() or gpus.PLUGINS[0]).replace("_", "-")
+def package_of(platform: str) -> tuple[str, str]:
+    """Return the package that holds a platform's compiler, and its version."""
+    if platform == "tpu":
+        return "libtpu", version("libtpu")
+    installed = gpus.plugin()
+    if installed is None:
+        return gpus.FETCHED[0], gpus.fetched() or "missing"
+    return installed.replace("_", "-"), version(installed.replace("_", "-"))
 
 
 def version(package: str) -> str:
@@ -76,7 +81,7 @@ def version(package: str) -> str:
 
 def versions(platform: str) -> dict[str, str]:
     """Return the versions that a compiled program depends on."""
-    return {name: version(name) for name in (*PACKAGES, package_of(platform))}
+    return {name: version(name) for name in PACKAGES} | dict([package_of(platform)])
 
 
 def flags_of_a_run(platform: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -106,7 +111,13 @@ def environment_of(platform: str, given: str, dump: str) -> dict[str, str]:
     written = f"--xla_dump_to={dump} --xla_dump_hlo_as_text"
     found = {key: value for key, value in os.environ.items() if key not in HIDDEN} | QUIET
     if platform == "gpu":
-        return found | {"XLA_FLAGS": f"{WITHOUT_A_GPU} {given} {written}"}
+        paths = (
+            [found.get("PYTHONPATH", "")]
+            if gpus.plugin()
+            else [str(gpus.own_folder()), found.get("PYTHONPATH", "")]
+        )
+        python_path = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+        return found | {"XLA_FLAGS": f"{WITHOUT_A_GPU} {given} {written}"} | python_path
     return found | {"XLA_FLAGS": written} | ({"LIBTPU_INIT_ARGS": given} if given else {})
 
 

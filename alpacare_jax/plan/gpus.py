@@ -4,20 +4,29 @@ The compiler comes with jax's CUDA plug-in and needs neither a GPU nor NVIDIA's 
 it would otherwise ask a device, and does not try kernels out. So kernels are chosen by rule here, and by trial where
 the program runs; what they read, write and keep is the same.
 
+Where jax finds that plug-in and no CUDA, it ends the process (seen with 0.10 and 0.12). So on machines without a GPU
+the plug-in lies in a folder of its own, which only the compiler's process looks into.
+
 Sources: ``xla/backends/gpu/target_config/specs`` and NVIDIA's architecture white papers for the figures;
 https://github.com/openxla/xla/pull/16913 for compiling without a device.
 """
 
 import dataclasses
+import importlib.metadata
 import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
-from alpacare_jax.errors import ConfigError
+from alpacare_jax.errors import ConfigError, ServiceError
 from alpacare_jax.plan.chips import Chip
 from alpacare_jax.plan.topology import Topology
 
 PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 """Packages that hold the compiler, the newer first."""
+FETCHED = ("jax-cuda12-plugin", "jax-cuda12-pjrt")
+"""What is fetched where none is installed; the older needs less from drivers, and compiles the same."""
 CUDNN = (9, 12)
 """Version of cuDNN that a program is compiled for: what jax's CUDA plug-ins ask for at least, rounded up."""
 RUNTIME = (12, 9)
@@ -67,6 +76,37 @@ SILICON = {
 def plugin() -> str | None:
     """Return the installed package that holds the compiler; None where there is none."""
     return next((name for name in PLUGINS if importlib.util.find_spec(name) is not None), None)
+
+
+def own_folder() -> Path:
+    """Return where the compiler lies for this environment and its jax, if it was fetched."""
+    return Path(sys.prefix) / "share" / "alpacare" / f"gpu-compiler-{importlib.metadata.version('jax')}"
+
+
+def fetched() -> str | None:
+    """Return the version of the compiler that was fetched; None where none was."""
+    found = importlib.metadata.distributions(name=FETCHED[0], path=[str(own_folder())])
+    return next((one.version for one in found), None)
+
+
+def fetch() -> Path:
+    """Fetch the compiler, about 200 MB, into a folder of its own in this environment.
+
+    Raises:
+        ServiceError: pip did not install it; the message holds the command.
+    """
+    jax, folder = importlib.metadata.version("jax"), own_folder()
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--upgrade", "--target", str(folder)]
+    command += [f"{package}=={jax}" for package in FETCHED]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise ServiceError(
+            "the GPU compiler could not be fetched",
+            where=str(folder),
+            found=f"pip ended with status {done.returncode}; its messages stand above",
+            remedy="run this in another way: " + " ".join(command[2:]),
+        )
+    return folder
 
 
 def target(chip: Chip) -> str:
@@ -133,7 +173,7 @@ def devices_of(topology: Topology) -> list[Any]:
             "the GPU compiler does not take this topology",
             where=f"topology: {topology.name}",
             found=str(error).splitlines()[0],
-            remedy='another version of jax and its plug-in: pip install --upgrade "jax[cuda13-local]"',
+            remedy="another version of jax, and then `alpacare plan --fetch-gpu-compiler`",
         ) from error
     answer_for(topology.chip)
     return list(made.devices)

@@ -192,7 +192,7 @@ def modelled_text(program: Program, place: Topology, found: Modelled) -> str:
         f"step {1000 * found.step_s:.0f} ms, {speed:,.0f} tokens/s, MFU {mfu:.0%}, bound by {found.bound}, "
         f"{found.recomputed:+.0%} recomputed (model, not measured)"
     )
-    lines.append('the real compiler says it exactly: pip install "alpacare-jax[plan-gpu]" (no GPU needed)')
+    lines.append("the real compiler says it exactly, without a GPU: alpacare plan --fetch-gpu-compiler")
     return "\n".join([*head_lines(program, place), *lines]) + verdict
 
 

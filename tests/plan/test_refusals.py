@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from alpacare_jax.cli import main
+from alpacare_jax.plan import gpus
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 SMALL = ("--layers", "1")
@@ -68,8 +69,9 @@ def test_a_compiler_flag_that_does_not_exist_is_named_with_the_nearest(capsys, m
     assert "--xla_tpu_enable_async_collective_fusion" in said
 
 
-def test_a_missing_compiler_says_what_to_install_and_gpus_do_without_it(capsys, monkeypatch):
+def test_a_missing_compiler_says_what_to_install_and_gpus_do_without_it(capsys, monkeypatch, tmp_path):
     found = importlib.util.find_spec
+    monkeypatch.setattr(gpus, "own_folder", lambda: tmp_path)
     hidden = {"libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in hidden else found(name))
     assert 'pip install "alpacare-jax[plan]"' in refuse(capsys)
@@ -79,7 +81,7 @@ def test_a_missing_compiler_says_what_to_install_and_gpus_do_without_it(capsys, 
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert "model, not measured" in said
-    assert 'pip install "alpacare-jax[plan-gpu]"' in said
+    assert "alpacare plan --fetch-gpu-compiler" in said
 
 
 @pytest.mark.parametrize(
