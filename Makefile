@@ -62,7 +62,7 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
-	$(BIN)/alpacare plan --fetch-gpu-compiler
+	[[ $$(uname -sm) != "Linux x86_64" ]] || $(BIN)/alpacare plan --fetch-gpu-compiler
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed

@@ -30,7 +30,8 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> Path | 
     folder = str(default_cache() / "programs" / machine_kind())
     environment.setdefault(FOLDER, folder)
     environment.setdefault(SIZE, str(MOST_BYTES))
-    environment.setdefault(LEAST_TIME, "0")  # a start has small programs too, each read faster than compiled
+    # A start has small programs too; but each write looks through the whole folder, so the smallest are left out.
+    environment.setdefault(LEAST_TIME, "0.1")
     return Path(environment[FOLDER]) if environment[FOLDER] else None
 
 

@@ -45,12 +45,10 @@ class Flag:
 GPU_MEMORY_SHARE = 0.92
 """Share of a GPU's memory that jax takes for programs; the rest is left to the driver and NVIDIA's libraries. By
 itself jax takes 0.75, and what it does not take no program can use."""
-MEMORY_VARIABLES = (
-    "XLA_CLIENT_MEM_FRACTION",
-    "XLA_PYTHON_CLIENT_MEM_FRACTION",
-    "XLA_PYTHON_CLIENT_PREALLOCATE",
-)
-"""Where jax reads that share, and what else says how a GPU's memory is taken; one that is set by the user stays."""
+MEMORY_VARIABLES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+"""Where jax reads that share; one that is set by the user stays."""
+JAX_MEMORY_SHARE = 0.75
+"""What jax takes where nothing is said."""
 
 VARIABLES = {"cpu": "XLA_FLAGS", "gpu": "XLA_FLAGS", "tpu": "LIBTPU_INIT_ARGS"}
 """Where a platform's flags stand. In ``XLA_FLAGS`` those of the TPU compiler would end the process."""
@@ -84,7 +82,7 @@ FLAGS: Mapping[str, Sequence[Flag]] = {
         Flag(
             "xla_gpu_memory_limit_slop_factor",
             "200",
-            "recomputes nothing beyond `compute.remat` while memory lasts",
+            "recomputes nothing beyond `compute.remat`",
         ),
         Flag(
             "xla_gpu_enable_triton_gemm", "false", "leaves products to cuBLASLt: runs take what was planned"
@@ -146,7 +144,7 @@ def set_flags(environment: MutableMapping[str, str] = os.environ) -> str:
         return ""
     if platform == "cpu" and not _several_cpu_devices(environment):
         return ""
-    if platform == "gpu" and not any(name in environment for name in MEMORY_VARIABLES):
+    if platform == "gpu" and not any(environment.get(name) for name in MEMORY_VARIABLES):
         environment[MEMORY_VARIABLES[0]] = str(GPU_MEMORY_SHARE)
     variable = VARIABLES[platform]
     given = environment.get(variable, "")
@@ -156,6 +154,19 @@ def set_flags(environment: MutableMapping[str, str] = os.environ) -> str:
     if added:
         environment[variable] = f"{given} {added}".strip()
     return added
+
+
+def gpu_memory_share(environment: Mapping[str, str] = os.environ) -> float:
+    """Return the share of a GPU's memory that a run started from here would take for programs.
+
+    Example:
+        >>> gpu_memory_share({}), gpu_memory_share({"ALPACARE_FLAGS": "0"})
+        (0.92, 0.75)
+    """
+    given = next((environment[name] for name in MEMORY_VARIABLES if environment.get(name)), "")
+    if re.fullmatch(r"\d*\.?\d+", given):
+        return float(given)
+    return JAX_MEMORY_SHARE if environment.get(SWITCH) == "0" else GPU_MEMORY_SHARE
 
 
 def _several_cpu_devices(environment: Mapping[str, str]) -> bool:

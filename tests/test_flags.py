@@ -39,10 +39,11 @@ def test_jax_takes_most_of_a_gpus_memory_unless_the_user_says_otherwise():
     environment = {"JAX_PLATFORMS": "cuda"}
     flags.set_flags(environment)
     assert float(environment["XLA_CLIENT_MEM_FRACTION"]) > 0.9
-    for own in ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}):
-        environment = {"JAX_PLATFORMS": "cuda", **own}
-        flags.set_flags(environment)
-        assert "XLA_CLIENT_MEM_FRACTION" not in environment
+    assert flags.gpu_memory_share(environment) == flags.gpu_memory_share({})
+    environment = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}
+    flags.set_flags(environment)
+    assert "XLA_CLIENT_MEM_FRACTION" not in environment
+    assert flags.gpu_memory_share(environment) == 0.5
 
 
 def test_what_was_found_is_not_tried_again(monkeypatch):

@@ -194,6 +194,9 @@ class Division:
             else:
                 frozen[name] = some_layers(leaf, fixed)
                 trained[name] = some_layers(leaf, [i for i in range(leaf.shape[0]) if i not in fixed])
+                if isinstance(leaf, jax.Array):
+                    jax.block_until_ready((frozen[name], trained[name]))
+                    leaf.delete()  # or whoever else holds it would keep a second copy for the whole run
         return unflatten(trained), unflatten(frozen)
 
     def _whole(self, trained: Params, frozen: Params) -> Params:

@@ -1,11 +1,13 @@
 """The compiled step of a run: begun as soon as it is known, waited for when it is needed."""
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 
 import jax
 
 from alpacare_jax import compilation
+from alpacare_jax.cli.ending import COMPILER
 from alpacare_jax.plan.fitting import check_state_fits, compile_fitting, memory_limit
 from alpacare_jax.stages import Stages
 from alpacare_jax.train import Schedule, Step, Stepper
@@ -47,7 +49,14 @@ def begin_to_compile(
     if not beside:
         step = compiled()
         return lambda: step
-    thread = ThreadPoolExecutor(1, thread_name_prefix="compiler")
-    future = thread.submit(compiled)
-    thread.shutdown(wait=False)
+    future: Future[Step] = Future()
+
+    def compile_beside() -> None:
+        try:
+            future.set_result(compiled())
+        except BaseException as error:  # noqa: BLE001  # raised where the step is waited for
+            future.set_exception(error)
+
+    # A compiler cannot be stopped: a process that ends early does not wait for it (alpacare_jax/cli/ending.py).
+    threading.Thread(target=compile_beside, name=COMPILER, daemon=True).start()
     return future.result

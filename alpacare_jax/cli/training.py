@@ -50,7 +50,7 @@ def train_from_config(
     Raises:
         UserError: Something in the configuration, the data, the model or the mesh does not fit.
     """
-    stages = Stages() if stages is None else stages
+    stages, started = Stages() if stages is None else stages, time.monotonic()
     if config.topology is not None:
         parse_topology(config.topology)  # a name that does not exist would only be found by the next plan
     with stages.time("devices"):
@@ -83,9 +83,14 @@ def train_from_config(
         checkpoints = checkpoint.RunCheckpoints(out / "checkpoints", keep=config.train.keep_checkpoints)
     with checkpoints:
         latest = checkpoints.latest_step()
-        if config.adapter.on:
+        if latest is None or config.adapter.on:
             with stages.time("weights"):
-                start.params()  # a base is marked, or compared with its mark, before anything is trained
+                # A base is marked, or compared with its mark, before anything is trained; and a run whose weights or
+                # step cannot be had leaves no folder behind.
+                start.params()
+        if latest is None and program is not None:
+            with stages.time("waiting"):
+                program()
         with stages.time("folder"):
             if latest is None:
                 write_run_folder(out, start, config, mesh)
@@ -98,7 +103,6 @@ def train_from_config(
             write_atomically(out / "config.yaml", lambda file: file.write(to_yaml(config)))
             announce(config, start.model, schedule, stepper, data.row_length)
         sinks = make_sinks(out, latest or 0) if first else []
-        started = time.monotonic()
         try:
             state = train(
                 Run(

@@ -79,7 +79,8 @@ def cross_entropy_sum(
         tiling = choose_tiling(hidden_BTD, head, projection)
     if chunk_bytes is None:
         chunk_bytes = choose_chunk(hidden_BTD, head, projection, tiling)
-    return _summed(hidden_BTD, head, targets_BT, weights_BT, Tiling(tiling, chunk_bytes, projection))
+    with jax.named_scope("loss"):
+        return _summed(hidden_BTD, head, targets_BT, weights_BT, Tiling(tiling, chunk_bytes, projection))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -63,7 +63,7 @@ def describe_uneven(config: LlamaConfig, mesh: Mesh | AbstractMesh, row_length: 
             f"for {layout.heads} and {layout.kv_heads}"
         )
     share = extra_work(config, mesh, row_length)
-    more = f"{100 * share:.1f}% more operations a step"
+    more = f"{100 * share:.1f}% more operations a step" if share >= 5e-4 else "no more operations a step"
     if not sharding.divides(mesh, "residual_length", row_length):
         unit = sharding.shards_on(mesh, "residual_length")
         more += f" (rows of a multiple of {unit} tokens would be split, which saves most of it)"

@@ -5,7 +5,7 @@ Everything is per device as jax counts devices: a chip of v4, v5e, v5p and v6e i
 
 import dataclasses
 
-from alpacare_jax.flags import GPU_MEMORY_SHARE
+from alpacare_jax.flags import gpu_memory_share
 
 GIB = 1 << 30
 
@@ -56,7 +56,7 @@ class Chip:
         name: What it is called here and in topologies: ``v5e``, ``h100-80gb``.
         platform: ``tpu`` or ``gpu``.
         memory_bytes: Memory a program may use. For TPUs what the compiler allows, for GPUs the share of the device's
-            memory that jax takes for programs (:data:`alpacare_jax.flags.GPU_MEMORY_SHARE`).
+            memory that a run started from here would take (:func:`alpacare_jax.flags.gpu_memory_share`).
         bf16_flops: Peak of dense bf16 matrix products, FLOP/s.
         memory_bytes_per_s: Bandwidth of that memory.
         link_bytes_per_s: Bandwidth of one link to a neighbour (TPU), or of all links together (GPU), each way.
@@ -101,7 +101,7 @@ def _gpu(
     network: float,
     capability: tuple[int, int],
 ) -> Chip:
-    usable, speed = int(GPU_MEMORY_SHARE * nominal), (tflops * 1e12, gbps * 1e9, link * 1e9)
+    usable, speed = int(gpu_memory_share() * nominal), (tflops * 1e12, gbps * 1e9, link * 1e9)
     return Chip(
         name,
         "gpu",

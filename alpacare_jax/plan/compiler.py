@@ -259,7 +259,7 @@ def source_hash() -> str:
 
 def _sources(root: Path) -> Iterator[Path]:
     # Of this room only what runs in the compiler's process matters.
-    names = "worker programs costs products collectives hlo loops assignment chips topology gpus"
+    names = "worker programs costs products collectives hlo loops workspaces assignment chips topology gpus"
     mine = {f"{name}.py" for name in names.split()}
     for path in sorted(root.rglob("*.py")):
         room = path.relative_to(root).parts[0]

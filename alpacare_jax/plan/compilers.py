@@ -80,8 +80,9 @@ def version(package: str) -> str:
 
 
 def versions(platform: str) -> dict[str, str]:
-    """Return the versions that a compiled program depends on."""
-    return {name: version(name) for name in PACKAGES} | dict([package_of(platform)])
+    """Return the versions that a compiled program's outcome depends on, and for GPUs the share of their memory."""
+    found = {name: version(name) for name in PACKAGES} | dict([package_of(platform)])
+    return found | ({"memory": str(flags.gpu_memory_share())} if platform == "gpu" else {})
 
 
 def flags_of_a_run(platform: str, environment: Mapping[str, str] = os.environ) -> str:

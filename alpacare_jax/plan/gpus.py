@@ -2,7 +2,7 @@
 
 The compiler comes with jax's CUDA plug-in and needs neither a GPU nor NVIDIA's libraries, as long as it is told what
 it would otherwise ask a device, and does not try kernels out. So kernels are chosen by rule here, and by trial where
-the program runs; what they read, write and keep is the same.
+the program runs; what they read, write and keep is the same but for workspaces, for which an allowance is made.
 
 Where jax finds that plug-in and no CUDA, it ends the process (seen with 0.10 and 0.12). So on machines without a GPU
 the plug-in lies in a folder of its own, which only the compiler's process looks into.

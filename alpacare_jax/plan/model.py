@@ -16,7 +16,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, cast
 
-from alpacare_jax.loss.tiling import CHUNK_BYTES, PIECES
+from alpacare_jax.loss.tiling import CHUNK_BYTES, PIECES, SMALL_BYTES, WIDTHS
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.model.llama import parts_of
@@ -192,8 +192,7 @@ def model_step(program: Program, place: Topology, parts: dict[str, int] | None =
     again = AT_ONCE * tokens / parts_in_layer * kept_per_token(model, "none", tensor, 1, element)
     working = again + 2 * layer_weights * element + (0 if config.adapter.on else layer_weights * gradient)
     table = model.vocab_size * model.hidden_size / tensor
-    tiles = _loss_chunk(program, place, tokens) * 2
-    loss = tiles + table * element + tokens * model.hidden_size * element * 3
+    loss = _loss(program, place, tokens, table, element)
     flops, model_flops = _flops(program, place)
     times, gathered, host = _times(program, place, tokens, flops)
     bound = max(times, key=lambda name: times[name])
@@ -215,13 +214,31 @@ def model_step(program: Program, place: Topology, parts: dict[str, int] | None =
     )
 
 
-def _loss_chunk(program: Program, place: Topology, tokens: float) -> float:
-    """Return bytes of the logits that exist at once, as :mod:`alpacare_jax.loss.tiling` chooses them."""
-    asked = program.config.compute.loss_chunk_mib
-    if asked is not None:
-        return asked << 20
-    logits = 4 * tokens * program.model.vocab_size / program.config.mesh.shape(place.devices)[2]
-    return max(CHUNK_BYTES, logits / PIECES["tokens"]) if place.chip.platform == "gpu" else CHUNK_BYTES
+def _loss(program: Program, place: Topology, tokens: float, table: float, element: int) -> float:
+    """Return bytes of the loss at work, cut as :mod:`alpacare_jax.loss.tiling` would cut it.
+
+    Args:
+        program: The step.
+        place: The devices.
+        tokens: Tokens of a device and microbatch.
+        table: Elements of a device's part of the projection, whole in width.
+        element: Bytes of an activation.
+    """
+    compute, width = program.config.compute, program.model.hidden_size
+    on_gpu = place.chip.platform == "gpu"
+    tiling = compute.loss
+    if tiling == "auto":
+        tiling = (
+            "tokens" if 4 * table <= SMALL_BYTES or (on_gpu and tokens >= WIDTHS * width) else "vocabulary"
+        )
+    chunk = CHUNK_BYTES
+    if compute.loss_chunk_mib is not None:
+        chunk = compute.loss_chunk_mib << 20
+    elif on_gpu:
+        chunk = max(chunk, int(4 * tokens * table / width) // PIECES[tiling])
+    # By tokens the projection's gradient is whole in fp32 on every device.
+    whole = 4 * table if tiling == "tokens" else 0
+    return 2 * chunk + whole + table * element + tokens * width * element * 3
 
 
 def stream_shards(program: Program, place: Topology) -> int:

@@ -79,6 +79,7 @@ class Compiled:
         largest: The largest buffers: ``size`` and the ``shapes`` that lie there one after another.
         host_limit: What a step may keep in the host's memory for this device; None where it is not known.
         kernel: The attention kernel it was compiled with, and why it is that one.
+        workspace: What is allowed for libraries of GPUs, which the compiler could not ask.
     """
 
     arguments: int
@@ -93,6 +94,7 @@ class Compiled:
     largest: list[dict[str, str]] = dataclasses.field(default_factory=list)
     host_limit: int | None = None
     kernel: str = ""
+    workspace: int = 0
 
     @property
     def fits(self) -> bool:
@@ -102,7 +104,7 @@ class Compiled:
     @property
     def needed(self) -> int:
         """Bytes of a device's memory that the step takes."""
-        return self.arguments + self.temporaries + self.outputs - self.aliased
+        return self.arguments + self.temporaries + self.outputs - self.aliased + self.workspace
 
     @property
     def headroom(self) -> int:

@@ -99,6 +99,8 @@ def memory_lines(outcome: Compiled, place: Topology) -> list[str]:
         "outputs": outcome.outputs,
         "aliased": -outcome.aliased,
     }
+    if outcome.workspace:
+        parts["workspace"] = outcome.workspace
     lines = ["per device, GiB"]
     lines += [f"  {name:<12}{size / GIB:>8.2f}" for name, size in parts.items()]
     lines.append(f"  {'in all':<12}{outcome.needed / GIB:>8.2f}  of {outcome.limit / GIB:.2f}")

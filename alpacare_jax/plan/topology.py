@@ -140,7 +140,12 @@ def parse_topology(text: str) -> Topology:
         raise _unknown(text)
     if base in CHIPS and CHIPS[base].platform == "gpu":
         if count > CHIPS[base].node_devices and count % CHIPS[base].node_devices:
-            raise _unknown(text)
+            raise ConfigError(
+                "several machines of GPUs are whole ones",
+                where="topology",
+                found=text,
+                expected=f"a multiple of {CHIPS[base].node_devices} from {CHIPS[base].node_devices} on",
+            )
         return Topology(CHIPS[base], (count,))
     shaped = re.fullmatch(r"([a-z0-9]+)\s*[:=]\s*(\d+(?:x\d+)*)", base)
     named = re.fullmatch(r"([a-z0-9]+)-(\d+)", base)

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from alpacare_jax.errors import ConfigError, UserError
-from alpacare_jax.plan import assignment, costs, gpus
+from alpacare_jax.plan import assignment, costs, gpus, hlo
 from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.collectives import Places
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, TooLarge, outcome_to_dict
 from alpacare_jax.plan.topology import Topology, parse_topology
+from alpacare_jax.plan.workspaces import attention_workspace
 
 
 def devices_of(topology: Topology) -> list[Any]:
@@ -96,7 +97,7 @@ def compile_program(program: Program, early: Early | None = None) -> Outcome:
             raise
         return too_large(str(error), topology.chip.memory_bytes, time.monotonic() - started)
     seconds = time.monotonic() - started
-    found = compiled.memory_analysis()
+    found, text = compiled.memory_analysis(), program_text(compiled)
     outcome = Compiled(
         arguments=found.argument_size_in_bytes,
         temporaries=found.temp_size_in_bytes,
@@ -106,9 +107,10 @@ def compile_program(program: Program, early: Early | None = None) -> Outcome:
         limit=topology.chip.memory_bytes,
         host=found.host_temp_size_in_bytes + found.host_argument_size_in_bytes,
         compile_s=seconds,
-        costs=costs.count(program_text(compiled), places, topology.chip),
+        costs=costs.count(text, places, topology.chip),
         largest=largest_of(dump_folder()),
         kernel=kernel,
+        workspace=attention_workspace(hlo.read_module(text)),
     )
     # The TPU compiler refuses what is too large; the one for GPUs leaves that to the run.
     return outcome if outcome.needed <= outcome.limit else TooLarge(outcome.needed, outcome.limit, seconds)

@@ -234,6 +234,17 @@ def test_frozen_layers_keep_their_bits_and_the_others_learn():
         assert np.array_equal(a, b)
 
 
+def test_weights_of_which_layers_are_frozen_are_not_kept_whole_beside_their_parts():
+    mesh = sharding.single_device_mesh()
+    stepper = make(mesh, **METHODS["frozen paths"])
+    params = params_on(stepper.division.base, mesh)
+    held = flatten(params)
+    trained, frozen = (flatten(part) for part in stepper.division.split(params, 0, mesh))
+    both = sorted(set(trained) & set(frozen))
+    assert both
+    assert sorted(name for name, leaf in held.items() if leaf.is_deleted()) == both
+
+
 def test_gradients_beside_frozen_weights_are_those_of_full_training():
     mesh = sharding.single_device_mesh()
     full, part = make(mesh), make(mesh, freeze=("embed", "layers.0"))

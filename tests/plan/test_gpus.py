@@ -59,6 +59,9 @@ def test_arguments_are_the_state_and_the_rest_is_counted(one_gpu: Compiled) -> N
     place = parse_topology(asked.topology)
     assert one_gpu.arguments == pytest.approx(sum(model.state_bytes(asked, place).values()), rel=0.02)
     assert one_gpu.temporaries > 0
+    queries = 4 * asked.rows * asked.seq_len * TINY.num_attention_heads * TINY.head_dim
+    assert (one_gpu.workspace > queries) == one_gpu.kernel.startswith("cudnn")
+    assert one_gpu.needed > one_gpu.arguments + one_gpu.temporaries + one_gpu.workspace - 1
     assert one_gpu.limit == CHIPS["h100-80gb"].memory_bytes
     assert one_gpu.largest
 
@@ -76,6 +79,11 @@ def test_products_are_counted_with_every_trip_of_the_loop(one_gpu: Compiled) -> 
     )
     again = 2 * layer * TINY.num_hidden_layers * asked.rows * asked.seq_len
     assert one_gpu.costs["flops"] == pytest.approx(own + again, rel=0.1)
+
+
+def test_the_loss_is_a_stretch_of_its_own(one_gpu: Compiled) -> None:
+    projection = 2 * TINY.hidden_size * TINY.vocab_size * 16 * 1024
+    assert one_gpu.costs["regions"]["loss"]["flops"] == pytest.approx(3 * projection, rel=0.05)
 
 
 def test_transfers_within_nodes_and_between_them_are_told_apart(two_nodes: Compiled) -> None:

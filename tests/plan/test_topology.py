@@ -41,7 +41,6 @@ def test_every_spelling_names_one_topology(text: str, name: str, devices: int) -
         ("v5p:4x4", "v5p:2x2x4"),
         ("v6-8", "v6e:2x4"),
         ("h100", "h100-80gb"),
-        ("h100-80gb x12", "h100-80gb"),
         ("v5e:4x4 x0", "v5e:4x4"),
         ("banana", "v5e:1x1"),
         ("", "v5e:1x1"),
@@ -87,3 +86,8 @@ def test_another_host_may_be_named_and_one_may_be_unknown() -> None:
     assert dataclasses.replace(place, host_bytes=400 * 10**9).host_limit == 96 * 10**9
     unknown = parse_topology("l4-24gb x4")
     assert (unknown.host, unknown.host_limit, unknown.devices_per_host) == (None, None, 4)
+
+
+def test_several_machines_of_gpus_are_whole() -> None:
+    with pytest.raises(ConfigError, match="multiple of 8"):
+        parse_topology("h100-80gb x12")

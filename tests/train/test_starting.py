@@ -129,3 +129,55 @@ def test_a_process_knows_when_it_began():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 0.5 < float(done.stdout) < 30
     assert process_began() < time.monotonic()
+
+
+SLOW_COMPILER = """
+import sys, time
+from alpacare_jax.cli import ending, program
+compile_now, seconds = program.compile_fitting, float(sys.argv[1])
+def slowly(*arguments):
+    time.sleep(seconds)
+    return compile_now(*arguments)
+program.compile_fitting = slowly
+sys.argv[1:] = sys.argv[2:]
+ending.run()
+"""
+
+
+def test_a_start_that_fails_ends_at_once_beside_its_compiler_and_leaves_no_run(run_yaml, tmp_path):
+    """Weights that cannot be read, while the step would compile for ten minutes more."""
+    first = tmp_path / "first"
+    done = subprocess.run(command(run_yaml, f"out={first}", "train.steps=1"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    model = tmp_path / "model"
+    exported = [sys.executable, "-m", "alpacare_jax", "export", str(first), "--out", str(model)]
+    assert subprocess.run(exported, capture_output=True, text=True).returncode == 0
+    for weights in model.glob("*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    run = [sys.executable, "-c", SLOW_COMPILER, "600", *command(run_yaml)[3:]]
+    out = tmp_path / "second"
+    began = time.monotonic()
+    broken = [*run, f"init={model}", "architecture=null", f"out={out}"]
+    done = subprocess.run(broken, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "safetensors" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - began < 120
+    assert not (out / "alpacare.json").exists()
+    assert not (out / "hf").exists()
+
+
+def test_two_ctrl_c_while_a_step_compiles_end_it_at_once(run_yaml, tmp_path):
+    run = [sys.executable, "-c", SLOW_COMPILER, "600", *command(run_yaml, "train.steps=1")[3:]]
+    process = subprocess.Popen(run, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT), stderr
+    assert "Exception ignored" not in stderr
