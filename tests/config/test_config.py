@@ -18,8 +18,11 @@ def test_every_shipped_configuration_is_read(path):
 
 
 def test_the_published_recipes_hold_the_papers_numbers():
+    later = ("llama3.2_3b_h100",)  # a model the paper did not know, with a batch counted in rows
     loaded = {
-        path.stem: load_config(path, [], RunConfig) for path in SHIPPED if path.stem.startswith("llama")
+        path.stem: load_config(path, [], RunConfig)
+        for path in SHIPPED
+        if path.stem.startswith("llama") and path.stem not in later
     }
     found = {
         name: config for name, config in loaded.items() if not config.adapter.on
