@@ -56,9 +56,8 @@ def write_run_folder(out: Path, start: Start, config: RunConfig, mesh: Mesh) -> 
             config.adapter, config.compute.dtype, config.init, mark
         )
     if jax.process_index() == 0:
-        shutil.rmtree(
-            out / "hf", ignore_errors=True
-        )  # of a start that came to nothing, perhaps of another model
+        # Of a start that came to nothing, perhaps with another model.
+        shutil.rmtree(out / "hf", ignore_errors=True)
         checkpoint.copy_assets(start.assets, out / "hf")
         checkpoint.write_description(out, "run", start.model, described)
     if jax.process_count() > 1:

@@ -1,4 +1,4 @@
-"""Memory and time of a step from formulas, for devices that no compiler here knows, and to choose what to compile.
+"""Memory and time of a step from formulas: to choose what to compile, and where the GPU compiler is not installed.
 
 Arguments are exact: the state's shapes and shardings are the run's own. The rest is a sum of what must exist at once
 in the backward pass of a layer, the worst moment of a step:

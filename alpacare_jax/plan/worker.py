@@ -32,24 +32,31 @@ def devices_of(topology: Topology) -> list[Any]:
     Raises:
         ConfigError: The compiler knows no such topology, or is not installed.
     """
-    from jax.experimental import topologies
-
-    if topology.chip.platform == "gpu":
-        return gpus.devices_of(topology)
-    options: dict[str, Any] = {} if topology.slices == 1 else {"num_slices": topology.slices}
-    if topology.chip.compiler_name == "v4":
-        options["chip_config_name"] = (
-            "megacore"  # two cores as one device, as a v4 slice presents itself to jax
-        )
+    platform = topology.chip.platform
+    newer = {
+        "tpu": "pip install --upgrade libtpu",
+        "gpu": "a newer jax and `alpacare plan --fetch-gpu-compiler`",
+    }
     try:
-        made = topologies.get_topology_desc(platform="tpu", topology_name=topology.compiler_name, **options)
+        return gpus.devices_of(topology) if platform == "gpu" else tpus_of(topology)
     except Exception as error:  # whatever the plug-in raises becomes a message
         raise ConfigError(
-            "the TPU compiler does not know this topology",
+            f"the {platform.upper()} compiler does not know this topology",
             where=f"topology: {topology.name}",
             found=str(error).splitlines()[0],
-            remedy="another topology, or a newer libtpu: pip install --upgrade libtpu",
+            remedy=f"another topology, or a newer compiler: {newer[platform]}",
         ) from error
+
+
+def tpus_of(topology: Topology) -> list[Any]:
+    """Return TPUs that are not there, slice by slice."""
+    from jax.experimental import topologies
+
+    options: dict[str, Any] = {} if topology.slices == 1 else {"num_slices": topology.slices}
+    if topology.chip.compiler_name == "v4":
+        # Two cores as one device, as a v4 slice presents itself to jax.
+        options["chip_config_name"] = "megacore"
+    made = topologies.get_topology_desc(platform="tpu", topology_name=topology.compiler_name, **options)
     return list(made.devices)
 
 
