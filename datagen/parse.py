@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from datagen.quality import CUT, refers_to_material
+from datagen.finish import read_finish
+from datagen.quality import refers_to_material
 from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.grouping import divide, stretches_of
 from datagen.replies.marks import FIELDS, LONE_NUMBER, NUMBERED, OUTPUT, Mark, find_marks, holds_task
@@ -52,7 +53,8 @@ def parse_tasks(
         reply: The teacher's text. It may go on where the prompt stopped ("4. Type:"), with or without repeating that.
         first_number: The number that the prompt left open; a reply may begin with it.
         expected: How many tasks were asked for; more are returned as rejected "surplus". None takes all.
-        finish_reason: As the service gave it; after "length" a task that nothing closes is rejected "truncated".
+        finish_reason: As the service gave it; where the reply is not whole, a task that nothing closes is rejected
+            "truncated".
 
     Returns:
         Tasks and rejected stretches in the order of the reply.
@@ -66,7 +68,7 @@ def parse_tasks(
     """
     results: list[SeedTask | Rejected] = []
     found = 0
-    text, cut = mend(reply), finish_reason in CUT
+    text, cut = mend(reply), read_finish(finish_reason) != "whole"
     if cut and _HEADING.search(text):
         # Among labels such as "### Input", hashes at the very end are rather a label's beginning than a separator.
         text = _LAST_HASHES.sub("", text)

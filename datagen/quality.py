@@ -6,6 +6,7 @@ Each returns a short stable reason, or None where nothing speaks against the tex
 import re
 
 from datagen.dedup import rouge_l, tokenize
+from datagen.finish import read_finish
 from datagen.language import ANY, is_other_language
 from datagen.records import SeedTask
 
@@ -15,7 +16,6 @@ MAX_INPUT_WORDS = 600
 MAX_ANSWER_WORDS = 2000
 ECHO = 0.8
 MAX_REFUSAL_WORDS = 75
-CUT = frozenset({"length", "max_tokens", "content_filter"})
 
 _REFUSAL = re.compile(
     r"^\W*(?:(?:(?:i['’]?m|i am) )?(?:very |really |so )?sorry\b[^.!?]{0,60}?\bbut |sorry, |unfortunately,? "
@@ -178,7 +178,7 @@ def check_answer(
 
     Args:
         text: The model's answer.
-        finish_reason: As the service gave it; "length" and "content_filter" mean that the text was cut.
+        finish_reason: As the service gave it; an answer is not whole where :mod:`datagen.finish` says so.
         task: What was answered; a task about languages may be answered in any.
         language: Code of the language that answers are to be in, or "any".
 
@@ -194,7 +194,7 @@ def check_answer(
     words = answer.split()
     if not any(letter.isalnum() for letter in answer):
         return "empty"
-    if finish_reason in CUT:
+    if read_finish(finish_reason) != "whole":
         return "unfinished"
     if len(words) > MAX_ANSWER_WORDS:
         return "answer-too-long"

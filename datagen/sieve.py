@@ -15,6 +15,7 @@ from datagen import quality
 from datagen.checks import AnswerCheck, Objection, TaskCheck
 from datagen.client import Reply
 from datagen.dedup import RougeFilter
+from datagen.finish import read_finish
 from datagen.language import ANY
 from datagen.parse import Rejected
 from datagen.records import SeedTask
@@ -87,7 +88,8 @@ def show_answer(task: SeedTask, reply: Reply) -> Objection | Reply:
 def check_answer(task: SeedTask, reply: Reply, *, language: str = ANY) -> Objection | None:
     """Object to what :func:`datagen.quality.check_answer` finds; an answer that was cut is marked with how."""
     reason = quality.check_answer(reply.text, reply.finish_reason, task, language)
-    cut = {"finish_reason": reply.finish_reason} if reply.finish_reason in quality.CUT else {}
+    whole = read_finish(reply.finish_reason) == "whole"
+    cut = {} if whole else {"finish_reason": reply.finish_reason}
     return Objection(reason, cut) if reason else None
 
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from datagen import parse
+from datagen.finish import read_finish
 from datagen.labels import normalise_difficulty
 from datagen.parse import FIELDS, Rejected
-from datagen.quality import CUT, refers_to_material
+from datagen.quality import refers_to_material
 from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.thinking import without_thoughts
 from datagen.service.chat import TEXT
@@ -79,7 +80,9 @@ def read_tasks(
         )
     else:
         pieces = parse_json_tasks(text, expected=expected, finish_reason=finish_reason)
-    return pieces or [Rejected("truncated" if finish_reason in CUT else "no-task-in-reply", reply)]
+    return pieces or [
+        Rejected("truncated" if read_finish(finish_reason) != "whole" else "no-task-in-reply", reply)
+    ]
 
 
 def parse_json_tasks(
@@ -98,14 +101,14 @@ def parse_json_tasks(
     text = _FENCE.sub("", reply)
     start = _LIST.search(text)
     if start is None:
-        if finish_reason in CUT and text.lstrip().startswith(("{", "[")):
+        if read_finish(finish_reason) != "whole" and text.lstrip().startswith(("{", "[")):
             return [Rejected("truncated", text.strip())]
         return parse.parse_tasks(text, expected=expected, finish_reason=finish_reason)
     results: list[SeedTask | Rejected] = []
     if lead := text[: start.start()].strip():
         results.append(Rejected("prose", lead))
     found = 0
-    for piece in _pieces(text, start.end(), finish_reason in CUT):
+    for piece in _pieces(text, start.end(), read_finish(finish_reason) != "whole"):
         for result in [piece] if isinstance(piece, Rejected) else _build(piece):
             found += isinstance(result, SeedTask)
             if isinstance(result, SeedTask) and expected is not None and found > expected:

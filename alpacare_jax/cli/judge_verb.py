@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from datagen.finish import read_finish
+
 if TYPE_CHECKING:
     from alpacare_jax.evaluate.judge import Plan
     from datagen.records import Verdict
@@ -144,7 +146,7 @@ def describe_verdicts(verdicts: "list[Verdict]", out: Path) -> str:
     """Say what came back: outcomes, failures, unreadable replies and those cut off."""
     counts = {name: sum(v.verdict == name for v in verdicts) for name in ("win", "tie", "loss", "invalid")}
     failed = sum("error" in verdict.extra for verdict in verdicts)
-    cut = sum(v.verdict == "invalid" and v.extra.get("finish_reason") == "length" for v in verdicts)
+    cut = sum(v.verdict == "invalid" and read_finish(v.extra.get("finish_reason")) == "cut" for v in verdicts)
     outcomes = ", ".join(f"{number} {name}" for name, number in counts.items())
     lines = [f"wrote {len(verdicts)} verdicts to {out}: {outcomes}"]
     if failed:
