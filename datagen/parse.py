@@ -18,7 +18,8 @@ from datagen.finish import read_finish
 from datagen.quality import refers_to_material
 from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.grouping import divide, stretches_of
-from datagen.replies.marks import FIELDS, LONE_NUMBER, NUMBERED, OUTPUT, Mark, find_marks, holds_task
+from datagen.replies.headings import is_bare_number
+from datagen.replies.marks import FIELDS, NUMBERED, OUTPUT, Mark, find_marks, holds_task
 from datagen.replies.structures import Structure, find_structures, mend, without_wrapper
 from datagen.replies.thinking import without_thoughts
 from datagen.replies.values import clean, unquote
@@ -92,7 +93,7 @@ def _read(text: str, first_number: int, cut: bool) -> Iterator[SeedTask | Reject
     for place, structure in enumerate(structures):
         before = without_wrapper(text[start : structure.start], before=True, after=place > 0).rstrip()
         last_line = before[before.rfind("\n") + 1 :]
-        if LONE_NUMBER.match(last_line):
+        if is_bare_number(last_line):
             before = before.removesuffix(last_line)
         yield from _read_plain(before, first_number if place == 0 else None, cut=False)
         yield from _read_structure(text, structure, cut)
@@ -122,7 +123,7 @@ def _read_structure(text: str, structure: Structure, cut: bool) -> Iterator[Seed
 
 
 def _read_plain(text: str, open_number: int | None, *, cut: bool) -> Iterator[SeedTask | Rejected]:
-    stretches = list(stretches_of(text, find_marks(text)))
+    stretches = list(stretches_of(text, find_marks(text, first_number=open_number or 1, cut=cut)))
     for place, (start, end, marks) in enumerate(stretches):
         last = place == len(stretches) - 1
         number = open_number if place == 0 else None
@@ -134,6 +135,8 @@ def _read_stretch(
 ) -> Iterator[SeedTask | Rejected]:
     cut = cut and end == len(text)
     if not marks:
+        if not any(map(str.isalnum, text[start:end])):
+            return
         yield Rejected(_reason_without_labels(text[start:end], cut), text[start:end].strip())
         return
     lead, opened = _split_lead(text[start : marks[0].start], marks[0], open_number)
@@ -182,9 +185,7 @@ def _split_lead(lead: str, first: Mark, open_number: int | None) -> tuple[str, s
         return "", ""
     if first.kind == "topic" and (value := _unlabelled_type(lines[-1], open_number)):
         return "\n".join(lines[:-1]), value
-    if len(lines) == 1 and (LONE_NUMBER.match(lines[0]) or _WRAPPING.fullmatch(lines[0])):
-        return "", ""
-    return "\n".join(lines), ""
+    return "\n".join(line for line in lines if not (is_bare_number(line) or _WRAPPING.fullmatch(line))), ""
 
 
 def _unlabelled_type(line: str, open_number: int | None) -> str:

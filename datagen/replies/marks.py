@@ -4,9 +4,11 @@ import dataclasses
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rapidfuzz.distance import OSA
+
+from datagen.replies.headings import Gap, find_headings, roman
 
 FIELDS = ("type", "topic", "view", "difficulty", "instruction", "input")
 HEADERS = frozenset(FIELDS[:4])
@@ -102,7 +104,7 @@ _LONG_WORD = re.compile(
 )
 
 _HASHES = re.compile(
-    r"(?<!#)#{2,}[ \t]*(?=\n|$)|^[ \t]*\**(?:\\?#[ ]?){3,}\**[.:]?[ \t]*$|^[ \t]*#{3,}(?=[ \t]*\d{1,4}[ \t]*[.)])",
+    r"(?<!#)#{2,}[ \t]*(?=\n|$)|^[ \t]*\**(?:\\?#[ ]?){3,}\**[.:]?[ \t]*$",
     re.MULTILINE,
 )
 _RULE = re.compile(
@@ -113,28 +115,12 @@ _END = (
     r"|(?:</?(?:details|summary)>)+(?:[^<\n]{0,40}</summary>)?"
 )
 _END_LINE = re.compile(rf"^[ \t]*(?:{_END})(?:\s*\n[ \t]*(?:{_END}))*[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_NUMBER_WORD = (
-    r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen"
-    r"|seventeen|eighteen|nineteen|twenty)"
-)
-_TITLE = re.compile(
-    r"^[ \t]*(?:[#*>_\-•][ \t#*_]*)?(?:task|item|example)[ \t_-]*"
-    rf"(?:(?:no\.?[ \t]*|#)?\d{{1,4}}\b|{_NUMBER_WORD}\b[*_]*[ \t]*[:.]?)[^\n]*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_HEADING_NUMBER = re.compile(r"[ \t]*(\d{1,4})")
-_OPENING_HEADING = re.compile(r":[ \t*_]*#{2,}[ \t]*1[.)]")
 _TURN = re.compile(
     r"^(?P<asked>(?:user|human)[ \t]*:[^\n]*\n\s*)?(?P<said>(?:assistant|model)[ \t]*:[ \t]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _BLANK = re.compile(r"\s*")
 NUMBERED = re.compile(r"^\W*(?:task|item)?\s*#?\d{1,4}\s*[.):：、．）]")
-LONE_NUMBER = re.compile(
-    rf"^[\s*#_(\[-]*(?:task|item|example)?[\s_-]*(?:no\.?\s*)?#?(?:\d{{1,4}}(?:\s*(?:/|of)\s*\d{{1,4}})?|{_NUMBER_WORD})"
-    r"\s*[.):：、．）\]]*[\s*#_]*$",
-    re.IGNORECASE,
-)
 
 
 def name_of_field(word: str) -> str | None:
@@ -148,12 +134,45 @@ def name_of_field(word: str) -> str | None:
     return _kind(match) if match else None
 
 
-def find_marks(text: str) -> list[Mark]:
+def find_marks(text: str, *, first_number: int = 1, cut: bool = False) -> list[Mark]:
     """Return labels and separators in the order of the text, none overlapping another."""
     folded = text.translate(_FOLD)
     marks = [*_labels(folded)]
+    labels = _in_order(folded, marks)
     marks += _separators(folded, marks)
-    return _without_overlaps(folded, sorted(marks, key=lambda mark: (mark.start, -mark.end)))
+    marks += (Mark(SEPARATOR, at, at) for at in find_headings(list(_gaps(folded, labels, cut)), first_number))
+    return _in_order(folded, marks)
+
+
+def _in_order(text: str, marks: Sequence[Mark]) -> list[Mark]:
+    return _without_overlaps(text, sorted(marks, key=lambda mark: (mark.start, -mark.end)))
+
+
+def _gaps(text: str, labels: Sequence[Mark], cut: bool) -> Iterator[Gap]:
+    """Yield the lines above each label that begins a task; it does where the order of the fields begins anew."""
+    place, before = 0, Mark(OUTPUT, 0, 0)
+    for label in labels:
+        if label.kind == SEPARATOR:
+            continue
+        if not label.inline and _ORDER.index(label.kind) <= _ORDER.index(before.kind):
+            yield _gap(text, before.end, label.start, place)
+            place += 1
+        before = label
+    if labels and not cut:
+        yield dataclasses.replace(_gap(text, before.end, len(text), place), last=True)
+
+
+def _gap(text: str, start: int, end: int, place: int) -> Gap:
+    """Read the last lines of a value from below; the line of its label is none of them."""
+    lines: list[tuple[int, str]] = []
+    stop = end
+    for _ in range(16):
+        line = _line_start(text, stop - 1) if stop else 0
+        if line < start or stop <= start:
+            break
+        lines.append((line, text[line:stop].strip()))
+        stop = line
+    return Gap(place, tuple(lines), alone=place > 0 and not text[start:stop].strip())
 
 
 def _labels(text: str) -> Iterator[Mark]:
@@ -193,9 +212,8 @@ def _kind(match: re.Match[str]) -> str:
 
 def _number(match: re.Match[str]) -> int | None:
     groups = match.groupdict()
-    if roman := groups.get("roman"):
-        values = [{"I": 1, "V": 5, "X": 10}[letter] for letter in roman.upper()]
-        return sum(-a if a < b else a for a, b in zip(values, [*values[1:], 0], strict=True))
+    if letters := groups.get("roman"):
+        return roman(letters)
     return int(groups["number"]) if groups["number"] else None
 
 
@@ -208,15 +226,8 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
         after = blank.end() if blank else at
         return after in starts or _line_start(text, after) in starts
 
-    hashes = list(_hashes(text, label_follows))
-    yield from hashes
-    starts |= {mark.start for mark in hashes}
-    titled = False
-    for match in _TITLE.finditer(text):
-        # A first title that no label follows is a line of an input: "Task 2: lift one leg."
-        titled = titled or match.start() in starts or label_follows(match.end())
-        if titled:
-            yield Mark(SEPARATOR, match.start(), match.start())
+    for match in _HASHES.finditer(text):
+        yield Mark(SEPARATOR, match.start(), match.end())
     for match in itertools.chain(_RULE.finditer(text), _END_LINE.finditer(text)):
         if label_follows(match.end()) or not text[match.end() :].strip():
             yield Mark(SEPARATOR, match.start(), match.end())
@@ -226,22 +237,6 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
             yield Mark(SEPARATOR, match.start(), match.start())
             yield Mark(SEPARATOR, match.start("said"), match.end("said"))
     for match in _TAG_OF_TASK.finditer(text):
-        yield Mark(SEPARATOR, match.start(), match.end())
-
-
-def _hashes(text: str, label_follows: Callable[[int], bool]) -> Iterator[Mark]:
-    heading = 0
-    for match in _HASHES.finditer(text):
-        number = _HEADING_NUMBER.match(text, match.end())
-        if number and match.group().strip():
-            line_end = text.find("\n", match.end())
-            followed = label_follows(match.end()) or (line_end >= 0 and label_follows(line_end))
-            # "### 1. History", "### 2. Plan": headings within an input.
-            if heading == 0 and _OPENING_HEADING.search(text, 0, match.start()):
-                heading = 1
-            if not followed and int(number.group(1)) == heading + 1:
-                heading += 1
-                continue
         yield Mark(SEPARATOR, match.start(), match.end())
 
 

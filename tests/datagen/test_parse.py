@@ -327,3 +327,77 @@ def test_long_runs_take_no_long_time(run: str) -> None:
     parse_tasks(reply)
     parse_tasks("Input: " + reply + "\nInstruction: " + reply)
     assert time.process_time() - start < 5
+
+
+# --- lines that number or head a task -----------------------------------------------------------------------------
+
+
+def task_lines(topic: str, given: str) -> str:
+    return f"Type: Chat\nTopic: {topic}\nView: Nurse\nDifficulty: 2\nInstruction: Explain it.\nInput: {given}"
+
+
+HEADING_LINES = [
+    "#### {}",
+    "{}/12",
+    "({})",
+    "{})",
+    "[{}]",
+    "**{}.**",
+    "{}\ufe0f\u20e3",
+    "== {} ==",
+    "*** {} ***",
+    "--- Task {} ---",
+    "### 🩺 Task {}",
+    "### {}: Warfarin and diet",
+    "**Tarea {}: Gota**",
+    "Aufgabe {}",
+    "Tâche n° {} :",
+    "Задача №{}",
+    "任务 {}",
+    "第{}题",
+    "[[tasks]]",
+    "## Ordinary days",
+    "{0}\n--------\nCase {0} of 12",
+]
+
+
+@pytest.mark.parametrize("line", HEADING_LINES)
+@pytest.mark.parametrize("led", [True, False])
+def test_a_line_that_heads_a_task_belongs_to_no_value(line: str, led: bool) -> None:
+    inputs = ["Pain for 7 days.", "1. Warfarin\n2. Amiodarone", "History:\n- none\nBP 120/80"]
+    blocks = [
+        (f"{line.format(number)}\n" if led or number > 4 else "") + task_lines("Gout", given)
+        for number, given in enumerate(inputs, start=4)
+    ]
+    if not led and line == "[[tasks]]":
+        blocks = [f"{block}\n" for block in blocks]
+    results = parse_tasks("\n\n".join(blocks), first_number=4)
+    assert [task.input for task in results if isinstance(task, SeedTask)] == inputs
+    assert {r.reason for r in results if isinstance(r, Rejected)} <= {"prose", "unlabelled"}
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "BP 120/80",
+        "5/12 joints swollen",
+        "7",
+        "Day 5",
+        "Vitamin B",
+        "D. None of the above",
+        "3. Atorvastatin",
+        "Labs:",
+        "Hb 9.1",
+        "**Urgent**",
+        "[signature]",
+        "(5 mg)",
+        "## second sample: Na 138",
+        "Hepatitis E",
+    ],
+)
+@pytest.mark.parametrize("between", ["\n", "\n\n", "\n###\n"])
+def test_the_last_line_of_an_input_stays_in_it(last: str, between: str) -> None:
+    inputs = ["A man of 60.", f"A woman of 40.\n{last}", "A child of 3."]
+    reply = between.join(task_lines("Gout", given) for given in inputs)
+    found = [task.input for task in parse_tasks(reply, first_number=3) if isinstance(task, SeedTask)]
+    assert found == inputs

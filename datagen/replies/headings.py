@@ -1,0 +1,245 @@
+"""Finds the lines that number or head the next task, in any language and markup.
+
+Such a line stands directly before the first label of a task and belongs to neither task. What tells it from the last
+line of an input is never its words: it is marked as a heading (``#### 5``), or lines of the same form stand before the
+other tasks of the reply with numbers that rise (``Aufgabe 4``, ``Aufgabe 5``), or its number goes on with the list.
+"""
+
+import collections
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+_NUMBER_WORDS = (
+    "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
+    "|eighteen|nineteen|twenty"
+)
+_LONGEST_HEADING = 120
+_HEADING_LINES = 4
+_NAME = r"(?P<name>(?:[^\W\d_]++[ .-]*+_*+){0,3}?[ .:#°º№(\[_-]*?)"
+_TOTAL = r"(?:[ ]*(?:/|(?:[^\W\d_]{1,6}[ ]*){1,2})[ ]*(?P<total>\d{1,4})(?!\d))?"
+_COUNTED = re.compile(
+    rf"{_NAME}(?:(?P<number>\d{{1,4}})(?!\d|[.,]\d){_TOTAL}(?P<suffix>[^\W\d_]{{0,3}})"
+    rf"|(?P<word>{_NUMBER_WORDS})|(?P<letters>[IVX]{{1,6}}|[ivx]{{1,6}}|[A-Za-z]))(?!\w)(?P<rest>.*)",
+    re.IGNORECASE,
+)
+_END_WORD = re.compile(
+    r"\b(?:end|fin|ende|fine|fim|einde|koniec|slut|конец|انتهى|समाप्त)\b|完|终|終|结束|結束|끝", re.IGNORECASE
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Heading:
+    """The form of a line that may head a task.
+
+    ``form`` is what lines of one kind share: their decoration and the words before the number. ``numbers`` are the
+    readings of the number ("V" is 5 and 22), ``title`` the words after it.
+    """
+
+    text: str
+    form: str
+    numbers: tuple[int, ...]
+    title: str
+    named: bool
+    hashes: bool
+    wrapped: bool
+
+    @property
+    def marked(self) -> bool:
+        """Whether the line is more than words and a number."""
+        return self.hashes or self.wrapped
+
+
+def read_heading(line: str) -> Heading | None:
+    """Return the form of a short line; None for one that is too long or without words.
+
+    Example:
+        >>> read_heading("**Aufgabe 5: Gicht**").title, read_heading("5/12").numbers
+        ('Gicht', (5,))
+        >>> read_heading("BP 120/80").numbers, read_heading("-----")
+        ((), None)
+    """
+    line = line.strip()
+    if not line or len(line) > _LONGEST_HEADING:
+        return None
+    places = [place for place, char in enumerate(line) if char.isalnum()]
+    if not places:
+        return None
+    before, core, after = line[: places[0]], line[places[0] : places[-1] + 1], line[places[-1] + 1 :]
+    before, after = before.replace(" ", ""), after.replace(" ", "")
+    hashes = "#" in before and before[0] != "-"
+    wrapped = len(before) > (before[:1] in "([") and bool(after) and _mirrored(before[-1]) in after
+    wrapped = wrapped or (before[:1] == "[" and after[-1:] == "]")
+    counted = _COUNTED.fullmatch(core)
+    if counted is None or not _is_counter(counted, hashes):
+        return Heading(line, f"{before} {after}", (), core, True, hashes, wrapped)
+    name = " ".join(re.findall(r"[^\W\d_]+", counted["name"])).lower()
+    rest = counted["rest"]
+    kind = "n" if counted["number"] else "w" if counted["word"] else "l"
+    form = f"{before} {name} {kind} {bool(counted['total'])} {rest.strip()[:1]}{after if not rest else ''}"
+    return Heading(line, form, _numbers(counted), rest.strip(" \t.:)-–—|,*_#]/"), bool(name), hashes, wrapped)
+
+
+def _mirrored(char: str) -> str:
+    return {"(": ")", "[": "]", "{": "}", "<": ">", "【": "】", "«": "»", "「": "」", "《": "》"}.get(
+        char, char
+    )
+
+
+def _is_counter(counted: re.Match[str], hashes: bool) -> bool:
+    rest = counted["rest"]
+    if counted["total"] and int(counted["total"]) < int(counted["number"]):
+        return False
+    if counted["letters"] and (rest or counted["name"][-1:].isalpha()):
+        # "A. Oral resin" is a choice; "V. Gout" is taken for a number where it is marked as a heading.
+        return hashes and bool(re.match(r"[ ]?[.:)]", rest))
+    return not rest or hashes or bool(re.match(r"[ ]?[^\w\s%°+/<>=]", rest))
+
+
+def _numbers(counted: re.Match[str]) -> tuple[int, ...]:
+    if counted["number"]:
+        return (int(counted["number"]),)
+    if counted["word"]:
+        return (_NUMBER_WORDS.split("|").index(counted["word"].lower()) + 1,)
+    letters = counted["letters"].upper()
+    readings = (ord(letters) - ord("A") + 1,) if len(letters) == 1 else ()
+    return (*readings, roman(letters)) if set(letters) <= set("IVX") else readings
+
+
+def roman(letters: str) -> int:
+    """Return the value of a Roman number below 40.
+
+    Example:
+        >>> roman("XIV")
+        14
+    """
+    values = [{"I": 1, "V": 5, "X": 10}[letter] for letter in letters.upper()]
+    return sum(-a if a < b else a for a, b in itertools.pairwise([*values, 0]))
+
+
+def is_bare_number(line: str) -> bool:
+    """Say whether a line numbers a task and says nothing else, or has no words at all."""
+    heading = read_heading(line)
+    return (heading is None and len(line) <= _LONGEST_HEADING) or bool(
+        heading and heading.numbers and not heading.title
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """What stands between the last label of a task and the first of the next: ``lines`` with their starts.
+
+    The lines go upwards from the label; ``place`` counts the tasks. ``alone`` says that the value has no other line.
+    """
+
+    place: int
+    lines: tuple[tuple[int, str], ...]
+    alone: bool
+    last: bool = False
+
+
+def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
+    """Yield where the lines that head a task begin, for each gap that has any."""
+    evidence = _Evidence(gaps, first_number)
+    for gap in gaps:
+        start = None
+        pending = None
+        words = 0
+        for number, (at, line) in enumerate(gap.lines):
+            heading = read_heading(line)
+            if heading is None:
+                if len(line) > _LONGEST_HEADING:
+                    break
+                pending = at if _is_rule(line) else None
+                continue
+            words += 1
+            above = gap.lines[number + 1][1] if number + 1 < len(gap.lines) else None
+            alone = gap.alone and all(not text.strip() for _, text in gap.lines[number + 1 :])
+            if words > _HEADING_LINES or not evidence.heads(gap, heading, above, alone):
+                break
+            start, pending = at, None
+        if pending is not None and start is not None:
+            start = pending
+        if start is not None:
+            yield start
+
+
+def _is_rule(line: str) -> bool:
+    return len(set(line.strip())) <= 2 and len(line.strip()) >= 3
+
+
+class _Evidence:
+    """What the gaps of a reply say about the forms of its headings."""
+
+    def __init__(self, gaps: Sequence[Gap], first_number: int) -> None:
+        self.first_number = first_number
+        self.inner = [gap for gap in gaps if gap.place and not gap.last]
+        self.led = any(gap.lines for gap in gaps if gap.place == 0)
+        self.found: dict[str, dict[int, Heading]] = collections.defaultdict(dict)
+        self.words: dict[str, set[int]] = collections.defaultdict(set)
+        for gap in gaps:
+            for _, line in [item for item in gap.lines if item[1].strip()][:_HEADING_LINES]:
+                if heading := read_heading(line):
+                    self.found[heading.form].setdefault(gap.place, heading)
+                    for word in _few_words(heading) if not gap.last else ():
+                        self.words[word].add(gap.place)
+
+    def heads(self, gap: Gap, heading: Heading, above: str | None, alone: bool) -> bool:
+        if heading.hashes and not gap.last and (heading.numbers or self._with_others(gap, heading, above)):
+            return True
+        if (
+            gap.last
+            and heading.marked
+            and len(heading.title.split()) <= 5
+            and _END_WORD.search(heading.title)
+        ):
+            return True
+        before = read_heading(above) if above else None
+        listed = before is not None and before.form == heading.form and before.title and heading.title
+        if heading.numbers and not listed:
+            if self._rises(gap.place, heading) and (heading.marked or self._covers(heading.form)):
+                return True
+            if gap.last or (alone and not heading.marked):
+                return False
+            return not heading.title and self._goes_on(gap.place, heading, apart=above == "")
+        if gap.last or alone:
+            return False
+        return any(
+            len(places := self.words[word]) > 1
+            and len(places) >= len(self.inner) + self.led
+            and (heading.marked or 0 in places)
+            for word in _few_words(heading)
+        )
+
+    def _with_others(self, gap: Gap, heading: Heading, above: str | None) -> bool:
+        """Say whether headings of the form stand before other tasks, too, or this one stands apart from a value."""
+        return len(self.found[heading.form]) > 1 or not gap.place or above == ""
+
+    def _rises(self, place: int, heading: Heading) -> bool:
+        for steps in (-1, 1, -2, 2):
+            other = self.found[heading.form].get(place + steps)
+            for a, b in itertools.product(heading.numbers, other.numbers if other else ()):
+                if (b - a) * steps > 0 and abs(b - a) <= abs(steps):
+                    return True
+        return False
+
+    def _covers(self, form: str) -> bool:
+        places = self.found[form]
+        return 2 * sum(gap.place in places for gap in self.inner) >= len(self.inner)
+
+    def _goes_on(self, place: int, heading: Heading, *, apart: bool) -> bool:
+        """Say whether the number is the one that the prompt's list comes to; "Day 5" may be a line of an input."""
+        if self.first_number + place not in heading.numbers:
+            return False
+        return heading.marked or (len(self.inner) == 1 and (apart or not heading.named))
+
+
+def _few_words(heading: Heading) -> list[str]:
+    """Return what short headings may share: a word ("Fifth task"), or their decoration if they are marked."""
+    if heading.numbers:
+        return [heading.form] if not heading.title else []
+    words = re.findall(r"[^\W\d_]{2,}", heading.title.lower())
+    plain = heading.marked or not re.search(r"^\w[.)]|[.!?。！？।]$", heading.text)
+    shared = words if len(words) <= 3 and plain else []
+    return [*shared, heading.form] if heading.wrapped else shared
