@@ -21,7 +21,7 @@ _NAME = r"(?P<name>(?:[^\W\d_]++[ .-]*+_*+){0,3}?[ .:#°º№(\[_-]*?)"
 _TOTAL = r"(?:[ ]*(?:/|(?:[^\W\d_]{1,6}[ ]*){1,2})[ ]*(?P<total>\d{1,4})(?!\d))?"
 _COUNTED = re.compile(
     rf"{_NAME}(?:(?P<number>\d{{1,4}})(?!\d|[.,]\d){_TOTAL}(?P<suffix>[^\W\d_]{{0,3}})"
-    rf"|(?P<word>{_NUMBER_WORDS})|(?P<letters>[IVX]{{1,6}}|[ivx]{{1,6}}|[A-Za-z]))(?!\w)(?P<rest>.*)",
+    rf"|(?P<word>{_NUMBER_WORDS})|(?P<letters>[IVX]{{1,6}}|[A-Z])(?!.*\d))(?!\w)(?P<rest>.*)",
     re.IGNORECASE,
 )
 _END_WORD = re.compile(
