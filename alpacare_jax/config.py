@@ -18,6 +18,8 @@ from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig, fp8
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train import Stepper, TrainConfig
+from datagen.decoding import Malformed, parse_yaml, read_yaml_mapping
+from datagen.records import shorten
 
 T = TypeVar("T")
 
@@ -118,17 +120,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), kind: type[T] =
     Example:
         >>> load_config("run.yaml", ["optim.learning_rate=1e-5", "train.epochs=1"])
     """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("the configuration file does not exist", where=path) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("the configuration file cannot be read", where=path, found=error) from None
-    if not isinstance(values, dict):
-        raise ConfigError(
-            "a configuration file holds keys and values", where=path, found=type(values).__name__
-        )
+    values = read_yaml_mapping(path)
     for override in overrides:
         _apply(values, override)
     return build(kind, values, where=str(path))
@@ -147,7 +139,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(branch, {})
         if not isinstance(values, dict):
             raise ConfigError("an override reaches into a plain value", where=override, found=branch)
-    values[leaf] = yaml.safe_load(text)
+    try:
+        values[leaf] = parse_yaml(text)
+    except Malformed as error:
+        raise ConfigError(
+            "an override's value is not valid YAML", where=shorten(override), found=error.reason
+        ) from None
 
 
 def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_args
 
+from datagen.decoding import Malformed, parse_json, parse_json_at
 from datagen.errors import DataError
 
 SCHEMA_VERSION = 1
 NO_INPUT = "<noinput>"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Record:
         values: dict[str, Any] = {}
         problems: list[str] = []
         known = {field.name: field for field in dataclasses.fields(cls) if field.name != "extra"}
+        if "instruction" in known:
+            _refuse_turns(row, known, where)
         for name, field in known.items():
             key = (
                 name
@@ -175,6 +177,48 @@ class Verdict(Record):
 
 R = TypeVar("R", bound=Record)
 
+#: What other formats call earlier turns, or words before the first one; compared in lower case without - and _.
+_TURNS = re.compile(
+    r"(?:chat|conversation|dialog(?:ue)?|message)s?(?:history)?|history|turns|system(?:prompt|message|instruction)?"
+)
+
+
+def _refuse_turns(row: dict[str, Any], known: Iterable[str], where: str) -> None:
+    """Refuse a conversation, which a record of a single turn could only lose.
+
+    Raises:
+        DataError: A field of turns holds text.
+    """
+    turns = [
+        name
+        for name in row
+        if name not in known and _TURNS.fullmatch(re.sub("[-_ ]", "", name.lower())) and holds_text(row[name])
+    ]
+    if turns:
+        answered = " and ".join(f"`{name}`" for name in ("instruction", "input", "output") if name in known)
+        raise DataError(
+            "the record holds a conversation or a system prompt, and only single turns are read",
+            where=where,
+            found=", ".join(
+                f"{name}: {shorten(json.dumps(row[name], ensure_ascii=False), 60)}" for name in turns
+            ),
+            expected=f"one turn in the text fields {answered}",
+            remedy="write one record for each turn, with what it needs from earlier turns in `input`, or delete "
+            + ", ".join(turns),
+        )
+
+
+def holds_text(value: object) -> bool:
+    """Say whether a JSON value holds any text besides blanks.
+
+    Example:
+        >>> holds_text([["", " "], {"a": None}]), holds_text({"role": "user"})
+        (False, True)
+    """
+    if isinstance(value, dict | list):
+        return any(map(holds_text, value.values() if isinstance(value, dict) else value))
+    return value is not None and value is not False and bool(str(value).strip())
+
 
 def normal_input(text: str) -> str:
     """Map the marker ``<noinput>`` (any case, spaces and final stop allowed) to "" and strip the rest.
@@ -213,11 +257,10 @@ def _read_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        yield where, _decode(line, where)
+        yield where, parse_line(line, where)
 
 
 def _read_list(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    decoder = json.JSONDecoder()
     at, line, first = _skip(text, text.index("[") + 1), 1, True
     counted = 0
     while text[at : at + 1] != "]":
@@ -226,17 +269,14 @@ def _read_list(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             if not first:
                 if text[at : at + 1] != ",":
-                    raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
+                    raise Malformed("expected ',' or ']'", line)
                 at = _skip(text, at + 1)
                 line, counted = line + text.count("\n", counted, at), at
                 where = f"{path}:{line}"
-            row, at = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
+            row, at = parse_json_at(text, at)
+        except Malformed as error:
             raise DataError(
-                "the file holds a broken JSON list",
-                where=f"{path}:{error.lineno}",
-                found=error.msg,
-                remedy="mend it",
+                f"{path.name} is not a valid JSON list", where=f"{path}:{error.line}", found=error.reason
             ) from None
         if not isinstance(row, dict):
             raise DataError("a record must be a JSON object", where=where, found=type(row).__name__)
@@ -258,19 +298,32 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _decode(line: str, where: str) -> dict[str, Any]:
+def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
+    """Read one line of JSON Lines.
+
+    Args:
+        line: The line.
+        where: Its place, named in errors.
+
+    Raises:
+        DataError: It is no JSON object.
+    """
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
+        row = parse_json(line)
+    except Malformed as error:
         raise DataError(
-            "the line is not a JSON object",
+            "the line is not valid JSON",
             where=where,
-            found=f"{error.msg} at column {error.colno}: {shorten(line)}",
+            found=f"{error.reason} at column {error.column}: {_shown(line)}",
             remedy="mend or delete the line",
         ) from None
     if not isinstance(row, dict):
         raise DataError("a record must be a JSON object", where=where, found=type(row).__name__)
     return row
+
+
+def _shown(line: str | bytes) -> str:
+    return shorten(line[:400].decode("utf-8", "replace") if isinstance(line, bytes) else line[:400])
 
 
 def read_records(path: str | Path, kind: type[R]) -> list[R]:
@@ -298,9 +351,7 @@ def write_objects(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
         nonlocal count
         for row in rows:
             count += 1
-            line = json.dumps(row, ensure_ascii=False)
-            # Half of a surrogate pair, which models do write, has no UTF-8 form: escape it.
-            yield (json.dumps(row) if _SURROGATE.search(line) else line) + "\n"
+            yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
     write_atomically(path, lambda file: file.writelines(lines()))
     return count

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from datagen.batch.files import BatchLimits
 from datagen.client import Service
 from datagen.contamination.evaluation_files import absolute, split_fields
@@ -177,25 +175,6 @@ def read_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         unique = list(dict.fromkeys(problems))
         raise ConfigError("the configuration is not valid: " + "; ".join(unique), where=_names(sources))
     return _build(Settings, merged)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        ConfigError: The file is missing or is not a YAML mapping.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            "the configuration file does not exist", where=path, remedy="check the path"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("the configuration is not YAML", where=path, found=str(error)) from None
-    if not isinstance(data, dict):
-        raise ConfigError("the configuration must be a mapping", where=path, found=type(data).__name__)
-    return data
 
 
 def beside(path: Path, mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from alpacare_jax.checkpoint.assets import TRAVELLING, copy_assets
 from alpacare_jax.errors import CheckpointError, DataError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
+from datagen.decoding import read_json_object
 from datagen.replacing import refuse_strangers
 
 FORMAT = 1
@@ -208,7 +209,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     if not file.exists():
         raise CheckpointError("the folder is neither a model nor a run", where=folder, expected=DESCRIPTION)
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = read_json_object(file, error=CheckpointError)
         version, kind = value["format"], value["kind"]
         config = LlamaConfig.from_dict(value["config"])
     except (ValueError, KeyError, TypeError) as error:

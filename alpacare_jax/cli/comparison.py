@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alpacare_jax.cli.report_files import read_object
+from datagen.decoding import read_json_object
 from datagen.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def read_side(path: Path | None) -> Side:
     if path is None:
         return Side(None, {}, {}, {})
     folder, file = (path, path / RESPONSES) if path.is_dir() else (path.parent, path)
-    figures = read_object(folder / FIGURES) if (folder / FIGURES).exists() and file.name == RESPONSES else {}
+    figures = (
+        read_json_object(folder / FIGURES) if (folder / FIGURES).exists() and file.name == RESPONSES else {}
+    )
     responses = answers.read_responses(file) if file.exists() or not figures else []
     return Side(
         file,

@@ -127,6 +127,9 @@ def _show(manifest: "Manifest", out: Path, seconds: float) -> None:
         typer.echo(
             "Records longer than a row were left out; a larger --seq-len or --truncate keeps them.", err=True
         )
+    if unused := manifest.source.get("unused_fields"):
+        fields = ", ".join(f"{name} ({count:,} records)" for name, count in unused.items())
+        typer.echo(f"Fields that no example is made from: {fields}", err=True)
     typer.echo(f"wrote {out}")
 
 

@@ -1,10 +1,10 @@
 """Reading the files that a report draws on, each with an error that says what is wrong with it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datagen.decoding import Malformed, parse_yaml, read_json_object
 from datagen.errors import DataError
 
 
@@ -17,33 +17,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [row for _, row in read_objects(path)]
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read one JSON object.
-
-    Raises:
-        DataError: The file is missing or holds something else.
-    """
-
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            "the file does not exist", where=path, remedy="check the folder, or finish its run"
-        ) from None
-    except ValueError as error:
-        raise DataError("the file is not JSON", where=path, found=error) from None
-    if not isinstance(value, dict):
-        raise DataError("the file must hold a JSON object", where=path, found=type(value).__name__)
-    return value
-
-
 def read_journal(path: Path) -> tuple[dict[str, float], list[str]]:
     """Read a journal of stages: seconds by stage, and the command lines.
 
     Raises:
         DataError: It is not ``{"seconds": {stage: number}, "commands": {stage: text}}``.
     """
-    journal = read_object(path)
+    journal = read_json_object(path)
     seconds, commands = journal.get("seconds"), journal.get("commands")
     if not isinstance(seconds, dict) or not isinstance(commands, dict):
         raise DataError(
@@ -75,9 +55,11 @@ def read_run(run: Path) -> str:
 
 def config_data(config: str) -> list[Path]:
     """List the packed data sets that a run's config names and that are still there."""
-    import yaml
-
-    values = yaml.safe_load(config) or {}
+    try:
+        values = parse_yaml(config)
+    except Malformed as error:
+        raise DataError("the run's config.yaml is not valid YAML", found=str(error)) from None
+    values = values if isinstance(values, dict) else {}
     named = [values.get(key) for key in ("train_data", "validation_data")]
     return [Path(name) for name in named if isinstance(name, str) and (Path(name) / "manifest.json").exists()]
 
@@ -86,6 +68,8 @@ def read_manifests(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Read the manifest of each packed data set, by the folder's name (its whole path where names repeat)."""
     names = [folder.name for folder in folders]
     return {
-        str(folder) if names.count(folder.name) > 1 else folder.name: read_object(folder / "manifest.json")
+        str(folder) if names.count(folder.name) > 1 else folder.name: read_json_object(
+            folder / "manifest.json"
+        )
         for folder in folders
     }

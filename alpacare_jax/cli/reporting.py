@@ -10,10 +10,10 @@ from alpacare_jax.cli.report_files import (
     config_data,
     read_journal,
     read_manifests,
-    read_object,
     read_rows,
     read_run,
 )
+from datagen.decoding import read_json_object
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def report_training(run: Path, out: Path, title: str | None, sources: Sources, *
     inputs = ReportInputs(
         title=title or ReportInputs.title,
         subtitle=str(run),
-        funnel=read_object(synthesis / "funnel.json") if synthesis else None,
+        funnel=read_json_object(synthesis / "funnel.json") if synthesis else None,
         rejected=read_rows(synthesis / "rejected.jsonl") if synthesis else (),
         packing=read_manifests(data),
         metrics=metrics,
@@ -120,7 +120,7 @@ def _score(verdicts: Path) -> dict[str, Any]:
 def _training_time(run: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Say how long training took: the run's own wall time, else the sum of its steps."""
     if (run / "summary.json").exists():
-        return {"training": float(read_object(run / "summary.json").get("wall_s", 0.0))}
+        return {"training": float(read_json_object(run / "summary.json").get("wall_s", 0.0))}
     steps_s = sum(row["step_ms"] for row in metrics if "step_ms" in row) / 1e3
     return {"training steps": steps_s} if steps_s else {}
 
@@ -140,7 +140,7 @@ def _run_provenance(run: Path, packed: Sequence[Path]) -> dict[str, Any]:
     """Name what the report rests on: run, model, data manifests, and the code that wrote the page."""
     from alpacare_jax.report.provenance import describe_code, hash_file
 
-    described = read_object(run / "alpacare.json") if (run / "alpacare.json").exists() else {}
+    described = read_json_object(run / "alpacare.json") if (run / "alpacare.json").exists() else {}
     description = {key: value for key, value in described.items() if key != "config"}
     hashes = {str(folder): hash_file(folder / "manifest.json") for folder in packed}
     return {

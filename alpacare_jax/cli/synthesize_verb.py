@@ -133,7 +133,8 @@ def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settin
     A budget that the folder was given holds until another is named, and so do its prices: forgetting an option must
     not lift a cap.
     """
-    from datagen.settings import beside, read_settings, read_yaml
+    from datagen.decoding import read_yaml_mapping
+    from datagen.settings import beside, read_settings
     from datagen.work.folder import CONFIG, pinned_settings, recorded_seeds
 
     pinned = pinned_settings(work) if (work / CONFIG).exists() else {}
@@ -141,7 +142,7 @@ def _settings(work: Path, config: Path | None, flags: dict[str, Any]) -> "Settin
     if config is not None:
         kept = {key: pinned[key] for key in ("budget_usd", "prices") if pinned.get(key) is not None}
         sources.append((str(work / CONFIG), kept))
-        sources.append((str(config), beside(config, read_yaml(config))))
+        sources.append((str(config), beside(config, read_yaml_mapping(config))))
     elif pinned:
         sources.append((str(work / CONFIG), pinned))
     settings = read_settings([*sources, ("the command line", flags)])

@@ -6,6 +6,7 @@ from typing import Any
 
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig
+from datagen.decoding import read_json_object
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -22,12 +23,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             expected="a Hugging Face model folder",
             remedy="name a folder that save_pretrained wrote, a .gguf file, or a hub name (org/model)",
         )
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConversionError("config.json is not valid JSON", where=file, found=str(error)) from None
-    if not isinstance(config, dict):
-        raise ConversionError("config.json is not a JSON object", where=file, found=type(config).__name__)
+    config = read_json_object(file, error=ConversionError)
     if config.get("quantization_config"):
         raise ConversionError(
             "the weights are quantised",

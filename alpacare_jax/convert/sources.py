@@ -10,6 +10,7 @@ import numpy as np
 
 from alpacare_jax.convert.table import Dialect
 from alpacare_jax.errors import ConversionError
+from datagen.decoding import read_json_object
 
 SAFETENSORS_DTYPES = {
     "F64": np.dtype(np.float64),
@@ -134,13 +135,7 @@ def _tensor(file: Path, data: np.ndarray, entry: dict) -> ForeignTensor:
 
 
 def _read_index(index: Path) -> dict[str, str]:
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConversionError(
-            "the index of the weights is not valid JSON", where=index, found=str(error)
-        ) from None
-    weight_map = found.get("weight_map") if isinstance(found, dict) else None
+    weight_map = read_json_object(index, error=ConversionError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ConversionError("the index of the weights is empty", where=index, expected='"weight_map"')
     return weight_map

@@ -8,6 +8,7 @@ from typing import Any
 
 from alpacare_jax.errors import DataError
 from alpacare_jax.tokenizer import Tokenizer
+from datagen.decoding import read_json_object
 from datagen.records import write_atomically
 
 KIND = "alpacare-packed"
@@ -105,11 +106,8 @@ def read_kind(folder: Path) -> None:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError("the manifest is damaged", where=path, found=str(error)) from None
-    kind = content.pop("kind", None) if isinstance(content, dict) else None
+    content = read_json_object(path)
+    kind = content.pop("kind", None)
     if kind != KIND:
         raise DataError(
             "this is not the manifest of a packed data set", where=path, found=kind, expected=KIND

@@ -11,6 +11,7 @@ import io
 import math
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from alpacare_jax.data.packing import Row, fill_row, plan_rows
 from alpacare_jax.errors import ConfigError, DataError, is_full
 from alpacare_jax.prompts import TEMPLATES, Template
 from alpacare_jax.tokenizer import Tokenizer
-from datagen.records import Instruction, read_objects, write_objects
+from datagen.records import Instruction, holds_text, read_objects, write_objects
 from datagen.replacing import moved_into_place, refuse_strangers
 
 EXAMPLES_FILE = "examples.jsonl"
@@ -112,7 +113,8 @@ def pack(
     progress = progress or (lambda stage, done, total: None)
     check_source(source)
     _check_out(out, overwrite)
-    examples = read_examples(source, tokenizer, config.template, progress)
+    unused: Counter[str] = Counter()
+    examples = read_examples(source, tokenizer, config.template, progress, unused)
     kept, left_out, truncated = fit(examples, config.row_length, truncate=config.truncate)
     if not kept:
         raise DataError(
@@ -141,6 +143,7 @@ def pack(
                 "file": source.name,
                 "bytes": source.stat().st_size,
                 "sha256": manifests.hash_file(source),
+                "unused_fields": dict(unused.most_common()),
             },
             shards=_describe_shards(folder),
             versions=_versions(),
@@ -150,9 +153,20 @@ def pack(
 
 
 def read_examples(
-    source: Path, tokenizer: Tokenizer, template: Template, progress: Progress | None = None
+    source: Path,
+    tokenizer: Tokenizer,
+    template: Template,
+    progress: Progress | None = None,
+    unused: Counter[str] | None = None,
 ) -> list[Example]:
     """Read and encode a file of instructions; a record without an id is named after its line.
+
+    Args:
+        source: Instructions, JSON Lines or a JSON list.
+        tokenizer: The model's tokenizer.
+        template: "alpaca" or "chat".
+        progress: Told how far encoding is.
+        unused: Counts, by field, the records with text in a field that no part of an example is made from.
 
     Raises:
         DataError: A record is broken or empty; the message names file and line.
@@ -161,6 +175,8 @@ def read_examples(
     for where, row in read_objects(source):
         record = Instruction.from_dict(row, where=where)
         name = f"line-{where.rsplit(':', 1)[1]}" if record.id is None else str(record.id)
+        if unused is not None:
+            unused.update(k for k, v in record.extra.items() if k != "schema_version" and holds_text(v))
         places.append(where)
         records.append(dataclasses.replace(record, id=name))
     if not records:

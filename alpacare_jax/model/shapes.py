@@ -5,12 +5,12 @@ Source: the models' papers (Touvron et al. 2023a, 2023b; Grattafiori et al. 2024
 
 import dataclasses
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model.config import LlamaConfig, RopeConfig
+from datagen.decoding import read_json_object
 
 
 def _llama(
@@ -95,16 +95,7 @@ def named_shape(name: str) -> LlamaConfig:
             expected=f"a config.json, or one of {', '.join(SHAPES)}",
             remedy=f"did you mean {' or '.join(near)}?" if near else "name one of these",
         )
-    try:
-        hf = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            "the architecture cannot be read",
-            where=f"architecture: {path}",
-            found=error,
-            expected="a config.json",
-        ) from None
-    return LlamaConfig.from_hf(hf)
+    return LlamaConfig.from_hf(read_json_object(path, error=ConfigError))
 
 
 def cut_to(config: LlamaConfig, layers: int) -> LlamaConfig:

@@ -1,7 +1,6 @@
 """From a configuration and a few options to the program that is to be planned."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 from alpacare_jax import attention
@@ -11,6 +10,7 @@ from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.shapes import SHAPES, cut_to, named_shape
 from alpacare_jax.plan.programs import Program
 from alpacare_jax.plan.topology import Topology, parse_topology
+from datagen.decoding import read_json_object
 
 
 def make_program(
@@ -140,7 +140,7 @@ def model_shape(config: RunConfig) -> LlamaConfig:
 
         return checkpoint.read_description(folder)["config"]
     if hf.is_file():
-        return LlamaConfig.from_hf(json.loads(hf.read_text(encoding="utf-8")))
+        return LlamaConfig.from_hf(read_json_object(hf, error=ConfigError))
     raise ConfigError(
         "the model's shape is not known",
         where=f"init: {config.init}",

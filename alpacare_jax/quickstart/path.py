@@ -9,6 +9,7 @@ from pathlib import Path
 from alpacare_jax.errors import DataError
 from alpacare_jax.quickstart import fetch
 from alpacare_jax.quickstart.stages import Journal, Say, Stage, run_stage, serving
+from datagen.decoding import read_json_object
 from datagen.records import Instruction, read_records, write_records
 
 SETTINGS = Path(__file__).parent
@@ -89,7 +90,7 @@ def check_folder(folder: Path, config: QuickstartConfig) -> None:
     """
     mark, wanted = folder / "quickstart.json", dataclasses.asdict(config)
     if mark.exists():
-        found = json.loads(mark.read_text(encoding="utf-8"))
+        found = read_json_object(mark)
         if found != wanted:
             raise DataError(
                 "the folder holds a quickstart of other sizes",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -45,7 +46,12 @@ class JsonlSink:
 
     def __call__(self, metrics: Metrics) -> None:
         """Append one line and hand it to the operating system."""
-        self._file.write(json.dumps(dict(metrics)) + "\n")
+        # A figure that is not finite is null: JSON has no NaN.
+        figures = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in metrics.items()
+        }
+        self._file.write(json.dumps(figures) + "\n")
         self._file.flush()
 
     def close(self) -> None:

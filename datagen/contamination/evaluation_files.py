@@ -9,12 +9,12 @@ import csv
 import dataclasses
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from datagen.decoding import Malformed, parse_json
 from datagen.errors import DataError
 from datagen.records import normal_input, read_objects, shorten
 
@@ -137,8 +137,8 @@ def _rows(path: Path, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     start = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if suffix in (".csv", ".tsv"):
         yield from _table(path, data)
-    elif suffix == ".json" and start == b"{" and _is_one_object(data):
-        yield from _object_of_objects(path, json.loads(data.decode("utf-8-sig")))
+    elif suffix == ".json" and start == b"{" and (whole := _one_object(data)) is not None:
+        yield from _object_of_objects(path, whole)
     elif start in (b"{", b"["):
         yield from read_objects(path)
     else:
@@ -151,12 +151,13 @@ def _rows(path: Path, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
-def _is_one_object(data: bytes) -> bool:
-    """Say whether the file is one JSON object, not JSON Lines under the name .json."""
+def _one_object(data: bytes) -> dict[str, Any] | None:
+    """Return the one JSON object that the file is; None for JSON Lines under the name .json."""
     try:
-        return isinstance(json.loads(data.decode("utf-8-sig")), dict)
-    except ValueError:
-        return False
+        value = parse_json(data)
+    except Malformed:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _object_of_objects(path: Path, data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

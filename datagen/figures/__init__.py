@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from datagen import labels
+from datagen.decoding import read_json_object
 from datagen.figures.neighbours import nearest_scores
 from datagen.figures.roots import find_root
 from datagen.ledger import Entry, Ledger
 from datagen.questions import read_seeds
 from datagen.records import SeedTask, normal_input, read_objects
 from datagen.release import is_written
-from datagen.release.provenance import count_identifiers, read_object, sum_up
+from datagen.release.provenance import count_identifiers, sum_up
 from datagen.safety import CONTAMINATION_REPORT
 from datagen.synthesize import count
 from datagen.work.folder import CONFIG, LEDGER, pinned_settings, recorded_settings, refuse_lost
@@ -92,9 +93,9 @@ def gather(work: Path) -> dict[str, Any]:
         "expected_rows": funnel.get("instructions") if finished else None,
         "requests": requests,
         "timeline": timeline,
-        "contamination": read_object(contamination) if contamination.exists() else None,
+        "contamination": read_json_object(contamination) if contamination.exists() else None,
         "privacy": count_identifiers(work) if finished else None,
-        "settings": read_object(work / CONFIG)["fixed"],
+        "settings": read_json_object(work / CONFIG)["fixed"],
     } | describe(rows)
 
 
@@ -142,7 +143,7 @@ def _finished(work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
     names = ("instruction", "input", *labels.FIELDS)
     tasks = [SeedTask(*(str(row.get(name) or "") for name in names)) for row in objects]
     rejected = [row for _, row in read_objects(work / "rejected.jsonl")] if _holds(work, "rejected") else []
-    funnel = read_object(work / "funnel.json")
+    funnel = read_json_object(work / "funnel.json")
     return Rows(tasks, [str(row["output"]) for row in objects], "published instructions"), funnel, rejected
 
 

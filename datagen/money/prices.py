@@ -9,6 +9,7 @@ from typing import Self
 
 import yaml
 
+from datagen.decoding import read_yaml_mapping
 from datagen.errors import ConfigError
 
 
@@ -70,15 +71,7 @@ class Prices:
         Raises:
             ConfigError: The file is missing, is not YAML, or holds an impossible price.
         """
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(
-                "the price file cannot be read", where=path, found=error.strerror, remedy="check --prices"
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError("the price file is not YAML", where=path, found=str(error)) from None
-        return cls.from_mapping(data, str(path))
+        return cls.from_mapping(read_yaml_mapping(path), str(path))
 
     @classmethod
     def from_mapping(cls, data: object, where: str) -> Self:

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from datagen.decoding import read_json_object
 from datagen.errors import ConfigError, DataError
-from datagen.records import Instruction, write_atomically, write_objects
+from datagen.records import Instruction, parse_line, write_atomically, write_objects
 from datagen.release import card
-from datagen.release.provenance import gather, read_object
+from datagen.release.provenance import gather
 from datagen.replacing import moved_into_place, refuse_strangers
 from datagen.work.folder import LEDGER, pinned_settings
 
@@ -133,7 +134,7 @@ def _read_finished(work: Path) -> dict[str, Any]:
             expected="a funnel.json in it, which `alpacare synthesize` writes last",
             remedy="go on with `alpacare synthesize --work` and the same folder, then publish",
         )
-    funnel = read_object(path)
+    funnel = read_json_object(path)
     if not isinstance(funnel.get("instructions"), int):
         raise DataError("the funnel is broken", where=path, expected="a count of instructions")
     if not funnel["instructions"]:
@@ -194,11 +195,7 @@ def _read_rows(source: Path) -> Iterator[tuple[str, Instruction]]:
     with source.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             where = f"{source}:{number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError("the line is not a JSON object", where=where, found=str(error)) from None
-            yield where, Instruction.from_dict(row, where=where)
+            yield where, Instruction.from_dict(parse_line(line, where), where=where)
 
 
 def _describe_beam(config: ReleaseConfig) -> dict[str, Any]:

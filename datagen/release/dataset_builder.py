@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import writer as tfds_writer
 from tensorflow_datasets.proto import tf_example_pb2
 
-from datagen.records import Instruction
+from datagen.records import Instruction, parse_line
 
 TEXTS = ("id", "instruction", "input", "output", "type", "topic", "view", "difficulty")
 """Features that hold a field of the record as text, "" where it has none."""
@@ -129,7 +129,7 @@ def read_chunk(chunk: Chunk) -> Iterator[tuple[int, dict[str, str]]]:
         file.seek(chunk.offset)
         for number in range(chunk.first, chunk.first + chunk.lines):
             where = f"{chunk.path}:{number + 1}"
-            record = Instruction.from_dict(json.loads(file.readline()), where=where)
+            record = Instruction.from_dict(parse_line(file.readline(), where), where=where)
             yield key_of(number, chunk.rows, chunk.shards), to_features(record)
 
 
@@ -151,7 +151,7 @@ def key_of(number: int, rows: int, shards: int) -> int:
 
 
 def to_features(record: Instruction) -> dict[str, str]:
-    """Return a record's features, all of them text. Half a surrogate pair, which UTF-8 cannot hold, becomes "?".
+    """Return a record's features, all of them text.
 
     Example:
         >>> to_features(Instruction("What is gout?", "A crystal arthritis.", "<noinput>"))["input"]
@@ -159,11 +159,10 @@ def to_features(record: Instruction) -> dict[str, str]:
     """
     texts = {name: getattr(record, name) or "" for name in TEXTS} | {"input": record.normal_input()}
     objects = {name: getattr(record, name) for name in JSON_TEXTS}
-    texts |= {
+    return texts | {
         name: json.dumps(value, ensure_ascii=False, sort_keys=True) if value else ""
         for name, value in objects.items()
     }
-    return {name: text.encode("utf-8", "replace").decode("utf-8") for name, text in texts.items()}
 
 
 def _read_all(chunks: Sequence[Chunk]) -> Iterator[tuple[int, dict[str, str]]]:

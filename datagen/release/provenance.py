@@ -1,14 +1,13 @@
 """Where published rows come from: models, prompts, dates, counts, cost, and what was checked."""
 
 import dataclasses
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datagen.errors import DataError
+from datagen.decoding import read_json_object
 from datagen.ledger import Entry, Ledger
 from datagen.records import read_objects
 from datagen.safety import CONTAMINATION_REPORT, PRIVACY_REPORT
@@ -89,7 +88,7 @@ def gather(
         license: Licence as the user names it, or None.
         versions: Versions of the packages that shape the files.
     """
-    fixed = read_object(work / CONFIG).get("fixed", {})
+    fixed = read_json_object(work / CONFIG).get("fixed", {})
     with Ledger(work / LEDGER, read_only=True) as ledger:
         requests = sum_up(ledger.entries())
         sums = ledger.spending().values()
@@ -114,7 +113,7 @@ def _summary(report: Path) -> dict[str, Any] | None:
     """Return what the comparison with evaluation sets found, without their texts, which must not spread."""
     if not report.exists():
         return None
-    found = read_object(report)
+    found = read_json_object(report)
     return {key: _without_folders(value) for key, value in found.items() if key != "overlaps"}
 
 
@@ -142,18 +141,3 @@ def count_identifiers(work: Path) -> dict[str, dict[str, int]] | None:
     for _, row in read_objects(path) if path.stat().st_size else ():
         counts.setdefault(str(row.get("kind")), Counter())[str(row.get("action"))] += 1
     return {kind: dict(sorted(counts[kind].items())) for kind in sorted(counts)}
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Read one JSON object of a work folder.
-
-    Raises:
-        DataError: It is broken, or something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError("a file of the work folder is broken", where=path, found=str(error)) from None
-    if not isinstance(value, dict):
-        raise DataError("the file must hold a JSON object", where=path, found=type(value).__name__)
-    return value

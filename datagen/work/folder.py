@@ -9,6 +9,7 @@ from typing import Any
 from datagen.client import Service
 from datagen.contamination.evaluation_files import content_hash, split_fields
 from datagen.coverage import DRAW_VERSION
+from datagen.decoding import read_json_object
 from datagen.errors import DataError
 from datagen.records import SeedTask, write_atomically
 from datagen.settings import Settings, read_settings, to_mapping
@@ -169,11 +170,8 @@ def refuse_lost(work: Path) -> None:
 
 
 def _read_pinned(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError("the work folder's configuration is broken", where=path, found=str(error)) from None
-    if not isinstance(data, dict) or not {"fixed", "settings"} <= data.keys() or data.get("version") != 1:
+    data = read_json_object(path)
+    if not {"fixed", "settings"} <= data.keys() or data.get("version") != 1:
         raise DataError("the work folder's configuration is of another version", where=path)
     return data
 

@@ -166,7 +166,7 @@ def test_records_without_id_are_named_after_their_line(tmp_path: Path, chat: Tok
     [
         ("", "file is empty", None),
         ("[]", "holds no record", None),
-        ('{"instruction": "a", "output": "b"}\n{"instruction": ', "not a JSON object", 2),
+        ('{"instruction": "a", "output": "b"}\n{"instruction": ', "not valid JSON", 2),
         ('{"instruction": "a", "output": "b"}\n{"instruction": "a"}', "'output' is missing", 2),
         ('{"instruction": ["a"], "output": "b"}', "must be str", 1),
         ('{"instruction": "a", "output": " "}', "empty output", 1),
@@ -316,6 +316,19 @@ def test_the_command_reports_what_it_did(source: Path, tmp_path: Path, chat_fold
     assert table["left out, longer than a row"].strip().startswith(f"{found.left_out} (q")
     assert table["fill"].strip().startswith(f"{found.fill:.2%}")
     assert "encoding 40/40" in result.stderr
+
+
+def test_fields_that_no_example_is_made_from_are_counted_and_named(tmp_path: Path, chat_folder: Path) -> None:
+    row = {"instruction": "Name a sign of gout.", "output": "A swollen toe.", "id": "1", "topic": "Gout"}
+    rows = [row | {"context": "A note.", "licence": "CC0"}, row | {"context": "A note.", "licence": ""}, row]
+    source = write(tmp_path / "in.jsonl", rows)
+    app = typer.Typer()
+    app.command()(command)
+    options = ["--tokenizer", str(chat_folder), "--seq-len", "256", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [str(source), *options], catch_exceptions=False)
+    unused = PackedDataset.open(tmp_path / "out").manifest.source["unused_fields"]
+    assert unused == {"context": 2, "licence": 1}
+    assert "context (2 records), licence (1 records)" in result.stderr
 
 
 def test_real_answers_fill_the_rows_in_good_time(

@@ -14,6 +14,7 @@ from datagen.errors import DataError, UserError
 from datagen.records import (
     Instruction,
     Prompt,
+    Record,
     Response,
     SeedTask,
     Verdict,
@@ -26,7 +27,7 @@ from datagen.records import (
     write_records,
 )
 
-texts_of_models = st.text(max_size=8) | st.just("\ud83d") | st.just("🤕")
+texts_of_models = st.text(max_size=8) | st.just("🤕")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | texts_of_models,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -94,7 +95,7 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> No
     [
         ("", "", "empty"),
         (" \n\n", "", "empty"),
-        ('{"instruction": "a"}\n{"instruction": \n', ":2", "not a JSON object"),
+        ('{"instruction": "a"}\n{"instruction": \n', ":2", "not valid JSON"),
         ('{"instruction": "a"}\n[1]\n', ":2", "must be a JSON object"),
         ('{"instruction": "a"}\n"text"\n', ":2", "must be a JSON object"),
         ('{"input": "a"}\n', ":1", "'instruction' is missing"),
@@ -102,10 +103,10 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> No
         ('{"instruction": null}\n', ":1", "'instruction' must be str, not NoneType"),
         ('{"instruction": true}\n', ":1", "'instruction' must be str, not bool"),
         ('{"instruction": "a", "schema_version": 99}\n', ":1", "newer schema"),
-        ('[\n{"instruction": "a"},\n{"instruction": "b"\n', ":", "broken JSON"),
+        ('[\n{"instruction": "a"},\n{"instruction": "b"\n', ":", "not a valid JSON list"),
         ('[\n{"instruction": "a"},\n{"instruction": "b"}\n', ":", "list"),
         ('[{"instruction": "a"}] and more\n', ":1", "after the list"),
-        ('[{"instruction": "a"} {"instruction": "b"}]\n', ":1", "broken JSON"),
+        ('[{"instruction": "a"} {"instruction": "b"}]\n', ":1", "not a valid JSON list"),
     ],
 )
 def test_broken_files_are_named_by_file_and_line(tmp_path: Path, text: str, where: str, what: str) -> None:
@@ -229,3 +230,38 @@ def test_a_message_says_what_where_found_expected_and_remedy() -> None:
 def test_shorten() -> None:
     assert shorten("a  b\nc") == "a b c"
     assert shorten("x" * 200, 10) == "x" * 9 + "…"
+
+
+TURNS = {
+    "messages": [{"role": "user", "content": "Hello"}],
+    "conversations": [{"from": "human", "value": "Hello"}],
+    "history": [["Hello", "Good day"]],
+    "system": "You are a nurse.",
+    "system_prompt": "You are a nurse.",
+    "systemPrompt": "You are a nurse.",
+    "chat_history": "User: Hello",
+}
+
+
+@pytest.mark.parametrize("kind", [Instruction, Prompt, Response])
+@pytest.mark.parametrize("field", TURNS)
+def test_turns_that_a_record_of_one_turn_would_lose_are_refused_by_name(
+    kind: type[Record], field: str
+) -> None:
+    row = {"id": "1", "instruction": "Greet.", "output": "Hi", "response": "Hi"}
+    with pytest.raises(DataError) as error:
+        kind.from_dict({**row, field: TURNS[field]}, where="tasks.jsonl:3")
+    assert error.value.where == "tasks.jsonl:3"
+    assert field in str(error.value.found)
+    assert "`instruction`" in str(error.value.expected)
+
+
+@pytest.mark.parametrize("blank", ["", " ", None, [], {}, [["", ""]], [{"value": None}], False])
+def test_blank_turns_lose_nothing(blank: object) -> None:
+    row = {"instruction": "Greet.", "output": "Hi", "system": blank, "history": blank}
+    assert Instruction.from_dict(row, where="tasks.jsonl:3").output == "Hi"
+
+
+def test_a_conversation_without_an_instruction_is_told_which_format_is_wanted() -> None:
+    with pytest.raises(DataError, match="only single turns are read"):
+        Instruction.from_dict({"messages": TURNS["messages"]}, where="tasks.jsonl:1")

@@ -15,11 +15,12 @@ import pytest
 from scripted_server import Scripted, ScriptedServer, asks_for_tasks, text_of, write_tasks
 
 from datagen.client import Service
+from datagen.decoding import read_yaml_mapping
 from datagen.errors import ConfigError, DataError, ServiceError
 from datagen.ledger import Ledger
 from datagen.questions import task_request
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_records
-from datagen.settings import Settings, read_settings, read_yaml
+from datagen.settings import Settings, read_settings
 from datagen.synthesize import status, synthesize
 
 SEEDS = (
@@ -542,10 +543,10 @@ def test_the_teacher_s_key_is_not_sent_to_another_host() -> None:
 def test_the_shipped_configurations_are_valid(repository: Path) -> None:
     paths = sorted((repository / "configs" / "synthesize").glob("*.yaml"))
     assert [path.stem for path in paths] == ["medinstruct-52k", "smollm2"]
-    published = read_settings([(str(paths[0]), read_yaml(paths[0]))])
+    published = read_settings([(str(paths[0]), read_yaml_mapping(paths[0]))])
     assert (published.teacher.model, published.answerer.model) == ("gpt-4", "gpt-3.5-turbo")
     assert (published.task_sampling.presence_penalty, published.similarity) == (1.5, 0.7)
-    local = read_settings([(str(paths[1]), read_yaml(paths[1]))])
+    local = read_settings([(str(paths[1]), read_yaml_mapping(paths[1]))])
     assert local.teacher.is_loopback()
 
 

@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 from alpacare_jax.cli import app
 from datagen.client import Sampling, Service
+from datagen.decoding import read_yaml_mapping
 from datagen.errors import ConfigError, ServiceError
 from datagen.ledger import Ledger
 from datagen.prompts import render_task
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_records
-from datagen.settings import Settings, read_settings, read_yaml
+from datagen.settings import Settings, read_settings
 from datagen.synthesize import synthesize
 
 Script = Callable[[dict[str, Any], int], Scripted | str]
@@ -319,7 +320,7 @@ def test_every_configuration_for_a_provider_is_valid(repository: Path) -> None:
     paths = sorted((repository / "configs" / "synthesize" / "providers").glob("*.yaml"))
     assert len(paths) >= 6
     for path in paths:
-        settings = read_settings([(str(path), read_yaml(path))])
+        settings = read_settings([(str(path), read_yaml_mapping(path))])
         assert settings.teacher.api_key_env or settings.teacher.is_loopback()
 
 

@@ -88,7 +88,7 @@ def test_fields_can_be_named(tmp_path: Path) -> None:
         ("set.parquet", "PAR1 and more", "unknown format"),
         ("set.txt", "What is gout?\n", "unknown format"),
         ("set.jsonl", "", "unknown format"),
-        ("set.jsonl", '{"question": "a?"}\n{"question": \n', "not a JSON object"),
+        ("set.jsonl", '{"question": "a?"}\n{"question": \n', "not valid JSON"),
         ("set.jsonl", '{"question": "a?"}\n{"question": "  "}\n', "no question"),
         ("set.json", '{"a": 1}', "no question"),
         ("set.csv", "question,A\n", "no item"),

@@ -213,7 +213,7 @@ def test_the_command_says_what_it_spends_and_keeps_the_cap_it_was_given(tmp_path
         (["--timeout-s", "-1"], "timeout_s"),
         (["--max-tries", "0"], "max_tries"),
         (["--target", "99999999999"], "target is out of range"),
-        (["--prices", "no-such.yaml"], "the price file cannot be read"),
+        (["--prices", "no-such.yaml"], "no-such.yaml does not exist"),
     ],
 )
 def test_impossible_limits_are_refused_before_anything_is_made(

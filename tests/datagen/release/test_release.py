@@ -272,11 +272,11 @@ def spoil(work: Path, how: str) -> None:
     ("how", "words"),
     [
         ("unfinished", "the run is not finished"),
-        ("broken funnel", "a file of the work folder is broken"),
-        ("broken settings", "configuration is broken"),
+        ("broken funnel", "funnel.json is not valid JSON"),
+        ("broken settings", "config.json is not valid JSON"),
         ("no run", "not the work folder"),
         ("nothing", "published no instruction"),
-        ("broken line", "not a JSON object"),
+        ("broken line", "not valid JSON"),
         ("row lost", "disagree"),
         ("row twice", "same id"),
         ("no id", "has no id"),
@@ -381,17 +381,22 @@ def test_chunks_cover_a_file_once_whatever_their_size(tmp_path: Path) -> None:
     assert plan_chunks(path, shards=500)[0].shards == 100
 
 
-def test_half_a_surrogate_pair_does_not_stop_the_shards(work: Path, tmp_path: Path) -> None:
+def test_unknown_fields_travel_and_half_a_surrogate_pair_is_refused_with_its_line(
+    work: Path, tmp_path: Path
+) -> None:
     import tensorflow_datasets as tfds
 
     rows = [row for _, row in read_objects(work / "instructions.jsonl")]
-    rows[3] |= {"output": "broken \ud83d end", "extra_field": {"a": 1}}
+    rows[3] |= {"extra_field": {"a": 1}}
     write_objects(work / "instructions.jsonl", rows)
     release(work, tmp_path / "out", ReleaseConfig())
     source = tfds.builder_from_directory(str(tmp_path / "out" / "tfds")).as_data_source("train")
-    assert source[3]["output"] == b"broken ? end"
     assert json.loads(source[3]["extra"]) == {"extra_field": {"a": 1}}
-    assert read_records(tmp_path / "out" / "instructions.jsonl", Instruction)[3].output == "broken \ud83d end"
+    rows[3]["output"] = "broken \ud83d end"
+    (work / "instructions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="not valid JSON") as error:
+        release(work, tmp_path / "other", ReleaseConfig())
+    assert str(error.value.where).endswith("instructions.jsonl:4")
 
 
 def test_the_verb_publishes_and_reminds_of_the_licence(finished: Path, tmp_path: Path) -> None:

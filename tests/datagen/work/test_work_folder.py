@@ -87,10 +87,10 @@ def test_settings_that_an_older_version_did_not_know_count_as_their_defaults(tmp
 def test_a_broken_configuration_is_named_and_kept(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(DataError, match="work folder's configuration") as caught:
+    with pytest.raises(DataError, match="config") as caught:
         pin(tmp_path, SETTINGS, SEEDS, "1")
     assert str(path) in str(caught.value)
-    with pytest.raises(DataError, match="work folder's configuration"):
+    with pytest.raises(DataError, match="config"):
         pinned_settings(tmp_path)
     assert path.read_text() == text
 

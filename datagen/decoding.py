@@ -1,0 +1,304 @@
+"""Reads JSON and YAML that somebody else wrote: one rule for what is accepted, one error for the rest.
+
+Python's own readers accept what no strict reader takes (NaN, half of a surrogate pair) and answer some texts with
+whatever error their insides raise (a number of 5,000 digits, 100,000 brackets, a date with a month 13, an alias that
+contains itself). Here each of these is :class:`Malformed` with the reason and the line, and what is accepted can be
+written again as JSON in UTF-8.
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datagen.errors import ConfigError, DataError, UserError
+
+#: Lists and objects within one another, in JSON and in YAML. Known formats use about ten.
+MAX_DEPTH = 100
+#: Values in one YAML file after its aliases are expanded, so that a few lines cannot fill the memory.
+MAX_YAML_VALUES = 1_000_000
+
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_HALF = "half of a surrogate pair, which no UTF-8 file can hold"
+_TOO_DEEP = f"values are nested more than {MAX_DEPTH} levels deep"
+
+
+class Malformed(ValueError):
+    """A text is not acceptable JSON or YAML.
+
+    Args:
+        reason: What is wrong, such as "NaN is not JSON".
+        line: Where, counted from 1; None where no place can be given.
+        column: Likewise.
+
+    Example:
+        >>> try:
+        ...     parse_json('{"score": NaN}')
+        ... except Malformed as error:
+        ...     print(error)
+        NaN is not JSON (line 1, column 11)
+    """
+
+    def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
+        self.reason, self.line, self.column = reason, line, column
+        super().__init__(reason if line is None else f"{reason} (line {line}, column {column})")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Read one JSON value strictly.
+
+    Args:
+        text: The whole text; bytes are UTF-8, with or without a byte order mark.
+
+    Returns:
+        The value. Its numbers are finite, its texts have a UTF-8 form, its depth is at most :data:`MAX_DEPTH`.
+
+    Raises:
+        Malformed: The text is something else.
+
+    Example:
+        >>> parse_json(b'{"n": [1, 2.5, null]}')
+        {'n': [1, 2.5, None]}
+    """
+    text = _decode(text)
+    value, end = parse_json_at(text, _skip_space(text, 0))
+    if (rest := _skip_space(text, end)) < len(text):
+        raise _malformed("text follows after the JSON value", text, rest)
+    return value
+
+
+def parse_json_at(text: str, at: int) -> tuple[Any, int]:
+    """Read the JSON value that begins at a place in a text.
+
+    Returns:
+        The value, and the place behind it.
+
+    Raises:
+        Malformed: No acceptable value stands there.
+
+    Example:
+        >>> parse_json_at("[1] [2]", 4)
+        ([2], 7)
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        raise Malformed(error.msg, error.lineno, error.colno) from None
+    except RecursionError:
+        raise _too_deep(text, at) from None
+    except _Refused as refused:
+        raise _malformed(refused.reason, text, text.find(refused.token, at)) from None
+    except ValueError:  # from int(): more digits than Python converts
+        number = re.compile(rf"\d{{{_most_digits() + 1}}}").search(text, at)
+        raise _malformed(_too_many_digits(), text, number.start() if number else at) from None
+    if text.count("[", at, end) + text.count("{", at, end) > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
+        raise _too_deep(text, at)
+    escape = _ESCAPED_SURROGATE.search(text, at, end)
+    raw = None if text.isascii() else _SURROGATE.search(text, at, end)
+    if raw or (escape and not _is_utf8(value)):
+        place = raw or escape
+        assert place is not None
+        raise _malformed(_HALF, text, place.start())
+    return value, end
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """Read one YAML document of plain values strictly.
+
+    Args:
+        text: The whole text; bytes are UTF-8, with or without a byte order mark.
+
+    Returns:
+        The value; None for an empty document. Limits are those of :func:`parse_json`. Dates stay dates.
+
+    Raises:
+        Malformed: The text is something else.
+
+    Example:
+        >>> parse_yaml("optim: {learning_rate: 1.0e-5}")
+        {'optim': {'learning_rate': 1e-05}}
+    """
+    text = _decode(text)
+    try:
+        value = yaml.load(text, _StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reason = " ".join(part for part in (error.context, error.problem) if part)
+        raise Malformed(reason, *(() if mark is None else (mark.line + 1, mark.column + 1))) from None
+    except yaml.reader.ReaderError as error:
+        raise _malformed(f"the character {error.character!r} is not allowed", text, error.position) from None
+    except RecursionError:
+        raise Malformed(_TOO_DEEP) from None
+    _check_aliases(value)
+    return value
+
+
+def read_json_object(path: str | Path, *, error: type[UserError] = DataError) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Args:
+        path: The file.
+        error: The kind of error to raise.
+
+    Raises:
+        UserError: Of that kind: the file is missing or holds something else; the message names file and line.
+    """
+    return _read_mapping(Path(path), parse_json, "JSON", "a JSON object", error)
+
+
+def read_yaml_mapping(path: str | Path, *, error: type[UserError] = ConfigError) -> dict[str, Any]:
+    """Read a YAML file that holds keys and values.
+
+    Args:
+        path: The file.
+        error: The kind of error to raise.
+
+    Raises:
+        UserError: Of that kind: the file is missing or holds something else; the message names file and line.
+    """
+    return _read_mapping(Path(path), parse_yaml, "YAML", "keys and values", error)
+
+
+def _read_mapping(
+    path: Path, parse: Any, language: str, wanted: str, error: type[UserError]
+) -> dict[str, Any]:
+    try:
+        value = parse(path.read_bytes())
+    except FileNotFoundError:
+        raise error(f"{path.name} does not exist", where=path, remedy="check the path") from None
+    except OSError as problem:
+        raise error(f"{path.name} cannot be read", where=path, found=problem.strerror) from None
+    except Malformed as problem:
+        place = path if problem.line is None else f"{path}:{problem.line}"
+        raise error(f"{path.name} is not valid {language}", where=place, found=problem.reason) from None
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else type(value).__name__
+        raise error(f"{path.name} must hold {wanted}", where=path, found=found)
+    return value
+
+
+class _Refused(ValueError):
+    """A number that the JSON reader met and that is refused."""
+
+    def __init__(self, reason: str, token: str) -> None:
+        self.reason, self.token = reason, token
+
+
+def _refuse_constant(name: str) -> Any:
+    raise _Refused(f"{name} is not JSON", name)
+
+
+def _finite(token: str) -> float:
+    value = float(token)
+    if math.isinf(value):
+        raise _Refused("a number is beyond the range of a 64-bit float", token)
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _decode(text: str | bytes) -> str:
+    if isinstance(text, str):
+        return text.removeprefix("\ufeff")
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        column = error.start - text.rfind(b"\n", 0, error.start)
+        raise Malformed("the text is not UTF-8", line, column) from None
+
+
+def _most_digits() -> int:
+    return sys.get_int_max_str_digits()
+
+
+def _too_many_digits() -> str:
+    return f"a number has more than {_most_digits():,} digits"
+
+
+def _skip_space(text: str, at: int) -> int:
+    while text[at : at + 1] in (" ", "\t", "\n", "\r"):
+        at += 1
+    return at
+
+
+def _malformed(reason: str, text: str, at: int) -> Malformed:
+    at = max(at, 0)
+    return Malformed(reason, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+
+
+def _too_deep(text: str, at: int) -> Malformed:
+    depth, place = 0, at
+    for token in _TOKENS.finditer(text, at):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token.group(), 0)
+        if depth > MAX_DEPTH:
+            place = token.start()
+            break
+    return _malformed(_TOO_DEEP, text, place)
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple | set) else ()
+
+
+def _depth_exceeds(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        level = [child for node in level for child in _children(node) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _is_utf8(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which names the line of every scalar that it or this module refuses."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            # A scalar that looks like a number or a date, or is tagged as one, and is none.
+            reason = (
+                _too_many_digits() if len(node.value) > _most_digits() else f"a value cannot be read: {error}"
+            )
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
+        if isinstance(value, int) and value.bit_length() > 3.3 * _most_digits():  # hexadecimal, say
+            raise yaml.constructor.ConstructorError(None, None, _too_many_digits(), node.start_mark)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise yaml.constructor.ConstructorError(None, None, "a number is not finite", node.start_mark)
+        if isinstance(value, str) and _SURROGATE.search(value):
+            raise yaml.constructor.ConstructorError(None, None, _HALF, node.start_mark)
+        return value
+
+
+def _check_aliases(value: Any) -> None:
+    """Walk what a YAML file holds level by level: aliases within aliases multiply, or contain themselves."""
+    level, seen = [value], 0
+    for _ in range(MAX_DEPTH + 1):
+        seen += len(level)
+        if seen > MAX_YAML_VALUES:
+            raise Malformed(f"aliases expand to more than {MAX_YAML_VALUES:,} values")
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return
+    raise Malformed(_TOO_DEEP)
