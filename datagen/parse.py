@@ -20,6 +20,7 @@ from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.grouping import divide, stretches_of
 from datagen.replies.headings import is_bare_number
 from datagen.replies.marks import FIELDS, NUMBERED, OUTPUT, Mark, find_marks, holds_task
+from datagen.replies.markup import as_plain_lines
 from datagen.replies.structures import Structure, find_structures, mend, without_wrapper
 from datagen.replies.thinking import without_thoughts
 from datagen.replies.values import clean, unquote
@@ -69,7 +70,7 @@ def parse_tasks(
     """
     results: list[SeedTask | Rejected] = []
     found = 0
-    text, cut = mend(reply), read_finish(finish_reason) != "whole"
+    text, cut = as_plain_lines(mend(reply)), read_finish(finish_reason) != "whole"
     if cut and _HEADING.search(text):
         # Among labels such as "### Input", hashes at the very end are rather a label's beginning than a separator.
         text = _LAST_HASHES.sub("", text)
