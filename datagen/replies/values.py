@@ -41,7 +41,8 @@ _ABOUT_TASKS = re.compile(
 )
 _HOPE = re.compile(
     r"\A\W*(?:espero|esperamos|spero|j['’]espère|en espérant|n['’]hésite|ich hoffe|viel erfolg|надеюсь"
-    r"|希望|祝|お役|도움|ik hoop|mam nadzieję|umarım|आशा|آمل|أتمنى|hy vọng|semoga|jag hoppas)[^\n]*[!！\U0001f300-\U0001faff]\W*\Z",
+    r"|希望|祝|お役|도움|ik hoop|mam nadzieję|umarım|आशा|آمل|أتمنى|hy vọng|semoga|jag hoppas)"
+    r"[^\n]*[!！\U0001f300-\U0001faff]\W*\Z",
     re.IGNORECASE,
 )
 _LONGEST_CLOSING = 300
