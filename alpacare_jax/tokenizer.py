@@ -71,8 +71,9 @@ class Tokenizer:
         self.eos_id: int = int(backend.eos_token_id)
         self.configured_ends = Ends(ends.where, ends.ids or (self.eos_id,))
         self.bos_id: int | None = backend.bos_token_id
-        # LLaMA has no padding token; in padded places the loss is off and attention is closed, so any id
-        # serves.
+        # In padded places the loss is off and attention is closed, so any id serves that has an embedding; a padding
+        # token that was added behind the pieces, such as AlpaCare's [PAD], may have none.
+        self.filler_id: int = self.eos_id
         self.pad_id: int = self.eos_id if backend.pad_token_id is None else int(backend.pad_token_id)
         self.vocab_size: int = len(backend)
         self.adds_bos: bool = self.bos_id is not None and self._parsing.encode("x").ids[:1] == [self.bos_id]
@@ -300,7 +301,7 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
         file = path / "tokenizer.json"
         file = file if file.exists() else path / "tokenizer.model"
     backend = load_backend(file)
-    ends = _configured_ends(file.parent)
+    ends = configured_ends(file.parent)
     if backend.eos_token_id is None and ends.ids:
         backend.eos_token = backend.convert_ids_to_tokens(ends.ids[0])
     return Tokenizer(backend, ends=ends, source=str(path))
@@ -310,8 +311,12 @@ def _holds_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer.json").exists() or (folder / "tokenizer.model").exists()
 
 
-def _configured_ends(folder: Path) -> Ends:
-    """Return the end tokens that the model's generation config (or else its config) names."""
+def configured_ends(folder: Path) -> Ends:
+    """Return the end tokens that a model's generation config (or else its config) names.
+
+    Raises:
+        DataError: One of the files is broken.
+    """
     for name in ("generation_config.json", "config.json"):
         found = read_keys(folder / name).get("eos_token_id")
         if found is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpacare_jax.errors import ConversionError, DataError
+from datagen.decoding import read_json_object
 
 if TYPE_CHECKING:
     import transformers
@@ -110,7 +111,8 @@ def read_keys(file: Path) -> dict[str, Any]:
     """
     if not file.exists():
         return {}
-    content = _read_object(file)
+    read_whole(file)
+    content = read_json_object(file)
     kinds = KEYS.get(file.name, {})
     if file.name == ADDED:
         kinds = dict.fromkeys(content, Kind("a token id", lambda value: _is_id(value)))
@@ -123,18 +125,6 @@ def read_keys(file: Path) -> dict[str, Any]:
                 found=json.dumps(value, ensure_ascii=False)[:100],
                 expected=kind.expected,
             )
-    return content
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_whole(file).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError("the file is not valid JSON", where=file, found=str(error)) from None
-    if not isinstance(content, dict):
-        raise DataError(
-            "the file is not a JSON object", where=file, found=type(content).__name__, expected="an object"
-        )
     return content
 
 
@@ -183,6 +173,8 @@ def load_backend(file: Path) -> "transformers.PreTrainedTokenizerFast":
         try:
             backend = kind.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # the Rust library raises nothing more special
+            if pieces is None:
+                _check_json(file)
             raise DataError(
                 "transformers cannot read the tokenizer",
                 where=file,
@@ -203,17 +195,22 @@ def _class_of(file: Path, config: dict[str, Any]) -> type:
 
     general = transformers.PreTrainedTokenizerFast
     if file.suffix == ".json":
-        content = _read_object(file)
-        if not isinstance(content.get("model"), dict):
-            raise DataError(
-                "the file is not a tokenizer.json", where=file, expected='an object with a "model"'
-            )
-        if '"ByteLevel"' in json.dumps([content.get("pre_tokenizer"), content.get("decoder")]):
+        if b'"ByteLevel"' in read_whole(file):  # AutoTokenizer's own test
             return general
     name = config.get("tokenizer_class") or read_keys(file.parent / "config.json").get("tokenizer_class")
     name = (name or "").removesuffix("Fast")
     found = getattr(transformers, name, None) if name.endswith("Tokenizer") else None
     return found if isinstance(found, type) and issubclass(found, general) else general
+
+
+def _check_json(file: Path) -> None:
+    """Say what is wrong with a ``tokenizer.json`` that cannot be read, where that is plain."""
+    try:
+        content = json.loads(read_whole(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError("the tokenizer file is not valid JSON", where=file, found=str(error)) from None
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise DataError("the file is not a tokenizer.json", where=file, expected='an object with a "model"')
 
 
 def _rebuilds(kind: type) -> bool:
