@@ -194,9 +194,8 @@ def _class_of(file: Path, config: dict[str, Any]) -> type:
     import transformers
 
     general = transformers.PreTrainedTokenizerFast
-    if file.suffix == ".json":
-        if b'"ByteLevel"' in read_whole(file):  # AutoTokenizer's own test
-            return general
+    if file.suffix == ".json" and b'"ByteLevel"' in read_whole(file):  # AutoTokenizer's own test
+        return general
     name = config.get("tokenizer_class") or read_keys(file.parent / "config.json").get("tokenizer_class")
     name = (name or "").removesuffix("Fast")
     found = getattr(transformers, name, None) if name.endswith("Tokenizer") else None
