@@ -9,9 +9,9 @@ Lengths are in words: in scripts without spaces between words an n-gram is as ma
 (:func:`datagen.dedup.ends`).
 """
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from datagen.dedup import ends
 
@@ -84,10 +84,13 @@ class NgramIndex:
             for tokens in texts:
                 encoded, shapes = alphabet.learn(tokens), alike.learn(_numbers_alike(tokens))
                 run_ends = ends(tokens, RUN)
-                rare = [shapes[at:end] not in common for at, end in enumerate(run_ends)]
+                rare = list(accumulate((run not in common for run in _runs(shapes, run_ends)), initial=0))
+                after = 0
                 for at, end in enumerate(ends(tokens, self.n)):
-                    runs = rare[at : bisect_right(run_ends, end)]
-                    (telling if 2 * sum(runs) >= len(runs) else others).append(encoded[at:end])
+                    while after < len(run_ends) and run_ends[after] <= end:
+                        after += 1
+                    tells = 2 * (rare[after] - rare[at]) >= after - at
+                    (telling if tells else others).append(encoded[at:end])
             for gram in telling or others:
                 self._items.setdefault(gram, number)
 
@@ -104,8 +107,8 @@ class NgramIndex:
         at, items = 0, self._items
         for run in encoded.split(Alphabet.UNKNOWN):
             after = at + len(run)
-            for place in range(at, min(after, len(gram_ends))):
-                end = gram_ends[place]
+            # A token is worth a word at most, so that shorter runs hold no n-gram.
+            for place, end in enumerate(gram_ends[at:after], at) if len(run) >= self.n else ():
                 if end > after:
                     break
                 number = items.get(encoded[place:end])

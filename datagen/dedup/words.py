@@ -14,7 +14,8 @@ full and half width, case and final sigma, digits of any script, accents of Gree
 and Arabic, tatweel, joiners.
 
 Greek and Cyrillic letters also stand in English as symbols (``TNF-α``, ``μg``) and as look-alikes of Latin ones. They
-count only in a text that has three of them in a row that touch no other letter. Symbols and emoji are no words.
+count only in a text with words of three or more of them, in which such words outnumber the places where one of them
+touches a Latin letter. Symbols and emoji are no words.
 """
 
 import functools
@@ -42,9 +43,13 @@ _PHONETIC = (
 _TIBETAN = "\u0f00-\u0fff"
 _ACCENTS = "\u0300-\u036f"
 _JOINERS = "\u00ad\u200c\u200d\u2060"
-_OTHER_SCRIPT = re.compile(
-    rf"[^\W_{_LATIN}{_ROMAN_NUMERALS}{_GREEK_OR_CYRILLIC}]"
-    rf"|(?<![^\W\d_])(?<![{_ACCENTS}])[{_GREEK_OR_CYRILLIC}][{_GREEK_OR_CYRILLIC}{_ACCENTS}]{{2,}}+(?![^\W\d_])"
+_OTHER_LETTER = re.compile(rf"[^\W_{_LATIN}{_ROMAN_NUMERALS}{_GREEK_OR_CYRILLIC}]")
+_GREEK_OR_CYRILLIC_WORD = re.compile(
+    rf"(?<![^\W\d_])(?<![{_ACCENTS}])[{_GREEK_OR_CYRILLIC}][{_GREEK_OR_CYRILLIC}{_ACCENTS}]{{2,}}+(?![^\W\d_])"
+)
+_LATIN_LETTER = rf"[^\W\d_{_GREEK_OR_CYRILLIC}]"
+_MIXED = re.compile(
+    f"{_LATIN_LETTER}(?=[{_GREEK_OR_CYRILLIC}])|[{_GREEK_OR_CYRILLIC}](?={_LATIN_LETTER})"
 )
 _OTHER_RUN = re.compile(f"[^{_LATIN}]+(?:[{_ACCENTS}{_JOINERS}]+[^{_LATIN}]+)*[{_ACCENTS}{_JOINERS}]*")
 _UNSPACED = re.compile(f"[{_IDEOGRAPHIC}{_PHONETIC}{_TIBETAN}]")
@@ -68,7 +73,7 @@ def tokenize(text: str) -> list[str]:
         (['what', 's', 'hba1c', 'in'], ['2', '型', '糖', '尿', '病'], ['лечение', 'подагра'])
     """
     text = text.lower()
-    if text.isascii() or not _OTHER_SCRIPT.search(text):
+    if text.isascii() or not _has_other_words(text):
         return _TOKEN.findall(text)
     return _words().findall(_OTHER_RUN.sub(_folded, text))
 
@@ -111,6 +116,13 @@ def ends(tokens: Sequence[str], words: int) -> Sequence[int]:
     wanted = words * _WORD
     stops = (bisect_left(sums, before + wanted) for before in sums[:-1])
     return [stop for stop in stops if stop < len(sums)]
+
+
+def _has_other_words(text: str) -> bool:
+    if _OTHER_LETTER.search(text):
+        return True
+    words = len(_GREEK_OR_CYRILLIC_WORD.findall(text))
+    return words > 0 and words > len(_MIXED.findall(text))
 
 
 def _all_words(tokens: Sequence[str]) -> bool:
