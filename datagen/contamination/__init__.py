@@ -13,7 +13,7 @@ without spaces two characters (Chinese, Japanese) or three (Thai, Khmer and othe
   question is the whole instruction or the whole input, token for token, or with other words of asking alone ("list
   the early signs of gout" and "what are the early signs of gout"). From 8 words on, standing anywhere token for token
   is enough. An item with an input of its own counts only together with it, and one that speaks of its choices ("which
-  of these") only together with them, in any order; so does every question of fewer than 8 words in another script,
+  of these") only together with them, in any order; so does every question of fewer than 5 words in another script,
   whose words for that are not known here.
 
 A question that several items ask of different inputs or passages ("answer from the patient's description") tells of no
@@ -309,7 +309,7 @@ def _general_questions(items: Iterable[Item]) -> set[str]:
 
 def _may_choose(tokens: Sequence[str], words: int) -> bool:
     """Say whether a short question may be about its choices; of other scripts the words for that are not known."""
-    return bool(_CHOOSES & set(tokens)) or (words < ANYWHERE and not all(map(str.isascii, tokens)))
+    return bool(_CHOOSES & set(tokens)) or (words < SEED and not all(map(str.isascii, tokens)))
 
 
 def _content(tokens: Iterable[str]) -> tuple[str, ...]:

@@ -120,9 +120,7 @@ class NgramIndex:
 
 def _common_runs(items: Sequence[Sequence[Sequence[str]]], alike: Alphabet) -> set[str]:
     """Return the runs of four tokens that stand in many different texts; a text given twice counts once."""
-    shapes = {
-        alike.learn(_numbers_alike(tokens)): ends(tokens, RUN) for texts in items for tokens in texts
-    }
+    shapes = {alike.learn(_numbers_alike(tokens)): ends(tokens, RUN) for texts in items for tokens in texts}
     counts = Counter(run for shape, run_ends in shapes.items() for run in set(_runs(shape, run_ends)))
     return {run for run, count in counts.items() if count >= COMMON}
 

@@ -1,7 +1,7 @@
 r"""The words of a text in any script: what near-duplicates, overlaps and lengths are counted in.
 
-Text in Latin letters has the tokens of the package ``rouge_score`` without stemming, to the letter: lower case, runs of
-``[a-z0-9]``, so that an accented letter ends a token. Text in other scripts has Unicode words beside them:
+Text in Latin letters has the tokens of the package ``rouge_score`` without stemming, to the letter: lower case, runs
+of ``[a-z0-9]``, so that an accented letter ends a token. Text in other scripts has Unicode words beside them:
 
 - Scripts that put spaces between words (Cyrillic, Greek, Arabic, Hebrew, Devanagari, Hangul and all that are not named
   below) by words, combining marks included; Tibetan by syllables.
@@ -48,9 +48,7 @@ _GREEK_OR_CYRILLIC_WORD = re.compile(
     rf"(?<![^\W\d_])(?<![{_ACCENTS}])[{_GREEK_OR_CYRILLIC}][{_GREEK_OR_CYRILLIC}{_ACCENTS}]{{2,}}+(?![^\W\d_])"
 )
 _LATIN_LETTER = rf"[^\W\d_{_GREEK_OR_CYRILLIC}]"
-_MIXED = re.compile(
-    f"{_LATIN_LETTER}(?=[{_GREEK_OR_CYRILLIC}])|[{_GREEK_OR_CYRILLIC}](?={_LATIN_LETTER})"
-)
+_MIXED = re.compile(f"{_LATIN_LETTER}(?=[{_GREEK_OR_CYRILLIC}])|[{_GREEK_OR_CYRILLIC}](?={_LATIN_LETTER})")
 _OTHER_RUN = re.compile(f"[^{_LATIN}]+(?:[{_ACCENTS}{_JOINERS}]+[^{_LATIN}]+)*[{_ACCENTS}{_JOINERS}]*")
 _UNSPACED = re.compile(f"[{_IDEOGRAPHIC}{_PHONETIC}{_TIBETAN}]")
 _UNSPACED_RUN = re.compile(f"[{_IDEOGRAPHIC}{_PHONETIC}{_TIBETAN}\u3000-\u303f\ufe30-\ufe4f\uff00-\uffef]+")
@@ -150,4 +148,6 @@ def _words() -> re.Pattern[str]:
     marks = "".join(chr(n) for n in range(0x370, 0x1E950) if unicodedata.category(chr(n)).startswith("M"))
     unspaced = _IDEOGRAPHIC + _PHONETIC
     letter = rf"[^\W_{_LATIN}{unspaced}]"
-    return re.compile(rf"[a-z0-9]+|[^\W\D{_LATIN}]|(?=\w)[{unspaced}][{marks}]*|{letter}(?:{letter}|[{marks}])*")
+    return re.compile(
+        rf"[a-z0-9]+|[^\W\D{_LATIN}]|(?=\w)[{unspaced}][{marks}]*|{letter}(?:{letter}|[{marks}])*"
+    )
