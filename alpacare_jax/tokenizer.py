@@ -1,26 +1,35 @@
-"""Tokenizers: a Hugging Face folder with ``tokenizer.json``, or a bare sentencepiece ``tokenizer.model``.
+"""Tokenizers: a Hugging Face folder with ``tokenizer.json``, or with a sentencepiece ``tokenizer.model``.
 
-Both become one :class:`Tokenizer` around the Rust tokenizer, so that long files are encoded in parallel. A
-bare sentencepiece model gives exactly the ids that the sentencepiece library gives (LLaMA's legacy
-behaviour: every text that is encoded on its own starts with an invisible space).
+Both are read by ``transformers`` and become one :class:`Tokenizer` around its Rust tokenizer, so that long files are
+encoded in parallel and the ids are those which every program built on ``transformers`` gives. A sentencepiece model
+without a class of its own gives exactly the ids of the sentencepiece library.
 """
 
 import copy
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from alpacare_jax.errors import ConversionError, DataError
+from alpacare_jax.errors import DataError
+from alpacare_jax.tokenizer_files import CONFIG, TEMPLATE, load_backend, read_keys
 
 if TYPE_CHECKING:
-    import tokenizers
     import transformers
 
-SPACE = "\u2581"
+PROBE = ({"role": "user", "content": "A question?"}, {"role": "assistant", "content": "qzx7"})
+TEMPLATE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What a chat template can raise beside Jinja's own errors."""
+
+
+class Ends(NamedTuple):
+    """The ids at which a model's answers end, and the key that names them (``DIR/config.json: eos_token_id``)."""
+
+    where: str
+    ids: tuple[int, ...]
 
 
 class Tokenizer:
@@ -33,7 +42,7 @@ class Tokenizer:
 
     Args:
         backend: The ``transformers`` fast tokenizer.
-        eos_ids: All ids at which an answer ends; the first is the tokenizer's own end token.
+        ends: The end tokens that the model's configs name.
         source: Where it was loaded from; named in errors.
     """
 
@@ -41,7 +50,7 @@ class Tokenizer:
         self,
         backend: "transformers.PreTrainedTokenizerFast",
         *,
-        eos_ids: Sequence[int] = (),
+        ends: Ends = Ends("tokenizer_config.json: eos_token", ()),  # noqa: B008
         source: str = "",
     ) -> None:
         self.backend = backend
@@ -53,15 +62,18 @@ class Tokenizer:
                 expected="eos_token in tokenizer_config.json",
                 remedy="add eos_token to tokenizer_config.json; without it no answer would ever end",
             )
-        rust = _without_limits(backend.backend_tokenizer)
-        self._parsing, self._plain = rust, copy.deepcopy(rust)
+        self._parsing = backend.backend_tokenizer
+        self._parsing.no_truncation()
+        self._parsing.no_padding()
         self._parsing.encode_special_tokens = False
+        self._plain = copy.deepcopy(self._parsing)
         self._plain.encode_special_tokens = True
         self.eos_id: int = int(backend.eos_token_id)
-        self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys([self.eos_id, *map(int, eos_ids)]))
+        self.configured_ends = Ends(ends.where, ends.ids or (self.eos_id,))
         self.bos_id: int | None = backend.bos_token_id
-        # LLaMA has no padding token; in padded places the loss is off and attention is closed, so any id
-        # serves.
+        # In padded places the loss is off and attention is closed, so any id serves that has an embedding; a padding
+        # token that was added behind the pieces, such as AlpaCare's [PAD], may have none.
+        self.filler_id: int = self.eos_id
         self.pad_id: int = self.eos_id if backend.pad_token_id is None else int(backend.pad_token_id)
         self.vocab_size: int = len(backend)
         self.adds_bos: bool = self.bos_id is not None and self._parsing.encode("x").ids[:1] == [self.bos_id]
@@ -77,16 +89,18 @@ class Tokenizer:
         Returns:
             Token ids.
         """
-        rust = self._parsing if parse_special else self._plain
-        return list(rust.encode(text, add_special_tokens=add_special_tokens).ids)
+        return self.encode_batch([text], add_special_tokens, parse_special=parse_special)[0]
 
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = False, *, parse_special: bool = True
     ) -> list[list[int]]:
         """Encode many texts in parallel; the same ids as :meth:`encode` on each."""
-        rust = self._parsing if parse_special else self._plain
-        encoded = rust.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        return [list(item.ids) for item in encoded]
+        if parse_special:
+            encoded = self._parsing.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+            return [list(item.ids) for item in encoded]
+        encoded = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+        spelled = [self._spell(item.ids) for item in encoded]
+        return [self._frame(ids) for ids in spelled] if add_special_tokens else spelled
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Decode token ids to text; control tokens are left out unless asked for."""
@@ -102,7 +116,7 @@ class Tokenizer:
         """Render messages to text with the model's chat template.
 
         Raises:
-            DataError: The tokenizer has no chat template, or the template refuses the messages.
+            DataError: The tokenizer has no chat template, the template is broken, or it refuses the messages.
         """
         import jinja2
 
@@ -116,11 +130,25 @@ class Tokenizer:
             text = self.backend.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        except jinja2.TemplateError as error:
+        except jinja2.TemplateSyntaxError as error:
             raise DataError(
-                "the chat template refuses the messages", where=self.source, found=str(error)
+                "the chat template is not valid Jinja",
+                where=f"{self._template_place}, line {error.lineno} of the template",
+                found=error.message,
+            ) from error
+        except (jinja2.TemplateError, *TEMPLATE_ERRORS) as error:
+            raise DataError(
+                "the chat template refuses the messages",
+                where=self._template_place,
+                found=f"{type(error).__name__}: {error}",
             ) from error
         return str(text)
+
+    @property
+    def _template_place(self) -> str:
+        folder = Path(self.source) if Path(self.source).is_dir() else Path(self.source).parent
+        file = folder / TEMPLATE
+        return str(file) if file.exists() else f"{folder / CONFIG}: chat_template"
 
     def apply_chat_template(
         self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False
@@ -133,6 +161,88 @@ class Tokenizer:
         """The spelling of every control token, with its id."""
         added = self._parsing.get_added_tokens_decoder()
         return {token.content: int(index) for index, token in added.items() if token.special}
+
+    @functools.cached_property
+    def turn_end_id(self) -> int | None:
+        """The token by which the chat template closes an answer, such as ``<|im_end|>``, or None."""
+        if self.chat_template is None:
+            return None
+        try:
+            text = self.render_chat(PROBE)
+        except DataError:  # told where the template is needed
+            return None
+        _, answer, tail = text.rpartition(PROBE[1]["content"])
+        whole = self._whole_ids
+        return next((i for i in self.encode(tail) if i in whole), None) if answer else None
+
+    @functools.cached_property
+    def _whole_ids(self) -> set[int]:
+        """The tokens that are never built from others: added ones, and a sentencepiece model's user-defined pieces."""
+        found = set(self._parsing.get_added_tokens_decoder())
+        steps = json.loads(self._parsing.to_str()).get("pre_tokenizer") or {}
+        for step in steps.get("pretokenizers", []):
+            pattern = step.get("pattern", {}).get("Regex") if step["type"] == "Split" else None
+            if pattern and any(other["type"] == "Metaspace" for other in steps["pretokenizers"]):
+                # How transformers keeps user-defined pieces whole: it splits the text at them.
+                vocabulary = self._parsing.get_vocab()
+                found |= {index for text, index in vocabulary.items() if re.fullmatch(pattern, text)}
+        return found
+
+    @functools.cached_property
+    def eos_ids(self) -> tuple[int, ...]:
+        """All ids at which an answer ends: the tokenizer's end token, those of the configs, and the end of a turn."""
+        turn_end = () if self.turn_end_id is None else (self.turn_end_id,)
+        return tuple(dict.fromkeys([self.eos_id, *self.configured_ends.ids, *turn_end]))
+
+    def describe_missing_ends(self, taught: Iterable[int]) -> str | None:
+        """Say which end tokens the model's configs lack.
+
+        Args:
+            taught: The tokens at which answers end, in training or by the chat template.
+
+        Returns:
+            One phrase that names the file, its key and the tokens; None where nothing lacks.
+        """
+        where, ids = self.configured_ends
+        missing = [index for index in dict.fromkeys(taught) if index not in ids]
+        if not missing:
+            return None
+        names = ", ".join(f"{self.backend.convert_ids_to_tokens(i)!r} (id {i})" for i in missing)
+        return f"{where} names {', '.join(map(str, ids))} and not {names}"
+
+    def _frame(self, ids: list[int]) -> list[int]:
+        """Put the tokenizer's own frame around ids, such as a leading BOS."""
+        inner = self._parsing.encode("x", add_special_tokens=False).ids
+        whole = self._parsing.encode("x").ids
+        before = next((i for i in range(len(whole)) if whole[i : i + len(inner)] == inner), 0)
+        return [*whole[:before], *ids, *whole[before + len(inner) :]]
+
+    @functools.cached_property
+    def _control_ids(self) -> set[int]:
+        return {*self.special_texts.values()} - {self.backend.unk_token_id}
+
+    def _spell(self, ids: list[int]) -> list[int]:
+        """Replace control tokens that plain text came out as by the pieces of their spelling.
+
+        A text like ``</s>`` can still meet the vocabulary's entry of that name, by merging or as a whole word.
+        """
+        if self._control_ids.isdisjoint(ids):
+            return list(ids)
+        return [piece for i in ids for piece in (self._spelling[i] if i in self._control_ids else [i])]
+
+    @functools.cached_property
+    def _spelling(self) -> dict[int, list[int]]:
+        model = copy.deepcopy(self._plain).model
+        if hasattr(model, "ignore_merges"):
+            model.ignore_merges = False
+        found = {}
+        for text, index in self.special_texts.items():
+            pieces = [piece.id for piece in model.tokenize(text)]
+            if not pieces or index in pieces:
+                letters = [self._plain.encode(letter, add_special_tokens=False).ids for letter in text]
+                pieces = [piece for letter in letters for piece in letter if piece != index]
+            found[index] = pieces
+        return found
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -156,6 +266,10 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write ``tokenizer.json``, its config and the chat template, for ``transformers`` to load."""
         self.backend.save_pretrained(str(folder))
+        # The one class name that every version reads and that rebuilds nothing of the pipeline.
+        file = Path(folder) / CONFIG
+        config = json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:
@@ -186,202 +300,27 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
             )
         file = path / "tokenizer.json"
         file = file if file.exists() else path / "tokenizer.model"
-    folder = file.parent
-    backend = _load_json(file) if file.suffix == ".json" else _load_sentencepiece(file)
-    if backend.eos_token_id is None:
-        _take_eos_from_config(backend, folder)
-    return Tokenizer(backend, eos_ids=_configured_eos_ids(folder), source=str(path))
+    backend = load_backend(file)
+    ends = configured_ends(file.parent)
+    if backend.eos_token_id is None and ends.ids:
+        backend.eos_token = backend.convert_ids_to_tokens(ends.ids[0])
+    return Tokenizer(backend, ends=ends, source=str(path))
 
 
 def _holds_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer.json").exists() or (folder / "tokenizer.model").exists()
 
 
-def _load_json(file: Path) -> "transformers.PreTrainedTokenizerFast":
-    from transformers import PreTrainedTokenizerFast
+def configured_ends(folder: Path) -> Ends:
+    """Return the end tokens that a model's generation config (or else its config) names.
 
-    _check_tokenizer_json(file)
-    # Not AutoTokenizer: its per-model classes rebuild the pipeline and may ignore what tokenizer.json says.
-    if file.name == "tokenizer.json" and (file.parent / "tokenizer_config.json").exists():
-        return PreTrainedTokenizerFast.from_pretrained(str(file.parent), local_files_only=True)
-    return PreTrainedTokenizerFast(tokenizer_file=str(file))
-
-
-def _check_tokenizer_json(file: Path) -> None:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError("the tokenizer file is not valid JSON", where=file, found=str(error)) from None
-    if not isinstance(found, dict) or "model" not in found:
-        raise DataError("the file is not a tokenizer.json", where=file, expected='an object with a "model"')
-
-
-def _without_limits(rust: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":
-    rust = copy.deepcopy(rust)
-    rust.no_truncation()
-    rust.no_padding()
-    return rust
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError("the file is not valid JSON", where=file, found=str(error)) from None
-    return value if isinstance(value, dict) else {}
-
-
-def _configured_eos_ids(folder: Path) -> list[int]:
-    """Return the end tokens that the model's generation config (or else its config) names."""
-    for name in ("generation_config.json", "config.json"):
-        found = _read_json(folder / name).get("eos_token_id")
-        if found is not None:
-            return [found] if isinstance(found, int) else [i for i in found if isinstance(i, int)]
-    return []
-
-
-def _take_eos_from_config(backend: "transformers.PreTrainedTokenizerFast", folder: Path) -> None:
-    for index in _configured_eos_ids(folder)[:1]:
-        backend.eos_token = backend.convert_ids_to_tokens(index)
-
-
-def _load_sentencepiece(file: Path) -> "transformers.PreTrainedTokenizerFast":
-    """Turn a sentencepiece BPE model of LLaMA's layout into a Rust tokenizer with the same ids."""
-    import sentencepiece
-    from transformers import PreTrainedTokenizerFast
-
-    try:
-        model = sentencepiece.SentencePieceProcessor(model_file=os.fspath(file))
-    except (RuntimeError, OSError) as error:
-        raise DataError("the file is not a sentencepiece model", where=file, found=str(error)) from None
-    _check_llama_layout(model, file)
-    rust = _rust_from_sentencepiece(model)
-    _add_tokens(rust, file.parent)
-    names = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id()}
-    special = {name: model.id_to_piece(index) for name, index in names.items() if index >= 0}
-    special |= _named_tokens(file.parent, rust)
-    template: Any = _read_json(file.parent / "tokenizer_config.json").get("chat_template")
-    template_file = file.parent / "chat_template.jinja"
-    if template_file.exists():
-        template = template_file.read_text(encoding="utf-8")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=rust, chat_template=template, clean_up_tokenization_spaces=False, **special
-    )
-
-
-def _add_tokens(rust: "tokenizers.Tokenizer", folder: Path) -> None:
-    """Add the tokens that a fine-tuned model put behind the pieces, such as the ``[PAD]`` of AlpaCare."""
-    from tokenizers import AddedToken
-
-    listed = {int(index): text for text, index in _read_json(folder / "added_tokens.json").items()}
-    decoder = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    listed |= {int(index): token["content"] for index, token in decoder.items()}
-    for index, text in sorted(listed.items()):
-        if rust.token_to_id(text) is not None:
-            continue
-        rust.add_special_tokens([AddedToken(text, normalized=False, special=True)])
-        if rust.token_to_id(text) != index:
-            raise DataError(
-                "an added token does not follow the pieces",
-                where=folder,
-                found=f"{text!r} with id {index}",
-                expected=f"id {rust.token_to_id(text)}",
-                remedy="give a folder with tokenizer.json instead",
-            )
-
-
-def _named_tokens(folder: Path, rust: "tokenizers.Tokenizer") -> dict[str, str]:
-    """Return the roles (``eos_token`` ...) that the folder's files give to tokens the tokenizer has."""
-    roles = ("bos_token", "eos_token", "unk_token", "pad_token")
-    found: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        content = _read_json(folder / name)
-        for role in roles:
-            token = content.get(role)
-            text = token.get("content") if isinstance(token, dict) else token
-            if text and rust.token_to_id(text) is not None:
-                found[role] = text
-    return found
-
-
-def _check_llama_layout(model: Any, file: Path) -> None:
-    from sentencepiece import sentencepiece_model_pb2 as schema
-
-    proto = schema.ModelProto()  # type: ignore[attr-defined]
-    proto.ParseFromString(model.serialized_model_proto())
-    rules, trainer = proto.normalizer_spec, proto.trainer_spec
-    problems = [
-        text
-        for wrong, text in (
-            (trainer.model_type != trainer.BPE, "it is not a BPE model"),
-            (bool(rules.precompiled_charsmap), f"it normalises text ({rules.name})"),
-            (rules.remove_extra_whitespaces, "it removes extra spaces"),
-            (not rules.add_dummy_prefix, "it adds no space in front"),
-            (not trainer.byte_fallback, "it has no byte pieces for unknown characters"),
-            (model.bos_id() < 0 or model.eos_id() < 0, "it lacks BOS or EOS"),
-        )
-        if wrong
-    ]
-    if problems:
-        raise ConversionError(
-            "the sentencepiece model is not of LLaMA's kind",
-            where=file,
-            found="; ".join(problems),
-            expected="BPE with byte fallback, no normalising, a space in front, BOS and EOS",
-            remedy="give a folder with tokenizer.json instead",
-        )
-
-
-def _rust_from_sentencepiece(model: Any) -> "tokenizers.Tokenizer":
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
-
-    size = model.vocab_size()
-    pieces = [model.id_to_piece(index) for index in range(size)]
-    mergeable = {
-        piece: index
-        for index, piece in enumerate(pieces)
-        if not (
-            model.is_control(index)
-            or model.is_unknown(index)
-            or model.is_byte(index)
-            or model.is_unused(index)
-        )
-    }
-    rust = Tokenizer(
-        models.BPE(
-            vocab={piece: index for index, piece in enumerate(pieces)},
-            merges=_merges(mergeable, model),
-            unk_token=pieces[model.unk_id()],
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
-    rust.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    rust.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    control = [i for i in range(size) if model.is_control(i) or model.is_unknown(i)]
-    rust.add_special_tokens([AddedToken(pieces[i], normalized=False, special=True) for i in control])
-    bos = pieces[model.bos_id()]
-    rust.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, model.bos_id())]
-    )
-    return rust
-
-
-def _merges(mergeable: dict[str, int], model: Any) -> list[tuple[str, str]]:
-    """List the pairs that sentencepiece may join, best first.
-
-    Sentencepiece joins any two neighbours that together spell a piece, taking the piece of the highest
-    score; the Rust tokenizer wants the pairs written out in that order.
+    Raises:
+        DataError: One of the files is broken.
     """
-    found = []
-    for piece, index in mergeable.items():
-        score = model.get_score(index)
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in mergeable and right in mergeable:
-                found.append((-score, index, mergeable[left], mergeable[right], left, right))
-    return [(left, right) for *_, left, right in sorted(found)]
+    for name in ("generation_config.json", "config.json"):
+        found = read_keys(folder / name).get("eos_token_id")
+        if found is not None:
+            return Ends(
+                f"{folder / name}: eos_token_id", tuple(found if isinstance(found, list) else [found])
+            )
+    return Ends(f"{folder / CONFIG}: eos_token", ())

@@ -5,6 +5,7 @@ too short to tell passes. Languages that share a script are told apart only wher
 """
 
 import re
+import unicodedata
 from collections import Counter
 
 from datagen.errors import ConfigError
@@ -28,12 +29,12 @@ for _language, _words in _COMMON_WORDS.items():
         _LANGUAGES_OF.setdefault(_word, []).append(_language)
 _LATIN = r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
 _SCRIPTS = {
-    "zh": r"\u4e00-\u9fff\u3400-\u4dbf",
-    "ja": r"\u3040-\u30ff\u4e00-\u9fff",
+    "zh": r"\u3007\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0003ffff",
+    "ja": r"\u3005-\u3007\u3040-\u30ff\u4e00-\u9fff\u3400-\u4dbf",
     "ko": r"\uac00-\ud7af\u1100-\u11ff",
     "ru": r"\u0400-\u04ff",
     "uk": r"\u0400-\u04ff",
-    "el": r"\u0370-\u03ff",
+    "el": r"\u0370-\u03ff\u1f00-\u1fff",
     "ar": r"\u0600-\u06ff\u0750-\u077f",
     "fa": r"\u0600-\u06ff\u0750-\u077f",
     "he": r"\u0590-\u05ff",
@@ -77,6 +78,8 @@ def is_other_language(text: str, language: str) -> bool:
     """
     if language == ANY:
         return False
+    if language in _SCRIPTS:
+        text = unicodedata.normalize("NFKC", text)  # half-width kana, presentation forms
     letters = sum(map(str.isalpha, text))
     script = _SCRIPTS.get(language, _LATIN)
     if letters < 2 * _FEW:

@@ -20,14 +20,16 @@ from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.grouping import divide, stretches_of
 from datagen.replies.headings import is_bare_number
 from datagen.replies.marks import FIELDS, NUMBERED, OUTPUT, Mark, find_marks, holds_task
+from datagen.replies.markup import as_plain_lines
 from datagen.replies.structures import Structure, find_structures, mend, without_wrapper
 from datagen.replies.thinking import without_thoughts
-from datagen.replies.values import clean, unquote
+from datagen.replies.values import clean, unindent, unquote
 
 __all__ = ["FIELDS", "Rejected", "parse_tasks"]
 
 _HEADING = re.compile(r"^[ \t]*(?:\d+[.)][ \t]*)?#+[ \t]*[^\W\d]", re.MULTILINE)
 _LAST_HASHES = re.compile(r"\n[ \t]*#+\s*\Z")
+_DECORATION = " \t>*_#•-"
 _WRAPPING = re.compile(r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+", re.IGNORECASE)
 
 
@@ -69,7 +71,7 @@ def parse_tasks(
     """
     results: list[SeedTask | Rejected] = []
     found = 0
-    text, cut = mend(reply), read_finish(finish_reason) != "whole"
+    text, cut = as_plain_lines(mend(reply)), read_finish(finish_reason) != "whole"
     if cut and _HEADING.search(text):
         # Among labels such as "### Input", hashes at the very end are rather a label's beginning than a separator.
         text = _LAST_HASHES.sub("", text)
@@ -206,6 +208,8 @@ def _build(
     if cut and not (group[-1].kind == OUTPUT and {"instruction", "input"} <= {mark.kind for mark in group}):
         yield Rejected("truncated", whole)
         return
+    # Keys of YAML and TOML are written in small letters.
+    data = all(text[mark.start : mark.end].islower() for mark in group)
     values = dict(given)
     strays: list[tuple[str, str]] = []
     for place, mark in enumerate(group):
@@ -213,13 +217,16 @@ def _build(
         raw = text[mark.end : following.start if following else end]
         if following and following.inline:
             raw = raw.rstrip(" \t;|,/·")
+        label = text[mark.start : mark.end]
+        raw, below = unindent(raw, len(label) - len(label.lstrip(_DECORATION)), data=data)
         value, leftovers = clean(mark.kind, raw, final=following is None)
+        leftovers += [("stray-text", below)] if any(map(str.isalnum, below)) else []
         if mark.kind == OUTPUT:
             leftovers = [("unasked-output", value), *leftovers] if value else leftovers
         else:
             values[mark.kind] = value
         strays += leftovers
-    yield from _finish(unquote(values), whole, strays)
+    yield from _finish(unquote(values, data=data), whole, strays)
 
 
 def _finish(

@@ -5,7 +5,7 @@ Each returns a short stable reason, or None where nothing speaks against the tex
 
 import re
 
-from datagen.dedup import rouge_l, tokenize
+from datagen.dedup import count_words, rouge_l, tokenize
 from datagen.finish import read_finish
 from datagen.language import ANY, is_other_language
 from datagen.records import SeedTask
@@ -65,9 +65,10 @@ _REFERS = re.compile(
 )
 _BRINGS_ITS_OWN = re.compile(r"(?::\s*|\s[-–—]\s+)\S+(?:\W+\w+){2}|[\"“][^\"”]{12,}")
 _NAMED_CHOICES = re.compile(r"\b(?:choices|options)\s*:\s*[^,;/\n]+[,;/\n]\s*\S", re.IGNORECASE)
-_LIST_ITEM = re.compile(r"^\s*(?:\d{1,3}[.)]|[-*•–|])")
+_LIST_ITEM = re.compile(r"^\s*(?:\d{1,3}[.)、．）]|[-*•–|])")
 _ASKS_TO_CHOOSE = re.compile(r"which of (?:the following|these)", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_END_MARKS = "。！？｡．।॥؟۔።፧။།។៕"  # of scripts that need no space behind them, or have their own
+_SENTENCE_END = re.compile(rf"(?<=[.!?])\s+|(?<=[{_END_MARKS}])\s*|\n+")
 _WANTS_MEDIA = re.compile(
     r"\b(?:please|could you|can you|you (?:can|will need to|must)) (?:\w+ ){0,2}"
     r"(?:upload|attach|send|share|provide|paste)\b[^.?!]{0,60}"
@@ -80,17 +81,18 @@ _ABOUT_LANGUAGE = re.compile(
     re.IGNORECASE,
 )
 _BREAKS_OFF = re.compile(
-    r"(?:[,;(\[–]|\s[-–—]|(?<![\w-])(?:the|an|of|and|or|because|than|their|its|into|between|including|such as"
+    r"(?:[,(\[–、，､،፣၊]|(?<![\u0370-\u03ff\u1f00-\u1fff]);"  # which asks in Greek
+    r"|\s[-–—]|(?<![\w-])(?:the|an|of|and|or|because|than|their|its|into|between|including|such as"
     r"|due to|caused by|followed by|as well as|, (?:which|who|that)))\Z"
 )
-_WITHOUT_SPACES = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\u0e00-\u0e7f]{4}")
 _HEADING_WORDS = 8
 _FRAGMENT_WORDS = 15
 _SOURCE = re.compile(
     r"^(?:\W*(?:source|reference|nih|cdc|who|see)s?\b.{0,30}|[A-Z]\w{1,30}):\s|https?://\S+\Z", re.IGNORECASE
 )
 _WORD = re.compile(r"[^\W\d_]+")
-_FINISHED = re.compile(r"""[.!?…:;)\]"'”’»*`>|。！？）]$|\d\s*%?$""")
+_FINISHED = re.compile(rf"""[.!?…:;)\]"'”’»*`>|{_END_MARKS}）」』】》〉〕｣］｝：；؛״׃]$|\d\s*[%％٪]?$""")
+_WITHOUT_END_MARKS = re.compile("[\u0e00-\u0eff]$")  # Thai and Lao sentences end in a letter
 
 
 def refers_to_material(instruction: str) -> bool:
@@ -142,16 +144,16 @@ def check_task(task: SeedTask, language: str = ANY) -> str | None:
         'asks-for-media'
     """
     instruction, given = task.instruction.strip(), task.normal_input()
-    words = len(instruction.split())
+    words = count_words(instruction)
     if not any(letter.isalnum() for letter in instruction):
         return "empty-instruction"
     if is_other_language(instruction, language):
         return "wrong-language"
-    if words < MIN_INSTRUCTION_WORDS and not _WITHOUT_SPACES.search(instruction):
+    if words < MIN_INSTRUCTION_WORDS:
         return "instruction-too-short"
     if words > MAX_INSTRUCTION_WORDS:
         return "instruction-too-long"
-    if len(given.split()) > MAX_INPUT_WORDS:
+    if count_words(given) > MAX_INPUT_WORDS:
         return "input-too-long"
     if _REFUSAL.search(instruction) or _REFUSAL.search(given):
         return "refusal"
@@ -162,7 +164,7 @@ def check_task(task: SeedTask, language: str = ANY) -> str | None:
     if breaks_off(instruction) or breaks_off(given):
         return "unfinished"
     if not given:
-        alone = refers_to_material(instruction) or instruction.endswith(":")
+        alone = refers_to_material(instruction) or instruction.endswith((":", "："))
         return "input-missing" if alone else None
     if _PLACEHOLDER.match(given):
         return "input-is-placeholder"
@@ -191,15 +193,15 @@ def check_answer(
         (None, 'unfinished')
     """
     answer = text.strip()
-    words = answer.split()
+    words = count_words(answer)
     if not any(letter.isalnum() for letter in answer):
         return "empty"
     if read_finish(finish_reason) != "whole":
         return "unfinished"
-    if len(words) > MAX_ANSWER_WORDS:
+    if words > MAX_ANSWER_WORDS:
         return "answer-too-long"
     # A long answer that begins so goes on to help: "I cannot diagnose you, but pain in the chest can be ..."
-    if len(words) <= MAX_REFUSAL_WORDS and _REFUSAL.search(answer):
+    if words <= MAX_REFUSAL_WORDS and _REFUSAL.search(answer):
         return "refusal"
     if _WANTS_MEDIA.search(answer):
         return "asks-for-media"
@@ -234,19 +236,19 @@ def is_unfinished(answer: str) -> bool:
     """
     if breaks_off(answer):
         return True
-    if _FINISHED.search(answer):
+    if _FINISHED.search(answer) or _WITHOUT_END_MARKS.search(answer):
         return False
     before, _, last_line = answer.rpartition("\n")
     if (
         "|" in last_line
         or _LIST_ITEM.match(last_line)
-        or (before and len(last_line.split()) <= _HEADING_WORDS)
+        or (before and count_words(last_line) <= _HEADING_WORDS)
     ):
         return False
-    sentences = re.split(r"(?<=[.!?])\s+", last_line)
+    sentences = _SENTENCE_END.split(last_line)
     tail = sentences[-1]
     listed = any(sign in last_line for sign in (" - ", "   ", "•", " * "))
-    no_sentence = len(sentences) == 1 and not before and len(tail.split()) <= _FRAGMENT_WORDS
+    no_sentence = len(sentences) == 1 and not before and count_words(tail) <= _FRAGMENT_WORDS
     named = all(word[0].isupper() or len(word) <= 3 for word in _WORD.findall(tail))
     return not (listed or no_sentence or named or _SOURCE.search(tail))
 

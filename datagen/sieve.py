@@ -17,9 +17,11 @@ from datagen.client import Reply
 from datagen.dedup import RougeFilter
 from datagen.finish import read_finish
 from datagen.language import ANY
-from datagen.parse import Rejected
+from datagen.parse import FIELDS, Rejected
 from datagen.records import SeedTask
+from datagen.replies.answers import CONTROL_TOKENS, bare_answer, holds_thoughts, leftover
 from datagen.replies.thinking import without_thoughts
+from datagen.replies.tokens import control_tokens
 from datagen.safety import safe_answer_checks, safe_task_checks
 from datagen.settings import Settings
 from datagen.structured import REFUSED, read_tasks
@@ -38,13 +40,18 @@ class KeptTask:
 def task_checks(settings: Settings, seeds: Sequence[SeedTask]) -> list[TaskCheck]:
     """Return the checks of a new task, in order. The seeds' instructions count as kept before the first reply."""
     quality_check = functools.partial(check_quality, language=settings.language)
-    return [quality_check, *safe_task_checks(settings), _NoNearDuplicate(seeds, settings.similarity)]
+    return [
+        show_task,
+        quality_check,
+        *safe_task_checks(settings),
+        _NoNearDuplicate(seeds, settings.similarity),
+    ]
 
 
 def answer_checks(settings: Settings) -> list[AnswerCheck]:
     """Return the checks of an answer, in order."""
     answer_check = functools.partial(check_answer, language=settings.language)
-    return [show_answer, answer_check, *safe_answer_checks(settings)]
+    return [show_answer, answer_check, check_leftover, *safe_answer_checks(settings)]
 
 
 def apply_task_checks(task: SeedTask, checks: Sequence[TaskCheck]) -> Objection | SeedTask:
@@ -78,11 +85,30 @@ def check_quality(task: SeedTask, *, language: str = ANY) -> Objection | None:
     return Objection(reason) if reason else None
 
 
+def show_task(task: SeedTask) -> Objection | SeedTask | None:
+    """Take thoughts and control tokens off the fields of a task; object to those that remain within one."""
+    texts = {name: getattr(task, name) for name in FIELDS}
+    shown = {name: without_thoughts(text) for name, text in texts.items()}
+    if any(control_tokens(text) or holds_thoughts(text) for text in shown.values()):
+        return Objection(CONTROL_TOKENS)
+    return dataclasses.replace(task, **shown) if shown != texts else None
+
+
 def show_answer(task: SeedTask, reply: Reply) -> Objection | Reply:
-    """Object to a refusal that the service marks as one; take a reasoning model's thoughts out of any other reply."""
+    """Object to a refusal that the service marks as one; take the answer alone out of any other reply."""
     if reply.finish_reason == REFUSED:
         return Objection("refusal")
-    return dataclasses.replace(reply, text=without_thoughts(reply.text))
+    return dataclasses.replace(reply, text=bare_answer(reply.text, _asked(task)))
+
+
+def check_leftover(task: SeedTask, reply: Reply) -> Objection | None:
+    """Object to what :func:`datagen.replies.answers.leftover` finds beside the answer."""
+    reason = leftover(reply.text, _asked(task))
+    return Objection(reason) if reason else None
+
+
+def _asked(task: SeedTask) -> str:
+    return f"{task.instruction}\n{task.normal_input()}"
 
 
 def check_answer(task: SeedTask, reply: Reply, *, language: str = ANY) -> Objection | None:

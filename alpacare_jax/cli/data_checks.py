@@ -3,11 +3,12 @@
 import hashlib
 import importlib.metadata
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from jax.sharding import Mesh
 
-from alpacare_jax import checkpoint, sharding, tokenizer
+from alpacare_jax import checkpoint, convert, sharding, tokenizer, tokenizer_files
 from alpacare_jax.cache import default_cache
 from alpacare_jax.config import RunConfig
 from alpacare_jax.data.loader import PackedDataset
@@ -38,18 +39,20 @@ def check_rows(config: RunConfig, data: PackedDataset, mesh: Mesh) -> None:
 def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> None:
     """Check that data and model speak of the same tokens.
 
+    A tokenizer may have tokens without an embedding, such as one for padding, as long as no row holds them.
+
     Raises:
         DataError: The data were packed with another tokenizer, or its ids exceed the model's table.
     """
     if any(assets.glob("tokenizer*")):
         check_tokenizer(assets, data)
-    found = int(data.manifest.tokenizer["vocab_size"])
-    if found > model.vocab_size:
+    found = data.manifest.largest_id
+    if found >= model.vocab_size:
         raise DataError(
-            "the tokenizer has more tokens than the model",
+            "the tokenizer has more tokens than the model, and the rows hold some of them",
             where=data.folder,
-            found=f"{found:,} tokens",
-            expected=f"at most {model.vocab_size:,}",
+            found=f"id {found:,}",
+            expected=f"at most {model.vocab_size - 1:,}",
             remedy="pack with the model's own tokenizer",
         )
 
@@ -78,8 +81,32 @@ def check_tokenizer(assets: Path, data: PackedDataset) -> None:
         logger.debug("the tokenizer is not remembered: %s", error)
 
 
+def record_ends(folder: Path, ends: Iterable[int]) -> None:
+    """Add the tokens at which training teaches answers to end to a run's generation config, and say so.
+
+    What is exported from the run stops at them, and so do ``generate`` and ``serve``.
+
+    Args:
+        folder: The run's folder of files that travel with the model.
+        ends: The tokens.
+    """
+    said = tokenizer.configured_ends(folder)
+    missing = [index for index in ends if index not in said.ids]
+    if missing:
+        logger.warning(
+            "training teaches answers to end with token %s, which %s (%s) does not name; both stand in %s now",
+            ", ".join(map(str, missing)),
+            said.where,
+            ", ".join(map(str, said.ids)) or "nothing",
+            folder / "generation_config.json",
+        )
+        convert.add_end_tokens(folder, missing)
+
+
 def _hash_of_what_is_read(assets: Path) -> str:
-    found = hashlib.sha256(Path(tokenizer.__file__).read_bytes())
+    found = hashlib.sha256()
+    for module in (tokenizer, tokenizer_files):
+        found.update(Path(str(module.__file__)).read_bytes())
     for package in ("transformers", "tokenizers", "sentencepiece"):
         found.update(f"{package} {importlib.metadata.version(package)}\n".encode())
     for pattern in checkpoint.TRAVELLING:

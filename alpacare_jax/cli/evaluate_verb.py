@@ -110,7 +110,7 @@ def heldout_loss(
             found=f"shortest {min(map(len, examples))} tokens",
             remedy="raise --seq-len",
         )
-    pad_id = loaded.tokenizer.pad_id
+    pad_id = loaded.tokenizer.filler_id
     rows = pack_rows(fitting, seq_len, pad_id=pad_id)
     shards = sharding.batch_shards(mesh)
 

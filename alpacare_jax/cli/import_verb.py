@@ -41,8 +41,33 @@ def command(
             out, params, foreign.config, hf=foreign.assets, source=origin, overwrite=overwrite
         )
         stored = str(params["embed"].dtype)
+    if note := describe_turn_end(out / "hf"):
+        typer.echo(note, err=True)
     typer.echo(
         f"imported {foreign.name}: {foreign.config.parameter_count / 1e6:,.1f} million parameters in "
         f"{len(foreign.source.tensors)} tensors, as {stored}, {time.monotonic() - started:.1f} s"
     )
     typer.echo(f"wrote {out}")
+
+
+def describe_turn_end(folder: Path) -> str | None:
+    """Say where the configs lack the token by which the chat template ends an answer, or the tokenizer is broken.
+
+    Args:
+        folder: Folder of config, tokenizer and chat template.
+    """
+    from alpacare_jax.errors import UserError
+    from alpacare_jax.tokenizer import load_tokenizer
+
+    if not any(folder.glob("tokenizer*")):
+        return None
+    try:
+        tokenizer = load_tokenizer(folder)
+    except UserError as error:  # the weights are of use without it
+        return f"the tokenizer cannot be used: {error}"
+    end = tokenizer.turn_end_id
+    missing = None if end is None else tokenizer.describe_missing_ends([end])
+    return missing and (
+        f"{missing}, with which the chat template ends an answer: `generate` and `serve` stop there all the same, "
+        "other programs may not"
+    )

@@ -61,9 +61,13 @@ def command(
     config = PackConfig(seq_len, template, split, truncate, not no_pack, shards)
     check_source(source)  # before the tokenizer is read
     started = time.perf_counter()
+    loaded = load_tokenizer(tokenizer)
     with _shown_progress() as progress:
-        manifest = pack(
-            source, out, load_tokenizer(tokenizer), config, overwrite=overwrite, progress=progress
+        manifest = pack(source, out, loaded, config, overwrite=overwrite, progress=progress)
+    if missing := loaded.describe_missing_ends(manifest.end_ids):
+        typer.echo(
+            f"{missing}, with which the answers of this data end: a run on it and its export will name both.",
+            err=True,
         )
     _show(manifest, out, time.perf_counter() - started)
 
@@ -111,6 +115,7 @@ def _show(manifest: "Manifest", out: Path, seconds: float) -> None:
             f"{found.rows:,} of {manifest.row_length:,} tokens ({manifest.packing}, {manifest.template})",
         ),
         ("tokens", f"{found.tokens:,}"),
+        ("answers end with", _ends(manifest)),
         ("supervised tokens", f"{found.supervised_tokens:,} ({found.supervised_tokens / found.tokens:.1%})"),
         ("fill", f"{found.fill:.2%} of {found.slots:,} slots"),
         ("shards", f"{len(manifest.shards)}, {sum(s['bytes'] for s in manifest.shards) / 2**20:.1f} MiB"),
@@ -131,6 +136,11 @@ def _show(manifest: "Manifest", out: Path, seconds: float) -> None:
         fields = ", ".join(f"{name} ({count:,} records)" for name, count in unused.items())
         typer.echo(f"Fields that no example is made from: {fields}", err=True)
     typer.echo(f"wrote {out}")
+
+
+def _ends(manifest: "Manifest") -> str:
+    named = zip(manifest.tokenizer["end_tokens"], manifest.end_ids, strict=True)
+    return ", ".join(f"{text} (id {index})" for text, index in named) or "nothing, all are truncated"
 
 
 def _with_ids(count: int, ids: list[str]) -> str:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from alpacare_jax import checkpoint, sharding
 from alpacare_jax.cli.announcement import announce
-from alpacare_jax.cli.data_checks import check_rows, check_vocabulary
+from alpacare_jax.cli.data_checks import check_rows, check_vocabulary, record_ends
 from alpacare_jax.cli.first_model import open_start, resume_start
 from alpacare_jax.cli.kernels import settle_attention
 from alpacare_jax.cli.program import begin_to_compile
@@ -100,6 +100,7 @@ def train_from_config(
                     check_same_base(out, start.model, start.params(), mesh)
         first = jax.process_index() == 0
         if first:
+            record_ends(out / "hf", data.manifest.end_ids)
             write_atomically(out / "config.yaml", lambda file: file.write(to_yaml(config)))
             announce(config, start.model, schedule, stepper, data.row_length)
         sinks = make_sinks(out, latest or 0) if first else []

@@ -2,6 +2,7 @@
 
 from alpacare_jax.convert.adapted import describe_adapter, mark_base
 from alpacare_jax.convert.export import export
+from alpacare_jax.convert.hf_folder import add_end_tokens
 from alpacare_jax.convert.load import load
 from alpacare_jax.convert.opening import FoundModel, LoadedModel, find_model, open_foreign, open_model
 from alpacare_jax.convert.sources import Source, open_safetensors
@@ -10,6 +11,7 @@ __all__ = [
     "FoundModel",
     "LoadedModel",
     "Source",
+    "add_end_tokens",
     "describe_adapter",
     "export",
     "find_model",

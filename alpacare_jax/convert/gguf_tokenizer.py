@@ -5,18 +5,26 @@ those that LLaMA models use. A sentencepiece vocabulary ("llama") is written bac
 came from.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpacare_jax.convert.gguf_file import GgufFile
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.tokenizer import load_tokenizer
+from alpacare_jax.tokenizer_files import CONFIG
 
 if TYPE_CHECKING:
     import tokenizers
 
-UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # GGUF's token types; 1 is an ordinary one, 6 a byte
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # GGUF's token types
+BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
+
+SPACE = "\u2581"
+FRAME = {"add_bos_token": True, "add_eos_token": False}
+IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 
 # LLaMA 3 cuts text by this pattern before joining pieces: contractions, words with one leading sign, numbers of
 # up to three digits, runs of signs, line ends, other white space.
@@ -38,23 +46,8 @@ def write_tokenizer(file: GgufFile, folder: Path) -> None:
     Raises:
         ConversionError: The file's kind of tokenizer is not known here.
     """
-    from transformers import PreTrainedTokenizerFast
-
     kind = file.need("tokenizer.ggml.model")
-    template = file.get("tokenizer.chat_template")
-    if kind == "llama":
-        _write_sentencepiece(file, folder)
-        backend = load_tokenizer(folder / "tokenizer.model").backend
-        backend.chat_template = template
-    elif kind == "gpt2":
-        backend = PreTrainedTokenizerFast(
-            tokenizer_object=_byte_level(file),
-            chat_template=template,
-            clean_up_tokenization_spaces=False,
-            model_max_length=int(file.need("llama.context_length")),
-            **_special_names(file),
-        )
-    else:
+    if kind not in ("llama", "gpt2"):
         raise ConversionError(
             "the file's tokenizer is of an unknown kind",
             where=f"{file.path}: tokenizer.ggml.model",
@@ -62,25 +55,100 @@ def write_tokenizer(file: GgufFile, folder: Path) -> None:
             expected="gpt2 or llama",
             remedy="import the model's Hugging Face folder instead",
         )
-    backend.save_pretrained(str(folder))
-    # The one class name that every version reads and that rebuilds nothing of the pipeline.
-    config_file = folder / "tokenizer_config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _check_vocabulary(file)
+    with _named(file):
+        if kind == "llama":
+            _write_sentencepiece(file, folder)
+        else:
+            _byte_level(file).save(str(folder / "tokenizer.json"))
+        _write_config(file, folder, kind)
+        load_tokenizer(folder).save(folder)
+
+
+@contextlib.contextmanager
+def _named(file: GgufFile) -> Iterator[None]:
+    """Name the GGUF file, not the files made of it, where its tokenizer cannot be built."""
+    try:
+        yield
+    except ConversionError as error:
+        if str(file.path) in str(error.where):
+            raise
+        raise _broken(file, error.found) from error
+    except Exception as error:  # the Rust library raises nothing more special
+        raise _broken(file, getattr(error, "found", None) or error) from error
+
+
+def _broken(file: GgufFile, found: object) -> ConversionError:
+    return ConversionError(
+        "the file's tokenizer cannot be built",
+        where=f"{file.path}: tokenizer.ggml",
+        found=found,
+        remedy="import the model's Hugging Face folder instead, or make the file again",
+    )
+
+
+def _write_config(file: GgufFile, folder: Path, kind: str) -> None:
+    said: dict[str, Any] = {
+        "chat_template": file.get("tokenizer.chat_template"),
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": int(file.need("llama.context_length")),
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **_special_names(file),
+    }
+    if kind == "llama":  # llama.cpp's defaults where the file says nothing
+        said |= {"legacy": True, **{key: _flag(file, key, default) for key, default in FRAME.items()}}
+    text = json.dumps({key: value for key, value in said.items() if value is not None})
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+
+
+def _flag(file: GgufFile, key: str, default: bool) -> bool:
+    value = file.get(f"tokenizer.ggml.{key}", default)
+    if not isinstance(value, bool):
+        raise _wrong(file, key, value, "true or false")
+    return value
+
+
+def _wrong(file: GgufFile, key: str, found: object, expected: str) -> ConversionError:
+    return ConversionError(
+        "the file's tokenizer has an impossible entry",
+        where=f"{file.path}: tokenizer.ggml.{key}",
+        found=found,
+        expected=expected,
+        remedy="import the model's Hugging Face folder instead, or make the file again",
+    )
+
+
+def _check_vocabulary(file: GgufFile) -> None:
+    """Check that the columns of the vocabulary fit together and that the special ids stand in it."""
+    tokens = file.need("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise _wrong(file, "tokens", type(tokens).__name__, "a list of texts")
+    for key in ("token_type", "scores"):
+        column = file.get(f"tokenizer.ggml.{key}")
+        if column is not None and (not isinstance(column, list) or len(column) != len(tokens)):
+            found = f"{len(column)} entries" if isinstance(column, list) else column
+            raise _wrong(file, key, found, f"{len(tokens)}, one for each token")
+    for key in IDS.values():
+        index = file.get(f"tokenizer.ggml.{key}_token_id")
+        if index is not None and (not isinstance(index, int) or not 0 <= index < len(tokens)):
+            raise _wrong(file, f"{key}_token_id", index, f"0 to {len(tokens) - 1}")
 
 
 def _byte_level(file: GgufFile) -> "tokenizers.Tokenizer":
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-    pre = file.get("tokenizer.ggml.pre", "gpt-2")
+    pre = file.get("tokenizer.ggml.pre")
     if pre not in BYTE_LEVEL:
         raise ConversionError(
-            "the file's tokenizer cuts text in a way that is not known here",
+            "the file does not say how its tokenizer cuts text"
+            if pre is None
+            else "the file's tokenizer cuts text in a way that is not known here",
             where=f"{file.path}: tokenizer.ggml.pre",
-            found=pre,
+            found="nothing; it was written by an early converter" if pre is None else pre,
             expected=", ".join(BYTE_LEVEL),
-            remedy="import the model's Hugging Face folder instead",
+            remedy="import the model's Hugging Face folder instead"
+            + ", or add the key: gguf-new-metadata --pre-tokenizer NAME (llama-bpe for LLaMA 3) IN OUT"
+            * (pre is None),
         )
     llama3 = pre.startswith("llama")
     tokens, types = file.need("tokenizer.ggml.tokens"), file.need("tokenizer.ggml.token_type")
@@ -98,12 +166,16 @@ def _byte_level(file: GgufFile) -> "tokenizers.Tokenizer":
     rust.decoder = decoders.ByteLevel()
     rust.add_special_tokens(_added(AddedToken, tokens, types, (CONTROL, UNKNOWN), special=True))
     rust.add_tokens(_added(AddedToken, tokens, types, (USER_DEFINED,), special=False))
-    bos = file.get("tokenizer.ggml.bos_token_id")
-    if file.get("tokenizer.ggml.add_bos_token", llama3) and bos is not None:
-        name = tokens[int(bos)]
-        rust.post_processor = processors.TemplateProcessing(
-            single=f"{name} $A", pair=f"{name} $A {name} $B", special_tokens=[(name, int(bos))]
-        )
+    # llama.cpp's defaults where the file says nothing.
+    wanted = (("bos", _flag(file, "add_bos_token", llama3)), ("eos", _flag(file, "add_eos_token", False)))
+    ids = {key: file.get(f"tokenizer.ggml.{key}_token_id") for key, add in wanted if add}
+    names = {key: (tokens[index], index) for key, index in ids.items() if index is not None}
+    before, after = ([names[key][0]] if key in names else [] for key in ("bos", "eos"))
+    rust.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *after, *before, "$B:1", *after],
+        special_tokens=list(names.values()),
+    )
     return rust
 
 
@@ -119,9 +191,8 @@ def _added(
 
 def _special_names(file: GgufFile) -> dict[str, str]:
     tokens = file.need("tokenizer.ggml.tokens")
-    keys = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
-    ids = {name: file.get(f"tokenizer.ggml.{key}_token_id") for name, key in keys.items()}
-    return {name: tokens[int(index)] for name, index in ids.items() if index is not None}
+    ids = {name: file.get(f"tokenizer.ggml.{key}_token_id") for name, key in IDS.items()}
+    return {name: tokens[index] for name, index in ids.items() if index is not None}
 
 
 def _write_sentencepiece(file: GgufFile, folder: Path) -> None:
@@ -129,19 +200,24 @@ def _write_sentencepiece(file: GgufFile, folder: Path) -> None:
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
-    columns = [file.need(f"tokenizer.ggml.{key}") for key in ("tokens", "scores", "token_type")]
-    for token, score, kind in zip(*columns, strict=True):
-        proto.pieces.add(piece=token, score=float(score), type=int(kind))
+    tokens, scores, kinds = (file.need(f"tokenizer.ggml.{key}") for key in ("tokens", "scores", "token_type"))
+    unknown = file.get("tokenizer.ggml.unknown_token_id", 0)
+    for index, (token, score, kind) in enumerate(zip(tokens, scores, kinds, strict=True)):
+        # llama.cpp's converter writes the spaces of user-defined pieces as spaces.
+        piece = token.replace(" ", SPACE) if kind == USER_DEFINED else token
+        # Early converters gave these two no type of their own.
+        kind = UNKNOWN if index == unknown else BYTE if token in BYTES and kind == NORMAL else kind
+        proto.pieces.add(piece=piece, score=float(score), type=int(kind))
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
     proto.trainer_spec.vocab_size = len(proto.pieces)
-    proto.trainer_spec.byte_fallback = True
+    proto.trainer_spec.byte_fallback = set(tokens) >= BYTES
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown")):
         index = file.get(f"tokenizer.ggml.{key}_token_id", 0 if key == "unknown" else None)
         setattr(proto.trainer_spec, f"{name}_id", -1 if index is None else int(index))
         if index is not None:
-            setattr(proto.trainer_spec, f"{name}_piece", columns[0][int(index)])
+            setattr(proto.trainer_spec, f"{name}_piece", tokens[int(index)])
     proto.trainer_spec.pad_id = -1
     proto.normalizer_spec.name = "identity"
-    proto.normalizer_spec.add_dummy_prefix = bool(file.get("tokenizer.ggml.add_space_prefix", True))
+    proto.normalizer_spec.add_dummy_prefix = _flag(file, "add_space_prefix", True)
     proto.normalizer_spec.remove_extra_whitespaces = False
     (folder / "tokenizer.model").write_bytes(proto.SerializeToString())

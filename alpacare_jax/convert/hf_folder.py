@@ -1,11 +1,13 @@
 """Reading a Hugging Face folder's config, and making an export's config say what the export holds."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig
+from alpacare_jax.tokenizer_files import read_keys
 from datagen.decoding import read_json_object
 
 
@@ -69,3 +71,30 @@ def complete_generation_config(folder: Path) -> None:
     found = {key: config[key] for key in keys if config.get(key) is not None}
     text = json.dumps({"_from_model_config": True} | found, indent=2)
     file.write_text(text + "\n", encoding="utf-8")
+
+
+def add_end_tokens(folder: Path, ends: Iterable[int]) -> None:
+    """Add tokens to the ``eos_token_id`` of ``generation_config.json``, which every program stops at; none is lost.
+
+    Args:
+        folder: The folder, with a ``generation_config.json``, or a ``config.json`` to make one from, or neither.
+        ends: The ids.
+
+    Raises:
+        DataError: One of the files is broken.
+    """
+    file = folder / "generation_config.json"
+    found = read_keys(file)
+    if not file.exists():
+        config = read_keys(folder / "config.json")
+        keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+        found = {key: config[key] for key in keys if config.get(key) is not None}
+    old = found.get("eos_token_id")
+    listed = old if isinstance(old, list) else [] if old is None else [old]
+    wanted = list(dict.fromkeys([*listed, *ends]))
+    if wanted == listed:
+        return
+    # Marked as made from the config, the file would lose against the config in transformers.
+    changed = {key: value for key, value in found.items() if key != "_from_model_config"}
+    changed["eos_token_id"] = wanted if len(wanted) > 1 else wanted[0]
+    file.write_text(json.dumps(changed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ class Manifest:
     source: dict[str, Any]
     shards: list[dict[str, Any]]
     versions: dict[str, str]
+
+    @property
+    def end_ids(self) -> list[int]:
+        """The tokens at which training teaches answers to end; those of older chat data are not known."""
+        older = [self.tokenizer["eos_id"]] if self.template == "alpaca" else []
+        return [int(index) for index in self.tokenizer.get("end_ids", older)]
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id in the rows; of older data, the largest of the tokenizer."""
+        return int(self.tokenizer.get("largest_id", self.tokenizer["vocab_size"] - 1))
 
     def write(self, folder: Path) -> None:
         """Write the manifest into a folder, synced to disk."""
@@ -129,14 +141,24 @@ def _read_content(path: Path) -> dict[str, Any]:
     return content
 
 
-def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what the manifest says about a tokenizer."""
+def describe_tokenizer(tokenizer: Tokenizer, ends: Iterable[int], largest_id: int) -> dict[str, Any]:
+    """Return what the manifest says about a tokenizer and the ids it gave.
+
+    Args:
+        tokenizer: The tokenizer.
+        ends: The tokens at which training teaches answers to end.
+        largest_id: The largest id in the rows: what a model's table must hold, whatever the tokenizer has beside.
+    """
+    end_ids = sorted(set(ends))
     return {
         "fingerprint": tokenizer.fingerprint,
         "vocab_size": tokenizer.vocab_size,
+        "largest_id": largest_id,
         "bos_id": tokenizer.bos_id if tokenizer.adds_bos else None,
         "eos_id": tokenizer.eos_id,
-        "pad_id": tokenizer.pad_id,
+        "pad_id": tokenizer.filler_id,
+        "end_ids": end_ids,
+        "end_tokens": [str(tokenizer.backend.convert_ids_to_tokens(index)) for index in end_ids],
     }
 
 

@@ -125,8 +125,11 @@ def pack(
             remedy="choose a larger --seq-len, or cut with --truncate",
         )
     plan = plan_rows([len(example) for example in kept], config.row_length, pack=config.pack)
-    rows = (fill_row([kept[i] for i in row], config.row_length, tokenizer.pad_id) for row in plan)
+    rows = (fill_row([kept[i] for i in row], config.row_length, tokenizer.filler_id) for row in plan)
     ids = [[kept[i].id for i in row] for row in plan]
+    cut = {id(example) for example in truncated}
+    ends = {int(example.tokens[-1]) for example in kept if id(example) not in cut}
+    largest = max(tokenizer.filler_id, *(int(example.tokens.max()) for example in kept))
     with moved_into_place(out, lambda: _check_out(out, overwrite)) as folder:
         _write_shards(_counted(rows, len(plan), progress), len(plan), folder, config)
         write_objects(folder / EXAMPLES_FILE, ({"row": i, "ids": names} for i, names in enumerate(ids)))
@@ -135,7 +138,7 @@ def pack(
             row_length=config.row_length,
             template=config.template,
             packing="best-fit" if config.pack else "one-per-row",
-            tokenizer=manifests.describe_tokenizer(tokenizer),
+            tokenizer=manifests.describe_tokenizer(tokenizer, ends, largest),
             statistics=_statistics(examples, kept, left_out, truncated, len(plan), config.row_length),
             left_out_ids=[example.id for example in left_out[:LISTED_IDS]],
             truncated_ids=[example.id for example in truncated[:LISTED_IDS]],

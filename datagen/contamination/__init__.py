@@ -1,17 +1,20 @@
 """Overlap of tasks and answers with evaluation sets, so that no test question is learnt by heart.
 
-Three rules, on the tokens of the near-duplicate filter (``[a-z0-9]+``, lower case):
+Three rules, on the tokens of the near-duplicate filter (:mod:`datagen.dedup.words`). Lengths are in words: in scripts
+without spaces two characters (Chinese, Japanese) or three (Thai, Khmer and others) are worth one, so that 13 words are
+26 Chinese characters.
 
-- **ngram**: 13 tokens in a row that stand in an evaluation question, passage or choice as well, and are not the
+- **ngram**: 13 words in a row that stand in an evaluation question, passage or choice as well, and are not the
   language of every exam (:mod:`datagen.contamination.ngrams`).
-- **rouge-l**: F1 above the threshold between an evaluation text of 13 or more tokens and the instruction, the input,
+- **rouge-l**: F1 above the threshold between an evaluation text of 13 or more words and the instruction, the input,
   both together, the answer, or the stretch of one of these that lines up with the evaluation text: where both share
-  runs of five tokens.
-- **whole-text**, for evaluation questions of fewer than 13 tokens, of which the other two say nothing or too much: the
+  runs of five words.
+- **whole-text**, for evaluation questions of fewer than 13 words, of which the other two say nothing or too much: the
   question is the whole instruction or the whole input, token for token, or with other words of asking alone ("list
-  the early signs of gout" and "what are the early signs of gout"). From 8 tokens on, standing anywhere token for token
+  the early signs of gout" and "what are the early signs of gout"). From 8 words on, standing anywhere token for token
   is enough. An item with an input of its own counts only together with it, and one that speaks of its choices ("which
-  of these") only together with them, in any order.
+  of these") only together with them, in any order; so does every question of fewer than 5 words in another script,
+  whose words for that are not known here.
 
 A question that several items ask of different inputs or passages ("answer from the patient's description") tells of no
 item: only what stands with it does.
@@ -27,7 +30,7 @@ from rapidfuzz.distance import LCSseq
 
 from datagen.contamination.evaluation_files import EvaluationFile, Item, read_evaluation
 from datagen.contamination.ngrams import Alphabet, NgramIndex
-from datagen.dedup import RougeFilter, f_measure, rouge_l, tokenize
+from datagen.dedup import RougeFilter, ends, f_measure, rouge_l_of, tokenize, word_count
 from datagen.errors import ConfigError, DataError
 
 NGRAM = 13
@@ -87,7 +90,7 @@ class Benchmarks:
 
     Args:
         files: Evaluation files; see :func:`datagen.contamination.evaluation_files.read_evaluation` for their formats.
-        ngram: Tokens in a row that count as an overlap.
+        ngram: Words in a row that count as an overlap.
         rouge_l: F1 in [0, 1] above which a text counts as a paraphrase of an evaluation text.
 
     Raises:
@@ -103,17 +106,18 @@ class Benchmarks:
         self.ngram, self.rouge_l = ngram, rouge_l
         self.files = _told_apart([read_evaluation(spec) for spec in files])
         for file in self.files:
-            _refuse_other_scripts(file)
+            _refuse_wordless(file)
         self._items = [(file, item) for file in self.files for item in file.items]
         self._joined = any(item.input for _, item in self._items)
         self._alphabet = Alphabet()
         self._ngrams = NgramIndex(ngram)
-        # Texts of at least n tokens: in the pool, as characters, their items; where their short runs stand.
+        # Texts of at least n words: in the pool, as characters, their items; where their short runs stand.
         self._pool = RougeFilter(threshold=rouge_l)
         self._encoded: list[str] = []
+        self._seed_ends: list[Sequence[int]] = []
         self._owners: list[int] = []
         self._seeds: dict[str, list[tuple[int, int]]] = {}
-        # Questions of fewer tokens, by the words that are no words of asking, and by their first eight tokens.
+        # Questions of fewer words, by the tokens that are no words of asking, and by their first eight words.
         self._shorts: defaultdict[tuple[str, ...], list[_Short]] = defaultdict(list)
         self._starts: defaultdict[str, list[_Short]] = defaultdict(list)
         self._index()
@@ -167,27 +171,29 @@ class Benchmarks:
         telling = () if general else (item.question, both)
         for text in (*telling, item.input, *item.passages):
             tokens = tokenize(text)
-            if len(tokens) >= self.ngram:
+            if word_count(tokens) >= self.ngram:
                 self._pool.add(text)
                 self._encoded.append(self._alphabet.learn(tokens))
+                self._seed_ends.append(ends(tokens, SEED))
                 self._owners.append(number)
         tokens = tokenize(item.question)
-        if tokens and (general or len(tokens) < self.ngram):
+        words = word_count(tokens)
+        if tokens and (general or words < self.ngram):
             parts = [item.input] if item.input else []
             parts += item.passages if general else ()
-            parts += item.choices if general or _CHOOSES & set(tokens) else ()
+            parts += item.choices if general or _may_choose(tokens, words) else ()
             companions = tuple(tuple(tokenize(part)) for part in parts)
             short = _Short(number, tuple(tokens), item.question, companions)
             self._shorts[_content(tokens)].append(short)
-            if len(tokens) >= ANYWHERE:
-                self._starts[self._alphabet.learn(tokens)[:ANYWHERE]].append(short)
+            if words >= ANYWHERE:
+                self._starts[self._alphabet.learn(tokens)[: ends(tokens, ANYWHERE)[0]]].append(short)
 
     def _plant(self) -> None:
-        """Note where every run of five tokens stands, but for those of many texts."""
+        """Note where every run of five words stands, but for those of many texts."""
         seeds: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         for text, encoded in enumerate(self._encoded):
-            for at in range(len(encoded) - SEED + 1):
-                seeds[encoded[at : at + SEED]].append((text, at))
+            for at, end in enumerate(self._seed_ends[text]):
+                seeds[encoded[at:end]].append((text, at))
         self._seeds = {seed: places for seed, places in seeds.items() if len(places) < COMMON_SEED}
 
     def _check(self, fields: Mapping[str, list[str]]) -> Leak | None:
@@ -198,16 +204,15 @@ class Benchmarks:
             self._find_ngram(fields, encoded)
             or self._find_short(fields, encoded)
             or self._find_paraphrase(fields)
-            or self._find_stretch(encoded)
+            or self._find_stretch(fields, encoded)
         )
 
     def _find_ngram(self, fields: Mapping[str, list[str]], encoded: Mapping[str, str]) -> Leak | None:
         """Look in both fields together last: an n-gram that is in none alone runs across their border."""
         for field, text in encoded.items():
-            if found := self._ngrams.find(text):
-                number, place = found
-                gram = fields[field][place : place + self.ngram]
-                return self._leak(number, "ngram", field, " ".join(gram))
+            if found := self._ngrams.find(text, ends(fields[field], self.ngram)):
+                number, start, end = found
+                return self._leak(number, "ngram", field, " ".join(fields[field][start:end]))
         return None
 
     def _find_short(self, fields: Mapping[str, list[str]], encoded: Mapping[str, str]) -> Leak | None:
@@ -216,8 +221,8 @@ class Benchmarks:
             found = list(self._shorts.get(_content(tokens), ())) if field != "answer" else []
             found = [short for short in found if self._asks_the_same(tokens, short)]
             text = encoded[field]
-            for place in range(len(text) - ANYWHERE + 1) if self._starts else ():
-                for short in self._starts.get(text[place : place + ANYWHERE], ()):
+            for place, end in enumerate(ends(tokens, ANYWHERE)) if self._starts else ():
+                for short in self._starts.get(text[place:end], ()):
                     if tuple(tokens[place : place + len(short.tokens)]) == short.tokens:
                         found.append(short)
             for short in found:
@@ -229,7 +234,7 @@ class Benchmarks:
         """Say whether a text is a short question; with one or two words of content it must be so to the letter."""
         if tuple(tokens) == short.tokens:
             return True
-        return len(_content(tokens)) > 2 and rouge_l(" ".join(tokens), short.text) > self.rouge_l
+        return len(_content(tokens)) > 2 and rouge_l_of(tokens, short.tokens) > self.rouge_l
 
     def _find_paraphrase(self, fields: Mapping[str, list[str]]) -> Leak | None:
         for field, tokens in fields.items():
@@ -237,18 +242,18 @@ class Benchmarks:
                 continue
             # What no evaluation text holds is one word to the pool, which so keeps its size.
             known = [token if token in self._alphabet else self._stranger for token in tokens]
-            near = self._pool.nearest(" ".join(known))
+            near = self._pool.nearest_of(known)
             if near is not None:
                 owner = self._owners[near.index]
                 return self._leak(owner, "rouge-l", field, near.text, near.score)
         return None
 
-    def _find_stretch(self, encoded: Mapping[str, str]) -> Leak | None:
-        """Compare the stretches of a text that share runs of five tokens with an evaluation text."""
+    def _find_stretch(self, fields: Mapping[str, list[str]], encoded: Mapping[str, str]) -> Leak | None:
+        """Compare the stretches of a text that share runs of five words with an evaluation text."""
         for field, text in encoded.items():
             starts: defaultdict[int, list[int]] = defaultdict(list)
-            for place in range(len(text) - SEED + 1):
-                for number, at in self._seeds.get(text[place : place + SEED], ()):
+            for place, end in enumerate(ends(fields[field], SEED)):
+                for number, at in self._seeds.get(text[place:end], ()):
                     starts[number].append(place - at)
             for number, begins in starts.items():
                 own = self._encoded[number]
@@ -276,16 +281,16 @@ def _told_apart(files: Sequence[EvaluationFile]) -> list[EvaluationFile]:
     ]
 
 
-def _refuse_other_scripts(file: EvaluationFile) -> None:
-    """Refuse a file that nothing could ever overlap with, such as one in Chinese: silence would look like safety."""
+def _refuse_wordless(file: EvaluationFile) -> None:
+    """Refuse a file that nothing could ever overlap with, such as one of formulas: silence would look like safety."""
     silent = sum(not tokenize(item.question) for item in file.items)
     if 2 * silent > len(file.items):
         raise DataError(
             "most questions of the evaluation file hold no word that can be compared",
             where=file.path,
-            found=f"{silent:,} of {len(file.items):,} without a letter a-z or a digit",
-            expected="texts in Latin script",
-            remedy="leave the file out: overlap is compared by words in a-z and 0-9 alone",
+            found=f"{silent:,} of {len(file.items):,} without a word or a number",
+            expected="texts in any language",
+            remedy="leave the file out, or name the field that holds the question: FILE:FIELD",
         )
 
 
@@ -297,9 +302,14 @@ def _general_questions(items: Iterable[Item]) -> set[str]:
     """
     settings: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
     for item in items:
-        choices = item.choices if len(tokenize(item.question)) < NGRAM else ()
+        choices = item.choices if word_count(tokenize(item.question)) < NGRAM else ()
         settings[item.question].add((item.input, *item.passages, *choices))
     return {question for question, several in settings.items() if len(several) > 1}
+
+
+def _may_choose(tokens: Sequence[str], words: int) -> bool:
+    """Say whether a short question may be about its choices; of other scripts the words for that are not known."""
+    return bool(_CHOOSES & set(tokens)) or (words < SEED and not all(map(str.isascii, tokens)))
 
 
 def _content(tokens: Iterable[str]) -> tuple[str, ...]:

@@ -4,10 +4,16 @@ Real exam questions share whole sentences: "his pulse is 80/min, respirations ar
 98%", "which of the following is the most appropriate next step in management". An n-gram made of such phrases tells of
 no item. So one tells only if at least half of its runs of four tokens stand in fewer than three different texts,
 where all numbers are alike; an item none of whose n-grams tells keeps them all.
+
+Lengths are in words: in scripts without spaces between words an n-gram is as many characters as n words are worth
+(:func:`datagen.dedup.ends`).
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from datagen.dedup import ends
 
 RUN = 4
 COMMON = 3
@@ -56,7 +62,7 @@ class NgramIndex:
     """Finds, in an encoded text, n-grams that tell of an item.
 
     Args:
-        n: Tokens in an n-gram.
+        n: Words in an n-gram.
     """
 
     def __init__(self, n: int) -> None:
@@ -77,29 +83,45 @@ class NgramIndex:
             others: list[str] = []
             for tokens in texts:
                 encoded, shapes = alphabet.learn(tokens), alike.learn(_numbers_alike(tokens))
-                rare = [run not in common for run in _runs(shapes, RUN)]
-                for at, gram in enumerate(_runs(encoded, self.n)):
-                    runs = rare[at : at + self.n - RUN + 1]
-                    (telling if 2 * sum(runs) >= len(runs) else others).append(gram)
+                run_ends = ends(tokens, RUN)
+                rare = list(accumulate((run not in common for run in _runs(shapes, run_ends)), initial=0))
+                after = 0
+                for at, end in enumerate(ends(tokens, self.n)):
+                    while after < len(run_ends) and run_ends[after] <= end:
+                        after += 1
+                    tells = 2 * (rare[after] - rare[at]) >= after - at
+                    (telling if tells else others).append(encoded[at:end])
             for gram in telling or others:
                 self._items.setdefault(gram, number)
 
-    def find(self, encoded: str) -> tuple[int, int] | None:
-        """Return the item of the first n-gram that tells of one, and the place of the n-gram, in tokens."""
-        at, n, items = 0, self.n, self._items
+    def find(self, encoded: str, gram_ends: Sequence[int]) -> tuple[int, int, int] | None:
+        """Find the first n-gram that tells of an item.
+
+        Args:
+            encoded: A text.
+            gram_ends: Where its n-grams end, as :func:`datagen.dedup.ends` says.
+
+        Returns:
+            The item, and where the n-gram begins and ends, in tokens; None if no n-gram tells of an item.
+        """
+        at, items = 0, self._items
         for run in encoded.split(Alphabet.UNKNOWN):
-            for place in range(len(run) - n + 1):
-                number = items.get(run[place : place + n])
+            after = at + len(run)
+            # A token is worth a word at most, so that shorter runs hold no n-gram.
+            for place, end in enumerate(gram_ends[at:after], at) if len(run) >= self.n else ():
+                if end > after:
+                    break
+                number = items.get(encoded[place:end])
                 if number is not None:
-                    return number, at + place
-            at += len(run) + 1
+                    return number, place, end
+            at = after + 1
         return None
 
 
 def _common_runs(items: Sequence[Sequence[Sequence[str]]], alike: Alphabet) -> set[str]:
     """Return the runs of four tokens that stand in many different texts; a text given twice counts once."""
-    shapes = {alike.learn(_numbers_alike(tokens)) for texts in items for tokens in texts}
-    counts = Counter(run for shape in shapes for run in set(_runs(shape, RUN)))
+    shapes = {alike.learn(_numbers_alike(tokens)): ends(tokens, RUN) for texts in items for tokens in texts}
+    counts = Counter(run for shape, run_ends in shapes.items() for run in set(_runs(shape, run_ends)))
     return {run for run, count in counts.items() if count >= COMMON}
 
 
@@ -107,5 +129,5 @@ def _numbers_alike(tokens: Sequence[str]) -> list[str]:
     return ["0" if token[0].isdigit() else token for token in tokens]
 
 
-def _runs(encoded: str, length: int) -> Iterator[str]:
-    return (encoded[at : at + length] for at in range(len(encoded) - length + 1))
+def _runs(encoded: str, run_ends: Sequence[int]) -> Iterator[str]:
+    return (encoded[at:end] for at, end in enumerate(run_ends))

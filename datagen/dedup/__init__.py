@@ -29,10 +29,22 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 
 from datagen.dedup.prefixes import Prefixes, band_of
-from datagen.dedup.rouge import f_measure, rouge_l, tokenize
+from datagen.dedup.rouge import f_measure, rouge_l, rouge_l_of
+from datagen.dedup.words import count_words, ends, tokenize, word_count
 from datagen.errors import ConfigError
 
-__all__ = ["Near", "RougeFilter", "all_pairs", "f_measure", "rouge_l", "tokenize"]
+__all__ = [
+    "Near",
+    "RougeFilter",
+    "all_pairs",
+    "count_words",
+    "ends",
+    "f_measure",
+    "rouge_l",
+    "rouge_l_of",
+    "tokenize",
+    "word_count",
+]
 
 _FIRST_RENEWAL = 256
 _LARGEST_CHARACTER = 0x10FFFF
@@ -96,7 +108,7 @@ class RougeFilter:
         Returns:
             None if the text was added, else the nearest text of the pool (the earliest of equals).
         """
-        encoded, elements = self._encode(instruction)
+        encoded, elements = self._encode(tokenize(instruction))
         near = self._nearest(self._matches(encoded, elements))
         if near is None:
             self._add(instruction, encoded, elements)
@@ -104,20 +116,24 @@ class RougeFilter:
 
     def nearest(self, instruction: str) -> Near | None:
         """Return the pool's nearest text above the threshold without adding anything."""
-        return self._nearest(self._matches(*self._encode(instruction)))
+        return self.nearest_of(tokenize(instruction))
+
+    def nearest_of(self, tokens: Sequence[str]) -> Near | None:
+        """Return the pool's nearest text above the threshold to the text that has these tokens."""
+        return self._nearest(self._matches(*self._encode(tokens)))
 
     def matches(self, instruction: str) -> list[tuple[int, float]]:
         """Return number and score of every text of the pool above the threshold, in the pool's order."""
-        return sorted(self._matches(*self._encode(instruction)))
+        return sorted(self._matches(*self._encode(tokenize(instruction))))
 
     def add(self, instruction: str) -> None:
         """Add a text unchecked."""
-        self._add(instruction, *self._encode(instruction))
+        self._add(instruction, *self._encode(tokenize(instruction)))
 
-    def _encode(self, text: str) -> tuple[str | tuple[int, ...], list[int]]:
-        """Return the text as token ids, for the LCS, and as a multiset: an element for each token and repeat."""
+    def _encode(self, tokens: Iterable[str]) -> tuple[str | tuple[int, ...], list[int]]:
+        """Return a text as token ids, for the LCS, and as a multiset: an element for each token and repeat."""
         element_of = self._element_of
-        ids = [self._number(token) if (n := element_of.get(token)) is None else n for token in tokenize(text)]
+        ids = [self._number(token) if (n := element_of.get(token)) is None else n for token in tokens]
         elements = ids.copy()
         if len(set(ids)) < len(ids):
             seen: Counter[int] = Counter()

@@ -1,20 +1,10 @@
-"""ROUGE-L F1 of two texts, with the tokens and to the last bit of ``rouge_score`` without stemming."""
+"""ROUGE-L F1 of two texts, to the last bit as in ``rouge_score``, on words of any script."""
 
-import re
+from collections.abc import Sequence
 
 from rapidfuzz.distance import LCSseq
 
-_TOKEN = re.compile(r"[a-z0-9]+")
-
-
-def tokenize(text: str) -> list[str]:
-    """Split as ``rouge_score`` does without stemming: lower case, runs of ``[a-z0-9]``.
-
-    Example:
-        >>> tokenize("What's HbA1c, in %?")
-        ['what', 's', 'hba1c', 'in']
-    """
-    return _TOKEN.findall(text.lower())
+from datagen.dedup.words import tokenize
 
 
 def f_measure(lcs: int, length_a: int, length_b: int) -> float:
@@ -26,11 +16,15 @@ def f_measure(lcs: int, length_a: int, length_b: int) -> float:
 
 
 def rouge_l(a: str, b: str) -> float:
-    """ROUGE-L F1 of two texts, equal to ``rouge_score``'s without stemming.
+    """ROUGE-L F1 of two texts; in Latin script equal to ``rouge_score``'s without stemming.
 
     Example:
         >>> round(rouge_l("list the causes of anemia", "list the signs of anemia"), 2)
         0.8
     """
-    tokens_a, tokens_b = tokenize(a), tokenize(b)
-    return f_measure(LCSseq.similarity(tokens_a, tokens_b), len(tokens_a), len(tokens_b))
+    return rouge_l_of(tokenize(a), tokenize(b))
+
+
+def rouge_l_of(a: Sequence[str], b: Sequence[str]) -> float:
+    """ROUGE-L F1 of two texts' tokens."""
+    return f_measure(LCSseq.similarity(a, b), len(a), len(b))

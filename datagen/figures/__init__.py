@@ -15,6 +15,7 @@ from typing import Any
 
 from datagen import labels
 from datagen.decoding import read_json_object
+from datagen.dedup import count_words
 from datagen.figures.neighbours import nearest_scores
 from datagen.figures.roots import find_root
 from datagen.ledger import Entry, Ledger
@@ -107,9 +108,9 @@ def describe(rows: Rows) -> dict[str, Any]:
         "roots": root_verbs(instructions),
         "labels": {field: count_labels(field, rows.tasks) for field in labels.FIELDS},
         "lengths": {
-            "instruction": histogram([len(text.split()) for text in instructions]),
-            "input": histogram([len(text.split()) for text in inputs if text]),
-            "answer": histogram([len(text.split()) for text in rows.answers]),
+            "instruction": histogram([count_words(text) for text in instructions]),
+            "input": histogram([count_words(text) for text in inputs if text]),
+            "answer": histogram([count_words(text) for text in rows.answers]),
         },
         "without_input": sum(not text for text in inputs),
         "nearest": nearest(instructions),

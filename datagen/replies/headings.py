@@ -151,7 +151,7 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
             if heading is None:
                 if len(line) > _LONGEST_HEADING:
                     break
-                pending = at if _is_rule(line) else None
+                pending = at if _is_rule(line) else pending
                 continue
             words += 1
             above = gap.lines[number + 1][1] if number + 1 < len(gap.lines) else None

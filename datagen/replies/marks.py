@@ -58,7 +58,7 @@ _FOLD = str.maketrans(
     | dict.fromkeys(map(chr, range(0x2000, 0x200B)), " ")
     | dict.fromkeys("\xa0\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\ufe0f\u20e3", " ")
 )
-_TAGS = r"</?[a-z][a-z0-9]{0,7}>"
+_TAGS = r"</?(?!no)[a-z][a-z0-9]{0,7}>"
 # Whatever stands before a label in its line: anything but words, and the marks of HTML and LaTeX.
 _DECOR = rf"(?:{_TAGS}|\\text[a-z]{{2}}\{{|[^\w\n]|_)*+"
 _NUMBER = (
@@ -107,8 +107,9 @@ _HASHES = re.compile(
     r"(?<!#)#{2,}[ \t]*(?=\n|$)|^[ \t]*\**(?:\\?#[ ]?){3,}\**[.:]?[ \t]*$",
     re.MULTILINE,
 )
+# Three and more of one sign, or five and more of any: "- - -", "━━━", "~*~*~".
 _RULE = re.compile(
-    r"^[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|~{3,}|\+{3,}|[•·]{3,}|(?:[-*_] ){2,}[-*_])[ \t]*$", re.MULTILINE
+    r"^[ \t]*(?:(?P<sign>[^\w\s|`])(?:[ ]?(?P=sign)){2,}|(?:[^\w\s|`][ ]?){5,})[ \t]*$", re.MULTILINE
 )
 _END = (
     r"\[{1,2}/?(?:end|task|item|stop)(?:[ _](?:of[ _])?(?:task|item))?\]{1,2}"
@@ -228,9 +229,15 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
 
     for match in _HASHES.finditer(text):
         yield Mark(SEPARATOR, match.start(), match.end())
+    forms = set()
+    last = max(starts, default=0)
     for match in itertools.chain(_RULE.finditer(text), _END_LINE.finditer(text)):
-        if label_follows(match.end()) or not text[match.end() :].strip():
+        parts = label_follows(match.end())
+        # What stands below the last rule of those that part tasks is none of the last task.
+        if parts or not text[match.end() :].strip() or (match.start() > last and match.group() in forms):
             yield Mark(SEPARATOR, match.start(), match.end())
+        if parts:
+            forms.add(match.group())
     for match in _TURN.finditer(text):
         # The turns of a chat that a base model goes on with: "User: Write task 5." and "Assistant: 5. Type: ..."
         if label_follows(match.end()) or match.end() in starts:

@@ -1,31 +1,181 @@
-"""Reasoning models may write their thoughts before their reply; the ledger keeps them, tasks and answers do not."""
+"""Reasoning models may write their thoughts before their reply; the ledger keeps them, tasks and answers do not.
+
+Thoughts are known by their shape: a block between two tags whose name speaks of thinking, in any brackets; a channel
+or turn named so (:mod:`datagen.replies.tokens`); or a heading such as "Thinking..." with one of the reply behind it.
+"""
 
 import re
+from collections import Counter
 
-_OPEN, _CLOSE = r"[<\[]\|?{0}\|?[>\]]", r"[<\[]\|?/{0}\|?[>\]]"
-_NAMES = r"(?:seed:)?(?:think(?:ing)?|thoughts?)"
-_BLOCK = re.compile(f"{_OPEN.format(_NAMES)}.*?{_CLOSE.format(_NAMES)}", re.DOTALL | re.IGNORECASE)
-# Chat templates may open the thoughts in the prompt, so that the reply holds their end alone.
-_END_ALONE = re.compile(rf"\A.*?{_CLOSE.format(_NAMES)}", re.DOTALL | re.IGNORECASE)
-_UNENDED = re.compile(rf"(?:\A|(?<=\n))[ \t]*{_OPEN.format(_NAMES)}.*\Z", re.DOTALL | re.IGNORECASE)
-# The channels of OpenAI's open models, where a server hands them on as they are.
-_CHANNEL = re.compile(r"<\|channel\|>(?:analysis|commentary)\b.*?(?:<\|end\|>|<\|call\|>|\Z)", re.DOTALL)
-_CONTROL = re.compile(r"<\|start\|>assistant|<\|channel\|>final\b[^<]*<\|message\|>|<\|(?:end|return)\|>")
+from datagen.replies.tokens import CONTROL, find_marks, own_turn, words_of
+
+_NAMES = {
+    "think": "think thinks thinking thought thoughts cot 思考 思维 思维链 思考过程"
+    " pensamiento pensée gedanken pensiero мысли",
+    "reason": "reason reasoning rationale 推理 推理过程 razonamiento raisonnement raciocínio рассуждение",
+    "reflect": "reflect reflecting reflection réflexion 反思",
+    "scratch": "scratchpad scratch musing musings brainstorm brainstorming"
+    " ponder pondering deliberation contemplation",
+    "analyse": "analysis analyse analyze analyzing analysing",
+    "inner": "inner internal monologue introspection antthinking",
+}  # fmt: skip
+_FAMILY_OF = {name: family for family, names in _NAMES.items() for name in names.split()}
+_OPENING, _CLOSING = {"start", "begin", "prefix", "open"}, {"end", "suffix", "close", "stop"}
+TAG = re.compile(
+    r"(?P<open>&lt;|[<＜◁◀‹«《〈⟨【\[]{1,2})\s?[|｜]?\s?(?P<slash>[/\\]\s?)?(?P<name>[^\W\d_][\w:.▁-]{1,40})"
+    r"(?:\s+[\w:-]{1,40}\s?=\s?(?:\"[^\"<>\n]{0,200}\"|'[^'<>\n]{0,200}'|[^\s<>\"']{1,80})){0,8}"
+    r"\s?/?[|｜]?\s?(?:&gt;|[>＞▷▶›»》〉⟩】\]]{1,2})"
+)
+_MARKED = re.compile(r"[<＜◁◀‹«《〈⟨【\[]|&lt;|```")
+# As chat windows fold thoughts.
+_DETAILS = re.compile(r"<details\b[^<>]{0,300}>\s{0,9}(?:<summary>[^<>]{0,100})?", re.IGNORECASE)
+_END_OF_DETAILS = re.compile(r"</details>", re.IGNORECASE)
+_ABOUT_THOUGHTS = re.compile(r"think|thought|reason", re.IGNORECASE)
+_FENCE = re.compile(
+    r"^`{3,}[ \t]*(?:think|thinking|thoughts?|reasoning|scratchpad)[ \t]*$", re.IGNORECASE | re.MULTILINE
+)
+_BARE_FENCE = re.compile(r"^`{3,}[ \t]*$", re.MULTILINE)
+# Channels whose marks were dropped as special tokens, which left their names: "analysisWe need ...assistantfinalRest".
+_GLUED_FINAL = re.compile(r"assistant\s?final(?![a-z])")
+_GLUED_THOUGHTS = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=[^\sa-z,.;:])")
+_HEADED = re.compile(
+    r"[\s>*_#\W]{0,20}(?:(?P<sure>here(?:['’]s| is) my (?:thought|thinking|reasoning)s?(?: process)?"
+    r"|thinking(?: process| out loud)?(?=[\s*_]{0,5}(?:\.\.\.|…|:|\n))|thought process"
+    r"|internal (?:monologue|thoughts?|reasoning))"
+    r"|thoughts?)[\s*_]{0,5}(?:\.\.\.|…|:|\n)",
+    re.IGNORECASE,
+)
+_REPLY_HEADED = re.compile(
+    r"^[ \t>*_#]{0,12}(?:(?:\.{3}|…)?[ \t]?done thinking\b[.…]{0,3}"
+    r"|(?:here(?:['’]s| is) my |my )?(?:final )?(?:response|answer|output|reply)[ \t*_]{0,5}(?::|$))[ \t*_]{0,5}",
+    re.IGNORECASE | re.MULTILINE,
+)  # fmt: skip
 
 
 def without_thoughts(text: str) -> str:
-    """Take the thoughts of a reasoning model out of its reply; thoughts that never end leave nothing behind them.
+    """Return a model's reply without its thoughts and without the control tokens around it.
+
+    Thoughts that never end leave nothing behind them, and neither does an invented turn of somebody else. Where it is
+    not sure what a mark means, it stays (:func:`datagen.replies.answers.leftover` tells).
 
     Example:
-        >>> without_thoughts("<think>Gout... uric acid.</think>\\n\\nRest and drink.")
+        >>> without_thoughts("<think>Gout... uric acid.</think>\\n\\nRest and drink.<|eot_id|>")
         'Rest and drink.'
         >>> without_thoughts("First, I recall gout.</think>Rest."), without_thoughts("<think>Gout is")
         ('Rest.', '')
         >>> without_thoughts("A blood pressure <think twice> of 140/90")
         'A blood pressure <think twice> of 140/90'
     """
-    shown = text
-    if "<|channel|>" in shown:
-        shown = _CONTROL.sub("", _CHANNEL.sub("", shown))
-    shown = _UNENDED.sub("", _END_ALONE.sub("", _BLOCK.sub("", shown), count=1))
+    shown = own_turn(_without_folded(_without_blocks(text))) if _MARKED.search(text) else text
+    shown = _behind_headings(_behind_names(shown))
     return text if shown == text else shown.strip()
+
+
+def is_thought_name(name: str) -> bool:
+    """Say whether the name of a tag speaks of thinking.
+
+    Example:
+        >>> is_thought_name("START_THINKING"), is_thought_name("inner_monologue"), is_thought_name("answer")
+        (True, True, False)
+    """
+    return any(word in _FAMILY_OF for word in words_of(name))
+
+
+def _without_blocks(text: str) -> str:
+    """Cut out everything between tags of thoughts, nested ones, ends without a beginning and the reverse included."""
+    tags = list(_thought_tags(text))
+    last_end = {family: start for start, _, opening, family, _ in tags if not opening}
+    spans: list[tuple[int, int]] = []
+    opened: list[tuple[int, str]] = []
+    within: Counter[str] = Counter()
+    for start, end, opening, family, bracketed in tags:
+        if opening:
+            if not bracketed or last_end.get(family, -1) > start:
+                opened.append((start, family))
+                within[family] += 1
+            continue
+        if not opened:
+            spans = [(0, end)]  # the prompt held the beginning
+            continue
+        held = within[family] > 0
+        if not held and last_end.get(opened[-1][1], -1) > start:
+            continue
+        while opened:
+            first, closed = opened.pop()
+            within[closed] -= 1
+            if closed == family or not held:
+                break
+        if not opened:
+            spans.append((first, end))
+    if opened:
+        # An inner beginning may be a mere mention: thoughts reach to the last end, or to the end of the text.
+        first = opened[0][0]
+        line = text[text.rfind("\n", 0, first) + 1 : first]
+        end = max(
+            (tag[1] for tag in tags if not tag[2] and tag[0] > first and tag[3] == opened[0][1]), default=0
+        )
+        ended_by_a_token = CONTROL.match(text, first) and len(find_marks(text[first:])) > 1
+        if end or not (line.strip() or ended_by_a_token):
+            spans.append((first, end or len(text)))
+    return _without(text, spans)
+
+
+def _thought_tags(text: str) -> list[tuple[int, int, bool, str, bool]]:
+    """Return start, end, whether it opens, family and whether it stands in text-like brackets, of every tag."""
+    tags = []
+    for tag in TAG.finditer(text):
+        words = words_of(tag["name"])
+        family = next((_FAMILY_OF[word] for word in words if word in _FAMILY_OF), None)
+        if family is None:
+            continue
+        closing = bool(tag["slash"]) or bool(_CLOSING & set(words))
+        strong = (
+            family == "think" and tag["name"].isupper()
+        )  # [THINK] is a token; [Analysis] may be a heading
+        bracketed = tag["open"][0] in "[«《〈⟨【‹" and not strong and not _OPENING & set(words)
+        tags.append((tag.start(), tag.end(), not closing, family, bracketed))
+    return tags
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    kept, at = [], 0
+    for start, end in sorted(spans):
+        if start > at:
+            kept.append(text[at:start])
+        at = max(at, end)
+    return "".join([*kept, text[at:]])
+
+
+def _without_folded(text: str) -> str:
+    """Cut out thoughts that are folded away in HTML, or stand in a code block of that name."""
+    spans: list[tuple[int, int]] = []
+    for pattern, closing in ((_DETAILS, _END_OF_DETAILS), (_FENCE, _BARE_FENCE)):
+        at = 0
+        while at < len(text) and (opening := pattern.search(text, at)):
+            at = opening.end()
+            if pattern is _FENCE or _ABOUT_THOUGHTS.search(opening.group()):
+                end = closing.search(text, at)
+                at = end.end() if end else len(text)
+                spans.append((opening.start(), at))
+    return _without(text, spans)
+
+
+def _behind_names(text: str) -> str:
+    """Return what follows the name of the final channel, where the names of channels stand in the text."""
+    finals = list(_GLUED_FINAL.finditer(text))
+    if finals:
+        return text[finals[-1].end() :]
+    if _GLUED_THOUGHTS.match(text):
+        return ""
+    return re.sub(r"\A\s*final(?=[A-Z])", "", text)
+
+
+def _behind_headings(text: str) -> str:
+    """Return what follows the heading of the reply, where the text begins with a heading of thoughts."""
+    heading = _HEADED.match(text)
+    if heading is None:
+        return text
+    reply = _REPLY_HEADED.search(text, heading.end())
+    if reply:
+        return text[reply.end() :]
+    return "" if heading["sure"] else text

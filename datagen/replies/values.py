@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+import yaml
+
 from datagen.records import NO_INPUT
 from datagen.replies.marks import FIELDS, HEADERS, OUTPUT
 
@@ -30,6 +32,21 @@ _ASSISTANT_VOICE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+# In other languages: a paragraph that speaks of the tasks, or a hope that ends in an exclamation.
+_ABOUT_TASKS = re.compile(
+    r"\b(?:aufgaben?|tareas?|tarefas?|tâches?|compiti|ejercicios?|exercices?|uppgifter|zadania|tugas)\b"
+    r"|задани|задач|任务|任務|課題|タスク|題目|题目|과제|작업|مهام|المهام|कार्य|nhiệm vụ|görev"
+    r"|\A\W*(?:以上|이상)\w{0,4}\W*\Z",
+    re.IGNORECASE,
+)
+_HOPE = re.compile(
+    r"\A\W*(?:espero|esperamos|spero|j['’]espère|en espérant|n['’]hésite|ich hoffe|viel erfolg|надеюсь"
+    r"|希望|祝|お役|도움|ik hoop|mam nadzieję|umarım|आशा|آمل|أتمنى|hy vọng|semoga|jag hoppas)"
+    r"[^\n]*[!！\U0001f300-\U0001faff]\W*\Z",
+    re.IGNORECASE,
+)
+_LONGEST_CLOSING = 300
+
 
 def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str]]]:
     """Strip a value of its decoration and split off what does not belong to it."""
@@ -47,7 +64,6 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
             first, remark = _split_difficulty(first)
             strays[:0] = [("stray-text", remark)] if remark else []
         return first, strays
-    value = _BLOCK_SCALAR.sub("", value)
     if kind == "input" and (match := _NO_INPUT.match(value)):
         rest = value[match.end() :].strip()
         if rest:
@@ -56,8 +72,6 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
     return value, strays
 
 
-# How YAML announces a text over several lines.
-_BLOCK_SCALAR = re.compile(r"\A[|>][+-]?[ \t]*\n\s*")
 _BREAK = re.compile(r"\n[ \t]*(?:[-=*_~]{3,}|\**(?:\\?#[ ]?){2,}\**)[ \t]*\Z|(?<!#)#{2,}\Z")
 _CLOSING_TAG = re.compile(
     rf"(?:</(?:{'|'.join((*FIELDS, OUTPUT))}|li|ul|ol|p|div)>\s*)+\Z|(?<!\\)\\\Z", re.IGNORECASE
@@ -75,27 +89,102 @@ def _undecorate(value: str) -> str:
     return value.strip()
 
 
-def unquote(values: Mapping[str, str]) -> dict[str, str]:
-    """Take off quotation marks where every value of a task stands in them, as in YAML.
+# --- values as YAML and TOML write them ---------------------------------------------------------------------------
+
+_BLOCK_SCALAR = re.compile(r"\A[ \t]*(?P<style>[|>])[+-]?\d?[+-]?[ \t]*\n(?=[ \t]*\S)")
+_ITEM = re.compile(r"[ \t]*(?:[-*•]|[(\[]?\w{1,2}[.)\]])[ ]|[ \t]")
+_STRING = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|'(?:[^']|'')*+'", re.DOTALL)
+_LONG_STRING = re.compile(r"(?P<mark>\"\"\"|''')\n?(?P<text>.*)(?P=mark)", re.DOTALL)
+_WRAPPED = 60
+"""A line that is shorter ends where its author ended it; a longer one may have been wrapped."""
+
+
+def unindent(raw: str, column: int, *, data: bool = False) -> tuple[str, str]:
+    """Take off the indentation that a value owes to its label at ``column``; lines less indented than a block follow.
 
     Example:
-        >>> unquote({"type": '"Chat"', "topic": '"Gout"', "instruction": '"Greet."'})
+        >>> unindent(" |\\n    A. rest\\n      at once\\n    B. run\\n```", 2)
+        ('A. rest\\n  at once\\nB. run', '```')
+        >>> unindent(" Choose.\\n  A. rest\\n  B. run", 2)
+        (' Choose.\\nA. rest\\nB. run', '')
+    """
+    block = _BLOCK_SCALAR.match(raw)
+    first, _, below = raw.partition("\n")
+    lines = below.split("\n")
+    filled = [line for line in lines if line.strip()]
+    if not filled:
+        return raw, ""
+    depth = min(map(_depth, filled))
+    if block:
+        depth = _depth(filled[0])
+        end = next((n for n, line in enumerate(lines) if line.strip() and _depth(line) < depth), len(lines))
+        text = "\n".join(line[depth:] for line in lines[:end])
+        return _unfold(text, 0) if block["style"] == ">" else text.rstrip(), "\n".join(lines[end:]).strip()
+    wrapped = data and first.strip() and depth > column
+    if first.strip() and not wrapped:
+        depth = min(depth, column)
+    text = "\n".join([first, *(line[min(depth, _depth(line)) :] for line in lines)])
+    return _unfold(text, _WRAPPED) if wrapped and first.strip()[0] not in "\"'" else text, ""
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip(" \t"))
+
+
+def _unfold(text: str, wrapped: int) -> str:
+    """Join lines of a paragraph that are ``wrapped`` characters long or more; items of a list stay on their lines."""
+    lines: list[str] = []
+    width = 0
+    for line in text.strip().split("\n"):
+        if lines and width > wrapped and line.strip() and not _ITEM.match(line):
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines.append(line)
+        width = len(line.strip())
+    return "\n".join(lines)
+
+
+def unquote(values: Mapping[str, str], *, data: bool) -> dict[str, str]:
+    """Read values as YAML or TOML: those in quotation marks where all of a task are, or where its labels are keys.
+
+    Example:
+        >>> unquote({"type": '"Chat"', "topic": '"Gout"', "instruction": '"Greet."'}, data=False)
         {'type': 'Chat', 'topic': 'Gout', 'instruction': 'Greet.'}
+        >>> unquote({"type": "Chat", "input": '"Chest pain:\\\\nworse."'}, data=True)
+        {'type': 'Chat', 'input': 'Chest pain:\\nworse.'}
     """
     said = [v for kind, v in values.items() if kind != "difficulty" and v and v != NO_INPUT]
-    for mark in ('"', "'"):
-        if len(said) >= 3 and all(len(v) > 1 and v[0] == v[-1] == mark and mark not in v[1:-1] for v in said):
-            return {kind: value.strip(mark) for kind, value in values.items()}
+    if data or (len(said) >= 3 and all(_STRING.fullmatch(value) for value in said)):
+        return {kind: _text_of(value) for kind, value in values.items()}
     return dict(values)
+
+
+def _text_of(value: str) -> str:
+    if long := _LONG_STRING.fullmatch(value):
+        return long["text"].strip()
+    if not _STRING.fullmatch(value):
+        return value
+    try:
+        return str(yaml.load(value, Loader=yaml.BaseLoader)).strip()
+    except yaml.YAMLError:
+        return value[1:-1]
+
+
+# --- words behind the last value ----------------------------------------------------------------------------------
+
+
+def _is_closing(paragraph: str) -> bool:
+    if _ASSISTANT_VOICE.match(paragraph):
+        return True
+    short = len(paragraph) <= _LONGEST_CLOSING and "\n" not in paragraph.strip()
+    return short and bool(_ABOUT_TASKS.search(paragraph) or _HOPE.match(paragraph))
 
 
 def _split_closing(value: str) -> tuple[str, str]:
     """Split off last paragraphs in which the assistant speaks to its user."""
     paragraphs = re.split(r"(\n[ \t]*\n\s*)", value)
     keep = len(paragraphs)
-    while keep > 1 and (
-        _ASSISTANT_VOICE.match(paragraphs[keep - 1]) or not paragraphs[keep - 1].strip("-=*_~ \n")
-    ):
+    while keep > 1 and (_is_closing(paragraphs[keep - 1]) or not paragraphs[keep - 1].strip("-=*_~ \n")):
         keep -= 2
     closing = "".join(paragraphs[keep:]).strip()
     value = _BREAK.sub("", "".join(paragraphs[:keep]).strip()).rstrip()

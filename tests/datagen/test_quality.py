@@ -239,3 +239,53 @@ def test_repeats_are_told_from_lists() -> None:
     assert repeats_itself("Take it. Take it. Take it. Take it.")
     assert not repeats_itself("Yes. Yes. Yes.")
     assert not repeats_itself("\n".join(f"{n}. Step {n}" for n in range(20)))
+
+
+GREEK, HINDI, THAI = "Τι είναι η ουρική αρθρίτιδα;", "गाउट का इलाज क्या है?", "โรคเกาต์คืออะไร"
+
+
+@pytest.mark.parametrize(
+    ("instruction", "given", "reason"),
+    [
+        ("请解释痛风", "", None),
+        ("痛风", "", "instruction-too-short"),
+        ("통풍", "", "instruction-too-short"),
+        ("ﾂｳﾌｳとは", "", None),
+        (THAI, "", None),
+        (GREEK, "", None),
+        (HINDI, "", None),
+        ("请" * 310, "", "instruction-too-long"),
+        ("请总结病历", "病" * 1100, None),
+        ("请总结病历", "病" * 1300, "input-too-long"),
+        ("请解释痛风和高血压，", "", "unfinished"),
+        ("请总结以下病历：", "", "input-missing"),
+        ("请解释痛风的治疗方法", "请解释痛风的治疗方法。", "input-echoes-instruction"),
+        ("Объясните лечение подагры", "объясните лечение подагры!", "input-echoes-instruction"),
+    ],
+)
+def test_tasks_in_other_scripts(instruction: str, given: str, reason: str | None) -> None:
+    assert check_task(SeedTask(instruction, given)) == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("痛风由尿酸引起。它会导致关节疼痛。", None),
+        ("痛风由尿酸引起。它会导致关节疼痛和肿胀并且需要长期", "unfinished"),
+        ("治疗：\n1、休息\n2、多喝水，避免饮酒并且按时服用医生开的药物直到症状完全消失为止", None),
+        ("यह रोग यूरिक अम्ल के कारण होता है। इसमें रात में जोड़ों में बहुत तेज़ दर्द होता है जो कई दिन रहता है।", None),
+        ("โรคเกาต์เกิดจากกรดยูริกในเลือดสูง ทำให้ปวดข้อ และควรดื่มน้ำมาก ๆ " * 4, None),
+        ("休息。喝水。休息。休息。休息。", "repeats-itself"),
+        ("दवा लें। पानी पिएँ। दवा लें। दवा लें। दवा लें।", "repeats-itself"),
+        ("字" * 3900 + "。", None),
+        ("字" * 4100 + "。", "answer-too-long"),
+        ("是", None),
+    ],
+)
+def test_answers_in_other_scripts(text: str, reason: str | None) -> None:
+    assert check_answer(text, "stop") == reason
+
+
+def test_scripts_are_told_in_any_form() -> None:
+    assert not is_other_language("ﾂｳﾌｳﾉﾁﾘｮｳﾎｳﾎｳ", "ja")
+    assert is_other_language("Explain the treatment of gout", "ja")

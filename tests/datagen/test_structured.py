@@ -215,7 +215,7 @@ def test_any_reply_gives_tasks_or_reasons(reply: str, form: str, finish_reason: 
             "b",
         ),
         ("<|channel|>analysis<|message|>a", ""),
-        ("<reasoning>a</reasoning> b", "<reasoning>a</reasoning> b"),
+        ("<reasoning>a</reasoning> b", "b"),
         ("b < c and c > d", "b < c and c > d"),
         ("I <think we rest.", "I <think we rest."),
         (" no thoughts\n", " no thoughts\n"),

@@ -242,7 +242,7 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_file_that_nothing_could_overlap_with_is_refused(tmp_path: Path) -> None:
-    rows = [{"question": text} for text in ("痛风怎么治疗？", "糖尿病有哪些症状？", "What is gout?")]
+    rows = [{"question": text} for text in ("→ ≥ ∑", "😀🤒?", "What is gout?")]
     with pytest.raises(DataError, match="no word that can be compared") as caught:
         Benchmarks([write(tmp_path / "exam.jsonl", rows)])
     assert "2 of 3" in str(caught.value)
@@ -304,3 +304,87 @@ def test_real_items_are_caught_and_real_questions_pass(real_data: Path) -> None:
         if exam.check_task(row["instruction"], row["input"]) or exam.check_answer(row["output"])
     ]
     assert alarms == []
+
+
+CHINESE = [
+    "患者，男，58岁，反复左足第一跖趾关节红肿热痛三年，饮酒后加重。T 36.5℃，P 80次/分，R 18次/分，BP 120/80mmHg。"
+    "血尿酸 560μmol/L。该患者最可能的诊断是",
+    "女，24岁，发热伴右下腹转移性疼痛一天。T 38.2℃，P 98次/分，R 20次/分，BP 110/70mmHg。麦氏点压痛明显。"
+    "下列哪项检查最有帮助",
+    "男婴，8个月，因反复抽搐两周就诊。T 36.8℃，P 120次/分，R 30次/分，BP 90/60mmHg。"
+    "前囟平坦，枕秃明显。该患者最可能的诊断是",
+    "孕妇，31岁，停经36周，头痛眼花三天。"
+    "T 36.6℃，P 88次/分，R 20次/分，BP 165/110mmHg。尿蛋白阳性。下列哪项处理最为恰当",
+]
+UNRELATED = [
+    "男，67岁，进行性吞咽困难半年，体重下降十公斤。T 36.7℃，P 76次/分，R 18次/分，BP 130/80mmHg。该患者最可能的诊断是",
+    "女，45岁，心悸多汗消瘦两个月，双眼突出。T 37.2℃，P 110次/分，R 20次/分，BP 140/70mmHg。下列哪项检查最有帮助",
+    "请列出2型糖尿病患者应当注意的3个饮食问题",
+    "下列说法正确的是",
+    "写一段100字的文字，向患者说明为什么每天要测2次血压，并说明120/80mmHg的含义。",
+]
+
+
+@pytest.fixture(scope="module")
+def other_scripts(tmp_path_factory: pytest.TempPathFactory) -> Benchmarks:
+    rows = [{"id": f"zh{n}", "question": text, "options": ["甲", "乙"]} for n, text in enumerate(CHINESE)]
+    rows += [
+        {"id": "short", "question": "痛风急性发作时首选的药物", "options": ["秋水仙碱", "别嘌醇"]},
+        {"id": "general", "question": "下列说法正确的是", "options": ["肝脏产生胆汁", "胰腺产生尿酸"]},
+        {
+            "id": "ja",
+            "question": "62歳の男性。昨夜から右足の親指の付け根が腫れて歩けない。ビールを毎日飲む。"
+            "最も考えられるのはどれか。",
+        },
+        {"id": "th", "question": "ชายอายุ 58 ปี ปวดบวมแดงที่ข้อนิ้วหัวแม่เท้าข้างซ้ายหลังดื่มเบียร์ ควรตรวจอะไรก่อนเป็นอันดับแรก"},
+        {
+            "id": "ru",
+            "question": "Мужчина 58 лет жалуется на сильную боль в первом пальце левой стопы, которая началась ночью "
+            "после праздничного ужина с пивом. Какое исследование следует провести в первую очередь?",
+        },
+        {"id": "hi", "question": "गाउट के तीव्र दौरे में सबसे पहले कौन सी दवा दी जाती है?"},
+        {"id": "number", "question": "Какие 2 препарата снижают мочевую кислоту?"},
+    ]
+    return Benchmarks([write(tmp_path_factory.mktemp("scripts") / "exam.jsonl", rows)])
+
+
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        (CHINESE[0], "zh0"),
+        (CHINESE[1].replace("，", " , ").replace("38.2", "３８.２"), "zh1"),
+        (f"请分析以下病例。{CHINESE[2][:40]}", "zh2"),
+        (CHINESE[3].replace("三天", "四天").replace("孕妇", "某孕妇").replace("最为恰当", "最恰当"), "zh3"),
+        ("昨夜から右足の親指の付け根が腫れて歩けない。ビールを毎日飲む。", "ja"),
+        ("ปวดบวมแดงที่ข้อนิ้วหัวแม่เท้าข้างซ้ายหลังดื่มเบียร์ ควรตรวจ", "th"),
+        (
+            "МУЖЧИНА 58 ЛЕТ ЖАЛУЕТСЯ НА СИЛЬНУЮ БОЛЬ В ПЕРВОМ ПАЛЬЦЕ ЛЕВОЙ СТОПЫ, КОТОРАЯ НАЧАЛАСЬ ночью.",
+            "ru",
+        ),
+        ("Врач! " + "गाउट के तीव्र दौरे में सबसे पहले कौन सी दवा दी जाती है?", "hi"),
+        ("Какие ２ препарата снижают мочевую кислоту", "number"),
+    ],
+)
+def test_leaks_are_found_in_every_script(other_scripts: Benchmarks, text: str, item: str) -> None:
+    for leak in (other_scripts.check_task(text), other_scripts.check_task("Answer.", text)):
+        assert leak is not None
+        assert leak.item == item
+
+
+def test_short_questions_in_another_script(other_scripts: Benchmarks) -> None:
+    leak = other_scripts.check_task("痛风急性发作时首选的药物?")
+    assert leak is not None
+    assert (leak.item, leak.kind) == ("short", "whole-text")
+    leak = other_scripts.check_task("下列说法正确的是", "A. 肝脏产生胆汁 B. 胰腺产生尿酸")
+    assert leak is not None
+    assert leak.item == "general"
+    assert other_scripts.check_task("下列说法正确的是", "A. 肾脏排出尿酸 B. 心脏产生胆汁") is None
+
+
+@pytest.mark.parametrize(
+    "text", [*UNRELATED, "Какие 2 симптома астмы вы знаете?", "2", "T 36.5, P 80, R 18", "ข้อ 58 ปี"]
+)
+def test_unrelated_texts_in_other_scripts_pass(other_scripts: Benchmarks, text: str) -> None:
+    assert other_scripts.check_task(text) is None
+    assert other_scripts.check_task("请回答。", text) is None
+    assert other_scripts.check_answer(text) is None

@@ -1,0 +1,359 @@
+"""The files of a tokenizer's folder: what each key may hold, and reading them as ``transformers`` does.
+
+What a folder means is decided by ``transformers`` itself; nothing is converted here. Before it reads the files they
+are checked against :data:`KEYS`, so that a cut file or an oddly typed key is named instead of ending in a traceback.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alpacare_jax.errors import ConversionError, DataError
+from datagen.decoding import read_json_object
+
+if TYPE_CHECKING:
+    import transformers
+
+logger = logging.getLogger(__name__)
+
+CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a key may hold.
+
+    Args:
+        expected: In words, for messages.
+        holds: Whether a value is of this kind.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def _is_token(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return isinstance(value, str)
+    flags = ("lstrip", "rstrip", "normalized", "single_word", "special")
+    return isinstance(value.get("content"), str) and all(isinstance(value.get(k, True), bool) for k in flags)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_template(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(t, dict) and _all_text([t.get("name"), t.get("template")]) for t in value)
+    return isinstance(value, str) or (isinstance(value, dict) and _all_text([*value.values()]))
+
+
+def _all_text(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_decoder(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        key.isdecimal() and _is_id(int(key[:10])) and isinstance(token, dict) and _is_token(token)
+        for key, token in value.items()
+    )
+
+
+_TOKEN = Kind('a string or an object with "content"', _is_token)
+_FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+_TEXT = Kind("a string", lambda value: isinstance(value, str))
+_NUMBER = Kind("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+_TOKENS = Kind(
+    "a list of tokens, or an object from names to tokens",
+    lambda value: (
+        isinstance(value, list | dict)
+        and all(map(_is_token, value.values() if isinstance(value, dict) else value))
+    ),
+)
+_FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "split_special_tokens")
+_ENDS = {
+    "eos_token_id": Kind(
+        "a token id or a list of token ids",
+        lambda value: all(map(_is_id, value)) if isinstance(value, list) else _is_id(value),
+    )
+}
+
+KEYS: dict[str, dict[str, Kind]] = {
+    CONFIG: {
+        **dict.fromkeys(ROLES, _TOKEN),
+        **dict.fromkeys((*_FLAGS, "clean_up_tokenization_spaces"), _FLAG),
+        **dict.fromkeys(("additional_special_tokens", "extra_special_tokens"), _TOKENS),
+        "added_tokens_decoder": Kind('an object from ids to objects with "content"', _is_decoder),
+        "chat_template": Kind('a template, or a list of objects with "name" and "template"', _is_template),
+        "tokenizer_class": _TEXT,
+        "model_max_length": _NUMBER,
+    },
+    MAP: {**dict.fromkeys(ROLES, _TOKEN), "additional_special_tokens": _TOKENS},
+    "generation_config.json": _ENDS,
+    "config.json": _ENDS | {"tokenizer_class": _TEXT},
+}
+"""What the keys of each file hold where they are given and not null."""
+
+
+def read_keys(file: Path) -> dict[str, Any]:
+    """Read a JSON object and check its keys; a file that is not there is an empty one.
+
+    Raises:
+        DataError: The file is broken, or a key holds another kind of value than :data:`KEYS` says.
+    """
+    if not file.exists():
+        return {}
+    read_whole(file)
+    content = read_json_object(file)
+    kinds = KEYS.get(file.name, {})
+    if file.name == ADDED:
+        kinds = dict.fromkeys(content, Kind("a token id", lambda value: _is_id(value)))
+    for key, kind in kinds.items():
+        value = content.get(key)
+        if not (kind.holds(value) or (value is None and file.name != ADDED)):
+            raise DataError(
+                f"the file holds an impossible {key}",
+                where=f"{file}: {key}",
+                found=json.dumps(value, ensure_ascii=False)[:100],
+                expected=kind.expected,
+            )
+    return content
+
+
+def read_whole(file: Path) -> bytes:
+    """Read a file that must hold something.
+
+    Raises:
+        DataError: It is empty, a folder, unreadable, or a pointer that git-lfs left in place of the file.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError("the file cannot be read", where=file, found=error.strerror) from None
+    if not content.strip():
+        raise DataError("the file is empty", where=file, remedy="fetch it again")
+    if content.startswith(b"version https://git-lfs"):
+        raise DataError(
+            "the file is a git-lfs pointer, not the file itself",
+            where=file,
+            remedy="run `git lfs pull` in its repository, or fetch it with `hf download`",
+        )
+    return content
+
+
+def load_backend(file: Path) -> "transformers.PreTrainedTokenizerFast":
+    """Read a ``tokenizer.json`` or a sentencepiece model with the files beside it, as ``transformers`` does.
+
+    The class is that which ``AutoTokenizer`` takes, except that a byte-level ``tokenizer.json`` is always followed as
+    it is, where some classes would rebuild it and lose its rules for digits. ``AutoTokenizer`` itself is not used:
+    it imports torch where that is installed.
+
+    Args:
+        file: The vocabulary.
+
+    Raises:
+        DataError: A file is broken.
+        ConversionError: The class would not follow the rules of the sentencepiece model.
+    """
+    config = read_keys(file.parent / CONFIG)
+    pieces = None if file.suffix == ".json" else read_pieces(file)
+    kind = _class_of(file, config)
+    if pieces is not None:
+        _check_llama_layout(pieces, file, rebuilt=_rebuilds(kind))
+    named = config if pieces is None else _roles_of(pieces) | config
+    with _staged(file, named) as folder:
+        try:
+            backend = kind.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # the Rust library raises nothing more special
+            if pieces is None:
+                _check_json(file)
+            raise DataError(
+                "transformers cannot read the tokenizer",
+                where=file,
+                found=f"{type(error).__name__}: {str(error).replace(str(folder), str(file.parent))[:300]}",
+                expected=f"a tokenizer that {kind.__name__} reads, with its {CONFIG}",
+                remedy=f"mend {file.name} or {CONFIG}, or fetch them again",
+            ) from error
+    if pieces is not None and "add_bos_token" not in config:
+        _settle_bos(backend, file.parent / CONFIG)
+    if pieces is not None or _rebuilds(kind):
+        _check_added(backend, file.parent, config)
+    return backend
+
+
+def _class_of(file: Path, config: dict[str, Any]) -> type:
+    """Return the class that ``AutoTokenizer`` takes for a tokenizer."""
+    import transformers
+
+    general = transformers.PreTrainedTokenizerFast
+    if file.suffix == ".json" and b'"ByteLevel"' in read_whole(file):  # AutoTokenizer's own test
+        return general
+    name = config.get("tokenizer_class") or read_keys(file.parent / "config.json").get("tokenizer_class")
+    name = (name or "").removesuffix("Fast")
+    found = getattr(transformers, name, None) if name.endswith("Tokenizer") else None
+    return found if isinstance(found, type) and issubclass(found, general) else general
+
+
+def _check_json(file: Path) -> None:
+    """Say what is wrong with a ``tokenizer.json`` that cannot be read, where that is plain."""
+    try:
+        content = json.loads(read_whole(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError("the tokenizer file is not valid JSON", where=file, found=str(error)) from None
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise DataError("the file is not a tokenizer.json", where=file, expected='an object with a "model"')
+
+
+def _rebuilds(kind: type) -> bool:
+    """Return whether a class takes the vocabulary alone and has rules of its own, as LlamaTokenizer does."""
+    return "__init__" in vars(kind) and kind.__name__ not in ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+@contextlib.contextmanager
+def _staged(file: Path, config: dict[str, Any]) -> Iterator[Path]:
+    """Give a folder of the tokenizer's files alone, under the names that ``transformers`` looks for.
+
+    Keys that say nothing are left out of them, because they would be taken for a value.
+    """
+    with tempfile.TemporaryDirectory(prefix="alpacare-tokenizer-") as name:
+        folder = Path(name)
+        (folder / f"tokenizer{'.json' if file.suffix == '.json' else '.model'}").symlink_to(file.resolve())
+        special = read_keys(file.parent / MAP)
+        read_keys(file.parent / ADDED)
+        for written, content in ((CONFIG, config), (MAP, special)):
+            if content:
+                kept = {key: _as_added(value, written) for key, value in content.items() if _says(key, value)}
+                (folder / written).write_text(json.dumps(kept), encoding="utf-8")
+        for place in (
+            TEMPLATE,
+            *(f"{TEMPLATES}/{t.name}" for t in (file.parent / TEMPLATES).glob("*.jinja")),
+        ):
+            if (file.parent / place).exists():
+                _check_text(file.parent / place)
+                (folder / place).parent.mkdir(exist_ok=True)
+                (folder / place).symlink_to((file.parent / place).resolve())
+        for beside in (ADDED, "config.json"):
+            if (file.parent / beside).exists():
+                (folder / beside).symlink_to((file.parent / beside).resolve())
+        yield folder
+
+
+def _says(key: str, value: Any) -> bool:
+    if key in ROLES:
+        return value not in ("", {"content": ""})
+    return value is not None or key in _FLAGS
+
+
+def _as_added(value: Any, file: str) -> Any:
+    """Mark a token that is written as an object the way ``transformers`` knows it in the config."""
+    if file == CONFIG and isinstance(value, dict) and isinstance(value.get("content"), str):
+        return {"__type": "AddedToken"} | value
+    return value
+
+
+def _check_text(file: Path) -> None:
+    try:
+        read_whole(file).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError("the file is not UTF-8 text", where=file, found=str(error)) from None
+
+
+def read_pieces(file: Path) -> Any:
+    """Read a sentencepiece model.
+
+    Returns:
+        Its ``ModelProto``: pieces, scores, types, and the rules for normalising.
+
+    Raises:
+        DataError: It is none, or was cut short.
+    """
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2 as schema
+
+    content = read_whole(file)
+    try:
+        sentencepiece.SentencePieceProcessor(model_proto=content)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DataError("the file is not a sentencepiece model", where=file, found=str(error)) from None
+    proto = schema.ModelProto()  # type: ignore[attr-defined]
+    proto.ParseFromString(content)
+    if not (proto.HasField("trainer_spec") and proto.HasField("normalizer_spec")):
+        raise DataError(
+            "the file is not a sentencepiece model, or it was cut short",
+            where=file,
+            found=f"{len(proto.pieces):,} pieces without the settings that follow them",
+            remedy="fetch it again",
+        )
+    return proto
+
+
+def _roles_of(proto: Any) -> dict[str, str]:
+    """Return the pieces that a sentencepiece model itself names as BOS, EOS and unknown."""
+    spec = proto.trainer_spec
+    ids = {"bos_token": spec.bos_id, "eos_token": spec.eos_id, "unk_token": spec.unk_id}
+    return {role: proto.pieces[i].piece for role, i in ids.items() if 0 <= i < len(proto.pieces)}
+
+
+def _check_llama_layout(proto: Any, file: Path, *, rebuilt: bool) -> None:
+    """Check that a model is of LLaMA's kind; a class with LLaMA's own rules must do what the model itself says."""
+    rules, trainer = proto.normalizer_spec, proto.trainer_spec
+    problems = [
+        text
+        for wrong, text in (
+            (trainer.model_type != trainer.BPE, "it is not a BPE model"),
+            (rebuilt and bool(rules.precompiled_charsmap), f"it normalises text ({rules.name})"),
+            (rebuilt and rules.remove_extra_whitespaces, "it removes extra spaces"),
+            (rebuilt and not rules.add_dummy_prefix, "it adds no space in front"),
+            (rebuilt and not trainer.byte_fallback, "it has no byte pieces for unknown characters"),
+        )
+        if wrong
+    ]
+    if problems:
+        raise ConversionError(
+            "the sentencepiece model is not of LLaMA's kind",
+            where=file,
+            found="; ".join(problems),
+            expected="BPE" + ", byte fallback, no normalising, a space in front" * rebuilt,
+            remedy="give a folder with tokenizer.json instead"
+            + f", or take tokenizer_class out of {CONFIG}" * rebuilt,
+        )
+
+
+def _settle_bos(backend: "transformers.PreTrainedTokenizerFast", config: Path) -> None:
+    """Decide about BOS where no key does: LLaMA's way where there are no keys at all."""
+    if not config.exists():
+        backend.add_bos_token = backend.bos_token is not None
+        return
+    logger.warning(
+        f"{config} has no add_bos_token, so no {backend.bos_token} is put before a text, as in transformers 5; "
+        "models that were trained with one need add_bos_token: true there"
+    )
+
+
+def _check_added(
+    backend: "transformers.PreTrainedTokenizerFast", folder: Path, config: dict[str, Any]
+) -> None:
+    """Check that tokens which stand behind the pieces have the ids that the files say."""
+    if "added_tokens_decoder" in config:
+        name, pairs = CONFIG, config["added_tokens_decoder"] or {}
+        listed = {token["content"]: int(index) for index, token in pairs.items()}
+    else:
+        name, listed = ADDED, read_keys(folder / ADDED)
+    known = backend.get_vocab()
+    for text, index in sorted(listed.items(), key=lambda item: item[1]):
+        if known.get(text) != index:
+            raise DataError(
+                "an added token does not follow the pieces",
+                where=folder / name,
+                found=f"{text!r} with id {index}",
+                expected=f"id {known.get(text)}",
+                remedy="give a folder with tokenizer.json instead",
+            )

@@ -1,0 +1,239 @@
+"""The bare answer in a model's reply, and what of a model's own markup is left in it.
+
+:func:`bare_answer` takes off what is known to be no part of the answer; :func:`leftover` objects to what looks as if
+it were none either, so that it is rejected rather than published.
+"""
+
+import json
+import re
+
+from datagen.replies.thinking import TAG, is_thought_name, without_thoughts
+from datagen.replies.tokens import control_tokens, words_of
+
+CONTROL_TOKENS, ANOTHER_TURN, THINKS_ALOUD = "control-tokens", "another-turn", "thinks-aloud"
+
+_ANSWER = {
+    "answer",
+    "response",
+    "final",
+    "output",
+    "result",
+    "reply",
+    "solution",
+    "conclusion",
+    "assistant",
+    "content",
+}
+_HTML = frozenset(re.findall(r"\w+", """
+    a abbr address article aside b blockquote body br button caption center cite code col colgroup dd del details dfn
+    div dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i img input ins kbd label li
+    link main mark math meta nav ol option p pre q s samp section select small span strike strong style sub summary sup
+    svg table tbody td textarea tfoot th thead time title tr tt u ul var"""))  # fmt: skip
+_SPEAKS_OF_MARKUP = re.compile(
+    r"\b(?:xml|html|tags?|mark-?up|fhir|hl7|cda|template|placeholders?)\b|<\w", re.IGNORECASE
+)
+_SPEAKS_OF_JSON = re.compile(r"\bjson\b|[{}]", re.IGNORECASE)
+_DIALOGUE = re.compile(
+    r"\b(?:dialog|conversation|script|role-?play|transcript|interview|chat|user|exchange|simulat|skit|message)",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(
+    r"(?:\$\$?|\\\[|\\\(|\*\*)?\s*\\boxed\s*\{(?P<said>.*)\}\s*(?:\$\$?|\\\]|\\\)|\*\*)?\.?", re.DOTALL
+)
+_TEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
+_FENCED = re.compile(
+    r"(?P<fence>`{3,}|~{3,})[ \t]*(?P<kind>\w*)[ \t]*\n(?P<said>.*)\n[ \t]*(?P=fence)", re.DOTALL
+)
+_PROSE_KINDS = {"markdown", "md", "text", "txt", "plaintext", "plain", "answer", "response", "output"}
+_CODE = re.compile(r"[{};=]")
+_MACHINE = (
+    r"(?:the )?(?:(?:ai|medical|helpful|virtual) )*(?:assistant|ai|chatbot|bot|chatgpt|gpt-?\d?|language model)"
+    r"(?:['’]s)?(?: (?:answer|response|reply))?|助手|asistente|assistente|assistent|ассистент"
+)
+_DOCTOR = (
+    r"(?:the )?(?:doctor|dr\.?|physician|clinician|medical expert|expert|nurse|pharmacist)"
+    r"(?: (?:answer|response|reply))?"
+)
+_SAID = (
+    r"(?:here(?:['’]s| is) )?(?:the |my |your )?(?:final |model |correct )?(?:answer|response|reply|output)"
+    r"|答|回答|答案|réponse|antwort|respuesta|risposta|resposta|ответ|उत्तर|الجواب|الإجابة|답변|답"
+)
+_LABEL = re.compile(
+    rf"[\s>*_#\[(<]{{0,8}}(?P<name>{_MACHINE}|{_DOCTOR}|{_SAID})[\])>*_ \t]{{0,4}}[:：][*_ \t]{{0,4}}\s*"
+    r"|#{1,6}[ \t]*(?:response|assistant)[ \t]*\n\s*|(?:assistant|model)[ \t]*\n\s*",
+    re.IGNORECASE,
+)
+_PARTNER = re.compile(
+    r"^[\s>*_#\[]{0,8}(?:patient|user|human|caller|client|parent|mother|father|son|daughter|wife|husband|nurse|doctor"
+    r"|dr|mr|mrs|ms|pharmacist|physician|student|teacher|question|q|input|intake|you|me)\b[^:：\n]{0,30}[:：]",
+    re.IGNORECASE | re.MULTILINE,
+)
+_TURN = re.compile(
+    r"^[ \t>*_]{0,4}(?:#{1,6}[ \t]*)?[*_]{0,2}\[?(?:user|human|assistant)\]?[*_ \t]{0,4}[:：]"
+    r"|^#{1,6}[ \t]*[*_]{0,2}(?:instruction|human|user|assistant|prompt|input|response|system)[*_ \t]{0,4}(?:[:：]|$)"
+    r"|^(?:assistant|user|model|system)[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_GLUED_TURN = re.compile(r"[.!?:;)*](?:assistant|user|system)[ \t]*(?:\n|\Z)")
+_ITEM = re.compile(r"^[ \t*_]{0,4}(?:instruction|question)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE)
+_ITS_ANSWER = re.compile(
+    r"^[ \t*_]{0,4}(?:response|output|answer)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE
+)
+_ASKS_FOR_ITEMS = re.compile(
+    r"\bquestions\b|\bquiz|\bflash ?card|\bfaq|q\s?&\s?a|\bexam|\btest\b|\binstruction", re.IGNORECASE
+)
+_ALOUD = re.compile(
+    r"\W{0,5}(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{0,4}){0,3}(?:(?:the|this) user(?:['’]s)?\b[ ]"
+    r"(?:is|has|wants|asks|asked|needs|says|said|provided|gave|would|query|question|request|message|might|seems|appears)\b"
+    r"|we need to (?:answer|respond|produce|output|write|provide|reply)\b)",
+    re.IGNORECASE,
+)  # fmt: skip
+
+
+def bare_answer(reply: str, asked: str = "") -> str:
+    """Return the answer in a reply: without thoughts, control tokens, a wrapper around all of it, and a role's name.
+
+    Args:
+        reply: A model's whole reply.
+        asked: The task; one that asks for a dialogue or for markup may be answered with it.
+
+    Example:
+        >>> bare_answer("<think>Gout.</think>\\n<answer>\\nRest.\\n</answer><|im_end|>"), bare_answer("**Answer:** B")
+        ('Rest.', 'B')
+        >>> bare_answer("Doctor: Hello.\\nPatient: It hurts.")
+        'Doctor: Hello.\\nPatient: It hurts.'
+    """
+    text = reply
+    for _ in range(4):  # a wrapper may hold another one
+        shown = _without_label(_unwrapped(without_thoughts(text), asked), asked)
+        if shown == text:
+            break
+        text = shown
+    return text
+
+
+def leftover(answer: str, asked: str = "") -> str | None:
+    """Return why a bare answer still seems to hold something beside the answer, or None.
+
+    Args:
+        answer: What :func:`bare_answer` returned.
+        asked: The task, whose own markup an answer may repeat.
+
+    Returns:
+        ``control-tokens`` (or tags of no document), ``another-turn`` (the model went on with an invented turn),
+        ``thinks-aloud`` (about "the user"), or None.
+
+    Example:
+        >>> leftover("Rest.</s> Run."), leftover("Rest.\\n\\nUser: Why?"), leftover("The user asks about rest.")
+        ('control-tokens', 'another-turn', 'thinks-aloud')
+        >>> leftover("Keep HbA1c <7% and <b>rest</b>.")
+    """
+    tokens = control_tokens(answer)
+    if any(token not in asked for token in tokens):
+        return CONTROL_TOKENS
+    if not _SPEAKS_OF_MARKUP.search(asked) and _holds_tags(answer):
+        return CONTROL_TOKENS
+    if _GLUED_TURN.search(answer) or (_TURN.search(answer) and not _DIALOGUE.search(asked)):
+        return ANOTHER_TURN
+    item = None if _ASKS_FOR_ITEMS.search(asked) else _ITEM.search(answer, 1)
+    if item and _ITS_ANSWER.search(answer, item.end()):
+        return ANOTHER_TURN
+    return THINKS_ALOUD if _ALOUD.match(answer) and "user" not in asked.lower() else None
+
+
+def holds_thoughts(text: str) -> bool:
+    """Say whether a text holds a tag of thoughts, whole or alone.
+
+    Example:
+        >>> holds_thoughts("Rest. <thinking> Why?"), holds_thoughts("Rest [thinking of him].")
+        (True, False)
+    """
+    return any(_is_angled(tag) and is_thought_name(tag["name"]) for tag in TAG.finditer(text))
+
+
+def _is_angled(tag: re.Match[str]) -> bool:
+    return tag["open"][0] in "<&＜◁◀"
+
+
+def _holds_tags(text: str) -> bool:
+    """Say whether a text holds tags that are none of HTML: of thoughts, of an answer, or any other that ends one."""
+    for tag in TAG.finditer(text):
+        name = tag["name"].lower()
+        if not _is_angled(tag):
+            token = bool(tag["slash"]) or tag["name"].isupper()
+            if token and (is_thought_name(name) or (tag["slash"] and set(words_of(name)) & _ANSWER)):
+                return True
+        elif name not in _HTML and (tag["slash"] or is_thought_name(name) or set(words_of(name)) <= _ANSWER):
+            return True
+    return False
+
+
+def _unwrapped(text: str, asked: str) -> str:
+    """Take off a tag, a box, a code block or a JSON object that holds all of the text."""
+    whole = text.strip()
+    boxed = _BOXED.fullmatch(whole)
+    if boxed and "\\boxed" not in boxed["said"]:
+        return _TEX_TEXT.sub(r"\1", boxed["said"]).strip()
+    fenced = _FENCED.fullmatch(whole)
+    if fenced and fenced["fence"] not in fenced["said"]:
+        kind = fenced["kind"].lower()
+        if kind in _PROSE_KINDS or (not kind and _is_prose(fenced["said"])):
+            return fenced["said"].strip("\n")
+    if whole[:1] == "{" and not _SPEAKS_OF_JSON.search(asked):
+        text = _only_value(whole) or text
+    return text if _SPEAKS_OF_MARKUP.search(asked) else _untagged(text)
+
+
+def _is_prose(text: str) -> bool:
+    """Say whether a line ends as a sentence, and none looks like code."""
+    ends = (line.rstrip()[-1:] for line in text.split("\n"))
+    return not _CODE.search(text) and any(end in tuple(".!?。！？") for end in ends)
+
+
+def _only_value(text: str) -> str | None:
+    try:
+        said = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict) or len(said) != 1:
+        return None
+    ((key, value),) = said.items()
+    return value if isinstance(value, str) and set(words_of(key)) & _ANSWER else None
+
+
+def _untagged(text: str) -> str:
+    """Take off ``<answer>`` and the like where one pair holds all, or one end of it is missing."""
+    tags = [tag for tag in TAG.finditer(text) if _names_answer(tag["name"])]
+    if not tags:
+        return text
+    first, last = tags[0], tags[-1]
+    same = [tag for tag in tags if tag["name"].lower() == first["name"].lower()]
+    if len(same) > 2 or same[-1] is not last:
+        return text
+    opens = not first["slash"] and not text[: first.start()].strip()
+    closes = bool(last["slash"]) and not text[last.end() :].strip()
+    if len(same) == 2 and not (opens and closes):
+        return text
+    if len(same) == 1 and not (_is_angled(first) and (opens or closes)):
+        return text
+    return text[first.end() if opens else 0 : last.start() if closes else len(text)].strip()
+
+
+def _names_answer(name: str) -> bool:
+    return bool(words_of(name)) and set(words_of(name)) <= _ANSWER
+
+
+def _without_label(text: str, asked: str) -> str:
+    """Take off the name of who speaks, unless somebody else speaks, too."""
+    label = _LABEL.match(text)
+    if label is None:
+        return text
+    rest = text[label.end() :]
+    name = label["name"]
+    again = name and re.search(
+        rf"^[\s>*_#\[]{{0,8}}{re.escape(name)}\W{{0,4}}[:：]", rest, re.MULTILINE | re.IGNORECASE
+    )
+    if not rest.strip() or again or _PARTNER.search(rest):
+        return text
+    spoken = name and not re.fullmatch(_SAID, name, re.IGNORECASE)
+    return text if spoken and _DIALOGUE.search(asked) else rest

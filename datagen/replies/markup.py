@@ -1,0 +1,101 @@
+"""Writes a reply in HTML or XML, or within block quotes, as the plain lines that it stands for."""
+
+import html
+import re
+
+from datagen.replies.marks import FIELDS, name_of_field
+
+_ATTRIBUTE = r"[\w:-]+\s*=\s*(?:\"[^\"<>]*+\"|'[^'<>]*+')"
+_TAG = re.compile(
+    rf"<(?P<end>/?)(?P<name>[A-Za-z][\w-]{{0,30}})(?P<attributes>(?:\s+{_ATTRIBUTE})*+)\s*/?>(?P<line_end>[ \t]*\n)?"
+)
+_EACH_ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
+_NOT_SHOWN = re.compile(
+    r"<!--(?:[^-]|-(?!->))*+-->|<\?xml[^<>]*>|<!DOCTYPE[^<>]*>|<!\[CDATA\[|\]\]>", re.IGNORECASE
+)
+_INLINE = re.compile(r"a|abbr|b|code|em|font|i|kbd|label|mark|q|s|small|span|strong|sub|sup|tt|u|var")
+_BLOCK = re.compile(
+    r"article|aside|blockquote|body|br|center|dd|details|div|dl|dt|fieldset|footer|form|head|header|html|legend|li|main"
+    r"|ol|p|pre|section|summary|table|tbody|tfoot|thead|title|tr|ul"
+)
+_SHOWN_AS = dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), "\n### ") | {
+    "td": " | ",
+    "th": " | ",
+    "hr": "\n---\n",
+    "li": "\n- ",
+}
+_WORD = r"(?P<word>[^\W\d]{2,20}(?: [^\W\d]{2,10}){0,2})"
+_LABELLED = re.compile(rf"(?<=>)[^\w<>\n]{{0,20}}(?:\d{{1,4}}[.)]\s*)?{_WORD}\s*(?:[:：]|</)")
+_LABEL_ALONE = re.compile(
+    rf"<(?P<tag>b|strong|span|label|em|i|dt|th|u)(?:\s[^<>]*)?>\s*{_WORD}\s*:?\s*</(?P=tag)>\s*:?",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
+_QUOTED_LABEL = re.compile(
+    rf"^[ \t]*>[^\w\n]{{0,20}}(?:\d{{1,4}}[.)][^\w\n]*)?{_WORD}[*_` ]{{0,4}}[:：]", re.MULTILINE
+)
+
+
+def as_plain_lines(reply: str) -> str:
+    """Take the markup off a reply whose field labels stand in it; any other reply is returned as it is.
+
+    An element or attribute named like a field becomes its label, a block of HTML a line of its own.
+
+    Example:
+        >>> print(as_plain_lines('<task type="Chat"><topic>Gout</topic><input>pH &lt; 7</input></task>').strip())
+        Type: Chat
+        Topic: Gout
+        Input: pH < 7
+    """
+    if len(_kinds(_QUOTED_LABEL, reply)) >= 3:
+        reply = _QUOTED.sub("", reply)
+    tags = [match for match in _TAG.finditer(reply) if _is_field_tag(match)]
+    named = {field for match in tags for field in _fields_of(match)}
+    if len(named) < 3 and len(_kinds(_LABELLED, reply)) < 3:
+        return reply
+    text = _NOT_SHOWN.sub("", reply)
+    text = _LABEL_ALONE.sub(
+        lambda match: f"{match['word']}: " if name_of_field(match["word"]) else match[0], text
+    )
+    closed = {match["name"].lower() for match in _TAG.finditer(text) if match["end"]}
+    text = _TAG.sub(lambda match: _line_of(match, closed), text)
+    return re.sub(r"\n(?:[ \t]*\n){2,}", "\n\n", html.unescape(text))
+
+
+def _kinds(pattern: re.Pattern[str], text: str) -> set[str]:
+    return {field for match in pattern.finditer(text) if (field := name_of_field(match["word"]))}
+
+
+def _is_field_tag(tag: re.Match[str]) -> bool:
+    return bool(_fields_of(tag))
+
+
+def _fields_of(tag: re.Match[str]) -> dict[str, str]:
+    """Return the fields that a tag names, by its attributes or by itself, each with its value."""
+    if tag["end"]:
+        return {}
+    values: dict[str, str] = {}
+    for name, double, single in _EACH_ATTRIBUTE.findall(tag["attributes"]):
+        if name.lower() in FIELDS:
+            values[name.lower()] = double or single
+        elif name.lower() in ("name", "key", "id", "label", "class") and (double or single).lower() in FIELDS:
+            values[(double or single).lower()] = ""
+    if tag["name"].lower() in FIELDS and not values:
+        values[tag["name"].lower()] = ""
+    return values
+
+
+def _line_of(tag: re.Match[str], closed: set[str]) -> str:
+    """Return what stands for a tag in plain text."""
+    name, ends = tag["name"].lower(), bool(tag["end"])
+    line_end = "\n" if tag["line_end"] else ""
+    if fields := _fields_of(tag):
+        lines = "\n".join(f"{field.capitalize()}: {value}" for field, value in fields.items())
+        return f"\n{lines}" + (line_end or "\n" if all(fields.values()) else line_end)
+    if name in FIELDS:
+        return "\n"
+    if _INLINE.fullmatch(name):
+        return line_end
+    if name in _SHOWN_AS:
+        return "\n" if ends and name != "td" else _SHOWN_AS[name]
+    return "\n" if _BLOCK.fullmatch(name) or name in closed else tag[0]
