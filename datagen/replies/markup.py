@@ -27,7 +27,11 @@ _SHOWN_AS = dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), "\n### ") | {
 _WORD = r"(?P<word>[^\W\d]{2,20}(?: [^\W\d]{2,10}){0,2})"
 _LABELLED = re.compile(rf"(?<=>)[^\w<>\n]{{0,20}}(?:\d{{1,4}}[.)]\s*)?{_WORD}\s*(?:[:：]|</)")
 _LABEL_ALONE = re.compile(
-    rf"<(?P<tag>b|strong|span|label|em|i|dt|th|u)(?:\s[^<>]*)?>\s*{_WORD}\s*:?\s*</(?P=tag)>\s*:?",
+    rf"<(?P<tag>b|strong|span|label|em|i|dt|u)(?:\s[^<>]*)?>\s*{_WORD}\s*:?\s*</(?P=tag)>\s*:?",
+    re.IGNORECASE,
+)
+_LABEL_CELL = re.compile(
+    rf"<t[hd][^<>]*>\s*(?:<\w+>\s*)?{_WORD}\s*:?\s*(?:</\w+>\s*)?</t[hd]>\s*<td[^<>]*>(?P<next>[^<]*)",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
@@ -57,9 +61,16 @@ def as_plain_lines(reply: str) -> str:
     text = _LABEL_ALONE.sub(
         lambda match: f"{match['word']}: " if name_of_field(match["word"]) else match[0], text
     )
+    text = _LABEL_CELL.sub(_as_label, text)
     closed = {match["name"].lower() for match in _TAG.finditer(text) if match["end"]}
     text = _TAG.sub(lambda match: _line_of(match, closed), text)
     return re.sub(r"\n(?:[ \t]*\n){2,}", "\n\n", html.unescape(text))
+
+
+def _as_label(cells: re.Match[str]) -> str:
+    """Return the first of two cells as a label, unless both are names: then they head the columns of a table."""
+    names = name_of_field(cells["word"]), name_of_field(cells["next"].strip(": "))
+    return f"\n{cells['word']}: {cells['next']}" if names[0] and not names[1] else cells[0]
 
 
 def _kinds(pattern: re.Pattern[str], text: str) -> set[str]:
@@ -97,5 +108,5 @@ def _line_of(tag: re.Match[str], closed: set[str]) -> str:
     if _INLINE.fullmatch(name):
         return line_end
     if name in _SHOWN_AS:
-        return "\n" if ends and name != "td" else _SHOWN_AS[name]
+        return ("" if name in ("td", "th") else "\n") if ends else _SHOWN_AS[name]
     return "\n" if _BLOCK.fullmatch(name) or name in closed else tag[0]

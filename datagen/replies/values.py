@@ -45,6 +45,9 @@ _HOPE = re.compile(
     r"[^\n]*[!！\U0001f300-\U0001faff]\W*\Z",
     re.IGNORECASE,
 )
+_REMARK = re.compile(
+    r"[*_]*[(\[].*\b(?:inputs?|tasks?|instructions?|difficulty|requested)\b.*[)\]][*_]*", re.IGNORECASE
+)
 _LONGEST_CLOSING = 300
 
 
@@ -177,6 +180,8 @@ def _is_closing(paragraph: str) -> bool:
     if _ASSISTANT_VOICE.match(paragraph):
         return True
     short = len(paragraph) <= _LONGEST_CLOSING and "\n" not in paragraph.strip()
+    if short and _REMARK.fullmatch(paragraph.strip()):
+        return True
     return short and bool(_ABOUT_TASKS.search(paragraph) or _HOPE.match(paragraph))
 
 
