@@ -31,7 +31,7 @@ _WAIT_KEY = re.compile(
     r"|(?:resets?at|(?:x?ratelimit)reset(?:requests|tokens)?)$"
 )
 _DEPTH, _PARTS, _CODE_LENGTH, _LONGEST_WORDS = 8, 300, 100, 3000
-_QUOTED = re.compile(r"""(["'`“«])(?:(?!\1)[^"'`“”«»\n]){60,}(?:["'`”»]|$)""")
+_QUOTED = re.compile(r"""(?<!\w)(["'`“«])(?:(?!\1)[^"'`“”«»\n]){60,}(?:["'`”»]|$)""")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+")
 #: A status that a body names, where the HTTP status does not say it.
 _STATUS_BY_NAME = (

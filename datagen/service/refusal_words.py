@@ -56,20 +56,24 @@ CREDIT = _any(
     rf"\b{_MONEY}\b[^.;!?]{{0,30}}?\b{_LACKS_BEHIND}\b",
     r"\bexceeded\b[^.;!?]{0,30}\bcredits?\b",
     r"good standing|\barrears\b|\boverdue\b|\bunpaid\b|past due|payment (?:is )?required|\brecharge\b",
-    r"(?:spend(?:ing)?|credit|budget) (?:limit|cap)\b|budget has been exceeded|\bkey limit exceeded",
+    r"(?:spend(?:ing)?|credit|budget) (?:limit|cap)\b|\bbudget\b[^.;]{0,20}\bexceeded|\bkey limit exceeded",
+    r"exceeded\b[^.;]{0,20}\bbudget|\btrial\b[^.;]{0,20}\b(?:expired|ended|is over)|\$ ?0(?:\.0+)?(?![.\d])",
+    r"\b(?:plan|subscription)\b[^.;]{0,20}\b(?:expired|ended)",
     r"余额|欠费|充值|额度(?:已)?(?:不足|用尽|耗尽|用完)|资源包|残高|クレジット|잔액|크레딧",
     r"недостаточно средств|баланс|\bguthaben|cr[eé]dits? insuf|solde insuf|saldo insuf|sin saldo|cr[eé]ditos? insuf",
 )
 #: Perhaps there is no money left; a limit of rate is told in such words, too.
 PERHAPS_CREDIT = _any(
-    r"\bbilling\b|payment method|usage limits?\b|need a[^.;]{0,20}\bsubscription|subscription (?:has )?expired",
-    r"\b(?:add|purchase|buy|top[- ]?up|more)\b[^.;]{0,20}\bcredits?\b",
+    r"\bbilling\b|payment method|usage limits?\b|need a[^.;]{0,20}\bsubscription|upgrade your|\btop[- ]?up",
+    r"\b(?:plan|subscription)\b[^.;]{0,20}\brequired|paid (?:plan|subscription)",
+    r"\b(?:add|purchase|buy|more)\b[^.;]{0,20}\bcredits?\b",
     r"quota\b[^.;]{0,40}\b(?:exceeded|exhausted|used up|insufficient)|(?:exceeded|insufficient)\b[^.;]{0,20}\bquota",
 )
 FILTER = _any(
     r"content[ _](?:management|filter|policy|policies|moderation|safety)|content exists risk|high[- ]risk|unsafe",
     r"safety (?:system|filter|polic|setting|reason|check)|(?:usage|use|our) polic(?:y|ies)|responsible ai",
-    r"guardrails?\b|\bflagged|\bmoderat|inappropriate|harmful|prohibited (?:content|use)",
+    r"guardrails?\b|\bflagged|\bmoderat|inappropriate|harmful|prohibited (?:content|use|words?)",
+    r"(?:community|content|our|safety|usage) guidelines|self[- ]harm|\bhate speech",
     r"sensitive (?:content|information|word|data|topic)",
     r"violat\w+[^.;]{0,60}(?:polic|guideline|term|rule)",
     r"blocked (?:by|due to|because)[^.;]{0,30}(?:polic|filter|safety|content)",
@@ -90,6 +94,7 @@ MODEL = _any(
     r"\bmodels?\b[^;]{0,100}?(?:do(?:es)?(?: not|n.t) exist|not exist|not found|no longer|decommissioned"
     r"|is deprecated|is not a valid|not available|(?:not|n.t) have access|could not be found)",
     r"(?:unknown|no such|invalid|unsupported|could not find|cannot find|not a valid|access to)(?: the)? model\b",
+    r"\bmodel\W+\S{1,80} (?:is|was) (?:currently )?not (?:supported|available|allowed|found)",
     r"模型[^。]{0,30}(?:不存在|未找到|无权|下线)|no endpoints found",
 )
 _PLACE = r"(?:countr(?:y|ies)|regions?|territor(?:y|ies)|locations?|area)"

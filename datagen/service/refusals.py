@@ -114,7 +114,7 @@ def _read_client_error(said: Said, words: str) -> Refusal | None:
             return Refusal("bad-request", "final", field="length")
         if field := _field_at_fault(said, words):
             return Refusal(
-                "bad-request", "fatal", f"the service does not take {field} as it is sent", field=field
+                "bad-request", "final", f"the service does not take {field} as it is sent", field=field
             )
     if status != 404 and said_by.FILTER.search(words):
         return FILTERED
@@ -154,5 +154,5 @@ def _as_field(word: str) -> str:
     """Return a pattern that finds a word of the language, such as "stop", where it names a field."""
     return (
         rf"['\"`]{word}['\"`]|(?:parameters?|arguments?|fields?|supports?|value of)\W{{1,3}}{word}\b"
-        rf"|\b{word}\b\W{{1,3}}(?:is|must|should|does|may|can|value|param\w*|field|参数)"
+        rf"|(?<!body )\b{word}\b\W{{1,3}}(?:is|must|should|does|may|can|value|param\w*|field|参数)"
     )

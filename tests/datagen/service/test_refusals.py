@@ -1,12 +1,17 @@
 """What the refusals of many services mean: ``refusals.yaml`` has a row for each."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from scripted_server import Scripted, ScriptedServer
 
+from datagen.client import ChatRequest, Reply, Sampling, Service, complete
+from datagen.errors import ServiceError
+from datagen.ledger import Ledger
 from datagen.service.error_body import read_error, wait_in_words
 from datagen.service.refusals import read_refusal
 
@@ -99,3 +104,108 @@ def test_waits_in_fields(body: Any, wait_s: float | None) -> None:
 )
 def test_no_error_body_breaks_the_reader(body: str) -> None:
     assert read_refusal(read_error(400, body)).code == "bad-request"  # type: ignore[union-attr]
+
+
+def answer_of(row: dict[str, Any]) -> Scripted:
+    return Scripted(status=row["status"], raw=json.dumps(row["body"]).encode())
+
+
+def of(service: str, code: str) -> Scripted:
+    return answer_of(next(row for row in ROWS if (row["service"], row["code"]) == (service, code)))
+
+
+def ask(texts: str, script: Any, ledger: Ledger, stage: str = "answers", **settings: Any) -> list[Reply]:
+    requests = [ChatRequest(text, ({"role": "user", "content": text},), Sampling()) for text in texts]
+    with ScriptedServer(script) as server:
+        service = Service(server.base_url, "scripted", first_wait_s=0.01, **({"concurrency": 1} | settings))
+        return complete(requests, service, ledger, stage=stage)
+
+
+def text_of(body: dict[str, Any]) -> str:
+    return str(body["messages"][0]["content"])
+
+
+@pytest.mark.parametrize("service", ["OpenRouter", "Gemini", "a gateway"])
+def test_however_many_prompts_are_filtered_the_others_are_answered(service: str, tmp_path: Path) -> None:
+    filtered = of(service, "content-filter")
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        replies = ask("abcdefghijkl", lambda body, _: filtered if text_of(body) < "k" else "ok", ledger)
+        assert [reply.error_code for reply in replies] == ["content-filter"] * 10 + [""] * 2
+        # Once the service has changed its mind, they are asked again.
+        assert ledger.reopen("answers") == 10
+        assert [reply.text for reply in ask("abcdefghijkl", lambda *_: "ok", ledger)] == ["ok"] * 12
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row["code"] == "quota"][::3], ids=lambda row: row["service"]
+)
+def test_without_credit_the_run_ends_at_once_and_goes_on_later(row: dict[str, Any], tmp_path: Path) -> None:
+    empty = answer_of(row)
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        with pytest.raises(ServiceError, match="no credit left"):
+            ask("abcdefgh", lambda body, _: "ok" if text_of(body) < "c" else empty, ledger)
+        assert [entry.state for entry in ledger.entries()] == ["answered", "answered", "sent"]
+        assert [reply.text for reply in ask("abcdefgh", lambda *_: "ok", ledger)] == ["ok"] * 8
+
+
+@pytest.mark.parametrize(
+    ("service", "stage", "words"),
+    [
+        ("OpenAI, length", "answers", "max_tokens_field: max_completion_tokens in answer_sampling"),
+        ("an old server", "tasks", "max_tokens_field: max_tokens in task_sampling"),
+        ("OpenAI, value", "answers", "--answer-temperature, or leave the field out: temperature: null"),
+        (
+            "Mistral",
+            "tasks",
+            "--presence-penalty, or leave the field out: presence_penalty: null in task_sampling",
+        ),
+        ("too many", "answers", "a smaller --answer-max-tokens"),
+        ("format", "tasks", "--format text"),
+        ("stream", "answers", "turn streaming off"),
+    ],
+)
+def test_a_field_that_no_request_may_hold_ends_the_run_with_the_option(
+    service: str, stage: str, words: str, tmp_path: Path
+) -> None:
+    refusal = of(service, "bad-request")
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        with pytest.raises(ServiceError) as caught:
+            ask("abcdefgh", lambda *_: refusal, ledger, stage=stage)
+        assert words in str(caught.value)
+        assert [entry.state for entry in ledger.entries()] == ["sent"]
+
+
+def test_a_field_that_others_were_answered_with_fails_one_request(tmp_path: Path) -> None:
+    refusal = of("OpenAI, value", "bad-request")
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        replies = ask("abc", lambda body, _: refusal if text_of(body) == "b" else "ok", ledger)
+    assert [reply.error_code for reply in replies] == ["", "bad-request", ""]
+
+
+def test_a_wait_in_the_body_is_kept_and_the_longer_one_counts(tmp_path: Path) -> None:
+    body = {"error": {"message": "Slow down. Please try again in 1100 ms.", "code": 429}}
+    times: list[float] = []
+
+    def script(*_: Any) -> Scripted | str:
+        times.append(time.monotonic())
+        limited = Scripted(status=429, raw=json.dumps(body).encode(), headers={"retry-after": "0.1"})
+        return limited if len(times) == 1 else "ok"
+
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        assert ask("a", script, ledger)[0].text == "ok"
+    assert 1.0 <= times[1] - times[0] < 4
+
+
+def test_a_quota_of_the_day_is_not_waited_for_again_and_again(tmp_path: Path) -> None:
+    body = {
+        "error": {
+            "code": 429,
+            "message": "Quota exceeded.",
+            "details": [{"quotaId": "RequestsPerDay"}],
+            "retryDelay": "0.05s",
+        }
+    }
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        with pytest.raises(ServiceError, match="quota of the day"):
+            ask("ab", lambda *_: Scripted(status=429, raw=json.dumps(body).encode()), ledger)
+        assert {entry.state for entry in ledger.entries()} == {"sent"}
