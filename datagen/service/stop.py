@@ -4,6 +4,7 @@ import re
 
 from datagen.errors import ServiceError
 from datagen.service.chat import LENGTH_FIELDS
+from datagen.service.refusals import FIELDS
 from datagen.service.web_page import remedy_for
 from datagen.service.wire import Service, Trouble
 
@@ -29,7 +30,8 @@ def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
     remedies = {
         "unauthorized": f"check the key in the environment variable {service.api_key_env}, and its rights",
         "region": "ask from a place that the provider serves, or ask another provider",
-        "bad-request": field_remedy(stage, trouble),
+        "bad-request": field_remedy(stage, trouble)
+        + ("; then add --fork NEW_FOLDER" if trouble.field in OWN else ""),
         "not-found": "check the model's name and the base URL, which usually ends in /v1",
         "quota": "add credit at the provider, or raise the limit of the key, then run the same command again",
         "unreachable": "start the server or mend the base URL, then run the same command again",
@@ -49,6 +51,8 @@ def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
 
 
 _NO_STREAM = "turn streaming off at the server or gateway, or choose a model that replies without it"
+#: Fields whose values stand in the fixed settings of a work folder.
+OWN = frozenset((*FIELDS, "length"))
 _GROUPS = {"tasks": ("task_sampling", "--"), "answers": ("answer_sampling", "--answer-")}
 _TOO_LARGE = re.compile(
     r"too (?:large|high|big)|at most|less than|exceed|maximum|range|smaller|lower", re.IGNORECASE
