@@ -216,7 +216,8 @@ class _Evidence:
                 return True
             if gap.last or (alone and not heading.marked):
                 return False
-            return not heading.title and self._goes_on(gap.place, heading, apart=above == "")
+            if not heading.title and self._goes_on(gap.place, heading, apart=above == ""):
+                return True
         if gap.last or alone:
             return False
         return any(

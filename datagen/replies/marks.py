@@ -53,7 +53,19 @@ _NAME_ALONE = re.compile(_ANY_NAME, re.IGNORECASE)
 # One character for one, so that places stay: wide forms, circled numbers, letters of mathematics, invisible and
 # emoji-forming characters.
 _FOLD = str.maketrans(
-    {"：": ":", "﹕": ":", "︰": ":", "．": ".", "、": ".", "）": ")", "（": "(", "＃": "#", "＝": "="}
+    {
+        "：": ":",
+        "﹕": ":",
+        "︰": ":",
+        "．": ".",
+        "、": ".",
+        "）": ")",
+        "（": "(",
+        "＃": "#",
+        "＝": "=",
+        "【": "[",
+        "】": "]",
+    }
     | {chr(0x2460 + n): str((n + 1) % 10) for n in range(20)}
     | {chr(n): unicodedata.normalize("NFKC", chr(n)) for n in range(0x1D400, 0x1D800)}
     | dict.fromkeys(map(chr, range(0x2000, 0x200B)), " ")
@@ -90,8 +102,12 @@ _INLINE_LABEL = re.compile(
 )
 _INLINE_HEADER = re.compile(rf"(?<=[;,|/·][ ])(?P<number>(?!))?(?:{_ANY_NAME}){_COLON}")
 _BARE_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()})" for kind in _ORDER)
-_BARE_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\[(?:{_BARE_NAME})\])[ \t]+(?=\S)", re.MULTILINE)
-_BOLD_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\*\*(?:{_BARE_NAME})\*\*)[ \t]+(?=\S)", re.MULTILINE)
+_BARE_LABEL = re.compile(
+    rf"^[ \t]*(?P<number>(?!))?\[(?:{_ANY_NAME})\][ \t]*(?=\S)", re.IGNORECASE | re.MULTILINE
+)
+_BOLD_LABEL = re.compile(
+    rf"^[ \t]*(?P<number>(?!))?\*\*(?:{_ANY_NAME})\*\*[ \t]+(?=\S)", re.IGNORECASE | re.MULTILINE
+)
 _TAB_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_ANY_NAME})\t+(?=\S)", re.IGNORECASE | re.MULTILINE)
 _STOP_LABEL = re.compile(
     rf"^[ \t]*(?:{_NUMBER})?(?:{_BARE_NAME})[ ]?(?:[;.][ ]|\.{{2,}}[ ]|[ \t]*\n[ \t]*:[ ])(?=\S)",
