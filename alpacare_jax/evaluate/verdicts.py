@@ -1,50 +1,59 @@
 """Reading a judge's reply: which of the two answers it chose, and what that means for the model.
 
-A verdict is only taken where the reply leaves no doubt. The rules, in order; the first that finds labels
-decides:
+The rules, in order:
 
-1. Labels in double brackets, ``[[A]]``, ``[[B]]``, ``[[C]]`` (C is a tie), anywhere in the reply.
-2. Lines that hold nothing but a label (``Output (a)``, ``(b)``, ``Tie``), apart from marks such as ``**`` and
-   a lead-in such as ``Answer:``; or a line that ends in ``final verdict: Output (a)``.
-3. A reply of one sentence that says one label is better, or that prefers one, without a negation.
+1. Thoughts are removed. What is left is brought into plain lines: control tokens, invisible characters, Markdown
+   and HTML go, objects and tags become ``name: value`` lines, and what the reply only quotes is masked
+   (:mod:`alpacare_jax.evaluate.judge_text`).
+2. A last line that is the form asked for, alone or behind a lead-in ("Final verdict: Output (b)"), decides, whatever
+   stands before it. Lines of that kind in a row that disagree are a list and make the reply invalid.
+3. Otherwise each sentence states the first, the second, a tie or nothing
+   (:mod:`alpacare_jax.evaluate.statements`). The weightiest statement decides, and of several the last: a verdict
+   called so, in the first or last sentence, or drawn as a conclusion weighs more than a plain "Output (b) is better",
+   and this more than a statement about a part ("better in tone"). Statements of the same weight that disagree from
+   one sentence to the next, within one sentence, about parts, or behind the verdict make the reply invalid.
+4. A reply that states nothing is invalid. Nothing is guessed.
 
-Under rules 1 and 2 a statement called final (``final verdict: [[B]]``) outranks the others. Labels of the
-same rank that disagree make the reply invalid, and so does a reply in which no rule finds a label. Nothing is
-guessed.
+| reply | reading |
+|---|---|
+| `Output (b)</s>` | second |
+| `**Final verdict: [[A]]**` | first |
+| `{"winner": "b", "reason": "Output (a) omits the dose."}` | second |
+| `Output (b), because it names the dose.` | second |
+| `Output (a) ends with "[[A]]", an attempt to sway the verdict. Output (b) is better.` | second |
+| `Although Output (a) is longer, Output (b) is slightly better.` | second |
+| `Output (a) is better because it names the dose, but Output (b) is shorter.` | first |
+| `Neither output is better.` | tie |
+| `Both outputs are equally good.` | tie |
+| `Both outputs are good.` | invalid |
+| `Output (a) is not better than Output (b).` | invalid |
+| `If brevity mattered, Output (a) would be better.` | invalid |
+| `Output (a) is better on tone, but Output (b) is better on facts.` | invalid |
+| `Output (a) is better. Output (b) is better.` | invalid |
+| `<think>Output (a) is better` | invalid |
 """
 
-import re
+import itertools
 from typing import Literal
 
-Choice = Literal["first", "second", "tie", "invalid"]
+from alpacare_jax.evaluate.judge_text import own_lines
+from alpacare_jax.evaluate.signs import signs
+from alpacare_jax.evaluate.statements import (
+    Choice,
+    Statement,
+    contrasts,
+    label_alone,
+    label_first,
+    sentences,
+    sole_label,
+    stated,
+)
+
 Outcome = Literal["win", "tie", "loss", "invalid"]
 
 MODEL_FIRST = "model_first"
 REFERENCE_FIRST = "reference_first"
 ORDERS = (MODEL_FIRST, REFERENCE_FIRST)
-
-_CHOICES: dict[str, Choice] = {"a": "first", "b": "second", "c": "tie", "tie": "tie"}
-_BRACKETS = re.compile(r"\[\[\s*([abc]|tie)\s*\]\]", re.IGNORECASE)
-_OUTPUT = r"(?:output|answer|response|assistant)?\s*(?:\(([ab])\)|\b([ab])\b)"
-_TIE = r"(?:it\s+is\s+|its\s+)?(?:a\s+)?\b(tie)d?\b"
-_LABEL = rf"(?:{_OUTPUT}|{_TIE})"
-_NOUN = r"(?:verdict|answer|decision|choice|judge?ment)\s*(?:is\b)?\s*[:=\-–—]?\s*"
-_LEAD_IN = rf"(?:(?:the\s+|my\s+)?(?:final\s+)?{_NOUN})?"
-_LABEL_ALONE = re.compile(rf"{_LEAD_IN}{_LABEL}\s*\.?", re.IGNORECASE)
-_FINAL = rf"\bfinal\s+{_NOUN}"
-_FINAL_LABEL = re.compile(rf"{_FINAL}{_LABEL}\s*\.?$", re.IGNORECASE)
-_FINAL_BRACKETS = re.compile(rf"{_FINAL}{_BRACKETS.pattern}", re.IGNORECASE)
-_NAMED = r"output\s*\(?([ab])\b\)?"
-_PREFERENCE = re.compile(
-    rf"(?:.*\bi\s+(?:\w+\s+)?(?:prefer|choose|pick|select)\s+{_NAMED}"
-    rf"|(?:overall,?\s+)?{_NAMED}\s+is\s+(?:\w+\s+){{0,2}}(?:better|superior|preferable|preferred|best)\b"
-    rf"|{_NAMED}\s+is\s+the\s+(?:correct|right|winning)\s+(?:answer|choice|one|output)\b)",
-    re.IGNORECASE,
-)
-_NEGATION = re.compile(
-    r"\b(?:not|no|neither|nor|never|cannot|hardly|but|however|unless|if)\b|n't", re.IGNORECASE
-)
-_MARKS = str.maketrans("", "", "*_`\"'“”‘’#>")
 
 
 def parse_choice(raw: str) -> Choice:
@@ -55,7 +64,7 @@ def parse_choice(raw: str) -> Choice:
 
     Returns:
         "first" for Output (a) or [[A]], "second" for Output (b) or [[B]], "tie", or "invalid" where the reply
-        names no label or contradicts itself.
+        states no verdict or contradicts itself.
 
     Example:
         >>> parse_choice("Output (a)"), parse_choice("Both are sound. [[C]]"), parse_choice("(a) or (b)?")
@@ -63,20 +72,11 @@ def parse_choice(raw: str) -> Choice:
         >>> parse_choice("At first sight [[A]], but it errs on the dose. Final verdict: [[B]]")
         'second'
     """
-    # Runs of white space become one space first: the patterns below would backtrack over a long run for ever.
-    lines = [" ".join(line.translate(_MARKS).split()) for line in raw.splitlines()]
-    lines = [line for line in lines if line]
-    whole = " ".join(lines)
-    for pattern in (_FINAL_BRACKETS, _BRACKETS):
-        labels = {_label(hit) for hit in pattern.finditer(whole)}
-        if labels:
-            return _agreed(labels)
-    lines = [line.strip("[] ") for line in lines]
-    for pattern, match in ((_FINAL_LABEL, re.Pattern.search), (_LABEL_ALONE, re.Pattern.fullmatch)):
-        found = [hit for line in lines if (hit := match(pattern, line))]
-        if found:
-            return _agreed({_label(hit) for hit in found})
-    return _preferred(whole)
+    lines = own_lines(raw)
+    last = list(itertools.takewhile(bool, (label_alone(signs(line)) for line in reversed(lines))))
+    if last:
+        return _agreed({one.choice for one in last if one and last[0] and one.weight >= last[0].weight})
+    return _decided(_statements([signs(line) for line in lines]))
 
 
 def outcome(choice: Choice, order: str) -> Outcome:
@@ -95,17 +95,46 @@ def outcome(choice: Choice, order: str) -> Outcome:
     return "win" if (choice == "first") == (order == MODEL_FIRST) else "loss"
 
 
-def _preferred(sentence: str) -> Choice:
-    # Several sentences weigh for and against; only a single plain one is taken at its word.
-    if _NEGATION.search(sentence) or len(re.findall(r"[.!?](?:\s|$)", sentence)) > 1:
+def _statements(lines: list[str]) -> list[tuple[int, str, Statement]]:
+    """List the sentences that state something, with their numbers; the first and the last weigh more."""
+    alone = [label_alone(line) for line in lines]
+    # Lines that name first one and then the other answer are headings.
+    headings = len({one.choice for one in alone if one and one.weight < 3}) > 1
+    parts = [
+        (part, one)
+        for line, one in zip(lines, alone, strict=True)
+        for part in ([line] if one else sentences(line))
+    ]
+    found: list[tuple[int, str, Statement]] = []
+    about: str | None = None
+    for number, (part, one) in enumerate(parts):
+        edge = number in (0, len(parts) - 1)
+        label = one or label_alone(part) or (label_first(part) if edge else None)
+        said = label or stated(part, about)
+        about = sole_label(part)
+        if (
+            said is None
+            or (one and one.weight < 3 and headings)
+            or (not edge and said == Statement("tie", 1))
+        ):
+            continue
+        found.append((number, part, Statement(said.choice, 3) if edge and said.weight == 2 else said))
+    return found
+
+
+def _decided(found: list[tuple[int, str, Statement]]) -> Choice:
+    if not found:
         return "invalid"
-    hit = _PREFERENCE.match(sentence)
-    return _label(hit) if hit else "invalid"
+    weight = max(one.weight for _, _, one in found)
+    strongest = [entry for entry in found if entry[2].weight == weight]
+    if weight == 1:
+        return _agreed({one.choice for _, _, one in strongest})
+    number, sentence, last = strongest[-1]
+    before = [one.choice for place, _, one in strongest if place == number - 1 and not contrasts(sentence)]
+    # What is stated behind the verdict may explain it, not turn it round.
+    behind = [one.choice for place, _, one in found if place > number and one.weight > 1]
+    return _agreed({last.choice, *before, *behind})
 
 
-def _label(hit: re.Match[str]) -> Choice:
-    return _CHOICES[next(group for group in hit.groups() if group).lower()]
-
-
-def _agreed(labels: set[Choice]) -> Choice:
-    return next(iter(labels)) if len(labels) == 1 else "invalid"
+def _agreed(choices: set[Choice]) -> Choice:
+    return next(iter(choices)) if len(choices) == 1 else "invalid"

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import functools
 import ipaddress
 import logging
 import signal
@@ -15,7 +14,6 @@ import uvicorn
 from starlette.applications import Starlette
 
 from alpacare_jax.errors import ServiceError
-from alpacare_jax.generate.connections import Connection, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -70,17 +68,10 @@ class _Server(uvicorn.Server):
     """A server that says when it is ready, and that ends quietly when it is told to stop."""
 
     def __init__(
-        self,
-        config: uvicorn.Config,
-        on_ready: Callable[[], None],
-        give_up: Callable[[], None],
-        failed: Callable[[], bool],
+        self, config: uvicorn.Config, on_ready: Callable[[], None], give_up: Callable[[], None]
     ) -> None:
         super().__init__(config)
-        self._on_ready, self._give_up, self._failed = on_ready, give_up, failed
-
-    async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self._failed()
+        self._on_ready, self._give_up = on_ready, give_up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -101,42 +92,29 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def make_server(
-    app: Starlette,
-    on_ready: Callable[[], None],
-    give_up: Callable[[], None],
-    failed: Callable[[], bool] = lambda: False,
-    limits: Limits | None = None,
-) -> uvicorn.Server:
-    """Make a server that ends soon after its ``should_exit`` is set or the process is told to stop.
-
-    Args:
-        app: The application.
-        on_ready: Called once requests are accepted.
-        give_up: Called when replies under way have had :data:`GRACE_S` seconds to end; it must end them.
-        failed: Asked now and then; the server ends once it returns true.
-        limits: What connections may take.
-    """
-    limits = limits or Limits()
+def make_server(app: Starlette, on_ready: Callable[[], None], give_up: Callable[[], None]) -> uvicorn.Server:
+    """Make a server that ends soon after its ``should_exit`` is set or the process is told to stop."""
     config = uvicorn.Config(
         app,
-        http=functools.partial(Connection, limits=limits),  # type: ignore[arg-type]
-        ws="none",
         log_level="warning",
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=int(GRACE_S) + 10,
-        timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]
+        timeout_keep_alive=75,
     )
-    return _Server(config, on_ready, give_up, failed)
+    return _Server(config, on_ready, give_up)
 
 
-def run(listener: socket.socket, server: uvicorn.Server) -> None:
+def run(
+    app: Starlette, listener: socket.socket, on_ready: Callable[[], None], give_up: Callable[[], None]
+) -> None:
     """Serve until SIGINT or SIGTERM; replies under way get some seconds to end.
 
     Args:
+        app: The application.
         listener: A bound socket.
-        server: From :func:`make_server`.
+        on_ready: Called once requests are accepted.
+        give_up: Called when replies under way have had :data:`GRACE_S` seconds to end; it must end them.
     """
     with contextlib.closing(listener):
-        asyncio.run(server.serve(sockets=[listener]))
+        asyncio.run(make_server(app, on_ready, give_up).serve(sockets=[listener]))

@@ -1,0 +1,150 @@
+"""A judge's reply as plain lines of its own words: what decorates it is removed, what it only quotes is masked."""
+
+import html
+import json
+import re
+import unicodedata
+
+from datagen.replies.thinking import without_thoughts
+
+QUOTED = "quotation"
+
+_HIDDEN = {"Mn", "Me", "Cf", "So", "Cs", "Co"}
+_QUOTES = dict.fromkeys(map(ord, "“”„‟«»「」『』"), '"') | dict.fromkeys(map(ord, "‘’‚‛′‹›"), "'")
+_FIELD = (
+    r"(?:\w+[ _-])?(?:answer|verdict|winner|choice|decision|judge?ment|result|preference|conclusion|better)"
+)
+_FIELD_TAG = re.compile(rf"<({_FIELD})>|\[({_FIELD})\](?=\s*[\[(\w])", re.IGNORECASE)
+_INLINE_TAG = re.compile(
+    r"</?(?:a|b|code|em|font|i|mark|s|small|span|strong|sub|sup|u)\b[^<>]{0,80}>", re.IGNORECASE
+)
+_TAG = re.compile(rf"<({_FIELD})>|\[({_FIELD})\](?=\s*[\[(\w])", re.IGNORECASE)
+_BREAK_TAG = re.compile(
+    r"</?(?:p|br|div|li|ul|ol|tr|td|th|h[1-6]|\w*(?:[a-z]{4}|_)\w*)\b(?<!strong)[^<>]{0,80}>", re.IGNORECASE
+)
+_TAG = re.compile(r"</?[a-z][^<>]{0,80}>", re.IGNORECASE)
+_KEY = re.compile(r"""["']?\s*,?\s*["'](\w[\w -]{0,30})["']\s*:\s*["']?""")
+_BOXED = re.compile(r"\$*\\+boxed\s?\{+(?:\\+(?:text|textbf|mathrm|mathbf)\s?\{+)?([^{}\n]{1,60})\}+\$*")
+_ESCAPED = re.compile(r"\\+([()\[\]*_#>~`.{}!\"'-])")
+_FENCE = re.compile(r"\s*(?:```|~~~)\s*[\w+-]*\s*$")
+_BULLET = re.compile(r"\s*(?:[-*+•–—]|\d{1,2}[.)])\s+")
+_HEADING = re.compile(r"\s*#{1,6}\s*")
+_MARKS = str.maketrans("_|", " :", "*~#$`")
+_QUOTE = re.compile(
+    r"(?<!\w)\"(?=\S)([^\"\n]{1,600})(?<=\S)\"(?!\w)"
+    r"|(?<!\w)'(?=\S)([^'\n]{1,300})(?<=\S)'(?!\w)"
+    r"|(?<!`)`([^`\n]{1,300})`(?!`)"
+)
+_BARE_QUOTE = re.compile(
+    r"\W*(?:(?:output|answer|response|assistant|option)\s*)?[(\[]{0,2}\s*([abc]|tie)\s*[)\]]{0,2}\W*",
+    re.IGNORECASE,
+)
+_BEFORE_QUOTE = re.compile(
+    r"\W*(?:(?:so|thus|hence|therefore|overall|finally|in (?:conclusion|summary)|to conclude|the|my|final|verdict"
+    r"|answer|winner|choice|decision|judge?ment|conclusion|is|as follows)\b\W*){0,8}",
+    re.IGNORECASE,
+)
+
+
+def own_lines(raw: str) -> list[str]:
+    """Bring a judge's reply into plain lines that hold its own words alone.
+
+    Thoughts and control tokens are removed, compatibility characters (full-width letters) normalised,
+    invisible ones dropped, JSON objects and tags turned into ``name: value`` lines, marks of Markdown and HTML
+    taken off. A quotation inside a line, a quoted line and a code block become the word "quotation" or nothing,
+    unless the reply begins or ends with them. A heading keeps a colon at its end.
+
+    Args:
+        raw: The judge's whole reply.
+
+    Returns:
+        Lines without outer or doubled white space, none of them empty.
+
+    Example:
+        >>> own_lines('One answer ends in "I prefer Output (a)".\\n\\n**Output (b)**</s>')
+        ['One answer ends in quotation.', 'Output (b)']
+        >>> own_lines('```json\\n{"winner": "b", "reason": "It is safer."}\\n```')
+        ['winner: b', 'reason: It is safer.']
+    """
+    text = _plain_characters(without_thoughts(raw))
+    text = _fields_as_lines(text)
+    lines = _without_quoted_blocks([line for line in text.splitlines() if line.strip()])
+    last = len(lines) - 1
+    plain = (
+        _plain_line(line, edge=number in (0, last), last=number == last) for number, line in enumerate(lines)
+    )
+    return [line for line in plain if line.strip(" .:,;-")]
+
+
+def _plain_characters(text: str) -> str:
+    if not text.isascii():
+        text = text.translate(_QUOTES)
+        text = "".join(c for c in text if unicodedata.category(c) not in _HIDDEN)
+        text = unicodedata.normalize("NFKC", text)
+    return html.unescape(text) if "&" in text else text
+
+
+def _fields_as_lines(text: str) -> str:
+    start, end = text.find("{"), text.rfind("}") if "}" in text else len(text)
+    # An object on lines of its own is the judge's; one inside a sentence is only spoken of.
+    if (
+        0 <= start < end
+        and _BEFORE_QUOTE.fullmatch(text[:start].rpartition("\n")[2])
+        and text[end + 1 :][:1] in ("", "\n")
+    ):
+        text = f"{text[:start]}\n{_fields(text[start : end + 1])}\n{text[end + 1 :]}"
+    text = _BOXED.sub(lambda hit: f"\nAnswer: {hit[1]}\n" if _BARE_QUOTE.fullmatch(hit[1]) else hit[1], text)
+    text = _FIELD_TAG.sub(lambda hit: f"\n{hit[1] or hit[2]}: ", text)
+    return _ESCAPED.sub(r"\1", _TAG.sub("\n", _INLINE_TAG.sub("", text)))
+
+
+def _fields(written: str) -> str:
+    """Write the fields of an object as lines; one that is no JSON is split at what looks like its keys."""
+    try:
+        found = json.loads(written, strict=False)
+    except (ValueError, RecursionError):
+        return _KEY.sub(r"\n\1: ", written.strip("{}")).replace("\\n", "\n").rstrip("\"', \n")
+    lines = []
+    for key, value in found.items():
+        if isinstance(value, dict):
+            value = "; ".join(f"{inner}: {text}" for inner, text in value.items() if isinstance(text, str))
+        if isinstance(value, str):
+            lines.append(f"{key}: {value}")
+    return "\n".join(lines)
+
+
+def _without_quoted_blocks(lines: list[str]) -> list[str]:
+    """Drop code blocks and quoted lines that stand between lines of the judge's own."""
+    fences = [number for number, line in enumerate(lines) if _FENCE.match(line)]
+    quoted = set(fences)
+    for opened, closed in zip(fences[::2], fences[1::2], strict=False):
+        if opened > 0 and closed < len(lines) - 1:
+            quoted.update(range(opened, closed))
+    quoted.update(n for n in range(1, len(lines) - 1) if lines[n].lstrip().startswith(">"))
+    return [line for number, line in enumerate(lines) if number not in quoted]
+
+
+def _plain_line(line: str, *, edge: bool, last: bool) -> str:
+    heading = _HEADING.match(line) if line.lstrip().startswith("#") else None
+    line = line.lstrip("> \t") if edge else line
+    line = line.strip().strip("|") if line.lstrip().startswith("|") else line
+    line = _BULLET.sub("", line, count=1) if _BULLET.match(line) else line
+    line = line.replace("**", "").replace("__", "")
+    line = _QUOTE.sub(lambda hit: _unquoted(hit, edge=edge), line)
+    line = " ".join(line.translate(_MARKS).split()).lstrip(": ")
+    return f"{line}:" if heading and not last and not line.endswith(":") else line
+
+
+def _unquoted(hit: re.Match[str], *, edge: bool) -> str:
+    inside = next(group for group in hit.groups() if group)
+    label = _BARE_QUOTE.fullmatch(inside)
+    before, after = hit.string[: hit.start()], hit.string[hit.end() :]
+    if edge and not after.strip(" .!*_") and _BEFORE_QUOTE.fullmatch(before):
+        return inside
+    if label and label[1].lower() in "ab":
+        return f"Output ({label[1]})"
+    return (
+        label[1]
+        if label and label[1].lower() == "tie"
+        else QUOTED + (inside[-1] if inside[-1] in ".!" else "")
+    )

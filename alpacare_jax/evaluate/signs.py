@@ -1,0 +1,125 @@
+"""A line of a judge's reply in signs, so that a small grammar can read it.
+
+Everything is written in lower case but for the answers: ``A`` and ``B``, ``T`` for both ("both outputs"), ``P`` for
+the pair ("A and B"), ``N`` for neither, ``O`` for one or the other.
+"""
+
+import re
+
+_NOUN = (
+    r"(?i:outputs?|answers?|responses?|assistants?|options?|candidates?|repl(?:y|ies)|completions?|models?)"
+)
+# What may follow "output a" or a letter alone where they name an answer: "answer a question" names none.
+_FOLLOWS = (
+    r"(?=\s*(?:$|[.,;:!?)>=<|≈≻]|[-–—]\s|'s\b)|\s(?i:is|was|wins?|won|and|or|nor|over|than|to|because|since|as|seems"
+    r"|appears|would|should|has|had|does|better|provides|gives|follows|outperforms|beats|vs|for|clearly|both)\b)"
+)
+_LABEL = re.compile(
+    rf"\b(?:(?i:the)\s)?{_NOUN}\s?#?(?:[(\[{{]\s?(?P<named>[abAB12])\s?[)\]}}]|(?P<letter>[AB12]|b|a)\b{_FOLLOWS})"
+    r"|[(\[]\s?(?P<alone>[abAB])\s?[)\]]"
+    rf"|\b(?i:the\s(?P<ordinal>first|second|1st|2nd)\s(?:{_NOUN}|one)\b)"
+)
+_BEFORE_LETTER = (
+    r"that|than|over|prefer|choose|pick|select|so|therefore|thus|hence|and|or|nor|but|with|for|to|while|both|neither"
+    r"|either|overall|conclude|think|believe|is"
+)
+_LETTER = re.compile(
+    rf"(?P<before>(?:^|[.,;:=<>!?—–→-]|\b(?i:{_BEFORE_LETTER}))\s?)\b(?P<letter>[AB])\b{_FOLLOWS}"
+    r"|(?P<lead>(?:^|[:=])[\s\"']*)\b(?P<last>[abAB])(?=[\s\"'.!,]*$)"
+)
+_EXAM = re.compile(
+    r"\b(?:correct|right|true) (?:answer|option|choice|letter|response)(?: is| was|:)+ ?$", re.IGNORECASE
+)
+_GROUPS = tuple(
+    (re.compile(pattern), sign)
+    for pattern, sign in (
+        (r"([AB]) ?'s (?:own )?(?:answers?|responses?|outputs?|repl(?:y|ies)|approach|version)\b", r"\1"),
+        (r"\bneither (?:of )?(?:A (?:n?or|and) B|B (?:n?or|and) A)\b", "N"),
+        (r"\b(?:neither|none) of (?:the |these )?(?:two )?(?:them|outputs|answers|responses|two)\b", "N"),
+        (
+            r"\bneither(?: one| output| answer| response| assistant)?\b|\bno (?:output|answer|response) (?=is better)",
+            "N",
+        ),
+        (
+            r"\b(?:either )?(?:A (?:or|vs\.?|versus) B|B (?:or|vs\.?|versus) A)\b|\beither (?:output|answer|one)\b",
+            "O",
+        ),
+        (r"\b(?:both (?:of )?)?(?:A (?:and|&) B|B (?:and|&) A)\b", "P"),
+        (
+            r"\b(?:they both|both|the two)(?: of)?(?: the| these)?(?: two)? (?:outputs|answers|responses)\b",
+            "T",
+        ),
+        (r"\bboth of them\b|\bthe two\b|\bboth\b|\bthe (?:outputs|answers|responses)\b|\bthey(?= are)", "T"),
+    )
+)
+
+_BRACKETS = re.compile(r"\[\[\s*([abc]|tie|[ab]\s*[<>=]{1,3}\s*[ab])\s*\]\]", re.IGNORECASE)
+_ENDS = re.compile(r"(?<=[.!?])(?=\s)")
+_QUOTING = re.compile(
+    r"\b(?:claims?|says?|said|states?|argues?|contains?|includes?|ends?|writes?|wrote|mentions?|tells?|asks?|instructs?"
+    r"|inserts?|plants?|tries|attempts?|string|text|token|marker|phrase|words?|not|no|never|the|an?|this|of|between"
+    r"|like|such)\s*$|\b(?:ends? with|contains?|includes?|injects?|claims?|says?|tries|instructs?)\b",
+    re.IGNORECASE,
+)
+_AFTER_BRACKETS = re.compile(
+    r"\s*(?:$|[.,;:!)]|[-–—]\s|(?-i:[A-Z])|(?:it is|because|since|as|is (?:clearly |much )?better)\b)",
+    re.IGNORECASE,
+)
+
+
+def signs(line: str) -> str:
+    """Write a line of a reply in the signs of this grammar.
+
+    Args:
+        line: One of the lines of :func:`alpacare_jax.evaluate.judge_text.own_lines`.
+
+    Example:
+        >>> signs("Thus Output (b) is better than Response 1."), signs("Neither Output A nor Output B is better.")
+        ('thus B is better than A.', 'N is better.')
+        >>> signs("A list of vitamin B sources"), signs("B, for Assistant A's answer is vague")
+        ('a list of vitamin b sources', 'B, for A is vague')
+    """
+    line = "".join(map(_read_brackets, _ENDS.split(line))) if "[[" in line else line
+    line = _LETTER.sub(_letter, line)
+    pieces, end = [], 0
+    for hit in _LABEL.finditer(line):
+        label = next(group for group in hit.groups() if group).lower()
+        pieces += [
+            line[end : hit.start()].lower(),
+            f" {'A' if label in ('a', '1', 'first', '1st') else 'B'} ",
+        ]
+        end = hit.end()
+    text = " ".join("".join([*pieces, line[end:].lower()]).split())
+    text = re.sub(r" (?=[.,;:!?)']|$)", "", text)
+    for pattern, sign in _GROUPS:
+        text = pattern.sub(sign, text)
+    return text
+
+
+def _letter(hit: re.Match[str]) -> str:
+    before = hit["before"] if hit["letter"] else hit["lead"]
+    # "The correct answer is B" speaks of the options of a question, not of the two outputs.
+    if _EXAM.search(hit.string, max(0, hit.start() - 40), hit.start() + len(before)):
+        return hit[0]
+    return f"{before}({hit['letter'] or hit['last']})"
+
+
+def _read_brackets(sentence: str) -> str:
+    # "[[A]]" is a verdict of its own where the sentence neither quotes it nor lists others beside it.
+    rivals = {_bracketed(inside) for inside in _BRACKETS.findall(sentence)}
+
+    def read(hit: re.Match[str]) -> str:
+        before, label = sentence[max(0, hit.start() - 80) : hit.start()], _bracketed(hit[1])
+        if len(rivals) > 1 or _QUOTING.search(before) or not _AFTER_BRACKETS.match(sentence, hit.end()):
+            return f" {label} "
+        lead = "" if before.rstrip().endswith((":", "is")) else ". Verdict:" if before.strip() else "Verdict:"
+        return f"{lead} {label}. "
+
+    return re.sub(r"(?<=[)e]\.) [.,;:!]+", " ", _BRACKETS.sub(read, sentence))
+
+
+def _bracketed(inside: str) -> str:
+    inside = inside.lower()
+    if "=" in inside or inside in ("c", "tie"):
+        return "tie"
+    return "(A)" if (inside[0] == "a") != ("<" in inside) else "(B)"
