@@ -87,7 +87,12 @@ def command(
             f"{engine.max_len} tokens of context"
         )
 
+    app = Api(worker, name, api_key).build()
     try:
-        listen.run(Api(worker, name, api_key).build(), listener, ready, worker.give_up)
+        listen.run(
+            listener, listen.make_server(app, ready, worker.give_up, lambda: worker.failure is not None)
+        )
     finally:
         worker.stop()
+    if worker.failure is not None:
+        raise worker.reason()

@@ -73,8 +73,8 @@ def command(
     on with the same command and asks nothing twice. Results: instructions.jsonl,
     tasks.jsonl, rejected.jsonl (with reasons), funnel.json.
 
-    Exit status: 0 target reached, 1 fewer tasks than that, 2 error, 3 batches are
-    under way (--no-wait), 130 interrupted.
+    Exit status: 0 target reached, 1 fewer tasks than that or no answer that can be
+    published, 2 error, 3 batches are under way (--no-wait), 130 interrupted.
     """
     from alpacare_jax.cli.synthesis_report import print_funnel
 
@@ -94,8 +94,12 @@ def command(
         return
     funnel = _run(settings, work, retry_failed, wait=not no_wait)
     print_funnel(funnel, work)
-    if not funnel["target_reached"] or funnel["budget_reached"]:
+    less = not funnel["target_reached"] or funnel["budget_reached"]
+    if less:
         typer.echo(_why_less(funnel), err=True)
+    if "nothing_published" in funnel:
+        typer.echo(funnel["nothing_published"], err=True)
+    if less or "nothing_published" in funnel:
         raise typer.Exit(1)
 
 

@@ -1,6 +1,7 @@
 """A file of prompts to a file of responses, resumable: what is answered is never asked again.
 
-While it works, finished responses are appended to ``OUT.part``, whose first line says what they were made with.
+While it works, finished responses are appended to ``OUT.part``, whose first line says what they were made with: the
+weights themselves (not only the model's name), the tokenizer, the prompts and the sampling.
 At the end all of them are written to ``OUT`` in the order of the prompts, and the part file goes.
 
 Under several processes each runs the same engine over the same prompts (one program, many devices); process 0
@@ -24,6 +25,7 @@ from alpacare_jax.generate.engine import Engine
 from alpacare_jax.generate.generation import Generation
 from alpacare_jax.generate.sampling import Sampling
 from alpacare_jax.prompts import Template
+from datagen.decoding import Malformed, parse_json
 from datagen.records import Prompt, Response, read_objects, write_records
 
 Progress = Callable[[int, int, int], None]
@@ -55,7 +57,7 @@ class Job:
         return self.out.with_name(self.out.name + ".part")
 
     def settings(self) -> dict[str, Any]:
-        """Return what the responses depend on."""
+        """Return what the responses depend on, the model itself left out."""
         asked = json.dumps([[p.id, p.instruction, p.input] for p in self.prompts], ensure_ascii=False)
         return {
             "model": self.model,
@@ -109,10 +111,12 @@ def answer(
         All responses, in the order of the prompts.
 
     Raises:
-        DataError: The output exists, a prompt is too long, or the part file was made with other settings.
+        DataError: The output exists, a prompt is too long, or the part file was made with other settings or by
+            another model.
     """
     generations = [_generation(engine, job, prompt) for prompt in job.prompts]
-    finished = _agree(lambda: _resume(job, overwrite), job)
+    model = {"weights": engine.fingerprint, "tokenizer": engine.tokenizer.fingerprint}
+    finished = _agree(lambda: _resume(job, job.settings() | model, overwrite), job)
     todo = [index for index in range(len(job.prompts)) if index not in finished]
     for index in todo:
         engine.submit(generations[index])
@@ -178,7 +182,6 @@ def _work(
 
 
 def _response(job: Job, prompt: Prompt, generation: Generation) -> Response:
-    known = {field.name for field in dataclasses.fields(Response)}
     return Response(
         id=prompt.id,
         instruction=prompt.instruction,
@@ -188,34 +191,28 @@ def _response(job: Job, prompt: Prompt, generation: Generation) -> Response:
         finish_reason=generation.finish_reason,
         prompt_tokens=len(generation.prompt),
         response_tokens=len(generation.tokens),
-        extra={key: value for key, value in prompt.extra.items() if key not in known},
+        extra=_extra(prompt),
     )
+
+
+def _extra(prompt: Prompt) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(Response)}
+    return {key: value for key, value in prompt.extra.items() if key not in known}
 
 
 # -- resuming ----------------------------------------------------------------------------------------------
 
 
-def _resume(job: Job, overwrite: bool) -> dict[int, Response]:
+def _resume(job: Job, settings: dict[str, Any], overwrite: bool) -> dict[int, Response]:
     """Return by index what an earlier run has finished, and leave a part file that is ready for more."""
     check_output(job.out, overwrite)
     job.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = _read_part(job.part)
-    header, rows = (rows[0], rows[1:]) if rows else ({}, [])
-    settings = job.settings()
-    if header and header.get("settings") != settings:
+    try:
+        finished = _read_part(job, settings)
+    except DataError:
         if not overwrite:
-            theirs = header.get("settings", {})
-            differing = [key for key in settings if theirs.get(key) != settings[key]]
-            raise DataError(
-                "the unfinished work was made with other settings",
-                where=job.part,
-                found=f"other {', '.join(differing)}",
-                remedy=f"delete {job.part.name} or give --overwrite to start anew, or use another --out",
-            )
-        rows = []
-    index_of = {prompt.id: index for index, prompt in enumerate(job.prompts)}
-    responses = [Response.from_dict(row, where=str(job.part)) for row in rows]
-    finished = {index_of[response.id]: response for response in responses}
+            raise
+        finished = {}
     temporary = job.part.with_name(job.part.name + ".new")
     with temporary.open("w", encoding="utf-8") as file:
         for row in ({"settings": settings}, *(response.to_dict() for response in finished.values())):
@@ -224,12 +221,54 @@ def _resume(job: Job, overwrite: bool) -> dict[int, Response]:
     return finished
 
 
-def _read_part(path: Path) -> list[dict[str, Any]]:
-    """Read a part file; a last line that was cut off is left out."""
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
+def _read_part(job: Job, settings: dict[str, Any]) -> dict[int, Response]:
+    """Return by index the responses of a part file; a last line that was cut off is left out.
+
+    Raises:
+        DataError: The file was made with other settings, or another line is broken.
+    """
+    if not job.part.exists():
+        return {}
+    index_of = {prompt.id: index for index, prompt in enumerate(job.prompts)}
+    finished: dict[int, Response] = {}
+    for number, line in enumerate(job.part.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = parse_json(line)
+        except Malformed as error:
+            raise _broken(job.part, number, error.reason) from None
+        if not isinstance(row, dict):
+            raise _broken(job.part, number, f"a {type(row).__name__}")
+        if number == 1:
+            _check_settings(job.part, row.get("settings"), settings)
+            continue
+        response = Response.from_dict(row, where=f"{job.part}:{number}")
+        if response.id not in index_of:
+            raise _broken(job.part, number, f"the unknown id {response.id}")
+        index = index_of[response.id]
+        finished[index] = dataclasses.replace(response, extra=_extra(job.prompts[index]))
+    return finished
+
+
+def _check_settings(part: Path, theirs: Any, settings: dict[str, Any]) -> None:
+    if theirs == settings:
+        return
+    theirs = theirs if isinstance(theirs, dict) else {}
+    differing = [key for key in settings if key not in theirs or theirs[key] != settings[key]]
+    raise DataError(
+        "the unfinished work was made with other settings",
+        where=part,
+        found=f"other {', '.join(differing)}",
+        remedy=f"delete {part.name} or give --overwrite to start anew, or use another --out",
+    )
+
+
+def _broken(part: Path, line: int, found: str) -> DataError:
+    return DataError(
+        "the unfinished work is broken",
+        where=f"{part}:{line}",
+        found=found,
+        remedy=f"delete {part.name} or give --overwrite to start anew",
+    )
 
 
 def _agree(resume: Callable[[], dict[int, Response]], job: Job) -> dict[int, Response]:

@@ -7,6 +7,7 @@ works while the devices do.
 
 import collections
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.errors import DataError
+from alpacare_jax.generate import placement
 from alpacare_jax.generate.generation import Generation, TokenScore
 from alpacare_jax.generate.programs import Programs
 from alpacare_jax.generate.reading import Reader
@@ -105,12 +107,17 @@ class Engine:
             self._programs = Programs(architecture, params, self.mesh, self.slots)
             reuse = reuse_prefixes and config.rope.kind != "dynamic"
             self._reader = Reader(self._programs, shards, self.max_len, reuse=reuse)
-            self._logits = self._programs.empty_logits()
-            self._cache = self._programs.empty_cache(self._reader.bucket(SHORTEST_CACHE, SHORTEST_CACHE))
-            self._counts: jax.Array | None = None
-        self._rows: list[_Row | None] = [None] * self.slots
+            self._reset()
         self._waiting: collections.deque[Generation] = collections.deque()
+        self._reading: list[Generation] = []  # prompts that are being read
         self.drawn_tokens = 0
+
+    def _reset(self) -> None:
+        """Make the state of the rows anew, all of them free."""
+        self._rows: list[_Row | None] = [None] * self.slots
+        self._logits = self._programs.empty_logits()
+        self._cache = self._programs.empty_cache(self._reader.bucket(SHORTEST_CACHE, SHORTEST_CACHE))
+        self._counts: jax.Array | None = None
 
     # -- what callers do ------------------------------------------------------------------------------------
 
@@ -160,6 +167,11 @@ class Engine:
             if row is not None and row.generation is generation:
                 self._rows[index] = None
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of the weights as they are computed with; every process must ask for it."""
+        return placement.fingerprint(self._programs.params, self.mesh)
+
     @property
     def busy(self) -> bool:
         """Whether any request is waiting or running."""
@@ -186,6 +198,34 @@ class Engine:
             self._advance(tokens)
             return finished + self._receive(np.asarray(tokens), logprobs)
 
+    def recover(self) -> None:
+        """Make the engine ready again after :meth:`step` has raised.
+
+        Requests that took part in the step end with the finish reason "error"; those that wait go on waiting. Where
+        it failed in reading prompts, before anything of the rows was touched, that is those prompts alone. Otherwise
+        it is every row: their state is made anew, and the engine then has to answer a request of its own.
+
+        Raises:
+            Exception: The engine cannot go on: the state cannot be made anew, or its own request fails too.
+        """
+        failed, self._reading = self._reading, []
+        self._waiting = collections.deque(each for each in self._waiting if each not in failed)
+        kept = jax.tree.leaves((self._cache, self._logits, self._counts))
+        if not failed or any(array.is_deleted() for array in kept):  # donated to a program that failed
+            failed += [row.generation for row in self._rows if row is not None]
+            with sharding.use_mesh(self.mesh):
+                self._reader.forget()
+                self._reset()
+            waiting, self._waiting = self._waiting, collections.deque()
+            try:
+                self.submit(Generation([0], Sampling(max_tokens=1)))
+                self.run()
+            finally:
+                self._reading, self._waiting = [], waiting
+        self._rows = [None if row is None or row.generation in failed else row for row in self._rows]
+        for generation in failed:
+            generation.finish_reason = generation.finish_reason or "error"
+
     # -- reading prompts ------------------------------------------------------------------------------------
 
     def _admit(self) -> list[Generation]:
@@ -195,8 +235,10 @@ class Engine:
             free = [index for index, row in enumerate(self._rows) if row is None]
             if not free:
                 break
-            group = self._reader.next_group(self._waiting, len(free))
-            finished += self._read(group, free)
+            self._reading = [self._waiting[0]]
+            self._reading = self._reader.next_group(self._waiting, len(free))
+            finished += self._read(self._reading, free)
+            self._reading = []
         return finished
 
     def _read(self, group: list[Generation], free: list[int]) -> list[Generation]:
@@ -224,7 +266,7 @@ class Engine:
         return _Row(
             generation,
             Decoder(self.tokenizer, context),
-            StopFilter(generation.sampling.stop),
+            StopFilter(generation.sampling.stop, self.tokenizer.special_texts),
             room=min(generation.sampling.max_tokens, self.max_len - len(generation.prompt)),
         )
 
@@ -264,7 +306,7 @@ class Engine:
             top_p[index] = asked.top_p
             presence[index] = asked.presence_penalty
             frequency[index] = asked.frequency_penalty
-            seed[index], top_k[index] = asked.seed & 0xFFFFFFFF, asked.top_k
+            seed[index], top_k[index] = asked.seed & 0xFFFFFFFF, min(asked.top_k, self.config.vocab_size)
             drawn[index] = len(row.generation.tokens)
         return Rows(temperature, top_p, top_k, presence, frequency, seed, drawn)
 
@@ -312,10 +354,10 @@ class Engine:
         if not ended:
             piece = row.decoder.feed(token)
             row.decoded += len(piece)
-            generation.text += row.stops.feed(piece)
+            generation.text += row.stops.feed(piece, token)
         if not ended and not row.stops.stopped and len(generation.tokens) < row.room:
             return
-        generation.text += row.stops.feed(row.decoder.finish())
+        generation.text += row.stops.feed(row.decoder.finish(), token if ended else None)
         generation.text += row.stops.finish()
         generation.finish_reason = "stop" if ended or row.stops.stopped else "length"
         if row.stops.stopped:

@@ -14,7 +14,7 @@ class TokenScore:
     top: tuple[tuple[int, float], ...] = ()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)  # two requests that ask the same are two requests
 class Generation:
     """A request and what has come of it so far.
 
@@ -25,7 +25,7 @@ class Generation:
         echo: Score the prompt's tokens too.
         text: The reply so far; never holds a stop string, nor the beginning of one that may come.
         tokens: Tokens drawn, the end token included.
-        finish_reason: "" while it runs, then "stop", "length" or "cancelled".
+        finish_reason: "" while it runs, then "stop", "length", "cancelled" or "error".
         scores: Log-probabilities of the tokens drawn, if asked for; not of those that a stop string cut off.
         offsets: Where in the reply's text each scored token begins.
         prompt_scores: Log-probabilities of the prompt's tokens, if asked for.

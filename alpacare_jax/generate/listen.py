@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import ipaddress
 import logging
 import signal
@@ -14,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from alpacare_jax.errors import ServiceError
+from alpacare_jax.generate.connections import Connection, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +70,17 @@ class _Server(uvicorn.Server):
     """A server that says when it is ready, and that ends quietly when it is told to stop."""
 
     def __init__(
-        self, config: uvicorn.Config, on_ready: Callable[[], None], give_up: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        give_up: Callable[[], None],
+        failed: Callable[[], bool],
     ) -> None:
         super().__init__(config)
-        self._on_ready, self._give_up = on_ready, give_up
+        self._on_ready, self._give_up, self._failed = on_ready, give_up, failed
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._failed()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -92,29 +101,42 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def make_server(app: Starlette, on_ready: Callable[[], None], give_up: Callable[[], None]) -> uvicorn.Server:
-    """Make a server that ends soon after its ``should_exit`` is set or the process is told to stop."""
+def make_server(
+    app: Starlette,
+    on_ready: Callable[[], None],
+    give_up: Callable[[], None],
+    failed: Callable[[], bool] = lambda: False,
+    limits: Limits | None = None,
+) -> uvicorn.Server:
+    """Make a server that ends soon after its ``should_exit`` is set or the process is told to stop.
+
+    Args:
+        app: The application.
+        on_ready: Called once requests are accepted.
+        give_up: Called when replies under way have had :data:`GRACE_S` seconds to end; it must end them.
+        failed: Asked now and then; the server ends once it returns true.
+        limits: What connections may take.
+    """
+    limits = limits or Limits()
     config = uvicorn.Config(
         app,
+        http=functools.partial(Connection, limits=limits),  # type: ignore[arg-type]
+        ws="none",
         log_level="warning",
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=int(GRACE_S) + 10,
-        timeout_keep_alive=75,
+        timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]
     )
-    return _Server(config, on_ready, give_up)
+    return _Server(config, on_ready, give_up, failed)
 
 
-def run(
-    app: Starlette, listener: socket.socket, on_ready: Callable[[], None], give_up: Callable[[], None]
-) -> None:
+def run(listener: socket.socket, server: uvicorn.Server) -> None:
     """Serve until SIGINT or SIGTERM; replies under way get some seconds to end.
 
     Args:
-        app: The application.
         listener: A bound socket.
-        on_ready: Called once requests are accepted.
-        give_up: Called when replies under way have had :data:`GRACE_S` seconds to end; it must end them.
+        server: From :func:`make_server`.
     """
     with contextlib.closing(listener):
-        asyncio.run(make_server(app, on_ready, give_up).serve(sockets=[listener]))
+        asyncio.run(server.serve(sockets=[listener]))

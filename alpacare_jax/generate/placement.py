@@ -1,5 +1,8 @@
 """Laying a model out for generation: layers one by one, every array where its logical axes put it."""
 
+import functools
+import hashlib
+import json
 from typing import Any
 
 import jax
@@ -73,6 +76,35 @@ def place(architecture: Architecture, params: Params, mesh: Mesh) -> Params:
         for i in range(architecture.config.num_hidden_layers)
     }
     return placed
+
+
+def fingerprint(placed: Params, mesh: Mesh) -> str:
+    """Return a hash of every number of the weights; every process must call.
+
+    The same on every mesh; another dtype of the weights gives another hash.
+    """
+    whole = sharding.replicated(mesh)
+
+    @functools.partial(jax.jit, out_shardings=whole)
+    def digest(leaf: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}"))
+        place = jnp.zeros(leaf.shape, jnp.uint32)
+        for axis in range(leaf.ndim):
+            place = place * jnp.uint32(0x9E3779B1) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        # Each number is mixed with its place, so that numbers that trade places change the sum. Whole numbers that
+        # wrap around sum to the same in every order.
+        mixed = (bits.astype(jnp.uint32) ^ place * jnp.uint32(0x85EBCA6B)) * jnp.uint32(0xC2B2AE35)
+        mixed = (mixed ^ mixed >> 15) * jnp.uint32(0x2C1B3C6D)
+        mixed ^= mixed >> 13
+        return jnp.stack([jnp.sum(mixed), jnp.sum(mixed * (place | 1))])
+
+    leaves = jax.tree_util.tree_leaves_with_path(placed)
+    sums = jax.device_get([digest(leaf) for _, leaf in leaves])
+    state = [
+        [jax.tree_util.keystr(path), str(leaf.dtype), leaf.shape, found.tolist()]
+        for (path, leaf), found in zip(leaves, sums, strict=True)
+    ]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
 
 
 def unstacked_graph(architecture: Architecture) -> tuple[Any, Any]:

@@ -1,23 +1,71 @@
 """What the HTTP server understands: OpenAI's completion and chat requests, checked field by field.
 
 A field that this server does not know, or knows and cannot honour, is refused: a client that asks for something
-must never get an answer that silently lacks it.
+must never get an answer that silently lacks it. A field that is null is absent.
 """
 
+import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
+from pydantic_core import PydanticCustomError
 
 from alpacare_jax.errors import DataError
 from alpacare_jax.generate.sampling import MAX_TOP_LOGPROBS, Sampling
 
 MOST_CHOICES = 128
+MOST_REPLIES = 2048
+"""Replies that one request may ask for: prompts times choices."""
 MOST_STOPS = 16
+MOST_FIELDS = 100
+"""Fields of one object; OpenAI's requests have about 40."""
+SEEDS = (-(1 << 63), (1 << 64) - 1)
+
+OFF: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "min_p": (0,),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "suffix": ("",),
+    "tool_calls": ([],),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+}
+"""Fields that this server cannot honour, with the values that ask for nothing and are as good as absent."""
 
 
-class StreamOptions(BaseModel):
+class Fields(BaseModel):
+    """A JSON object of a request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _drop_what_asks_for_nothing(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        if len(fields) > MOST_FIELDS:
+            raise PydanticCustomError("fields", "it has {found} fields", {"found": len(fields)})
+        return {
+            name: value
+            for name, value in fields.items()
+            if value is not None and (name in cls.model_fields or not _is_off(name, value))
+        }
+
+
+def _is_off(name: str, value: Any) -> bool:
+    # By type too: JSON's false is not 0.
+    return any(type(value) in (type(off), float) and value == off for off in OFF.get(name, ()))
+
+
+class StreamOptions(Fields):
     """Options of a streamed reply."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -25,29 +73,29 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Request(BaseModel):
+def _read_stop(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Request(Fields):
     """The fields that both kinds of request share. ``top_k`` and ``ignore_eos`` are additions to OpenAI's."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     model: str
-    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    stop: str | list[str] | None = None
-    seed: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    ignore_eos: bool | None = None
+    n: int = Field(1, ge=1, le=MOST_CHOICES)
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=-1)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    stop: Annotated[list[str], FailFast(), BeforeValidator(_read_stop)] = Field([], max_length=MOST_STOPS)
+    seed: int | None = Field(None, ge=SEEDS[0], le=SEEDS[1])
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    ignore_eos: bool = False
     # Accepted because they change nothing in the reply.
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
-    # Accepted only with the value that means "off".
-    logit_bias: dict[str, float] | None = None
 
     def sampling(self, seed: int, max_tokens: int, logprobs: int | None) -> Sampling:
         """Return what the sampler is asked for.
@@ -55,39 +103,63 @@ class Request(BaseModel):
         Raises:
             DataError: A value cannot be honoured.
         """
-        if self.logit_bias:
-            raise refuse("logit_bias", "logit_bias is not supported")
-        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        if len(stops) > MOST_STOPS:
-            raise refuse("stop", f"at most {MOST_STOPS} stop strings are supported")
         return Sampling(
             max_tokens=max_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            top_k=max(0, self.top_k or 0),
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            stop=stops,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=max(0, self.top_k),
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            stop=tuple(self.stop),
             seed=seed,
             logprobs=logprobs,
-            ignore_eos=bool(self.ignore_eos),
+            ignore_eos=self.ignore_eos,
         )
 
-    @property
-    def wants_usage(self) -> bool:
-        """Whether a streamed reply is to end with its token counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
+
+def _read_prompts(value: Any) -> list[str] | list[list[int]]:
+    """Return the prompts as a list: texts, or token ids.
+
+    Token ids are checked by hand, because a list may hold millions.
+    """
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise PydanticCustomError(
+            "prompt", "it must be a text, token ids, or a list of texts or of token ids"
+        )
+    if not value:
+        raise PydanticCustomError("prompt", "it is empty")
+    fits, wanted = {str: (_is_text, "a text"), int: (_is_token, "a token id")}.get(
+        type(value[0]), (_is_token_list, "a text or a list of token ids")
+    )
+    wrong = next((at for at, each in enumerate(value) if not fits(each)), None)
+    if wrong is not None:
+        raise PydanticCustomError("prompt", "element {at} must be {wanted}", {"at": wrong, "wanted": wanted})
+    return [value] if fits is _is_token else value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_token(value: Any) -> bool:
+    return type(value) is int  # JSON's true is not 1
+
+
+def _is_token_list(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_token, value))
 
 
 class CompletionRequest(Request):
     """``POST /v1/completions``."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Annotated[Any, BeforeValidator(_read_prompts)]
+    """A list of texts, or of lists of token ids."""
     max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    echo: bool | None = None
+    echo: bool = False
     best_of: int | None = None
-    suffix: str | None = None
 
     def check(self) -> None:
         """Refuse what cannot be honoured.
@@ -95,71 +167,74 @@ class CompletionRequest(Request):
         Raises:
             DataError: Names the field.
         """
-        if self.suffix:
-            raise refuse("suffix", "suffix is not supported: this model writes forward only")
-        if self.best_of is not None and self.best_of != (self.n or 1):
+        if self.best_of is not None and self.best_of != self.n:
             raise refuse("best_of", "best_of is not supported, other than equal to n")
         if self.echo and self.stream:
             raise refuse("echo", "echo cannot be streamed")
-
-    def prompts(self) -> list[str] | list[list[int]]:
-        """Return the prompts as a list: texts, or token ids."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if not self.prompt:
-            raise refuse("prompt", "prompt is empty")
-        if isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]
-        return self.prompt  # type: ignore[return-value]
+        if len(self.prompt) * self.n > MOST_REPLIES:
+            raise refuse(
+                "prompt",
+                f"{len(self.prompt)} prompts with n={self.n} ask for more than {MOST_REPLIES} replies at once",
+            )
 
 
-class TextPart(BaseModel):
-    """A part of a message's content."""
+def _read_content(value: Any) -> str:
+    """Join the text parts of a message's content."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise PydanticCustomError("content", "it must be a text or a list of text parts")
+    texts = []
+    for at, part in enumerate(value):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind != "text":
+            raise PydanticCustomError(
+                "content",
+                "part {at} has the type {kind}; this server reads parts of the type 'text' alone",
+                {"at": at, "kind": repr(kind[:50])},
+            )
+        known = isinstance(part, dict) and {name for name in part if part[name] is not None} == {
+            "type",
+            "text",
+        }
+        if not known or kind != "text" or not isinstance(part["text"], str):
+            raise PydanticCustomError(
+                "content", "part {at} must be an object of type and text, both texts", {"at": at}
+            )
+        texts.append(part["text"])
+    return "".join(texts)
 
-    model_config = ConfigDict(extra="forbid", strict=True)
 
-    type: Literal["text"]
-    text: str
-
-
-class Message(BaseModel):
+class Message(Fields):
     """A chat message."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Annotated[str, BeforeValidator(_read_content)]
     name: str | None = None
-    # What clients send back unchanged from an earlier reply; of no meaning to a model without tools.
-    refusal: None = None
     annotations: list[Any] | None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: list[Any] | None = Field(None, max_length=0)
+    """What clients send back unchanged from an earlier reply."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _say_nothing(cls, fields: Any) -> Any:
+        """A turn of the assistant may have no content."""
+        if isinstance(fields, dict) and fields.get("role") == "assistant" and fields.get("content") is None:
+            return {**fields, "content": ""}
+        return fields
 
     def plain(self) -> dict[str, str]:
         """Return role and text; a developer's message is a system message."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
-
-
-class ResponseFormat(BaseModel):
-    """The format of the reply; text alone."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["text"]
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
 
 
 class ChatRequest(Request):
     """``POST /v1/chat/completions``."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool | None = None
+    logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    response_format: ResponseFormat | None = None
 
     @property
     def limit(self) -> int | None:
@@ -185,31 +260,19 @@ def refuse(param: str, what: str) -> DataError:
 
 def explain(error: pydantic.ValidationError) -> DataError:
     """Turn a failed check of a request's fields into one error that names the first of them."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    first = details[0]
+    first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "body"
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:]
+    place = place or "the request"
     if first["type"] == "extra_forbidden":
-        place = ".".join(str(part) for part in first["loc"])
-        return refuse(name, f"{place} is not supported by this server")
+        accepted = " or ".join(json.dumps(value) for value in OFF.get(str(first["loc"][-1]), ()))
+        but = f", other than {accepted}" if accepted else ""
+        return refuse(name, f"{place} is not supported by this server{but}")
     if first["type"] == "missing":
-        return refuse(name, f"{'.'.join(str(part) for part in first['loc'])} is missing")
-    reasons = sorted({item["msg"] for item in details if item["loc"][:1] == first["loc"][:1]})
-    place = name if len(reasons) > 1 else ".".join(str(part) for part in first["loc"])
-    return refuse(name, f"{place} is not valid: {'; '.join(reasons)}")
-
-
-def error_body(
-    message: str, *, param: str | None = None, code: str | None = None, kind: str = ""
-) -> dict[str, Any]:
-    """Return an error in OpenAI's form."""
-    return {
-        "error": {
-            "message": message,
-            "type": kind or "invalid_request_error",
-            "param": param,
-            "code": code,
-        }
-    }
+        return refuse(name, f"{place} is missing")
+    found = f" (found {first['input']!r:.100})" if isinstance(first["input"], str | int | float) else ""
+    what = "it must be a JSON object" if first["type"] in ("model_type", "dict_type") else first["msg"]
+    return refuse(name, f"{place} is not valid: {what}{found}")
 
 
 def usage(prompt_tokens: int, generated: Sequence[Sequence[int]]) -> dict[str, int]:

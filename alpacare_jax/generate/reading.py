@@ -61,6 +61,11 @@ class Reader:
         self.tokens_read = 0
         self.tokens_reused = 0
 
+    def forget(self) -> None:
+        """Drop the beginnings that are in memory."""
+        if self._prefixes is not None:
+            self._prefixes = Prefixes()
+
     def next_group(self, waiting: collections.deque[Generation], free: int) -> list[Generation]:
         """Take the next prompts that are read alike off the queue: a power of four of them."""
         plan = self._plan(waiting[0])

@@ -17,11 +17,13 @@ def chat_choice(index: int, generation: Generation, tokenizer: Tokenizer) -> dic
     }
 
 
-def chat_logprobs(generation: Generation, tokenizer: Tokenizer, since: int = 0) -> dict[str, Any] | None:
+def chat_logprobs(
+    generation: Generation, tokenizer: Tokenizer, part: slice = slice(None)
+) -> dict[str, Any] | None:
     """Return the log-probabilities of a chat reply's tokens, the end token left out."""
     if generation.sampling.logprobs is None:
         return None
-    scores = [score for score in generation.scores[since:] if score.token not in tokenizer.eos_ids]
+    scores = [score for score in generation.scores[part] if score.token not in tokenizer.eos_ids]
 
     def entry(token: int, logprob: float | None) -> dict[str, Any]:
         text = spell(tokenizer, token)

@@ -12,6 +12,7 @@ from alpacare_jax.errors import DataError
 
 MAX_TOP_LOGPROBS = 20
 BLOCK = 256
+SMALLEST_TEMPERATURE = float(jnp.finfo(jnp.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +135,11 @@ def choose(
     tokens_B = most_probable(logits_BV)
     if draw.sampled:
         warm_B = rows.temperature > 0
-        scaled_BV = logits_BV / jnp.where(warm_B, rows.temperature, 1.0)[:, None]
-        p_BV = jax.nn.softmax(scaled_BV, axis=-1)
+        # Measured from the best logit, so that the most probable token keeps its weight however small the
+        # temperature is: the others then overflow to -inf. Below the smallest normal float XLA divides by 0.
+        below_BV = logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)
+        divisor_B = jnp.where(warm_B, jnp.maximum(rows.temperature, SMALLEST_TEMPERATURE), 1.0)
+        p_BV = jax.nn.softmax(below_BV / divisor_B[:, None], axis=-1)
         if draw.truncated:
             p_BV = jnp.where(nucleus(p_BV, rows.top_k, rows.top_p), p_BV, 0.0)
         tokens_B = jnp.where(warm_B, invert_cumulative(p_BV, _uniform(rows.seed, rows.drawn)), tokens_B)
@@ -157,6 +161,8 @@ def nucleus(
 ) -> Bool[Array, "B V"]:
     """Mark the tokens that top-k and then top-p keep; tokens as probable as the last one kept are kept too.
 
+    The most probable token is always kept, also where ``top_p`` is smaller than a float can tell from 0.
+
     Instead of sorting the vocabulary, the smallest kept probability is found by halving the range of floats:
     the bits of floats that are not negative order as the floats do, so 31 halvings reach it exactly.
 
@@ -169,6 +175,7 @@ def nucleus(
     mass_BV = jnp.where(kept_BV, p_BV, 0.0)
     target_B = top_p_B * jnp.sum(mass_BV, axis=-1)
     floor_B = jnp.where(top_p_B < 1, _threshold(p_BV, mass_BV, target_B), 0.0)
+    floor_B = jnp.minimum(floor_B, jnp.max(p_BV, axis=-1))
     return kept_BV & (p_BV >= floor_B[:, None])
 
 

@@ -5,6 +5,7 @@ the engine lives in its own thread (:mod:`alpacare_jax.generate.worker`).
 """
 
 import asyncio
+import bisect
 import hmac
 import json
 import secrets
@@ -16,23 +17,21 @@ from typing import Any
 import pydantic
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from alpacare_jax.errors import DataError, ServiceError, UserError
-from alpacare_jax.generate import replies
+from alpacare_jax.errors import DataError, ServiceError
+from alpacare_jax.generate import refusals, replies
+from alpacare_jax.generate.bodies import read_object
+from alpacare_jax.generate.connections import Gate, Limits
 from alpacare_jax.generate.generation import Generation
-from alpacare_jax.generate.protocol import ChatRequest, CompletionRequest, error_body, explain, refuse, usage
+from alpacare_jax.generate.protocol import ChatRequest, CompletionRequest, explain, refuse, usage
 from alpacare_jax.generate.worker import Worker
 
 COMPLETION_TOKENS = 16
 """Tokens of a completion whose request names no limit, as in OpenAI's API."""
-
-LARGEST_BODY = 32 << 20
-
-CLIENT_GONE = 499
-"""Status of a reply that nobody reads any more."""
 
 
 class Api:
@@ -42,10 +41,14 @@ class Api:
         worker: The engine's thread.
         name: The model's name, which requests must give.
         api_key: If set, requests must carry it as a bearer token.
+        limits: What clients may take.
     """
 
-    def __init__(self, worker: Worker, name: str, api_key: str | None = None) -> None:
+    def __init__(
+        self, worker: Worker, name: str, api_key: str | None = None, limits: Limits | None = None
+    ) -> None:
         self.worker, self.name, self._api_key = worker, name, api_key
+        self._limits = limits or Limits()
         self.engine, self.tokenizer = worker.engine, worker.engine.tokenizer
         self._created = int(time.time())
 
@@ -58,12 +61,8 @@ class Api:
             Route("/v1/completions", self.completions, methods=["POST"]),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
         ]
-        handlers: dict[Any, Any] = {
-            UserError: _on_user_error,
-            HTTPException: _on_http_error,
-            Exception: _on_failure,
-        }
-        return Starlette(routes=routes, exception_handlers=handlers)
+        gate = Middleware(Gate, most=self._limits.requests)
+        return Starlette(routes=routes, middleware=[gate], exception_handlers=refusals.HANDLERS)
 
     async def health(self, request: Request) -> Response:
         """Say whether the engine runs, and how much it has to do."""
@@ -92,23 +91,25 @@ class Api:
         asked.check()
         texts: list[str | None] = []
         generations: list[Generation] = []
-        prompts = asked.prompts()
         seed = _seed(asked.seed)
         limit = COMPLETION_TOKENS if asked.max_tokens is None else asked.max_tokens
-        for prompt in prompts:
-            ids = self._encode(prompt) if isinstance(prompt, str) else prompt
-            for choice in range(asked.n or 1):
+        for prompt in asked.prompt:
+            # In a thread of its own, so that a long text does not hold up the other clients.
+            ids = await asyncio.to_thread(self._encode, prompt) if isinstance(prompt, str) else prompt
+            for choice in range(asked.n):
                 texts.append(prompt if isinstance(prompt, str) else None)
                 sampling = asked.sampling(seed + choice, limit, asked.logprobs)
-                generations.append(Generation(list(ids), sampling, continues=True, echo=bool(asked.echo)))
-        self._check_prompts(generations)
-        prompt_tokens = sum(len(g.prompt) for g in generations[:: asked.n or 1])
+                generations.append(Generation(list(ids), sampling, continues=True, echo=asked.echo))
+        self._check_prompts(generations, "prompt")
+        prompt_tokens = sum(len(g.prompt) for g in generations[:: asked.n])
         head = self._head("cmpl", "text_completion")
         if asked.stream:
-            chunks = self._stream_completion(generations, head, asked.wants_usage, prompt_tokens)
+            chunks = self._stream_completion(
+                generations, head, asked.stream_options.include_usage, prompt_tokens
+            )
             return StreamingResponse(_with_errors(chunks), media_type="text/event-stream")
         if not await self._answer(request, generations):
-            return Response(status_code=CLIENT_GONE)
+            return Response(status_code=refusals.CLIENT_GONE)
         choices = [
             replies.completion_choice(index, generation, self.tokenizer, text)
             for index, (generation, text) in enumerate(zip(generations, texts, strict=True))
@@ -120,19 +121,19 @@ class Api:
         """Answer ``POST /v1/chat/completions``."""
         asked = await self._read(request, ChatRequest)
         messages = [message.plain() for message in asked.messages]
-        prompt = self._encode_chat(messages)
+        prompt = await asyncio.to_thread(self._encode_chat, messages)
         limit = self.engine.max_len if asked.limit is None else asked.limit
         seed, wanted = _seed(asked.seed), asked.wanted_logprobs
         generations = [
             Generation(list(prompt), asked.sampling(seed + choice, limit, wanted))
-            for choice in range(asked.n or 1)
+            for choice in range(asked.n)
         ]
         self._check_prompts(generations)
         if asked.stream:
-            chunks = self._stream_chat(generations, asked.wants_usage)
+            chunks = self._stream_chat(generations, asked.stream_options.include_usage)
             return StreamingResponse(_with_errors(chunks), media_type="text/event-stream")
         if not await self._answer(request, generations):
-            return Response(status_code=CLIENT_GONE)
+            return Response(status_code=refusals.CLIENT_GONE)
         choices = [
             replies.chat_choice(i, generation, self.tokenizer) for i, generation in enumerate(generations)
         ]
@@ -143,14 +144,7 @@ class Api:
 
     async def _read(self, request: Request, kind: type[Any]) -> Any:
         self._authorise(request)
-        if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
-            raise HTTPException(413, f"the request is larger than {LARGEST_BODY >> 20} MiB")
-        try:
-            body = json.loads(await request.body())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise refuse("body", f"the request is not valid JSON: {error}") from None
-        if not isinstance(body, dict):
-            raise refuse("body", "the request must be a JSON object")
+        body = await read_object(request, self._limits.body_bytes)
         try:
             asked = kind.model_validate(body)
         except pydantic.ValidationError as error:
@@ -167,7 +161,7 @@ class Api:
 
     def _check_model(self, name: str) -> None:
         if name != self.name:
-            raise HTTPException(404, f"there is no model {name!r} here; this server has {self.name!r}")
+            raise HTTPException(404, f"there is no model {name[:100]!r} here; this server has {self.name!r}")
 
     def _encode(self, text: str) -> list[int]:
         ids = self.tokenizer.encode(text, add_special_tokens=True)
@@ -175,17 +169,20 @@ class Api:
         return ids[1:] if doubled else ids
 
     def _encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
-        for message in messages:
+        for at, message in enumerate(messages):
             spelled = next(
                 (text for text in self.tokenizer.special_texts if text in message["content"]), None
             )
             if spelled is not None:
-                raise refuse("messages", f"a message spells the control token {spelled!r}")
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+                raise refuse("messages", f"messages[{at}].content spells the control token {spelled!r}")
+        try:
+            return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        except DataError as error:
+            raise refuse("messages", f"{error.what}: {error.found or error.remedy}") from None
 
-    def _check_prompts(self, generations: Sequence[Generation]) -> None:
+    def _check_prompts(self, generations: Sequence[Generation], where: str = "the prompt") -> None:
         for generation in generations:
-            self.engine.check(generation.prompt, generation.sampling)
+            self.engine.check(generation.prompt, generation.sampling, where)
 
     def _model_card(self) -> dict[str, Any]:
         return {
@@ -266,7 +263,6 @@ class Api:
 
     async def _stream_chat(self, generations: Sequence[Generation], wants_usage: bool) -> AsyncIterator[str]:
         head = self._head("chatcmpl", "chat.completion.chunk")
-        scored = [0] * len(generations)
 
         def chunk(index: int, delta: dict[str, Any], reason: str = "", logprobs: Any = None) -> str:
             choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason or None}
@@ -274,10 +270,8 @@ class Api:
 
         for index in range(len(generations)):
             yield chunk(index, {"role": "assistant", "content": ""})
-        async for index, piece, reason in self._pieces(generations):
-            generation = generations[index]
-            logprobs = replies.chat_logprobs(generation, self.tokenizer, scored[index])
-            scored[index] = len(generation.scores)
+        async for index, piece, scored, reason in self._pieces(generations):
+            logprobs = replies.chat_logprobs(generations[index], self.tokenizer, scored)
             if piece or (logprobs and logprobs["content"]):
                 yield chunk(index, {"content": piece}, logprobs=logprobs)
             if reason:
@@ -290,13 +284,10 @@ class Api:
     async def _stream_completion(
         self, generations: Sequence[Generation], head: dict[str, Any], wants_usage: bool, prompt_tokens: int
     ) -> AsyncIterator[str]:
-        scored = [0] * len(generations)
-        async for index, piece, reason in self._pieces(generations):
-            generation, since = generations[index], scored[index]
-            logprobs = None
+        async for index, piece, scored, reason in self._pieces(generations):
+            generation, logprobs = generations[index], None
             if generation.sampling.logprobs is not None:
-                scores, offsets = generation.scores[since:], generation.offsets[since:]
-                scored[index] = since + len(scores)
+                scores, offsets = generation.scores[scored], generation.offsets[scored]
                 spelled = [replies.spell(self.tokenizer, score.token) for score in scores]
                 logprobs = replies.completion_logprobs(self.tokenizer, scores, spelled, offsets)
             if piece or reason or (logprobs and logprobs["tokens"]):
@@ -312,14 +303,19 @@ class Api:
             yield _event(head | {"choices": [], "usage": counts})
         yield "data: [DONE]\n\n"
 
-    async def _pieces(self, generations: Sequence[Generation]) -> AsyncIterator[tuple[int, str, str]]:
-        """Yield the new part of each text as it comes: (index, piece, finish reason)."""
-        shown = [0] * len(generations)
+    async def _pieces(self, generations: Sequence[Generation]) -> AsyncIterator[tuple[int, str, slice, str]]:
+        """Yield the new part of each reply as it comes: (index, text, which scores, finish reason).
+
+        Scores come with their text: those of a text that is held back may yet be cut off with it.
+        """
+        shown, scored = [0] * len(generations), [0] * len(generations)
         news = self._news(generations)
         try:
             async for index, text, reason in news:
                 piece, shown[index] = text[shown[index] :], len(text)
-                yield index, piece, reason
+                offsets, since = generations[index].offsets, scored[index]
+                scored[index] = len(offsets) if reason else bisect.bisect_left(offsets, len(text))
+                yield index, piece, slice(since, scored[index]), reason
         finally:
             await news.aclose()  # type: ignore[attr-defined]
 
@@ -330,7 +326,7 @@ async def _with_errors(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
         async for chunk in chunks:
             yield chunk
     except ServiceError as error:
-        yield _event(error_body(error.what, kind="server_error"))
+        yield _event(refusals.error_body(error.what, kind="server_error"))
     finally:
         await chunks.aclose()  # type: ignore[attr-defined]
 
@@ -341,34 +337,3 @@ def _event(body: dict[str, Any]) -> str:
 
 def _seed(asked: int | None) -> int:
     return secrets.randbits(31) if asked is None else asked
-
-
-async def _on_user_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, UserError)
-    if not isinstance(error, DataError):
-        return JSONResponse(error_body(error.what, kind="server_error"), status_code=503)
-    param = error.where if isinstance(error.where, str) and error.where.isidentifier() else None
-    code = "context_length_exceeded" if "longer than the context" in error.what else None
-    found = [f"found: {error.found}"] if error.found is not None else []
-    expected = [f"expected: {error.expected}"] if error.expected is not None else []
-    message = "; ".join([error.what, *found, *expected])
-    return JSONResponse(error_body(message, param=param, code=code), status_code=400)
-
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = None
-    if error.status_code == 404 and "no model" in error.detail:
-        code = "model_not_found"
-    elif error.status_code == 401:
-        code = "invalid_api_key"
-    return JSONResponse(
-        error_body(error.detail, code=code), status_code=error.status_code, headers=error.headers
-    )
-
-
-async def _on_failure(request: Request, error: Exception) -> Response:
-    # The error itself goes to the log, by way of the server; the client learns only that it happened.
-    return JSONResponse(
-        error_body("the server failed; its log says why", kind="server_error"), status_code=500
-    )

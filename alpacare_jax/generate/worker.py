@@ -16,8 +16,15 @@ Listener = Callable[[str, str], None]
 where it will never end."""
 
 
+class RequestFailed(ServiceError):
+    """A request took part in a step of the engine that failed."""
+
+
 class Worker:
     """Runs an engine in a thread of its own; requests come in and news go out as they happen.
+
+    A step that fails ends the requests that took part in it, and the engine goes on. Where it cannot, ``failure`` is
+    set, whoever waits is told, and the thread ends.
 
     Args:
         engine: The engine; touched by this thread alone from now on, but for :meth:`Engine.check`.
@@ -61,7 +68,9 @@ class Worker:
             return ServiceError(
                 "the generator has failed; the server's log says why", remedy="restart the server"
             )
-        return ServiceError("the server is shutting down")
+        if self._stopping:
+            return ServiceError("the server is shutting down")
+        return RequestFailed("the generator failed while it answered this request; the server's log says why")
 
     def cancel(self, generation: Generation) -> None:
         """Give a request up, so that its row becomes free; nothing happens if it has ended."""
@@ -72,17 +81,34 @@ class Worker:
             while not self._stopping:
                 self._take_orders()
                 if self.engine.busy:
-                    for generation in self.engine.step():
-                        self._tell(generation)
+                    self._step()
         except BaseException as error:
-            # Whoever waits must hear of it; the thread itself ends here.
-            logger.exception("the generator has failed")
+            # Whoever waits must hear of it; the thread itself ends here, and the server with it.
+            logger.exception("the generator cannot go on")
             self.failure = error
-            raise
         finally:
             self._stopping = True
+            self._take_back()
             for _, listener in self._listeners.values():
                 listener("", "error")
+
+    def _take_back(self) -> None:
+        """Take note of the requests that the engine has not been given yet."""
+        while not self._inbox.empty():
+            _, generation, listener = self._inbox.get()
+            if generation is not None and listener is not None:
+                self._listeners[id(generation)] = (generation, listener)
+
+    def _step(self) -> None:
+        try:
+            for generation in self.engine.step():
+                self._tell(generation)
+        except Exception:  # whatever one request leads to, the others are not to suffer from it
+            logger.exception("a step of the generator failed; its requests are answered with an error")
+            self.engine.recover()
+            for generation, _ in list(self._listeners.values()):
+                if generation.done:
+                    self._tell(generation)
 
     def _take_orders(self) -> None:
         """Take all orders that lie ready; wait for one if there is nothing to do."""
@@ -97,10 +123,18 @@ class Worker:
                 return
             if order == "submit" and listener is not None:
                 self._listeners[id(generation)] = (generation, listener)
-                self.engine.submit(generation)
+                self._submit(generation)
             elif order == "cancel":
                 self.engine.cancel(generation)
                 self._listeners.pop(id(generation), None)
+
+    def _submit(self, generation: Generation) -> None:
+        try:
+            self.engine.submit(generation)
+        except Exception:  # as in a step
+            logger.exception("the generator refused a request")
+            generation.finish_reason = "error"
+            self._tell(generation)
 
     def _tell(self, generation: Generation) -> None:
         found = self._listeners.get(id(generation))

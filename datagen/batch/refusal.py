@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from datagen.service import refusals
+from datagen.service.error_body import read_error
+
 _SHOWN = 3
 
 
@@ -46,9 +49,10 @@ def read_refusal(batch: Mapping[str, Any], conceal: Callable[[str], str]) -> Ref
         for row in rows
         if isinstance(row.get("line"), int)
     }
+    meant = refusals.read_refusal(read_error(0, rows))
     return Refusal(
         words=conceal("; ".join(said[:_SHOWN]) or "no reason is given"),
         queue_is_full=any("limit" in code and "token" in code for code in codes),
-        no_credit=any("quota" in code or "billing" in code for code in codes),
+        no_credit=meant == refusals.NO_CREDIT or any("quota" in code for code in codes),
         lines=lines if all(isinstance(row.get("line"), int) for row in rows) else {},
     )

@@ -18,6 +18,7 @@ from datagen.batch.files import ENDPOINT, Line
 from datagen.errors import ServiceError
 from datagen.money.account import Bill
 from datagen.service.breaker import backoff_s
+from datagen.service.error_body import read_error
 from datagen.service.limits import Limits, in_words, read_limits
 from datagen.service.web_page import remedy_for
 from datagen.service.wire import Answer, Trouble, Wire
@@ -132,18 +133,15 @@ class BatchWire(Wire):
         """
         if line.status == 200:
             return self._read(json.dumps(line.body), Limits())
-        if line.status:
-            body: dict[str, Any] = line.body if isinstance(line.body, dict) else {}
-            told = body.get("error")
-            error: dict[str, Any] = told if isinstance(told, dict) else body
-            raise self._judge(line.status, error, error.get("message") or line.body, Limits())
         error = line.error or {}
-        code = str(error.get("code") or "")
-        words = self._words(str(error.get("message") or code or "no reply"))
-        if code in ("insufficient_quota", "billing_hard_limit_reached"):
-            raise Trouble("quota", words, "fatal", what="the account has no credit left")
+        said = read_error(line.status or 0, line.body if line.status else error)
         known = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
+        if (code := str(error.get("code") or "")) not in known:
+            trouble = self._judge(said, said.words or str(line.body), Limits())
+            if trouble is not None:
+                raise trouble
         bill: Bill = "none" if error else "unknown"
+        words = self._words(said.words or code or "no reply")
         raise Trouble(known.get(code, "batch-error"), words, "fault", bill=bill)
 
     def words(self, text: str) -> str:

@@ -10,16 +10,28 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
+from datagen.privacy.ages import AGE_PATTERNS
 from datagen.privacy.dates import DATE_PATTERNS
-from datagen.privacy.names import NAME_PATTERNS, PLACE_PATTERNS
+from datagen.privacy.names import NAME_PATTERNS
 from datagen.privacy.numbers import NUMBER_PATTERNS
-from datagen.privacy.words import NOT_NAMES, STATES, is_owned
+from datagen.privacy.places import PLACE_PATTERNS
+from datagen.privacy.scripts import SCRIPT_PATTERNS
+from datagen.privacy.spelling import LETTER, plain, whole_words
+from datagen.privacy.words import STATES, is_ordinary, is_owned
 
 Policy = Literal["off", "report", "drop", "mask"]
 POLICIES: tuple[str, ...] = get_args(Policy)
-PATTERNS = (*NUMBER_PATTERNS, *DATE_PATTERNS, *NAME_PATTERNS, *PLACE_PATTERNS)
+PATTERNS = (
+    *NUMBER_PATTERNS,
+    *AGE_PATTERNS,
+    *DATE_PATTERNS,
+    *NAME_PATTERNS,
+    *SCRIPT_PATTERNS,
+    *PLACE_PATTERNS,
+)
 KINDS = tuple(dict.fromkeys(pattern.kind for pattern in PATTERNS))
 _DIGIT = re.compile(r"\d")
+_NAME_WORD = re.compile(rf"(?<![^\W_]){LETTER}{{3,}}(?![^\W_])")
 MASK = re.compile(r"\[(" + "|".join(KINDS) + r")\]")
 
 
@@ -50,20 +62,14 @@ def find(text: str, detector: Detector | None = None) -> list[Hit]:
         >>> [(hit.kind, hit.text) for hit in find("Mr. Okafor, seen 3 May 2021, BP 120/80, MRN 88213.")]
         [('NAME', 'Okafor'), ('DATE', '3 May 2021'), ('RECORD', '88213')]
     """
-    lower, digits = text.lower(), len(_DIGIT.findall(text))
-    hits: list[tuple[Hit, int]] = []
-    for rank, pattern in enumerate(PATTERNS):
-        if digits < pattern.digits or (pattern.needs and not any(word in lower for word in pattern.needs)):
-            continue
-        for match in pattern.regex.finditer(text):
-            if pattern.check is None or pattern.check(match):
-                start, end = match.span("v") if "v" in pattern.regex.groupindex else match.span()
-                hits.append((Hit(start, end, pattern.kind, text[start:end]), rank))
+    said = plain(text)
+    found = _matches(said.text)
+    found = _without_overlaps(found + _repeated_names(said.text, found))
+    spans = [(*said.span(start, end), kind) for start, end, kind in found]
     if detector is not None:
-        hits += [(hit, len(PATTERNS)) for hit in detector(text)]
-    found = _without_overlaps(hits)
-    repeats = [(hit, 0) for hit in _repeated_names(text, found)]
-    return _without_overlaps([(hit, 0) for hit in found] + repeats) if repeats else found
+        spans += [(hit.start, hit.end, hit.kind) for hit in detector(text)]
+    widened = [(*whole_words(text, start, end), kind) for start, end, kind in spans]
+    return [Hit(start, end, kind, text[start:end]) for start, end, kind in _without_overlaps(widened)]
 
 
 def mask(text: str, hits: Sequence[Hit]) -> str:
@@ -81,29 +87,47 @@ def mask(text: str, hits: Sequence[Hit]) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _without_overlaps(hits: Iterable[tuple[Hit, int]]) -> list[Hit]:
-    """Keep, of hits that overlap, the one that begins first; of these the longest; of these the one of lowest rank."""
-    kept: list[Hit] = []
-    for hit, _ in sorted(hits, key=lambda pair: (pair[0].start, -pair[0].end, pair[1])):
-        if not kept or hit.start >= kept[-1].end:
-            kept.append(hit)
+def _matches(text: str) -> list[tuple[int, int, str]]:
+    """Find what the patterns match in a text in plain spelling."""
+    lower, digits = text.lower(), len(_DIGIT.findall(text))
+    found: list[tuple[int, int, str]] = []
+    for pattern in PATTERNS:
+        if digits < pattern.digits or (pattern.needs and not any(word in lower for word in pattern.needs)):
+            continue
+        for match in pattern.regex.finditer(text):
+            if pattern.read is not None:
+                found += [(start, end, pattern.kind) for start, end in pattern.read(match)]
+            elif pattern.check is None or pattern.check(match):
+                span = match.span("v") if "v" in pattern.regex.groupindex else match.span()
+                found.append((*span, pattern.kind))
+    return _without_overlaps(found)
+
+
+def _without_overlaps(spans: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Join spans that overlap; the one that begins first, of these the longest, of these the first, says the kind."""
+    kept: list[tuple[int, int, str]] = []
+    for start, end, kind in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if kept and start < kept[-1][1]:
+            kept[-1] = (kept[-1][0], max(end, kept[-1][1]), kept[-1][2])
+        else:
+            kept.append((start, end, kind))
     return kept
 
 
-def _repeated_names(text: str, hits: Sequence[Hit]) -> list[Hit]:
-    """Find the other places where a name that was found once stands alone."""
-    words = {word for hit in hits if hit.kind == "NAME" for word in re.findall(r"[^\W\d_]{3,}", hit.text)}
-    words = {word for word in words if word[0].isupper() and word not in NOT_NAMES | STATES}
-    # Who gave a disease its name is meant by most of the places where the name stands alone.
-    words = {
+def _repeated_names(text: str, found: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Find the other places where a word of a name that was found once stands alone."""
+    names = {
         word
-        for word in words
-        if not any(is_owned(text[m.end() :]) for m in re.finditer(rf"\b{word}\b", text))
+        for start, end, kind in found
+        if kind == "NAME"
+        for word in _NAME_WORD.findall(text[start:end])
+        if word[0].isupper() and not is_ordinary(word) and word not in STATES
     }
-    if not words:
+    # Headers write in capitals what the text below them does not.
+    names |= {word.title() for word in names if word.isupper()}
+    if not names:
         return []
-    alternatives = "|".join(sorted(words))
-    return [
-        Hit(match.start(), match.end(), "NAME", match[0])
-        for match in re.finditer(rf"\b(?:{alternatives})\b", text)
-    ]
+    places = [match for match in _NAME_WORD.finditer(text) if match[0] in names]
+    # Who gave a disease its name is meant by most of the places where the name stands alone.
+    owners = {match[0] for match in places if is_owned(text[match.end() : match.end() + 60])}
+    return [(*match.span(), "NAME") for match in places if match[0] not in owners]

@@ -3,6 +3,7 @@
 import re
 
 from datagen.privacy.pattern import Check, Pattern, pattern
+from datagen.privacy.spelling import LETTER
 
 _I = re.IGNORECASE
 
@@ -110,7 +111,7 @@ def _labelled(kind: str, labels: str, needs: str, check: Check = _has_digit, val
 
 _TAIL = r"[^\s<>\"')\]]*[^\s<>\"')\].,;:!?]"
 _CONTACTS = (
-    pattern("EMAIL", r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b", needs="@"),
+    pattern("EMAIL", rf"(?<![\w.%+-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.{LETTER}{{2,}}\b", needs="@"),
     pattern("URL", rf"\b(?:https?|ftp)://{_TAIL}", needs="://", flags=_I),
     pattern("URL", rf"(?<![\w@/])www\.[\w-]+(?:\.[\w-]+)+(?:/{_TAIL})?", needs="www.", flags=_I),
     pattern(

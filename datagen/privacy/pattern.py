@@ -2,14 +2,15 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Check = Callable[["re.Match[str]"], bool]
+Read = Callable[["re.Match[str]"], Iterable[tuple[int, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pattern:
-    """One way to recognise one kind of identifier.
+    """One way to recognise one kind of identifier in a text in plain spelling (:mod:`datagen.privacy.spelling`).
 
     Attributes:
         kind: One of HIPAA's Safe Harbor list (45 CFR 164.514(b)(2)).
@@ -18,6 +19,7 @@ class Pattern:
         needs: Words, in lower case, of which a text must hold one to be searched; none for any text. This and
             ``digits`` save most of the time.
         digits: Digits that a text must hold to be searched.
+        read: For what no regular expression bounds well: sees the match, and yields the spans of the identifiers.
     """
 
     kind: str
@@ -25,10 +27,19 @@ class Pattern:
     check: Check | None = None
     needs: tuple[str, ...] = ()
     digits: int = 0
+    read: Read | None = None
 
 
 def pattern(
-    kind: str, regex: str, check: Check | None = None, needs: str = "", flags: int = 0, digits: int = 0
+    kind: str,
+    regex: str,
+    check: Check | None = None,
+    needs: str = "",
+    flags: int = 0,
+    digits: int = 0,
+    read: Read | None = None,
 ) -> Pattern:
     """Compile a pattern; ``needs`` holds its words separated by ``|``."""
-    return Pattern(kind, re.compile(regex, flags), check, tuple(needs.split("|")) if needs else (), digits)
+    return Pattern(
+        kind, re.compile(regex, flags), check, tuple(needs.split("|")) if needs else (), digits, read
+    )

@@ -1,5 +1,6 @@
 """The word lists of the privacy patterns, from ``words.yaml``."""
 
+import re
 from importlib import resources
 
 import yaml
@@ -18,6 +19,39 @@ COUNTRIES = _words("countries")
 GIVEN_NAMES = _words("given_names")
 NOT_NAMES = _words("not_names")
 OWNED_NOUNS = _words("owned_nouns")
+_ORDINARY = frozenset(word.casefold() for word in NOT_NAMES) | _words("ordinary")
+_SURNAMES_TOO = _words("surnames_too")
+# Endings of clinical terms and, as the WHO gives them, of the names of substances.
+_TERM = re.compile(
+    r"(?:itis|osis|oses|a?emia|a?emic|olog(?:y|ies|ists?|ic|ical)|iatr(?:y|ics?|ists?)|path(?:y|ies|ic)|ectomy|o[ts]tomy"
+    r"|plasty|scop(?:y|ic)|graph(?:y|ic|ies)|troph(?:y|ic)|pleg(?:ia|ic)|algia|uria|penia|genic|(?:carcin|sarc|an|mel|lymph"
+    r"|aden|gli|myel|blast|a?emat|granul|fibr|lip|neur|glauc)oma|coccus|cocci|bacter|bacillus|bacteria"
+    r"|cillin|m[yi]cin|floxacin|cycline|azole|statin|olol|sartan|april|opril|parin|xaban|gatran|[aeiuz]mab|[aei]nib|ciclib|parib"
+    r"|zomib|clovir|[nt]avir|[bm][iu]v[iu]r|tegravir|desivir|prazole|tidine|dipine|setron|triptan|gliptin|gliflozin|glutide"
+    r"|formin|glitazone|caine|solone|[ei]sone|[ht]asone|profen|coxib|barbital|azepam|azolam|zodone|oxetine|ipramine"
+    r"|triptyline|[tz]apine|peridone|azine|thiazide|semide|terol|tropium|lukast|dronate|trexate|rubicin|platin|taxel"
+    r"|mustine|fungin|roquine|maquine|pentin|balin|racetam|poetin|grastim|codone|morphone|orphine|fentanil|zosin|steride"
+    r"|nafil|dalafil|thyroxine|gestrel|estradiol|gestel|floxin|vudine|citabine)s?$"
+)
+
+
+def is_ordinary(word: str) -> bool:
+    """Say whether a capitalised word is one of everyday or clinical English, in any case of letters.
+
+    Example:
+        >>> is_ordinary("STABLE"), is_ordinary("Metformin"), is_ordinary("Well-Known"), is_ordinary("Okafor")
+        (True, True, False, False)
+    """
+    word = word.casefold()
+    parts = word.split("-")
+    if len(parts) > 1:
+        return word in _ORDINARY or all(map(is_ordinary, parts))
+    return word in _ORDINARY or word.removesuffix("s") in _ORDINARY or bool(_TERM.search(word))
+
+
+def is_surname_too(word: str) -> bool:
+    """Say whether an ordinary word is a common surname."""
+    return word in _SURNAMES_TOO
 
 
 def is_owned(after: str, words: int = 1) -> bool:
@@ -31,6 +65,6 @@ def is_owned(after: str, words: int = 1) -> bool:
         >>> is_owned("'s disease is rare"), is_owned(" syndromes"), is_owned(" came back")
         (True, True, False)
     """
-    following = after[:60].lstrip().removeprefix("'s").removeprefix("’s").replace("-", " ").split()
+    following = after[:60].replace("’", "'").lstrip().removeprefix("'s").replace("-", " ").split()
     stripped = [word.strip('.,;:?!()"').lower() for word in following[:words]]
     return any(word in OWNED_NOUNS or word.removesuffix("s") in OWNED_NOUNS for word in stripped)

@@ -24,8 +24,16 @@ _COUNTED = re.compile(
     rf"|(?P<word>{_NUMBER_WORDS})|(?P<letters>[IVX]{{1,6}}|[A-Z])(?!.*\d))(?!\w)(?P<rest>.*)",
     re.IGNORECASE,
 )
-_END_WORD = re.compile(
-    r"\b(?:end|fin|ende|fine|fim|einde|koniec|slut|конец|انتهى|समाप्त)\b|完|终|終|结束|結束|끝", re.IGNORECASE
+# "Gout (5/12)": the number follows the title.
+_OUT_OF = re.compile(r"(?<!\d)(\d{1,4})[ ]?/[ ]?(\d{1,4})$")
+_DIGITS = "一二三四五六七八九"
+_CHINESE = re.compile(
+    rf"^([^\W\d]{{0,4}}?)([{_DIGITS}]?十?[{_DIGITS}]|[{_DIGITS}]?十)(?=$|[题題项項个個]|\W)"
+)
+_ENDING = re.compile(
+    r"\W*(?:[^\W\d]+ ){0,3}(?:end|fin|ende|fine|fim|einde|koniec|slut|конец|انتهى|समाप्त|完|终|終|结束|結束|끝)"
+    r"(?: [^\W\d]+){0,3}\W*",
+    re.IGNORECASE,
 )
 
 
@@ -71,7 +79,12 @@ def read_heading(line: str) -> Heading | None:
     hashes = "#" in before and before[0] != "-"
     wrapped = len(before) > (before[:1] in "([") and bool(after) and _mirrored(before[-1]) in after
     wrapped = wrapped or (before[:1] == "[" and after[-1:] == "]")
+    core = _CHINESE.sub(lambda match: match[1] + str(_chinese(match[2])), core)
     counted = _COUNTED.fullmatch(core)
+    share = _OUT_OF.search(core)
+    if share and int(share[1]) <= int(share[2]):
+        title = "" if counted and "(" not in core else core[: share.start()].strip(" (")
+        return Heading(line, f"{before} of {share[2]}{after}", (int(share[1]),), title, True, hashes, wrapped)
     if counted is None or not _is_counter(counted, hashes):
         return Heading(line, f"{before} {after}", (), core, True, hashes, wrapped)
     name = " ".join(re.findall(r"[^\W\d_]+", counted["name"])).lower()
@@ -79,6 +92,11 @@ def read_heading(line: str) -> Heading | None:
     kind = "n" if counted["number"] else "w" if counted["word"] else "l"
     form = f"{before} {name} {kind} {bool(counted['total'])} {rest.strip()[:1]}{after if not rest else ''}"
     return Heading(line, form, _numbers(counted), rest.strip(" \t.:)-–—|,*_#]/"), bool(name), hashes, wrapped)
+
+
+def _chinese(number: str) -> int:
+    tens, ten, ones = number.rpartition("十")
+    return 10 * (_DIGITS.find(tens) + 1 or 1) * bool(ten) + (_DIGITS.find(ones) + 1 if ones else 0)
 
 
 def _mirrored(char: str) -> str:
@@ -156,7 +174,8 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
             words += 1
             above = gap.lines[number + 1][1] if number + 1 < len(gap.lines) else None
             alone = gap.alone and all(not text.strip() for _, text in gap.lines[number + 1 :])
-            if words > _HEADING_LINES or not evidence.heads(gap, heading, above, alone):
+            closes = (start is not None or gap.last) and not alone and evidence.closes(heading)
+            if words > _HEADING_LINES or not (closes or evidence.heads(gap, heading, above, alone)):
                 break
             start, pending = at, None
         if pending is not None and start is not None:
@@ -166,7 +185,7 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
 
 
 def _is_rule(line: str) -> bool:
-    return len(set(line.strip())) <= 2 and len(line.strip()) >= 3
+    return len(line) >= 3 and not set(line) & set("`\"'|")
 
 
 class _Evidence:
@@ -188,12 +207,7 @@ class _Evidence:
     def heads(self, gap: Gap, heading: Heading, above: str | None, alone: bool) -> bool:
         if heading.hashes and not gap.last and (heading.numbers or self._with_others(gap, heading, above)):
             return True
-        if (
-            gap.last
-            and heading.marked
-            and len(heading.title.split()) <= 5
-            and _END_WORD.search(heading.title)
-        ):
+        if gap.last and (heading.marked or above == "") and _ENDING.fullmatch(heading.text):
             return True
         before = read_heading(above) if above else None
         listed = before is not None and before.form == heading.form and before.title and heading.title
@@ -202,7 +216,8 @@ class _Evidence:
                 return True
             if gap.last or (alone and not heading.marked):
                 return False
-            return not heading.title and self._goes_on(gap.place, heading, apart=above == "")
+            if not heading.title and self._goes_on(gap.place, heading, apart=above == ""):
+                return True
         if gap.last or alone:
             return False
         return any(
@@ -211,6 +226,12 @@ class _Evidence:
             and (heading.marked or 0 in places)
             for word in _few_words(heading)
         )
+
+    def closes(self, heading: Heading) -> bool:
+        """Say whether the line ends a task, as lines of its form do elsewhere: "<<<END>>>"."""
+        return (heading.marked or (bool(heading.numbers) and not heading.title)) and len(
+            self.found[heading.form]
+        ) > 1
 
     def _with_others(self, gap: Gap, heading: Heading, above: str | None) -> bool:
         """Say whether headings of the form stand before other tasks, too, or this one stands apart from a value."""

@@ -1,5 +1,6 @@
 """Finds labels (``Type:``) and separators (``###``) in a teacher's reply, however they are decorated."""
 
+import collections
 import dataclasses
 import itertools
 import re
@@ -52,7 +53,19 @@ _NAME_ALONE = re.compile(_ANY_NAME, re.IGNORECASE)
 # One character for one, so that places stay: wide forms, circled numbers, letters of mathematics, invisible and
 # emoji-forming characters.
 _FOLD = str.maketrans(
-    {"：": ":", "﹕": ":", "︰": ":", "．": ".", "、": ".", "）": ")", "（": "(", "＃": "#", "＝": "="}
+    {
+        "：": ":",
+        "﹕": ":",
+        "︰": ":",
+        "．": ".",
+        "、": ".",
+        "）": ")",
+        "（": "(",
+        "＃": "#",
+        "＝": "=",
+        "【": "[",
+        "】": "]",
+    }
     | {chr(0x2460 + n): str((n + 1) % 10) for n in range(20)}
     | {chr(n): unicodedata.normalize("NFKC", chr(n)) for n in range(0x1D400, 0x1D800)}
     | dict.fromkeys(map(chr, range(0x2000, 0x200B)), " ")
@@ -70,6 +83,7 @@ _PICTURE = "[\u2600-\u27bf\U0001f300-\U0001faff]"
 _CLOSE = rf"[ \t]*(?:[*_`\]\"'”’}}]|{_PICTURE}|{_TAGS})*"
 _REMARK = rf"(?:[ \t]*[(\[][^()\[\]\n]{{1,40}}[)\]]{_CLOSE})?"
 _COLON = rf"[ \t]*::?(?:[*_`\]}}]|{_TAGS})*"
+_SIGNS = r":*_`\[\](){}#<>|,.;!?=/\"\\"
 _LINE_LABEL = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?"
     rf"(?:{_ANY_NAME}){_CLOSE}{_REMARK}(?:{_COLON}|[ ]+[-–—=][ ]+|[ ]*(?:->|=>|→)[ ]*)",
@@ -88,8 +102,12 @@ _INLINE_LABEL = re.compile(
 )
 _INLINE_HEADER = re.compile(rf"(?<=[;,|/·][ ])(?P<number>(?!))?(?:{_ANY_NAME}){_COLON}")
 _BARE_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()})" for kind in _ORDER)
-_BARE_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\[(?:{_BARE_NAME})\])[ \t]+(?=\S)", re.MULTILINE)
-_BOLD_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:\*\*(?:{_BARE_NAME})\*\*)[ \t]+(?=\S)", re.MULTILINE)
+_BARE_LABEL = re.compile(
+    rf"^[ \t]*(?P<number>(?!))?\[(?:{_ANY_NAME})\][ \t]*(?=\S)", re.IGNORECASE | re.MULTILINE
+)
+_BOLD_LABEL = re.compile(
+    rf"^[ \t]*(?P<number>(?!))?\*\*(?:{_ANY_NAME})\*\*[ \t]+(?=\S)", re.IGNORECASE | re.MULTILINE
+)
 _TAB_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_ANY_NAME})\t+(?=\S)", re.IGNORECASE | re.MULTILINE)
 _STOP_LABEL = re.compile(
     rf"^[ \t]*(?:{_NUMBER})?(?:{_BARE_NAME})[ ]?(?:[;.][ ]|\.{{2,}}[ ]|[ \t]*\n[ \t]*:[ ])(?=\S)",
@@ -99,6 +117,11 @@ _LETTER_LABEL = re.compile(rf"^(?:{_NUMBER}\n)?[ \t]*[a-h][.)][ ](?:{_BARE_NAME}
 _LONE_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_BARE_NAME})[ \t]*\n(?=\S)", re.MULTILINE)
 _TAG_LABEL = re.compile(rf"(?P<number>(?!))?<(?:{_ANY_NAME})>", re.IGNORECASE)
 _TAG_OF_TASK = re.compile(r"</?task>", re.IGNORECASE)
+_SOME_LABEL = re.compile(
+    rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[^\W\d][^\s\d{_SIGNS}]*+(?:[ ][^\s\d{_SIGNS}]++){{0,3}})"
+    rf"{_CLOSE}{_COLON}",
+    re.IGNORECASE | re.MULTILINE,
+)
 _LONG_WORD = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[A-Za-z]{{9,13}}){_CLOSE}{_COLON}", re.MULTILINE
 )
@@ -109,7 +132,7 @@ _HASHES = re.compile(
 )
 # Three and more of one sign, or five and more of any: "- - -", "━━━", "~*~*~".
 _RULE = re.compile(
-    r"^[ \t]*(?:(?P<sign>[^\w\s|`])(?:[ ]?(?P=sign)){2,}|(?:[^\w\s|`][ ]?){5,})[ \t]*$", re.MULTILINE
+    r"^[ \t]*(?:(?P<sign>[^\w\s|`\"'])(?:[ ]?(?P=sign)){2,}|(?:[^\w\s|`][ ]?){5,})[ \t]*$", re.MULTILINE
 )
 _END = (
     r"\[{1,2}/?(?:end|task|item|stop)(?:[ _](?:of[ _])?(?:task|item))?\]{1,2}"
@@ -199,11 +222,29 @@ def _labels(text: str) -> Iterator[Mark]:
         kinds = {mark.kind for mark in found}
         if "instruction" in kinds and len(kinds) >= 3:
             yield from found
+    for kind, match in _labels_by_place(text):
+        yield Mark(kind, match.start(), match.end(), _number(match))
     for match in _LONG_WORD.finditer(text):
         word = match.group("word").lower()
         for kind in ("difficulty", "instruction"):
             if word != kind and OSA.distance(word, kind, score_cutoff=1) <= 1:
                 yield Mark(kind, match.start(), match.end(), _number(match))
+
+
+def _labels_by_place(text: str) -> Iterator[tuple[str, re.Match[str]]]:
+    """Read labels in a language that is not known: six of them that come again in each task, in the prompt's order."""
+    found = list(_SOME_LABEL.finditer(text))
+    words = [" ".join(match["word"].lower().split()) for match in found]
+    runs = collections.Counter(zip(*(words[place:] for place in range(len(FIELDS))), strict=False))
+    run, count = next(iter(runs.most_common(1)), ((), 0))
+    kinds = dict(zip(run, FIELDS, strict=False))
+    if count < 2 or len(kinds) < len(FIELDS):
+        return
+    known = {word: name_of_field(word) for word in run}
+    if all(known[word] in (None, kinds[word]) for word in run):
+        for word, match in zip(words, found, strict=True):
+            if word in kinds and known[word] is None:
+                yield kinds[word], match
 
 
 def _kind(match: re.Match[str]) -> str:

@@ -15,19 +15,21 @@ _NOT_SHOWN = re.compile(
 )
 _INLINE = re.compile(r"a|abbr|b|code|em|font|i|kbd|label|mark|q|s|small|span|strong|sub|sup|tt|u|var")
 _BLOCK = re.compile(
-    r"article|aside|blockquote|body|br|center|dd|details|div|dl|dt|fieldset|footer|form|head|header|html|legend|li|main"
-    r"|ol|p|pre|section|summary|table|tbody|tfoot|thead|title|tr|ul"
+    r"aside|blockquote|br|center|dd|details|div|dl|dt|fieldset|footer|form|head|header|legend|li|main"
+    r"|ol|p|pre|summary|table|title|ul"
 )
 _SHOWN_AS = dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), "\n### ") | {
-    "td": " | ",
-    "th": " | ",
     "hr": "\n---\n",
     "li": "\n- ",
 }
 _WORD = r"(?P<word>[^\W\d]{2,20}(?: [^\W\d]{2,10}){0,2})"
 _LABELLED = re.compile(rf"(?<=>)[^\w<>\n]{{0,20}}(?:\d{{1,4}}[.)]\s*)?{_WORD}\s*(?:[:：]|</)")
 _LABEL_ALONE = re.compile(
-    rf"<(?P<tag>b|strong|span|label|em|i|dt|th|u)(?:\s[^<>]*)?>\s*{_WORD}\s*:?\s*</(?P=tag)>\s*:?",
+    rf"<(?P<tag>b|strong|span|label|em|i|dt|u)(?:\s[^<>]*)?>\s*{_WORD}\s*:?\s*</(?P=tag)>\s*:?",
+    re.IGNORECASE,
+)
+_LABEL_CELL = re.compile(
+    rf"<t[hd][^<>]*>\s*(?:<\w+>\s*)?{_WORD}\s*:?\s*(?:</\w+>\s*)?</t[hd]>\s*<td[^<>]*>(?P<next>[^<]*)",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
@@ -42,7 +44,7 @@ def as_plain_lines(reply: str) -> str:
     An element or attribute named like a field becomes its label, a block of HTML a line of its own.
 
     Example:
-        >>> print(as_plain_lines('<task type="Chat"><topic>Gout</topic><input>pH &lt; 7</input></task>').strip())
+        >>> print(as_plain_lines('<p type="Chat"><topic>Gout</topic><input>pH &lt; 7</input></p>').strip())
         Type: Chat
         Topic: Gout
         Input: pH < 7
@@ -57,9 +59,17 @@ def as_plain_lines(reply: str) -> str:
     text = _LABEL_ALONE.sub(
         lambda match: f"{match['word']}: " if name_of_field(match["word"]) else match[0], text
     )
+    text = _LABEL_CELL.sub(_as_label, text)
     closed = {match["name"].lower() for match in _TAG.finditer(text) if match["end"]}
-    text = _TAG.sub(lambda match: _line_of(match, closed), text)
+    writer = _Writer(closed)
+    text = _TAG.sub(writer.write, text)
     return re.sub(r"\n(?:[ \t]*\n){2,}", "\n\n", html.unescape(text))
+
+
+def _as_label(cells: re.Match[str]) -> str:
+    """Return the first of two cells as a label, unless both are names: then they head the columns of a table."""
+    names = name_of_field(cells["word"]), name_of_field(cells["next"].strip(": "))
+    return f"\n{cells['word']}: {cells['next']}" if names[0] and not names[1] else cells[0]
 
 
 def _kinds(pattern: re.Pattern[str], text: str) -> set[str]:
@@ -85,17 +95,40 @@ def _fields_of(tag: re.Match[str]) -> dict[str, str]:
     return values
 
 
-def _line_of(tag: re.Match[str], closed: set[str]) -> str:
-    """Return what stands for a tag in plain text."""
-    name, ends = tag["name"].lower(), bool(tag["end"])
-    line_end = "\n" if tag["line_end"] else ""
-    if fields := _fields_of(tag):
-        lines = "\n".join(f"{field.capitalize()}: {value}" for field, value in fields.items())
-        return f"\n{lines}" + (line_end or "\n" if all(fields.values()) else line_end)
-    if name in FIELDS:
-        return "\n"
-    if _INLINE.fullmatch(name):
-        return line_end
-    if name in _SHOWN_AS:
-        return "\n" if ends and name != "td" else _SHOWN_AS[name]
-    return "\n" if _BLOCK.fullmatch(name) or name in closed else tag[0]
+class _Writer:
+    """Writes what stands for each tag in plain text, in the order of the tags."""
+
+    def __init__(self, closed: set[str]) -> None:
+        self.closed = closed
+        self.field = ""
+        self.in_cell = False
+
+    def write(self, tag: re.Match[str]) -> str:
+        name, ends = tag["name"].lower(), bool(tag["end"])
+        line_end = "\n" if tag["line_end"] else ""
+        if fields := _fields_of(tag):
+            lines = "\n".join(f"{field.capitalize()}: {value}" for field, value in fields.items())
+            if all(fields.values()):
+                return f"\n{lines}\n"
+            self.field = name
+            return f"\n{lines}{line_end}"
+        if ends and name == self.field:
+            self.field = ""
+            return "\n"
+        if _INLINE.fullmatch(name):
+            return line_end
+        if name in ("tr", "thead", "tbody", "tfoot"):
+            return "\n" if name == "tr" and not ends else ""
+        if name in ("td", "th"):
+            self.in_cell = not ends
+            return "" if ends else " | "
+        if name == "br" and self.in_cell:
+            return tag[0]
+        if name in _SHOWN_AS:
+            return "\n" if ends else _SHOWN_AS[name]
+        if _BLOCK.fullmatch(name):
+            return "\n"
+        if self.field or name not in self.closed:
+            return tag[0]
+        # An element that holds tasks, or one of them, ends: what follows is no value.
+        return "\n###\n" if ends else "\n"

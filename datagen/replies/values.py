@@ -45,13 +45,17 @@ _HOPE = re.compile(
     r"[^\n]*[!！\U0001f300-\U0001faff]\W*\Z",
     re.IGNORECASE,
 )
+_REMARK = re.compile(
+    r"[*_]*[(\[].*\b(?:inputs?|tasks?|instructions?|difficulty|requested)\b.*[)\]][*_]*", re.IGNORECASE
+)
 _LONGEST_CLOSING = 300
 
 
 def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str]]]:
     """Strip a value of its decoration and split off what does not belong to it."""
-    value = _undecorate(re.sub(r"(?m)^[ \t]*`{3,}\w*[ \t]*$", "", raw))
-    strays: list[tuple[str, str]] = []
+    raw, below = _within_fences(raw)
+    value = _undecorate(raw)
+    strays: list[tuple[str, str]] = [("prose", below)] if any(map(str.isalnum, below)) else []
     if final:
         value, prose = _split_closing(value)
         strays += [("prose", prose)] if prose else []
@@ -87,6 +91,25 @@ def _undecorate(value: str) -> str:
         elif value.startswith(mark) and value.endswith(mark) and value.count(mark) == 2:
             value = value.removeprefix(mark).removesuffix(mark)
     return value.strip()
+
+
+_FENCE = re.compile(r"^[ \t]*`{3,}\w*[ \t]*$", re.MULTILINE)
+
+
+def _within_fences(raw: str) -> tuple[str, str]:
+    """Take code fences off a value, and quotation marks off its lines; words below the last fence are not its own."""
+    parts = _FENCE.split(raw)
+    inside = len(parts) > 2 and not parts[0].strip()
+    keep = 2 if inside else len(parts) - 1 if len(parts) % 2 == 0 else len(parts)
+    value, below = "".join(parts[:keep]), "".join(parts[keep:]).strip()
+    lines = [line for line in value.split("\n") if line.strip()]
+    if (
+        value.lstrip(" \t").startswith("\n")
+        and lines
+        and all(line.lstrip().startswith(">") for line in lines)
+    ):
+        value = re.sub(r"(?m)^[ \t]*>[ ]?", "", value)
+    return value, below
 
 
 # --- values as YAML and TOML write them ---------------------------------------------------------------------------
@@ -177,6 +200,8 @@ def _is_closing(paragraph: str) -> bool:
     if _ASSISTANT_VOICE.match(paragraph):
         return True
     short = len(paragraph) <= _LONGEST_CLOSING and "\n" not in paragraph.strip()
+    if short and _REMARK.fullmatch(paragraph.strip()):
+        return True
     return short and bool(_ABOUT_TASKS.search(paragraph) or _HOPE.match(paragraph))
 
 

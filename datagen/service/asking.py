@@ -32,6 +32,10 @@ REFUSED_IN_A_ROW = 5
 #: Once the service has answered, so many refusals of the key or the model in a row, without an answer in between, mean
 #: it; fewer are a proxy's whim. So many web pages in a row, before the first answer, mean a wrong address.
 STRAYS_IN_A_ROW = 3
+#: So many replies that are billed and cannot be used are taken for one request.
+PAID_TWICE = 2
+#: A request that is told so often that a quota of a day is used up need not be asked again today.
+TOLD_DAILY = 3
 #: A request may be told "later" so many times as often as it may fail.
 REFUSALS_PER_TRY = 3
 
@@ -49,6 +53,8 @@ class Job:
     faults: int = 0
     refusals: int = 0
     troubles: int = 0
+    paid: int = 0
+    told_daily: int = 0
     #: How many answers had come when it was first refused.
     answers_before: int | None = None
 
@@ -237,6 +243,9 @@ class Asker:
             self._pace.counted(ticket, 0)
         if self._concerns_all(trouble):
             raise self._stop(trouble.what or "the address does not answer as an API", trouble)
+        job.told_daily += trouble.daily
+        if job.told_daily >= TOLD_DAILY:
+            raise self._stop("the service's quota of the day (or a longer time) is used up", trouble)
         if trouble.kind == "final":
             self._refuse(job, ticket, trouble)
             return None
@@ -255,7 +264,8 @@ class Asker:
             unreachable = trouble.code == "unreachable"
             whole = self._breaker.failed(ticket.number, job.id, unreachable=unreachable, words=str(trouble))
             job.faults += not whole
-            hopeless = job.faults >= self.service.max_tries
+            job.paid += trouble.paid
+            hopeless = job.faults >= self.service.max_tries or job.paid >= PAID_TWICE
         if trouble.busy:
             unexplained = trouble.kind == "refusal" and not trouble.limits.said
             self._pace.overloaded(ticket, whole=whole, unexplained=unexplained)
@@ -272,6 +282,9 @@ class Asker:
 
     def _concerns_all(self, trouble: Trouble) -> bool:
         """Tell whether no request will be answered: a lone refusal after answers may be a proxy's, and passes."""
+        # A field that all requests share, unless others were taken with it: several services may share one address.
+        if trouble.kind == "final" and trouble.what and not self._answers:
+            return True
         no_api = trouble.page and not self._answers and trouble.code in ("bad-reply", "bad-request")
         if trouble.kind != "fatal" and not no_api:
             return False
@@ -314,7 +327,8 @@ class Asker:
     def _refuse(self, job: Job, ticket: Ticket, trouble: Trouble) -> None:
         """Record that the service will not take a request, whenever it is sent."""
         self._breaker.answered(ticket.number)
-        self._refused_in_a_row = 0 if trouble.code == "content-filter" else self._refused_in_a_row + 1
+        # What is filtered concerns one text alone, however many there are in a row.
+        self._refused_in_a_row += trouble.code == "bad-request"
         self._give_up(job, trouble)
         if self._refused_in_a_row >= REFUSED_IN_A_ROW:
             raise self._stop(f"{REFUSED_IN_A_ROW} requests in a row failed", trouble)
@@ -340,4 +354,4 @@ class Asker:
             self.ledger.reopen(self.stage, id)
         self._suspects.clear()
         self._pace.close()
-        return stop_for(self.service, what, trouble)
+        return stop_for(self.service, self.stage, what, trouble)

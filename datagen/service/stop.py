@@ -1,11 +1,15 @@
 """The end of a run that a service brings about, with what a person can do about it."""
 
+import re
+
 from datagen.errors import ServiceError
+from datagen.service.chat import LENGTH_FIELDS
+from datagen.service.refusals import FIELDS
 from datagen.service.web_page import remedy_for
 from datagen.service.wire import Service, Trouble
 
 #: Troubles that no request in flight will escape; others leave those in flight time to end.
-AT_ONCE = {"unauthorized", "not-found"}
+AT_ONCE = {"unauthorized", "region", "not-found"}
 
 
 class Stop(ServiceError):
@@ -14,23 +18,26 @@ class Stop(ServiceError):
     at_once = False
 
 
-def stop_for(service: Service, what: str, trouble: Trouble) -> Stop:
+def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
     """Return the error that ends the run.
 
     Args:
         service: Which one ended it.
+        stage: The stage of its requests, whose settings a remedy names.
         what: The sentence that the run ends with.
         trouble: What the service did.
     """
     remedies = {
-        "unauthorized": f"check the key in the environment variable {service.api_key_env}",
-        "bad-request": "read the service's words: a field that it does not take is left out by null in "
-        "task_sampling or answer_sampling, structured output by format: text",
+        "unauthorized": f"check the key in the environment variable {service.api_key_env}, and its rights",
+        "region": "ask from a place that the provider serves, or ask another provider",
+        "bad-request": field_remedy(stage, trouble)
+        + ("; then add --fork NEW_FOLDER" if trouble.field in OWN else ""),
         "not-found": "check the model's name and the base URL, which usually ends in /v1",
-        "quota": "add credit at the provider, then run the same command again",
+        "quota": "add credit at the provider, or raise the limit of the key, then run the same command again",
         "unreachable": "start the server or mend the base URL, then run the same command again",
         "rate-limited": "run the same command again when the time has passed, or with a larger patience_s; "
         "what was answered is kept",
+        "streams": _NO_STREAM,
     }
     remedy = remedies.get(trouble.code, "run the same command again later; what was answered is kept")
     stop = Stop(
@@ -41,3 +48,49 @@ def stop_for(service: Service, what: str, trouble: Trouble) -> Stop:
     )
     stop.at_once = trouble.code in AT_ONCE
     return stop
+
+
+_NO_STREAM = "turn streaming off at the server or gateway, or choose a model that replies without it"
+#: Fields whose values stand in the fixed settings of a work folder.
+OWN = frozenset((*FIELDS, "length"))
+_GROUPS = {"tasks": ("task_sampling", "--"), "answers": ("answer_sampling", "--answer-")}
+_TOO_LARGE = re.compile(
+    r"too (?:large|high|big)|at most|less than|exceed|maximum|range|smaller|lower", re.IGNORECASE
+)
+
+
+def field_remedy(stage: str, trouble: Trouble) -> str:
+    """Return how to change the field of a request that a service does not take: by which option or key of the config.
+
+    Args:
+        stage: "tasks" or "answers"; another one's settings are told by the names of their keys alone.
+        trouble: The refusal.
+    """
+    group, option = _GROUPS.get(stage, ("the sampling settings", "--"))
+    field = trouble.field
+    if field == "stream":
+        return _NO_STREAM
+    if field == "length":
+        return f"choose a smaller {option}max-tokens, or a model that takes longer requests"
+    if field in LENGTH_FIELDS:
+        if _TOO_LARGE.search(trouble.words):
+            return f"choose a smaller {option}max-tokens"
+        other = next(name for name in LENGTH_FIELDS if name != field)
+        return f"set max_tokens_field: {other} in {group} of the config (--config FILE)"
+    if field == "response_format":
+        return (
+            f"ask for text with --format text, or set format: text in {group} of the config (--config FILE)"
+        )
+    if field in ("temperature", "top_p", "presence_penalty"):
+        flag = f"{option}{field.replace('_', '-')}"
+        return (
+            f"give a value that the model takes with {flag}, or leave the field out: {field}: null in {group}"
+        )
+    if field == "seed":
+        return f"leave out --send-seed, and seed in {group} of the config"
+    if field:
+        return f"set {field} as the service asks, or leave it out, in extra_body of {group} in the config"
+    return (
+        f"read the service's words: a field that it does not take is left out by null in {group} of the config, "
+        "structured output by --format text"
+    )

@@ -10,23 +10,25 @@ import dataclasses
 import ipaddress
 import json
 import os
+import re
 import ssl
-from typing import Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from datagen.errors import ConfigError, ServiceError
+from datagen.finish import read_finish
 from datagen.money.account import Bill
 from datagen.records import shorten
 from datagen.service.concealment import Concealer, LogGuard
+from datagen.service.content import read_content
+from datagen.service.error_body import Said, read_error
 from datagen.service.limits import Limits, read_limits
+from datagen.service.refusals import FILTERED, Kind, read_refusal
+from datagen.service.usage import read_usage
 from datagen.service.web_page import page_words
 
-_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
-# A gateway lost patience with a server that may go on, and bill.
-_GAVE_UP_WAITING = (408, 504, 524)
-_PAYMENT_REQUIRED = 402
-#: 529 is what some providers answer when they are overloaded.
-_BUSY = (503, 529)
+#: The address of a request, which people copy from a provider's page in place of the API's.
+_OPERATION = re.compile(r"(?:/+(?:chat/+)?completions)?/*\Z", re.IGNORECASE)
 
 _ABOVE_ZERO = ("timeout_s", "max_tries", "concurrency", "first_wait_s", "requests_per_minute", "tokens_per_minute",
                "patience_s")  # fmt: skip
@@ -37,7 +39,8 @@ class Service:
     """Where a model is asked.
 
     Attributes:
-        base_url: Address of the API, such as ``http://127.0.0.1:8000/v1``.
+        base_url: Address of the API, such as ``http://127.0.0.1:8000/v1``; that of its chat completions
+            (``.../v1/chat/completions``) is taken for it.
         model: The model's name at the service.
         api_key_env: Environment variable that holds the key.
         timeout_s: Longest wait for one reply, in seconds.
@@ -64,6 +67,7 @@ class Service:
     heed_headers: bool = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "base_url", _OPERATION.sub("", self.base_url.strip(), count=1))
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(
@@ -155,6 +159,9 @@ class Trouble(Exception):
         words: The provider's, or what happened, without any key.
         kind: "refusal" (too much at once: later), "fault" (may pass), "final" (this request never works) or
             "fatal" (no request works).
+        field: The field of the request that the service does not take as it is.
+        daily: A quota of a day or longer is used up.
+        paid: The service did the work and bills it, so it is asked for no more than once again.
         what: For a fatal one, the sentence that the run ends with.
         limits: What the headers say.
         busy: The service seems to have too much to do.
@@ -166,9 +173,12 @@ class Trouble(Exception):
         self,
         code: str,
         words: str,
-        kind: Literal["refusal", "fault", "final", "fatal"],
+        kind: Kind,
         *,
         what: str = "",
+        field: str = "",
+        daily: bool = False,
+        paid: bool = False,
         limits: Limits | None = None,
         busy: bool = False,
         bill: Bill = "none",
@@ -177,7 +187,7 @@ class Trouble(Exception):
     ) -> None:
         self.code, self.words, self.kind, self.what = code, words, kind, what
         self.limits, self.busy, self.bill, self.usage = limits or Limits(), busy, bill, usage
-        self.page = page
+        self.page, self.field, self.daily, self.paid = page, field, daily, paid
         super().__init__(f"{code}: {words}" if words else code)
 
 
@@ -255,29 +265,33 @@ class Wire:
 
     def _refusal(self, error: Any) -> Trouble:
         """Judge an HTTP error status."""
-        body = error.body if isinstance(error.body, dict) else {}
-        page = page_words(error.response.text)
-        said = page or body.get("message") or error.response.text or error.message
-        trouble = self._judge(error.status_code, body, said, read_limits(error.response.headers))
+        text = error.response.text
+        page = page_words(text)
+        said = read_error(error.status_code, text if page is None else "")
+        limits = read_limits(error.response.headers)
+        trouble = self._judge(said, page or said.words or text or error.message, limits)
+        assert trouble is not None, "a status says what an error means"
         trouble.page = page is not None
         return trouble
 
-    def _judge(self, status: int, body: dict[str, Any], said: object, limits: Limits) -> Trouble:
-        codes = {str(body.get("code")), str(body.get("type"))}
-        words = self._words(f"HTTP {status}: {said}")
-        if codes & _QUOTA_CODES or status == _PAYMENT_REQUIRED:
-            return Trouble("quota", words, "fatal", what="the account has no credit left")
-        if status in (401, 403):
-            return Trouble("unauthorized", words, "fatal", what="the service refused the key")
-        if status == 404:
-            what = "the service does not know the model or the address"
-            return Trouble("not-found", words, "fatal", what=what)
-        if status == 429 or (status in _BUSY and limits.wait_s is not None):
-            return Trouble("rate-limited", words, "refusal", limits=limits, busy=True)
-        if status >= 500 or status in (408, 409, 425):
-            bill: Bill = "unknown" if status in _GAVE_UP_WAITING else "none"
-            return Trouble("server-error", words, "fault", limits=limits, busy=status in _BUSY, bill=bill)
-        return Trouble("bad-request", words, "final", limits=limits)
+    def _judge(self, said: Said, words: str, limits: Limits) -> Trouble | None:
+        """Return what an error means; None where nothing of it is known."""
+        if said.wait_s is not None and said.wait_s > (limits.wait_s or 0.0):
+            limits = dataclasses.replace(limits, wait_s=said.wait_s)
+        meant = read_refusal(said, asked_to_wait=limits.wait_s is not None)
+        if meant is None:
+            return None
+        return Trouble(
+            meant.code,
+            self._words(f"HTTP {said.status}: {words}" if said.status else words),
+            meant.kind,
+            what=meant.what,
+            field=meant.field,
+            daily=meant.daily,
+            limits=limits,
+            busy=meant.busy,
+            bill=meant.bill,
+        )
 
     def _read(self, text: str, limits: Limits) -> Answer:
         """Take the reply out of the HTTP body, trusting nothing about its form."""
@@ -285,31 +299,65 @@ class Wire:
         try:
             data = json.loads(text)
             choice = data["choices"][0]
-            message = choice["message"]
-            content, refused = _text_of(message)
+            content = read_content(choice["message"])
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise self._no_completion(data, text, limits) from None
-        finish_reason = "refusal" if refused else self._label(choice.get("finish_reason"))
-        usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
-        tokens = _tokens(usage, content)
-        if finish_reason == "content_filter":
-            words = "the service withheld its reply"
-            raise Trouble("content-filter", words, "final", limits=limits, bill="counted", usage=tokens)
-        content = _clean(self._concealer.conceal(content))
+        usage = data.get("usage") or data.get("usageMetadata")
+        tokens = read_usage(usage, len(content.text) + content.thoughts)
+        reason = "refusal" if content.refused else self._label(_reason_of(choice))
+        finish = read_finish(reason)
+        if choice.get("error") and finish != "filtered":
+            finish = "failed"
+        settled: Any = {"limits": limits, "bill": "counted", "usage": tokens}
+        if finish == "filtered" and not content.refused:
+            raise Trouble("content-filter", "the service withheld its reply", "final", **settled)
+        if finish == "failed":
+            raise self._failed(choice, reason, settled)
+        if finish == "whole" and content.thoughts and not content.text.strip():
+            words = f"the reply has no text; all it holds are {content.thoughts:,} characters of reasoning"
+            raise Trouble("no-text", words, "final", **settled)
+        shown = _clean(self._concealer.conceal(content.text))
         model = self._label(data.get("model")) or self.service.model
-        return Answer(content, finish_reason, model, *tokens, limits)
+        return Answer(shown, reason, model, *tokens, limits)
+
+    def _failed(self, choice: dict[str, Any], reason: str, settled: dict[str, Any]) -> Trouble:
+        """Judge a reply that ended by something else than its end; what stands beside it may say by what."""
+        words = f"the reply ended with finish_reason {reason!r}"
+        if choice.get("error"):
+            said = read_error(0, {"error": choice["error"]})
+            if said.words:
+                words += f": {self._words(said.words)}"
+            meant = self._judge(said, words, settled["limits"])
+            if meant is not None and (meant.kind == "fatal" or meant.code == FILTERED.code):
+                meant.bill, meant.usage = settled["bill"], settled["usage"]
+                return meant
+        return Trouble("interrupted", words, "fault", paid=True, **settled)
 
     def _no_completion(self, data: Any, text: str, limits: Limits) -> Trouble:
         """Judge a body with status 200 that is no reply: some gateways put an error there."""
-        if isinstance(data, dict) and isinstance(data.get("error"), dict) and not data.get("choices"):
-            error = data["error"]
-            if isinstance(error.get("code"), int) and 400 <= error["code"] < 600:
-                return self._judge(error["code"], error, error.get("message"), limits)
+        if data is None and _EVENTS.match(text):
+            failed = [
+                line[5:] for line in text.splitlines() if line.startswith("data:") and '"error"' in line
+            ]
+            said = read_error(0, failed[0] if failed else "")
+            if failed and (trouble := self._judge(said, said.words, limits)) is not None:
+                return trouble
+            words = "an event stream, which was not asked for: the service only streams its replies"
+            return Trouble("streams", words, "fault", limits=limits, bill="unknown", paid=True)
+        choices = data.get("choices") if isinstance(data, dict) else None
+        if isinstance(data, dict | list) and not choices:
+            said = read_error(0, data)
+            trouble = self._judge(said, said.words, limits)
+            if trouble is not None:
+                return trouble
         # Written anew, so that no escape hides a key.
         shown = text if data is None else json.dumps(data, ensure_ascii=False)
         page = page_words(text) if data is None else None
         words = self._words(page) if page else f"not a chat completion: {self._words(shown)}"
-        return Trouble("bad-reply", words, "fault", limits=limits, bill="unknown", page=page is not None)
+        paid = isinstance(data, dict) and bool(choices or data.get("usage"))
+        return Trouble(
+            "bad-reply", words, "fault", limits=limits, bill="unknown", page=page is not None, paid=paid
+        )
 
     def _label(self, value: object) -> str:
         """Return a short text of the service's that goes into the ledger."""
@@ -350,38 +398,18 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _text_of(message: Any) -> tuple[str, bool]:
-    """Return the text of a reply, which some services give in parts, and whether it is a refusal."""
-    content = message.get("content") or ""
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content if part.get("type") == "text")
-    if not isinstance(content, str):
-        raise TypeError("content is not text")
-    refusal = message.get("refusal")
-    if not content and isinstance(refusal, str) and refusal:
-        return refusal, True
-    return content, False
+def _reason_of(choice: dict[str, Any]) -> object:
+    """Return a choice's finish reason, which some servers give as an object such as ``{"type": "stop"}``."""
+    reason = choice.get("finish_reason")
+    if isinstance(reason, dict):
+        return reason.get("type") or reason.get("reason")
+    return reason
+
+
+#: How an event stream begins: with an event's field, or with a comment that keeps the connection open.
+_EVENTS = re.compile(r"\ufeff?\s*(?:data|event|id|retry)?:")
 
 
 def _clean(text: str) -> str:
     """Replace lone surrogates, which JSON can spell and no UTF-8 file can hold."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-#: More tokens than any request can have; what says more is no count.
-_MOST_TOKENS = 10**9
-
-
-def _tokens(usage: dict[str, Any], content: str) -> tuple[int, int]:
-    """Read how many tokens went in and out; 0 and 0, so that the bill is unknown, unless both are counted."""
-    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    if not prompt or completion is None or (content and not completion):
-        return 0, 0
-    return prompt, completion
-
-
-def _count(value: object) -> int | None:
-    """Read a number of tokens; None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_TOKENS:
-        return None
-    return int(value) if value == int(value) else None

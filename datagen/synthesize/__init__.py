@@ -21,7 +21,7 @@ from datagen.safety import leaking_seeds, write_reports
 from datagen.seeds import odd_labels
 from datagen.settings import BATCH, Settings
 from datagen.sieve import Sieve, answer_checks
-from datagen.synthesize.funnel import account, count
+from datagen.synthesize.funnel import account, count, why_none_kept, why_nothing
 from datagen.synthesize.gathering import Gathering
 from datagen.synthesize.overview import status
 from datagen.work.estimate import expected_answer_usd
@@ -91,6 +91,8 @@ def synthesize(
             "money": account(ledger, settings, sieve, outcome.replies),
         }
         funnel["money"] |= unjudged(ledger, funnel)
+        if not outcome.instructions:
+            funnel["nothing_published"] = why_nothing(outcome)
         funnel |= write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
         publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
         reporter.note(funnel)
@@ -125,11 +127,12 @@ def _have_answered(
 
 
 def _none_was_kept(work: Path, sieve: Sieve) -> DataError:
+    reasons, remedy = why_none_kept(sieve)
     return DataError(
         "no task was kept",
         where=work / "rejected.jsonl",
         found=f"{sieve.requests} requests, {sum(sieve.failed.values())} of them failed, "
-        f"{len(sieve.rejected)} tasks rejected",
+        f"{len(sieve.rejected)} tasks rejected: {reasons}",
         expected="replies in the form the prompt asks for",
-        remedy="read the reasons in rejected.jsonl; a stronger teacher or larger max_tokens may help",
+        remedy=remedy,
     )

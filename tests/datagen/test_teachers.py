@@ -328,7 +328,10 @@ def test_a_service_that_takes_no_schema_says_so_with_a_remedy(tmp_path: Path, se
     def refuse(body: dict[str, Any], tried: int) -> Scripted | str:
         return Scripted("response_format is not supported", 400) if "response_format" in body else "x"
 
-    with ScriptedServer(refuse) as server, pytest.raises(ServiceError, match="in a row failed") as caught:
+    with (
+        ScriptedServer(refuse) as server,
+        pytest.raises(ServiceError, match="not take response_format") as caught,
+    ):
         synthesize(
             settings_for(server, seeds, max_requests=20, task_sampling=Sampling(format="json_schema")),
             tmp_path / "work",

@@ -5,10 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jax.sharding import Mesh
 
+from alpacare_jax import sharding
 from alpacare_jax.data.examples import encode_prompt
 from alpacare_jax.errors import DataError
-from alpacare_jax.generate import Engine, Generation, Sampling, batch
+from alpacare_jax.generate import Engine, Generation, Sampling, batch, placement
+from alpacare_jax.model import Architecture, Params
+from alpacare_jax.model.params import flatten, unflatten
 from alpacare_jax.tokenizer import Tokenizer
 from datagen.records import Response, read_records
 
@@ -126,3 +130,61 @@ def test_rows_without_id_are_named_by_their_line(tmp_path: Path) -> None:
     path.write_text('{"instruction": " "}\n')
     with pytest.raises(DataError, match="empty"):
         batch.read_prompts(path)
+
+
+def other_weights(architecture: Architecture, params: Params, path: str, index: tuple[int, ...]) -> Params:
+    """The same weights, but for one number that is a little larger."""
+    leaves = flatten(params)
+    return unflatten(leaves | {path: leaves[path].at[index].multiply(1 + 2**-20)})
+
+
+def test_unfinished_work_is_bound_to_its_weights(
+    prompts: Path, tmp_path: Path, architecture: Architecture, params: Params, tokenizer: Tokenizer
+) -> None:
+    out = tmp_path / "out.jsonl"
+
+    def interrupt(finished: int, total: int, tokens: int) -> None:
+        if finished:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        batch.answer(Engine(architecture, params, tokenizer, slots=1), job(prompts, out), progress=interrupt)
+    kept = job(prompts, out).part.read_bytes()
+    # The last number of a matrix in the last layer: what a step of training changes, in a folder of the same name.
+    changed = other_weights(architecture, params, "layers.mlp.down", (-1, -1, -1))
+    later = Engine(architecture, changed, tokenizer, slots=1)
+    with pytest.raises(DataError, match="other settings") as caught:
+        batch.answer(later, job(prompts, out))
+    assert caught.value.found == "other weights"
+    assert "--overwrite" in str(caught.value)
+    assert job(prompts, out).part.read_bytes() == kept
+    batch.answer(later, job(prompts, out), overwrite=True)
+    assert len(read_records(out, Response)) == 6
+
+
+def test_the_fingerprint_of_weights_sees_places_and_not_meshes(
+    architecture: Architecture, params: Params
+) -> None:
+    def fingerprint(params: Params, mesh: Mesh) -> str:
+        return placement.fingerprint(placement.place(architecture, params, mesh), mesh)
+
+    one, leaves = sharding.single_device_mesh(), flatten(params)
+    found = fingerprint(params, one)
+    assert fingerprint(params, sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))) == found
+    for path in ("embed", "layers.mlp.down"):
+        assert fingerprint(unflatten(leaves | {path: leaves[path][..., ::-1, :]}), one) != found
+
+
+@pytest.mark.parametrize(
+    "line", ["{broken", "5", '{"id": NaN}', '{"id": "unknown", "instruction": "", "response": ""}']
+)
+def test_a_broken_line_of_unfinished_work_is_named(
+    prompts: Path, tmp_path: Path, make_engine: MakeEngine, line: str
+) -> None:
+    out, part, engine = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part", make_engine()
+    model = {"weights": engine.fingerprint, "tokenizer": engine.tokenizer.fingerprint}
+    part.write_text(json.dumps({"settings": job(prompts, out).settings() | model}) + f"\n{line}\n")
+    with pytest.raises(DataError) as caught:
+        batch.answer(engine, job(prompts, out))
+    assert str(caught.value.where) == f"{part}:2"
+    assert not engine.busy

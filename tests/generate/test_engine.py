@@ -194,3 +194,64 @@ def test_a_tokenizer_of_another_model_is_refused(
     small = dataclasses.replace(architecture, config=config)
     with pytest.raises(DataError, match="does not match the model"):
         Engine(small, params, tokenizer)
+
+
+@pytest.mark.parametrize("fault", ["prefill", "_insert_layer", "draw", "decode", "_receive", "next_group"])
+def test_a_step_that_fails_ends_its_requests_alone(
+    make_engine: MakeEngine, forward: Forward, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    engine = make_engine(slots=2)
+    wish = Sampling(max_tokens=6, ignore_eos=True)
+    running, poison, waiting = (Generation(some_prompt(9, i), wish) for i in range(3))
+    engine.submit(running)
+    engine.step()
+    owner = next(
+        each
+        for each in (engine, engine._reader, engine._programs)
+        if hasattr(each, fault)  # where the fault comes from
+    )
+    healthy, calls = getattr(owner, fault), []
+
+    def fail(*arguments: object, **options: object) -> object:
+        monkeypatch.setattr(owner, fault, healthy)
+        if fault in ("_insert_layer", "decode"):  # the state that was donated is lost
+            healthy(*arguments, **options)
+        calls.append(fault)
+        raise RuntimeError("RESOURCE_EXHAUSTED")
+
+    monkeypatch.setattr(owner, fault, fail)
+    engine.submit(poison)
+    engine.submit(waiting)
+    with pytest.raises(RuntimeError):
+        engine.run()
+    engine.recover()
+    engine.run()
+    assert calls == [fault]
+    assert poison.finish_reason == "error"
+    assert waiting.tokens == reference(forward, waiting.prompt, 6)
+    reading = fault in ("prefill", "next_group")  # before anything of the rows was touched
+    assert running.finish_reason == ("length" if reading else "error")
+    if reading:
+        assert running.tokens == reference(forward, running.prompt, 6)
+
+
+def test_a_stop_text_that_is_a_control_token_ends_the_reply(
+    make_engine: MakeEngine, tokenizer: Tokenizer
+) -> None:
+    engine, spelled = make_engine(), {index: text for text, index in tokenizer.special_texts.items()}
+    for seed in range(20):
+        sampling = Sampling(max_tokens=200, temperature=1.5, seed=seed, ignore_eos=True, logprobs=0)
+        (free,) = answer(engine, Generation(some_prompt(6), sampling))
+        at = next((at for at, token in enumerate(free.tokens) if token in spelled), None)
+        if at is None:
+            continue
+        stop = (spelled[free.tokens[at]], "never seen")
+        (cut,) = answer(engine, Generation(some_prompt(6), dataclasses.replace(sampling, stop=stop)))
+        assert cut.tokens == free.tokens[: at + 1]
+        assert cut.finish_reason == "stop"
+        # Half a character before it is not shown, and so is not scored.
+        assert cut.text == tokenizer.decode(free.tokens[:at]).rstrip("\ufffd")
+        assert all(offset < len(cut.text) for offset in cut.offsets)
+        assert len(cut.scores) == len(cut.offsets) <= at
+        return
+    raise AssertionError("no control token was drawn")

@@ -148,3 +148,41 @@ def test_impossible_values_are_refused_by_name(wrong: dict[str, object]) -> None
     with pytest.raises(DataError) as caught:
         Sampling(**wrong)  # type: ignore[arg-type]
     assert caught.value.where == next(iter(wrong))
+
+
+def kept_in_float64(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -> set[int]:
+    """The tokens that may be drawn, by the definition and in float64."""
+    scaled = (logits.astype(np.float64) - logits.max()) / temperature
+    p = np.exp(scaled)
+    p /= p.sum()
+    order = np.argsort(-p, kind="stable")
+    order = order[: min(top_k, len(p))] if top_k else order
+    mass = np.cumsum(p[order]) / p[order].sum()
+    return set(order[: int(np.searchsorted(mass, top_p, side="left")) + 1].tolist())
+
+
+_choose = jax.jit(choose, static_argnames="draw")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1e-45, 1e-39, 1e-38, 1.2e-38, 1e-30, 1e-3, 0.3, 1.0, 2.0, 100.0]),
+    st.sampled_from([0, 1, 2, 40, 64]),
+    st.sampled_from([5e-324, 1e-45, 1e-39, 1.2e-38, 1e-20, 1e-8, 0.3, 0.9, 1 - 1e-7, 1.0]),
+    st.sampled_from([1e-3, 1.0, 30.0]),
+)
+def test_what_is_drawn_is_kept_by_the_definition(
+    seed: int, temperature: float, top_k: int, top_p: float, spread: float
+) -> None:
+    count = 16
+    logits = np.random.default_rng(seed).normal(0, spread, 64).astype(np.float32)
+    wanted = rows(count, temperature=temperature, top_k=top_k, top_p=top_p, seed=np.arange(count))
+    drawn, _ = _choose(
+        jnp.broadcast_to(jnp.asarray(logits), (count, 64)), None, wanted, Draw(sampled=True, truncated=True)
+    )
+    # A little more than asked for, since float32 rounds the sums.
+    kept = kept_in_float64(logits, max(temperature, 1e-38), top_k, min(1.0, top_p + 1e-5))
+    assert set(np.asarray(drawn).tolist()) <= kept
+    if top_p < 1e-6 or top_k == 1 or temperature < 1e-20:
+        assert set(np.asarray(drawn).tolist()) == {int(logits.argmax())}

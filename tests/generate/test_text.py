@@ -86,3 +86,73 @@ def test_the_earliest_of_several_stops_wins() -> None:
     stops = StopFilter(["beta", "alpha"])
     assert stops.feed("one alpha two beta") == "one "
     assert stops.stopped
+
+
+CONTROL = {"<|end|>": 7, "</s>": 8, "<s>": 9, "<|end|>x": 10}
+
+
+def feed_all(stops: StopFilter, pieces: list[tuple[str, int]]) -> str:
+    shown = ""
+    for text, token in pieces:
+        shown += stops.feed(text, token)
+        if stops.stopped:
+            return shown
+    return shown + stops.finish()
+
+
+@pytest.mark.parametrize(
+    ("stop", "pieces", "shown", "stopped"),
+    [
+        (["<|end|>"], [("a", 1), ("", 7), ("b", 1)], "a", True),
+        (["<|end|>"], [("a", 1), ("", 8), ("b", 1)], "ab", False),
+        (["</s>", "<|end|>"], [("a", 1), ("", 7)], "a", True),
+        (["<|end|>"], [("a<|e", 1), ("nd|>b", 1)], "a", True),  # spelled by ordinary tokens
+        (["b<|end|>"], [("ab", 1), ("", 7)], "a", True),
+        (["b<|end|>"], [("ab", 1), ("c", 1), ("", 7)], "abc", False),
+        (["<|end|>\n"], [("a", 1), ("", 7), ("\n", 1)], "a", True),
+        (["<|end|>\n"], [("a", 1), ("", 7), ("b\n", 1)], "ab\n", False),
+        (["<|end|><s>"], [("a", 1), ("", 7), ("", 9), ("b", 1)], "a", True),
+        (["<|end|><s>"], [("a", 1), ("", 9), ("", 7), ("b", 1)], "ab", False),
+        (["a<|end|>b</s>c"], [("xa", 1), ("", 7), ("b", 1), ("", 8), ("cd", 1)], "x", True),
+        (["<|end|>x"], [("a", 1), ("", 10)], "a", True),  # the longest spelling is the token
+        (["bc", "<|end|>"], [("ab", 1), ("", 9), ("c", 1)], "a", True),  # what is shown holds no stop text
+        (["bcd", "b<|end|>"], [("ab", 1), ("", 7), ("cd", 1)], "a", True),
+        (["<|end|>"], [("", 7)], "", True),
+    ],
+)
+def test_stop_texts_may_spell_control_tokens(
+    stop: list[str], pieces: list[tuple[str, int]], shown: str, stopped: bool
+) -> None:
+    stops = StopFilter(stop, CONTROL)
+    assert feed_all(stops, pieces) == shown
+    assert stops.stopped == stopped
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "b", "7", "8"]), max_size=14),
+    st.lists(st.text("ab78", min_size=1, max_size=3), min_size=1, max_size=3),
+)
+def test_stops_end_where_the_spelled_text_holds_one(symbols: list[str], stops_written: list[str]) -> None:
+    spelling = {"7": "<|end|>", "8": "</s>"}
+
+    def spell(text: str) -> str:
+        return "".join(spelling.get(symbol, symbol) for symbol in text)
+
+    def visible(text: str) -> str:
+        return text.replace("7", "").replace("8", "")
+
+    stops = StopFilter([spell(stop) for stop in stops_written], CONTROL)
+    pieces = [("", int(symbol)) if symbol in spelling else (symbol, 1) for symbol in symbols]
+    shown = feed_all(stops, pieces)
+    written = "".join(symbols)
+    for end in range(len(written) + 1):  # the textbook way: look again after every token
+        so_far = written[:end]
+        found = [len(visible(so_far[: so_far.find(stop)])) for stop in stops_written if stop in so_far]
+        found += [visible(so_far).find(stop) for stop in stops_written if stop in visible(so_far)]
+        if found:
+            assert stops.stopped
+            assert shown == visible(so_far)[: min(found)]
+            return
+    assert not stops.stopped
+    assert shown == visible(written)

@@ -381,7 +381,7 @@ def test_a_key_that_is_echoed_anywhere_is_written_nowhere(
     part = SECRET[8:24]
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in SECRET)
     echo = {"x-echo": f"Bearer {SECRET}", "set-cookie": part}
-    choice = {"message": {"content": f"You sent {SECRET} and {part}"}, "finish_reason": part}
+    choice = {"message": {"content": f"You sent {SECRET} and {part}"}, "finish_reason": "stop"}
     script = [
         Scripted(raw=json.dumps({"choices": [choice], "model": f"m {SECRET}"}).encode(), headers=echo),
         Scripted(
@@ -390,12 +390,14 @@ def test_a_key_that_is_echoed_anywhere_is_written_nowhere(
         Scripted(raw=b'{"choices": [], "echo": "' + escaped.encode() + b'"}'),
         Scripted(raw=f"<html>{SECRET}</html>".encode(), content_type="text/html"),
         Scripted(raw=json.dumps({"error": {"message": SECRET, "code": 400}}).encode()),
+        Scripted(raw=json.dumps({"choices": [choice | {"finish_reason": part}]}).encode()),
     ]
     with Ledger(tmp_path / "ledger.sqlite") as ledger, ScriptedServer(script) as server:
-        first, *others = ask(["a", "b", "c", "d"], server, ledger, concurrency=1, max_tries=1)
+        first, *others = ask(list("abcdef"), server, ledger, concurrency=1, max_tries=1)
         assert server.authorizations[0] == f"Bearer {SECRET}"
     assert first.text == "You sent [key] and [key]"
     assert "[key]" in others[0].error
+    assert others[-1].error_code == "interrupted"
     everything = caplog.text + "".join(path.read_bytes().decode("latin-1") for path in tmp_path.iterdir())
     assert not [at for at in range(len(SECRET) - 7) if SECRET[at : at + 8] in everything]
 

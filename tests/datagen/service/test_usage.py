@@ -51,3 +51,38 @@ def test_whole_counts_are_believed(tmp_path: Path) -> None:
 
 def test_an_empty_reply_may_have_cost_no_tokens(tmp_path: Path) -> None:
     assert outcome_of(tmp_path, "", {"prompt_tokens": 7, "completion_tokens": 0}) == ("settled", 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("usage", "outcome"),
+    [
+        # Thoughts that the total alone counts, and those that stand in the details as well.
+        ({"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 106}, ("settled", 7, 99)),
+        (
+            {
+                "prompt_tokens": 7,
+                "completion_tokens": 9,
+                "total_tokens": 106,
+                "completion_tokens_details": {"reasoning_tokens": 90},
+            },
+            ("settled", 7, 99),
+        ),
+        ({"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": None}, ("settled", 7, 9)),
+        ({"prompt_tokens": 7, "completion_tokens": 0, "output_tokens": 9}, ("settled", 7, 9)),
+        ({"input_tokens": 7, "output_tokens": 9}, ("settled", 7, 9)),
+        ({"input_tokens": 7, "output_tokens": 9, "cache_read_input_tokens": 50}, ("settled", 57, 9)),
+        ({"promptTokenCount": 7, "candidatesTokenCount": 9, "thoughtsTokenCount": 80}, ("settled", 7, 89)),
+        # Counts that contradict each other, or the reply.
+        ({"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 15}, ("unknown", None, None)),
+        ({"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 5}, ("unknown", None, None)),
+        ({"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": "16"}, ("unknown", None, None)),
+        ({"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": -1}, ("unknown", None, None)),
+        ({"prompt_tokens": 7, "completion_tokens": 9, "reasoning_tokens": 80}, ("unknown", None, None)),
+        ({"prompt_tokens": 7, "completion_tokens": 1}, ("unknown", None, None)),
+        ({"prompt_tokens": 7, "total_tokens": 90}, ("unknown", None, None)),
+    ],
+)
+def test_the_output_is_all_that_is_billed_beside_the_prompt(
+    tmp_path: Path, usage: object, outcome: tuple[str, int | None, int | None]
+) -> None:
+    assert outcome_of(tmp_path, "Rest and drink enough water. " * 10, usage) == outcome

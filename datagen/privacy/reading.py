@@ -1,0 +1,159 @@
+"""How far a name goes: particles, initials, words in capitals or with one, a suffix; nothing that is no name.
+
+A name is found by what stands before or behind it (:mod:`datagen.privacy.names`). It ends before the first word that
+is one of everyday or clinical English, before a label, and at the end of a line unless the sentence goes on with it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+
+from datagen.privacy.spelling import LETTER, UPPER, bare
+from datagen.privacy.words import GIVEN_NAMES, is_ordinary, is_owned, is_surname_too
+
+GAP = r"(?:[ \t]{1,8}(?:\r?\n[ \t]{0,8})?|\r?\n[ \t]{0,8})"
+WORD = rf"{UPPER}(?:-?'?{LETTER}(?<!'[sS](?!{LETTER})))++"
+INITIALS = rf"(?:{UPPER}\.[ \t]?-?){{1,3}}"
+PARTICLES = (
+    r"(?:(?:van|von|vom|zu|zur|der|den|de|del|della|dela|der|des|di|da|das|do|dos|du|la|las|le|los|ter|ten|op|af|av|bin"
+    rf"|ibn|bint|abu|ben|al|el|st){GAP}|St\.?[ ]|(?:al|el|ar|as|ash|an|at|ad)-|'t[ ])"
+)
+DEGREE = (
+    r"(?:MD|DO|RN|NP|PA-C|PhD|M\.[ ]?D\.|D\.O\.|R\.N\.|Ph\.[ ]?D\.|DDS|DMD|FACP|FACS|FACC|MBBS|MBChB|FRCP|FRCS"
+    r"|CRNA|APRN|LPN|BSN|MSN|DNP|PharmD|PsyD|MPH|MSc|DPT|LCSW)(?!\w)"
+)
+SUFFIX = r"(?:(?:Jr|Sr|JR|SR)\b\.?|(?:II|III|IV)\b)"
+DOSE = re.compile(
+    r"[ \t]*\d[\d.,/-]*[ \t]?(?:mg|mcg|µg|μg|ug|g|kg|ml|mL|units?|IU|%|mmol|mEq|tabs?|tablets?)\b"
+)
+_TOKEN = re.compile(
+    rf"(?P<particles>{PARTICLES}{{1,4}})(?={UPPER})"
+    rf"|(?P<initials>{UPPER}(?:\.[ ]?-?{UPPER}(?=\.)){{0,3}}(?:\.|(?![\w'-])))"
+    rf"|(?P<word>{WORD})(?![\d_])"
+)
+_BETWEEN = re.compile(GAP)
+_SUFFIX = re.compile(rf",?{GAP}{SUFFIX}(?![ \t]?:)")
+_LABEL = re.compile(rf"(?:[ \t]?{LETTER}{{1,15}}){{0,2}}[*_]{{0,2}}[ \t]?:(?!\w)")
+_COMMA = re.compile(rf"(?:{GAP}{SUFFIX})?,{GAP}?(?!{DEGREE}|{SUFFIX})")
+_INITIAL = re.compile(rf"[ \t]{UPPER}(?:\.|(?![\w'-]))(?![ \t]?:)")
+_GOES_ON = re.compile(r"[ \t]+[a-z]|[,.;)?!]|'s\b")
+_VERB = re.compile(r"(?:[^M]ED|ING|LY)$")
+_WRAPPED = 50
+_WORDS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """A name that was read: its place and its words, without initials and particles."""
+
+    start: int
+    end: int
+    words: tuple[str, ...]
+
+    @property
+    def is_given(self) -> bool:
+        """Whether one of its words is a common given name."""
+        return any(is_given(word) for word in self.words)
+
+
+def is_given(word: str) -> bool:
+    """Say whether a word, also in capitals, is a common given name."""
+    word = word.title() if word.isupper() else word
+    return word in GIVEN_NAMES or (not word.isascii() and bare(word) in GIVEN_NAMES)
+
+
+def read_name(text: str, at: int, titled: bool = False) -> Name | None:
+    """Read the name that begins at a place of a text in plain spelling; None if there is none.
+
+    Args:
+        text: A text in plain spelling.
+        at: The place.
+        titled: Whether a title stands before it, so that "Young" and "May" are names.
+
+    Example:
+        >>> read_name("Mr. Jan van der Berg Jr. Plan: rest", 4)
+        Name(start=4, end=24, words=('Jan', 'Berg'))
+        >>> read_name("Dr. Appointment at noon", 4) is None
+        True
+    """
+    words: list[str] = []
+    end = at
+    for token, gap in _tokens(text, at):
+        if token.lastgroup != "word":
+            continue
+        word = token[0]
+        first = not words
+        if _is_no_part(word, first, titled) or _LABEL.match(text, token.end()) or not _fits(words, word):
+            break
+        if (
+            "\n" in gap
+            and not first
+            and not _is_wrapped(text, token.start() - len(gap), token.end(), titled and is_given(words[-1]))
+        ):
+            break
+        words.append(word)
+        end = token.end()
+    if not words or DOSE.match(text, end):
+        return None
+    suffix = _SUFFIX.match(text, end)
+    return Name(at, suffix.end() if suffix else end, tuple(words))
+
+
+def read_last_first(text: str, at: int) -> Name | None:
+    """Read "SMITH, JOHN A." and the like."""
+    last = read_name(text, at)
+    comma = last and _COMMA.match(text, last.end)
+    first = comma and read_name(text, comma.end())
+    if last is None or not first or "\n" in text[last.end : first.start] or is_ordinary(last.words[0]):
+        return None
+    initial = _INITIAL.match(text, first.end)
+    return Name(at, initial.end() if initial else first.end, last.words + first.words)
+
+
+def is_owned_name(text: str, name: Name, words: int = 1) -> bool:
+    """Say whether a name goes on to be that of a disease, a sign, a tool or an institution."""
+    return is_owned(text[name.end : name.end + 60], words)
+
+
+def _tokens(text: str, at: int) -> Iterator[tuple[re.Match[str], str]]:
+    """Yield the parts of a name, each with the space before it."""
+    gap = ""
+    for _ in range(2 * _WORDS):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            return
+        yield token, gap
+        at = token.end()
+        between = _BETWEEN.match(text, at)
+        if between is None and token.lastgroup == "word":
+            return
+        gap = between[0] if between else ""
+        at = between.end() if between else at
+
+
+def _is_no_part(word: str, first: bool, titled: bool) -> bool:
+    if first and titled and is_surname_too(word.title() if word.isupper() else word):
+        return False
+    # In a line of capitals, verbs have them too.
+    verb = not first and _VERB.search(word)
+    return is_ordinary(word) or (word.isupper() and (is_abbreviation(word) or bool(verb)))
+
+
+def is_abbreviation(word: str) -> bool:
+    """Say whether capitals cannot be spoken as a word."""
+    return len(word) > 2 and not re.search("[AEIOUYÀ-ÖØ-Þ]", word) and word.isascii()
+
+
+def _fits(words: list[str], word: str) -> bool:
+    """Refuse capitals behind a word in small letters, unless that is a given name: "Mr. Smith COPD"."""
+    if len(words) >= _WORDS:
+        return False
+    if not words or words[-1].isupper() == word.isupper():
+        return True
+    return word.isupper() and is_given(words[-1]) and len(word) > 3
+
+
+def _is_wrapped(text: str, end_of_line: int, end: int, expected: bool) -> bool:
+    """Say whether a name goes on behind the end of a line: the line is full, or a surname must follow."""
+    full = "\n" not in text[max(0, end_of_line - _WRAPPED) : end_of_line] and end_of_line >= _WRAPPED
+    return bool(_GOES_ON.match(text, end)) and (full or expected)

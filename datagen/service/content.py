@@ -1,0 +1,111 @@
+"""The text of a reply, which services give whole or in parts, without the model's thoughts."""
+
+import dataclasses
+import re
+from typing import Any
+
+# Parts whose text is the reply's; a part may also have no type.
+_TEXT = frozenset({"", "text", "output_text", "message", "output_message"})
+_IS_THOUGHT = re.compile(r"think|thought|reason|analysis|summary|redact|signature", re.IGNORECASE)
+# Parts that hold no text of the reply: calls of tools, media and references.
+_NO_TEXT = re.compile(
+    r"tool|function|call|image|audio|video|file|document|media|reference|citation|annotation|search",
+    re.IGNORECASE,
+)
+_HOLDS_TEXT = ("text", "output_text", "content", "parts", "value")
+_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thinking_content", "reasoning_details",
+             "thought")  # fmt: skip
+_DEPTH = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What a message holds: its text, whether that is a refusal, and how many characters of thoughts there are."""
+
+    text: str
+    refused: bool = False
+    thoughts: int = 0
+
+
+def read_content(message: Any) -> Content:
+    """Take the text out of an assistant's message.
+
+    Args:
+        message: As the service gave it.
+
+    Raises:
+        TypeError: Its content is of a form that may hold a text, and nobody knows where.
+
+    Example:
+        >>> parts = ["Rest", None, {"type": "reasoning", "text": "Hm."}, {"type": "output_text", "text": " well."}]
+        >>> read_content({"content": parts})
+        Content(text='Rest well.', refused=False, thoughts=3)
+    """
+    if not isinstance(message, dict):
+        raise TypeError("the message is no object")
+    content = message.get("content")
+    thoughts = sum(_length(message.get(name)) for name in _THOUGHTS)
+    if content is None or isinstance(content, str):  # nearly all replies
+        text, refusal = content or "", ""
+    else:
+        found = _Parts()
+        found.take(content, 0)
+        text, refusal, thoughts = "".join(found.texts), "".join(found.refusals), thoughts + found.thoughts
+    told = message.get("refusal")
+    refusal = told if isinstance(told, str) and told else refusal
+    if refusal and not text:
+        return Content(refusal, refused=True, thoughts=thoughts)
+    return Content(text, thoughts=thoughts)
+
+
+class _Parts:
+    """Collects texts, refusals and the length of thoughts from content in parts."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.refusals: list[str] = []
+        self.thoughts = 0
+
+    def take(self, part: Any, depth: int) -> None:
+        """Take in a part, or a list of them."""
+        if part is None:
+            return
+        if isinstance(part, str):
+            self.texts.append(part)
+        elif isinstance(part, list) and depth < _DEPTH:
+            for each in part:
+                self.take(each, depth + 1)
+        elif isinstance(part, dict) and depth < _DEPTH:
+            self._take_object(part, depth)
+        else:
+            raise TypeError("content is not text")
+
+    def _take_object(self, part: dict[str, Any], depth: int) -> None:
+        kind = str(part.get("type") or "")
+        if kind == "refusal" or (not kind and isinstance(part.get("refusal"), str)):
+            self.refusals.append(str(part.get("refusal") or part.get("text") or ""))
+        elif _IS_THOUGHT.search(kind) or part.get("thought") is True:
+            self.thoughts += _length(part)
+        elif _NO_TEXT.search(kind):
+            return
+        elif kind.lower() in _TEXT:
+            held = [part[name] for name in _HOLDS_TEXT if name in part]
+            if not held and kind:
+                raise TypeError("a part of the content holds no text")
+            if held:
+                self.take(next((each for each in held if each is not None), None), depth + 1)
+            elif not any(name in part for name in _THOUGHTS):
+                raise TypeError("a part of the content holds no text")
+        else:
+            raise TypeError("a part of the content is of an unknown type")
+
+
+def _length(value: Any, depth: int = 0) -> int:
+    """Count the characters of the texts within a value."""
+    if isinstance(value, str):
+        return len(value)
+    if depth >= _DEPTH:
+        return 0
+    if isinstance(value, dict):
+        return sum(_length(each, depth + 1) for name, each in value.items() if name != "type")
+    return sum(_length(each, depth + 1) for each in value) if isinstance(value, list) else 0
