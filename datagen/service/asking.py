@@ -243,7 +243,8 @@ class Asker:
             self._pace.counted(ticket, 0)
         if self._concerns_all(trouble):
             raise self._stop(trouble.what or "the address does not answer as an API", trouble)
-        job.told_daily += trouble.daily
+        # As long as nobody is answered: a sentence that lists all limits may speak of those of a minute.
+        job.told_daily += trouble.daily and job.answers_before in (None, self._answers)
         if job.told_daily >= TOLD_DAILY:
             raise self._stop("the service's quota of the day (or a longer time) is used up", trouble)
         if trouble.kind == "final":

@@ -25,7 +25,7 @@ _WORD_KEYS = frozenset({
 })  # fmt: skip
 _FIELD_KEYS = frozenset({"param", "parameter", "field", "loc"})
 # Keys that only an answer about moderation has; Azure marks with "filtered": true what was withheld.
-_MODERATION = re.compile(r"flagged|moderation|blockreason|contentfilterresult$")
+_MODERATION = re.compile(r"flagged|moderation|blockreason|contentfilterresult$|^reasons$")
 _WAIT_KEY = re.compile(
     r"(?:retry(?:after|delay|in)|(?:resets?|wait)(?:after|in)?|backoff)(?P<unit>ms|milliseconds|s|sec|secs|seconds)?$"
     r"|(?:resets?at|(?:x?ratelimit)reset(?:requests|tokens)?)$"

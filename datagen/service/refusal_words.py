@@ -57,7 +57,7 @@ CREDIT = _any(
     r"\bexceeded\b[^.;!?]{0,30}\bcredits?\b",
     r"good standing|\barrears\b|\boverdue\b|\bunpaid\b|past due|payment (?:is )?required|\brecharge\b",
     r"(?:spend(?:ing)?|credit|budget) (?:limit|cap)\b|\bbudget\b[^.;]{0,20}\bexceeded|\bkey limit exceeded",
-    r"exceeded\b[^.;]{0,20}\bbudget|\btrial\b[^.;]{0,20}\b(?:expired|ended|is over)|\$ ?0(?:\.0+)?(?![.\d])",
+    r"exceeded\b[^.;]{0,20}\bbudget|\btrial\b[^.;]{0,20}\b(?:expired|ended|is over)",
     r"\b(?:plan|subscription)\b[^.;]{0,20}\b(?:expired|ended)",
     r"余额|欠费|充值|额度(?:已)?(?:不足|用尽|耗尽|用完)|资源包|残高|クレジット|잔액|크레딧",
     r"недостаточно средств|баланс|\bguthaben|cr[eé]dits? insuf|solde insuf|saldo insuf|sin saldo|cr[eé]ditos? insuf",
@@ -65,7 +65,7 @@ CREDIT = _any(
 #: Perhaps there is no money left; a limit of rate is told in such words, too.
 PERHAPS_CREDIT = _any(
     r"\bbilling\b|payment method|usage limits?\b|need a[^.;]{0,20}\bsubscription|upgrade your|\btop[- ]?up",
-    r"\b(?:plan|subscription)\b[^.;]{0,20}\brequired|paid (?:plan|subscription)",
+    r"\$ ?0(?:\.0+)?(?![.\d])|\b(?:plan|subscription)\b[^.;]{0,20}\brequired|paid (?:plan|subscription)",
     r"\b(?:add|purchase|buy|more)\b[^.;]{0,20}\bcredits?\b",
     r"quota\b[^.;]{0,40}\b(?:exceeded|exhausted|used up|insufficient)|(?:exceeded|insufficient)\b[^.;]{0,20}\bquota",
 )
@@ -80,8 +80,8 @@ FILTER = _any(
     r"敏感|违规|不安全|不合规|违反|违禁|审核",
 )
 ACCOUNT = _any(
-    r"\b(?:account|organi[sz]ation|project|api key|user|team|workspace)\b[^.;]{0,60}"
-    r"\b(?:suspended|deactivated|banned|disabled|terminated|locked|restricted|inactive|not active)"
+    r"\b(?:account|organi[sz]ation|project|api key|team|workspace)\b[^.;]{0,60}"
+    r"\b(?:suspended|deactivated|banned|disabled|terminated|locked|inactive|not active)"
 )
 KEY = _any(
     r"\b(?:invalid|incorrect|missing|wrong|expired|revoked|malformed|no|unknown)\b[^.;]{0,20}"
@@ -97,7 +97,7 @@ MODEL = _any(
     r"\bmodel\W+\S{1,80} (?:is|was) (?:currently )?not (?:supported|available|allowed|found)",
     r"模型[^。]{0,30}(?:不存在|未找到|无权|下线)|no endpoints found",
 )
-_PLACE = r"(?:countr(?:y|ies)|regions?|territor(?:y|ies)|locations?|area)"
+_PLACE = r"(?:countr(?:y|ies)|regions?|territor(?:y|ies)|locations?)"
 REGION = _any(
     rf"\b{_PLACE}\b[^.;]{{0,40}}(?:not|n.t|un)[ -]?(?:supported|available|allowed|served)",
     rf"not (?:available|supported|allowed|offered) (?:in|from|for) (?:your|this)[^.;]{{0,20}}{_PLACE}",

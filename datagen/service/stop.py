@@ -50,6 +50,7 @@ def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
     return stop
 
 
+_FORK = "; then add --fork NEW_FOLDER"
 _NO_STREAM = "turn streaming off at the server or gateway, or choose a model that replies without it"
 #: Fields whose values stand in the fixed settings of a work folder.
 OWN = frozenset((*FIELDS, "length"))

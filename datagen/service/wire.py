@@ -335,7 +335,7 @@ class Wire:
 
     def _no_completion(self, data: Any, text: str, limits: Limits) -> Trouble:
         """Judge a body with status 200 that is no reply: some gateways put an error there."""
-        if data is None and _EVENTS.match(text):
+        if data is None and _is_stream(text):
             failed = [
                 line[5:] for line in text.splitlines() if line.startswith("data:") and '"error"' in line
             ]
@@ -344,17 +344,17 @@ class Wire:
                 return trouble
             words = "an event stream, which was not asked for: the service only streams its replies"
             return Trouble("streams", words, "fault", limits=limits, bill="unknown", paid=True)
-        choices = data.get("choices") if isinstance(data, dict) else None
-        if isinstance(data, dict | list) and not choices:
+        paid = isinstance(data, dict) and any(data.get(key) for key in _WORK_WAS_DONE)
+        if isinstance(data, dict | list) and not (isinstance(data, dict) and data.get("choices")):
             said = read_error(0, data)
             trouble = self._judge(said, said.words, limits)
             if trouble is not None:
+                trouble.bill = "unknown" if paid else trouble.bill
                 return trouble
         # Written anew, so that no escape hides a key.
         shown = text if data is None else json.dumps(data, ensure_ascii=False)
         page = page_words(text) if data is None else None
         words = self._words(page) if page else f"not a chat completion: {self._words(shown)}"
-        paid = isinstance(data, dict) and bool(choices or data.get("usage"))
         return Trouble(
             "bad-reply", words, "fault", limits=limits, bill="unknown", page=page is not None, paid=paid
         )
@@ -406,8 +406,27 @@ def _reason_of(choice: dict[str, Any]) -> object:
     return reason
 
 
+#: What a body holds where a model was at work, in this interface's form or another's.
+_WORK_WAS_DONE = (
+    "choices",
+    "usage",
+    "usageMetadata",
+    "message",
+    "output",
+    "candidates",
+    "response",
+    "content",
+)
 #: How an event stream begins: with an event's field, or with a comment that keeps the connection open.
 _EVENTS = re.compile(r"\ufeff?\s*(?:data|event|id|retry)?:")
+
+
+def _is_stream(text: str) -> bool:
+    """Tell whether a body is a stream of events, or of JSON objects in a line each."""
+    if _EVENTS.match(text):
+        return True
+    lines = text.strip().splitlines()
+    return len(lines) > 1 and all(line.startswith("{") and line.endswith("}") for line in lines[:2])
 
 
 def _clean(text: str) -> str:
