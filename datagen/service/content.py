@@ -18,6 +18,10 @@ _THOUGHTS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "th
 _DEPTH = 5
 
 
+class UnreadableError(Exception):
+    """The content of a reply has a form in which nobody knows where its text is."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Content:
     """What a message holds: its text, whether that is a refusal, and how many characters of thoughts there are."""
@@ -34,7 +38,7 @@ def read_content(message: Any) -> Content:
         message: As the service gave it.
 
     Raises:
-        TypeError: Its content is of a form that may hold a text, and nobody knows where.
+        UnreadableError: Its content is of a form that may hold a text, and nobody knows where.
 
     Example:
         >>> parts = ["Rest", None, {"type": "reasoning", "text": "Hm."}, {"type": "output_text", "text": " well."}]
@@ -78,7 +82,7 @@ class _Parts:
         elif isinstance(part, dict) and depth < _DEPTH:
             self._take_object(part, depth)
         else:
-            raise TypeError("content is not text")
+            raise UnreadableError("it is no text")
 
     def _take_object(self, part: dict[str, Any], depth: int) -> None:
         kind = str(part.get("type") or "")
@@ -91,13 +95,13 @@ class _Parts:
         elif kind.lower() in _TEXT:
             held = [part[name] for name in _HOLDS_TEXT if name in part]
             if not held and kind:
-                raise TypeError("a part of the content holds no text")
+                raise UnreadableError("a part of it holds no text")
             if held:
                 self.take(next((each for each in held if each is not None), None), depth + 1)
             elif not any(name in part for name in _THOUGHTS):
-                raise TypeError("a part of the content holds no text")
+                raise UnreadableError("a part of it holds no text")
         else:
-            raise TypeError("a part of the content is of an unknown type")
+            raise UnreadableError("a part of it is of an unknown type")
 
 
 def _length(value: Any, depth: int = 0) -> int:

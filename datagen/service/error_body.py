@@ -219,7 +219,9 @@ def wait_in_words(words: str, now: datetime.datetime | None = None) -> float | N
         return None
     waits = list(_waits(words, now or datetime.datetime.now(datetime.UTC)))
     behind = [wait_s for place, wait_s in waits if place > later.start()]
-    return (behind or [wait_s for _, wait_s in waits[-1:]] or [None])[0]
+    if behind:
+        return behind[0]
+    return waits[-1][1] if waits else None
 
 
 def _waits(words: str, now: datetime.datetime) -> Iterator[tuple[int, float]]:

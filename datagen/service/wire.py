@@ -20,7 +20,7 @@ from datagen.finish import read_finish
 from datagen.money.account import Bill
 from datagen.records import shorten
 from datagen.service.concealment import Concealer, LogGuard
-from datagen.service.content import read_content
+from datagen.service.content import UnreadableError, read_content
 from datagen.service.error_body import Said, read_error
 from datagen.service.limits import Limits, read_limits
 from datagen.service.refusals import FILTERED, Kind, read_refusal
@@ -300,6 +300,12 @@ class Wire:
             data = json.loads(text)
             choice = data["choices"][0]
             content = read_content(choice["message"])
+        except UnreadableError as error:
+            words = (
+                f"the content cannot be read: {error}: {self._words(json.dumps(choice, ensure_ascii=False))}"
+            )
+            tokens = read_usage(data.get("usage"), 0)
+            raise Trouble("bad-reply", words, "fault", bill="counted", usage=tokens, paid=True) from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise self._no_completion(data, text, limits) from None
         usage = data.get("usage") or data.get("usageMetadata")

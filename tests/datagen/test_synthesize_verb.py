@@ -4,14 +4,16 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import Result
-from scripted_server import ScriptedServer, write_tasks
+from scripted_server import Scripted, ScriptedServer, write_tasks
 from typer.testing import CliRunner
 
 from alpacare_jax.cli import app
+from datagen.errors import DataError
 from datagen.ledger import Ledger
 from datagen.records import read_objects
 
@@ -252,3 +254,48 @@ def test_terminal_and_page_call_what_replies_hold_by_one_name(tmp_path: Path, co
     funnel = json.loads((work / "funnel.json").read_text())
     page = next(step["label"] for step in funnel_steps(funnel) if step["count"] == funnel["tasks_found"])
     assert re.search(rf"^{page.lower()} +{funnel['tasks_found']}$", run.output, re.MULTILINE)
+
+
+def reply(content: object, reason: str = "stop", **message: object) -> Scripted:
+    choice = {"message": {"content": content, **message}, "finish_reason": reason}
+    return Scripted(raw=json.dumps({"choices": [choice]}).encode())
+
+
+NOTHING = {
+    "reasoning alone": (reply(None, reasoning_content="Rest."), "stood in the field for reasoning"),
+    "a stream": (Scripted(raw=b'data: {"choices": []}\n\n'), "turn streaming off"),
+    "cut": (reply("Rest and", "MAX_TOKENS"), "raise --answer-max-tokens"),
+    "withheld": (reply("Rest", "SAFETY"), "a content filter"),
+    "an unknown form": (reply([{"type": "hologram"}]), "bad-reply: the content cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_a_run_without_any_answer_says_why_by_words_and_status(tmp_path: Path, kind: str) -> None:
+    answer, words = NOTHING[kind]
+
+    def script(body: dict[str, Any], tried: int) -> Scripted | str:
+        return answer if body["model"] == "answerer" else write_tasks(body)
+
+    with ScriptedServer(script) as server:
+        address = (
+            "--base-url",
+            f"{server.base_url}/chat/completions",
+            "--model",
+            "m",
+            "--answer-model",
+            "answerer",
+        )
+        run = synthesize("--work", tmp_path, *address, "--target", 3, "--tasks-per-request", 3)
+    assert run.exit_code == 1, run.output
+    assert "No answer of 3 can be published." in run.output
+    assert words in run.output
+
+
+def test_a_run_without_any_task_names_the_main_reason_and_the_option(tmp_path: Path) -> None:
+    with ScriptedServer(lambda *_: reply("1. Type: Ch", "length")) as server:
+        address = ("--base-url", server.base_url, "--model", "m")
+        run = synthesize("--work", tmp_path, *address, "--target", 3, "--max-requests", 2)
+    assert isinstance(run.exception, DataError)
+    assert "truncated 2 (it was cut" in str(run.exception)
+    assert "raise --max-tokens" in str(run.exception)

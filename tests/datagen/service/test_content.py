@@ -9,7 +9,7 @@ from scripted_server import Scripted, ScriptedServer
 
 from datagen.client import ChatRequest, Reply, Sampling, Service, complete
 from datagen.ledger import Ledger
-from datagen.service.content import Content, read_content
+from datagen.service.content import Content, UnreadableError, read_content
 
 THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
 
@@ -48,7 +48,7 @@ def test_refusals_and_thoughts_are_told_from_the_text() -> None:
     "content", [5, True, [5], [{"type": "hologram", "text": "x"}], [{"type": "text"}], [{}], {"text": 7}]
 )
 def test_an_unknown_form_is_refused(content: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(UnreadableError):
         read_content({"content": content})
 
 
