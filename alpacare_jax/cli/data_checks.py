@@ -37,7 +37,7 @@ def check_rows(config: RunConfig, data: PackedDataset, mesh: Mesh) -> None:
 
 
 def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> None:
-    """Check that data and model speak of the same tokens.
+    """Check that data and model speak of the same tokens; warn of examples longer than the model's positions.
 
     A tokenizer may have tokens without an embedding, such as one for padding, as long as no row holds them.
 
@@ -46,6 +46,8 @@ def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> N
     """
     if any(assets.glob("tokenizer*")):
         check_tokenizer(assets, data)
+    if overrun := model.overrun(min(data.row_length, data.manifest.statistics.longest_example)):
+        logger.warning("%s: %s", data.folder, overrun)
     found = data.manifest.largest_id
     if found >= model.vocab_size:
         raise DataError(

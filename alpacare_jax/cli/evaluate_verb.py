@@ -110,6 +110,8 @@ def heldout_loss(
             found=f"shortest {min(map(len, examples))} tokens",
             remedy="raise --seq-len",
         )
+    if overrun := loaded.config.overrun(max(map(len, fitting))):
+        typer.echo(f"{data}: {overrun}", err=True)
     pad_id = loaded.tokenizer.filler_id
     rows = pack_rows(fitting, seq_len, pad_id=pad_id)
     shards = sharding.batch_shards(mesh)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import math
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig, RopeConfig
 from alpacare_jax.model.rope import inverse_frequencies
 
+if TYPE_CHECKING:
+    import gguf
+
 FIXED_LLAMA3: dict[str, Any] = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
@@ -19,30 +24,104 @@ FIXED_LLAMA3: dict[str, Any] = {
 }
 
 
+#: What is read of ``llama.rope.*``, and what may stand there because it says nothing about the numbers.
+ROPE_KEYS = frozenset(
+    {
+        "dimension_count",
+        "freq_base",
+        "scale_linear",
+        "scaling.type",
+        "scaling.factor",
+        "scaling.original_context_length",
+        "scaling.finetuned",
+        "scaling.attn_factor",
+        "scaling.yarn_beta_fast",
+        "scaling.yarn_beta_slow",
+        "scaling.yarn_ext_factor",
+        "scaling.yarn_attn_factor",
+        "scaling.yarn_log_multiplier",
+    }
+)
+#: Of these, the ones that only have one supported value.
+ROPE_KEYS_THAT_MUST_BE = {
+    "scaling.yarn_ext_factor": 1.0,
+    "scaling.yarn_attn_factor": 1.0,
+    "scaling.yarn_log_multiplier": 0.0,
+}
+PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
+
+
+def _open(path: Path) -> "gguf.GGUFReader":
+    import gguf
+
+    try:
+        return gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OverflowError, TypeError, UnicodeDecodeError) as error:
+        raise ConversionError(
+            "the file cannot be read as GGUF",
+            where=path,
+            found=str(error) or type(error).__name__,
+            expected="a whole GGUF file, version 2 or 3",
+            remedy="fetch the file again; it may have been cut short",
+        ) from error
+
+
+def _parts(path: Path, reader: "gguf.GGUFReader") -> list[Path]:
+    """Return all files of a model that llama.cpp split, in order; nothing for a model in one file.
+
+    Raises:
+        ConversionError: A part is not there.
+    """
+    field = reader.fields.get("split.count")
+    count = 1 if field is None else int(field.contents())
+    if count <= 1:
+        return []
+    name = PART.fullmatch(path.name)
+    if name is None or int(name["count"]) != count:
+        raise ConversionError(
+            f"the file is one of {count} parts of a split model, and its name does not say which",
+            where=path,
+            expected=f"names as llama-gguf-split gives them: NAME-00001-of-{count:05d}.gguf",
+            remedy="give the parts their names back, side by side in one folder",
+        )
+    names = [f"{name['stem']}-{part:05d}-of-{count:05d}{name['suffix']}" for part in range(1, count + 1)]
+    missing = [part for part in names if not (path.parent / part).exists()]
+    if missing:
+        raise ConversionError(
+            f"the file is one of {count} parts of a split model, and other parts are missing",
+            where=path,
+            found=f"no {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''} beside it",
+            remedy="fetch all parts into one folder",
+        )
+    return [path.parent / part for part in names]
+
+
 class GgufFile:
     """A GGUF file of a LLaMA, mapped into memory.
 
     Args:
-        path: The file.
+        path: The file, or any part of a split one, the others beside it.
 
     Raises:
         ConversionError: It is not a GGUF file, is torn, or holds another architecture.
     """
 
     def __init__(self, path: Path) -> None:
-        import gguf
-
-        self.path = path
-        try:
-            self.reader = gguf.GGUFReader(path)
-        except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
+        self.path, self.name = path, path.stem
+        self._readers = [_open(path)]
+        if parts := _parts(path, self._readers[0]):
+            self.path, self.name = parts[0], parts[0].name[: -len("-00001-of-00002.gguf")]
+            self._readers = [_open(part) for part in parts]
+        self.reader = self._readers[0]  # the first part holds the metadata
+        kind = self.get("general.type", "model")
+        if kind != "model":
             raise ConversionError(
-                "the file cannot be read as GGUF",
-                where=path,
-                found=str(error) or type(error).__name__,
-                expected="a whole GGUF file, version 2 or 3",
-                remedy="fetch the file again; it may have been cut short",
-            ) from error
+                "the file holds no model of its own",
+                where=f"{path}: general.type",
+                found=kind,
+                expected="model",
+                remedy="for an adapter, merge it into its base first (llama-export-lora of llama.cpp)",
+            )
         architecture = self.get("general.architecture")
         if architecture != "llama":
             raise ConversionError(
@@ -76,7 +155,7 @@ class GgufFile:
     def source(self) -> Source:
         """The tensors."""
         tensors, problems = {}, []
-        for tensor in self.reader.tensors:
+        for tensor in [tensor for reader in self._readers for tensor in reader.tensors]:
             if tensor.name in tensors:
                 problems.append(f"duplicate: {tensor.name}")
             kind = tensor.tensor_type.name
@@ -100,42 +179,72 @@ class GgufFile:
 
     @functools.cached_property
     def config(self) -> LlamaConfig:
-        """The model's shape, from the metadata."""
-        heads = int(self.need("llama.attention.head_count"))
-        width = int(self.need("llama.embedding_length"))
+        """The model's shape, from the metadata.
+
+        Raises:
+            ConversionError: An entry is missing, of a wrong type, or asks for what LLaMA does not do.
+        """
+        heads, width = self._whole("attention.head_count"), self._whole("embedding_length")
         tensors = self.source.tensors
         vocabulary = tensors.get("token_embd.weight")
         fallback = vocabulary.shape[0] if vocabulary else len(self.get("tokenizer.ggml.tokens", []))
         config = LlamaConfig(
             vocab_size=fallback,
             hidden_size=width,
-            intermediate_size=int(self.need("llama.feed_forward_length")),
-            num_hidden_layers=int(self.need("llama.block_count")),
+            intermediate_size=self._whole("feed_forward_length"),
+            num_hidden_layers=self._whole("block_count"),
             num_attention_heads=heads,
-            num_key_value_heads=int(self.get("llama.attention.head_count_kv", heads)),
-            head_dim=int(self.get("llama.attention.key_length", width // heads)),
-            max_position_embeddings=int(self.need("llama.context_length")),
-            rms_norm_eps=_shortest(self.need("llama.attention.layer_norm_rms_epsilon")),
+            num_key_value_heads=self._whole("attention.head_count_kv", heads),
+            head_dim=self._whole("attention.key_length", width // heads),
+            max_position_embeddings=self._whole("context_length"),
+            rms_norm_eps=self._number("attention.layer_norm_rms_epsilon"),
             tie_word_embeddings="output.weight" not in tensors,
             attention_bias="blk.0.attn_q.bias" in tensors,
             mlp_bias="blk.0.ffn_up.bias" in tensors,
         )
-        rotated = int(self.get("llama.rope.dimension_count", config.head_dim))
-        if rotated != config.head_dim:
-            raise ConversionError(
-                "partial rotary embeddings are not supported",
-                where=f"{self.path}: llama.rope.dimension_count",
-                found=rotated,
-                expected=config.head_dim,
-            )
-        return self._with_rope(config)
+        for key in ("rope.dimension_count", "attention.value_length"):
+            if (found := self._whole(key, config.head_dim)) != config.head_dim:
+                raise ConversionError(
+                    "partial rotary embeddings are not supported"
+                    if key.startswith("rope")
+                    else "values of another size than keys are not supported",
+                    where=f"{self.path}: llama.{key}",
+                    found=found,
+                    expected=config.head_dim,
+                )
+        return dataclasses.replace(config, rope=self._rope(config))
 
-    def _with_rope(self, config: LlamaConfig) -> LlamaConfig:
-        rope = RopeConfig(theta=_shortest(self.get("llama.rope.freq_base", 10_000.0)))
-        kind = self.get("llama.rope.scaling.type", "none")
-        if "rope_freqs.weight" in self.source.tensors:
-            factors = self.source.tensors["rope_freqs.weight"].read()
-            return dataclasses.replace(config, rope=self._llama3(config, rope, factors))
+    def _whole(self, key: str, default: int | None = None) -> int:
+        """Return a positive whole number of the model's metadata."""
+        value = self.need(f"llama.{key}") if default is None else self.get(f"llama.{key}", default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self._wrong(key, value, "a whole number above 0")
+        return value
+
+    def _number(self, key: str, default: float | None = None) -> float:
+        """Return a positive number of the model's metadata, as the decimal that was meant."""
+        value = self.need(f"llama.{key}") if default is None else self.get(f"llama.{key}", default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise self._wrong(key, value, "a number above 0")
+        return _shortest(value)
+
+    def _wrong(self, key: str, found: Any, expected: str) -> ConversionError:
+        return ConversionError(
+            "a metadata entry of the GGUF file is of a wrong kind",
+            where=f"{self.path}: llama.{key}",
+            found=found,
+            expected=expected,
+        )
+
+    def _rope(self, config: LlamaConfig) -> RopeConfig:
+        """Read the rotary embedding as llama.cpp does: a factor without a type means linear scaling.
+
+        Source: llama.cpp, ``llama-model.cpp`` (``load_hparams``) and ``ggml`` (``rope_yarn``).
+        """
+        rope = RopeConfig(theta=self._number("rope.freq_base", 10_000.0))
+        has_factor = self.get("llama.rope.scaling.factor", 0) != 0
+        factor = self._number("rope.scaling.factor" if has_factor else "rope.scale_linear", 1.0)
+        kind = self.get("llama.rope.scaling.type", "linear")
         if kind not in ("none", "linear", "yarn"):
             raise ConversionError(
                 "this kind of rotary embedding is not supported",
@@ -143,13 +252,52 @@ class GgufFile:
                 found=kind,
                 expected="none, linear, yarn",
             )
-        if kind != "none":
-            length = self.get("llama.rope.scaling.original_context_length")
-            factor = _shortest(self.get("llama.rope.scaling.factor", 1.0))
-            rope = dataclasses.replace(
-                rope, kind=kind, factor=factor, original_max_position_embeddings=length
+        scaled = kind == "yarn" or (kind == "linear" and factor != 1)
+        attention = self._number("rope.scaling.attn_factor", 1.0)
+        self._refuse_rope_keys(kind, attention)
+        if "rope_freqs.weight" in self.source.tensors:
+            if scaled:
+                raise ConversionError(
+                    "two scalings of the rotary embedding at once are not supported",
+                    where=f"{self.path}: llama.rope.scaling.type",
+                    found=f"{kind} by {factor:g}, and rope_freqs.weight",
+                )
+            return self._llama3(config, rope, self.source.tensors["rope_freqs.weight"].read())
+        if not scaled:
+            return rope
+        length = self._whole("rope.scaling.original_context_length", config.max_position_embeddings)
+        rope = dataclasses.replace(rope, kind=kind, factor=factor)
+        if kind == "linear":
+            return rope
+        magnitude = 1 + 0.1 * math.log(factor) if factor > 1 else 1.0
+        return dataclasses.replace(
+            rope,
+            original_max_position_embeddings=length,
+            beta_fast=self._number("rope.scaling.yarn_beta_fast", rope.beta_fast),
+            beta_slow=self._number("rope.scaling.yarn_beta_slow", rope.beta_slow),
+            attention_factor=None if attention == 1 else attention * magnitude,
+        )
+
+    def _refuse_rope_keys(self, kind: str, attention: float) -> None:
+        """Refuse what would change the rotary embedding in a way that is not computed here."""
+        prefix = "llama.rope."
+        others = {key: self.get(key) for key in self.reader.fields if key.startswith(prefix)}
+        wrong = {key: value for key, value in others.items() if key.removeprefix(prefix) not in ROPE_KEYS}
+        neutral = ROPE_KEYS_THAT_MUST_BE | ({} if kind == "yarn" else {"scaling.yarn_ext_factor": 0.0})
+        wrong |= {
+            key: others[key]
+            for name, value in neutral.items()
+            if others.get(key := prefix + name, value) != value
+        }
+        if attention != 1 and kind != "yarn":
+            wrong[prefix + "scaling.attn_factor"] = attention
+        if wrong:
+            raise ConversionError(
+                "the file holds rotary parameters that are not supported",
+                where=self.path,
+                found=", ".join(f"{key}: {value}" for key, value in sorted(wrong.items())),
+                remedy="import the model's Hugging Face folder instead",
             )
-        return dataclasses.replace(config, rope=rope)
 
     def _llama3(self, config: LlamaConfig, plain: RopeConfig, factors: np.ndarray) -> RopeConfig:
         """Find the llama3 rule behind per-frequency divisors; GGUF keeps the divisors and not the rule."""

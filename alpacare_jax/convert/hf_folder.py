@@ -10,6 +10,31 @@ from alpacare_jax.model import LlamaConfig
 from alpacare_jax.tokenizer_files import read_keys
 from datagen.decoding import read_json_object
 
+#: What a folder of PEFT's holds, by itself or beside full weights.
+ADAPTER = "adapter_config.json"
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a folder with a PEFT adapter: ``transformers`` applies it, and the weights alone are another model.
+
+    Raises:
+        ConversionError: There is one.
+    """
+    file = folder / ADAPTER
+    if not file.exists():
+        return
+    base = read_json_object(file, error=ConversionError).get("base_model_name_or_path")
+    whole = (folder / "config.json").exists()
+    raise ConversionError(
+        f"the folder holds a PEFT adapter{' beside the weights' if whole else ''}, which is not applied here",
+        where=file,
+        found=f"an adapter for {base}",
+        expected="a folder with the weights of a whole model",
+        remedy="merge it where torch is installed: AutoPeftModelForCausalLM.from_pretrained(DIR).merge_and_unload()"
+        ".save_pretrained(NEW_DIR)"
+        + (f"; or move {ADAPTER} away to use the weights without it" if whole else ""),
+    )
+
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a folder's ``config.json``.
@@ -26,11 +51,13 @@ def read_config(folder: Path) -> dict[str, Any]:
             remedy="name a folder that save_pretrained wrote, a .gguf file, or a hub name (org/model)",
         )
     config = read_json_object(file, error=ConversionError)
-    if config.get("quantization_config"):
+    if quantised := config.get("quantization_config"):
         raise ConversionError(
             "the weights are quantised",
             where=f"{file}: quantization_config",
-            found=config["quantization_config"].get("quant_method", "a quantisation"),
+            found=quantised.get("quant_method", "a quantisation")
+            if isinstance(quantised, dict)
+            else quantised,
             remedy="use the model's unquantised weights, or a .gguf file",
         )
     return config
@@ -51,9 +78,11 @@ def write_config(folder: Path, config: LlamaConfig, dtype: str) -> None:
     changed = dict(found)
     if not found or LlamaConfig.from_hf(found) != config:
         made = config.to_hf()
-        if "rope_parameters" in found:  # the newer spelling would win over the one written here
-            changed.pop("rope_parameters")
+        # What would count beside, or instead of, the rotary parameters written here.
+        for name in ("rope_parameters", "original_max_position_embeddings"):
+            changed.pop(name, None)
         changed |= made
+    changed.setdefault("model_type", "llama")  # without it transformers opens no folder
     key = "dtype" if "dtype" in found else "torch_dtype"
     if changed.get(key) != dtype:
         changed[key] = dtype

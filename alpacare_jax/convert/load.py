@@ -64,6 +64,14 @@ def check(source: Source, config: LlamaConfig) -> None:
     Raises:
         ConversionError: Names every tensor that does not fit, and how.
     """
+    if config.num_hidden_layers > len(source.tensors):  # before a list of their tensors fills the memory
+        raise ConversionError(
+            "the weights do not match the config",
+            where=source.where,
+            found=f"{len(source.tensors)} tensors",
+            expected=f"those of {config.num_hidden_layers:,} layers (num_hidden_layers)",
+            remedy="check that config and weights belong together and that the download is whole",
+        )
     expected, sizes = table.expected_tensors(config, source.dialect), table.axis_sizes(config)
     problems = list(source.problems)
     problems += [f"missing: {name}" for name in expected if name not in source.tensors]

@@ -227,7 +227,7 @@ def open_foreign(reference: str | Path) -> Iterator[ForeignModel]:
     path = Path(reference)
     if path.is_dir():
         yield _open_folder(path, path.resolve().name)
-    elif path.is_file() and path.suffix == ".gguf":
+    elif path.is_file() and path.suffix.lower() == ".gguf":
         with tempfile.TemporaryDirectory(prefix="alpacare-gguf-") as folder:
             yield _open_gguf(path, Path(folder))
     elif path.exists():
@@ -248,6 +248,7 @@ def open_foreign(reference: str | Path) -> Iterator[ForeignModel]:
 
 
 def _open_folder(folder: Path, name: str) -> ForeignModel:
+    hf_folder.refuse_adapter(folder)
     config = LlamaConfig.from_hf(hf_folder.read_config(folder))
     return ForeignModel(name, config, open_safetensors(folder), folder)
 
@@ -261,7 +262,7 @@ def _open_gguf(path: Path, folder: Path) -> ForeignModel:
         text = json.dumps(value, indent=2)
         (folder / name).write_text(text + "\n", encoding="utf-8")
     write_tokenizer(file, folder)
-    return ForeignModel(path.stem, file.config, file.source, folder)
+    return ForeignModel(file.name, file.config, file.source, folder)
 
 
 def fetch(name: str) -> Path:
@@ -280,7 +281,7 @@ def fetch(name: str) -> Path:
     from huggingface_hub import errors
 
     found: Exception
-    wanted = ["*.safetensors", "model.safetensors.index.json", *checkpoint.TRAVELLING]
+    wanted = ["*.safetensors", "model.safetensors.index.json", hf_folder.ADAPTER, *checkpoint.TRAVELLING]
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
     except errors.GatedRepoError as error:

@@ -100,10 +100,13 @@ RULES: tuple[Rule, ...] = (
     Rule("head", "D V", "lm_head.weight", "V D", "output.weight", when="untied"),
 )
 
-# Tensors that some writers leave in a checkpoint and that hold nothing but what the config says.
+# Tensors that some writers leave in a checkpoint and that hold nothing but what the config says: all that stands in a
+# module of the rotary embedding, and its tables by whatever name.
 DERIVED = {
-    "hf": re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"),
-    "gguf": re.compile(r"rope_freqs\.weight"),
+    "hf": re.compile(
+        r"(?:\w+\.)*(?:(?:rotary|rope)\w*\.(?:\w+\.)*\w+|\w*(?:inv_freq|freqs_cis|(?:cos|sin)_cached))"
+    ),
+    "gguf": re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd(?:\.weight)?"),
 }
 
 

@@ -1,11 +1,31 @@
 """The shape of a LLaMA, to and from a Hugging Face config."""
 
 import dataclasses
+import typing
 from typing import Any
 
 from alpacare_jax.errors import ConversionError
 
-ROPE_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+#: The parameters that each kind of rotary embedding reads beside its base, ``rope_theta``.
+ROPE_KINDS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": (
+        "factor",
+        "original_max_position_embeddings",
+        "beta_fast",
+        "beta_slow",
+        "attention_factor",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    ),
+}
+_REQUIRED = {"linear": 1, "dynamic": 1, "llama3": 3}  # so many of the parameters above have no default
+_DESCRIPTIVE = "original_max_position_embeddings"  # allowed in every kind
+_MAY_BE_ZERO = ("attention_factor", "initializer_range", "mscale", "mscale_all_dim")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,56 +51,136 @@ class RopeConfig:
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> "RopeConfig":
-        """Read ``rope_parameters`` (transformers 5) or ``rope_theta`` with ``rope_scaling`` (earlier)."""
-        scaling = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-        kind = scaling.pop("rope_type", scaling.pop("type", "default")) or "default"
-        scaling.pop("type", None)
-        theta = scaling.pop("rope_theta", config.get("rope_theta", cls.theta))
-        if kind not in ROPE_KINDS:
+        """Read ``rope_scaling`` or ``rope_parameters`` as ``transformers`` 5 does, and refuse what it would ignore.
+
+        Args:
+            config: The decoded ``config.json``.
+
+        Raises:
+            ConversionError: A parameter is missing, of a wrong type, or means nothing to this kind of embedding.
+
+        Source: ``transformers/modeling_rope_utils.py``, ``RotaryEmbeddingConfigMixin``.
+        """
+        key, scaling = _scaling_of(config)
+        where = f"config.json: {key}"
+        kind = scaling.pop("rope_type", None) or scaling.get("type") or "default"
+        if scaling.pop("type", None) not in (None, kind):
+            raise ConversionError("rope_type and type name two kinds of rotary embedding", where=where)
+        if not isinstance(kind, str) or kind not in ROPE_KINDS:
             raise ConversionError(
                 "this kind of rotary embedding is not supported",
-                where="config.json: rope_scaling",
+                where=f"{where}.rope_type",
                 found=kind,
                 expected=", ".join(ROPE_KINDS),
             )
-        if scaling.pop("partial_rotary_factor", 1.0) not in (None, 1.0):
-            raise ConversionError("partial rotary embeddings are not supported", where="config.json")
-        known = {field.name for field in dataclasses.fields(cls)} - {"kind", "theta"}
-        unknown = sorted(set(scaling) - known)
-        if unknown:
+        used = ROPE_KINDS[kind]
+        theta = scaling.pop("rope_theta", config.get("rope_theta", cls.theta))
+        given = {name: value for name, value in scaling.items() if value is not None}
+        outside = config.get(_DESCRIPTIVE)
+        if outside is not None and _DESCRIPTIVE in used:
+            given[_DESCRIPTIVE] = outside
+        for name in ("beta_fast", "beta_slow"):
+            if given.get(name) == 0:  # transformers reads 0 as the default
+                del given[name]
+        unknown = sorted(set(given) - {*used, _DESCRIPTIVE})
+        missing = [name for name in used[: _REQUIRED.get(kind, 0)] if name not in given]
+        if unknown or missing:
             raise ConversionError(
-                "the rotary embedding has parameters this model does not know",
-                where="config.json: rope_scaling",
-                found=", ".join(unknown),
-                expected=", ".join(sorted(known)),
+                f"the parameters do not fit a rotary embedding of kind {kind}",
+                where=where,
+                found="; ".join(
+                    [f"{name}: {given[name]!r} is not read" for name in unknown]
+                    + [f"{name} is missing" for name in missing]
+                ),
+                expected=", ".join(used) or "no parameters; a rope_type, if they are to count",
             )
-        given = {key: value for key, value in scaling.items() if value is not None}
+        _check_values(cls, {"theta": theta}, "config.json", "rope_")
+        _check_values(cls, given, where)
         return cls(kind=kind, theta=float(theta), **given)
 
     def to_hf(self) -> dict[str, Any]:
         """Return ``rope_theta`` and ``rope_scaling``, the form that every transformers version reads."""
         if self.kind == "default":
             return {"rope_theta": self.theta, "rope_scaling": None}
-        used = {
-            "linear": ("factor",),
-            "dynamic": ("factor",),
-            "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-            "yarn": (
-                "factor",
-                "original_max_position_embeddings",
-                "beta_fast",
-                "beta_slow",
-                "attention_factor",
-                "mscale",
-                "mscale_all_dim",
-                "truncate",
-            ),
-        }[self.kind]
-        scaling = {"rope_type": self.kind} | {key: getattr(self, key) for key in used}
+        scaling = {"rope_type": self.kind} | {key: getattr(self, key) for key in ROPE_KINDS[self.kind]}
         return {
             "rope_theta": self.theta,
             "rope_scaling": {key: value for key, value in scaling.items() if value is not None},
         }
+
+
+def _scaling_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the mapping of rotary parameters that counts, and its key: ``rope_scaling`` where it holds anything.
+
+    Raises:
+        ConversionError: A key of the config's would be ignored or contradicts another.
+    """
+    found = {key: config[key] for key in ("rope_scaling", "rope_parameters") if config.get(key)}
+    for key, value in found.items():
+        if not isinstance(value, dict):
+            raise ConversionError(
+                f"{key} must be an object",
+                where=f"config.json: {key}",
+                found=value,
+                expected="null or an object",
+            )
+    key = next(iter(found), "rope_parameters")
+    scaling = dict(found.get(key, {}))
+    bases = [scaling.get("rope_theta", config.get("rope_theta", RopeConfig.theta))]
+    bases += [value["rope_theta"] for value in found.values() if value.get("rope_theta") is not None]
+    if any(base != bases[0] for base in bases):
+        raise ConversionError(
+            "rope_scaling and rope_parameters name two bases of the rotary embedding",
+            where="config.json: rope_theta",
+            found=", ".join(map(str, dict.fromkeys(map(str, bases)))),
+            remedy="write rope_theta into rope_scaling, and delete rope_parameters",
+        )
+    scaling.setdefault("partial_rotary_factor", config.get("partial_rotary_factor"))
+    if scaling.pop("partial_rotary_factor") not in (None, 1):
+        raise ConversionError(
+            "partial rotary embeddings are not supported",
+            where="config.json: partial_rotary_factor",
+            expected="1 or null",
+        )
+    known = ("rope_scaling", "rope_parameters", "rope_theta")
+    others = [name for name in config if name.startswith(("rope", "rotary")) and name not in known]
+    # What is null, false or 1 asks for nothing special, as rope_interleaved in SmolLM2's config.
+    unknown = [
+        f"{name}: {config[name]!r}"
+        for name in others
+        if config[name] and str(config[name]) not in ("1", "1.0")
+    ]
+    if unknown:
+        raise ConversionError(
+            "the config holds rotary parameters that LLaMA does not read",
+            where="config.json",
+            found=", ".join(unknown),
+            expected=", ".join(known),
+        )
+    return key, scaling
+
+
+def _check_values(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> None:
+    """Check types and signs of a config's values against the fields of a dataclass.
+
+    Raises:
+        ConversionError: Names every value that does not fit.
+    """
+    hints, problems = typing.get_type_hints(kind), []
+    for name, value in values.items():
+        wanted = next(p for p in typing.get_args(hints[name]) or (hints[name],) if p is not type(None))
+        fits = isinstance(value, int | float if wanted is float else wanted)
+        if not fits or (isinstance(value, bool) and wanted is not bool):
+            problems.append(f"{prefix}{name} must be {_TYPES[wanted]}, not {value!r}")
+        elif wanted is not bool and not (value > 0 or (value == 0 and name in _MAY_BE_ZERO)):
+            problems.append(f"{prefix}{name} must be above 0, not {value!r}")
+    if problems:
+        raise ConversionError(
+            "the config holds values of a wrong kind", where=where, found="; ".join(problems)
+        )
+
+
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +234,7 @@ class LlamaConfig:
             )
         plain = [field.name for field in dataclasses.fields(cls) if field.name != "rope"]
         values = {name: config[name] for name in plain if config.get(name) is not None}
+        _check_values(cls, values, "config.json")
         heads = values.get("num_attention_heads", cls.num_attention_heads)
         values.setdefault("num_key_value_heads", heads)
         values.setdefault("head_dim", values.get("hidden_size", cls.hidden_size) // heads)
@@ -143,6 +244,12 @@ class LlamaConfig:
                 "query heads must be a multiple of key/value heads",
                 where="config.json: num_key_value_heads",
                 found=f"{made.num_attention_heads} query heads, {made.num_key_value_heads} key/value heads",
+            )
+        if made.head_dim < 2 or made.head_dim % 2:
+            raise ConversionError(
+                "the head size must be even, since its halves are rotated against each other",
+                where="config.json: head_dim",
+                found=made.head_dim,
             )
         return made
 
@@ -160,6 +267,18 @@ class LlamaConfig:
     def from_dict(cls, values: dict[str, Any]) -> "LlamaConfig":
         """Read what :meth:`to_dict` wrote."""
         return cls(**{**values, "rope": RopeConfig(**values["rope"])})
+
+    def overrun(self, longest: int) -> str | None:
+        """Say that a sequence of so many tokens goes beyond the positions the model knows; None if it does not.
+
+        Example:
+            >>> LlamaConfig(max_position_embeddings=2048).overrun(4096)
+            'sequences of up to 4,096 tokens go beyond the 2,048 positions of the model (max_position_embeddings)'
+        """
+        if longest <= self.max_position_embeddings:
+            return None
+        known = f"the {self.max_position_embeddings:,} positions of the model (max_position_embeddings)"
+        return f"sequences of up to {longest:,} tokens go beyond {known}"
 
     @property
     def parameter_count(self) -> int:

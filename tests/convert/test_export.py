@@ -163,3 +163,11 @@ def test_a_step_of_a_model_folder_makes_no_sense(make_folder, tmp_path):
         run(export_verb, tmp_path / "ckpt", "--out", tmp_path / "out", "--step", "5")
     with pytest.raises(CheckpointError, match="neither a model nor a run"):
         run(export_verb, tmp_path, "--out", tmp_path / "out")
+
+
+def test_a_config_without_its_model_type_is_completed_so_that_transformers_opens_it(make_folder, tmp_path):
+    folder = make_folder()
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in TINY.items() if k != "model_type"}))
+    run(import_verb, folder, "--out", tmp_path / "ckpt")
+    run(export_verb, tmp_path / "ckpt", "--out", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == TINY

@@ -9,6 +9,7 @@ from tiny_llama import TINY
 
 from alpacare_jax import checkpoint, convert
 from alpacare_jax.errors import ConversionError
+from alpacare_jax.model.rope import inverse_frequencies
 from alpacare_jax.tokenizer import load_tokenizer
 
 NAMES = {
@@ -66,6 +67,14 @@ def write_gguf(
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_theta"])
+    for key, value in more.get("metadata", {}).items():
+        add = {
+            str: writer.add_string,
+            float: writer.add_float32,
+            int: writer.add_uint32,
+            list: writer.add_array,
+        }
+        add[type(value)](key, value)
     if more.get("rope"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(more["rope"]))
         writer.add_rope_scaling_factor(4.0)
@@ -79,7 +88,8 @@ def write_gguf(
         if count:
             shape = (count, 2, tensor.shape[0] // count // 2, *tensor.shape[1:])
             tensor = tensor.reshape(shape).swapaxes(1, 2).reshape(tensor.shape)
-        writer.add_tensor(name, np.ascontiguousarray(tensor))
+        if more.get("only", lambda name: True)(name):
+            writer.add_tensor(name, np.ascontiguousarray(tensor))
     for name, tensor in more.get("extra", {}).items():
         writer.add_tensor(name, tensor)
     writer.write_header_to_file()
@@ -141,6 +151,98 @@ def test_rotary_scaling_is_found_again(make_folder, tmp_path):
     odd = write_gguf(tmp_path / "d.gguf", hf, wide, extra={"rope_freqs.weight": factors[::-1].copy()})
     with pytest.raises(ConversionError, match="follow no rule"):
         convert.open_model(odd)
+
+
+def rotations_of_llama_cpp(factor=1.0, ext=0.0, attention=1.0, fast=32.0, slow=1.0, length=64, size=4):
+    """Angles per position and magnitude, by ggml's ``rope_yarn`` written out."""
+    theta = 500_000.0 ** (-np.arange(0, size, 2) / size)
+    low, high = (
+        size * np.log(length / (turns * 2 * np.pi)) / (2 * np.log(500_000.0)) for turns in (fast, slow)
+    )
+    low, high = max(0, np.floor(low)), min(size - 1, np.ceil(high))
+    ramp = (1 - np.clip((np.arange(size // 2) - low) / max(0.001, high - low), 0, 1)) * ext
+    magnitude = attention * (1 + 0.1 * np.log(factor) if ext else 1)
+    return theta / factor * (1 - ramp) + theta * ramp, magnitude
+
+
+SCALING, BEFORE = "llama.rope.scaling.", {"llama.rope.scaling.original_context_length": 16}
+ROPES = {
+    "nothing": ({}, {}),
+    "linear": ({SCALING + "type": "linear", SCALING + "factor": 4.0}, {"factor": 4}),
+    "a factor without type": ({SCALING + "factor": 4.0}, {"factor": 4}),
+    "the key of before": ({"llama.rope.scale_linear": 4.0}, {"factor": 4}),
+    "both keys": ({"llama.rope.scale_linear": 2.0, SCALING + "factor": 4.0}, {"factor": 4}),
+    "a factor that does not count": ({SCALING + "type": "none", SCALING + "factor": 4.0}, {}),
+    "yarn": (
+        {SCALING + "type": "yarn", SCALING + "factor": 4.0} | BEFORE,
+        {"factor": 4, "ext": 1, "length": 16},
+    ),
+    "yarn without length": ({SCALING + "type": "yarn", SCALING + "factor": 4.0}, {"factor": 4, "ext": 1}),
+    "betas": (
+        {SCALING + "type": "yarn", SCALING + "factor": 4.0, SCALING + "yarn_beta_fast": 2.0}
+        | {SCALING + "yarn_beta_slow": 0.001},
+        {"factor": 4, "ext": 1, "fast": 2, "slow": 0.001},
+    ),
+    "attention factor": (
+        {SCALING + "type": "yarn", SCALING + "factor": 4.0, SCALING + "attn_factor": 0.5} | BEFORE,
+        {"factor": 4, "ext": 1, "attention": 0.5, "length": 16},
+    ),
+}
+
+
+@pytest.mark.parametrize(("metadata", "meaning"), ROPES.values(), ids=ROPES)
+def test_rotary_keys_mean_what_they_mean_in_llama_cpp(make_folder, tmp_path, metadata, meaning):
+    path = write_gguf(tmp_path / "a.gguf", make_folder(PLAIN), metadata=metadata)
+    ours, scale = inverse_frequencies(convert.find_model(path).config)
+    theirs, magnitude = rotations_of_llama_cpp(**meaning)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    assert scale == pytest.approx(magnitude)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "named"),
+    [
+        ({SCALING + "type": "longrope"}, "longrope"),
+        ({SCALING + "attn_factor": 0.5}, "attn_factor"),
+        (
+            {SCALING + "type": "yarn", SCALING + "factor": 4.0, SCALING + "yarn_ext_factor": 0.5},
+            "yarn_ext_factor",
+        ),
+        ({SCALING + "yarn_log_multiplier": 0.1}, "yarn_log_multiplier"),
+        ({SCALING + "alpha": 1000.0}, "scaling.alpha"),
+        ({"llama.rope.dimension_count": 2}, "dimension_count"),
+        ({SCALING + "factor": "4"}, "scaling.factor"),
+        ({"llama.attention.key_length": "4"}, "key_length"),
+        ({"llama.attention.value_length": 8}, "value_length"),
+        ({"general.type": "adapter"}, "general.type"),
+    ],
+)
+def test_metadata_that_is_not_computed_here_is_refused_by_its_key(make_folder, tmp_path, metadata, named):
+    path = write_gguf(tmp_path / "a.gguf", make_folder(PLAIN), metadata=metadata)
+    with pytest.raises(ConversionError) as error:
+        convert.find_model(path)
+    assert named in str(error.value)
+
+
+def test_a_split_file_is_read_whole_from_any_of_its_parts(make_folder, tmp_path):
+    hf = make_folder(PLAIN)
+    whole = convert.open_model(write_gguf(tmp_path / "whole.GGUF", hf))
+    parts = [tmp_path / f"tiny-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for number, path in enumerate(parts):
+        first = lambda name: name.startswith(("blk.0", "token"))  # noqa: E731
+        only = lambda name, number=number, first=first: first(name) == (number == 0)  # noqa: E731
+        write_gguf(path, hf, metadata={"split.no": number, "split.count": 2}, only=only)
+    for path in parts:
+        model = convert.open_model(path)
+        assert model.name == "tiny"
+        assert model.config == whole.config
+        for name, leaf in checkpoint.flatten(whole.params).items():
+            assert np.array_equal(checkpoint.flatten(model.params)[name], leaf), name
+    alone = parts[1].rename(tmp_path / "second.gguf")
+    with pytest.raises(ConversionError, match="one of 2 parts"):
+        convert.find_model(alone)
+    with pytest.raises(ConversionError, match=r"tiny-00002-of-00002\.gguf"):
+        convert.find_model(parts[0])
 
 
 def spell(tokenizer, text: str) -> list[str]:

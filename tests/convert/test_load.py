@@ -110,6 +110,46 @@ def test_frequencies_and_a_second_copy_of_tied_embeddings_are_harmless(make_fold
     assert "unexpected: lm_head.weight differs from model.embed_tokens.weight" in said
 
 
+ROTARY_BUFFERS = (
+    "model.rotary_emb.inv_freq",
+    "model.rotary_emb.original_inv_freq",
+    "model.layers.0.self_attn.rotary_emb.inv_freq",
+    "model.layers.1.self_attn.rotary_emb.cos_cached",
+    "layers.0.attention.rope.sin",
+    "rope.freqs",
+    "model.freqs_cis",
+    "inv_freq",
+)
+
+
+def test_tables_of_the_rotary_embedding_are_passed_over_by_any_name(make_folder):
+    buffers = {name: np.ones(2, np.float32) for name in ROTARY_BUFFERS}
+    convert.open_model(make_folder(tensors=random_tensors(TINY) | buffers))
+    strangers = {
+        name: np.ones(2, np.float32) for name in ("model.layers.0.self_attn.q_norm.weight", "model.prope")
+    }
+    said = message(make_folder(tensors=random_tensors(TINY) | strangers, name="strange"))
+    assert all(f"unmapped: {name}" in said for name in strangers)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_adapter_is_named_beside_weights_and_alone(make_folder, tmp_path, whole):
+    folder = make_folder() if whole else tmp_path / "adapter"
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "base_model_name_or_path": "org/base"}'
+    )
+    said = message(folder)
+    assert "PEFT adapter" in said
+    assert "org/base" in said
+    assert ("beside the weights" in said) == whole
+
+
+def test_more_layers_than_tensors_are_refused_at_once(make_folder):
+    said = message(make_folder({"num_hidden_layers": 10**9}, random_tensors(TINY)))
+    assert "1,000,000,000 layers" in said
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_narrow_weights_keep_every_bit(make_folder, dtype):
     folder = make_folder(dtype=dtype)
