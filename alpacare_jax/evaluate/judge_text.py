@@ -24,6 +24,7 @@ _BREAK_TAG = re.compile(
 )
 _TAG = re.compile(r"</?[a-z][^<>]{0,80}>", re.IGNORECASE)
 _KEY = re.compile(r"""["']?\s*,?\s*["'](\w[\w -]{0,30})["']\s*:\s*["']?""")
+_END_OF_LINE = re.compile(r"[^\S\n]*[`\])]*[^\S\n]*(?:\n|$)")
 _BOXED = re.compile(r"\$*\\+boxed\s?\{+(?:\\+(?:text|textbf|mathrm|mathbf)\s?\{+)?([^{}\n]{1,60})\}+\$*")
 _ESCAPED = re.compile(r"\\+([()\[\]*_#>~`.{}!\"'-])")
 _FENCE = re.compile(r"\s*(?:```|~~~)\s*[\w+-]*\s*$")
@@ -73,7 +74,7 @@ def own_lines(raw: str) -> list[str]:
     plain = (
         _plain_line(line, edge=number in (0, last), last=number == last) for number, line in enumerate(lines)
     )
-    return [line for line in plain if line.strip(" .:,;-")]
+    return [line for line in plain if re.search(r"\w", line)]
 
 
 def _plain_characters(text: str) -> str:
@@ -90,7 +91,7 @@ def _fields_as_lines(text: str) -> str:
     if (
         0 <= start < end
         and _BEFORE_QUOTE.fullmatch(text[:start].rpartition("\n")[2])
-        and text[end + 1 :][:1] in ("", "\n")
+        and _END_OF_LINE.match(text, end + 1)
     ):
         text = f"{text[:start]}\n{_fields(text[start : end + 1])}\n{text[end + 1 :]}"
     text = _BOXED.sub(lambda hit: f"\nAnswer: {hit[1]}\n" if _BARE_QUOTE.fullmatch(hit[1]) else hit[1], text)
@@ -138,8 +139,8 @@ def _plain_line(line: str, *, edge: bool, last: bool) -> str:
 def _unquoted(hit: re.Match[str], *, edge: bool) -> str:
     inside = next(group for group in hit.groups() if group)
     label = _BARE_QUOTE.fullmatch(inside)
-    before, after = hit.string[: hit.start()], hit.string[hit.end() :]
-    if edge and not after.strip(" .!*_") and _BEFORE_QUOTE.fullmatch(before):
+    closes_the_line = len(hit.string) - hit.end() < 20 and not hit.string[hit.end() :].strip(" .!*_")
+    if edge and closes_the_line and _BEFORE_QUOTE.fullmatch(hit.string[: hit.start()]):
         return inside
     if label and label[1].lower() in "ab":
         return f"Output ({label[1]})"

@@ -17,7 +17,7 @@ _FOLLOWS = (
 _LABEL = re.compile(
     rf"\b(?:(?i:the)\s)?{_NOUN}\s?#?(?:[(\[{{]\s?(?P<named>[abAB12])\s?[)\]}}]|(?P<letter>[AB12]|b|a)\b{_FOLLOWS})"
     r"|[(\[]\s?(?P<alone>[abAB])\s?[)\]]"
-    rf"|\b(?i:the\s(?P<ordinal>first|second|1st|2nd)\s(?:{_NOUN}|one)\b)"
+    rf"|\b(?i:the\s(?P<ordinal>first|second|1st|2nd)\s(?:{_NOUN}|one|(?=(?:is|was|wins|seems)\b))\b)"
 )
 _BEFORE_LETTER = (
     r"that|than|over|prefer|choose|pick|select|so|therefore|thus|hence|and|or|nor|but|with|for|to|while|both|neither"
@@ -25,7 +25,7 @@ _BEFORE_LETTER = (
 )
 _LETTER = re.compile(
     rf"(?P<before>(?:^|[.,;:=<>!?—–→-]|\b(?i:{_BEFORE_LETTER}))\s?)\b(?P<letter>[AB])\b{_FOLLOWS}"
-    r"|(?P<lead>(?:^|[:=])[\s\"']*)\b(?P<last>[abAB])(?=[\s\"'.!,]*$)"
+    r"|(?P<lead>(?:^|[:=>→])[\s\"']*)\b(?P<last>[abAB])(?=[\s\"'.!,]*$)"
 )
 _EXAM = re.compile(
     r"\b(?:correct|right|true) (?:answer|option|choice|letter|response)(?: is| was|:)+ ?$", re.IGNORECASE
@@ -49,7 +49,10 @@ _GROUPS = tuple(
             r"\b(?:they both|both|the two)(?: of)?(?: the| these)?(?: two)? (?:outputs|answers|responses)\b",
             "T",
         ),
-        (r"\bboth of them\b|\bthe two\b|\bboth\b|\bthe (?:outputs|answers|responses)\b|\bthey(?= are)", "T"),
+        (
+            r"\bboth of them\b|\bthe two\b|\bboth\b|\bthe (?:outputs|answers|responses)\b|\bthey(?= (?:are|tie)\b)",
+            "T",
+        ),
     )
 )
 

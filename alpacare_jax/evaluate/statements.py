@@ -31,7 +31,9 @@ _VERDICT = _joined(
 _BETTER = (
     r"(?:better|best|preferred|superior|winning|stronger|chosen|selected|preferable|favou?rite|favou?red|top)"
 )
-_ANSWER = r"(?:output|answer|response|option|one|reply|choice|candidate|assistant|model|ans|label|pick)"
+_ANSWER = (
+    r"(?:output|answer|response|option|one|reply|choice|candidate|assistant|model|ans|label|pick|advantage)"
+)
 _IS = r"(?: ?(?:is|was|would be|must be|should be|goes to|has to be|are|:|=|->|=>|→|-|–|—),?)"
 _SO = _joined(
     r"""(?:(?:and|so|thus|hence|therefore|overall|finally|ultimately|accordingly|consequently
@@ -55,7 +57,7 @@ _TIE = (
 )
 _LABEL_ALONE = re.compile(rf"\W*{_LEAD}(?:(?P<label>[AB])|{_TIE})(?: is better)?\W*")
 _LABEL_FIRST = re.compile(
-    rf"\W*{_LEAD}(?P<label>[AB])"
+    rf"\W*{_LEAD}(?:(?P<label>[AB])|(?:a )?(?:tie|draw))"
     + _joined(
         r"""(?:(?: is better)?,? ?\((?![AB]\)).*
         |,? (?:because|since|as|for) (?:it|its|they|he|she|the|this|that|these|both|[ABT])\b.*
@@ -90,7 +92,7 @@ def label_first(sentence: str) -> Statement | None:
         >>> label_first("B, because of its length, misses the point.")
     """
     hit = None if sentence.endswith("?") else _LABEL_FIRST.fullmatch(sentence)
-    return Statement(_choice(hit["label"]), 3 if hit["lead"] else 2) if hit else None
+    return Statement(_choice(hit["label"] or "T"), 3 if hit["lead"] else 2) if hit else None
 
 
 # --- Sentences and clauses
@@ -107,7 +109,8 @@ _FILLER = re.compile(
         |no (?:doubt|question)|without (?:a |any )?(?:doubt|question)|(?<=[ABTPN], )(?:therefore|thus|hence|overall)
         |if (?:i|we|one) (?:had|have|must|were|am|are|was)(?: forced)?(?: to)? (?:choose|pick|decide)(?: one)?
         |if forced to choose)
-        (?:,|(?= (?:is|was|wins|seems)\b)|$)"""
+        (?:,|(?= (?:is|was|wins|seems)\b)|$)
+        |^there is (?:no|little) (?:doubt|question)(?: that)? """
     )
 )
 _APPOSITION = re.compile(
@@ -136,7 +139,7 @@ _CONTRAST = re.compile(
     r"^\W*(?:however|but|yet|wait|actually|still|nevertheless|on (?:reflection|second thou?ghts?)|correction|no,)"
 )
 _CONCESSION = re.compile(r"^(?:although|though|while|whilst|whereas|despite|even though)\b")
-_SUPPOSITION = re.compile(r"^(?:if|unless|assuming|even if|had|were|when)\b")
+_SUPPOSITION = re.compile(r"^(?:if|unless|assuming|even if|had|were|when(?! (?:\w+ing|it comes)\b))\b")
 _WOULD = re.compile(r"\b(?:would|could|might|may)\b")
 _LONGEST = 4000  # characters; what is longer is no sentence
 
@@ -242,7 +245,7 @@ _WINS = re.compile(
     rf"{_SUBJECT}(?P<way>(?: \w+ly| would| should| just| also){{0,2}}) "
     + _joined(
         r"""(?:wins?|won|prevails|takes (?:it|this|the win|the edge)|outperforms|beats|surpasses|edges out|outshines
-        |has (?:the|a slight) edge|gets? my vote|comes out (?:on top|ahead)|(?P<bad>loses)
+        |has (?:the|a slight) (?:edge|advantage)|gets? my vote|comes out (?:on top|ahead)|(?P<bad>loses)
         |deserves (?:the win|to win|it))\b(?P<tail>.*)"""
     )
 )
@@ -281,7 +284,8 @@ _TIES = re.compile(
     _joined(
         r"""\bN (?:is|are|was|can be|could be|stands|wins|seems|appears|really)\b[^ABTPNO]{0,60}?
             \b(?:better|superior|best|preferable|preferred|wins|winner|out|ahead)\b
-        |^[^ABTPNO]{0,60}\b(?:it is|it's|is|this is|call it|declare|ends in|result is|end in)
+        |^[^ABTPNO]{0,60}\b(?:it is|it's|is|this is|ends? in|result is
+            |(?:call|declare|rate|judge|consider|score) (?:it|this|them)(?: as| to be)?)
             (?: an?)?(?: clear| complete| perfect| virtual)? (?:tied?|draw|dead heat|toss-?up)\b
         |\b[TP]\b(?: [^ABTPNO]{0,80}? and)? (?:are|is|seem|appear|were|perform|do|rank|remain|should be|would be)\b
             [^ABTPNO]{0,30}? ?\b(?:equally|equal|tied?|a draw|identical|equivalent|comparable|on par|on a par|the same
@@ -344,10 +348,11 @@ def _said(clause: str) -> Statement | None:
         for hit in form.finditer(clause):
             if _DENIED_BETWEEN.search(hit["way"]) or _THAN_NEITHER.match(hit["tail"]) or _foreign(hit):
                 continue
-            part = form is _IS_BETTER and not (_WHOLE if _PART.match(hit["tail"]) else _NO_PART).search(
-                hit["tail"]
+            bad, tail = hit["bad"] or "", hit["tail"]
+            part = form is _IS_BETTER and not (_WHOLE if _PART.match(tail) else _NO_PART).search(tail)
+            return Statement(
+                _choice(hit["label"], turned=bad != ""), 1 if part or bad.startswith("less") else weight
             )
-            return Statement(_choice(hit["label"], turned=bool(hit["bad"])), 1 if part else weight)
     for form in (_BETTER_IS, _PREFERS):
         for hit in form.finditer(clause):
             if not _foreign(hit):

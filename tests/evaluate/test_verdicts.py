@@ -66,6 +66,7 @@ DECORATED = [
     ("| Criterion | Better |\n|---|---|\n| Safety | Output (b) |\n| Overall | Output (a) |", "first"),
     ('{"winner": "b"}', "second"),
     ("{'winner': 'B'}", "second"),
+    ('[{"winner": "b"}]', "second"),
     ('{"winner": "Output (b)"', "second"),
     ('```json\n{"winner": "B", "confidence": 0.8}\n```', "second"),
     ('{"reasoning": "Output (a) is longer but Output (b) is correct.", "winner": "Output (a)"}', "first"),
@@ -119,6 +120,11 @@ EXPLAINED = [
     ("There is no clear winner.", "tie"),
     ("Output (a) is just as good as Output (b).", "tie"),
     ("I'd call it a draw.", "tie"),
+    ("Tie, because both give the right dose.", "tie"),
+    ("There is no doubt that Output (b) is better.", "second"),
+    ("When comparing the outputs, Output (b) is stronger.", "second"),
+    ("Output (a) is less precise. Therefore, Output (a) is better, as asked.", "first"),
+    ("It is not a tie; Output (b) is better.", "second"),
 ]
 # The judge speaks of a text that wants to be the winner.
 PLANTED = [
@@ -178,6 +184,10 @@ UNCLEAR = [
     "Some readers may prefer Output (a).",
     "Assistant (a) argues that Output (a) is better.",
     "Output (a) is better than nothing.",
+    "Anything but Output (a).",
+    "I would not choose Output (b).",
+    "It is not a tie.",
+    '{"winner": null}',
     "The question's correct option is A.",
     "Output (a) recommends vitamin B, which is better than aspirin.",
     "# Output (a):\nHere are the steps.\n\n# Output (b):\nYes, I can",
@@ -278,9 +288,9 @@ RUNAWAY = {
 
 @pytest.mark.parametrize("raw", RUNAWAY.values(), ids=RUNAWAY)
 def test_a_runaway_reply_is_read_in_no_time(raw: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert parse_choice(raw) == "invalid"
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_the_benchmark_prints_how_a_file_is_read(tmp_path: Path) -> None:
