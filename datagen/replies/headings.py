@@ -31,8 +31,8 @@ _CHINESE = re.compile(
     rf"^([^\W\d]{{0,4}}?)([{_DIGITS}]?十?[{_DIGITS}]|[{_DIGITS}]?十)(?=$|[题題项項个個]|\W)"
 )
 _ENDING = re.compile(
-    r"\W*(?:[^\W\d]+ ){0,3}(?:end|fin|ende|fine|fim|einde|koniec|slut|конец|انتهى|समाप्त|完|终|終|结束|結束|끝)"
-    r"(?: [^\W\d]+){0,3}\W*",
+    r"(?:[^\w\s]\W*(?:end|fin|ende|fine|fim|einde|koniec|slut|конец|انتهى|समाप्त|完|终|終|结束|結束|끝)"
+    r"|\W*(?:the )?end of (?:the |all )?(?:\w+ )?(?:tasks?|list|items?|examples?|batch|set|output|response))\W*",
     re.IGNORECASE,
 )
 
@@ -148,12 +148,12 @@ def is_bare_number(line: str) -> bool:
 class Gap:
     """What stands between the last label of a task and the first of the next: ``lines`` with their starts.
 
-    The lines go upwards from the label; ``place`` counts the tasks. ``alone`` says that the value has no other line.
+    The lines go upwards from the label; ``place`` counts the tasks. ``first`` is what stands beside the last label.
     """
 
     place: int
     lines: tuple[tuple[int, str], ...]
-    alone: bool
+    first: str = ""
     last: bool = False
 
 
@@ -172,8 +172,8 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
                 pending = at if _is_rule(line) else pending
                 continue
             words += 1
-            above = gap.lines[number + 1][1] if number + 1 < len(gap.lines) else None
-            alone = gap.alone and all(not text.strip() for _, text in gap.lines[number + 1 :])
+            above = gap.lines[number + 1][1] if number + 1 < len(gap.lines) else gap.first
+            alone = gap.place > 0 and not gap.first and not any(text for _, text in gap.lines[number + 1 :])
             closes = (start is not None or gap.last) and not alone and evidence.closes(heading)
             if words > _HEADING_LINES or not (closes or evidence.heads(gap, heading, above, alone)):
                 break
@@ -185,7 +185,7 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
 
 
 def _is_rule(line: str) -> bool:
-    return len(line) >= 3 and not set(line) & set("`\"'|")
+    return len(line) >= 3 and not set(line) & set("`\"'|.?!…")
 
 
 class _Evidence:
@@ -204,17 +204,15 @@ class _Evidence:
                     for word in _few_words(heading) if not gap.last else ():
                         self.words[word].add(gap.place)
 
-    def heads(self, gap: Gap, heading: Heading, above: str | None, alone: bool) -> bool:
+    def heads(self, gap: Gap, heading: Heading, above: str, alone: bool) -> bool:
         if heading.hashes and not gap.last and (heading.numbers or self._with_others(gap, heading, above)):
             return True
         if gap.last and (heading.marked or above == "") and _ENDING.fullmatch(heading.text):
             return True
-        before = read_heading(above) if above else None
-        listed = before is not None and before.form == heading.form and before.title and heading.title
-        if heading.numbers and not listed:
-            if self._rises(gap.place, heading) and (heading.marked or self._covers(heading.form)):
+        if heading.numbers and not _goes_on_a_list(heading, above):
+            if self._rises(gap.place, heading) and (heading.marked or self._covers(heading, above)):
                 return True
-            if gap.last or (alone and not heading.marked):
+            if alone and not heading.marked:
                 return False
             if not heading.title and self._goes_on(gap.place, heading, apart=above == ""):
                 return True
@@ -233,9 +231,9 @@ class _Evidence:
             self.found[heading.form]
         ) > 1
 
-    def _with_others(self, gap: Gap, heading: Heading, above: str | None) -> bool:
-        """Say whether headings of the form stand before other tasks, too, or this one stands apart from a value."""
-        return len(self.found[heading.form]) > 1 or not gap.place or above == ""
+    def _with_others(self, gap: Gap, heading: Heading, above: str) -> bool:
+        """Say whether headings of the form stand before other tasks, too, or this one apart before the only task."""
+        return len(self.found[heading.form]) > 1 or not gap.place or (above == "" and len(self.inner) == 1)
 
     def _rises(self, place: int, heading: Heading) -> bool:
         for steps in (-1, 1, -2, 2):
@@ -245,15 +243,24 @@ class _Evidence:
                     return True
         return False
 
-    def _covers(self, form: str) -> bool:
-        places = self.found[form]
-        return 2 * sum(gap.place in places for gap in self.inner) >= len(self.inner)
+    def _covers(self, heading: Heading, above: str) -> bool:
+        """Say whether the form stands before most tasks; one with a title, as items of a list have, before all."""
+        places = self.found[heading.form]
+        missing = sum(gap.place not in places for gap in self.inner)
+        if heading.title:
+            return not missing and above == "" and (0 in places or not self.led)
+        return 2 * missing <= len(self.inner)
 
     def _goes_on(self, place: int, heading: Heading, *, apart: bool) -> bool:
         """Say whether the number is the one that the prompt's list comes to; "Day 5" may be a line of an input."""
         if self.first_number + place not in heading.numbers:
             return False
-        return heading.marked or (len(self.inner) == 1 and (apart or not heading.named))
+        return heading.marked or (len(self.inner) <= 1 and (apart or not heading.named))
+
+
+def _goes_on_a_list(heading: Heading, above: str) -> bool:
+    before = read_heading(above) if heading.title and above else None
+    return before is not None and before.form == heading.form and bool(before.title)
 
 
 def _few_words(heading: Heading) -> list[str]:

@@ -132,7 +132,7 @@ _HASHES = re.compile(
 )
 # Three and more of one sign, or five and more of any: "- - -", "━━━", "~*~*~".
 _RULE = re.compile(
-    r"^[ \t]*(?:(?P<sign>[^\w\s|`\"'])(?:[ ]?(?P=sign)){2,}|(?:[^\w\s|`][ ]?){5,})[ \t]*$", re.MULTILINE
+    r"^[ \t]*(?:(?P<sign>[^\w\s|`\"'.?!…])(?:[ ]?(?P=sign)){2,}|(?:[^\w\s|`][ ]?){5,})[ \t]*$", re.MULTILINE
 )
 _END = (
     r"\[{1,2}/?(?:end|task|item|stop)(?:[ _](?:of[ _])?(?:task|item))?\]{1,2}"
@@ -143,6 +143,7 @@ _TURN = re.compile(
     r"^(?P<asked>(?:user|human)[ \t]*:[^\n]*\n\s*)?(?P<said>(?:assistant|model)[ \t]*:[ \t]*)",
     re.IGNORECASE | re.MULTILINE,
 )
+_VOLUME = re.compile(r"[ \t]*\W?\d[\d.,]*[ ]?(?:m?l|cc)\b", re.IGNORECASE)
 _BLANK = re.compile(r"\s*")
 NUMBERED = re.compile(r"^\W*(?:task|item)?\s*#?\d{1,4}\s*[.):：、．）]")
 
@@ -196,7 +197,7 @@ def _gap(text: str, start: int, end: int, place: int) -> Gap:
             break
         lines.append((line, text[line:stop].strip()))
         stop = line
-    return Gap(place, tuple(lines), alone=place > 0 and not text[start:stop].strip())
+    return Gap(place, tuple(lines), text[start:stop].strip())
 
 
 def _labels(text: str) -> Iterator[Mark]:
@@ -304,7 +305,8 @@ def _without_overlaps(text: str, marks: Sequence[Mark]) -> list[Mark]:
         inline = mark.kind != SEPARATOR and text[line : mark.start].strip(" \t#") != "" and not tag
         if inline and mark.number is None and not (kept and _follows_on_line(text, kept[-1], mark, line)):
             continue
-        if mark.kind == OUTPUT and ("intake" in before.lower() or (kept and kept[-1].kind == OUTPUT)):
+        volume = mark.kind == OUTPUT and (_VOLUME.match(text, mark.end) or "intake" in before.lower())
+        if volume or (mark.kind == OUTPUT and kept and kept[-1].kind == OUTPUT):
             continue
         listed = mark.number is not None and re.search(
             rf"^\s*{mark.number - 1}[ \t]*[.)].*\s*\Z", before, re.M

@@ -34,7 +34,7 @@ _ASSISTANT_VOICE = re.compile(
 
 # In other languages: a paragraph that speaks of the tasks, or a hope that ends in an exclamation.
 _ABOUT_TASKS = re.compile(
-    r"\b(?:aufgaben?|tareas?|tarefas?|tâches?|compiti|ejercicios?|exercices?|uppgifter|zadania|tugas)\b"
+    r"\b(?:aufgaben|tareas|tarefas|tâches|compiti|ejercicios|exercices|uppgifter|zadania|tugas)\b"
     r"|задани|задач|任务|任務|課題|タスク|題目|题目|과제|작업|مهام|المهام|कार्य|nhiệm vụ|görev"
     r"|\A\W*(?:以上|이상)\w{0,4}\W*\Z",
     re.IGNORECASE,
@@ -99,8 +99,9 @@ _FENCE = re.compile(r"^[ \t]*`{3,}\w*[ \t]*$", re.MULTILINE)
 def _within_fences(raw: str) -> tuple[str, str]:
     """Take code fences off a value, and quotation marks off its lines; words below the last fence are not its own."""
     parts = _FENCE.split(raw)
-    inside = len(parts) > 2 and not parts[0].strip()
-    keep = 2 if inside else len(parts) - 1 if len(parts) % 2 == 0 else len(parts)
+    if len(parts) % 2 and parts[0].strip() and any(part.strip() for part in parts[1:]):
+        return raw, ""
+    keep = max(1, len(parts) - 1) if parts[0].strip() else 2
     value, below = "".join(parts[:keep]), "".join(parts[keep:]).strip()
     lines = [line for line in value.split("\n") if line.strip()]
     if (
@@ -213,12 +214,9 @@ def _split_closing(value: str) -> tuple[str, str]:
         keep -= 2
     closing = "".join(paragraphs[keep:]).strip()
     value = _BREAK.sub("", "".join(paragraphs[:keep]).strip()).rstrip()
-    if number := _LONE_LAST_NUMBER.search(value):
-        return value[: number.start()].strip(), f"{number.group().strip()}\n{closing}".strip()
     return value, closing
 
 
-_LONE_LAST_NUMBER = re.compile(r"\n[ \t]*\n[ \t]*\d{1,3}[.)][ \t]*\Z")
 _LEVEL_WORDS = re.compile(
     r"(?:\W|\b(?:level|very|rather|easy|basic|simple|low|medium|moderate|intermediate|hard|difficult|challenging"
     r"|high|advanced|expert|complex|out|of|stars?|10|5)\b)*",
