@@ -39,9 +39,9 @@ _SO = _joined(
     r"""(?:(?:and|so|thus|hence|therefore|overall|finally|ultimately|accordingly|consequently
     |definitely|clearly|obviously|certainly|probably|easily|surely|without (?:a )?doubt
     |in (?:conclusion|summary|short|sum|the end|my opinion|my view)|to (?:conclude|sum up|summari[sz]e)
-    |all in all|all things considered|on balance|as a result
+    |tl;?dr:?|all in all|all things considered|on balance|as a result
     |(?:based on|given|considering|after|in light of|for|with|taking|weighing|having) [^,.:ABTPNO]{1,120}(?=,)
-    )\b[,:]? ?)"""
+    )(?:\b|(?<=:))[,:]? ?)"""
 )
 
 # --- A label on its own
@@ -195,10 +195,19 @@ def stated(sentence: str, about: str | None = None) -> Statement | None:
     found = _said_in_clauses(text)
     if not found:
         return None
-    weight = max(one.weight for one in found)
-    choices = {one.choice for one in found if one.weight == weight}
+    weight, choices = heaviest(found)
     weight = min(3, weight + 1) if _FINAL.search(sentence) else weight
     return Statement(choices.pop() if len(choices) == 1 else "invalid", weight)
+
+
+def heaviest(found: list[Statement]) -> tuple[int, set[Choice]]:
+    """Return the greatest weight among statements, and the choices of that weight.
+
+    Being equal in a part ("equally accurate") is no rival of being better in another.
+    """
+    weight = max(one.weight for one in found)
+    choices = {one.choice for one in found if one.weight == weight}
+    return weight, choices - {"tie"} if weight == 1 and len(choices) > 1 else choices
 
 
 def _said_in_clauses(text: str) -> list[Statement]:
@@ -244,7 +253,8 @@ _IS_BETTER = re.compile(
 _WINS = re.compile(
     rf"{_SUBJECT}(?P<way>(?: \w+ly| would| should| just| also){{0,2}}) "
     + _joined(
-        r"""(?:wins?|won|prevails|takes (?:it|this|the win|the edge)|outperforms|beats|surpasses|edges out|outshines
+        r"""(?:wins?|won|prevails|takes (?:it|this|the win|the edge)|(?:ranks?|comes) first
+        |outperforms|beats|surpasses|edges out|outshines
         |has (?:the|a slight) (?:edge|advantage)|gets? my vote|comes out (?:on top|ahead)|(?P<bad>loses)
         |deserves (?:the win|to win|it))\b(?P<tail>.*)"""
     )
@@ -264,7 +274,7 @@ _BETTER_IS = re.compile(
         |\bthe (?:one|output|answer|response) [^ABTPNO]{{0,60}}{_BETTER}[^ABTPNO]{{0,60}}?)
         (?: (?:for|of|in|here|between|that)\b[^ABTPNO]{{0,100}}?(?:[TPO] ?)?)?{_IS}{{1,3}}
         (?: (?:clearly|therefore|definitely|thus|that|to|for|in favou?r of))*"""
-        r""" (?P<label>[AB]|T|N|a tie|tie\b)"""
+        r""" (?P<label>[AB]|T|N|a tie|tie\b)(?! (?:is|was|isn't|wasn't|does|doesn't|would|could|can|fails) )"""
     )
 )
 _PREFERS = re.compile(
@@ -306,13 +316,15 @@ _DENIED_BETWEEN = re.compile(rf"{_NEVER}|\b(?:less|than|that|which)\b")
 _DENIED_BEFORE = re.compile(
     _joined(
         rf"""{_NEVER}|\b(?:without|doubt|disagree|wrong|false|mistaken|unclear|difficult|hard|impossible|rather than
+        |(?:was|were) going to|initially|at first|tempted|almost|used to|would have
         |whether|which|how|if|unless|nothing|fails? to|trying|tries|try|attempts?|instructs?|asks?|asked|determine
         |decide|evaluate)\b"""
     )
 )
 _REPORTED = re.compile(
     _joined(
-        r"""\b(?:[ABTP]|it|assistants?|one|some|someone|others?|people|users?|readers?|author|evaluators?|text|line|he
+        r"""\b(?:[ABTP]|it|assistants?|one|some|many|most|someone|others?|people|patients?|users?
+            |readers?|experts?|author|evaluators?|text|line|he
             |she|they|who|which|that)(?:'s)?(?: \w+){0,2}? (?:claims?|says?|said|states?|stated|argues?|argued|thinks?
             |believes?|asserts?|insists?|ends?|contains?|includes?|writes?|wrote|mentions?|suggests?|might|may|could
             |instructs?|asks?|tells?|tries|would|prefers?|evaluates?|declares?|announces?|reads?)\b
@@ -334,7 +346,10 @@ _NO_PART = re.compile(
         |owing|from|out|is that|is because|when|assistant|model|reply|completion|verdict|thanks)\b"""
     )
 )
-_THAN_NEITHER = re.compile(r" than (?![ABTP]\b|the other|its)")
+# "Better than nothing", "better only in length", and what was cut before it said in what.
+_NO_MORE_THAN = re.compile(
+    r" (?:than (?![ABTP]\b|the other|its)|only\b|(?:at|in|for|than|on|with|when|because|as)$)"
+)
 
 
 def _said(clause: str) -> Statement | None:
@@ -346,17 +361,17 @@ def _said(clause: str) -> Statement | None:
         return None if _foreign(hit) else Statement(_choice(hit["label"], turned=True), 2)
     for form, weight in ((_IS_BETTER, 2), (_WINS, 2), (_FITS, 1)):
         for hit in form.finditer(clause):
-            if _DENIED_BETWEEN.search(hit["way"]) or _THAN_NEITHER.match(hit["tail"]) or _foreign(hit):
+            if _DENIED_BETWEEN.search(hit["way"]) or _NO_MORE_THAN.match(hit["tail"]) or _foreign(hit):
                 continue
             bad, tail = hit["bad"] or "", hit["tail"]
             part = form is _IS_BETTER and not (_WHOLE if _PART.match(tail) else _NO_PART).search(tail)
             return Statement(
                 _choice(hit["label"], turned=bad != ""), 1 if part or bad.startswith("less") else weight
             )
-    for form in (_BETTER_IS, _PREFERS):
+    for form, weight in ((_BETTER_IS, 3), (_PREFERS, 2)):
         for hit in form.finditer(clause):
             if not _foreign(hit):
-                return Statement(_choice(hit["label"]), 3)
+                return Statement(_choice(hit["label"]), weight)
     if (hit := _TIES.search(clause)) and not _foreign(hit):
         return Statement("tie", 2 if _EQUAL_ON_THE_WHOLE.match((hit["tail"] or "").strip()) else 1)
     return None

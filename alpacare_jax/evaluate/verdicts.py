@@ -42,6 +42,7 @@ from alpacare_jax.evaluate.statements import (
     Choice,
     Statement,
     contrasts,
+    heaviest,
     label_alone,
     label_first,
     sentences,
@@ -125,10 +126,10 @@ def _statements(lines: list[str]) -> list[tuple[int, str, Statement]]:
 def _decided(found: list[tuple[int, str, Statement]]) -> Choice:
     if not found:
         return "invalid"
-    weight = max(one.weight for _, _, one in found)
-    strongest = [entry for entry in found if entry[2].weight == weight]
+    weight, choices = heaviest([one for _, _, one in found])
     if weight == 1:
-        return _agreed({one.choice for _, _, one in strongest})
+        return _agreed(choices)
+    strongest = [entry for entry in found if entry[2].weight == weight]
     number, sentence, last = strongest[-1]
     before = [one.choice for place, _, one in strongest if place == number - 1 and not contrasts(sentence)]
     # What is stated behind the verdict may explain it, not turn it round.
