@@ -16,6 +16,8 @@ from datagen.ledger import Ledger, utc_now
 from datagen.money.purse import Purse
 
 _FOLDER = "work folder"
+#: By content, not by number: a batch that was never made is planned anew under another number.
+_FILE = "batch file {}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +129,18 @@ class BatchBook:
         self._ledger.execute(
             "UPDATE requests SET batch_id = ? WHERE stage = ? AND id = ?", (record.key, record.stage, id)
         )
+
+    def file_of(self, record: BatchRecord) -> str | None:
+        """Return the provider's id of a batch's input file; "" if it may have arrived, None if it was never sent."""
+        return self._ledger.noted(_FILE.format(record.content))
+
+    def keep_file(self, record: BatchRecord, file_id: str) -> None:
+        """Write down that the input file is being sent (""), or the provider's id of it."""
+        self._ledger.note(_FILE.format(record.content), file_id)
+
+    def forget_file(self, record: BatchRecord) -> None:
+        """Forget an input file: a batch was made of it, or it is of no use."""
+        self._ledger.execute("DELETE FROM notes WHERE key = ?", (_FILE.format(record.content),))
 
     def asking(self, record: BatchRecord) -> None:
         """Write down that the provider is being asked to make a batch."""

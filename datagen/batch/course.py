@@ -8,6 +8,7 @@ there; while waiting it is looked at again; during the harvest what was settled 
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -17,12 +18,14 @@ from datagen.batch.harvest import Harvester
 from datagen.batch.poster import Poster
 from datagen.batch.refusal import read_refusal
 from datagen.batch.sender import Sender
-from datagen.batch.wire import ENDED, BatchWire
+from datagen.batch.states import ENDED, counts, file_id, read_state
+from datagen.batch.wire import BatchWire
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
 from datagen.money.purse import Purse
 from datagen.service.chat import ChatRequest, prompt_hash
 from datagen.service.limits import in_words
+from datagen.service.stop import stop_for
 from datagen.service.wire import Service, Trouble
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,10 @@ _FIRST_LOOK_S = 5.0
 _LONGER = 1.5
 #: Progress is told at least so often, in seconds.
 _SILENCE_S = 300.0
+#: A batch that is completed is looked at so many times more for the id of its output file.
+_LOOKS_FOR_A_FILE = 5
+#: Longer than the window of any batch, in seconds.
+_LONGEST_UNKNOWN_S = 36 * 3600.0
 _FOREIGN = (
     "check the key and its project; or, if the batch is lost, give it up with --cancel-batches "
     "(its requests then count as spent)"
@@ -84,6 +91,8 @@ class BatchRun:
         self._harvester = Harvester(self._wire, ledger, self._book, purse, limits)
         self._took_up = self._cancelling = False
         self._asked: set[str] = set()
+        self._without_file: Counter[int] = Counter()
+        self._unknown: set[tuple[int, str]] = set()
         self._told, self._told_at_s = "", 0.0
 
     async def __aenter__(self) -> Self:
@@ -230,7 +239,7 @@ class BatchRun:
                 ended = True
                 continue
             record = self._note(record, batch)
-            if record.status in ENDED:
+            if self._has_ended(record, batch):
                 self._asked |= self._book.members(record).keys()
                 await self._end(record, batch)
                 self._watch()
@@ -253,19 +262,60 @@ class BatchRun:
         return await self._wire.insist(f"looking at batch {batch_id}", retrieve, if_unknown=_FOREIGN)
 
     def _note(self, record: BatchRecord, batch: Mapping[str, Any]) -> BatchRecord:
-        counts = batch.get("request_counts")
-        status = self._wire.words(batch["status"].lower())
-        if isinstance(counts, dict):
-            completed, failed = (_number(counts.get(key)) for key in ("completed", "failed"))
-        else:
-            # Nothing is said, so everything may have been done.
-            completed, failed = (record.requests if status in ENDED and status != "failed" else 0), 0
+        status, told = self._wire.words(batch["status"].lower()), counts(batch)
+        # Where nothing is said, everything of which there may be a reply may have been done.
+        done = read_state(status) in ("completed", "expired", "cancelled")
+        nothing_said = (
+            record.requests if done and (file_id(batch, "output") or not file_id(batch, "error")) else 0
+        )
+        completed, failed = told or (nothing_said, 0)
         return self._book.checked(record, status=status, completed=completed, failed=failed)
+
+    def _has_ended(self, record: BatchRecord, batch: Mapping[str, Any]) -> bool:
+        """Say whether a batch has ended and its replies can be fetched.
+
+        Raises:
+            ServiceError: It is in an unknown state for longer than any batch takes.
+        """
+        state, output = read_state(record.status), file_id(batch, "output")
+        if state == "unknown":
+            if output and record.completed + record.failed >= record.requests:
+                return True
+            self._tell_unknown(record)
+            return False
+        if state not in ENDED:
+            return False
+        if state == "completed" and record.completed and not output:
+            # Some providers name the file a little later than they say that the batch is completed.
+            self._without_file[record.number] += 1
+            if self._without_file[record.number] <= _LOOKS_FOR_A_FILE:
+                return False
+            log.warning(
+                "%s: batch %s is %s and has no output file; its %d replies count as spent",
+                record.stage, record.batch_id, record.status, record.completed,
+            )  # fmt: skip
+        return True
+
+    def _tell_unknown(self, record: BatchRecord) -> None:
+        if record.age_s() > _LONGEST_UNKNOWN_S:
+            raise self._wire.stop(
+                f"batch {record.batch_id} is in a state that is not known, for {in_words(record.age_s())}",
+                Trouble("unknown-state", record.status, "fatal"),
+                remedy="look at the batch on the provider's page; run the same command again when it has ended, or "
+                "give it up with --cancel-batches, which brings in what it has done",
+            )
+        if (record.number, record.status) not in self._unknown:
+            self._unknown.add((record.number, record.status))
+            log.warning(
+                "%s: batch %s is %r, which is not known here; waiting for it to end (--cancel-batches ends it)",
+                record.stage, record.batch_id, record.status,
+            )  # fmt: skip
 
     # Ending
 
     async def _end(self, record: BatchRecord, batch: Mapping[str, Any]) -> None:
-        if record.status == "failed" and not batch.get("output_file_id"):
+        state = read_state(record.status)
+        if state == "failed" and not (file_id(batch, "output") or file_id(batch, "error")):
             self._end_refused(record, batch)
             return
         harvest = await self._harvester.bring_in(record, batch)
@@ -275,8 +325,10 @@ class BatchRun:
             "%s: batch %s %s after %s: %s", self._stage, record.batch_id, record.status, took, harvest.words()
         )
         if harvest.fatal is not None and not self._cancelling:
-            raise self._wire.stop(harvest.fatal.what, harvest.fatal)
-        if record.status == "cancelled" and harvest.again and not self._cancelling:
+            if harvest.fatal.code == "unreadable":
+                raise self._wire.stop(harvest.fatal.what, harvest.fatal)
+            raise stop_for(self._service, self._stage, harvest.fatal.what, harvest.fatal)
+        if state == "cancelled" and harvest.again and not self._cancelling:
             raise self._wire.stop(
                 f"batch {record.batch_id} was cancelled at the provider",
                 remedy=f"run the same command again to send its {harvest.again} other requests once more",
@@ -304,13 +356,13 @@ class BatchRun:
             )
         elif refusal.no_credit:
             raise self._wire.stop("the account has no credit left", Trouble("quota", refusal.words, "fatal"))
+        elif refusal.meant is not None and (refusal.meant.kind == "fatal" or refusal.meant.field):
+            meant = refusal.meant
+            trouble = Trouble(meant.code, refusal.words, "fatal", field=meant.field)
+            raise stop_for(self._service, self._stage, meant.what or "the service refused a batch", trouble)
         else:
             raise self._wire.stop(
                 "the service refused a batch",
                 Trouble("bad-request", refusal.words, "fatal"),
                 remedy="mend what the provider names, then run the same command again; nothing was run",
             )
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

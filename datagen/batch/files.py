@@ -208,7 +208,7 @@ class Replies:
             data = json.loads(text)
             custom = data["custom_id"]
             response = data.get("response") or {}
-            status, body = response.get("status_code") or 0, response.get("body")
+            status, body = response.get("status_code"), response.get("body")
             error = data.get("error") or None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return f"not the reply to a request: {_shown(text)}"
@@ -217,11 +217,22 @@ class Replies:
         id = self._ids[custom]
         if id in self.seen:
             return f"custom_id {custom!r} for the second time"
-        if not isinstance(status, int):
-            status = 0
+        if body is None and "choices" in response:
+            body = response  # without an envelope
+        status = _status(status, body)
         if error is not None and not isinstance(error, dict):
             error = {"message": str(error)}
         return Line(id, status, body, error)
+
+
+def _status(value: object, body: Any) -> int:
+    """Return the HTTP status of a reply; of one that lacks it, 200 where it is a completion and 0 where it is not."""
+    if isinstance(value, bool) or (isinstance(value, str) and body is None):
+        return 0
+    text = str(value)
+    if text.isascii() and text.isdigit() and 100 <= int(text[:4]) <= 599:
+        return int(text[:4])
+    return 200 if value is None and isinstance(body, dict) and "choices" in body else 0
 
 
 def _shown(text: bytes) -> str:

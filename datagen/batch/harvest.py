@@ -8,10 +8,11 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from datagen.batch.book import BatchBook, BatchRecord, Member
 from datagen.batch.files import BatchLimits, Line, Replies, scratch_file
+from datagen.batch.states import file_id
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
 from datagen.money.purse import Purse
@@ -23,6 +24,9 @@ _LINES_AT_ONCE = 200
 #: A file that seems to lack something is fetched so many times before it is taken as it is.
 _DOWNLOADS = 3
 _SHOWN_PROBLEMS = 5
+_FILES: tuple[Literal["output", "error"], ...] = ("output", "error")
+#: Replies to one request that are paid for and cannot be read; then it has failed.
+_PAID_TRIES = 2
 #: A batch without a single answer, in which at least so many requests are refused for what they say, is no accident.
 _REFUSED_TOGETHER = 5
 
@@ -73,14 +77,15 @@ class Harvester:
         one = _One(record, self._ledger, self._purse, self._limits, self._book.members(record))
         replies = Replies(record.stage, one.members)
         read = 0
-        for key in ("output_file_id", "error_file_id"):
-            if not isinstance(batch.get(key), str) or not batch[key]:
+        for kind in _FILES:
+            id = file_id(batch, kind)
+            if not id:
                 continue
             with scratch_file(self._ledger.path.parent) as file:
-                expected = record.completed if key == "output_file_id" else 0
-                await self._fetch(record, batch[key], file, expected)
+                expected = record.completed if kind == "output" else 0
+                await self._fetch(record, id, file, expected)
                 before = len(replies.seen)
-                await self._take(one, replies, file, key.removesuffix("_file_id"))
+                await self._take(one, replies, file, kind)
                 if expected:
                     read = len(replies.seen) - before
         one.harvest.problems = replies.problems
@@ -144,6 +149,7 @@ class _One:
         self._left = {id for id, member in members.items() if member.state == "sent"}
         self._held = purse.open_batch(record.stage)
         self._refused: dict[str, Trouble] = {}
+        self._for_nothing: dict[str, Trouble] = {}
         self.harvest = Harvest(answered=len(members) - len(self._left))
 
     def take(self, line: Line, wire: BatchWire) -> None:
@@ -157,6 +163,8 @@ class _One:
         except Trouble as trouble:
             if held is not None:
                 self._purse.pay(held, trouble.bill, *trouble.usage)
+            if trouble.kind == "fault" and trouble.bill != "none":
+                self._for_nothing[line.id] = trouble
             self._judge(line.id, trouble)
             return
         cost = None
@@ -184,12 +192,14 @@ class _One:
             self._again_or_never(id, trouble)
 
     def _again_or_never(self, id: str, trouble: Trouble) -> None:
-        """Leave a request to the next round, unless it has had its rounds."""
+        """Leave a request to the next round, unless it has had its rounds, or was paid for twice already."""
         tries = self.members[id].tries
-        if tries < self._limits.max_rounds:
+        paid = self._ledger.batch_tries_paid(self._record.stage, id)
+        if tries < self._limits.max_rounds and paid < _PAID_TRIES:
             self.harvest.again += 1
             return
-        self._fail(id, f"{trouble} (after {tries} tries)")
+        costs = f", {paid} of them paid for" if paid else ""
+        self._fail(id, f"{trouble} (after {tries} tries{costs})")
 
     def _fail(self, id: str, words: str) -> None:
         self._ledger.record_failure(self._record.stage, id, error=words)
@@ -206,18 +216,38 @@ class _One:
         if together and all(each.code == "bad-request" for each in self._refused.values()):
             first = next(iter(self._refused.values()))
             self.harvest.fatal = self.harvest.fatal or Trouble(
-                first.code, first.words, "fatal", what="the service refused every request of a batch"
+                first.code,
+                first.words,
+                "fatal",
+                what="the service refused every request of a batch",
+                field=first.field,
             )
             self.harvest.again += len(self._refused)
         else:
             for id, trouble in self._refused.items():
                 self._fail(id, str(trouble))
+        absent = Trouble("missing", "the batch ended without a reply to it", "fault", bill="unknown")
         missing = [(self._held[id], id) for id in self._left if id in self._held]
         missing.sort(key=lambda each: (-(each[0].worst_usd or 0.0), each[1]))
-        for place, (held, _) in enumerate(missing):
+        for place, (held, id) in enumerate(missing):
             if place < lost:
                 self._purse.forfeit(held)
+                self._for_nothing[id] = absent
             else:
                 self._purse.release(held)
         for id in sorted(self._left):
-            self._again_or_never(id, Trouble("missing", "the batch ended without a reply to it", "fault"))
+            self._again_or_never(id, absent)
+        self._stop_paying_for_nothing()
+
+    def _stop_paying_for_nothing(self) -> None:
+        """End the run where a batch was paid for and brought no reply at all: the next one would be, too."""
+        if self.harvest.answered or not self._for_nothing:
+            return
+        if len(self._for_nothing) >= _REFUSED_TOGETHER or self.harvest.failed:
+            words = next(iter(self._for_nothing.values())).words
+            self.harvest.fatal = self.harvest.fatal or Trouble(
+                "unreadable",
+                words,
+                "fatal",
+                what="no reply of a batch can be read, and all count as paid for",
+            )

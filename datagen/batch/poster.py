@@ -12,6 +12,8 @@ from typing import Any
 
 from datagen.batch.book import BatchBook, BatchRecord
 from datagen.batch.files import BatchLimits, input_line, scratch_file
+from datagen.batch.input_files import InputFiles
+from datagen.batch.states import read_state
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
 from datagen.money.purse import Purse
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 #: How long a batch that may have been made is waited for before the provider's list is read, in seconds.
 _LIST_LAG_S = 5.0
+_OF_NO_USE = ("failed", "cancelled", "cancelling")
 
 
 class Poster:
@@ -39,15 +42,15 @@ class Poster:
     ) -> None:
         self._wire, self._ledger, self._book = wire, ledger, book
         self._purse, self._limits = purse, limits
+        self._files = InputFiles(wire, book, limits)
 
     async def make(self, record: BatchRecord) -> None:
         """Send a batch that the provider does not have."""
-        name = f"{record.stage}-{record.number:06d}-{record.content[:8]}.jsonl"
         with scratch_file(self._ledger.path.parent) as file:
             for id, body in self._book.bodies(record):
                 file.write(input_line(record.stage, id, body))
             size = file.tell()
-            file_id = await self._wire.insist("sending a batch's file", lambda: self._wire.upload(file, name))
+            file_id = await self._files.ready(record, file, size)
         tries = 0
 
         async def create() -> list[dict[str, Any]]:
@@ -61,7 +64,7 @@ class Poster:
             self._book.asking(record)
             return [await self._wire.create(file_id, self._book.metadata(record))]
 
-        made = await self._wire.insist("making a batch", create)
+        made = await self._wire.insist(f"making a batch of the file {file_id}", create)
         if tries > 1:
             made = await self.look_for(record) or made
         await self.adopt(record, made)
@@ -78,12 +81,14 @@ class Poster:
         # A batch that was made a moment ago may not be in the list yet.
         await asyncio.sleep(min(_LIST_LAG_S, self._limits.poll_s))
         planned_at = datetime.datetime.fromisoformat(record.planned_at).timestamp()
-        found = await self._wire.find(self._book.metadata(record), planned_at)
-        return sorted(found, key=lambda batch: batch.get("status") in ("failed", "cancelled", "cancelling"))
+        file_id = self._book.file_of(record) or ""
+        found = await self._wire.find(self._book.metadata(record), planned_at, file_id)
+        return sorted(found, key=lambda batch: read_state(batch.get("status")) in _OF_NO_USE)
 
     async def adopt(self, record: BatchRecord, made: Sequence[Mapping[str, Any]]) -> None:
         """Take the first of the provider's batches for the record's; any other is cancelled and counts as spent."""
         record = self._book.opened(record, str(made[0]["id"]))
+        self._book.forget_file(record)
         for other in made[1:]:
             log.warning("batch %s was made twice; cancelling %s", made[0]["id"], other.get("id"))
             await self.ask_for_the_end(str(other.get("id")))

@@ -1,6 +1,7 @@
 """Why a provider refuses a whole batch: its errors, read with care."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from datagen.service import refusals
 from datagen.service.error_body import read_error
 
 _SHOWN = 3
+_QUEUE_FULL = re.compile(r"enqueued|queue\b[^.]{0,20}\bfull|too many\b[^.]{0,30}\bbatch", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +21,14 @@ class Refusal:
         queue_is_full: There are too many tokens in its queue; smaller batches, or later ones, may pass.
         no_credit: The account has none.
         lines: What is wrong with single lines, counted from 1; empty unless that is all that is wrong.
+        meant: What the table of refusals says of it; None where it knows nothing of it.
     """
 
     words: str
     queue_is_full: bool
     no_credit: bool
     lines: dict[int, str]
+    meant: refusals.Refusal | None = None
 
 
 def read_refusal(batch: Mapping[str, Any], conceal: Callable[[str], str]) -> Refusal:
@@ -39,9 +43,7 @@ def read_refusal(batch: Mapping[str, Any], conceal: Callable[[str], str]) -> Ref
         >>> read_refusal({"errors": {"data": [error]}}, str)  # doctest: +ELLIPSIS
         Refusal(words='token_limit_exceeded: Enqueued token limit reached.', queue_is_full=True, no_credit=False, ...
     """
-    errors = batch.get("errors")
-    rows = errors.get("data") if isinstance(errors, dict) else errors
-    rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    rows = _rows(batch)
     codes = [str(row.get("code") or "") for row in rows]
     said = [f"{code or 'error'}: {row.get('message') or ''}" for code, row in zip(codes, rows, strict=True)]
     lines = {
@@ -52,7 +54,21 @@ def read_refusal(batch: Mapping[str, Any], conceal: Callable[[str], str]) -> Ref
     meant = refusals.read_refusal(read_error(0, rows))
     return Refusal(
         words=conceal("; ".join(said[:_SHOWN]) or "no reason is given"),
-        queue_is_full=any("limit" in code and "token" in code for code in codes),
+        queue_is_full=any("limit" in code and "token" in code for code in codes)
+        or (not any(codes) and bool(_QUEUE_FULL.search(" ".join(said)))),
         no_credit=meant == refusals.NO_CREDIT or any("quota" in code for code in codes),
         lines=lines if all(isinstance(row.get("line"), int) for row in rows) else {},
+        meant=meant,
     )
+
+
+def _rows(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the errors of a batch, which some give as a list, as one object or as a sentence."""
+    errors = next((batch[key] for key in ("errors", "error", "failure_reason") if batch.get(key)), None)
+    if isinstance(errors, dict):
+        errors = errors.get("data", [errors])
+    elif isinstance(errors, str):
+        errors = [errors]
+    listed = errors if isinstance(errors, list) else []
+    rows = [{"message": row} if isinstance(row, str) else row for row in listed]
+    return [row for row in rows if isinstance(row, dict)]

@@ -15,6 +15,7 @@ from functools import partial
 from typing import IO, Any, TypeVar
 
 from datagen.batch.files import ENDPOINT, Line
+from datagen.batch.states import read_file_state, unwrapped
 from datagen.errors import ServiceError
 from datagen.money.account import Bill
 from datagen.service.breaker import backoff_s
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WINDOW = "24h"
-ENDED = ("completed", "failed", "expired", "cancelled")
 _TRANSFER_S = 3600.0
 #: So many refusals in a row of a key that was taken before mean it.
 STRAYS_IN_A_ROW = 3
@@ -42,6 +42,8 @@ _REMEDIES = {
     "unauthorized": "check the key in the environment variable {key}, and that it may use files and batches",
     "not-found": "mend the base URL; a service without a batch interface (/files, /batches) needs --mode live",
     "quota": "add credit at the provider, then run the same command again",
+    "unreadable": "ask a few with --mode live to see whether the service writes readable replies there; the same "
+    "command sends each request once more at most, and what was answered is kept",
     "unreachable": "start the server or mend the base URL, then run the same command again",
 }
 
@@ -49,14 +51,29 @@ _REMEDIES = {
 class BatchWire(Wire):
     """A connection to one service's batch interface; an asynchronous context manager."""
 
-    async def upload(self, file: IO[bytes], name: str) -> str:
-        """Send an input file; return its id."""
+    async def upload(self, file: IO[bytes], name: str) -> dict[str, Any]:
+        """Send an input file; return what the provider says about it, its id among that."""
         file.seek(0)
         data = await self._call(
             lambda client: client.files.with_raw_response.create(file=(name, file), purpose="batch"),
             _TRANSFER_S,
         )
-        return self._id_of(data)
+        return self._with_id(data)
+
+    async def file(self, file_id: str) -> dict[str, Any]:
+        """Return what the provider says about a file."""
+        return unwrapped(await self._call(lambda client: client.files.with_raw_response.retrieve(file_id)))
+
+    async def find_file(self, name: str, size: int) -> dict[str, Any] | None:
+        """Return an uploaded file of this name and size; None where there is none that is of use."""
+        page = await self._call(_list_files)
+        rows = page.get("data")
+        files = [each for each in rows if isinstance(each, dict)] if isinstance(rows, list) else []
+        for each in files:
+            same = each.get("filename") == name and each.get("bytes") in (None, size)
+            if same and each.get("id") and read_file_state(each) != "failed":
+                return each
+        return None
 
     async def create(self, file_id: str, metadata: Mapping[str, str]) -> dict[str, Any]:
         """Make a batch of an input file; return it."""
@@ -65,12 +82,11 @@ class BatchWire(Wire):
                 input_file_id=file_id, endpoint=ENDPOINT, completion_window=WINDOW, metadata=dict(metadata)
             )
         )
-        self._id_of(data)
-        return data
+        return self._with_id(data)
 
     async def retrieve(self, batch_id: str) -> dict[str, Any]:
         """Return what the provider says about a batch."""
-        data = await self._call(lambda client: client.batches.with_raw_response.retrieve(batch_id))
+        data = unwrapped(await self._call(lambda client: client.batches.with_raw_response.retrieve(batch_id)))
         if not isinstance(data.get("status"), str):
             raise self._no_completion(data, "", Limits())
         return data
@@ -79,17 +95,21 @@ class BatchWire(Wire):
         """Ask for the end of a batch; it may take minutes."""
         await self._call(lambda client: client.batches.with_raw_response.cancel(batch_id))
 
-    async def find(self, metadata: Mapping[str, str], planned_at_s: float) -> list[dict[str, Any]]:
-        """Return the batches with these metadata, the oldest first.
+    async def find(
+        self, metadata: Mapping[str, str], planned_at_s: float, file_id: str = ""
+    ) -> list[dict[str, Any]]:
+        """Return the batches with these metadata, or of this input file, the oldest first.
 
         Args:
             metadata: All of them must be there.
             planned_at_s: When the batch was written down, in Unix time; much older ones are not looked through.
+            file_id: The input file, for providers that keep no metadata; "" if it is not known.
         """
         found = []
         async for batch in self._batches(planned_at_s - _CLOCKS_DIFFER_S):
             theirs = batch.get("metadata")
-            if isinstance(theirs, dict) and metadata.items() <= theirs.items():
+            same = isinstance(theirs, dict) and metadata.items() <= theirs.items()
+            if same or (file_id and batch.get("input_file_id") == file_id):
                 found.append(batch)
         return sorted(found, key=_made_at)
 
@@ -148,10 +168,12 @@ class BatchWire(Wire):
         """Return a provider's words without the key, shortened."""
         return self._words(text)
 
-    def _id_of(self, data: dict[str, Any]) -> str:
-        if not isinstance(data.get("id"), str) or not data["id"]:
+    def _with_id(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return a batch or a file, which must have an id."""
+        inner = unwrapped(data)
+        if not isinstance(inner.get("id"), str) or not inner["id"]:
             raise self._no_completion(data, "", Limits())
-        return str(data["id"])
+        return inner
 
     async def _call(
         self, send: Callable[[Any], Awaitable[Any]], timeout_s: float | None = None
@@ -249,6 +271,11 @@ class BatchWire(Wire):
 
 def _list(client: Any, *, after: Mapping[str, str]) -> Awaitable[Any]:
     listing: Awaitable[Any] = client.batches.with_raw_response.list(limit=_PAGE, **after)
+    return listing
+
+
+def _list_files(client: Any) -> Awaitable[Any]:
+    listing: Awaitable[Any] = client.files.with_raw_response.list(purpose="batch", limit=_PAGE)
     return listing
 
 

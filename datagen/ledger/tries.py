@@ -61,6 +61,15 @@ class Tries(Connection):
             each = Try(*row)
             yield dataclasses.replace(each, batch=bool(each.batch))
 
+    def batch_tries_paid(self, stage: str, id: str) -> int:
+        """Count the tries of a request in batches that cost something, or may have."""
+        count: int = self.execute(
+            "SELECT COUNT(*) FROM tries"
+            " WHERE stage = ? AND id = ? AND batch = 1 AND outcome IN ('settled', 'unknown')",
+            (stage, id),
+        ).fetchone()[0]
+        return count
+
     def open_tries(self) -> list[Try]:
         """Return the tries without an outcome."""
         return list(self.tries("outcome = 'open'"))

@@ -24,7 +24,8 @@ class Course:
     """What becomes of one batch.
 
     ``steps`` are its states before the last; ``end`` is the last; ``reply`` makes the line of one request, or None
-    for none; ``done`` is the part of the requests that is run at all, the others expire.
+    for none; ``done`` is the part of the requests that is run at all, the others expire; ``change``
+    makes what another provider would say of the batch.
     """
 
     steps: Sequence[str] = ("validating", "in_progress", "finalizing")
@@ -36,6 +37,7 @@ class Course:
     cut_downloads: int = 0
     cut_lengths: int = 0
     silent: bool = False
+    change: Callable[[Row], Row] = lambda batch: batch
 
 
 def succeed(row: Row, text: str | None = None) -> Row:
@@ -87,6 +89,10 @@ class BatchServer(LoopbackServer):
         self.latest_first = True
         #: So many times the list does not show the newest batch yet.
         self.list_lags = 0
+        #: States of an input file, one for each look at it, the first when it is sent; none are told if it is empty.
+        self.file_states: Sequence[str] = ()
+        self._names: dict[str, str] = {}
+        self._looks: dict[str, int] = {}
         self._downloads: dict[str, int] = {}
         self._plans: dict[str, tuple[Course, list[str]]] = {}
 
@@ -109,8 +115,13 @@ class BatchServer(LoopbackServer):
         parts = path.removeprefix("/v1/").split("/")
         if parts == ["files"] and method == "POST":
             return self._upload(request.headers, body)
+        if parts == ["files"]:
+            return _json(200, {"object": "list", "data": [self._file(id) for id in self._names]})
         if parts[0] == "files" and parts[2:] == ["content"]:
             return self._content(parts[1])
+        if parts[0] == "files" and parts[1] in self._names:
+            self._looks[parts[1]] += 1
+            return _json(200, self._file(parts[1]))
         if parts == ["batches"] and method == "POST":
             return self._create(json.loads(body))
         if parts == ["batches"]:
@@ -118,7 +129,7 @@ class BatchServer(LoopbackServer):
         if parts[0] == "batches" and parts[1] in self.batches:
             if parts[2:] == ["cancel"]:
                 return self._cancel(parts[1])
-            return self._step(parts[1])
+            return self._told(self._step(parts[1]), parts[1])
         if parts == ["chat", "completions"] and self._chat is not None:
             return self._chat(json.loads(body))
         return _json(404, {"error": {"message": f"no such thing: {path}", "code": None}})
@@ -130,7 +141,16 @@ class BatchServer(LoopbackServer):
         assert fields["purpose"].get_content().strip() == "batch"
         id = f"file-{len(self.files)}"
         self.files[id] = fields["file"].get_payload(decode=True)
-        return _json(200, {"id": id, "object": "file", "purpose": "batch", "bytes": len(self.files[id])})
+        self._names[id] = fields["file"].get_filename()
+        self._looks[id] = 0
+        return _json(200, self._file(id))
+
+    def _file(self, id: str) -> Row:
+        file = {"id": id, "object": "file", "purpose": "batch", "bytes": len(self.files[id])}
+        file["filename"] = self._names[id]
+        if self.file_states:
+            file["status"] = self.file_states[min(self._looks[id], len(self.file_states) - 1)]
+        return file
 
     def _create(self, asked: Row) -> Scripted:
         assert asked["endpoint"] == "/v1/chat/completions"
@@ -141,6 +161,10 @@ class BatchServer(LoopbackServer):
         rows = [json.loads(line) for line in self.files[asked["input_file_id"]].splitlines()]
         assert all(row["method"] == "POST" and row["url"] == asked["endpoint"] for row in rows)
         assert len({row["custom_id"] for row in rows}) == len(rows)
+        assert not self.file_states or self._file(asked["input_file_id"])["status"] in (
+            "processed",
+            "uploaded",
+        )
         course = self._courses(len(self.batches))
         self.rows[id] = rows
         self._plans[id] = course, [*course.steps, course.end]
@@ -171,6 +195,10 @@ class BatchServer(LoopbackServer):
         # Small pages, so that a search has to turn them.
         page = batches[start : start + 2]
         return _json(200, {"object": "list", "data": page, "has_more": start + 2 < len(batches)})
+
+    def _told(self, reply: Scripted, id: str) -> Scripted:
+        """Say it in the words of the provider of the course."""
+        return _json(200, self._plans[id][0].change(dict(self.batches[id]))) if reply.status == 200 else reply
 
     def _step(self, id: str) -> Scripted:
         course, states = self._plans[id]
@@ -204,7 +232,8 @@ class BatchServer(LoopbackServer):
             answered = line["error"] is None and line["response"]["status_code"] == 200
             (good if answered else bad).append(line)
         for line in good:
-            usage = line["response"]["body"].get("usage", {})
+            body = line["response"]["body"]
+            usage = body.get("usage", {}) if isinstance(body, dict) else {}
             tokens = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
             self.billed.append((line["custom_id"], *tokens))
         random.Random(id).shuffle(good)

@@ -52,7 +52,7 @@ def test_a_batch_goes_up_and_its_replies_come_down() -> None:
     async def act(wire: BatchWire) -> list[str]:
         file = io.BytesIO(b"".join(input_line("tasks", str(number), ROW["body"]) for number in range(3)))
         file.read()
-        file_id = await wire.upload(file, "x.jsonl")
+        file_id = (await wire.upload(file, "x.jsonl"))["id"]
         made = await wire.create(file_id, {"alpacare_folder": "f", "alpacare_part": "1"})
         for number in range(5):
             await wire.create(file_id, {"alpacare_folder": "other", "alpacare_part": str(number)})
@@ -156,8 +156,8 @@ def test_what_will_not_end_ends_the_run(reply: Scripted, changes: dict[str, Any]
 
 def test_a_service_that_was_reached_is_waited_for(tmp_path: Path) -> None:
     async def act(wire: BatchWire) -> str:
-        file_id = await wire.insist("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), "x.jsonl"))
-        return await wire.insist("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), file_id))
+        file = await wire.insist("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), "x.jsonl"))
+        return str((await wire.insist("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), file["id"])))["id"])
 
     with BatchServer(
         [Course()], fault=lambda method, path, number: Scripted("oops", 500) if 0 < number < 9 else None
@@ -170,8 +170,8 @@ def test_a_lone_refusal_of_a_key_that_was_taken_before_is_asked_again_and_a_last
 ):
     async def act(wire: BatchWire) -> str:
         for _ in range(3):
-            file_id = await wire.insist("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), "x.jsonl"))
-        return file_id
+            file = await wire.insist("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), "x.jsonl"))
+        return str(file["id"])
 
     def fault(method: str, path: str, number: int) -> Scripted | None:
         return Scripted("forbidden", 403) if number in (1, 2, 4) or number > 5 else None
