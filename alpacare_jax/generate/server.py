@@ -8,13 +8,13 @@ import asyncio
 import bisect
 import hmac
 import json
+import re
 import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import pydantic
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -24,14 +24,18 @@ from starlette.routing import Route
 
 from alpacare_jax.errors import DataError, ServiceError
 from alpacare_jax.generate import refusals, replies
-from alpacare_jax.generate.bodies import read_object
+from alpacare_jax.generate.bodies import read_body
 from alpacare_jax.generate.connections import Gate, Limits
 from alpacare_jax.generate.generation import Generation
-from alpacare_jax.generate.protocol import ChatRequest, CompletionRequest, explain, refuse, usage
+from alpacare_jax.generate.protocol import ChatRequest, CompletionRequest, refuse, usage
 from alpacare_jax.generate.worker import Worker
 
 COMPLETION_TOKENS = 16
 """Tokens of a completion whose request names no limit, as in OpenAI's API."""
+
+
+LONGEST_TOKEN = 32
+"""Characters of a token, when in doubt."""
 
 
 class Api:
@@ -50,6 +54,9 @@ class Api:
         self.worker, self.name, self._api_key = worker, name, api_key
         self._limits = limits or Limits()
         self.engine, self.tokenizer = worker.engine, worker.engine.tokenizer
+        # One pattern for all, because a request may hold a million messages; one that never matches where none is.
+        spellings = map(re.escape, filter(None, self.tokenizer.special_texts))
+        self._control_tokens = re.compile("|".join(spellings) or r"(?!)")
         self._created = int(time.time())
 
     def build(self) -> Starlette:
@@ -144,11 +151,7 @@ class Api:
 
     async def _read(self, request: Request, kind: type[Any]) -> Any:
         self._authorise(request)
-        body = await read_object(request, self._limits.body_bytes)
-        try:
-            asked = kind.model_validate(body)
-        except pydantic.ValidationError as error:
-            raise explain(error) from None
+        asked = await read_body(request, kind, self._limits.body_bytes)
         self._check_model(asked.model)
         return asked
 
@@ -164,21 +167,35 @@ class Api:
             raise HTTPException(404, f"there is no model {name[:100]!r} here; this server has {self.name!r}")
 
     def _encode(self, text: str) -> list[int]:
+        self._check_length(text)
         ids = self.tokenizer.encode(text, add_special_tokens=True)
         doubled = self.tokenizer.bos_id is not None and ids[:2] == [self.tokenizer.bos_id] * 2
         return ids[1:] if doubled else ids
 
     def _encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         for at, message in enumerate(messages):
-            spelled = next(
-                (text for text in self.tokenizer.special_texts if text in message["content"]), None
-            )
-            if spelled is not None:
-                raise refuse("messages", f"messages[{at}].content spells the control token {spelled!r}")
+            if spelled := self._control_tokens.search(message["content"]):
+                raise refuse("messages", f"messages[{at}].content spells the control token {spelled[0]!r}")
         try:
-            return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+            text = self.tokenizer.render_chat(messages, add_generation_prompt=True)
         except DataError as error:
             raise refuse("messages", f"{error.what}: {error.found or error.remedy}") from None
+        self._check_length(text)
+        return self.tokenizer.encode(text)
+
+    def _check_length(self, text: str) -> None:
+        """Refuse a text that is far too long by its beginning: the tokens of 30 MB would take gigabytes."""
+        beginning = text[: LONGEST_TOKEN * self.engine.max_len]
+        if len(beginning) < len(text):
+            tokens = len(self.tokenizer.encode(beginning))
+            if (
+                tokens > 2 * self.engine.max_len
+            ):  # however its end is cut, the whole has no fewer than half of them
+                raise DataError(
+                    "the prompt is longer than the context",
+                    found=f"more than {tokens} tokens",
+                    expected=f"at most {self.engine.max_len - 1}",
+                )
 
     def _check_prompts(self, generations: Sequence[Generation], where: str = "the prompt") -> None:
         for generation in generations:

@@ -66,7 +66,9 @@ class Worker:
         """Say why requests end in error."""
         if self.failure is not None:
             return ServiceError(
-                "the generator has failed; the server's log says why", remedy="restart the server"
+                "the generator has failed; the server's log says why",
+                found=f"{type(self.failure).__name__}: {self.failure}"[:300],
+                remedy="restart the server",
             )
         if self._stopping:
             return ServiceError("the server is shutting down")

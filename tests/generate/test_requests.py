@@ -225,6 +225,15 @@ def test_bodies_are_read_or_refused(running: Running, body: bytes, status: int) 
     assert status == 200 or reply["error"]["message"]
 
 
+@pytest.mark.parametrize("text", ["word " * 19_000, "w" * 95_000, " " * 95_000, "\u6f22" * 16_450])
+def test_a_text_that_is_far_too_long_is_refused(running: Running, text: str) -> None:
+    for status, reply in (
+        running.complete(prompt=text),
+        running.chat(messages=[{"role": "user", "content": text}]),
+    ):
+        assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
+
+
 @pytest.mark.parametrize(
     ("kind", "status"),
     [("text/plain", 415), ("multipart/form-data; boundary=x", 415), ("application/json; charset=utf-8", 200)],
