@@ -1,0 +1,105 @@
+"""Tells text that is caught in a loop: of words, phrases, lines, characters, in any script, in linear time.
+
+One measure covers them: the longest stretch in which every unit equals the one a fixed distance before it. A unit is a
+word, or a character of a word too long to be one (as in scripts without spaces). The shorter what repeats, the more
+often it may: :data:`ENOUGH` was set between what models write in loops and the 15,000 texts that people and models wrote
+well (see ``docs/synthesis.md``), of which the worst repeats five words four times.
+"""
+
+import re
+from collections.abc import Iterator
+
+ENOUGH = ((8, 16), (6, 24), (5, 50), (4, 120), (3, 300), (2, 800))
+"""So many times a unit may not stand in a row, where all of it together has so many bytes of letters and digits."""
+
+QUIET = 300
+"""So many characters may rules, dotted lines, empty cells and digits in a row have, which repeat in good text, too."""
+
+NUCLEOTIDES = 150
+"""The same for a sequence of DNA or RNA: 40 times CAG is a disease, not a loop."""
+
+COUNTED = 60
+"""So often may what differs in its numbers alone stand in a row, such as the days of a table."""
+
+WINDOW, POOR = 60, 8
+"""So many words in a row must be made of more than so many different ones; good text has at least 12."""
+
+_LONGEST_WORD = 20
+_COUNTER = re.compile(
+    r"^[^\S\n]*(?:[*#>•-]{1,6}[^\S\n]*)?[*_]{0,2}(?:[^\W\d_]{1,20}[ ])?[#(\[]?\d{1,4}[.):\]]+", re.MULTILINE
+)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_SAID = re.compile(r"[^\W_]+")
+_NUCLEOTIDES = frozenset("acgtun -")
+_EMPTY_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*){40}")
+
+
+def is_caught_in_a_loop(text: str) -> bool:
+    """Say whether a stretch of the text repeats itself more often than any good text does.
+
+    Example:
+        >>> is_caught_in_a_loop("The treatment is rest " + "rest " * 20), is_caught_in_a_loop("休息，喝水。" * 9)
+        (True, True)
+        >>> is_caught_in_a_loop("Row, row, row your boat. " * 2), is_caught_in_a_loop("| a | b |\\n" + "-" * 99)
+        (False, False)
+    """
+    if _EMPTY_LINES.search(text) or _is_poor(text.casefold().split()):
+        return True
+    without_counters = _COUNTER.sub("0.", text).casefold()
+    if _repeats(_units(without_counters.split())):
+        return True
+    numbers = _NUMBER.findall(without_counters)
+    return len(numbers) >= COUNTED and _counts_on(_units(_NUMBER.sub("0", without_counters).split()))
+
+
+def _units(words: list[str]) -> list[str]:
+    units: list[str] = []
+    for word in words:
+        units.extend([word] if len(word) <= _LONGEST_WORD else word)
+    return units
+
+
+def _loops(units: list[str]) -> Iterator[tuple[int, int, int]]:
+    """Yield start, end and distance of each stretch whose units equal those at that distance before, at least twice."""
+    last: dict[str, int] = {}
+    distance = start = 0
+    for place, unit in enumerate(units):
+        if not distance or units[place - distance] != unit:
+            if distance and place - start >= 2 * distance:
+                yield start, place, distance
+            start = last.get(unit, place)
+            distance = place - start
+        last[unit] = place
+    if distance and len(units) - start >= 2 * distance:
+        yield start, len(units), distance
+
+
+def _repeats(units: list[str]) -> bool:
+    return any(_is_enough(units[start:end], distance) for start, end, distance in _loops(units))
+
+
+def _is_enough(stretch: list[str], distance: int) -> bool:
+    unit = " ".join(stretch[:distance])
+    times = len(stretch) // distance
+    size = sum(map(len, stretch))
+    if not _LETTERS.search(unit):
+        return size >= QUIET
+    if _NUCLEOTIDES.issuperset(unit):
+        return size >= NUCLEOTIDES
+    said = len("".join(_SAID.findall(unit)).encode()) * times
+    return any(times >= least and said >= enough for least, enough in ENOUGH)
+
+
+def _counts_on(units: list[str]) -> bool:
+    return any(
+        end - start >= COUNTED * distance and _LETTERS.search(" ".join(units[start : start + distance]))
+        for start, end, distance in _loops(units)
+    )
+
+
+def _is_poor(words: list[str]) -> bool:
+    named = ["".join(_SAID.findall(word)) for word in words]
+    named = [name for name in named if name]
+    windows = (set(named[at : at + WINDOW]) for at in range(0, len(named) - WINDOW + 1, WINDOW // 4))
+    return any(len(window) <= POOR and any(map(_LETTERS.search, window)) for window in windows)

@@ -1,0 +1,134 @@
+"""Tells an input that only stands for a text: "A 150-word case report describing ...", "[Patient's history]".
+
+An input is a placeholder where it names a kind of text and says of what, in one sentence, instead of being that text;
+where it is a name in brackets or a label with nothing behind it; or where it asks for the text. A short text with
+content of its own ("A 45-year-old man with chest pain.", "Warfarin and ibuprofen") is none.
+"""
+
+import re
+
+_LONGEST = 80  # words of a description
+_KIND = (
+    r"(?:case (?:reports?|stud(?:y|ies)|descriptions?|presentations?|details|summar(?:y|ies)|scenarios?|vignettes?)"
+    r"|(?:clinical |patient )?(?:vignettes?|scenarios?|cases?)|passages?|paragraphs?|texts?|articles?|abstracts?|notes?"
+    r"|summar(?:y|ies)|letters?|e-?mails?|(?:lab |laboratory |pathology |radiology )?(?:reports?|results|values|findings)"
+    r"|descriptions?|lists?|transcripts?|dialogues?|conversations?|excerpts?|tables?|records?|charts?|essays?|papers?"
+    r"|documents?|narratives?|stor(?:y|ies)|overviews?|statements?|messages?|posts?|quer(?:y|ies)|sentences?"
+    r"|(?:patient|medical|clinical) (?:histor(?:y|ies)|information|data|details|profiles?|backgrounds?)|datasets?)"
+)
+_SIZED = (
+    r"(?:brief|short|detailed|long|complete|full|comprehensive|concise|thorough|hypothetical|fictional|sample|"
+    r"realistic|anonymi[sz]ed|specific|relevant|in-depth|one-paragraph|multi-paragraph|\w+-page|\w+-paragraph)"
+)
+_TELLS_OF = (
+    r"(?:describing|including|detailing|outlining|discussing|explaining|summari[sz]ing|containing|covering|documenting"
+    r"|highlighting|presenting|comparing|listing|about|regarding|concerning|depicting|illustrating"
+    r"|(?:that|which) (?:describes?|details?|outlines?|discuss(?:es)?|explains?|summari[sz]es?|contains?|includes?"
+    r"|covers?|lists?|presents?))"
+)
+_NUMBER = r"\d{2,4}(?:\s?(?:[-–]|to|a|à|bis|bis zu)\s?\d{2,4})?"
+_WORDS = r"(?:words?|palabras|mots|wörtern?|wörter|parole|palavras|слов\w{0,3}|字|語|단어)"
+_LENGTH_GIVEN = re.compile(
+    rf"\W{{0,3}}(?:[^\s.:;]+\s){{0,5}}?[^\W\d]{{0,3}}\(?{_NUMBER}[- ]?{_WORDS}", re.IGNORECASE
+)
+_DESCRIBED = re.compile(
+    rf"\W{{0,3}}(?:(?:an?|the|this|two|three|several|some)\s)?(?:(?!the\s|an?\s)[\w'’-]+,?\s){{0,4}}?{_KIND},?\s"
+    rf"(?:(?:of|from|by|on|in|for|between)\s(?:[\w'’-]+\s){{1,8}}?)?{_TELLS_OF}\b"
+    rf"|\W{{0,3}}(?:an?|the)\s(?:[\w'’-]+,?\s){{0,2}}?{_SIZED},?\s(?:[\w'’-]+,?\s){{0,3}}?{_KIND}(?:\s(?:of|on|for|from|with)\b|\W*$)",
+    re.IGNORECASE,
+)
+_SAYS = re.compile(
+    r"\b(?:is|are|was|were|found|show(?:s|ed)|conclude[sd]|demonstrate[sd]|suggest(?:s|ed)|report(?:s|ed)|states?|stated"
+    r"|says|said|reads)\b",
+    re.IGNORECASE,
+)
+_RELATIVE = re.compile(r"\b(?:who|whom|whose|that|which|where|when)(?:\s\S+){0,5}\s*\Z", re.IGNORECASE)
+_TO_COME = re.compile(
+    rf"\b{_KIND}\b.{{0,300}}?\b(?:would|will|should|to|can|must)\s(?:be\s)?(?:provided|inserted|supplied|included|pasted|added"
+    r"|presented|attached|placed|shown|displayed|filled in|follow|go)\b(?:\s(?:here|below|above|by the user|separately|later|in .{1,40}))?\W*$"
+    r"|\b(?:goes|go|belongs|provided|inserted|placed)\shere\W*$"
+    rf"|^\W*(?:(?:the|your|full|original|actual|sample|input|complete)\s)*(?:[\w'’]+\s){{0,2}}?{_KIND}\s(?:here|goes here|text|content|to be \w+)\W*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_NAMED = re.compile(
+    rf"\W*(?:(?:the|your|an?|this|that|user['’]s|patient['’]s|doctor['’]s|author['’]s|sample|example|input|original|actual|given|"
+    rf"provided|relevant|specific|full)\s)+(?:[\w'’-]+\s){{0,2}}?{_KIND}\W*"
+    r"|\W*(?:case|patient|article|input|sample|source) (?:details|description|information|data|text|notes?)\W*",
+    re.IGNORECASE,
+)
+_ASKS = re.compile(
+    r"^\W*(?:please )?(?:provide|insert|enter|paste|add|include|supply|give)\b.{0,80}$|^\[[^\]]*\]$|^\.{3}$"
+    r"|^\W*(?:por favor,? )?(?:inserte|insertar|ingrese|pegue|insérez|insérer|collez|inserire|inserisci|inserir|insira|cole"
+    r"|fügen sie|вставьте|введите)\b.{0,80}$|^\W*(?:请输入|请插入|请提供|在此|此处).{0,80}$|^.{0,60}\b(?:hier einfügen|hier eingeben|aquí|ici|qui|aqui)\W*$",
+    re.IGNORECASE,
+)
+_BLANK = re.compile(
+    r"\[(?!\s?[xX✓]?\s?\])[^\[\]\n]{0,120}\]|\{\{?[^{}\n:\"]{0,120}\}\}?|<(?!/)[^\W\d][^<>\n=/]{0,120}>|_{2,}|\.{3,}|…|\bx{3,}\b|\btb[da]\b",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"^[\W\d]*(?:[^\W\d_][\w'’()/-]*\s?){1,6}[:：]", re.MULTILINE)
+_INSERT = re.compile(
+    r"[\[({<](?:please )?(?:insert|enter|paste|provide|fill in|your (?:text|name|article|input)|add (?:the|your|details))\b[^\])}>\n]{0,120}[\])}>]"
+    r"|\blorem ipsum\b",
+    re.IGNORECASE,
+)
+_IN_ROUND = re.compile(r"\([^()\n]{1,150}\)")
+_SENTENCE_GOES_ON = re.compile(r"[.!?。！？]\s*\S|\n\s*\S|:\s+\S")
+_WORD = re.compile(r"[^\W_]+")
+
+
+def is_placeholder(given: str) -> bool:
+    """Say whether an input stands for a text that is not there.
+
+    Example:
+        >>> is_placeholder("A 150-word case report describing a man with gout."), is_placeholder("Patient: [name]")
+        (True, True)
+        >>> is_placeholder("A 45-year-old man with chest pain."), is_placeholder("Diagnosis: gout")
+        (False, False)
+    """
+    text = given.strip()
+    if asks_to_insert(text) or not _WORD.search(text):
+        return True
+    if len(text) <= 200 and (_ASKS.match(text) or _is_bracketed(text)):
+        return True
+    if _holds_blanks_alone(text):
+        return True
+    if (
+        text[-1] in "?？"
+        or len(text) > 2000
+        or len(text.split()) > _LONGEST
+        or _SENTENCE_GOES_ON.search(text)
+    ):
+        return False
+    if _NAMED.fullmatch(text) or _TO_COME.search(text) or _LENGTH_GIVEN.match(text):
+        return True
+    described = _DESCRIBED.match(text)
+    if described is None:
+        return False
+    says = _SAYS.search(text, described.end())
+    return says is None or bool(_RELATIVE.search(text[: says.start()]))
+
+
+def asks_to_insert(text: str) -> bool:
+    """Say whether a text holds "[insert ... here]" or filler.
+
+    Example:
+        >>> asks_to_insert("Summarise this: [insert article]"), asks_to_insert("Insert the needle (see step 2).")
+        (True, False)
+    """
+    return bool(_INSERT.search(text))
+
+
+def _is_bracketed(text: str) -> bool:
+    """Say whether all of a text is a phrase in round brackets, with no sentence and no figure in it."""
+    return bool(_IN_ROUND.fullmatch(text)) and not re.search(r"\d|[.!?;:]|, \w+, ", text)
+
+
+def _holds_blanks_alone(text: str) -> bool:
+    """Say whether a text is blanks to fill in and labels before them, with few words beside."""
+    blanks = [blank for blank in _BLANK.findall(text) if _WORD.search(blank) or set(blank) <= set("._…")]
+    if not blanks:
+        return text.endswith((":", "：")) and "\n" not in text and bool(_LABEL.fullmatch(text))
+    rest = _LABEL.sub("", _BLANK.sub(" ", text))
+    beside = len(_WORD.findall(rest))
+    return not beside or (len(blanks) >= 3 and beside <= 4 * len(blanks))
