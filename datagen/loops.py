@@ -1,9 +1,9 @@
 """Tells text that is caught in a loop: of words, phrases, lines, characters, in any script, in linear time.
 
-One measure covers them: the longest stretch in which every unit equals the one a fixed distance before it. A unit is a
-word, or a character of a word too long to be one (as in scripts without spaces). The shorter what repeats, the more
-often it may: :data:`ENOUGH` was set between what models write in loops and the 15,000 texts that people and models wrote
-well (see ``docs/synthesis.md``), of which the worst repeats five words four times.
+One measure covers them: the longest stretch in which every unit equals the one a fixed distance before it. A unit is
+a word, or a character of a word too long to be one (as in scripts without spaces). The shorter what repeats, the more
+often it may. The bounds lie between the loops of models and 14,883 good texts (:file:`docs/synthesis.md`), in which no
+phrase of two words or more stands three times in a row but in one form to fill in, four times.
 """
 
 import re
@@ -61,7 +61,7 @@ def _units(words: list[str]) -> list[str]:
 
 
 def _loops(units: list[str]) -> Iterator[tuple[int, int, int]]:
-    """Yield start, end and distance of each stretch whose units equal those at that distance before, at least twice."""
+    """Yield start, end and distance of each stretch of at least two times the same units in a row."""
     last: dict[str, int] = {}
     distance = start = 0
     for place, unit in enumerate(units):

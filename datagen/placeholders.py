@@ -10,8 +10,8 @@ import re
 _LONGEST = 80  # words of a description
 _KIND = (
     r"(?:case (?:reports?|stud(?:y|ies)|descriptions?|presentations?|details|summar(?:y|ies)|scenarios?|vignettes?)"
-    r"|(?:clinical |patient )?(?:vignettes?|scenarios?|cases?)|passages?|paragraphs?|texts?|articles?|abstracts?|notes?"
-    r"|summar(?:y|ies)|letters?|e-?mails?|(?:lab |laboratory |pathology |radiology )?(?:reports?|results|values|findings)"
+    r"|(?:clinical |patient )?(?:vignettes?|scenarios?|cases?)|passages?|paragraphs?|texts?|articles?|abstracts?"
+    r"|notes?|summar(?:y|ies)|letters?|mails?|reports?|(?:lab|laboratory|radiology|test) (?:results|values|findings)"
     r"|descriptions?|lists?|transcripts?|dialogues?|conversations?|excerpts?|tables?|records?|charts?|essays?|papers?"
     r"|documents?|narratives?|stor(?:y|ies)|overviews?|statements?|messages?|posts?|quer(?:y|ies)|sentences?"
     r"|(?:patient|medical|clinical) (?:histor(?:y|ies)|information|data|details|profiles?|backgrounds?)|datasets?)"
@@ -32,9 +32,10 @@ _LENGTH_GIVEN = re.compile(
     rf"\W{{0,3}}(?:[^\s.:;]+\s){{0,5}}?[^\W\d]{{0,3}}\(?{_NUMBER}[- ]?{_WORDS}", re.IGNORECASE
 )
 _DESCRIBED = re.compile(
-    rf"\W{{0,3}}(?:(?:an?|the|this|two|three|several|some)\s)?(?:(?!the\s|an?\s)[\w'’-]+,?\s){{0,4}}?{_KIND},?\s"
+    rf"\W{{0,3}}(?:(?:an?|the|two|three|several|some)\s)?(?:(?!the\s|an?\s)[\w'’-]+,?\s){{0,4}}?{_KIND},?\s"
     rf"(?:(?:of|from|by|on|in|for|between)\s(?:[\w'’-]+\s){{1,8}}?)?{_TELLS_OF}\b"
-    rf"|\W{{0,3}}(?:an?|the)\s(?:[\w'’-]+,?\s){{0,2}}?{_SIZED},?\s(?:[\w'’-]+,?\s){{0,3}}?{_KIND}(?:\s(?:of|on|for|from|with)\b|\W*$)",
+    rf"|\W{{0,3}}(?:an?|the)\s(?:[\w'’-]+,?\s){{0,2}}?{_SIZED},?\s(?:[\w'’-]+,?\s){{0,3}}?{_KIND}"
+    r"(?:\s(?:of|on|for|from|with)\b|\W*$)",
     re.IGNORECASE,
 )
 _SAYS = re.compile(
@@ -44,31 +45,36 @@ _SAYS = re.compile(
 )
 _RELATIVE = re.compile(r"\b(?:who|whom|whose|that|which|where|when)(?:\s\S+){0,5}\s*\Z", re.IGNORECASE)
 _TO_COME = re.compile(
-    rf"\b{_KIND}\b.{{0,300}}?\b(?:would|will|should|to|can|must)\s(?:be\s)?(?:provided|inserted|supplied|included|pasted|added"
-    r"|presented|attached|placed|shown|displayed|filled in|follow|go)\b(?:\s(?:here|below|above|by the user|separately|later|in .{1,40}))?\W*$"
+    rf"\b{_KIND}\b.{{0,300}}?\b(?:would|will|should|to|can|must)\s(?:be\s)?(?:provided|inserted|supplied|included|pasted"
+    r"|added|presented|attached|placed|shown|displayed|filled in|follow)\b"
+    r"(?:\s(?:here|below|above|by the user|separately|later|in .{1,40}))?\W*$"
     r"|\b(?:goes|go|belongs|provided|inserted|placed)\shere\W*$"
-    rf"|^\W*(?:(?:the|your|full|original|actual|sample|input|complete)\s)*(?:[\w'’]+\s){{0,2}}?{_KIND}\s(?:here|goes here|text|content|to be \w+)\W*$",
+    rf"|^\W*(?:(?:the|your|full|original|actual|sample|input|complete)\s)*(?:[\w'’]+\s){{0,2}}?{_KIND}"
+    r"\s(?:here|goes here|text|content|to be \w+)\W*$",
     re.IGNORECASE | re.DOTALL,
 )
 _NAMED = re.compile(
-    rf"\W*(?:(?:the|your|an?|this|that|user['’]s|patient['’]s|doctor['’]s|author['’]s|sample|example|input|original|actual|given|"
-    rf"provided|relevant|specific|full)\s)+(?:[\w'’-]+\s){{0,2}}?{_KIND}\W*"
+    r"\W*(?:(?:the|your|an?|this|that|user['’]s|patient['’]s|doctor['’]s|author['’]s|sample|example|input|original"
+    rf"|actual|given|provided|relevant|specific|full)\s)+(?:[\w'’-]+\s){{0,2}}?{_KIND}\W*"
     r"|\W*(?:case|patient|article|input|sample|source) (?:details|description|information|data|text|notes?)\W*",
     re.IGNORECASE,
 )
 _ASKS = re.compile(
     r"^\W*(?:please )?(?:provide|insert|enter|paste|add|include|supply|give)\b.{0,80}$|^\[[^\]]*\]$|^\.{3}$"
-    r"|^\W*(?:por favor,? )?(?:inserte|insertar|ingrese|pegue|insérez|insérer|collez|inserire|inserisci|inserir|insira|cole"
-    r"|fügen sie|вставьте|введите)\b.{0,80}$|^\W*(?:请输入|请插入|请提供|在此|此处).{0,80}$|^.{0,60}\b(?:hier einfügen|hier eingeben|aquí|ici|qui|aqui)\W*$",
+    r"|^\W*(?:por favor,? )?(?:inserte|insertar|ingrese|pegue|insérez|insérer|collez|inserire|inserisci|inserir|insira"
+    r"|fügen sie|вставьте|введите)\b.{0,80}$|^\W*(?:请输入|请插入|请提供|在此|此处).{0,80}$"
+    r"|^.{0,60}\b(?:hier einfügen|hier eingeben|(?:texto|texte|testo) (?:aquí|ici|qui|aqui))\W*$",
     re.IGNORECASE,
 )
 _BLANK = re.compile(
-    r"\[(?!\s?[xX✓]?\s?\])[^\[\]\n]{0,120}\]|\{\{?[^{}\n:\"]{0,120}\}\}?|<(?!/)[^\W\d][^<>\n=/]{0,120}>|_{2,}|\.{3,}|…|\bx{3,}\b|\btb[da]\b",
+    r"\[(?!\s?[xX✓]?\s?\])[^\[\]\n]{0,120}\]|\{\{?[^{}\n:\"]{0,120}\}\}?|<(?!/)[^\W\d][^<>\n=/]{0,120}>"
+    r"|_{2,}|\.{3,}|…|\bx{3,}\b|\btb[da]\b",
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"^[\W\d]*(?:[^\W\d_][\w'’()/-]*\s?){1,6}[:：]", re.MULTILINE)
 _INSERT = re.compile(
-    r"[\[({<](?:please )?(?:insert|enter|paste|provide|fill in|your (?:text|name|article|input)|add (?:the|your|details))\b[^\])}>\n]{0,120}[\])}>]"
+    r"[\[({<](?:please )?(?:insert|enter|paste|provide|fill in|your (?:text|article|input)|add (?:the|your|details))\b"
+    r"[^\])}>\n]{0,120}[\])}>]"
     r"|\blorem ipsum\b",
     re.IGNORECASE,
 )

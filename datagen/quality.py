@@ -8,6 +8,8 @@ import re
 from datagen.dedup import count_words, rouge_l, tokenize
 from datagen.finish import read_finish
 from datagen.language import ANY, is_other_language
+from datagen.loops import is_caught_in_a_loop
+from datagen.placeholders import asks_to_insert, is_placeholder
 from datagen.records import SeedTask
 
 MIN_INSTRUCTION_WORDS = 2
@@ -45,10 +47,6 @@ _ATTACHED = re.compile(
 _DRAWS = re.compile(
     r"^\W*(?:please )?(?:draw(?! (?:up|on|from|out|blood|attention|conclusions?|lessons?)\b)|sketch|paint|photograph"
     r"|film|record a video|create (?:an? )?(?:image|video|picture))\b",
-    re.IGNORECASE,
-)
-_PLACEHOLDER = re.compile(
-    r"^\W*(?:please )?(?:provide|insert|enter|paste|add|include|supply|give)\b.{0,80}$|^\[[^\]]*\]$|^\.{3}$",
     re.IGNORECASE,
 )
 _CHOICE_TYPE = re.compile(r"multiple[\s-]*choice|\bmcq\b|usmle", re.IGNORECASE)
@@ -137,7 +135,7 @@ def check_task(task: SeedTask, language: str = ANY) -> str | None:
     Returns:
         One of ``empty-instruction``, ``wrong-language``, ``instruction-too-short``, ``instruction-too-long``,
         ``input-too-long``, ``refusal``, ``asks-for-media``, ``no-choices``, ``unfinished``, ``input-missing``,
-        ``input-is-placeholder``, ``input-echoes-instruction``; None if the task passes.
+        ``input-is-placeholder``, ``input-echoes-instruction``, ``repeats-itself``; None if the task passes.
 
     Example:
         >>> check_task(SeedTask("Look at the attached image and name the fracture."))
@@ -163,10 +161,14 @@ def check_task(task: SeedTask, language: str = ANY) -> str | None:
         return "no-choices"
     if breaks_off(instruction) or breaks_off(given):
         return "unfinished"
+    if is_caught_in_a_loop(instruction) or is_caught_in_a_loop(given):
+        return "repeats-itself"
+    if asks_to_insert(instruction):
+        return "input-is-placeholder"
     if not given:
         alone = refers_to_material(instruction) or instruction.endswith((":", "："))
         return "input-missing" if alone else None
-    if _PLACEHOLDER.match(given):
+    if is_placeholder(given):
         return "input-is-placeholder"
     if echoes(instruction, given):
         return "input-echoes-instruction"
@@ -254,14 +256,16 @@ def is_unfinished(answer: str) -> bool:
 
 
 def repeats_itself(text: str) -> bool:
-    """Say whether a text is caught in a loop: at least four lines or sentences, most of them copies of another.
+    """Say whether a text is caught in a loop, or has at least four lines or sentences, most of them copies of another.
 
     Example:
-        >>> repeats_itself("Rest well. Drink. Rest well. Rest well. Rest well.")
-        True
+        >>> repeats_itself("Rest well. Drink. Rest well. Rest well. Rest well."), repeats_itself("Rest " * 20)
+        (True, True)
     """
+    if is_caught_in_a_loop(text):
+        return True
     sentences = [" ".join(tokenize(part)) for part in _SENTENCE_END.split(text)]
-    sentences = [sentence for sentence in sentences if sentence]
+    sentences = [sentence for sentence in sentences if any(map(str.isalpha, sentence))]
     return len(sentences) >= 4 and len(set(sentences)) <= len(sentences) / 2
 
 

@@ -88,7 +88,7 @@ def check_quality(task: SeedTask, *, language: str = ANY) -> Objection | None:
 def show_task(task: SeedTask) -> Objection | SeedTask | None:
     """Take thoughts and control tokens off the fields of a task; object to those that remain within one."""
     texts = {name: getattr(task, name) for name in FIELDS}
-    shown = {name: without_thoughts(text) for name, text in texts.items()}
+    shown: dict[str, Any] = {name: without_thoughts(text) for name, text in texts.items()}
     if any(control_tokens(text) or holds_thoughts(text) for text in shown.values()):
         return Objection(CONTROL_TOKENS)
     return dataclasses.replace(task, **shown) if shown != texts else None
