@@ -29,6 +29,7 @@ _HTML = frozenset(re.findall(r"\w+", """
     div dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i img input ins kbd label li
     link main mark math meta nav ol option p pre q s samp section select small span strike strong style sub summary sup
     svg table tbody td textarea tfoot th thead time title tr tt u ul var"""))  # fmt: skip
+_END_TAG = re.compile(r"</ ?([^\W\d]\w{0,40})")
 _SPEAKS_OF_MARKUP = re.compile(
     r"\b(?:xml|html|tags?|mark-?up|fhir|hl7|cda|template|placeholders?)\b|<\w", re.IGNORECASE
 )
@@ -47,12 +48,13 @@ _FENCED = re.compile(
 _PROSE_KINDS = {"markdown", "md", "text", "txt", "plaintext", "plain", "answer", "response", "output"}
 _CODE = re.compile(r"[{};=]")
 _MACHINE = (
-    r"(?:the )?(?:(?:ai|medical|helpful|virtual) )*(?:assistant|ai|chatbot|bot|chatgpt|gpt-?\d?|language model)"
+    r"(?:the )?(?:(?:ai|medical|helpful|virtual) )*(?:assistant|ai doctor|ai|chatbot|bot|chatgpt|gpt-?\d?"
+    r"|language model)"
     r"(?:['’]s)?(?: (?:answer|response|reply))?|助手|asistente|assistente|assistent|ассистент"
 )
 _DOCTOR = (
     r"(?:the )?(?:doctor|dr\.?|physician|clinician|medical expert|expert|nurse|pharmacist)"
-    r"(?: (?:answer|response|reply))?"
+    r"(?:['’]s)?(?: (?:answer|response|reply))?"
 )
 _SAID = (
     r"(?:here(?:['’]s| is) )?(?:the |my |your )?(?:final |model |correct )?(?:answer|response|reply|output)"
@@ -60,32 +62,46 @@ _SAID = (
 )
 _LABEL = re.compile(
     rf"[\s>*_#\[(<]{{0,8}}(?P<name>{_MACHINE}|{_DOCTOR}|{_SAID})[\])>*_ \t]{{0,4}}[:：][*_ \t]{{0,4}}\s*"
-    r"|#{1,6}[ \t]*(?:response|assistant)[ \t]*\n\s*|(?:assistant|model)[ \t]*\n\s*",
+    r"|#{1,6}[ \t]*(?:response|assistant)[ \t]*\n\s*|\[?(?:assistant|model)\]?[ \t]*\n\s*|(?:bot|assistant|ai)> ",
     re.IGNORECASE,
 )
+_HEADING = re.compile(r"^(?:#{1,6} [^\n]+|\*\*[^*\n]{1,80}\*\*:?)[ \t]*$", re.MULTILINE)
+_ANSWER_HEADING = re.compile(rf"\s*(?:#{{1,6}} *)?\**(?:{_SAID})\**[ \t]*\n\s*", re.IGNORECASE)
+_END_SAID = re.compile(
+    r"\n[\s*_=-]{0,20}end\W*\Z"
+    r"|[\[(<*-]{1,3}\s?(?:the )?end of (?:the |my )?(?:answer|response|reply|output|message)\W*\Z",
+    re.IGNORECASE,
+)
+_SWITCH = re.compile(r"\A\s*/(?:no_?)?think\b\s*|\s/(?:no_?)?think\s*\Z", re.IGNORECASE)
 _PARTNER = re.compile(
     r"^[\s>*_#\[]{0,8}(?:patient|user|human|caller|client|parent|mother|father|son|daughter|wife|husband|nurse|doctor"
     r"|dr|mr|mrs|ms|pharmacist|physician|student|teacher|question|q|input|intake|you|me)\b[^:：\n]{0,30}[:：]",
     re.IGNORECASE | re.MULTILINE,
 )
 _TURN = re.compile(
-    r"^[ \t>*_]{0,4}(?:#{1,6}[ \t]*)?[*_]{0,2}\[?(?:user|human|assistant)\]?[*_ \t]{0,4}[:：]"
+    r"^[ \t>*_]{0,4}(?:#{1,6}[ \t]*)?[*_]{0,2}[\[<]?(?:user|human|assistant)[\]>]?[*_ \t]{0,4}[:：]"
     r"|^#{1,6}[ \t]*[*_]{0,2}(?:instruction|human|user|assistant|prompt|input|response|system)[*_ \t]{0,4}(?:[:：]|$)"
-    r"|^(?:assistant|user|model|system)[ \t]*$",
+    r"|^(?:assistant|user|model|system)[ \t]*$|^#{3,}\s{1,9}(?:instruction|input|type|task|question)\b.{0,3}[:：]",
     re.IGNORECASE | re.MULTILINE,
 )
 _GLUED_TURN = re.compile(r"[.!?:;)*](?:assistant|user|system)[ \t]*(?:\n|\Z)")
-_ITEM = re.compile(r"^[ \t*_]{0,4}(?:instruction|question)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE)
+_ITEM = re.compile(r"^[ \t*_]{0,4}(?:instruction|question|q)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE)
 _ITS_ANSWER = re.compile(
-    r"^[ \t*_]{0,4}(?:response|output|answer)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE
+    r"^[ \t*_]{0,4}(?:response|output|answer|a)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE
 )
 _ASKS_FOR_ITEMS = re.compile(
     r"\bquestions\b|\bquiz|\bflash ?card|\bfaq|q\s?&\s?a|\bexam|\btest\b|\binstruction", re.IGNORECASE
 )
+_BEGINNING = 250
 _ALOUD = re.compile(
-    r"\W{0,5}(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{0,4}){0,3}(?:(?:the|this) user(?:['’]s)?\b[ ]"
-    r"(?:is|has|wants|asks|asked|needs|says|said|provided|gave|would|query|question|request|message|might|seems|appears)\b"
-    r"|we need to (?:answer|respond|produce|output|write|provide|reply)\b)",
+    r"\b(?:the|this) user (?:is (?:asking|looking|seeking|requesting|describing)|wants|asks|asked|needs|says|said"
+    r"|provided|gave|would like|seems|has (?:asked|provided|given|requested))\b"
+    r"|\b(?:the|this) user['’]s (?:question|query|request|message|prompt|concern)"
+    r"|\A\W{0,5}(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{0,4}){0,3}(?:the|this) user\b"
+    r"|\A\W{0,5}(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{0,4}){0,3}we need to"
+    r" (?:answer|respond|produce|output|write|provide|reply)\b"
+    r"|用户(?:询问|想|问|要求|提到|的问题)|el usuario (?:pregunta|quiere)|l['’]utilisateur (?:demande|veut)"
+    r"|der (?:nutzer|benutzer) (?:fragt|möchte|will)|пользователь (?:спрашивает|хочет)",
     re.IGNORECASE,
 )  # fmt: skip
 
@@ -105,7 +121,9 @@ def bare_answer(reply: str, asked: str = "") -> str:
     """
     text = reply
     for _ in range(4):  # a wrapper may hold another one
-        shown = _without_label(_unwrapped(without_thoughts(text), asked), asked)
+        shown = _SWITCH.sub("", without_thoughts(text))
+        shown = shown[: end.start()].rstrip() if (end := _END_SAID.search(shown)) else shown
+        shown = _without_label(_unwrapped(shown, asked), asked)
         if shown == text:
             break
         text = shown
@@ -138,7 +156,7 @@ def leftover(answer: str, asked: str = "") -> str | None:
     item = None if _ASKS_FOR_ITEMS.search(asked) else _ITEM.search(answer, 1)
     if item and _ITS_ANSWER.search(answer, item.end()):
         return ANOTHER_TURN
-    return THINKS_ALOUD if _ALOUD.match(answer) and "user" not in asked.lower() else None
+    return THINKS_ALOUD if _ALOUD.search(answer[:_BEGINNING]) and "user" not in asked.lower() else None
 
 
 def holds_thoughts(text: str) -> bool:
@@ -152,11 +170,13 @@ def holds_thoughts(text: str) -> bool:
 
 
 def _is_angled(tag: re.Match[str]) -> bool:
-    return tag["open"][0] in "<&＜◁◀"
+    return tag["open"][0] in "<&＜◁◀" and not (tag["more"] and not tag["slash"])
 
 
 def _holds_tags(text: str) -> bool:
-    """Say whether a text holds tags that are none of HTML: of thoughts, of an answer, or any other that ends one."""
+    """Say whether a text holds tags that are none of HTML: of thoughts, of an answer, or any that ends something."""
+    if "<!--" in text or any(end.lower() not in _HTML for end in _END_TAG.findall(text)):
+        return True
     for tag in TAG.finditer(text):
         name = tag["name"].lower()
         if not _is_angled(tag):
@@ -179,8 +199,9 @@ def _unwrapped(text: str, asked: str) -> str:
         kind = fenced["kind"].lower()
         if kind in _PROSE_KINDS or (not kind and _is_prose(fenced["said"])):
             return fenced["said"].strip("\n")
-    if whole[:1] == "{" and not _SPEAKS_OF_JSON.search(asked):
-        text = _only_value(whole) or text
+    holds_object = whole[:1] == "{" or (fenced and fenced["kind"].lower() == "json")
+    if holds_object and not _SPEAKS_OF_JSON.search(asked):
+        text = _only_value(fenced["said"] if fenced else whole) or text
     return text if _SPEAKS_OF_MARKUP.search(asked) else _untagged(text)
 
 
@@ -195,10 +216,11 @@ def _only_value(text: str) -> str | None:
         said = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or len(said) != 1:
+    if not isinstance(said, dict):
         return None
-    ((key, value),) = said.items()
-    return value if isinstance(value, str) and set(words_of(key)) & _ANSWER else None
+    told = {key: value for key, value in said.items() if not is_thought_name(key)}
+    answers = [value for key, value in told.items() if _names_answer(key) and isinstance(value, str)]
+    return answers[0] if len(told) == len(answers) == 1 else None
 
 
 def _untagged(text: str) -> str:
@@ -224,7 +246,9 @@ def _names_answer(name: str) -> bool:
 
 
 def _without_label(text: str, asked: str) -> str:
-    """Take off the name of who speaks, unless somebody else speaks, too."""
+    """Take off the name of who speaks, unless somebody else speaks, too; or an only heading "Answer"."""
+    if (heading := _ANSWER_HEADING.match(text)) and not _HEADING.search(text, heading.end()):
+        return text[heading.end() :]
     label = _LABEL.match(text)
     if label is None:
         return text

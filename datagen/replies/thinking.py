@@ -22,11 +22,14 @@ _NAMES = {
 _FAMILY_OF = {name: family for family, names in _NAMES.items() for name in names.split()}
 _OPENING, _CLOSING = {"start", "begin", "prefix", "open"}, {"end", "suffix", "close", "stop"}
 TAG = re.compile(
-    r"(?P<open>&lt;|[<＜◁◀‹«《〈⟨【\[]{1,2})\s?[|｜]?\s?(?P<slash>[/\\]\s?)?(?P<name>[^\W\d_][\w:.▁-]{1,40})"
+    r"(?P<open>&lt;|[<＜◁◀‹«《〈⟨【\[{]{1,2})\s?[|｜]?\s?(?P<slash>\\?/\s?|\\)?"
+    r"(?P<name>[^\W\d_][\w:.▁-]{1,40}(?P<more>(?: [^\W\d_][\w-]{1,20}(?![\w-]|\s?=)){0,2}))"
     r"(?:\s+[\w:-]{1,40}\s?=\s?(?:\"[^\"<>\n]{0,200}\"|'[^'<>\n]{0,200}'|[^\s<>\"']{1,80})){0,8}"
-    r"\s?/?[|｜]?\s?(?:&gt;|[>＞▷▶›»》〉⟩】\]]{1,2})"
+    r"\s?/?[|｜]?\s?(?:&gt;|[>＞▷▶›»》〉⟩】\]}]{1,2})"
 )
-_MARKED = re.compile(r"[<＜◁◀‹«《〈⟨【\[]|&lt;|```")
+_MARKED = re.compile(r"[<＜◁◀‹«《〈⟨【\[{]|&lt;|```")
+_QUOTE = re.compile(r"^>[ ]{0,2}\Z", re.MULTILINE)
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 # As chat windows fold thoughts.
 _DETAILS = re.compile(r"<details\b[^<>]{0,300}>\s{0,9}(?:<summary>[^<>]{0,100})?", re.IGNORECASE)
 _END_OF_DETAILS = re.compile(r"</details>", re.IGNORECASE)
@@ -66,6 +69,7 @@ def without_thoughts(text: str) -> str:
         >>> without_thoughts("A blood pressure <think twice> of 140/90")
         'A blood pressure <think twice> of 140/90'
     """
+    text = text if not text.startswith(tuple(_INVISIBLE)) else text.lstrip(_INVISIBLE)
     shown = own_turn(_without_folded(_without_blocks(text))) if _MARKED.search(text) else text
     shown = _behind_headings(_behind_names(shown))
     return text if shown == text else shown.strip()
@@ -95,7 +99,8 @@ def _without_blocks(text: str) -> str:
                 within[family] += 1
             continue
         if not opened:
-            spans = [(0, end)]  # the prompt held the beginning
+            # The prompt held the beginning, unless a second end stands behind the reply.
+            spans.append((start if spans and not text[end:].strip() else 0, end))
             continue
         held = within[family] > 0
         if not held and last_end.get(opened[-1][1], -1) > start:
@@ -132,9 +137,19 @@ def _thought_tags(text: str) -> list[tuple[int, int, bool, str, bool]]:
         strong = (
             family == "think" and tag["name"].isupper()
         )  # [THINK] is a token; [Analysis] may be a heading
-        bracketed = tag["open"][0] in "[«《〈⟨【‹" and not strong and not _OPENING & set(words)
-        tags.append((tag.start(), tag.end(), not closing, family, bracketed))
+        textlike = tag["open"][0] in "[«《〈⟨【‹{" and not strong and not _OPENING & set(words)
+        tags.append((*_decorated(text, tag), not closing, family, textlike or bool(tag["more"])))
     return tags
+
+
+def _decorated(text: str, tag: re.Match[str]) -> tuple[int, int]:
+    """Return where a tag begins and ends together with the marks of Markdown on both its sides."""
+    start, end = tag.span()
+    for mark in ("***", "**", "*", "`", "_"):
+        if text.endswith(mark, 0, start) and text.startswith(mark, end):
+            return start - len(mark), end + len(mark)
+    quote = _QUOTE.search(text, max(0, start - 4), start)
+    return (quote.start() if quote else start), end
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:
@@ -164,7 +179,7 @@ def _behind_names(text: str) -> str:
     """Return what follows the name of the final channel, where the names of channels stand in the text."""
     finals = list(_GLUED_FINAL.finditer(text))
     if finals:
-        return text[finals[-1].end() :]
+        return text[finals[-1].end() :].lstrip(":* \n")
     if _GLUED_THOUGHTS.match(text):
         return ""
     return re.sub(r"\A\s*final(?=[A-Z])", "", text)

@@ -10,7 +10,8 @@ import functools
 import re
 
 _ABBREVIATIONS = (
-    "bos|eos|pad|unk|mask|cls|sep|gmask|sop|eop|eod|eot|eom|eoh|eoa|sot|eom|nl|im_end|im_start|endoftext"
+    "bos|eos|pad|unk|mask|cls|sep|gmask|sop|eop|eod|eot|eom|eoh|eoa|sot|eom|nl"
+    "|im_end|im_start|endoftext|end|stop"
 )
 _WORDS = (
     "start|begin|end|eos|bos|pad|token|turn|text|extra|reserved|unused|special|fim|tool|header|system|user|human"
@@ -20,10 +21,10 @@ _TOKEN = "|".join(
     [
         r"<(?:\s?[|｜][^<>|｜\n]{1,40}[|｜]\s?>"  # <|eot_id|>, <｜end▁of▁sentence｜>
         r"|[|｜]/?\w{1,30}>|/?s>|<?/?SYS>{1,2}|0x[0-9A-Fa-f]{2}>|(?:reserved|unused|extra_id|special)_?\d{1,4}>"
-        rf"|/?(?:{_ABBREVIATIONS})>|/?\w{{1,30}}[|｜]>|role>\w{{1,20}}</role>"  # <eos>, <channel|>
+        rf"|/?(?:\w{{1,12}}:)?(?:{_ABBREVIATIONS})>|/?\w{{1,30}}[|｜]>|role>\w{{1,20}}</role>"  # <eos>, <channel|>
         rf"|/?(?=[A-Za-z0-9]{{1,20}}_)(?:[A-Za-z0-9]{{1,20}}_){{0,4}}(?:{_WORDS})(?:_[A-Za-z0-9]{{1,20}}){{0,4}}>)",
         r"\[(?:\|/?\w{1,30}\|"  # [|assistant|]
-        r"|/?(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|gMASK|sMASK)"
+        r"|/s|/?(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|gMASK|sMASK)"
         # Abbreviations in brackets may be a text's own ("arterial disease [PAD]"): tokens touch a sentence's end.
         r"|(?:(?<=\A\[)|(?<=[.!?)\]>\n]\[)|(?<=[.!?)\]>\n]\s\[))(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK|EOT|END)(?=\]\s{0,9}(?:\Z|[\[<])))\]",
     ]
@@ -126,7 +127,9 @@ def own_turn(text: str) -> str:
     if not marks:
         return text
     ends = [*(mark.start for mark in marks[1:]), len(text)]
-    said = [text[mark.end : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    said = [
+        text[mark.end : end].strip().removeprefix(":").lstrip() for mark, end in zip(marks, ends, strict=True)
+    ]
     kinds = [mark.kind for mark in marks]
     if "thoughts" in kinds or "final" in kinds:
         if "final" in kinds:

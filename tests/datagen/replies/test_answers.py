@@ -35,6 +35,18 @@ WHOLE = """\
 <seed:think>{t}</seed:think>{a}
 [THINK]{t}[/THINK]{a}
 [Reasoning]{t}[/Reasoning]{a}
+[BEGIN THINKING]{t}[END THINKING]{a}
+<Thinking Process>{t}</Thinking Process>{a}
+{thinking}{t}{/thinking}{a}
+**<think>**{t}**</think>**\\n{a}
+> <think>\\n> {t}\\n> </think>\\n\\n{a}
+{t}</think>{a}</think>
+/no_think {a}
+{a}\\n[End of answer]
+<seed:bos>assistant\\n{a}<seed:eos>
+{"thoughts": "{t}", "final_answer": "{a}"}
+AI Doctor: {a}
+**Answer**\\n\\n{a}
 ◁think▷{t}◁/think▷{a}
 【思考】{t}【/思考】{a}
 «think»{t}«/think»{a}
@@ -107,6 +119,10 @@ User: What?\\nAssistant: {a}
 {a}assistant\\n\\nYou are welcome.
 Okay, so the user is asking about colds. {a}
 We need to answer: rest. {a}
+I must answer the user's question. {a}
+{a}\\n\\nQ: Why?\\nA: Water helps.
+{a}\\n<human>: Why?
+<!-- {t} -->{a}
 {t}<answer>{a}</answer>
 <answer>{a}</answer><answer>{a}</answer>
 <workings>{t}</workings>{a}
