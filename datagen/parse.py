@@ -29,7 +29,7 @@ __all__ = ["FIELDS", "Rejected", "parse_tasks"]
 
 _HEADING = re.compile(r"^[ \t]*(?:\d+[.)][ \t]*)?#+[ \t]*[^\W\d]", re.MULTILINE)
 _LAST_HASHES = re.compile(r"\n[ \t]*#+\s*\Z")
-_DECORATION = " \t>*_#•-"
+_DECORATION = " \t>*_#•+-"
 _WRAPPING = re.compile(r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+", re.IGNORECASE)
 
 

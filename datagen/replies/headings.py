@@ -26,6 +26,7 @@ _COUNTED = re.compile(
 )
 # "Gout (5/12)": the number follows the title.
 _OUT_OF = re.compile(r"(?<!\d)(\d{1,4})[ ]?/[ ]?(\d{1,4})$")
+_BULLETS = "-*+•·>([\"'<≥≤~±#"
 _DIGITS = "一二三四五六七八九"
 _CHINESE = re.compile(
     rf"^([^\W\d]{{0,4}}?)([{_DIGITS}]?十?[{_DIGITS}]|[{_DIGITS}]?十)(?=$|[题題项項个個]|\W)"
@@ -110,8 +111,9 @@ def _is_counter(counted: re.Match[str], hashes: bool) -> bool:
     if counted["total"] and int(counted["total"]) < int(counted["number"]):
         return False
     if counted["letters"] and (rest or counted["name"][-1:].isalpha()):
-        # "A. Oral resin" is a choice; "V. Gout" is taken for a number where it is marked as a heading.
-        return hashes and bool(re.match(r"[ ]?[.:)]", rest))
+        # "A. Oral resin" is a choice, "V. Gout" may be a heading.
+        numeral = hashes or set(counted["letters"]) <= set("IVX")
+        return numeral and bool(re.match(r"[ ]?[.:)]", rest))
     return not rest or hashes or bool(re.match(r"[ ]?[^\w\s%°+/<>=]", rest))
 
 
@@ -174,7 +176,7 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
             words += 1
             above = gap.lines[number + 1][1] if number + 1 < len(gap.lines) else gap.first
             alone = gap.place > 0 and not gap.first and not any(text for _, text in gap.lines[number + 1 :])
-            closes = (start is not None or gap.last) and not alone and evidence.closes(heading)
+            closes = (start is not None or gap.last) and not alone and evidence.closes(gap, heading)
             if words > _HEADING_LINES or not (closes or evidence.heads(gap, heading, above, alone)):
                 break
             start, pending = at, None
@@ -220,16 +222,19 @@ class _Evidence:
             return False
         return any(
             len(places := self.words[word]) > 1
-            and len(places) >= len(self.inner) + self.led
-            and (heading.marked or 0 in places)
+            and len(places) >= len(self.inner) + (self.led and word != heading.text)
+            and (heading.marked or 0 in places or (word == heading.text and above == ""))
             for word in _few_words(heading)
         )
 
-    def closes(self, heading: Heading) -> bool:
-        """Say whether the line ends a task, as lines of its form do elsewhere: "<<<END>>>"."""
-        return (heading.marked or (bool(heading.numbers) and not heading.title)) and len(
-            self.found[heading.form]
-        ) > 1
+    def closes(self, gap: Gap, heading: Heading) -> bool:
+        """Say whether the line ends a task, as lines of its form do elsewhere: "<<<END>>>", "✅ Task 4 complete"."""
+        if heading.wrapped:
+            return len(self.found[heading.form]) > 1
+        if heading.numbers:
+            return not heading.title and self._rises(gap.place, heading)
+        signed = heading.text[0] not in _BULLETS and not heading.text[0].isalnum()
+        return signed and any(len(self.words[word]) >= len(self.inner) > 0 for word in _few_words(heading))
 
     def _with_others(self, gap: Gap, heading: Heading, above: str) -> bool:
         """Say whether headings of the form stand before other tasks, too, or this one apart before the only task."""
@@ -270,4 +275,5 @@ def _few_words(heading: Heading) -> list[str]:
     words = re.findall(r"[^\W\d_]{2,}", heading.title.lower())
     plain = heading.marked or not re.search(r"^\w[.)]|[.!?。！？।]$", heading.text)
     shared = words if len(words) <= 3 and plain else []
-    return [*shared, heading.form] if heading.wrapped else shared
+    whole = [heading.form] if heading.wrapped else [heading.text] if heading.text[-1] == ":" else []
+    return [*shared, *whole]

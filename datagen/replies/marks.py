@@ -108,6 +108,7 @@ _BARE_LABEL = re.compile(
 _BOLD_LABEL = re.compile(
     rf"^[ \t]*(?P<number>(?!))?\*\*(?:{_ANY_NAME})\*\*[ \t]+(?=\S)", re.IGNORECASE | re.MULTILINE
 )
+_KEY_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:{_ANY_NAME})=(?=\S)", re.IGNORECASE | re.MULTILINE)
 _TAB_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_ANY_NAME})\t+(?=\S)", re.IGNORECASE | re.MULTILINE)
 _STOP_LABEL = re.compile(
     rf"^[ \t]*(?:{_NUMBER})?(?:{_BARE_NAME})[ ]?(?:[;.][ ]|\.{{2,}}[ ]|[ \t]*\n[ \t]*:[ ])(?=\S)",
@@ -217,6 +218,7 @@ def _labels(text: str) -> Iterator[Mark]:
         _LETTER_LABEL,
         _LONE_LABEL,
         _TAB_LABEL,
+        _KEY_LABEL,
         _TAG_LABEL,
     ):
         found = [Mark(_kind(match), match.start(), match.end()) for match in pattern.finditer(text)]

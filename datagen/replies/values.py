@@ -35,6 +35,7 @@ _ASSISTANT_VOICE = re.compile(
 # In other languages: a paragraph that speaks of the tasks, or a hope that ends in an exclamation.
 _ABOUT_TASKS = re.compile(
     r"\b(?:aufgaben|tareas|tarefas|tâches|compiti|ejercicios|exercices|uppgifter|zadania|tugas)\b"
+    r"|\b(?:these|those|more|remaining|diverse|\d+|two|three|four|five|six|eight|ten|twelve)(?: [\w-]+){0,3} tasks\b"
     r"|задани|задач|任务|任務|課題|タスク|題目|题目|과제|작업|مهام|المهام|कार्य|nhiệm vụ|görev"
     r"|\A\W*(?:以上|이상)\w{0,4}\W*\Z",
     re.IGNORECASE,
