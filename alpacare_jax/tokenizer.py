@@ -102,6 +102,13 @@ class Tokenizer:
         spelled = [self._spell(item.ids) for item in encoded]
         return [self._frame(ids) for ids in spelled] if add_special_tokens else spelled
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode a text that is to be continued: one BOS where the tokenizer adds one, and no end token."""
+        ids = self.encode(text)
+        if not self.adds_bos or self.bos_id is None or ids[:1] == [self.bos_id]:
+            return ids
+        return [self.bos_id, *ids]
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Decode token ids to text; control tokens are left out unless asked for."""
         return str(self._parsing.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens))

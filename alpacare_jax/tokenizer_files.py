@@ -78,7 +78,7 @@ _TOKENS = Kind(
         and all(map(_is_token, value.values() if isinstance(value, dict) else value))
     ),
 )
-_FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "split_special_tokens")
+_FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
 _ENDS = {
     "eos_token_id": Kind(
         "a token id or a list of token ids",
@@ -89,7 +89,7 @@ _ENDS = {
 KEYS: dict[str, dict[str, Kind]] = {
     CONFIG: {
         **dict.fromkeys(ROLES, _TOKEN),
-        **dict.fromkeys((*_FLAGS, "clean_up_tokenization_spaces"), _FLAG),
+        **dict.fromkeys((*_FLAGS, "clean_up_tokenization_spaces", "split_special_tokens"), _FLAG),
         **dict.fromkeys(("additional_special_tokens", "extra_special_tokens"), _TOKENS),
         "added_tokens_decoder": Kind('an object from ids to objects with "content"', _is_decoder),
         "chat_template": Kind('a template, or a list of objects with "name" and "template"', _is_template),
@@ -176,11 +176,11 @@ def load_backend(file: Path) -> "transformers.PreTrainedTokenizerFast":
             if pieces is None:
                 _check_json(file)
             raise DataError(
-                "transformers cannot read the tokenizer",
-                where=file,
+                "transformers cannot read the tokenizer with what its configuration says",
+                where=file.parent / CONFIG if config else file,
                 found=f"{type(error).__name__}: {str(error).replace(str(folder), str(file.parent))[:300]}",
-                expected=f"a tokenizer that {kind.__name__} reads, with its {CONFIG}",
-                remedy=f"mend {file.name} or {CONFIG}, or fetch them again",
+                expected=f"keys that {kind.__name__} takes",
+                remedy=f"mend {CONFIG}, or fetch it again",
             ) from error
     if pieces is not None and "add_bos_token" not in config:
         _settle_bos(backend, file.parent / CONFIG)
@@ -203,13 +203,20 @@ def _class_of(file: Path, config: dict[str, Any]) -> type:
 
 
 def _check_json(file: Path) -> None:
-    """Say what is wrong with a ``tokenizer.json`` that cannot be read, where that is plain."""
+    """Say what is wrong with a ``tokenizer.json`` that cannot be read, if it is at fault."""
+    import tokenizers
+
+    content = read_whole(file)
     try:
-        content = json.loads(read_whole(file))
+        json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DataError("the tokenizer file is not valid JSON", where=file, found=str(error)) from None
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise DataError("the file is not a tokenizer.json", where=file, expected='an object with a "model"')
+    try:
+        tokenizers.Tokenizer.from_buffer(content)
+    except Exception as error:  # the Rust library raises nothing more special
+        raise DataError(
+            "the file is not a tokenizer.json", where=file, found=str(error)[:300], remedy="fetch it again"
+        ) from error
 
 
 def _rebuilds(kind: type) -> bool:
@@ -247,6 +254,8 @@ def _staged(file: Path, config: dict[str, Any]) -> Iterator[Path]:
 
 
 def _says(key: str, value: Any) -> bool:
+    if key == "fast_tokenizer_files":  # names of files that are not here
+        return False
     if key in ROLES:
         return value not in ("", {"content": ""})
     return value is not None or key in _FLAGS

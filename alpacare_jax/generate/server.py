@@ -168,9 +168,7 @@ class Api:
 
     def _encode(self, text: str) -> list[int]:
         self._check_length(text)
-        ids = self.tokenizer.encode(text, add_special_tokens=True)
-        doubled = self.tokenizer.bos_id is not None and ids[:2] == [self.tokenizer.bos_id] * 2
-        return ids[1:] if doubled else ids
+        return self.tokenizer.encode_prompt(text)
 
     def _encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         for at, message in enumerate(messages):
