@@ -165,9 +165,12 @@ class Tokenizer:
 
     @functools.cached_property
     def special_texts(self) -> dict[str, int]:
-        """The spelling of every control token, with its id."""
+        """The spelling of every control token, with its id; the end of a turn is one, marked as special or not."""
         added = self._parsing.get_added_tokens_decoder()
-        return {token.content: int(index) for index, token in added.items() if token.special}
+        found = {token.content: int(index) for index, token in added.items() if token.special}
+        if self.turn_end_id is not None:
+            found[self.decode([self.turn_end_id], skip_special_tokens=False)] = self.turn_end_id
+        return found
 
     @functools.cached_property
     def turn_end_id(self) -> int | None:

@@ -78,6 +78,7 @@ _TOKENS = Kind(
         and all(map(_is_token, value.values() if isinstance(value, dict) else value))
     ),
 )
+_LIST = Kind("a list of tokens", lambda value: isinstance(value, list) and all(map(_is_token, value)))
 _FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
 _ENDS = {
     "eos_token_id": Kind(
@@ -96,7 +97,11 @@ KEYS: dict[str, dict[str, Kind]] = {
         "tokenizer_class": _TEXT,
         "model_max_length": _NUMBER,
     },
-    MAP: {**dict.fromkeys(ROLES, _TOKEN), "additional_special_tokens": _TOKENS},
+    MAP: {
+        **dict.fromkeys(ROLES, _TOKEN),
+        "additional_special_tokens": _LIST,
+        "extra_special_tokens": _TOKENS,
+    },
     "generation_config.json": _ENDS,
     "config.json": _ENDS | {"tokenizer_class": _TEXT},
 }
@@ -180,7 +185,7 @@ def load_backend(file: Path) -> "transformers.PreTrainedTokenizerFast":
                 where=file.parent / CONFIG if config else file,
                 found=f"{type(error).__name__}: {str(error).replace(str(folder), str(file.parent))[:300]}",
                 expected=f"keys that {kind.__name__} takes",
-                remedy=f"mend {CONFIG}, or fetch it again",
+                remedy=f"mend {CONFIG} (or {MAP}), or fetch it again",
             ) from error
     if pieces is not None and "add_bos_token" not in config:
         _settle_bos(backend, file.parent / CONFIG)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpacare_jax.convert.gguf_file import GgufFile
-from alpacare_jax.errors import ConversionError
+from alpacare_jax.errors import ConversionError, UserError
 from alpacare_jax.tokenizer import load_tokenizer
 from alpacare_jax.tokenizer_files import CONFIG
 
@@ -70,12 +70,12 @@ def _named(file: GgufFile) -> Iterator[None]:
     """Name the GGUF file, not the files made of it, where its tokenizer cannot be built."""
     try:
         yield
-    except ConversionError as error:
+    except UserError as error:
         if str(file.path) in str(error.where):
             raise
-        raise _broken(file, error.found) from error
+        raise _broken(file, f"{error.what}: {error.found}") from error
     except Exception as error:  # the Rust library raises nothing more special
-        raise _broken(file, getattr(error, "found", None) or error) from error
+        raise _broken(file, error) from error
 
 
 def _broken(file: GgufFile, found: object) -> ConversionError:

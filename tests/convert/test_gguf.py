@@ -10,7 +10,7 @@ from tiny_llama import TINY
 from alpacare_jax import checkpoint, convert
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model.rope import inverse_frequencies
-from alpacare_jax.tokenizer import load_tokenizer
+from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
 
 NAMES = {
     "model.embed_tokens": "token_embd",
@@ -37,10 +37,11 @@ def bytes_as_letters() -> list[str]:
     return [chr(b) if b in kept else chr(next(others)) for b in range(256)]
 
 
-def add_byte_level_tokenizer(writer: gguf.GGUFWriter, pre: str = "smollm") -> list[str]:
+def add_byte_level_tokenizer(writer: gguf.GGUFWriter, pre: str | None = "smollm") -> list[str]:
     tokens = ["<|none|>", "<|start|>", "<|end|>", *bytes_as_letters(), "he", "Ġhe", "12", "123"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
+    if pre is not None:
+        writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
     writer.add_token_merges(["h e", "Ġ he", "1 2", "12 3"])
@@ -307,6 +308,80 @@ def test_a_sentencepiece_vocabulary_gives_the_ids_of_the_model_it_came_from(make
         ids = loaded.tokenizer.encode(text)
         assert ids == expected.encode(text)
         assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+
+
+PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+PIECES += ["▁", "h", "i", "▁h", "hi", "▁hi", "<|end of turn|>", "[UNUSED]", "<|turn|>"]
+KINDS = [2, 3, 3, *[6] * 256, 1, 1, 1, 1, 1, 1, 4, 5, 3]
+
+
+def ids_of_gguf(folder: Path, hf: Path, write) -> Tokenizer:
+    found = convert.find_model(
+        write_gguf(folder / f"{len(list(folder.iterdir()))}.gguf", hf, tokenizer=write)
+    )
+    return load_tokenizer(found.hf_folder)
+
+
+def add_pieces(writer, kinds=KINDS, **ids: int) -> None:
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(PIECES)
+    writer.add_token_scores([0.0] * 259 + [-1.0 * k for k in range(6)] + [-1000.0] * 3)
+    writer.add_token_types(kinds)
+    for name, index in ({"bos": 1, "eos": 2} | ids).items():
+        getattr(writer, f"add_{name}_token_id")(index)
+
+
+def test_a_sentencepiece_vocabulary_follows_the_keys_and_types_of_the_file(make_folder, tmp_path):
+    hf, end = make_folder(PLAIN), PIECES.index("<|end of turn|>")
+
+    def ids(write, text: str = "hi", **more):
+        return ids_of_gguf(tmp_path, hf, write).encode(text, add_special_tokens=True)
+
+    hi, space = PIECES.index("▁hi"), PIECES.index("▁")
+    assert ids(add_pieces) == [1, hi]
+    assert ids(lambda w: (add_pieces(w), w.add_add_bos_token(False))) == [hi]
+    assert ids(lambda w: (add_pieces(w), w.add_add_eos_token(True))) == [1, hi, 2]
+    assert ids(lambda w: (add_pieces(w), w.add_add_space_prefix(False))) == [1, PIECES.index("hi")]
+    assert ids(lambda w: add_pieces(w, [1 if k in (2, 6) else k for k in KINDS]), "\n\n") == [
+        1,
+        space,
+        13,
+        13,
+    ]
+    assert ids(add_pieces, "é\n\n") == [1, space, 3 + 0xC3, 3 + 0xA9, 13, 13]
+    assert ids(add_pieces, "hi<|end of turn|>hi<|turn|>")[:4] == [1, hi, end, PIECES.index("hi")]
+    assert PIECES.index("[UNUSED]") not in ids(add_pieces, "[UNUSED]")
+
+
+def test_the_end_of_a_turn_is_known_from_the_template_where_the_file_names_none(make_folder, tmp_path):
+    template = "{% for m in messages %}<|turn|>{{ m.content }}<|end of turn|>{% endfor %}"
+    tokenizer = ids_of_gguf(
+        tmp_path, make_folder(PLAIN), lambda w: (add_pieces(w), w.add_chat_template(template))
+    )
+    assert tokenizer.eos_ids == (2, PIECES.index("<|end of turn|>"))
+    assert "<|end of turn|>" in tokenizer.special_texts
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda w: add_byte_level_tokenizer(w, ""), "tokenizer.ggml.pre"),
+        (lambda w: add_byte_level_tokenizer(w, None), "tokenizer.ggml.pre"),
+        (lambda w: (add_pieces(w), w.add_uint32("tokenizer.ggml.add_bos_token", 1)), "add_bos_token"),
+        (lambda w: add_pieces(w, KINDS[:-1]), "tokenizer.ggml.token_type"),
+        (lambda w: add_pieces(w, [*KINDS[:-1], 9]), "tokenizer.ggml"),
+        (lambda w: add_pieces(w, eos=5_000), "tokenizer.ggml.eos_token_id"),
+        (lambda w: (add_pieces(w), w.add_uint32("tokenizer.chat_template", 5)), "chat_template"),
+        (lambda w: w.add_tokenizer_model("bert"), "tokenizer.ggml.model"),
+    ],
+)
+def test_a_tokenizer_that_the_file_describes_badly_is_refused_by_its_key(
+    make_folder, tmp_path, change, named
+):
+    with pytest.raises(ConversionError) as caught:
+        ids_of_gguf(tmp_path, make_folder(PLAIN), change)
+    assert named in str(caught.value)
+    assert str(tmp_path) in str(caught.value.where)
 
 
 def test_what_is_no_llama_in_gguf_is_refused(make_folder, tmp_path):

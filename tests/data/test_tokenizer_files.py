@@ -1,0 +1,105 @@
+"""Broken, cut and oddly typed files of a tokenizer: one error that names file and key, never a traceback."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_sentencepiece_folders import train
+
+from alpacare_jax.errors import DataError, UserError
+from alpacare_jax.tokenizer import load_tokenizer
+from alpacare_jax.tokenizer_files import KEYS
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 499723\n"
+STRANGE: list[Any] = [
+    5,
+    -1,
+    2.5,
+    "x",
+    [[]],
+    ["x", 5],
+    {"a": 1},
+    {"content": 5},
+    True,
+    {"x": {"content": "z"}},
+]
+CONFIG = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pieces")
+    train(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.fixture(params=["pieces", "chat_folder"])
+def folder(request: Any, tmp_path: Path) -> Path:
+    return shutil.copytree(request.getfixturevalue(request.param), tmp_path / "model")
+
+
+def use(folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    tokenizer.encode("a </s>", add_special_tokens=True)
+    assert tokenizer.eos_ids
+    if tokenizer.chat_template is not None:
+        tokenizer.apply_chat_template([{"role": "user", "content": "Why?"}])
+
+
+@pytest.mark.parametrize("file", [*KEYS, "added_tokens.json"])
+def test_a_key_of_another_kind_is_named(folder: Path, file: str) -> None:
+    before = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    for key in KEYS.get(file, {"[PAD]": None}):
+        refused = []
+        for value in STRANGE:
+            (folder / file).write_text(json.dumps(before | {key: value}))
+            try:
+                use(folder)
+            except UserError as error:
+                refused.append(str(error))
+        assert any(key in error for error in refused)
+        for error in refused:
+            assert file in error
+            assert "alpacare-tokenizer" not in error, "the place is the user's"
+        (folder / file).write_text(json.dumps(before | {key: None}))
+        if file != "added_tokens.json" and key != "eos_token":
+            use(folder)
+        (folder / file).write_text(json.dumps(before))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b" \n", POINTER, b"\xff\xfe", b"null", b"[]", b'{"eos_token": "</', b"[" * 99_999]
+)
+@pytest.mark.parametrize("file", [*KEYS, "special_tokens_map.json", "added_tokens.json", "tokenizer.json"])
+def test_a_broken_file_is_named(folder: Path, file: str, content: bytes) -> None:
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    (folder / file).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        use(folder)
+    assert str(folder / file) in str(caught.value)
+
+
+def test_a_broken_model_or_template_is_named(pieces: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(pieces, tmp_path / "model")
+    whole = (folder / "tokenizer.model").read_bytes()
+    for content in (b"", POINTER, b"junk", whole[:-1], whole[: len(whole) // 2], whole[:999], whole * 2):
+        (folder / "tokenizer.model").write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            use(folder)
+        assert str(folder / "tokenizer.model") in str(caught.value)
+    (folder / "tokenizer.model").write_bytes(whole)
+    for template in ("{% if", "{{ 1 / 0 }}", "{{ messages + 1 }}", "{{ raise_exception('no') }}", "\xff"):
+        (folder / "chat_template.jinja").write_text(template, encoding="latin-1")
+        with pytest.raises(DataError) as caught:
+            use(folder)
+        assert str(folder / "chat_template.jinja") in str(caught.value)
+
+
+def test_an_added_token_has_the_id_that_the_file_says(pieces: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(pieces, tmp_path / "model")
+    (folder / "added_tokens.json").write_text('{"[PAD]": 9000}')
+    with pytest.raises(DataError, match="does not follow the pieces"):
+        load_tokenizer(folder)
