@@ -92,17 +92,17 @@ def record_ends(folder: Path, ends: Iterable[int]) -> None:
         folder: The run's folder of files that travel with the model.
         ends: The tokens.
     """
-    said = tokenizer.configured_ends(folder)
-    missing = [index for index in ends if index not in said.ids]
-    if missing:
+    where, ids = tokenizer.configured_ends(folder)
+    missing = [index for index in ends if index not in ids]
+    if missing and ids:
         logger.warning(
             "training teaches answers to end with token %s, which %s (%s) does not name; both stand in %s now",
             ", ".join(map(str, missing)),
-            said.where,
-            ", ".join(map(str, said.ids)) or "nothing",
+            where,
+            ", ".join(map(str, ids)),
             folder / "generation_config.json",
         )
-        convert.add_end_tokens(folder, missing)
+    convert.add_end_tokens(folder, missing)
 
 
 def _hash_of_what_is_read(assets: Path) -> str:

@@ -59,7 +59,7 @@ def describe_turn_end(folder: Path) -> str | None:
     from alpacare_jax.errors import UserError
     from alpacare_jax.tokenizer import load_tokenizer
 
-    if not any(folder.glob("tokenizer*")):
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
         return None
     try:
         tokenizer = load_tokenizer(folder)

@@ -112,6 +112,8 @@ def add_end_tokens(folder: Path, ends: Iterable[int]) -> None:
     Raises:
         DataError: One of the files is broken.
     """
+    if not (ends := list(ends)):
+        return
     file = folder / "generation_config.json"
     found = read_keys(file)
     if not file.exists():

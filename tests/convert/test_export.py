@@ -171,3 +171,44 @@ def test_a_config_without_its_model_type_is_completed_so_that_transformers_opens
     run(import_verb, folder, "--out", tmp_path / "ckpt")
     run(export_verb, tmp_path / "ckpt", "--out", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == TINY
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "written"),
+    [
+        ({"eos_token_id": 2, "temperature": 0.6}, {}, {"eos_token_id": [2, 7], "temperature": 0.6}),
+        ({"eos_token_id": [2, 3]}, {}, {"eos_token_id": [2, 3, 7]}),
+        ({"eos_token_id": [7, 2]}, {}, {"eos_token_id": [7, 2]}),
+        ({"eos_token_id": None, "top_p": 0.9}, {}, {"eos_token_id": 7, "top_p": 0.9}),
+        ({"_from_model_config": True, "eos_token_id": 2}, {}, {"eos_token_id": [2, 7]}),
+        (None, {"bos_token_id": 1, "eos_token_id": 2}, {"bos_token_id": 1, "eos_token_id": [2, 7]}),
+        (None, {}, {"eos_token_id": 7}),
+        (None, None, {"eos_token_id": 7}),
+    ],
+)
+def test_an_end_token_is_added_and_nothing_lost(tmp_path, generation, config, written):
+    for name, content in (("generation_config.json", generation), ("config.json", config)):
+        if content is not None:
+            (tmp_path / name).write_text(json.dumps(content))
+    for _ in range(2):
+        convert.add_end_tokens(tmp_path, [7])
+        assert json.loads((tmp_path / "generation_config.json").read_text()) == written
+
+
+def test_an_import_tells_of_a_turn_end_that_the_configs_lack(make_folder, tmp_path):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    folder = make_folder({"eos_token_id": 0})
+    rust = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    template = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    PreTrainedTokenizerFast(
+        tokenizer_object=rust, eos_token="<|im_end|>", chat_template=template
+    ).save_pretrained(folder)
+    said = run(import_verb, folder, "--out", tmp_path / "a")
+    assert "eos_token_id names 0 and not '<|im_end|>' (id 2)" in said
+    (folder / "generation_config.json").write_text('{"eos_token_id": [0, 2]}')
+    assert "and not" not in run(import_verb, folder, "--out", tmp_path / "b")
+    (folder / "tokenizer.json").write_text("{")
+    said = run(import_verb, folder, "--out", tmp_path / "c")
+    assert str(tmp_path / "c" / "hf" / "tokenizer.json") in said

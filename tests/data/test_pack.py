@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from alpacare_jax.data.examples import encode_example
 from alpacare_jax.data.loader import PackedDataset
 from alpacare_jax.data.pack import PackConfig, pack
 from alpacare_jax.errors import ConfigError, DataError
-from alpacare_jax.tokenizer import Tokenizer
+from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
 from datagen.records import Instruction
 
 ROWS = [
@@ -94,6 +95,93 @@ def test_the_manifest_names_source_tokenizer_and_shards(
     for shard in content["shards"]:
         assert shard["sha256"] == hashlib.sha256((out / shard["file"]).read_bytes()).hexdigest()
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out"}
+
+
+def with_configs(folder: Path, target: Path, **files: dict[str, Any]) -> Path:
+    """Copy a tokenizer and write configs beside it."""
+    shutil.copytree(folder, target)
+    for name, content in files.items():
+        file = target / f"{name}.json"
+        before = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(before | content))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("template", "generation", "tokens", "named"),
+    [
+        ("chat", {"eos_token_id": 0}, {}, "eos_token_id names 0 and not '<|im_end|>' (id 2)"),
+        ("alpaca", {"eos_token_id": [0, 1]}, {}, "eos_token_id names 0, 1 and not '<|im_end|>' (id 2)"),
+        ("chat", {"eos_token_id": [0, 2]}, {}, None),
+        (
+            "chat",
+            {},
+            {"eos_token": "<|endoftext|>"},
+            "tokenizer_config.json: eos_token names 0 and not '<|im_end|>'",
+        ),
+        ("alpaca", {}, {"eos_token": "<|endoftext|>"}, None),
+        ("chat", {"eos_token_id": None}, {}, None),
+    ],
+)
+def test_the_end_that_is_taught_is_recorded_and_told_where_the_model_lacks_it(
+    source: Path,
+    tmp_path: Path,
+    chat_folder: Path,
+    template: Any,
+    generation: Any,
+    tokens: Any,
+    named: str | None,
+) -> None:
+    files = {"generation_config": generation, "tokenizer_config": tokens}
+    model = with_configs(chat_folder, tmp_path / "model", **files)
+    app = typer.Typer()
+    app.command()(command)
+    options = [
+        "--tokenizer",
+        model,
+        "--seq-len",
+        ROW_LENGTH,
+        "--out",
+        tmp_path / "out",
+        "--template",
+        template,
+    ]
+    result = CliRunner().invoke(app, list(map(str, [source, *options])))
+    assert result.exit_code == 0, result.output
+    taught = 0 if (template, tokens) == ("alpaca", {"eos_token": "<|endoftext|>"}) else 2
+    manifest = PackedDataset.open(tmp_path / "out").manifest
+    assert manifest.end_ids == [taught]
+    assert manifest.tokenizer["end_tokens"] == [["<|endoftext|>", "<|im_start|>", "<|im_end|>"][taught]]
+    assert (named or "and not") in result.output or named is None
+    assert ("and not" in result.output) == (named is not None)
+
+
+def test_a_manifest_from_before_ends_were_recorded_is_read(
+    source: Path, tmp_path: Path, chat: Tokenizer
+) -> None:
+    for template, ends in (("alpaca", [2]), ("chat", [])):
+        out = tmp_path / template
+        pack(source, out, chat, PackConfig(ROW_LENGTH, template))  # type: ignore[arg-type]
+        content = json.loads((out / "manifest.json").read_text())
+        for key in ("end_ids", "end_tokens", "largest_id"):
+            del content["tokenizer"][key]
+        (out / "manifest.json").write_text(json.dumps(content))
+        manifest = PackedDataset.open(out).manifest
+        assert (manifest.end_ids, manifest.largest_id) == (ends, chat.vocab_size - 1)
+
+
+def test_a_padding_token_without_an_embedding_is_never_in_a_row(
+    source: Path, tmp_path: Path, chat_folder: Path, chat: Tokenizer
+) -> None:
+    size = chat.vocab_size
+    added = {"added_tokens_decoder": {str(size): {"content": "[PAD]", "special": True}}, "pad_token": "[PAD]"}
+    padded = load_tokenizer(with_configs(chat_folder, tmp_path / "model", tokenizer_config=added))
+    assert (padded.pad_id, padded.vocab_size) == (size, size + 1)
+    manifest = pack(source, tmp_path / "out", padded, PackConfig(ROW_LENGTH))
+    dataset = PackedDataset.open(tmp_path / "out")
+    largest = max(int(dataset[index]["tokens"].max()) for index in range(len(dataset)))
+    assert manifest.largest_id == largest < size
+    assert dataset.pad_id < size
 
 
 def test_the_same_input_gives_the_same_bytes(source: Path, tmp_path: Path, chat: Tokenizer) -> None:

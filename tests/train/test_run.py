@@ -1,5 +1,6 @@
 """Whole runs from a configuration file: figures, resume, other meshes, and what is refused."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 
 from alpacare_jax import checkpoint, tokenizer
-from alpacare_jax.cli.data_checks import check_tokenizer
+from alpacare_jax.cli.data_checks import check_tokenizer, check_vocabulary, record_ends
 from alpacare_jax.cli.training import train_from_config
 from alpacare_jax.config import RunConfig, load_config
 from alpacare_jax.data.loader import PackedDataset
 from alpacare_jax.errors import ConfigError, DataError, ShardingError, TrainingError
+from alpacare_jax.model import LlamaConfig
 
 
 def run(path, *overrides, **kwargs):
@@ -229,6 +231,24 @@ def test_a_model_with_a_smaller_vocabulary_is_refused(run_yaml, tokenizer_folder
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match="more tokens than the model"):
         run(run_yaml, f"architecture={other / 'config.json'}")
+
+
+def test_tokens_without_an_embedding_do_no_harm_where_no_row_holds_them(packed, tokenizer_folder):
+    data = PackedDataset.open(packed)
+    model = LlamaConfig.from_hf(json.loads((tokenizer_folder / "config.json").read_text()))
+    rows = dataclasses.replace(model, vocab_size=data.manifest.largest_id + 1)
+    check_vocabulary(tokenizer_folder, rows, data)
+    with pytest.raises(DataError, match="more tokens than the model"):
+        check_vocabulary(tokenizer_folder, dataclasses.replace(rows, vocab_size=rows.vocab_size - 1), data)
+
+
+def test_the_end_that_is_taught_goes_with_the_run(tmp_path, caplog):
+    for content, warned in (({"eos_token_id": 3}, True), ({"eos_token_id": [3, 5]}, False), ({}, False)):
+        caplog.clear()
+        (tmp_path / "generation_config.json").write_text(json.dumps(content))
+        record_ends(tmp_path, [5])
+        assert ("generation_config.json: eos_token_id (3)" in caplog.text) == warned
+        assert 5 in tokenizer.configured_ends(tmp_path).ids
 
 
 @pytest.mark.parametrize(
