@@ -194,7 +194,7 @@ def load_backend(file: Path) -> "transformers.PreTrainedTokenizerFast":
     return backend
 
 
-def _class_of(file: Path, config: dict[str, Any]) -> type:
+def _class_of(file: Path, config: dict[str, Any]) -> "type[transformers.PreTrainedTokenizerFast]":
     """Return the class that ``AutoTokenizer`` takes for a tokenizer."""
     import transformers
 
@@ -344,7 +344,7 @@ def _check_llama_layout(proto: Any, file: Path, *, rebuilt: bool) -> None:
 def _settle_bos(backend: "transformers.PreTrainedTokenizerFast", config: Path) -> None:
     """Decide about BOS where no key does: LLaMA's way where there are no keys at all."""
     if not config.exists():
-        backend.add_bos_token = backend.bos_token is not None
+        setattr(backend, "add_bos_token", backend.bos_token is not None)  # noqa: B010 (typed as read-only)
         return
     logger.warning(
         f"{config} has no add_bos_token, so no {backend.bos_token} is put before a text, as in transformers 5; "
