@@ -18,10 +18,6 @@ _FIELD_TAG = re.compile(rf"<({_FIELD})>|\[({_FIELD})\](?=\s*[\[(\w])", re.IGNORE
 _INLINE_TAG = re.compile(
     r"</?(?:a|b|code|em|font|i|mark|s|small|span|strong|sub|sup|u)\b[^<>]{0,80}>", re.IGNORECASE
 )
-_TAG = re.compile(rf"<({_FIELD})>|\[({_FIELD})\](?=\s*[\[(\w])", re.IGNORECASE)
-_BREAK_TAG = re.compile(
-    r"</?(?:p|br|div|li|ul|ol|tr|td|th|h[1-6]|\w*(?:[a-z]{4}|_)\w*)\b(?<!strong)[^<>]{0,80}>", re.IGNORECASE
-)
 _TAG = re.compile(r"</?[a-z][^<>]{0,80}>", re.IGNORECASE)
 _KEY = re.compile(r"""["']?\s*,?\s*["'](\w[\w -]{0,30})["']\s*:\s*["']?""")
 _END_OF_LINE = re.compile(r"[^\S\n]*[`\])]*[^\S\n]*(?:\n|$)")
@@ -67,8 +63,7 @@ def own_lines(raw: str) -> list[str]:
         >>> own_lines('```json\\n{"winner": "b", "reason": "It is safer."}\\n```')
         ['winner: b', 'reason: It is safer.']
     """
-    text = _plain_characters(without_thoughts(raw))
-    text = _fields_as_lines(text)
+    text = _fields_as_lines(_plain_characters(without_thoughts(raw)))
     lines = _without_quoted_blocks([line for line in text.splitlines() if line.strip()])
     last = len(lines) - 1
     plain = (
@@ -144,8 +139,6 @@ def _unquoted(hit: re.Match[str], *, edge: bool) -> str:
         return inside
     if label and label[1].lower() in "ab":
         return f"Output ({label[1]})"
-    return (
-        label[1]
-        if label and label[1].lower() == "tie"
-        else QUOTED + (inside[-1] if inside[-1] in ".!" else "")
-    )
+    if label and label[1].lower() == "tie":
+        return label[1]
+    return QUOTED + (inside[-1] if inside[-1] in ".!" else "")

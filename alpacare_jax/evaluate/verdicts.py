@@ -38,17 +38,8 @@ from typing import Literal
 
 from alpacare_jax.evaluate.judge_text import own_lines
 from alpacare_jax.evaluate.signs import signs
-from alpacare_jax.evaluate.statements import (
-    Choice,
-    Statement,
-    contrasts,
-    heaviest,
-    label_alone,
-    label_first,
-    sentences,
-    sole_label,
-    stated,
-)
+from alpacare_jax.evaluate.statements import contrasts, heaviest, sentences, sole_label, stated
+from alpacare_jax.evaluate.verdict_forms import Choice, Statement, label_alone, label_first
 
 Outcome = Literal["win", "tie", "loss", "invalid"]
 
