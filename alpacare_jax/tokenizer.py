@@ -229,7 +229,9 @@ class Tokenizer:
 
     @functools.cached_property
     def _control_ids(self) -> set[int]:
-        return {*self.special_texts.values()} - {self.backend.unk_token_id}
+        # Characters without a piece come out as the unknown token, unless there are pieces for all bytes.
+        meant = set() if getattr(self._plain.model, "byte_fallback", False) else {self.backend.unk_token_id}
+        return {*self.special_texts.values()} - meant
 
     def _spell(self, ids: list[int]) -> list[int]:
         """Replace control tokens that plain text came out as by the pieces of their spelling.

@@ -323,8 +323,8 @@ def _check_llama_layout(proto: Any, file: Path, *, rebuilt: bool) -> None:
         text
         for wrong, text in (
             (trainer.model_type != trainer.BPE, "it is not a BPE model"),
-            (rebuilt and bool(rules.precompiled_charsmap), f"it normalises text ({rules.name})"),
-            (rebuilt and rules.remove_extra_whitespaces, "it removes extra spaces"),
+            (bool(rules.precompiled_charsmap), f"it normalises text ({rules.name})"),
+            (rules.remove_extra_whitespaces, "it removes extra spaces"),
             (rebuilt and not rules.add_dummy_prefix, "it adds no space in front"),
             (rebuilt and not trainer.byte_fallback, "it has no byte pieces for unknown characters"),
         )
@@ -335,7 +335,7 @@ def _check_llama_layout(proto: Any, file: Path, *, rebuilt: bool) -> None:
             "the sentencepiece model is not of LLaMA's kind",
             where=file,
             found="; ".join(problems),
-            expected="BPE" + ", byte fallback, no normalising, a space in front" * rebuilt,
+            expected="BPE without normalising" + ", with byte fallback and a space in front" * rebuilt,
             remedy="give a folder with tokenizer.json instead"
             + f", or take tokenizer_class out of {CONFIG}" * rebuilt,
         )

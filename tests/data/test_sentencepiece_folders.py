@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from alpacare_jax.errors import ConversionError
 from alpacare_jax.generate.text import Decoder
 from alpacare_jax.tokenizer import load_tokenizer
 
@@ -121,18 +122,13 @@ def test_ids_and_texts_are_those_of_transformers(models: dict[str, Path], name: 
     check()
 
 
-RULES = [
-    {},
-    {"remove_extra_whitespaces": True},
-    {"normalization_rule_name": "nmt_nfkc"},
-    {"add_dummy_prefix": False},
-    {"user_defined_symbols": USER_DEFINED},
-]
+# A byte's name that is written out between two pieces that stay whole is taken for the byte by transformers.
+RULES = [({}, ""), ({"add_dummy_prefix": False}, ""), ({"user_defined_symbols": USER_DEFINED}, "<0x0A>")]
 
 
-@pytest.mark.parametrize("rules", RULES, ids=str)
+@pytest.mark.parametrize(("rules", "left_out"), RULES, ids=str)
 def test_a_model_alone_gives_the_ids_of_the_sentencepiece_library(
-    tmp_path: Path, rules: dict[str, Any]
+    tmp_path: Path, rules: dict[str, Any], left_out: str
 ) -> None:
     import sentencepiece
 
@@ -140,12 +136,21 @@ def test_a_model_alone_gives_the_ids_of_the_sentencepiece_library(
     ours, library = load_tokenizer(file), sentencepiece.SentencePieceProcessor(model_file=str(file))
     assert ours.adds_bos
 
-    @settings(max_examples=30)
-    @given(text=TEXTS.filter(lambda text: not any(name in text for name in ("<unk>", "<s>", "</s>"))))
+    @settings(max_examples=40)
+    @given(text=TEXTS)
     def check(text: str) -> None:
+        text = text.replace(left_out, "") if left_out else text
         assert ours.encode(text, parse_special=False) == library.encode(text)
 
     check()
+
+
+@pytest.mark.parametrize(
+    "rules", [{"remove_extra_whitespaces": True}, {"normalization_rule_name": "nmt_nfkc"}]
+)
+def test_a_model_that_changes_text_is_refused(tmp_path: Path, rules: dict[str, Any]) -> None:
+    with pytest.raises(ConversionError, match="not of LLaMA's kind"):
+        load_tokenizer(train(tmp_path, **rules))
 
 
 def test_text_never_becomes_a_control_token_between_pieces_that_stay_whole(tmp_path: Path) -> None:
