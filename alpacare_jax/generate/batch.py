@@ -115,8 +115,8 @@ def answer(
             another model.
     """
     generations = [_generation(engine, job, prompt) for prompt in job.prompts]
-    model = {"weights": engine.fingerprint, "tokenizer": engine.tokenizer.fingerprint}
-    finished = _agree(lambda: _resume(job, job.settings() | model, overwrite), job)
+    settings = job.settings() | describe_model(engine)
+    finished = _agree(lambda: _resume(job, settings, overwrite), job)
     todo = [index for index in range(len(job.prompts)) if index not in finished]
     for index in todo:
         engine.submit(generations[index])
@@ -126,6 +126,16 @@ def answer(
         write_records(job.out, responses)
         job.part.unlink(missing_ok=True)
     return responses
+
+
+def describe_model(engine: Engine) -> dict[str, Any]:
+    """Return what responses depend on in the model; every process must call."""
+    return {
+        "weights": engine.fingerprint,
+        "config": hashlib.sha256(repr(engine.config).encode()).hexdigest(),
+        "tokenizer": engine.tokenizer.fingerprint,
+        "end_tokens": sorted(engine.tokenizer.eos_ids),
+    }
 
 
 def check_output(out: Path, overwrite: bool) -> None:

@@ -162,6 +162,19 @@ def test_unfinished_work_is_bound_to_its_weights(
     assert len(read_records(out, Response)) == 6
 
 
+@pytest.mark.parametrize("changed", ["weights", "config", "tokenizer", "end_tokens", "prompts", "top_p"])
+def test_unfinished_work_is_bound_to_all_it_depends_on(
+    prompts: Path, tmp_path: Path, make_engine: MakeEngine, changed: str
+) -> None:
+    out, engine = tmp_path / "out.jsonl", make_engine()
+    settings = job(prompts, out).settings() | batch.describe_model(engine)
+    for theirs in (settings | {changed: "another"}, {k: v for k, v in settings.items() if k != changed}):
+        job(prompts, out).part.write_text(json.dumps({"settings": theirs}) + "\n")
+        with pytest.raises(DataError) as caught:
+            batch.answer(engine, job(prompts, out))
+        assert caught.value.found == f"other {changed}"
+
+
 def test_the_fingerprint_of_weights_sees_places_and_not_meshes(
     architecture: Architecture, params: Params
 ) -> None:
@@ -182,8 +195,8 @@ def test_a_broken_line_of_unfinished_work_is_named(
     prompts: Path, tmp_path: Path, make_engine: MakeEngine, line: str
 ) -> None:
     out, part, engine = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part", make_engine()
-    model = {"weights": engine.fingerprint, "tokenizer": engine.tokenizer.fingerprint}
-    part.write_text(json.dumps({"settings": job(prompts, out).settings() | model}) + f"\n{line}\n")
+    settings = job(prompts, out).settings() | batch.describe_model(engine)
+    part.write_text(json.dumps({"settings": settings}) + f"\n{line}\n")
     with pytest.raises(DataError) as caught:
         batch.answer(engine, job(prompts, out))
     assert str(caught.value.where) == f"{part}:2"
