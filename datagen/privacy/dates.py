@@ -122,7 +122,7 @@ DATE_PATTERNS: tuple[Pattern, ...] = (
     ),
     pattern(
         "DATE",
-        rf"(?<!\w)(?i:{_SEEN}(?:[ ]date|[ ]of[ ]birth)?)\s*(?:(?:on|is|was)\b)?\s*[:=]?\s*"
+        rf"(?<!\w)(?i:{_SEEN}(?:[ ]date|[ ]of[ ]birth)?)\s*+(?:(?:on|is|was)\b)?\s*+[:=]?\s*+"
         r"(?P<v>(?P<a>[0-3]\d)(?P<b>[0-3]\d)(?P<y>(?:19|20)\d\d))(?![\w/-]|\.\d)",
         _is_day,
         digits=8,
@@ -135,14 +135,14 @@ DATE_PATTERNS: tuple[Pattern, ...] = (
     ),
     pattern(
         "DATE",
-        rf"\b{_SEEN}\s*(?:on\b)?\s*:?\s*(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>\d{{2}}))(?![\w/-]|\.\d)",
+        rf"\b{_SEEN}\s*+(?:on\b)?\s*+:?\s*+(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>\d{{2}}))(?![\w/-]|\.\d)",
         _is_day,
         flags=_I,
         digits=4,
     ),
     pattern(
         "DATE",
-        rf"\b(?:in|since|from|until|by|dated?)\s*:?\s*(?P<v>(?:0?[1-9]|1[0-2])/{_YEAR})\b",
+        rf"\b(?:in|since|from|until|by|dated?)\s*+:?\s*+(?P<v>(?:0?[1-9]|1[0-2])/{_YEAR})\b",
         needs="/",
         flags=_I,
         digits=5,

@@ -95,8 +95,10 @@ def _is_ip(match: "re.Match[str]") -> bool:
     return bool(re.search(r"\bip\b", before, _I)) or sum(octet > 9 for octet in octets) >= 2
 
 
+# Runs of spaces are possessive: beside each other, they would make the search slow in a long one.
 _LABEL = (
-    r"\s*(?:(?:number|num|no|nr|id|code)\b\.?|#|№)?\s*(?:is|was|of|:|=|-|–)?\s*(?:(?:is|was)\s+)?[#:]?\s*"
+    r"[*_]{0,3}\s*+(?:(?:number|num|no|nr|id|code)\b\.?|#|№)?#?\s*+(?:\(last (?:four|4)(?: digits)?\)\s?)?"
+    r"(?:(?:is|was|of|end(?:ing|s)(?:\s(?:in|with))?)\b|[:=-])?\s*+(?:(?:is|was)\s++)?[#:]?[*_]{0,3}\s*+"
 )
 _CODE = (
     r"(?P<v>(?-i:[A-Z]{1,5}(?:-[A-Z])?[ ](?=\d))?[A-Z\d](?:[A-Z\d]|[/-](?=[A-Z\d])){3,24}"
@@ -134,7 +136,8 @@ _CONTACTS = (
     ),
     pattern(
         "PHONE",
-        r"(?<![\w.+-])(?P<v>(?:\+?1[ .-]?)?(?:\([2-9]\d{2}\)\s?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4})(?![\w-])",
+        r"(?<![\w.+-])(?P<v>(?:\+?1[ .-]?)?"
+        r"(?:\([2-9]\d{2}\)[ .-]?\d{3}|[2-9]\d{2}[ .-][2-9]\d{2})[ .-]\d{4})(?![\w-])",
         _is_phone,
         digits=6,
     ),
@@ -150,11 +153,14 @@ _CONTACTS = (
     ),
     pattern(
         "PHONE",
-        r"\b(?:(?:tele)?phone|tel|mobile|cell|pager|call(?: (?:me|us|him|her|them))?|text|contact"
-        r"|reach(?:ed)?(?: (?:me|us|him|her))?)(?:\s+(?:number|no\.?|phone))?\s*(?:is|was|:|at|on|#)*\.?\s*"
-        r"(?P<v>\(?\d{2,4}\)?[ .-]\d{3,4}(?:[ .-]\d{2,5})?|0\d{9,10}|0\d{4}[ .-]\d{6})(?![\w/%-]|\.\d)",
+        r"\b(?:(?:tele)?phone|tel|mobile|mob|cell|pager|whatsapp|ph(?=[.:#])|call(?: (?:me|us|him|her|them))?"
+        r"|text(?: me)?|contact|callback|reach(?:ed)?(?: (?:me|us|him|her))?"
+        r"|(?:my|his|her|their|our|home|work|office|direct|best)"
+        r"(?: (?:phone|cell|mobile|home|work|contact))?(?= number))"
+        r"(?:\s{1,4}(?:numbers?\b|no\b\.?|phone))?(?:'s\b)?\s*+(?:(?:is|was|at|on)\b|[:#])?\s*+[:#.]?[*_]{0,3}\s*+"
+        r"(?P<v>\(?\d{2,4}\)?[ .-]\d{3,4}(?:[ .-]\d{2,5})?|\d{7}|\d{10,11}|\d{5}[ .-]\d{5,6})(?![\w/%-]|\.\d)",
         _is_phone,
-        needs="phone|tel|mobile|cell|pager|call|reach|contact|text",
+        needs="phone|tel|mob|cell|pager|call|reach|contact|text|number|ph|whatsapp",
         flags=_I,
         digits=6,
     ),
@@ -163,15 +169,16 @@ _NUMBERS = (
     pattern("SSN", r"(?<![\w-])(?P<v>\d{3}-\d{2}-\d{4})(?![\w-])", _is_ssn, digits=9),
     _labelled(
         "SSN",
-        r"SSN|social security(?: number)?(?: ending in)?",
-        "ssn|social security",
+        r"SSN|SS(?=#)|social security(?: number)?|social(?=(?: (?:number|no\.))? is\b)",
+        "ssn|ss#|social",
         value=r"(?:ending in |last four )?(?P<v>\d{3}[ -]?\d{2}[ -]?\d{4}|[\dxX*]{3}-[\dxX*]{2}-\d{4}|\d{4})\b",
     ),
     _labelled(
         "RECORD",
-        r"MRN\b|(?:medical|health|patient|hospital|clinic|chart)(?:'s)?\s+(?:record|chart|file|id\b|identification"
-        r"|identifier|number|no\.|registration)|chart\s+(?:no\.|number|#)",
-        "mrn|record|chart|patient|hospital|clinic|health",
+        r"MRN\b|M\.R\.N\.|UHID\b|MR\s?(?=#|no\.|no:)|med(?:ical)?\.?\s+rec(?:ord)?s?\b\.?\s?(?=#|no\b|num|:)"
+        r"|record\s+(?=#|no\.|number)|(?:medical|health|patient|hospital|clinic|chart)(?:'s)?\s+(?:record|chart|file|id\b|identification"
+        r"|identifier|number|no\.|no(?=:)|registration)|chart\s+(?:no\.|number|#)",
+        "mrn|m.r.n|uhid|mr|rec|record|chart|patient|hospital|clinic|health",
     ),
     _labelled(
         "HEALTH_PLAN",
@@ -179,6 +186,12 @@ _NUMBERS = (
         r"|coverage)(?:\s+(?:plan|policy|card|member|beneficiary))?\s*(?=number|no\b|nr\b|id\b|#|identifier)"
         r"|(?:health|insurance|medicare|medicaid)\s+card",
         "plan|card|insurance|member|policy|subscriber|beneficiary|medicare|medicaid|group|payer|coverage",
+    ),
+    _labelled(
+        "HEALTH_PLAN",
+        r"insurance\s+policy|policy(?=:)",
+        "policy",
+        lambda match: sum(each.isdigit() for each in match["v"]) > 4,
     ),
     _labelled(
         "ACCOUNT",
@@ -242,7 +255,7 @@ _NUMBERS = (
     ),
     pattern(
         "PHOTO",
-        r"\b(?P<v>[\w-]+\.(?:jpe?g|png|gif|heic|tiff?|dcm))\b",
+        r"(?<![\w-])(?P<v>[\w-]+\.(?:jpe?g|png|gif|heic|tiff?|dcm))\b",
         needs=".jp|.png|.gif|.heic|.tif|.dcm",
         flags=_I,
     ),
@@ -261,6 +274,13 @@ _NUMBERS = (
         "|participant|subject|employee|student|badge|ticket|barcode|booking|wristband|bracelet",
         _is_long_number,
         r"(?P<v>[A-Z\d](?:[A-Z\d]|[ /-](?=[A-Z]*\d)){3,24})\b",
+    ),
+    _labelled(
+        "OTHER_ID",
+        r"aadhaa?r|cpf|nric|dni|curp|pesel|personnummer|bsn",
+        "aadha|cpf|nric|dni|curp|pesel|personnummer|bsn",
+        _is_long_number,
+        r"(?P<v>[A-Z]?\d(?:[ ./-]?[\dA-Z]){6,17})\b",
     ),
     pattern(
         "OTHER_ID",

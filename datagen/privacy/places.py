@@ -43,7 +43,7 @@ PLACE_PATTERNS: tuple[Pattern, ...] = (
     pattern("ADDRESS", r"\b(?P<v>P\.?\s?O\.?\s?Box\s+\d+)\b", needs="box", flags=re.IGNORECASE),
     pattern(
         "ZIP",
-        r"\b(?:ZIP(?:\s?code)?|postal\s?code|post\s?code)\s*(?:is|of|:)?\s*"
+        r"\b(?:ZIP(?:\s?code)?|postal\s?code|post\s?code)\s*+(?:is|of|:)?\s*+"
         r"(?P<v>\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z] ?\d[A-Z]\d)\b",
         needs="zip|post",
         flags=re.IGNORECASE,

@@ -42,7 +42,7 @@ SCRIPT_PATTERNS: tuple[Pattern, ...] = (
     ),
     pattern(
         "NAME",
-        rf"(?:患者|病人|환자)[ \t]*:?[ \t]*(?P<v>[{_SURNAMES}][{_HAN}]{{1,2}}|[{_HANGUL}]{{3}})"
+        rf"(?:患者|病人|환자)[ \t]*+:?[ \t]*+(?P<v>[{_SURNAMES}][{_HAN}]{{1,2}}|[{_HANGUL}]{{3}})"
         r"(?=[ \t]*[,、，(][ \t]*(?:男|女|남|여|\d|因))",
         needs="患者|病人|환자",
     ),

@@ -223,6 +223,17 @@ def test_time_grows_in_proportion_to_the_text(piece: str) -> None:
         assert time.process_time() - start < 2
 
 
+@pytest.mark.parametrize(
+    "label", ["MRN", "ZIP", "born on", "call me at", "Patient name:", "Dr.", "患者", "policy no"]
+)
+@pytest.mark.parametrize("piece", [" ", " \n", "x-", "a."])
+def test_a_long_run_behind_a_label_takes_no_more_time(label: str, piece: str) -> None:
+    text = f"14 box z.com p.jpg 03/14/2023 1234567890 {label}{piece * (20_000 // len(piece))}"
+    start = time.process_time()
+    find(text)
+    assert time.process_time() - start < 2
+
+
 def test_many_different_names_take_no_more_time() -> None:
     names = [
         "".join("abcdefghij"[int(digit)] for digit in str(number)).title() for number in range(1000, 6000)
