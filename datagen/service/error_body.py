@@ -32,6 +32,7 @@ _WAIT_KEY = re.compile(
 )
 _DEPTH, _PARTS, _CODE_LENGTH, _LONGEST_WORDS = 8, 300, 100, 3000
 _QUOTED = re.compile(r"""(?<!\w)(["'`“«])(?:(?!\1)[^"'`“”«»\n]){60,}(?:["'`”»]|$)""")
+_IDENTIFIER = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b|\b(?:[A-Z]+[a-z]+){2,}\b")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+")
 #: A status that a body names, where the HTTP status does not say it.
 _STATUS_BY_NAME = (
@@ -66,6 +67,11 @@ class Said:
     fields: tuple[str, ...] = ()
     wait_s: float | None = None
     moderated: bool = False
+
+    @property
+    def all_codes(self) -> str:
+        """The codes, and the identifiers among the words: gateways write an upstream's code into their sentence."""
+        return " ".join([self.codes, *(_snake(name) for name in _IDENTIFIER.findall(self.own_words))])
 
     @property
     def own_words(self) -> str:

@@ -19,8 +19,8 @@ CREDIT_CODE = _any(
 )
 FILTER_CODE = _any(
     r"content_?(?:filter|policy|management|moderation|safety|violation)|policy_violation|usage_policy",
-    r"moderat|data_?inspection|responsible_?ai|safety|sensitive|guardrail|prohibited_(?:content|use)|harm|recitation",
-    r"blocklist|invalid_prompt|(?<!account_)flagged",
+    r"moderat|data_?inspection|responsible_?ai|safety|guardrail|prohibited_(?:content|use)|harm|recitation",
+    r"\bsensitive|(?:content|input|output|text|data)_sensitive|blocklist|invalid_prompt|(?<!account_)flagged",
 )
 KEY_CODE = _any(
     r"(?:invalid|incorrect|missing)_\w*(?:key|authentication|auth_token)|key_invalid|authentication|unauthenticated",
@@ -34,7 +34,10 @@ REGION_CODE = _any(
     r"unsupported_(?:country|region|location)|(?:country|region|location)_\w*(?:supported|allowed)"
 )
 RATE_CODE = _any(r"rate_?limit|throttl|resource_exhausted|too_many_requests|overloaded|concurren|capacity")
-RATE = _any(r"rate[ -]?limit|too many requests|频率|限流")
+RATE = _any(
+    r"rate[ -]?limit|too many requests|\bper (?:second|minute|hour|day)\b|\b[RT]P[MD]\b|频率|限流",
+    r"\b(?:requests?|qps|tokens?) limit (?:is |was )?(?:reached|exceeded)",
+)
 LENGTH_CODE = _any(r"context_?(?:length|window)|(?:tokens?|length)_\w*(?:exceeded|too_long)|string_too_long")
 PARAMETER_CODE = _any(
     r"(?:unsupported|unknown|invalid|unexpected|unrecognized)_\w*(?:param|value|field|argument|type)",
@@ -67,21 +70,26 @@ PERHAPS_CREDIT = _any(
     r"\bbilling\b|payment method|usage limits?\b|need a[^.;]{0,20}\bsubscription|upgrade your|\btop[- ]?up",
     r"\$ ?0(?:\.0+)?(?![.\d])|\b(?:plan|subscription)\b[^.;]{0,20}\brequired|paid (?:plan|subscription)",
     r"\b(?:add|purchase|buy|more)\b[^.;]{0,20}\bcredits?\b",
-    r"quota\b[^.;]{0,40}\b(?:exceeded|exhausted|used up|insufficient)|(?:exceeded|insufficient)\b[^.;]{0,20}\bquota",
+    r"credit card|\bcard\b[^.;]{0,20}\bdeclined",
+)
+#: With the status of a limit of rate (429), this is one.
+QUOTA = _any(
+    r"quota\b[^.;]{0,40}\b(?:exceeded|exhausted|used up|insufficient)|(?:exceeded|insufficient)\b[^.;]{0,20}\bquota"
 )
 FILTER = _any(
-    r"content[ _](?:management|filter|policy|policies|moderation|safety)|content exists risk|high[- ]risk|unsafe",
+    r"content[ _]?(?:management|filter|policy|policies|moderation|safety)|content exists risk|high[- ]risk|unsafe",
     r"safety (?:system|filter|polic|setting|reason|check)|(?:usage|use|our) polic(?:y|ies)|responsible ai",
     r"guardrails?\b|\bflagged|\bmoderat|inappropriate|harmful|prohibited (?:content|use|words?)",
     r"(?:community|content|our|safety|usage) guidelines|self[- ]harm|\bhate speech",
     r"sensitive (?:content|information|word|data|topic)",
     r"violat\w+[^.;]{0,60}(?:polic|guideline|term|rule)",
     r"blocked (?:by|due to|because)[^.;]{0,30}(?:polic|filter|safety|content)",
+    r"\b(?:prompt|input|content|output|text)s? (?:is|was|were|has been) (?:blocked|filtered|censored)",
     r"敏感|违规|不安全|不合规|违反|违禁|审核",
 )
 ACCOUNT = _any(
     r"\b(?:account|organi[sz]ation|project|api key|team|workspace)\b[^.;]{0,60}"
-    r"\b(?:suspended|deactivated|banned|disabled|terminated|locked|inactive|not active)"
+    r"\b(?:suspended|deactivated|banned|disabled|terminated|locked|inactive|not active|restricted)"
 )
 KEY = _any(
     r"\b(?:invalid|incorrect|missing|wrong|expired|revoked|malformed|no|unknown)\b[^.;]{0,20}"
@@ -106,14 +114,14 @@ REGION = _any(
 LENGTH = _any(
     r"context (?:length|window|size)|maximum (?:input |prompt )?length|too many (?:input |prompt )?tokens",
     r"\b(?:prompt|input|messages?|request)\b[^.;]{0,30}(?:too long|too large|exceeds?)|reduce the length",
-    r"上下文|过长|超长",
+    r"max_new_tokens|上下文|过长|超长",
 )
 #: A field or its value is not taken.
 NOT_TAKEN = _any(
     r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|\bextra\b|not permitted|not allowed|deprecated",
     r"invalid|not (?:a )?valid|illegal|cannot|\bonly\b|(?:must|should|may|can) (?:only )?be|out of range|exceed",
     r"(?:greater|less|larger|smaller|higher|lower) than|at (?:most|least)|too (?:large|high|small|low|big)",
-    r"不支持|无效|非法|范围|参数",
+    r"unavailable|must contain|不支持|无效|非法|范围|参数",
 )
 #: A quota of a day or longer.
 DAILY = _any(

@@ -75,7 +75,7 @@ def read_refusal(said: Said, *, asked_to_wait: bool = False) -> Refusal | None:
         >>> read_refusal(read_error(400, body)).code
         'quota'
     """
-    status, codes, words = said.status, said.codes, said.own_words
+    status, codes, words = said.status, said.all_codes, said.own_words
     waits = asked_to_wait or said.wait_s is not None
     if said_by.CREDIT_CODE.search(codes) or status == 402:
         return NO_CREDIT
@@ -85,13 +85,14 @@ def read_refusal(said: Said, *, asked_to_wait: bool = False) -> Refusal | None:
     if rate and status in (0, 400, 403, 498):
         status = 429
     rate = status == 429 and (rate or waits)
-    if said_by.CREDIT.search(words) or (
-        status in (0, 400, 403, 412, 429) and not rate and said_by.PERHAPS_CREDIT.search(words)
-    ):
+    perhaps = said_by.PERHAPS_CREDIT.search(words) or (status != 429 and said_by.QUOTA.search(words))
+    if said_by.CREDIT.search(words) or (perhaps and status in (0, 400, 403, 412, 429) and not rate):
         return NO_CREDIT
     if status == 429 or (status in _BUSY and waits):
         daily = bool(said_by.DAILY.search(codes) or said_by.DAILY.search(words))
         return Refusal("rate-limited", "refusal", busy=True, daily=daily)
+    if status == 500 and said_by.FILTER.search(words):
+        return FILTERED
     if status >= 500 or status in _PASSING:
         bill: Bill = "unknown" if status in _GAVE_UP_WAITING else "none"
         return Refusal("server-error", "fault", busy=status in _BUSY, bill=bill)
@@ -142,6 +143,7 @@ def _field_at_fault(said: Said, words: str) -> str:
             return field
     if not objects:
         return ""
+    words = words.replace("response format", "response_format").replace("json_schema", "response_format")
     found = [
         (match.start(), field)
         for field in FIELDS

@@ -1,0 +1,120 @@
+"""Where a model is asked: the address, the key's variable, and the bounds that one service is asked within."""
+
+import dataclasses
+import ipaddress
+import os
+import re
+from urllib.parse import urlsplit
+
+from datagen.errors import ConfigError, ServiceError
+
+#: The address of a request, which people copy from a provider's page in place of the API's.
+_OPERATION = re.compile(r"(?:/+(?:chat/+)?completions)?/*\Z", re.IGNORECASE)
+
+_ABOVE_ZERO = ("timeout_s", "max_tries", "concurrency", "first_wait_s", "requests_per_minute", "tokens_per_minute",
+               "patience_s")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """Where a model is asked.
+
+    Attributes:
+        base_url: Address of the API, such as ``http://127.0.0.1:8000/v1``; that of its chat completions
+            (``.../v1/chat/completions``) is taken for it.
+        model: The model's name at the service.
+        api_key_env: Environment variable that holds the key.
+        timeout_s: Longest wait for one reply, in seconds.
+        max_tries: Tries per request, the first one included.
+        concurrency: Requests in flight at the same time.
+        first_wait_s: Longest wait before the second try, in seconds; it doubles with each further try.
+        requests_per_minute: Upper bound on requests a minute; None leaves it to the service's headers.
+        tokens_per_minute: Upper bound on tokens a minute, in and out; None leaves it to the service's headers.
+        patience_s: Longest pause that the service may ask for, in seconds; a longer one ends the run (or the
+            request, if it concerns a single one) with the reason instead of waiting.
+        heed_headers: Whether the limits in ``x-ratelimit-*`` headers count; Retry-After does in any case.
+    """
+
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    timeout_s: float = 120
+    max_tries: int = 5
+    concurrency: int = 8
+    first_wait_s: float = 1.0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    patience_s: float = 3600
+    heed_headers: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base_url", _OPERATION.sub("", self.base_url.strip(), count=1))
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                "the base URL is not an address",
+                found=self.base_url,
+                expected="such as http://127.0.0.1:8000/v1",
+            )
+        if parts.username or parts.password:
+            raise ConfigError(
+                "the base URL holds a user name or password",
+                where=parts.hostname,
+                remedy="put the key into an environment variable and name it with --api-key-env",
+            )
+        if parts.query or parts.fragment:
+            raise ConfigError(
+                "the base URL holds more than an address",
+                where=parts.hostname,
+                expected="no part behind ? or #, which could hold a key",
+                remedy="put the key into an environment variable and name it with --api-key-env",
+            )
+        for name in _ABOVE_ZERO:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be above 0", found=value)
+
+    def is_loopback(self) -> bool:
+        """Tell whether the service runs on this machine."""
+        host = urlsplit(self.base_url).hostname or ""
+        if host == "localhost":
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return address.is_loopback or address.is_unspecified
+
+    def api_key(self) -> str:
+        """Return the key from the environment; "none" for a service on this machine that needs no key.
+
+        Raises:
+            ServiceError: The variable is not named, not set or empty, and the service is elsewhere; or what it holds
+                cannot be sent as a key.
+        """
+        name = self.api_key_env
+        key = os.environ.get(name, "").strip()
+        if key and not (key.isascii() and key.isprintable() and " " not in key):
+            raise ServiceError(
+                "the key for the service cannot be sent",
+                where=self.base_url,
+                found=f"spaces, line breaks or characters beyond ASCII within environment variable {name}",
+                remedy="copy the key alone into it, without quotation marks or anything around it",
+            )
+        if key:
+            return key
+        if self.is_loopback():
+            return "none"
+        found, remedy = (
+            "no environment variable is named",
+            "name the variable that holds it with --api-key-env",
+        )
+        if name:
+            found = f"environment variable {name} is {'empty' if name in os.environ else 'not set'}"
+            remedy = f"export {name}=..., or name another variable with --api-key-env"
+        raise ServiceError(
+            "no key for the service",
+            where=self.base_url,
+            found=found,
+            remedy=f"{remedy}; a server that asks for none takes any word, such as none",
+        )
