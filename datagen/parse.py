@@ -88,7 +88,8 @@ def _read(text: str, first_number: int, cut: bool) -> Iterator[SeedTask | Reject
     shown = without_thoughts(text)
     if shown != text and text.rstrip().endswith(shown):
         thoughts = text.rstrip().removesuffix(shown).strip()
-        yield Rejected("prose" if shown or not cut else "truncated", thoughts)
+        if any(map(str.isalnum, thoughts)):
+            yield Rejected("prose" if shown or not cut else "truncated", thoughts)
         text = shown
     structures = find_structures(text)
     start = 0

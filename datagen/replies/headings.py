@@ -11,6 +11,8 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
+from datagen.records import NO_INPUT
+
 _NUMBER_WORDS = (
     "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
     "|eighteen|nineteen|twenty"
@@ -61,7 +63,7 @@ class Heading:
 
 
 def read_heading(line: str) -> Heading | None:
-    """Return the form of a short line; None for one that is too long or without words.
+    """Return the form of a short line; None for one that is too long, without words or the mark for no input.
 
     Example:
         >>> read_heading("**Aufgabe 5: Gicht**").title, read_heading("5/12").numbers
@@ -70,7 +72,7 @@ def read_heading(line: str) -> Heading | None:
         ((), None)
     """
     line = line.strip()
-    if not line or len(line) > _LONGEST_HEADING:
+    if not line or len(line) > _LONGEST_HEADING or line == NO_INPUT:
         return None
     places = [place for place, char in enumerate(line) if char.isalnum()]
     if not places:
@@ -141,9 +143,9 @@ def roman(letters: str) -> int:
 def is_bare_number(line: str) -> bool:
     """Say whether a line numbers a task and says nothing else, or has no words at all."""
     heading = read_heading(line)
-    return (heading is None and len(line) <= _LONGEST_HEADING) or bool(
-        heading and heading.numbers and not heading.title
-    )
+    if heading is None:
+        return not any(map(str.isalnum, line))
+    return bool(heading.numbers) and not heading.title
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +171,7 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
         for number, (at, line) in enumerate(gap.lines):
             heading = read_heading(line)
             if heading is None:
-                if len(line) > _LONGEST_HEADING:
+                if len(line) > _LONGEST_HEADING or line == NO_INPUT:
                     break
                 pending = at if _is_rule(line) else pending
                 continue

@@ -123,7 +123,7 @@ class _Writer:
             self.in_cell = not ends
             return "" if ends else " | "
         if name == "br" and self.in_cell:
-            return tag[0]
+            return "<br>"
         if name in _SHOWN_AS:
             return "\n" if ends else _SHOWN_AS[name]
         if _BLOCK.fullmatch(name):

@@ -401,3 +401,16 @@ def test_the_last_line_of_an_input_stays_in_it(last: str, between: str) -> None:
     reply = between.join(task_lines("Gout", given) for given in inputs)
     found = [task.input for task in parse_tasks(reply, first_number=3) if isinstance(task, SeedTask)]
     assert found == inputs
+
+
+def test_lists_that_end_two_inputs_are_no_numbers_of_tasks() -> None:
+    inputs = ["1. Warfarin\n2. Amiodarone", "1. Aspirin\n2. Clopidogrel\n3. Atorvastatin", "Rest.\n4. Iron"]
+    reply = "\n\n".join(task_lines("Gout", given) for given in inputs)
+    assert [task.input for task in parse_tasks(reply) if isinstance(task, SeedTask)] == inputs
+
+
+@pytest.mark.parametrize("text", ["Output: 900 mL", "Output: about rest"])
+def test_a_volume_is_no_answer(text: str) -> None:
+    task, *rest = parse_tasks(task_lines("Gout", f"Fluids in: 1 L\n{text}"))
+    assert isinstance(task, SeedTask)
+    assert (task.input.endswith("900 mL"), bool(rest)) == ("900" in text, "rest" in text)
