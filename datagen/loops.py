@@ -26,10 +26,12 @@ WINDOW, POOR = 60, 8
 
 _LONGEST_WORD = 20
 _COUNTER = re.compile(
-    r"^[^\S\n]*(?:[*#>•-]{1,6}[^\S\n]*)?[*_]{0,2}(?:[^\W\d_]{1,20}[ ])?[#(\[]?\d{1,4}[.):\]]+", re.MULTILINE
+    r"(?:^|(?<=[.!?;] ))[^\S\n]*(?:[*#>•-]{1,6}[^\S\n]*)?[*_]{0,2}(?:[^\W\d_]{1,20}[ ])?[#(\[]?\d{1,4}[.):\]]+",
+    re.MULTILINE,
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _LETTERS = re.compile(r"[^\W\d_]+")
+_MARKS = ".,;:!?*\"'()，。；：！？、"
 _SAID = re.compile(r"[^\W_]+")
 _NUCLEOTIDES = frozenset("acgtun -")
 _EMPTY_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*){40}")
@@ -56,7 +58,8 @@ def is_caught_in_a_loop(text: str) -> bool:
 def _units(words: list[str]) -> list[str]:
     units: list[str] = []
     for word in words:
-        units.extend([word] if len(word) <= _LONGEST_WORD else word)
+        longest = _LONGEST_WORD if word.isascii() else _LONGEST_WORD // 2
+        units.extend([word.strip(_MARKS) or word] if len(word) <= longest else word)
     return units
 
 
@@ -82,6 +85,9 @@ def _repeats(units: list[str]) -> bool:
 def _is_enough(stretch: list[str], distance: int) -> bool:
     unit = " ".join(stretch[:distance])
     times = len(stretch) // distance
+    # A list may give the same dose for each day.
+    if "0" in stretch[:distance] and len(_LETTERS.findall(unit)) < 2 and times < COUNTED // 3:
+        return False
     size = sum(map(len, stretch))
     if not _LETTERS.search(unit):
         return size >= QUIET

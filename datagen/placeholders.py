@@ -22,7 +22,8 @@ _SIZED = (
 )
 _TELLS_OF = (
     r"(?:describing|including|detailing|outlining|discussing|explaining|summari[sz]ing|containing|covering|documenting"
-    r"|highlighting|presenting|comparing|listing|about|regarding|concerning|depicting|illustrating"
+    r"|highlighting|presenting|comparing|listing|about|regarding|concerning|depicting|illustrating|requesting"
+    r"|asking (?:about|for)"
     r"|(?:that|which) (?:describes?|details?|outlines?|discuss(?:es)?|explains?|summari[sz]es?|contains?|includes?"
     r"|covers?|lists?|presents?))"
 )
@@ -31,11 +32,22 @@ _WORDS = r"(?:words?|palabras|mots|wörtern?|wörter|parole|palavras|слов\w{
 _LENGTH_GIVEN = re.compile(
     rf"\W{{0,3}}(?:[^\s.:;]+\s){{0,5}}?[^\W\d]{{0,3}}\(?{_NUMBER}[- ]?{_WORDS}", re.IGNORECASE
 )
+_ELSEWHERE = (  # the commonest of other languages
+    r"\W{0,3}(?:une?|una|eine?|uma?)\s(?:[^\W\d]+\s){0,2}?(?:texte?|texto|testo|art[íi]culo|article|articolo|artigo"
+    r"|artikel|p[áa]rrafo|paragraphe|paragrafo|parágrafo|absatz"
+    r"|descripción|description|descrizione|descrição|beschreibung"
+    r"|fallbericht|resumen|résumé|zusammenfassung)\s(?:[^\W\d]+\s)?(?:sobre|sur|über|su|décrivant|que describe"
+    r"|qui décrit"
+    r"|che descrive|que descreve|(?:detallada|détaillée|dettagliata|detalhada) d[eio])\b"
+    r"|(?:краткое|подробное) описание\b|一[篇段份个].{0,30}(?:文章|病例|报告|描述|文本|摘要|病历)\W*\Z"
+)
 _DESCRIBED = re.compile(
     rf"\W{{0,3}}(?:(?:an?|the|two|three|several|some)\s)?(?:(?!the\s|an?\s)[\w'’-]+,?\s){{0,4}}?{_KIND},?\s"
     rf"(?:(?:of|from|by|on|in|for|between)\s(?:[\w'’-]+\s){{1,8}}?)?{_TELLS_OF}\b"
     rf"|\W{{0,3}}(?:an?|the)\s(?:[\w'’-]+,?\s){{0,2}}?{_SIZED},?\s(?:[\w'’-]+,?\s){{0,3}}?{_KIND}"
-    r"(?:\s(?:of|on|for|from|with)\b|\W*$)",
+    r"(?:\s(?:of|on|for|from|with)\b|\W*$)"
+    rf"|\W{{0,3}}an?\s(?:[\w'’-]+,?\s){{0,2}}?(?:papers?|articles?|essays?|passages?|paragraphs?)\son\s"
+    rf"|{_ELSEWHERE}",
     re.IGNORECASE,
 )
 _SAYS = re.compile(
@@ -46,7 +58,8 @@ _SAYS = re.compile(
 _RELATIVE = re.compile(r"\b(?:who|whom|whose|that|which|where|when)(?:\s\S+){0,5}\s*\Z", re.IGNORECASE)
 _TO_COME = re.compile(
     rf"\b{_KIND}\b.{{0,300}}?\b(?:would|will|should|to|can|must)\s(?:be\s)?(?:provided|inserted|supplied|included|pasted"
-    r"|added|presented|attached|placed|shown|displayed|filled in|follow)\b"
+    r"|added|presented|attached|placed|shown|displayed|filled in|follow"
+    r"|summari[sz]ed|analy[sz]ed|classified|translated|rewritten|interpreted|reviewed)\b"
     r"(?:\s(?:here|below|above|by the user|separately|later|in .{1,40}))?\W*$"
     r"|\b(?:goes|go|belongs|provided|inserted|placed)\shere\W*$"
     rf"|^\W*(?:(?:the|your|full|original|actual|sample|input|complete)\s)*(?:[\w'’]+\s){{0,2}}?{_KIND}"
@@ -60,7 +73,10 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _ASKS = re.compile(
-    r"^\W*(?:please )?(?:provide|insert|enter|paste|add|include|supply|give)\b.{0,80}$|^\[[^\]]*\]$|^\.{3}$"
+    r"^\W*(?:please )?(?:provide|insert|enter|paste(?! of)|add(?!-)|include|supply|give)\b.{0,80}$"
+    r"|^\[[^\]]*\]$|^\.{3}$"
+    r"|^\W*(?:see|refer to)\s.{0,60}\b(?:attached|above|below|provided)\b.{0,30}$"
+    r"|^[%$]\w+%?$|^\w*INSERT_\w+$|^.{0,60}\bplaceholder\b.{0,20}$"
     r"|^\W*(?:por favor,? )?(?:inserte|insertar|ingrese|pegue|insérez|insérer|collez|inserire|inserisci|inserir|insira"
     r"|fügen sie|вставьте|введите)\b.{0,80}$|^\W*(?:请输入|请插入|请提供|在此|此处).{0,80}$"
     r"|^.{0,60}\b(?:hier einfügen|hier eingeben|(?:texto|texte|testo) (?:aquí|ici|qui|aqui))\W*$",

@@ -70,6 +70,17 @@ from datagen.records import SeedTask
         "A comprehensive patient case, including history, exam and labs",
         "150-200 words on diabetes",
         "Approximately 150 words describing a patient's history",
+        "A 200 word passage on gout.",
+        "A medical report of a patient with lung cancer to be summarized",
+        "See the attached text",
+        "%PATIENT_HISTORY%",
+        "INSERT_TEXT_HERE",
+        "A research paper on the effects of metformin",
+        "Un paragraphe décrivant les symptômes",
+        "Una descripción detallada de un paciente",
+        "Ein kurzer Text über Diabetes",
+        "Краткое описание пациента с диабетом",
+        "一篇关于糖尿病的文章",
     ],
 )
 def test_placeholders_are_found(given: str) -> None:
@@ -127,6 +138,9 @@ def test_placeholders_are_found(given: str) -> None:
         "What is in a 500-word essay?",
         "Me duele aquí",
         "Cole is 5 years old.",
+        "Paste of zinc oxide",
+        "Add-on therapy with metformin",
+        "A lengthy report on an outbreak in Rome.",
     ],
 )
 def test_short_inputs_are_none(given: str) -> None:
