@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from datagen.batch.files import BatchLimits
@@ -20,15 +20,60 @@ from datagen.money.prices import Prices
 from datagen.privacy import POLICIES
 from datagen.service.chat import TEXT, Sampling
 
+T = TypeVar("T")
 LIVE, BATCH = "live", "batch"
 
 _TASK_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=3072)
 _ANSWER_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=1024)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a run may spend, and in which way it asks; synthesis and judging share it.
+
+    Attributes:
+        budget_usd: The most that the work folder may ever spend, in US dollars; None for no cap.
+        prices: Prices of models, laid over the list that this package knows: a YAML file, or a mapping of models.
+        mode: "live" asks one by one, "batch" through the service's batch interface, within a day at lower prices.
+        batch: How batches are cut, sent again and waited for.
+    """
+
+    budget_usd: float | None = None
+    prices: Path | dict | None = None
+    mode: str = LIVE
+    batch: BatchLimits = BatchLimits()
+
+    def __post_init__(self) -> None:
+        if self.mode not in (LIVE, BATCH):
+            raise ConfigError("the mode is not known", found=self.mode, expected=f"{LIVE} or {BATCH}")
+        if self.budget_usd is not None and not 0 <= self.budget_usd <= 1e9:
+            raise ConfigError(
+                "budget_usd is out of range", found=self.budget_usd, expected="US dollars, 0 to 1,000,000,000"
+            )
+
+    def models(self) -> tuple[str, ...]:
+        """Return the models that are asked, which need a price where there is a budget."""
+        return ()
+
+    def all_prices(self) -> Prices:
+        """Return the prices that hold: the user's own over the list of this package.
+
+        Raises:
+            ConfigError: The user's prices are not valid, or there is a budget and a model without a price.
+        """
+        prices = Prices.listed()
+        if isinstance(self.prices, dict):
+            prices = Prices.from_mapping(self.prices, "prices in the configuration").over(prices)
+        elif self.prices is not None:
+            prices = Prices.from_file(self.prices).over(prices)
+        if self.budget_usd is not None:
+            prices.require(*self.models())
+        return prices
+
+
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a synthesis run does.
+class Settings(Terms):
+    """What a synthesis run does, on the terms of :class:`Terms`.
 
     Attributes:
         teacher: Writes the tasks.
@@ -53,10 +98,6 @@ class Settings:
         evaluation_files: Evaluation sets that must not leak into the tasks and answers.
         contamination_ngram: Tokens in a row shared with an evaluation item that count as a leak.
         contamination_rouge_l: ROUGE-L F1 with an evaluation text above which a text counts as a leak.
-        budget_usd: The most that the work folder may ever spend, in US dollars; None for no cap.
-        prices: Prices of models, laid over the list that this package knows: a YAML file, or a mapping of models.
-        mode: "live" asks one by one, "batch" through the service's batch interface, within a day at lower prices.
-        batch: How batches are cut, sent again and waited for.
         task_sampling: How tasks are drawn.
         answer_sampling: How answers are drawn.
     """
@@ -79,14 +120,11 @@ class Settings:
     evaluation_files: tuple[str, ...] = ()
     contamination_ngram: int = 13
     contamination_rouge_l: float = 0.7
-    budget_usd: float | None = None
-    prices: Path | dict | None = None
-    mode: str = LIVE
-    batch: BatchLimits = BatchLimits()
     task_sampling: Sampling = _TASK_SAMPLING
     answer_sampling: Sampling = _ANSWER_SAMPLING
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         bounds = (("target", 10**9), ("tasks_per_request", 1000), ("examples", 1000), ("max_requests", 10**9))
         for name, most in bounds:
             value = getattr(self, name)
@@ -100,8 +138,6 @@ class Settings:
             raise ConfigError(
                 "answers are always text", where="answer_sampling.format", remedy="leave it out"
             )
-        if self.mode not in (LIVE, BATCH):
-            raise ConfigError("the mode is not known", found=self.mode, expected=f"{LIVE} or {BATCH}")
         if self.sampling not in SAMPLINGS:
             raise ConfigError(
                 "the sampling is not known", found=self.sampling, expected=" or ".join(SAMPLINGS)
@@ -119,25 +155,10 @@ class Settings:
             raise ConfigError(
                 "contamination_ngram is out of range", found=self.contamination_ngram, expected="5 to 1000"
             )
-        if self.budget_usd is not None and not 0 <= self.budget_usd <= 1e9:
-            raise ConfigError(
-                "budget_usd is out of range", found=self.budget_usd, expected="US dollars, 0 to 1,000,000,000"
-            )
 
-    def all_prices(self) -> Prices:
-        """Return the prices that hold: the user's own over the list of this package.
-
-        Raises:
-            ConfigError: The user's prices are not valid, or there is a budget and a model without a price.
-        """
-        prices = Prices.listed()
-        if isinstance(self.prices, dict):
-            prices = Prices.from_mapping(self.prices, "prices in the configuration").over(prices)
-        elif self.prices is not None:
-            prices = Prices.from_file(self.prices).over(prices)
-        if self.budget_usd is not None:
-            prices.require(self.teacher.model, self.answerer.model)
-        return prices
+    def models(self) -> tuple[str, ...]:
+        """Return teacher and answerer."""
+        return self.teacher.model, self.answerer.model
 
     def request_limit(self) -> int:
         """Return how many task requests the run may make."""
@@ -161,20 +182,50 @@ def read_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         >>> read_settings([("flags", flags)]).answerer.model
         'm'
     """
+    merged, problems = _merge(Settings, sources)
+    if not problems:
+        merged["answerer"] = _inherit(merged.get("teacher", {}), merged.get("answerer", {}), problems)
+    return _finish(Settings, merged, "teacher", sources, problems)
+
+
+def read_terms(kind: type[T], sources: Sequence[tuple[str, Mapping[str, Any]]], service: str) -> T:
+    """Build settings that ask one service, from nested mappings, each laid over the one before.
+
+    Args:
+        kind: The settings, on the terms of :class:`Terms`.
+        sources: As for :func:`read_settings`.
+        service: The field that holds the service, such as "judge".
+
+    Raises:
+        ConfigError: Unknown keys, wrong types or impossible values; all bad keys are named at once.
+    """
+    merged, problems = _merge(kind, sources)
+    return _finish(kind, merged, service, sources, problems)
+
+
+def _merge(kind: type, sources: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[dict[str, Any], list[str]]:
     problems: list[str] = []
     merged: dict[str, Any] = {}
     for name, mapping in sources:
-        _check(Settings, mapping, "", name, problems)
+        _check(kind, mapping, "", name, problems)
         merged = _lay_over(merged, mapping)
-    if not problems:
-        merged["answerer"] = _inherit(merged.get("teacher", {}), merged.get("answerer", {}), problems)
+    return merged, problems
+
+
+def _finish(
+    kind: type[T],
+    merged: Mapping[str, Any],
+    service: str,
+    sources: Sequence[tuple[str, Mapping[str, Any]]],
+    problems: list[str],
+) -> T:
     for key in ("base_url", "model"):
-        if not problems and not merged.get("teacher", {}).get(key):
-            problems.append(f"teacher.{key} is missing (in the config, or as --{key.replace('_', '-')})")
+        if not problems and not merged.get(service, {}).get(key):
+            problems.append(f"{service}.{key} is missing (in the config, or as --{key.replace('_', '-')})")
     if problems:
         unique = list(dict.fromkeys(problems))
         raise ConfigError("the configuration is not valid: " + "; ".join(unique), where=_names(sources))
-    return _build(Settings, merged)
+    return _build(kind, merged)
 
 
 def beside(path: Path, mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,10 +167,29 @@ CancelBatches = Annotated[
     ),
 ]
 
-# How replies are drawn.
-Temperature = Annotated[float | None, _reply(help="Of the tasks.", show_default="1.0")]
-TopP = Annotated[float | None, _reply(help="Of the tasks.", show_default="1.0")]
-PresencePenalty = Annotated[float | None, _reply(help="Of the tasks.", show_default="1.5")]
+#: What leaves a field of the request out, for models that refuse it.
+LEFT_OUT = "none"
+
+
+def number_or_none(text: str) -> float | str:
+    """Read a number, or the word that leaves the field out.
+
+    Raises:
+        ValueError: It is neither.
+
+    Example:
+        >>> number_or_none("0.7"), number_or_none("None")
+        (0.7, 'none')
+    """
+    return LEFT_OUT if text.strip().lower() == LEFT_OUT else float(text)
+
+
+_sampled = partial(_reply, parser=number_or_none, metavar="NUMBER|none")
+
+# How replies are drawn; none leaves a field out.
+Temperature = Annotated[float | None, _sampled(help="Of the tasks.", show_default="1.0")]
+TopP = Annotated[float | None, _sampled(help="Of the tasks.", show_default="1.0")]
+PresencePenalty = Annotated[float | None, _sampled(help="Of the tasks.", show_default="1.5")]
 MaxTokens = Annotated[int | None, _reply(help="Longest reply with tasks, in tokens.", show_default="3072")]
 Format = Annotated[
     str | None,
@@ -179,9 +198,9 @@ Format = Annotated[
         show_default="text",
     ),
 ]
-AnswerTemperature = Annotated[float | None, _reply(help="Of the answers.", show_default="1.0")]
-AnswerTopP = Annotated[float | None, _reply(help="Of the answers.", show_default="1.0")]
-AnswerPresencePenalty = Annotated[float | None, _reply(help="Of the answers.", show_default="1.5")]
+AnswerTemperature = Annotated[float | None, _sampled(help="Of the answers.", show_default="1.0")]
+AnswerTopP = Annotated[float | None, _sampled(help="Of the answers.", show_default="1.0")]
+AnswerPresencePenalty = Annotated[float | None, _sampled(help="Of the answers.", show_default="1.5")]
 AnswerMaxTokens = Annotated[int | None, _reply(help="Longest answer, in tokens.", show_default="1024")]
 SendSeed = Annotated[
     bool | None,
@@ -207,6 +226,17 @@ Fork = Annotated[
     _run(help="Go on in this new folder, under changed settings, with every reply that still applies."),
 ]
 
+#: The limits of a service that options set.
+SHARED_LIMITS = (
+    "concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout_s",
+    "patience_s",
+    "max_tries",
+)
+#: The settings of batches that options set, by the ends of the options' names.
+BATCH_KEYS = {"requests": "max_requests", "tokens": "enqueued_tokens", "poll_s": "poll_s"}
 #: The settings that an option sets, by their dotted names. Both services share the limits.
 SETTINGS: dict[str, tuple[str, ...]] = {
     **{
@@ -230,22 +260,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
             "mode",
         )
     },
-    "batch_requests": ("batch.max_requests",),
-    "batch_tokens": ("batch.enqueued_tokens",),
-    "batch_poll_s": ("batch.poll_s",),
+    **{f"batch_{name}": (f"batch.{key}",) for name, key in BATCH_KEYS.items()},
     **{name: (f"teacher.{name}",) for name in ("base_url", "model", "api_key_env")},
     **{f"answer_{name}": (f"answerer.{name}",) for name in ("base_url", "model", "api_key_env")},
-    **{
-        name: (f"teacher.{name}", f"answerer.{name}")
-        for name in (
-            "concurrency",
-            "requests_per_minute",
-            "tokens_per_minute",
-            "timeout_s",
-            "patience_s",
-            "max_tries",
-        )
-    },
+    **{name: (f"teacher.{name}", f"answerer.{name}") for name in SHARED_LIMITS},
     **{
         f"{prefix}{name}": (f"{group}.{name}",)
         for prefix, group in (("", "task_sampling"), ("answer_", "answer_sampling"))
@@ -258,8 +276,14 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 _NOT_GIVEN: tuple[object, ...] = (None, [], ())
 
 
-def to_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+def to_settings(
+    options: Mapping[str, Any], known: Mapping[str, tuple[str, ...]] = SETTINGS
+) -> dict[str, Any]:
     """Return the settings that the given options name, as a nested mapping.
+
+    Args:
+        options: What each option holds.
+        known: The settings that each option sets, by their dotted names.
 
     Example:
         >>> to_settings({"model": "m", "target": None, "timeout_s": 9.0, "status": True})
@@ -267,9 +291,9 @@ def to_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     mapping: dict[str, Any] = {}
     for option, value in options.items():
-        for name in SETTINGS.get(option, ()) if value not in _NOT_GIVEN else ():
+        for name in known.get(option, ()) if value not in _NOT_GIVEN else ():
             group, _, key = name.rpartition(".")
-            (mapping.setdefault(group, {}) if group else mapping)[key] = value
+            (mapping.setdefault(group, {}) if group else mapping)[key] = None if value == LEFT_OUT else value
     if mapping.get("budget_usd") == float("inf"):
         mapping["budget_usd"] = None
     return mapping

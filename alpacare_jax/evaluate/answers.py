@@ -3,9 +3,13 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from datagen.errors import DataError
-from datagen.records import Response, Verdict, read_objects, read_records, shorten
+from datagen.records import Response, Verdict, normal_input, read_objects, shorten
+
+# Marks a response whose id is only its number in a file without ids.
+_NUMBERED = "id_is_its_number"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,45 +27,52 @@ class Answers:
 
 
 def read_responses(path: str | Path) -> list[Response]:
-    """Read a response file and refuse an id that stands twice.
+    """Read a response file, AlpaCare's own among them; a row without an id gets its number in the file, from 0.
 
     Raises:
         DataError: The file is broken or an id is repeated.
     """
-    responses = read_records(path, Response)
+    responses = []
+    for number, (where, row) in enumerate(read_objects(path)):
+        own = _with_id(row)
+        numbered = own if "id" in own else own | {"id": str(number), _NUMBERED: True}
+        responses.append(Response.from_dict(numbered, where=where))
     _refuse_repeats(path, [response.id for response in responses])
     return responses
 
 
-def as_answers(responses: Sequence[Response], path: str | Path) -> Answers:
-    """Gather responses by id under the model's name, or the file's where the records name none or several."""
+def as_answers(responses: Sequence[Response], path: str | Path, name: str = "") -> Answers:
+    """Gather responses by id under a name, or the model's, or the file's where the records name none or several."""
     models = {response.model for response in responses}
-    name = models.pop() if len(models) == 1 else ""
     return Answers(
-        name or Path(path).stem,
+        name or (models.pop() if len(models) == 1 else "") or Path(path).stem,
         {response.id: response.response for response in responses},
         {response.id: response.instruction for response in responses},
         str(path),
     )
 
 
-def read_references(paths: Sequence[str | Path], fields: Sequence[str] = ()) -> list[Answers]:
+def read_references(
+    paths: Sequence[str | Path], fields: Sequence[str] = (), responses: Sequence[Response] = ()
+) -> list[Answers]:
     """Read the reference answers, one set a file, or one set a field of a file with several answers a row.
 
+    A file whose rows have no ids, as AlpaCare's reference files (``instruction, input, output``), is joined with the
+    responses by instruction and input, or by input alone where its instruction is empty.
+
     Args:
-        paths: Response files; with ``fields``, files whose rows hold ``id`` and those fields.
+        paths: Files whose rows hold ``response`` or ``output``; with ``fields``, files whose rows hold those fields.
         fields: Names of the answer fields, such as ``gpt-4-answer``; a closing ``-answer`` is cut from the
             set's name.
+        responses: What the references are compared with.
 
     Raises:
-        DataError: A file is broken, an id or a set's name stands twice, or a field is missing.
+        DataError: A file is broken, an id or a set's name stands twice, a field is missing, or rows without ids
+            answer one question differently.
     """
     sets: list[Answers] = []
     for path in paths:
-        if fields:
-            sets += _read_columns(path, fields)
-        else:
-            sets.append(as_answers(read_responses(path), path))
+        sets += _read_sets(path, fields, responses)
     names = [answers.name for answers in sets]
     for answers in sets:
         if names.count(answers.name) > 1:
@@ -74,28 +85,83 @@ def read_references(paths: Sequence[str | Path], fields: Sequence[str] = ()) -> 
     return sets
 
 
-def _read_columns(path: str | Path, fields: Sequence[str]) -> list[Answers]:
-    rows = list(read_objects(path))
-    ids, instructions = [], {}
-    texts: dict[str, dict[str, str]] = {field: {} for field in fields}
+def _read_sets(path: str | Path, fields: Sequence[str], responses: Sequence[Response]) -> list[Answers]:
+    """Read one file of reference answers."""
+    rows = [(where, _with_id(row)) for where, row in read_objects(path)]
+    columns = list(fields) or ["response" if all("response" in row for _, row in rows) else "output"]
     for where, row in rows:
-        wrong = [field for field in fields if not isinstance(row.get(field), str)]
-        if "id" not in row or wrong:
+        if any(not isinstance(row.get(field), str) for field in columns):
             raise DataError(
                 "a row lacks a reference answer",
                 where=where,
                 found=", ".join(row),
-                expected="text fields " + ", ".join(["id", *fields]),
+                expected="text fields " + ", ".join(columns) if fields else "a text output or response",
                 remedy="name the fields of this file with --reference-fields",
             )
-        id_ = str(row["id"])
-        ids.append(id_)
-        if isinstance(row.get("instruction"), str):
-            instructions[id_] = row["instruction"]
-        for field in fields:
-            texts[field][id_] = row[field]
-    _refuse_repeats(path, ids)
-    return [Answers(field.removesuffix("-answer"), texts[field], instructions, str(path)) for field in fields]
+    instructions: dict[str, str] = {}
+    if any("id" not in row for _, row in rows) or any(_NUMBERED in response.extra for response in responses):
+        named = _join_by_question(rows, responses)
+    else:
+        named = [(str(row["id"]), row) for _, row in rows]
+        _refuse_repeats(path, [id_ for id_, _ in named])
+        instructions = {
+            id_: row["instruction"] for id_, row in named if isinstance(row.get("instruction"), str)
+        }
+    models = {str(row.get("model") or "") for _, row in rows}
+    whole = (models.pop() if len(models) == 1 else "") or Path(path).stem
+    return [
+        Answers(
+            field.removesuffix("-answer") if fields else whole,
+            {id_: row[field] for id_, row in named},
+            instructions,
+            str(path),
+        )
+        for field in columns
+    ]
+
+
+def _with_id(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without an id that is null or empty."""
+    return {key: value for key, value in row.items() if key != "id" or value not in (None, "")}
+
+
+def _question(instruction: object, given: object) -> tuple[str, str]:
+    """Return what a question is known by: instruction and input, without regard to white space."""
+    first, second = (text if isinstance(text, str) else "" for text in (instruction, given))
+    return " ".join(first.split()), " ".join(normal_input(second).split())
+
+
+def _join_by_question(
+    rows: Sequence[tuple[str, dict[str, Any]]], responses: Sequence[Response]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Give rows the ids of the responses to the same questions.
+
+    Returns:
+        Id and row of every row; one that no response answers has its place as id.
+
+    Raises:
+        DataError: Two rows answer one question differently.
+    """
+    found: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    for where, row in rows:
+        question = _question(row.get("instruction"), row.get("input"))
+        before = found.setdefault(question, (where, row))
+        if before[1] != row:
+            raise DataError(
+                "two rows without ids answer the same question differently",
+                where=f"{before[0]} and {where}",
+                found=shorten(" ".join(question), 90),
+                remedy="give the rows the ids of the questions, or delete one of them",
+            )
+    named, unused = [], dict(found.values())
+    for response in responses:
+        instruction, given = _question(response.instruction, response.input)
+        question = (instruction, given) if (instruction, given) in found else ("", given)
+        if any(question) and question in found:
+            where, row = found[question]
+            named.append((response.id, row))
+            unused.pop(where, None)
+    return named + list(unused.items())
 
 
 def read_reference_texts(path: str | Path) -> dict[str, str]:

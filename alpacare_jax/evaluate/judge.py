@@ -5,15 +5,25 @@ The method is AlpaCare's (arXiv 2310.14558, free-form evaluation): temperature 0
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from alpacare_jax.evaluate.answers import Answers, check_join, count_words
 from alpacare_jax.evaluate.verdicts import MODEL_FIRST, ORDERS, outcome, parse_choice
-from datagen.client import ChatRequest, Reply, Sampling, Service, complete
-from datagen.ledger import Ledger
+from datagen.client import ChatRequest, Reply, Sampling, Service, prompt_hash
+from datagen.finish import read_finish
+from datagen.ledger import Entry, Ledger
+from datagen.money.bounds import most_prompt_tokens
+from datagen.money.purse import Purse
 from datagen.records import Response, Verdict, normal_input
+from datagen.replies.thinking import without_thoughts
+from datagen.service.chat import LENGTH_FIELDS
+from datagen.settings import BATCH, Terms
+from datagen.work.asking import ask_all, take_up_batches
 
 STAGE = "judge"
+EXPECTED_VERDICT_TOKENS = 100
 
 _SYSTEM = (
     "You compare two answers to the same request, fairly, whatever their order and whoever wrote them. "
@@ -129,21 +139,42 @@ def plan_comparisons(
     return Plan(own.name, comparisons, without_reference, without_response)
 
 
+@dataclasses.dataclass(frozen=True)
+class JudgeSettings(Terms):
+    """Which judge is asked, how its replies are drawn, and on which terms (budget, prices, live or batch).
+
+    Attributes:
+        judge: The service and model.
+        sampling: How replies are drawn; a field that is None is left out, for models that refuse it.
+    """
+
+    judge: Service
+    sampling: Sampling = Sampling(temperature=0.0, max_tokens=512)
+
+    def models(self) -> tuple[str, ...]:
+        """Return the judge's model."""
+        return (self.judge.model,)
+
+
 def judge(
     plan: Plan,
-    service: Service,
+    settings: JudgeSettings,
     ledger: Ledger,
+    purse: Purse | None = None,
     *,
-    max_tokens: int = 512,
+    wait: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Verdict]:
     """Ask the judge every comparison of the plan; what the ledger holds is not asked again.
 
+    A reply that is in stays valid when only the longest reply is set anew; see :func:`ask_again`.
+
     Args:
         plan: What to ask.
-        service: The judge.
+        settings: The judge.
         ledger: Remembers every reply.
-        max_tokens: Longest reply, in tokens.
+        purse: Keeps the budget; one without a cap where it is not given.
+        wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
         progress: Called with (settled, total).
 
     Returns:
@@ -151,19 +182,117 @@ def judge(
         without text, its ``error`` beside it.
 
     Raises:
-        ServiceError: The judge as a whole refuses or is not there.
+        BatchesUnderWay: Nothing more can be done without waiting.
+        ServiceError: The judge as a whole refuses or is not there, or the budget is reached.
         DataError: The ledger was made with another judge, prompt or answer under the same id.
     """
-    sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
-    requests = [ChatRequest(item.id, _messages(item), sampling) for item in plan.comparisons]
-    replies = complete(requests, service, ledger, stage=STAGE, progress=progress)
+    purse = purse or Purse(ledger, settings.all_prices(), settings.budget_usd)
+    take_up_batches({STAGE: settings.judge}, ledger, settings, purse)
+    requests = [_request(item, settings, ledger) for item in plan.comparisons]
+    replies = ask_all(
+        requests, settings.judge, ledger, settings, purse, stage=STAGE, wait=wait, progress=progress
+    )
     return [
-        _verdict(plan.model, service.model, comparison, reply)
+        _verdict(plan.model, settings.judge.model, comparison, reply)
         for comparison, reply in zip(plan.comparisons, replies, strict=True)
     ]
 
 
-def _messages(comparison: Comparison) -> tuple[dict[str, str], ...]:
+def ask_again(plan: Plan, settings: JudgeSettings, ledger: Ledger) -> int:
+    """Take back what an earlier run gave up on: failed requests, and replies without a verdict, empty or not whole.
+
+    They are asked with the settings as they are now, so a larger ``max_tokens`` applies to them alone.
+
+    Returns:
+        How many comparisons will be asked again.
+    """
+    again = 0
+    for item in plan.comparisons:
+        entry = ledger.get(STAGE, item.id)
+        if entry is None or not (
+            entry.state == "failed" or (entry.state == "answered" and _came_to_nothing(entry))
+        ):
+            continue
+        body = ChatRequest(item.id, comparison_messages(item), settings.sampling).body(settings.judge.model)
+        if not _same_question(entry, body):
+            continue  # judge() says what differs
+        ledger.ask_anew(STAGE, item.id, prompt_hash=prompt_hash(body), request=body)
+        again += 1
+    return again
+
+
+def _came_to_nothing(entry: Entry) -> bool:
+    """Say whether a reply states no verdict because it is empty or was not finished."""
+    text = entry.reply or ""
+    unfinished = not without_thoughts(text).strip() or read_finish(entry.finish_reason) != "whole"
+    return unfinished and parse_choice(text) == "invalid"
+
+
+def _same_question(entry: Entry, body: dict[str, Any]) -> bool:
+    """Say whether a row of the ledger asked the same, apart from the length of the reply."""
+    asked = json.loads(entry.request)
+    return all(asked.get(key) == body.get(key) for key in {*asked, *body} if key not in LENGTH_FIELDS)
+
+
+def _request(item: Comparison, settings: JudgeSettings, ledger: Ledger) -> ChatRequest:
+    """Return the request for a comparison, at the length that it was asked at where it is settled or in a batch."""
+    request = ChatRequest(item.id, comparison_messages(item), settings.sampling)
+    entry = ledger.get(STAGE, item.id)
+    body = request.body(settings.judge.model)
+    if entry is None or entry.prompt_hash == prompt_hash(body) or not _same_question(entry, body):
+        return request
+    if entry.state == "sent" and entry.batch_id is None:
+        ledger.ask_anew(STAGE, item.id, prompt_hash=prompt_hash(body), request=body)
+        return request
+    field, length = next(
+        (key, value) for key, value in json.loads(entry.request).items() if key in LENGTH_FIELDS
+    )
+    asked_with = dataclasses.replace(settings.sampling, max_tokens=length, max_tokens_field=field)
+    return dataclasses.replace(request, sampling=asked_with)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What is still to be asked, and what it costs in US dollars: expected and at most; None without a price."""
+
+    asked: int
+    settled: int
+    prompt_tokens: int
+    expected_usd: float | None
+    worst_usd: float | None
+
+
+def estimate(plan: Plan, settings: JudgeSettings, ledger: Ledger | None) -> Estimate:
+    """Estimate what a run will ask: four characters a token, and a verdict of 100 tokens unless fewer are allowed.
+
+    Args:
+        plan: What to ask.
+        settings: The judge.
+        ledger: What is settled already; None where there is no work folder yet.
+    """
+    open_ = [
+        item
+        for item in plan.comparisons
+        if ledger is None or (entry := ledger.get(STAGE, item.id)) is None or entry.state == "sent"
+    ]
+    model, batch, prices = settings.judge.model, settings.mode == BATCH, settings.all_prices()
+    bodies = [
+        ChatRequest(item.id, comparison_messages(item), settings.sampling).body(model) for item in open_
+    ]
+    tokens = sum(-(-len(message["content"]) // 4) + 4 for body in bodies for message in body["messages"])
+    written = len(open_) * min(settings.sampling.max_tokens, EXPECTED_VERDICT_TOKENS)
+    most = sum(map(most_prompt_tokens, bodies)), len(open_) * settings.sampling.max_tokens
+    return Estimate(
+        len(open_),
+        len(plan.comparisons) - len(open_),
+        tokens,
+        prices.cost(model, tokens, written, batch=batch),
+        prices.cost(model, *most, batch=batch),
+    )
+
+
+def comparison_messages(comparison: Comparison) -> tuple[dict[str, str], ...]:
+    """Return the question that a comparison puts to the judge."""
     texts = (comparison.response.response, comparison.reference_text)
     first, second = texts if comparison.order == MODEL_FIRST else texts[::-1]
     return judge_messages(comparison.response.instruction, comparison.response.input, first, second)

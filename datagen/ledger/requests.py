@@ -120,6 +120,21 @@ class Requests(Connection):
             values,
         ).rowcount
 
+    def ask_anew(self, stage: str, id: str, *, prompt_hash: str, request: dict[str, Any]) -> None:
+        """Take one request back to "sent" and give it another body, whatever came of it; its tries stay counted.
+
+        Args:
+            stage: The stage that asks.
+            id: The request's id.
+            prompt_hash: Fingerprint of the new body.
+            request: The new body.
+        """
+        self.execute(
+            "UPDATE requests SET state = 'sent', prompt_hash = ?, request = ?, reply = NULL, finish_reason = NULL,"
+            " error = NULL, batch_id = NULL, finished_at = NULL WHERE stage = ? AND id = ?",
+            (prompt_hash, json.dumps(request, ensure_ascii=False), stage, id),
+        )
+
     def began(self) -> bool:
         """Tell whether any request was ever written down."""
         return self.execute("SELECT 1 FROM requests LIMIT 1").fetchone() is not None

@@ -31,7 +31,7 @@ def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
         "unauthorized": f"check the key in the environment variable {service.api_key_env}, and its rights",
         "region": "ask from a place that the provider serves, or ask another provider",
         "bad-request": field_remedy(stage, trouble)
-        + ("; then add --fork NEW_FOLDER" if trouble.field in OWN else ""),
+        + (_FORK if trouble.field in OWN and stage in _FORKED else ""),
         "not-found": "check the model's name and the base URL, which usually ends in /v1",
         "quota": "add credit at the provider, or raise the limit of the key, then run the same command again",
         "unreachable": "start the server or mend the base URL, then run the same command again",
@@ -54,7 +54,15 @@ _FORK = "; then add --fork NEW_FOLDER"
 _NO_STREAM = "turn streaming off at the server or gateway, or choose a model that replies without it"
 #: Fields whose values stand in the fixed settings of a work folder.
 OWN = frozenset((*FIELDS, "length"))
-_GROUPS = {"tasks": ("task_sampling", "--"), "answers": ("answer_sampling", "--answer-")}
+_GROUPS = {
+    "tasks": ("task_sampling", "--"),
+    "answers": ("answer_sampling", "--answer-"),
+    "judge": ("sampling", "--"),
+}
+_FORKED = (
+    "tasks",
+    "answers",
+)  # stages of work folders that go on under changed settings in a new folder alone
 _TOO_LARGE = re.compile(
     r"too (?:large|high|big)|at most|less than|exceed|maximum|range|smaller|lower", re.IGNORECASE
 )
@@ -64,7 +72,7 @@ def field_remedy(stage: str, trouble: Trouble) -> str:
     """Return how to change the field of a request that a service does not take: by which option or key of the config.
 
     Args:
-        stage: "tasks" or "answers"; another one's settings are told by the names of their keys alone.
+        stage: "tasks", "answers" or "judge"; another one's settings are told by the names of their keys alone.
         trouble: The refusal.
     """
     group, option = _GROUPS.get(stage, ("the sampling settings", "--"))
@@ -84,9 +92,7 @@ def field_remedy(stage: str, trouble: Trouble) -> str:
         )
     if field in ("temperature", "top_p", "presence_penalty"):
         flag = f"{option}{field.replace('_', '-')}"
-        return (
-            f"give a value that the model takes with {flag}, or leave the field out: {field}: null in {group}"
-        )
+        return f"give a value that the model takes with {flag}, or leave the field out with {flag} none"
     if field == "seed":
         return f"leave out --send-seed, and seed in {group} of the config"
     if field:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen import prompts, publish
-from datagen.batch.asking import collect_batches, describe
+from datagen.batch.asking import describe
 from datagen.batch.book import BatchBook
 from datagen.client import Reply
 from datagen.errors import DataError
@@ -19,11 +19,12 @@ from datagen.money.purse import BudgetReached, Purse
 from datagen.questions import ANSWERS, TASKS, read_seeds
 from datagen.safety import leaking_seeds, write_reports
 from datagen.seeds import odd_labels
-from datagen.settings import BATCH, Settings
+from datagen.settings import Settings
 from datagen.sieve import Sieve, answer_checks
 from datagen.synthesize.funnel import account, count, why_none_kept, why_nothing
 from datagen.synthesize.gathering import Gathering
 from datagen.synthesize.overview import status
+from datagen.work.asking import take_up_batches
 from datagen.work.estimate import expected_answer_usd
 from datagen.work.folder import LEDGER, pin, refuse_foreign
 from datagen.work.keys import require_keys
@@ -106,9 +107,8 @@ def _take_up(settings: Settings, ledger: Ledger, purse: Purse, *, retry_failed: 
     if retry_failed:
         ledger.reopen(TASKS)
         ledger.reopen(ANSWERS)
-    if settings.mode != BATCH and BatchBook(ledger).under_way():
-        services = {TASKS: settings.teacher, ANSWERS: settings.answerer}
-        collect_batches(services, ledger, purse, settings.batch)
+    services = {TASKS: settings.teacher, ANSWERS: settings.answerer}
+    take_up_batches(services, ledger, settings, purse)
 
 
 def _have_answered(

@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any
 
 from datagen import publish
-from datagen.batch.asking import complete_in_batches, stream_in_batches
-from datagen.client import ChatRequest, Reply, complete, read_reply, stream
+from datagen.batch.asking import stream_in_batches
+from datagen.client import ChatRequest, Reply, read_reply, stream
 from datagen.ledger import Ledger
 from datagen.money.purse import BudgetReached, Purse
 from datagen.questions import ANSWERS, TASKS, answer_request, task_requests
@@ -17,6 +17,7 @@ from datagen.records import SeedTask
 from datagen.settings import BATCH, Settings
 from datagen.sieve import Sieve
 from datagen.synthesize.funnel import count
+from datagen.work.asking import ask_all
 from datagen.work.keys import with_keys
 from datagen.work.status import Progress, Reporter
 
@@ -147,19 +148,16 @@ class Gathering:
             progress = dataclasses.replace(before, stage=ANSWERS, target=total, answered=settled)
             self.reporter.tell(progress, self._counts)
 
-        service, ledger, purse = self.settings.answerer, self.ledger, self.purse
-        if self.settings.mode == BATCH:
-            return complete_in_batches(
-                requests,
-                service,
-                ledger,
-                stage=ANSWERS,
-                purse=purse,
-                limits=self.settings.batch,
-                wait=self.wait,
-                progress=tell,
-            )
-        return complete(requests, service, ledger, stage=ANSWERS, progress=tell, purse=purse)
+        return ask_all(
+            requests,
+            self.settings.answerer,
+            self.ledger,
+            self.settings,
+            self.purse,
+            stage=ANSWERS,
+            wait=self.wait,
+            progress=tell,
+        )
 
     def _answer_or_none(self, request: ChatRequest) -> Reply:
         entry = self.ledger.get(ANSWERS, request.id)

@@ -153,11 +153,15 @@ def test_without_credit_the_run_ends_at_once_and_goes_on_later(row: dict[str, An
     [
         ("OpenAI, length", "answers", "max_tokens_field: max_completion_tokens in answer_sampling"),
         ("an old server", "tasks", "max_tokens_field: max_tokens in task_sampling"),
-        ("OpenAI, value", "answers", "--answer-temperature, or leave the field out: temperature: null"),
+        (
+            "OpenAI, value",
+            "answers",
+            "--answer-temperature, or leave the field out with --answer-temperature none",
+        ),
         (
             "Mistral",
             "tasks",
-            "--presence-penalty, or leave the field out: presence_penalty: null in task_sampling",
+            "--presence-penalty, or leave the field out with --presence-penalty none",
         ),
         ("too many", "answers", "a smaller --answer-max-tokens"),
         ("format", "tasks", "--format text"),

@@ -1,0 +1,69 @@
+"""Asking all requests of a stage in the way the settings name: one by one, or through batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from datagen.batch.asking import collect_batches, complete_in_batches
+from datagen.batch.book import BatchBook
+from datagen.client import ChatRequest, Reply, Service, complete
+from datagen.ledger import Ledger
+from datagen.money.purse import Purse
+from datagen.settings import BATCH, Terms
+
+
+def ask_all(
+    requests: Sequence[ChatRequest],
+    service: Service,
+    ledger: Ledger,
+    terms: Terms,
+    purse: Purse,
+    *,
+    stage: str,
+    wait: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Reply]:
+    """Ask all requests and return their replies in the order of the requests.
+
+    Args:
+        requests: What to ask; ids must differ.
+        service: Where to ask.
+        ledger: Remembers every outcome; what it holds is not asked again.
+        terms: In which way to ask.
+        purse: Sets the worst case of every try aside and writes down what it cost.
+        stage: The ledger's stage.
+        wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
+        progress: Called with (settled, total).
+
+    Raises:
+        BatchesUnderWay: Nothing more can be done without waiting.
+        ServiceError: The service as a whole refuses or is not there, or the budget is reached.
+        DataError: The ledger holds another prompt under the same id.
+    """
+    if terms.mode == BATCH:
+        return complete_in_batches(
+            requests,
+            service,
+            ledger,
+            stage=stage,
+            purse=purse,
+            limits=terms.batch,
+            wait=wait,
+            progress=progress,
+        )
+    return complete(requests, service, ledger, stage=stage, progress=progress, purse=purse)
+
+
+def take_up_batches(services: Mapping[str, Service], ledger: Ledger, terms: Terms, purse: Purse) -> None:
+    """Before asking one by one, bring in what batches of an earlier run hold.
+
+    Args:
+        services: The service of each stage.
+        ledger: The ledger.
+        terms: In which way the run asks.
+        purse: The ledger's purse.
+
+    Raises:
+        DataError: Batches are still under way; what is in them would be paid for twice.
+        ServiceError: The service cannot say how far they are.
+    """
+    if terms.mode != BATCH and BatchBook(ledger).under_way():
+        collect_batches(services, ledger, purse, terms.batch)
