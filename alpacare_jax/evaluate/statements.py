@@ -78,6 +78,11 @@ def sole_label(sentence: str) -> str | None:
     return labels.pop() if len(labels) == 1 else None
 
 
+def concludes(sentence: str) -> bool:
+    """Tell whether a sentence sums up what stands before it ("Therefore, ...") or takes it back."""
+    return _FINAL.search(sentence) is not None or contrasts(sentence)
+
+
 def contrasts(sentence: str) -> bool:
     """Tell whether a sentence takes back what stands before it ("However, ...")."""
     return _CONTRAST.match(sentence) is not None

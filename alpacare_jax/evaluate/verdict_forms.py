@@ -49,7 +49,7 @@ _LEAD = rf"(?P<lead>{SO}{{0,3}}{_CHOOSING}{_CALLED}(?:that )?(?:the )?(?:it is |
 _TIE = (
     r"(?:a |an )?(?:tied?|draw|dead heat|toss-?up|equal|[NT]|[NT] equal|equally good|no winner|no preference)"
 )
-_LABEL_ALONE = re.compile(rf"\W*{_LEAD}(?:(?P<label>[AB])|{_TIE})(?: is better)?\W*")
+_LABEL_ALONE = re.compile(rf"\W*{_LEAD}(?:(?P<label>[AB])|{_TIE})(?P<better> is better)?\W*")
 _LABEL_FIRST = re.compile(
     rf"\W*{_LEAD}(?:(?P<label>[AB])|(?:a )?(?:tie|draw))"
     + joined(
@@ -74,7 +74,7 @@ def label_alone(line: str) -> Statement | None:
         (Statement(choice='first', weight=2), None, None)
     """
     hit = _LABEL_ALONE.fullmatch(line) if len(line) < 200 and not line.endswith((":", "?")) else None
-    return Statement(_choice(hit["label"] or "T"), 3 if hit["lead"] else 2) if hit else None
+    return Statement(_choice(hit["label"] or "T"), 3 if hit["lead"] or hit["better"] else 2) if hit else None
 
 
 def label_first(sentence: str) -> Statement | None:

@@ -10,8 +10,9 @@ The rules, in order:
 3. Otherwise each sentence states the first, the second, a tie or nothing
    (:mod:`alpacare_jax.evaluate.statements`). The weightiest statement decides, and of several the last: a verdict
    called so, in the first or last sentence, or drawn as a conclusion weighs more than a plain "Output (b) is better",
-   and this more than a statement about a part ("better in tone"). Statements of the same weight that disagree from
-   one sentence to the next, within one sentence, about parts, or behind the verdict make the reply invalid.
+   and this more than a statement about a part ("better in tone"). Only a conclusion, the last sentence or one that
+   takes back ("However, ...") may differ from a statement of the same weight before it. Where others differ, or one
+   sentence, the parts, or a statement behind the verdict contradict it, the reply is invalid.
 4. A reply that states nothing is invalid. Nothing is guessed.
 
 | reply | reading |
@@ -38,7 +39,7 @@ from typing import Literal
 
 from alpacare_jax.evaluate.judge_text import own_lines
 from alpacare_jax.evaluate.signs import signs
-from alpacare_jax.evaluate.statements import contrasts, heaviest, sentences, sole_label, stated
+from alpacare_jax.evaluate.statements import concludes, contrasts, heaviest, sentences, sole_label, stated
 from alpacare_jax.evaluate.verdict_forms import Choice, Statement, label_alone, label_first
 
 Outcome = Literal["win", "tie", "loss", "invalid"]
@@ -87,8 +88,11 @@ def outcome(choice: Choice, order: str) -> Outcome:
     return "win" if (choice == "first") == (order == MODEL_FIRST) else "loss"
 
 
-def _statements(lines: list[str]) -> list[tuple[int, str, Statement]]:
-    """List the sentences that state something, with their numbers; the first and the last weigh more."""
+def _statements(lines: list[str]) -> list[tuple[int, int, Statement]]:
+    """List what is stated: the sentence's number, that of the first it must agree with, and its statement.
+
+    The first and the last sentence weigh more.
+    """
     alone = [label_alone(line) for line in lines]
     # Lines that name first one and then the other answer are headings.
     headings = len({one.choice for one in alone if one and one.weight < 3}) > 1
@@ -97,7 +101,7 @@ def _statements(lines: list[str]) -> list[tuple[int, str, Statement]]:
         for line, one in zip(lines, alone, strict=True)
         for part in ([line] if one else sentences(line))
     ]
-    found: list[tuple[int, str, Statement]] = []
+    found: list[tuple[int, int, Statement]] = []
     about: str | None = None
     for number, (part, one) in enumerate(parts):
         edge = number in (0, len(parts) - 1)
@@ -110,19 +114,22 @@ def _statements(lines: list[str]) -> list[tuple[int, str, Statement]]:
             or (not edge and said == Statement("tie", 1))
         ):
             continue
-        found.append((number, part, Statement(said.choice, 3) if edge and said.weight == 2 else said))
+        # A conclusion may turn round what stands far before it; another statement, and one right behind, may not.
+        closes = number == len(parts) - 1 or concludes(part)
+        near = number if contrasts(part) else number - 1 if closes else 0
+        found.append((number, near, Statement(said.choice, 3) if edge and said.weight == 2 else said))
     return found
 
 
-def _decided(found: list[tuple[int, str, Statement]]) -> Choice:
+def _decided(found: list[tuple[int, int, Statement]]) -> Choice:
     if not found:
         return "invalid"
     weight, choices = heaviest([one for _, _, one in found])
     if weight == 1:
         return _agreed(choices)
     strongest = [entry for entry in found if entry[2].weight == weight]
-    number, sentence, last = strongest[-1]
-    before = [one.choice for place, _, one in strongest if place == number - 1 and not contrasts(sentence)]
+    number, near, last = strongest[-1]
+    before = [one.choice for place, _, one in strongest if place >= near]
     # What is stated behind the verdict may explain it, not turn it round.
     behind = [one.choice for place, _, one in found if place > number and one.weight > 1]
     return _agreed({last.choice, *before, *behind})

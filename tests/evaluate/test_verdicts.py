@@ -153,6 +153,7 @@ THOUGHTS = [
     ("<thinking>\nOutput (a)\n", "invalid"),
 ]
 UNCLEAR = [
+    "Output (a) is better.\n\nIt is short.\n\nOutput (b) is better.\n\nOutput (b) is long. It names the dose.",
     "",
     "I cannot judge medical texts.",
     "[[A]] or [[B]]",
