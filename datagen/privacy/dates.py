@@ -32,11 +32,10 @@ def _is_compact_day(match: "re.Match[str]") -> bool:
 
 
 def _is_short_day(match: "re.Match[str]") -> bool:
-    """Take 03/14/23, not 2/2/2 or 10/10/10."""
+    """Take 03/14/23, not 2/2/2, 10/10/10 or 10-20-30."""
     a, b, year = match["a"], match["b"], match["y"]
-    return (
-        _is_day(match) and len({a, b, year}) > 1 and (a[0] == "0" or b[0] == "0" or max(int(a), int(b)) > 12)
-    )
+    told = "0" in (a[0], b[0]) or (match["s"] == "/" and max(int(a), int(b)) > 12)
+    return told and _is_day(match) and len({a, b, year}) > 1
 
 
 _LONG = "January|February|March|April|May|June|July|August|September|October|November|December"

@@ -35,9 +35,11 @@ _TITLE = (
 )
 _PLURAL = r"(?:Drs|DRS|Doctors|Docteurs|Dres|Profs|Professors|Messrs|Mmes|Sres|Herren)"
 _PERSONAL = {"mr", "mrs", "ms", "mx", "dr", "prof", "professor"}
-_START = r"(?<![\w-])"
+_PATIENTS = {"mr", "mrs", "ms", "mx", "miss"}
+_START = r"(?<![^\W_])(?<!-)"
 _LISTED = re.compile(
-    r"[ \t]*(?:,[ \t]*(?:(?:and|&)[ \t]+)?|(?:and|&|und|y|et|e|/|\+)[ \t]+)(?:(?:Dr|Prof|Mr|Mrs|Ms)\b\.?[ \t]*)?"
+    r"[ \t]*(?:,[ \t]*(?:(?:and|AND|&)[ \t]+)?|(?:and|AND|&|und|y|et|e|\+)[ \t]+|/[ \t]*)"
+    r"(?:(?:Dr|Prof|Mr|Mrs|Ms)\b\.?[ \t]*)?"
 )
 # "Sr. Creatinine 1.2" is serum.
 _MEASURED = re.compile(r"[ \t]*(?:[:=-][ \t]*)?\d|[ \t]+levels?\b", _I)
@@ -47,7 +49,11 @@ _FRENCH = re.compile(r"\b(?:le|la|les|est|une|des|dans|pour|avec|et|du|au|sa|son
 def _after_title(match: "re.Match[str]") -> _Spans:
     text, title = match.string, match["title"]
     name = read_name(text, match.end(), title.lower() in _PERSONAL)
-    if name and _title_counts(match, title, name) and not is_owned_name(text, name):
+    if name is None or not _title_counts(match, title, name):
+        return
+    # Mr. Lind's rash is his own; Dr. Lind's rash may be the one that he described.
+    possessed = title.lower() in _PATIENTS and text.startswith("'", name.end)
+    if possessed or not is_owned_name(text, name):
         yield name.start, name.end
 
 
@@ -145,6 +151,8 @@ def _behind_name_label(match: "re.Match[str]") -> _Spans:
     text = match.string
     name = _read_field(text, match.end())
     if name is None or _is_term(name.words[0]) or is_owned_name(text, name):
+        return
+    if any(map(_is_term, name.words)) and not name.is_given:
         return
     if not match["person"] and not _heads_a_field(text, match.start("label")):
         return

@@ -24,7 +24,7 @@ _SURNAMES_TOO = _words("surnames_too")
 # Endings of clinical terms and, as the WHO gives them, of the names of substances.
 _TERM = re.compile(
     r"(?:itis|osis|oses|a?emia|a?emic|olog(?:y|ies|ists?|ic|ical)|iatr(?:y|ics?|ists?)|path(?:y|ies|ic)|ectomy|o[ts]tomy"
-    r"|plasty|scop(?:y|ic)|graph(?:y|ic|ies)|troph(?:y|ic)|pleg(?:ia|ic)|algia|uria|penia|genic|(?:carcin|sarc|an|mel|lymph"
+    r"|plasty|scop(?:y|ic)|graph(?:y|ic|ies)|troph(?:y|ic)|pleg(?:ia|ic)|algia|uria|penia|genic|(?:ол|диол)ог|певт|хирург|иатр|(?:carcin|sarc|an|mel|lymph"
     r"|aden|gli|myel|blast|a?emat|granul|fibr|lip|neur|glauc)oma|coccus|cocci|bacter|bacillus|bacteria"
     r"|cillin|m[yi]cin|floxacin|cycline|azole|statin|olol|sartan|april|opril|parin|xaban|gatran|[aeiuz]mab|[aei]nib|ciclib|parib"
     r"|zomib|clovir|[nt]avir|[bm][iu]v[iu]r|tegravir|desivir|prazole|tidine|dipine|setron|triptan|gliptin|gliflozin|glutide"
