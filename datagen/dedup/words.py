@@ -14,8 +14,8 @@ full and half width, case and final sigma, digits of any script, accents of Gree
 and Arabic, tatweel, joiners.
 
 Greek and Cyrillic letters also stand in English as symbols (``TNF-α``, ``μg``) and as look-alikes of Latin ones. They
-count only in a text with words of three or more of them, in which such words outnumber the places where one of them
-touches a Latin letter. Symbols and emoji are no words.
+count only in a text without Latin letters, or in one with words of three or more of them that outnumber those in which
+they are mixed with Latin letters. Symbols and emoji are no words.
 """
 
 import functools
@@ -29,7 +29,7 @@ _TOKEN = re.compile(r"[a-z0-9]+")
 # Latin letters of all kinds, punctuation, symbols and letters that serve as symbols. Roman numerals stand apart.
 _LATIN = (
     "\\x00-\u036f\u1ab0-\u1aff\u1d00-\u1dff\u1e00-\u1eff\u2000-\u215f\u2189-\u2bff\u2c60-\u2c7f\u2e00-\u2e7f"
-    "\ua700-\ua7ff\uab30-\uab6f\ufb00-\ufb06\U00010780-\U000107bf\U0001d400-\U0001d7ff\U0001df00-\U0001faff"
+    "\ua700-\ua7ff\uab30-\uab6f\ufb00-\ufb06\U00010780-\U000107bf\U0001d400-\U0001d7ff\U0001df00-\U0001dfff\U0001ee00-\U0001faff"
 )
 _ROMAN_NUMERALS = "\u2160-\u2188"
 _GREEK_OR_CYRILLIC = "\u0370-\u03ff\u1f00-\u1fff\u0400-\u052f\u1c80-\u1c8f\ua640-\ua69f"
@@ -47,8 +47,9 @@ _OTHER_LETTER = re.compile(rf"[^\W_{_LATIN}{_ROMAN_NUMERALS}{_GREEK_OR_CYRILLIC}
 _GREEK_OR_CYRILLIC_WORD = re.compile(
     rf"(?<![^\W\d_])(?<![{_ACCENTS}])[{_GREEK_OR_CYRILLIC}][{_GREEK_OR_CYRILLIC}{_ACCENTS}]{{2,}}+(?![^\W\d_])"
 )
-_LATIN_LETTER = rf"[^\W\d_{_GREEK_OR_CYRILLIC}]"
-_MIXED = re.compile(f"{_LATIN_LETTER}(?=[{_GREEK_OR_CYRILLIC}])|[{_GREEK_OR_CYRILLIC}](?={_LATIN_LETTER})")
+_LATIN_LETTER = re.compile(rf"[^\W\d_{_GREEK_OR_CYRILLIC}]")
+_GREEK_OR_CYRILLIC_LETTER = re.compile(f"[{_GREEK_OR_CYRILLIC}]")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _OTHER_RUN = re.compile(f"[^{_LATIN}]+(?:[{_ACCENTS}{_JOINERS}]+[^{_LATIN}]+)*[{_ACCENTS}{_JOINERS}]*")
 _UNSPACED = re.compile(f"[{_IDEOGRAPHIC}{_PHONETIC}{_TIBETAN}]")
 _UNSPACED_RUN = re.compile(f"[{_IDEOGRAPHIC}{_PHONETIC}{_TIBETAN}\u3000-\u303f\ufe30-\ufe4f\uff00-\uffef]+")
@@ -58,6 +59,8 @@ _UNSEEN = re.compile(
     f"\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u08d3-\u08ff\u115f\u1160\ufe00-\ufe0f{_JOINERS}\U000e0100-\U000e01ef]"
 )
 _SAME_LETTER = str.maketrans("یىک", "ييك")  # Persian and Arabic keyboards
+# Thai and Lao "am" is typed with the tone before or behind its ring.
+_AM = re.compile("([\u0e4d\u0ecd])([\u0e48-\u0e4b\u0ec8-\u0ecb])")
 _DIGIT = re.compile(r"[^\D0-9]")
 _WORD, _SYLLABLE, _CHARACTER = 6, 3, 2
 """What a token counts, in sixths of a word."""
@@ -119,8 +122,17 @@ def ends(tokens: Sequence[str], words: int) -> Sequence[int]:
 def _has_other_words(text: str) -> bool:
     if _OTHER_LETTER.search(text):
         return True
+    if not _GREEK_OR_CYRILLIC_LETTER.search(text):
+        return False
+    if not _LATIN_LETTER.search(text):
+        return True
     words = len(_GREEK_OR_CYRILLIC_WORD.findall(text))
-    return words > 0 and words > len(_MIXED.findall(text))
+    mixed = (
+        each
+        for each in _LETTERS.findall(text)
+        if _GREEK_OR_CYRILLIC_LETTER.search(each) and _LATIN_LETTER.search(each)
+    )
+    return words > 0 and words > sum(1 for _ in mixed)
 
 
 def _all_words(tokens: Sequence[str]) -> bool:
@@ -139,6 +151,7 @@ def _folded(run: re.Match[str]) -> str:
     """Return a run of another script in the one spelling that all its spellings share."""
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", run[0]).casefold())
     text = unicodedata.normalize("NFC", _UNSEEN.sub("", text)).translate(_SAME_LETTER)
+    text = _AM.sub(r"\2\1", text)
     return _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
 
 

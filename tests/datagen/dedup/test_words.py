@@ -71,6 +71,10 @@ def test_forms_of_unicode_have_the_same_words(texts: tuple[str, str], form: str)
         ("ᲒᲣᲚᲘ ტკივილი", "გული ტკივილი"),
         ("葛\U000e0100根湯", "葛根湯"),
         ("痛风？", "痛风。"),
+        ("ดื่มน้ำ", "ดื่มนํ้า"),
+        ("𞤀𞤣𞤤𞤢𞤥", "𞤢𞤣𞤤𞤢𞤥"),
+        ("Τι;", "τι"),
+        ("Да, он", "ДА: ОН"),
     ],
 )
 def test_spellings_that_look_the_same_have_the_same_words(one: str, other: str) -> None:
@@ -88,6 +92,7 @@ def test_spellings_that_look_the_same_have_the_same_words(one: str, other: str) 
         ("Müller и ток", ["m", "ller", "и", "ток"]),
         ("naïve 痛风 e\u0301a", ["na", "ve", "痛", "风", "e", "a"]),
         ("CT를 찍다", ["ct", "를", "찍다"]),
+        ("Объясните лечение CОVID-19", ["объясните", "лечение", "c", "о", "vid", "19"]),  # a Cyrillic О
     ],
 )
 def test_words_of_texts_in_several_scripts(text: str, words: list[str]) -> None:
