@@ -142,6 +142,13 @@ class BatchBook:
         """Forget an input file: a batch was made of it, or it is of no use."""
         self._ledger.execute("DELETE FROM notes WHERE key = ?", (_FILE.format(record.content),))
 
+    def looked_in_vain(self, record: BatchRecord) -> int:
+        """Count one more look, of whichever process, at a completed batch that has no output file."""
+        key = f"batch {record.number} without a file"
+        looks = int(self._ledger.noted(key) or 0) + 1
+        self._ledger.note(key, str(looks))
+        return looks
+
     def asking(self, record: BatchRecord) -> None:
         """Write down that the provider is being asked to make a batch."""
         self._ledger.execute("UPDATE batches SET status = 'asked for' WHERE number = ?", (record.number,))

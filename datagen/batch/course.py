@@ -8,18 +8,18 @@ there; while waiting it is looked at again; during the harvest what was settled 
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from datagen.batch.book import BatchBook, BatchRecord
+from datagen.batch.ends import Ends
 from datagen.batch.files import BatchLimits, Question, as_question
 from datagen.batch.harvest import Harvester
 from datagen.batch.poster import Poster
 from datagen.batch.refusal import read_refusal
 from datagen.batch.sender import Sender
-from datagen.batch.states import ENDED, counts, file_id, read_state
-from datagen.batch.wire import BatchWire
+from datagen.batch.states import counts, file_id, read_state
+from datagen.batch.wire import BatchWire, Unlisted
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
 from datagen.money.purse import Purse
@@ -35,10 +35,6 @@ _FIRST_LOOK_S = 5.0
 _LONGER = 1.5
 #: Progress is told at least so often, in seconds.
 _SILENCE_S = 300.0
-#: A batch that is completed is looked at so many times more for the id of its output file.
-_LOOKS_FOR_A_FILE = 5
-#: Longer than the window of any batch, in seconds.
-_LONGEST_UNKNOWN_S = 36 * 3600.0
 _FOREIGN = (
     "check the key and its project; or, if the batch is lost, give it up with --cancel-batches "
     "(its requests then count as spent)"
@@ -91,8 +87,7 @@ class BatchRun:
         self._harvester = Harvester(self._wire, ledger, self._book, purse, limits)
         self._took_up = self._cancelling = False
         self._asked: set[str] = set()
-        self._without_file: Counter[int] = Counter()
-        self._unknown: set[tuple[int, str]] = set()
+        self._ends = Ends(self._wire, self._book)
         self._told, self._told_at_s = "", 0.0
 
     async def __aenter__(self) -> Self:
@@ -144,7 +139,7 @@ class BatchRun:
 
     async def cancel(self) -> None:
         """End all batches of the stage and bring in what they have done."""
-        self._cancelling = True
+        self._cancelling = self._harvester.gives_up = True
         await self._take_up()
         for record in self._under_way():
             assert record.batch_id is not None
@@ -185,12 +180,23 @@ class BatchRun:
         self._refuse_elsewhere()
         for record in self._under_way():
             if record.state == "planned":
-                found = await self._poster.look_for(record)
-                if found:
+                found = await self._look_for(record)
+                if found is None:
+                    self._book.give_up(record, self._purse)
+                elif found:
                     log.info("%s: batch %s was sent by an earlier process", record.stage, found[0]["id"])
                     await self._poster.adopt(record, found)
                 else:
                     self._book.take_back(record, self._purse, "never made")
+
+    async def _look_for(self, record: BatchRecord) -> list[dict[str, Any]] | None:
+        """Look for a batch at the provider; None where it cannot be told of and is to be given up."""
+        try:
+            return await self._poster.look_for(record)
+        except Unlisted:
+            if self._cancelling:
+                return None
+            raise
 
     def _refuse_elsewhere(self) -> None:
         """Speak of batches only to the service that has them: another one gets no key of its and knows nothing."""
@@ -239,7 +245,12 @@ class BatchRun:
                 ended = True
                 continue
             record = self._note(record, batch)
-            if self._has_ended(record, batch):
+            if self._cancelling and self._ends.is_lost(record):
+                log.warning("%s: batch %s is given up", self._stage, record.batch_id)
+                self._book.give_up(record, self._purse)
+                ended = True
+                continue
+            if self._ends.has_ended(record, batch):
                 self._asked |= self._book.members(record).keys()
                 await self._end(record, batch)
                 self._watch()
@@ -270,46 +281,6 @@ class BatchRun:
         )
         completed, failed = told or (nothing_said, 0)
         return self._book.checked(record, status=status, completed=completed, failed=failed)
-
-    def _has_ended(self, record: BatchRecord, batch: Mapping[str, Any]) -> bool:
-        """Say whether a batch has ended and its replies can be fetched.
-
-        Raises:
-            ServiceError: It is in an unknown state for longer than any batch takes.
-        """
-        state, output = read_state(record.status), file_id(batch, "output")
-        if state == "unknown":
-            if output and record.completed + record.failed >= record.requests:
-                return True
-            self._tell_unknown(record)
-            return False
-        if state not in ENDED:
-            return False
-        if state == "completed" and record.completed and not output:
-            # Some providers name the file a little later than they say that the batch is completed.
-            self._without_file[record.number] += 1
-            if self._without_file[record.number] <= _LOOKS_FOR_A_FILE:
-                return False
-            log.warning(
-                "%s: batch %s is %s and has no output file; its %d replies count as spent",
-                record.stage, record.batch_id, record.status, record.completed,
-            )  # fmt: skip
-        return True
-
-    def _tell_unknown(self, record: BatchRecord) -> None:
-        if record.age_s() > _LONGEST_UNKNOWN_S:
-            raise self._wire.stop(
-                f"batch {record.batch_id} is in a state that is not known, for {in_words(record.age_s())}",
-                Trouble("unknown-state", record.status, "fatal"),
-                remedy="look at the batch on the provider's page; run the same command again when it has ended, or "
-                "give it up with --cancel-batches, which brings in what it has done",
-            )
-        if (record.number, record.status) not in self._unknown:
-            self._unknown.add((record.number, record.status))
-            log.warning(
-                "%s: batch %s is %r, which is not known here; waiting for it to end (--cancel-batches ends it)",
-                record.stage, record.batch_id, record.status,
-            )  # fmt: skip
 
     # Ending
 

@@ -24,6 +24,10 @@ _LINES_AT_ONCE = 200
 #: A file that seems to lack something is fetched so many times before it is taken as it is.
 _DOWNLOADS = 3
 _SHOWN_PROBLEMS = 5
+_GONE = (
+    "the file is not at the provider (any more); if it does not come back, give the batch up with --cancel-batches "
+    "(its replies then count as spent)"
+)
 _FILES: tuple[Literal["output", "error"], ...] = ("output", "error")
 #: Replies to one request that are paid for and cannot be read; then it has failed.
 _PAID_TRIES = 2
@@ -63,6 +67,8 @@ class Harvester:
     ) -> None:
         self._wire, self._ledger, self._book = wire, ledger, book
         self._purse, self._limits = purse, limits
+        #: Take replies whose file the provider does not have any more for lost.
+        self.gives_up = False
 
     async def bring_in(self, record: BatchRecord, batch: Mapping[str, Any]) -> Harvest:
         """Settle everything that an ended batch brought, and mark it as ended.
@@ -100,8 +106,21 @@ class Harvester:
 
     async def _fetch(self, record: BatchRecord, file_id: str, into: IO[bytes], expected: int) -> None:
         """Download a file, again where it is shorter than the provider says or ends within a line."""
+
+        async def download() -> None:
+            try:
+                await self._wire.download(file_id, into)
+            except Trouble as trouble:
+                if trouble.code != "not-found" or not self.gives_up:
+                    raise
+                log.warning("batch %s: its file %s is gone", record.batch_id, file_id)
+                into.seek(0)
+                into.truncate()
+
         for number in range(1, _DOWNLOADS + 1):
-            await self._wire.insist("fetching a batch's replies", lambda: self._wire.download(file_id, into))
+            await self._wire.insist(
+                f"fetching the replies of batch {record.batch_id}", download, if_unknown=_GONE
+            )
             lines, cut = 0, False
             for text in into:
                 lines += 1

@@ -48,6 +48,10 @@ _REMEDIES = {
 }
 
 
+class Unlisted(ServiceError):
+    """The service does not tell which batches it has, so that one that may have been made cannot be found."""
+
+
 class BatchWire(Wire):
     """A connection to one service's batch interface; an asynchronous context manager."""
 
@@ -117,7 +121,7 @@ class BatchWire(Wire):
         after: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
             # A search is many requests: one that fails costs not the whole search.
-            page = await self.insist("looking for a batch", partial(self._call, partial(_list, after=after)))
+            page = await self.insist("looking for a batch", partial(self._page, after))
             rows = page.get("data")
             if not isinstance(rows, list):
                 raise self._no_completion(page, "", Limits())
@@ -128,6 +132,20 @@ class BatchWire(Wire):
             if not page.get("has_more") or not batches or (newest_first and _made_at(batches[-1]) < oldest_s):
                 return
             after = {"after": str(batches[-1].get("id"))}
+
+    async def _page(self, after: Mapping[str, str]) -> dict[str, Any]:
+        try:
+            return await self._call(partial(_list, after=after))
+        except Trouble as trouble:
+            if trouble.code not in ("not-found", "bad-request"):
+                raise
+            raise Unlisted(
+                "the service does not list its batches",
+                where=self.service.base_url,
+                found=str(trouble),
+                remedy="see on the provider's page whether the batch was made; give it up with --cancel-batches "
+                "(its requests then count as spent)",
+            ) from None
 
     async def download(self, file_id: str, into: IO[bytes]) -> None:
         """Write a file's content to an empty file, from its beginning."""
@@ -189,6 +207,8 @@ class BatchWire(Wire):
             data = json.loads(text)
         except ValueError:
             data = None
+        if isinstance(data, list):
+            data = {"data": data}  # a list without an envelope
         if not isinstance(data, dict):
             raise self._no_completion(data, text, read_limits(raw.http_response.headers))
         return data

@@ -15,6 +15,7 @@ from datagen.batch.states import read_file_state, read_state
 from datagen.errors import ServiceError
 from datagen.ledger import Ledger
 from datagen.synthesize import synthesize
+from datagen.work.stop_batches import cancel_all
 
 __all__ = ["seeds"]
 
@@ -191,6 +192,33 @@ def test_a_batch_without_metadata_is_found_by_its_file(tmp_path: Path, seeds: Pa
     assert max(Counter(server.asked()).values()) == 1
 
 
+def test_a_batch_that_may_be_made_where_none_are_listed_can_be_given_up(tmp_path: Path, seeds: Path) -> None:
+    def fault(method: str, path: str, number: int) -> Scripted | Fault | None:
+        if (method, path) == ("GET", "/v1/batches"):
+            return Scripted("method not allowed", 405)
+        return Fault(Scripted(reset=True), after=True) if (method, path) == ("POST", "/v1/batches") else None
+
+    with BatchServer(fault=fault) as server:
+        for _ in range(2):
+            with pytest.raises(ServiceError, match="does not list") as caught:
+                synthesize(settings_for(server, seeds), tmp_path / "work")
+            assert "--cancel-batches" in str(caught.value)
+        cancel_all(settings_for(server, seeds), tmp_path / "work")
+    assert outcomes(tmp_path / "work") == {"unknown": len(server.rows["batch_0"])}
+
+
+def test_replies_whose_file_is_gone_can_be_given_up(tmp_path: Path, seeds: Path) -> None:
+    gone = Scripted("no such file", 404)
+    with BatchServer(
+        fault=lambda method, path, number: gone if path.endswith("/content") else None
+    ) as server:
+        with pytest.raises(ServiceError, match="fetching the replies of batch") as caught:
+            synthesize(settings_for(server, seeds), tmp_path / "work")
+        assert "--cancel-batches" in str(caught.value)
+        cancel_all(settings_for(server, seeds), tmp_path / "work")
+    assert set(outcomes(tmp_path / "work")) == {"unknown"}
+
+
 def test_an_unknown_state_is_not_waited_for_for_ever(tmp_path: Path, seeds: Path) -> None:
     work = tmp_path / "work"
     with BatchServer([Course(steps=["hibernated"] * 999)]) as server:
@@ -200,8 +228,11 @@ def test_an_unknown_state_is_not_waited_for_for_ever(tmp_path: Path, seeds: Path
             ledger.execute("UPDATE batches SET planned_at = '2020-01-01T00:00:00+00:00'")
         with pytest.raises(ServiceError, match="not known") as caught:
             synthesize(settings_for(server, seeds), work)
-    assert "hibernated" in str(caught.value)
-    assert "--cancel-batches" in str(caught.value)
+        assert "hibernated" in str(caught.value)
+        assert "--cancel-batches" in str(caught.value)
+        server._cancel = lambda id: Scripted("it sleeps", 409)
+        cancel_all(settings_for(server, seeds), work)
+    assert set(outcomes(work)) == {"unknown"}
 
 
 def test_an_output_file_that_is_named_late_is_waited_for(tmp_path: Path, seeds: Path) -> None:
