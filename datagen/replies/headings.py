@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 from datagen.records import NO_INPUT
@@ -74,6 +75,8 @@ def read_heading(line: str) -> Heading | None:
     line = line.strip()
     if not line or len(line) > _LONGEST_HEADING or line == NO_INPUT:
         return None
+    # Vowel signs of Indian scripts are no letters to a pattern.
+    line = "".join(char for char in line if not unicodedata.category(char).startswith("M"))
     places = [place for place, char in enumerate(line) if char.isalnum()]
     if not places:
         return None

@@ -207,9 +207,13 @@ def _is_closing(paragraph: str) -> bool:
     return short and bool(_ABOUT_TASKS.search(paragraph) or _HOPE.match(paragraph))
 
 
+_RULED = r"[-=*_~]{3,}[ \t]*\n\s*"
+_PARAGRAPH = re.compile(rf"(\n[ \t]*\n\s*(?:{_RULED})?|\n[ \t]*{_RULED})")
+
+
 def _split_closing(value: str) -> tuple[str, str]:
     """Split off last paragraphs in which the assistant speaks to its user."""
-    paragraphs = re.split(r"(\n[ \t]*\n\s*)", value)
+    paragraphs = _PARAGRAPH.split(value)
     keep = len(paragraphs)
     while keep > 1 and (_is_closing(paragraphs[keep - 1]) or not paragraphs[keep - 1].strip("-=*_~ \n")):
         keep -= 2

@@ -319,6 +319,12 @@ def test_no_task_holds_another(reply: str) -> None:
         "'",
         "**",
         "# ",
+        "<b>",
+        "<a b='",
+        "> Type: ",
+        "#### 5\n",
+        "a: b\n",
+        "input: |\n  x\n",
     ],
 )
 def test_long_runs_take_no_long_time(run: str) -> None:
