@@ -146,29 +146,10 @@ def _read_stretch(
     if lead:
         yield Rejected("prose", lead)
     groups = divide(marks, cut, {"type"} if opened else set())
-    starts, types = _numbered_types(text, groups)
-    types[0] = opened
     for place, group in enumerate(groups):
         last = place == len(groups) - 1
-        given = {"type": types[place]} if types[place] else {}
-        yield from _build(text, group, end if last else starts[place + 1], given, cut=cut and last)
-
-
-def _numbered_types(text: str, groups: Sequence[Sequence[Mark]]) -> tuple[list[int], list[str]]:
-    """Return where each task begins, and the type that stands before its first label.
-
-    "5. Open Q&A" stands for "5. Type: Open Q&A" before a topic, also where no separator comes before it.
-    """
-    starts, types = [group[0].start for group in groups], [""] * len(groups)
-    for place, group in enumerate(groups[1:], start=1):
-        after = groups[place - 1][-1].end
-        before = text[after : starts[place]].rstrip()
-        line = before[before.rfind("\n") + 1 :]
-        if group[0].kind == "topic" and "\n" in before and NUMBERED.match(line):
-            types[place] = _unlabelled_type(line, None)
-            if types[place]:
-                starts[place] = after + len(before) - len(line)
-    return starts, types
+        given = {"type": opened} if opened and place == 0 else {}
+        yield from _build(text, group, end if last else groups[place + 1][0].start, given, cut=cut and last)
 
 
 def _reason_without_labels(text: str, cut: bool) -> str:

@@ -116,8 +116,6 @@ _STOP_LABEL = re.compile(
 )
 _LETTER_LABEL = re.compile(rf"^(?:{_NUMBER}\n)?[ \t]*[a-h][.)][ ](?:{_BARE_NAME}):", re.MULTILINE)
 _LONE_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_BARE_NAME})[ \t]*\n(?=\S)", re.MULTILINE)
-_TAG_LABEL = re.compile(rf"(?P<number>(?!))?<(?:{_ANY_NAME})>", re.IGNORECASE)
-_TAG_OF_TASK = re.compile(r"</?task>", re.IGNORECASE)
 _SOME_LABEL = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[^\W\d][^\s\d{_SIGNS}]*+(?:[ ][^\s\d{_SIGNS}]++){{0,3}})"
     rf"{_CLOSE}{_COLON}",
@@ -219,7 +217,6 @@ def _labels(text: str) -> Iterator[Mark]:
         _LONE_LABEL,
         _TAB_LABEL,
         _KEY_LABEL,
-        _TAG_LABEL,
     ):
         found = [Mark(_kind(match), match.start(), match.end()) for match in pattern.finditer(text)]
         kinds = {mark.kind for mark in found}
@@ -287,8 +284,6 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
         if label_follows(match.end()) or match.end() in starts:
             yield Mark(SEPARATOR, match.start(), match.start())
             yield Mark(SEPARATOR, match.start("said"), match.end("said"))
-    for match in _TAG_OF_TASK.finditer(text):
-        yield Mark(SEPARATOR, match.start(), match.end())
 
 
 def _line_start(text: str, at: int) -> int:
@@ -303,8 +298,7 @@ def _without_overlaps(text: str, marks: Sequence[Mark]) -> list[Mark]:
             continue
         before = text[kept[-1].end : mark.start] if kept else text[: mark.start]
         line = _line_start(text, mark.start)
-        tag = text[mark.start] == "<"
-        inline = mark.kind != SEPARATOR and text[line : mark.start].strip(" \t#") != "" and not tag
+        inline = mark.kind != SEPARATOR and text[line : mark.start].strip(" \t#") != ""
         if inline and mark.number is None and not (kept and _follows_on_line(text, kept[-1], mark, line)):
             continue
         volume = mark.kind == OUTPUT and (_VOLUME.match(text, mark.end) or "intake" in before.lower())
