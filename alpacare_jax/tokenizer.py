@@ -172,6 +172,12 @@ class Tokenizer:
             found[self.decode([self.turn_end_id], skip_special_tokens=False)] = self.turn_end_id
         return found
 
+    @property
+    def rows_needed(self) -> int:
+        """Rows of embeddings that a model must have for it; a last token that only pads needs none."""
+        only_pads = self.pad_id == self.vocab_size - 1 and self.pad_id not in (self.bos_id, *self.eos_ids)
+        return self.vocab_size - only_pads
+
     @functools.cached_property
     def turn_end_id(self) -> int | None:
         """The token by which the chat template closes an answer, such as ``<|im_end|>``, or None."""

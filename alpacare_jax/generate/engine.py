@@ -90,7 +90,7 @@ class Engine:
             architecture, compute=dataclasses.replace(architecture.compute, precision="default")
         )
         config = architecture.config
-        if tokenizer.vocab_size > config.vocab_size:
+        if tokenizer.rows_needed > config.vocab_size:
             raise DataError(
                 "the tokenizer does not match the model",
                 where=tokenizer.source,

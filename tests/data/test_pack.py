@@ -176,7 +176,8 @@ def test_a_padding_token_without_an_embedding_is_never_in_a_row(
     size = chat.vocab_size
     added = {"added_tokens_decoder": {str(size): {"content": "[PAD]", "special": True}}, "pad_token": "[PAD]"}
     padded = load_tokenizer(with_configs(chat_folder, tmp_path / "model", tokenizer_config=added))
-    assert (padded.pad_id, padded.vocab_size) == (size, size + 1)
+    assert (padded.pad_id, padded.vocab_size, padded.rows_needed) == (size, size + 1, size)
+    assert chat.rows_needed == size
     manifest = pack(source, tmp_path / "out", padded, PackConfig(ROW_LENGTH))
     dataset = PackedDataset.open(tmp_path / "out")
     largest = max(int(dataset[index]["tokens"].max()) for index in range(len(dataset)))
