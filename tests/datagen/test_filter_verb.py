@@ -166,7 +166,7 @@ def test_results_are_not_overwritten_unasked(tmp_path: Path, source: Path, name:
     [
         ('{"text": "a"}', "no instruction"),
         ('{"instruction": 3}', "no instruction"),
-        ('{"instruction": ', "not a JSON object"),
+        ('{"instruction": ', "not valid JSON"),
     ],
 )
 def test_a_broken_row_is_named_and_nothing_is_written(

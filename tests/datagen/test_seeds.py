@@ -99,7 +99,7 @@ def test_shipped_seeds_hold_no_personal_data(seeds: list[SeedTask]) -> None:
 def test_errors_name_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "seeds.jsonl"
     path.write_text('{"instruction": "a b c"}\n{"instruction": \n', encoding="utf-8")
-    with pytest.raises(DataError, match="not a JSON object") as caught:
+    with pytest.raises(DataError, match="not valid JSON") as caught:
         load_seeds(path)
     assert f"{path}:2" in str(caught.value)
 
