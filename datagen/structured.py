@@ -22,7 +22,7 @@ REFUSED = "refusal"
 
 _DECODER = json.JSONDecoder(strict=False)
 _LIST = re.compile(r"\{\s*\"[^\"\n]{1,40}\"\s*:\s*\[(?=\s*[{\]]|\s*\Z)|\[(?=\s*\{)|(?=\{\s*\")")
-_FENCE = re.compile(r"^\s*`{3,}\w*\s*$", re.MULTILINE)
+_FENCE = re.compile(r"^[^\S\n]*`{3,}\w*[^\S\n]*$", re.MULTILINE)
 _BETWEEN = re.compile(r"[\s,\]}`]*")
 _OBJECT = re.compile(r"\{\s*\"[\w ]{1,40}\"\s*:")
 _END_OF_OBJECT = re.compile(r"\}[\s,\]}]*(?=\{\s*\"[\w ]{1,40}\"\s*:)")
@@ -30,7 +30,8 @@ _NONE = re.compile(
     r"<\s*no[\s_-]*input\s*/?>\.?|none\.?|n\s*/\s*a\.?|null|nil|not applicable\.?|no input( needed)?\.?|-+"
 )
 _LABEL = re.compile(
-    r"^[\W\d]*(type|topic|view|difficulty|instruction|input)\W{0,2}:", re.IGNORECASE | re.MULTILINE
+    r"^(?:[^\w\n]|\d){0,40}(type|topic|view|difficulty|instruction|input)\W{0,2}:",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -129,7 +130,7 @@ def _pieces(text: str, at: int, cut: bool) -> Iterator[Any]:
         at = following.start()
         try:
             value, at = _DECODER.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             end = _END_OF_OBJECT.search(text, at)
             if end is None:
                 break

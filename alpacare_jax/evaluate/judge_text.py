@@ -21,8 +21,10 @@ _INLINE_TAG = re.compile(
 _TAG = re.compile(r"</?[a-z][^<>]{0,80}>", re.IGNORECASE)
 _KEY = re.compile(r"""["']?\s*,?\s*["'](\w[\w -]{0,30})["']\s*:\s*["']?""")
 _END_OF_LINE = re.compile(r"[^\S\n]*[`\])]*[^\S\n]*(?:\n|$)")
-_BOXED = re.compile(r"\$*\\+boxed\s?\{+(?:\\+(?:text|textbf|mathrm|mathbf)\s?\{+)?([^{}\n]{1,60})\}+\$*")
-_ESCAPED = re.compile(r"\\+([()\[\]*_#>~`.{}!\"'-])")
+_BOXED = re.compile(
+    r"\$?\$?\\{1,2}boxed\s?\{{1,2}(?:\\{1,2}(?:text|textbf|mathrm|mathbf)\s?\{+)?([^{}\n]{1,60})\}+\$*"
+)
+_ESCAPED = re.compile(r"\\{1,4}([()\[\]*_#>~`.{}!\"'-])")
 _FENCE = re.compile(r"\s*(?:```|~~~)\s*[\w+-]*\s*$")
 _BULLET = re.compile(r"\s*(?:[-*+•–—]|\d{1,2}[.)])\s+")
 _HEADING = re.compile(r"\s*#{1,6}\s*")

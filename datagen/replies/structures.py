@@ -30,7 +30,9 @@ _LABEL_NEXT = (
 )
 _BR = re.compile(rf"<br\s*/?>{_LABEL_NEXT}", re.IGNORECASE)
 _WRITTEN_OUT = re.compile(rf"\\n{_LABEL_NEXT}", re.IGNORECASE)
-_END_OF_TEXT = re.compile(r"(?:<\|[a-z_]{2,20}\|>|</s>|<eos>|<end_of_turn>)\Z", re.IGNORECASE)
+_END_OF_TEXT = re.compile(
+    r"(?:(?:<\|[a-z_]{2,20}\|>|</s>|<eos>|<end_of_turn>)\s{0,9}){1,20}\Z", re.IGNORECASE
+)
 
 
 def mend(reply: str) -> str:
@@ -44,8 +46,7 @@ def mend(reply: str) -> str:
     """
     text = _ESCAPE_SEQUENCE.sub("", reply.replace("\r\n", "\n"))
     text = _unquoted(text)
-    while ending := _END_OF_TEXT.search(text.rstrip()):
-        text = text[: ending.start()]
+    text = _END_OF_TEXT.sub("", text.rstrip()) if text.rstrip().endswith(">") else text
     text = _NEXT_TASK.sub("\n", text)
     text = re.sub("[\r\u2028\u2029\x85]", "\n", text)
     if len(_WRITTEN_OUT.findall(text)) >= 3:
@@ -65,7 +66,7 @@ def _unquoted(text: str) -> str:
         return text
     try:
         said = json.loads(text, strict=False)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
     return said if isinstance(said, str) else text
 
@@ -143,7 +144,7 @@ def _nested(text: str, key: re.Match[str]) -> re.Match[str] | None:
         return None
     try:
         _, end = json.JSONDecoder(strict=False).raw_decode(text, key.end())
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return re.compile(r".*", re.DOTALL).match(text, key.end(), end)
 
@@ -154,7 +155,7 @@ def _decode(token: str) -> str:
     if token[0] == '"':
         try:
             return str(json.loads(token, strict=False))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return token[1:-1]
     if token[0] == "“":
         return token[1:-1]

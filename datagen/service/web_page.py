@@ -5,7 +5,7 @@ import re
 from typing import Protocol
 
 _BEGINNING = re.compile(r"\ufeff?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title\b[^<>]{0,1000}>([^<]{0,1000})</title", re.IGNORECASE)
 #: What a page's title may be looked for in, in characters.
 _LOOKED_THROUGH = 100_000
 

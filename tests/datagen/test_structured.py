@@ -3,6 +3,7 @@
 import json
 import re
 import string
+import time
 from typing import Any
 
 import pytest
@@ -223,3 +224,24 @@ def test_any_reply_gives_tasks_or_reasons(reply: str, form: str, finish_reason: 
 )
 def test_thoughts_are_taken_out(text: str, shown: str) -> None:
     assert without_thoughts(text) == shown
+
+
+@pytest.mark.parametrize("unit", ["\n", " \n", "\r\n", "```\n", "[", "{ ", "<|im_end|>", '"type": '])
+def test_a_runaway_reply_takes_time_in_proportion(unit: str) -> None:
+    start = time.process_time()
+    read_tasks(unit * (50_000 // len(unit)), "json_schema")
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "NaN", "1e999"])
+def test_numbers_that_python_does_not_read_cost_the_task_alone(number: str) -> None:
+    task = '{"type": "Chat", "topic": "Gout", "instruction": "What is gout?", "input": "none"}'
+    reply = (
+        '{"tasks": [{"type": "Chat", "instruction": "Why rest?", "difficulty": '
+        + number
+        + "}, "
+        + task
+        + "]}"
+    )
+    kept = [piece.instruction for piece in read_tasks(reply, "json_schema") if isinstance(piece, SeedTask)]
+    assert kept[-1:] == ["What is gout?"]

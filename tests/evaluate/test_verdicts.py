@@ -288,6 +288,8 @@ RUNAWAY = {
     "and": "Output (a) " + "and " * 20_000,
     "quotes": '"' * 100_000,
     "escapes": '{"winner": "' + '\\"' * 50_000,
+    "backslashes": "\\" * 50_000,
+    "dollars": "$" * 50_000,
     "braces": '{"a":' * 20_000,
     "tags": "<a" * 50_000,
     "marks": "x" + "\u0301\u0327" * 50_000,
