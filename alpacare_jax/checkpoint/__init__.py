@@ -1,6 +1,7 @@
 """Checkpoints: parameter trees, model folders, and the checkpoints of a run, all through Orbax."""
 
 from alpacare_jax.checkpoint.assets import TRAVELLING, copy_assets
+from alpacare_jax.checkpoint.claims import claimed
 from alpacare_jax.checkpoint.folders import (
     DESCRIPTION,
     atomic_folder,
@@ -22,6 +23,7 @@ __all__ = [
     "abstract_params",
     "atomic_folder",
     "check_free",
+    "claimed",
     "copy_assets",
     "flatten",
     "load_params",

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from alpacare_jax.checkpoint import failures
 from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.checkpoint.assets import TRAVELLING, copy_assets
+from alpacare_jax.checkpoint.claims import claimed, on_first
 from alpacare_jax.errors import CheckpointError, DataError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
@@ -64,26 +65,35 @@ def atomic_folder(
         The folder to fill. It vanishes if the body fails.
 
     Raises:
-        DataError: The target exists and is not empty (or is not of this kind, when overwriting).
+        DataError: The target exists and is not empty (or is not of this kind, when overwriting), or another process
+            is making it.
     """
     target = Path(os.path.abspath(target))
     check_free(target, overwrite, marker, own)
     partial = target.with_name(f".{target.name}.partial")
     first = jax.process_index() == 0
-    if first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    _meet(f"begin {target}")
-    try:
-        yield partial
-        _meet(f"end {target}")
-        if first:
-            check_free(target, overwrite, marker, own)  # somebody may have put a file there meanwhile
-            _swap(partial, target)
-        _meet(f"renamed {target}")
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+
+    def begin() -> None:
+        old = _old(target)
+        if old.exists() and not target.exists():
+            old.rename(target)  # a process that was to replace it was killed on the way
+        check_free(target, overwrite, marker, own)  # another process may just have written it
+        for leftover in partial.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+
+    with claimed(partial, target):
+        try:
+            on_first(begin, target)
+            yield partial
+            _meet(f"end {target}")
+            if first:
+                check_free(target, overwrite, marker, own)  # somebody may have put a file there meanwhile
+                _swap(partial, target)
+            _meet(f"renamed {target}")
+        except BaseException:
+            if first:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def check_free(
@@ -113,12 +123,16 @@ def check_free(
 
 
 def _swap(partial: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
+    old = _old(target)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
 
 
 def _meet(name: str) -> None:

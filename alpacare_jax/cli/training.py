@@ -60,8 +60,22 @@ def train_from_config(
     with stages.time("data"):
         data = PackedDataset.open(config.train_data)
     check_rows(config, data, mesh)
-    statistics, shards = data.manifest.statistics, sharding.batch_shards(mesh)
     check_run_folder(out)
+    with checkpoint.claimed(out.resolve(), out):
+        _train(config, mesh, data, profile, stages, accept_changes=accept_changes, started=started)
+
+
+def _train(
+    config: RunConfig,
+    mesh: Mesh,
+    data: PackedDataset,
+    profile: Profile | None,
+    stages: Stages,
+    *,
+    accept_changes: bool,
+    started: float,
+) -> None:
+    out, statistics, shards = Path(config.out), data.manifest.statistics, sharding.batch_shards(mesh)
     training = config.train.for_data(statistics, shards, started_size(out))
     schedule = training.schedule(statistics, shards)
     metadata = describe(config, schedule, data)
