@@ -41,8 +41,9 @@ def local(
     """Start several real processes of one verb here, joined over loopback; lines show which process spoke."""
     from alpacare_jax.launch.local import run_processes
 
+    command = [sys.executable, "-P", "-m", "alpacare_jax"]  # -P: no module is taken from the current folder
     status = run_processes(
-        [sys.executable, "-m", "alpacare_jax", *check_verb(verb)],
+        [*command, *check_verb(verb)],
         processes=processes,
         devices_per_process=devices_per_process or None,
     )

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from alpacare_jax import distributed
@@ -19,6 +20,9 @@ from alpacare_jax.errors import ConfigError
 
 GRACE_S = 15.0
 """Seconds between asking a process to end and ending it."""
+
+_TIED = Path(__file__).with_name("tied.py")
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def free_port() -> int:
@@ -71,8 +75,9 @@ def run_processes(
 ) -> int:
     """Run one command as several joined processes and wait for all of them.
 
-    Each line of their output appears with the process's number before it. When one fails, the others are
-    ended; Ctrl-C and a request to terminate are passed on to all.
+    Each line of their output appears with the process's number before it. When one fails, a line on standard
+    error names it, and the others are ended; Ctrl-C and a request to terminate are passed on to all. When nobody
+    reads the output any more, all are ended. On Linux none of them lives on when this process is killed.
 
     Args:
         command: Program and arguments, the same for every process.
@@ -82,7 +87,8 @@ def run_processes(
         poll_s: Seconds between looks at the processes.
 
     Returns:
-        0 where all ended well; else the exit status of the first that failed, 128 + number for a signal.
+        0 where all ended well; else the exit status of the first that failed, 128 + number for a signal (SIGPIPE's
+        where nobody reads the output).
 
     Raises:
         ConfigError: A count below one.
@@ -93,7 +99,9 @@ def run_processes(
     run = _Run(out or sys.stdout)
     port = free_port()
     # Ctrl-C and a request to terminate reach the processes as they are; a verb may use them to save its work.
-    before = {number: _set_handler(number, run.pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A terminal that is gone asks the same, unless the user has said by nohup that it shall not.
+    passed_on = [number for number in _PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: _set_handler(number, run.pass_on) for number in passed_on}
     try:
         for index in range(processes):
             environment = environment_of(
@@ -119,13 +127,14 @@ class _Run:
         self.lock = threading.Lock()
         self.children: list[subprocess.Popen[str]] = []
         self.readers: list[threading.Thread] = []
+        self.unread = False
         self.stopped_by = 0
         self.deadline = float("inf")
 
     def start(self, index: int, command: Sequence[str], environment: dict[str, str]) -> None:
         """Start one process in a session of its own: the terminal's Ctrl-C reaches it once, through us."""
         child = subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-S", str(_TIED), str(os.getpid()), *command],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -145,12 +154,19 @@ class _Run:
         """Wait until all ended well or one failed; return the exit status of the run."""
         while time.monotonic() < self.deadline:
             statuses = [child.poll() for child in self.children]
-            failed = [status for status in statuses if status]
+            failed = {index: status for index, status in enumerate(statuses) if status}
             if self.stopped_by:
                 if None not in statuses:
                     break
             elif failed:
-                return failed[0] if failed[0] > 0 else 128 - failed[0]
+                for index, status in failed.items():
+                    _say(f"process {index} {_ending(status)}")
+                first = min(
+                    failed.values()
+                )  # a signal's number is negative: what was killed did not fail by itself
+                return first if first > 0 else 128 - first
+            elif self.unread:
+                return 128 + signal.SIGPIPE
             elif all(status == 0 for status in statuses):
                 return 0
             time.sleep(poll_s)
@@ -160,7 +176,7 @@ class _Run:
         """Send a signal to every process still running and to what it started; after this the run ends."""
         self.stopped_by = self.stopped_by or number
         self.deadline = min(self.deadline, time.monotonic() + GRACE_S)
-        self._send(number)
+        self._send(signal.SIGTERM if number == signal.SIGHUP else number)
 
     def end(self) -> None:
         """End what still runs, first asked and then made to, and take in its last lines."""
@@ -168,6 +184,9 @@ class _Run:
         deadline = min(self.deadline, time.monotonic() + GRACE_S)
         while any(child.poll() is None for child in self.children) and time.monotonic() < deadline:
             time.sleep(0.05)
+        for index, child in enumerate(self.children):
+            if child.poll() is None:
+                _say(f"process {index} did not end when it was asked to; it is killed")
         self._send(signal.SIGKILL)
         for child, reader in zip(self.children, self.readers, strict=True):
             child.wait()
@@ -182,11 +201,51 @@ class _Run:
                     continue
 
     def _copy_lines(self, child: subprocess.Popen[str], prefix: str) -> None:
+        """Copy a process's lines; where they cannot be written, still read them, so that it can end."""
         assert child.stdout is not None
         for line in child.stdout:
             with self.lock:
-                self.out.write(prefix + line.rstrip("\n") + "\n")
-                self.out.flush()
+                if self.unread:
+                    continue
+                try:
+                    self.out.write(prefix + line.rstrip("\n") + "\n")
+                    self.out.flush()
+                except OSError as error:
+                    self.unread = True
+                    _say(f"the output cannot be written ({error.strerror}); all processes are ended")
+                    _discard(self.out)
+
+
+def _ending(status: int) -> str:
+    """Say how a process ended.
+
+    Example:
+        >>> _ending(-9), _ending(2)
+        ('was ended by signal 9 (SIGKILL)', 'ended with exit status 2')
+    """
+    if status > 0:
+        return f"ended with exit status {status}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was ended by signal {-status} ({names.get(-status, 'unnamed')})"
+
+
+def _say(line: str) -> None:
+    """Write a line of the launcher's own, which has no number before it."""
+    try:
+        print(f"alpacare launch: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _discard(stream: IO[str]) -> None:
+    """Let a stream that cannot be written lead nowhere; else Python's own last flush would fail."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # io.UnsupportedOperation: a stream within Python
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _set_handler(number: int, handler: Any) -> Any:

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from alpacare_jax.errors import ConfigError
+from alpacare_jax.launch import local
 from alpacare_jax.launch.local import environment_of, run_processes
 
 
@@ -112,3 +114,142 @@ sys.exit(run_processes([sys.executable, "-c", {child!r}], processes=2))
 def test_counts_below_one_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="at least one"):
         run_processes(python(""), **arguments)
+
+
+def starter_of(child: str, processes: int = 2) -> list[str]:
+    return python(
+        "import sys\n"
+        "from alpacare_jax.launch.local import run_processes\n"
+        f"sys.exit(run_processes([sys.executable, '-c', {child!r}], processes={processes}))"
+    )
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not reached() and time.monotonic() < end:
+        time.sleep(0.02)
+    return reached()
+
+
+DEAF = """
+import os, signal, time
+for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(name, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+ENDLESS = "while True:\n    print('x' * 100, flush=True)"
+
+
+def test_no_process_outlives_a_killed_launcher() -> None:
+    with subprocess.Popen(starter_of(DEAF), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        children = [int(process.stdout.readline().split()[1]) for _ in range(2)]
+        assert all(map(is_running, children))
+        process.kill()
+        assert wait_until(lambda: not any(map(is_running, children)), 10)
+
+
+def test_a_launcher_that_is_gone_already_starts_nothing() -> None:
+    command = [
+        sys.executable,
+        str(Path(local.__file__).with_name("tied.py")),
+        "1",
+        *python("print('started')"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGKILL, "")
+
+
+def test_a_program_that_is_not_there_is_a_failure_that_says_so() -> None:
+    out = io.StringIO()
+    assert run_processes(["no-such-program"], processes=1, out=out) == 1
+    assert out.getvalue() == "[0] no-such-program cannot be started: No such file or directory\n"
+
+
+def test_a_run_ends_when_nobody_reads_its_lines() -> None:
+    with subprocess.Popen(
+        starter_of(ENDLESS), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().endswith("x\n")
+        process.stdout.close()
+        assert process.wait(timeout=30) == 128 + signal.SIGPIPE
+        assert process.stderr.read() == (
+            "alpacare launch: the output cannot be written (Broken pipe); all processes are ended\n"
+        )
+
+
+def test_a_process_may_still_save_when_nobody_reads_its_lines(tmp_path: Path) -> None:
+    code = f"""
+import signal, sys, time
+def save(number, frame):
+    for _ in range(2000):
+        print("x" * 100, flush=True)  # more than a pipe holds
+    open({str(tmp_path)!r} + "/saved", "w").close()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+while True:
+    print("step", flush=True)
+    time.sleep(0.01)
+"""
+    with subprocess.Popen(starter_of(code, 1), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=30) == 128 + signal.SIGPIPE
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, "process 1 was ended by signal 9 (SIGKILL)"),
+        ("os.abort()", 134, "process 1 was ended by signal 6 (SIGABRT)"),
+        ("sys.exit(3)", 3, "process 1 ended with exit status 3"),
+    ],
+)
+def test_the_process_that_failed_is_named(
+    end: str, status: int, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = f"""
+import os, signal, sys, time
+if os.environ["ALPACARE_PROCESS_ID"] == "1":
+    {end}
+time.sleep(600)
+"""
+    assert run_processes(python(code), processes=3, out=io.StringIO()) == status
+    assert capfd.readouterr().err.splitlines() == [f"alpacare launch: {said}"]
+
+
+def test_a_process_that_does_not_end_when_asked_is_killed_and_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(local, "GRACE_S", 0.5)
+    code = f"""
+import os, sys
+if os.environ["ALPACARE_PROCESS_ID"] == "0":
+    import time; time.sleep(1); sys.exit(4)
+{DEAF}
+"""
+    assert run_processes(python(code), processes=2, out=io.StringIO()) == 4
+    assert capfd.readouterr().err.splitlines() == [
+        "alpacare launch: process 0 ended with exit status 4",
+        "alpacare launch: process 1 did not end when it was asked to; it is killed",
+    ]
+
+
+def test_a_terminal_that_is_gone_ends_all_as_a_request_does() -> None:
+    child = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("saved", flush=True)))
+print("ready", flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen(starter_of(child), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
+        process.send_signal(signal.SIGHUP)
+        assert sorted(process.stdout.read().splitlines()) == ["[0] saved", "[1] saved"]
+        assert process.wait(timeout=30) == 128 + signal.SIGHUP
