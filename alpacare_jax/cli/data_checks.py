@@ -12,6 +12,7 @@ from alpacare_jax import checkpoint, convert, sharding, tokenizer, tokenizer_fil
 from alpacare_jax.cache import default_cache
 from alpacare_jax.config import RunConfig
 from alpacare_jax.data.loader import PackedDataset
+from alpacare_jax.data.manifest import describe_overrun
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.model import LlamaConfig
 from datagen.records import write_atomically
@@ -46,7 +47,8 @@ def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> N
     """
     if any(assets.glob("tokenizer*")):
         check_tokenizer(assets, data)
-    if overrun := model.overrun(min(data.row_length, data.manifest.statistics.longest_example)):
+    longest = min(data.row_length, data.manifest.statistics.longest_example)
+    if overrun := describe_overrun(longest, model.max_position_embeddings):
         logger.warning("%s: %s", data.folder, overrun)
     found = data.manifest.largest_id
     if found >= model.vocab_size:

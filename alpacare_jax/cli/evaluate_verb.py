@@ -90,6 +90,7 @@ def heldout_loss(
     from alpacare_jax import sharding
     from alpacare_jax.data.examples import encode_examples
     from alpacare_jax.data.loader import Batch, batches_in_order
+    from alpacare_jax.data.manifest import describe_overrun
     from alpacare_jax.data.packing import pack_rows
     from alpacare_jax.errors import DataError
     from alpacare_jax.evaluate.heldout import heldout_evaluator
@@ -110,7 +111,7 @@ def heldout_loss(
             found=f"shortest {min(map(len, examples))} tokens",
             remedy="raise --seq-len",
         )
-    if overrun := loaded.config.overrun(max(map(len, fitting))):
+    if overrun := describe_overrun(max(map(len, fitting)), loaded.config.max_position_embeddings):
         typer.echo(f"{data}: {overrun}", err=True)
     pad_id = loaded.tokenizer.filler_id
     rows = pack_rows(fitting, seq_len, pad_id=pad_id)

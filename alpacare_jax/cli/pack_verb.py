@@ -69,7 +69,25 @@ def command(
             f"{missing}, with which the answers of this data end: a run on it and its export will name both.",
             err=True,
         )
+    if overrun := _describe_overrun(tokenizer, min(seq_len, manifest.statistics.longest_example)):
+        typer.echo(overrun, err=True)
     _show(manifest, out, time.perf_counter() - started)
+
+
+def _describe_overrun(tokenizer: Path, longest: int) -> str | None:
+    """Say that examples go beyond the positions of the model whose folder the tokenizer lies in, if that is known."""
+    from alpacare_jax.data.manifest import describe_overrun
+    from datagen.decoding import read_json_object
+
+    folder = tokenizer if tokenizer.is_dir() else tokenizer.parent
+    file = next(
+        (each for each in (folder / "config.json", folder / "hf" / "config.json") if each.is_file()), None
+    )
+    known = None if file is None else read_json_object(file).get("max_position_embeddings")
+    if not isinstance(known, int):
+        return None
+    overrun = describe_overrun(longest, known)
+    return overrun and f"{file}: {overrun}"
 
 
 @contextlib.contextmanager

@@ -141,6 +141,23 @@ def _read_content(path: Path) -> dict[str, Any]:
     return content
 
 
+def describe_overrun(longest: int, positions: int) -> str | None:
+    """Say that sequences go beyond the positions a model knows; None if they do not.
+
+    Args:
+        longest: Length of the longest sequence, in tokens.
+        positions: The model's ``max_position_embeddings``.
+
+    Example:
+        >>> describe_overrun(4096, 2048)
+        'sequences of up to 4,096 tokens go beyond the 2,048 positions of the model (max_position_embeddings)'
+    """
+    if longest <= positions:
+        return None
+    known = f"the {positions:,} positions of the model (max_position_embeddings)"
+    return f"sequences of up to {longest:,} tokens go beyond {known}"
+
+
 def describe_tokenizer(tokenizer: Tokenizer, ends: Iterable[int], largest_id: int) -> dict[str, Any]:
     """Return what the manifest says about a tokenizer and the ids it gave.
 

@@ -268,18 +268,6 @@ class LlamaConfig:
         """Read what :meth:`to_dict` wrote."""
         return cls(**{**values, "rope": RopeConfig(**values["rope"])})
 
-    def overrun(self, longest: int) -> str | None:
-        """Say that a sequence of so many tokens goes beyond the positions the model knows; None if it does not.
-
-        Example:
-            >>> LlamaConfig(max_position_embeddings=2048).overrun(4096)
-            'sequences of up to 4,096 tokens go beyond the 2,048 positions of the model (max_position_embeddings)'
-        """
-        if longest <= self.max_position_embeddings:
-            return None
-        known = f"the {self.max_position_embeddings:,} positions of the model (max_position_embeddings)"
-        return f"sequences of up to {longest:,} tokens go beyond {known}"
-
     @property
     def parameter_count(self) -> int:
         """The number of parameters, tied embeddings counted once."""

@@ -420,6 +420,27 @@ def test_fields_that_no_example_is_made_from_are_counted_and_named(tmp_path: Pat
     assert "context (2 records), licence (1 records)" in result.stderr
 
 
+def test_examples_beyond_the_positions_of_the_model_are_warned_of(
+    source: Path, tmp_path: Path, chat_folder: Path
+) -> None:
+    model = shutil.copytree(chat_folder, tmp_path / "model")
+    (model / "config.json").write_text('{"max_position_embeddings": 32}')
+    app = typer.Typer()
+    app.command()(command)
+    options = [
+        "--tokenizer",
+        str(model),
+        "--seq-len",
+        "56",
+        "--out",
+        str(tmp_path / "out"),
+        "--template",
+        "chat",
+    ]
+    result = CliRunner().invoke(app, [str(source), *options], catch_exceptions=False)
+    assert "go beyond the 32 positions of the model" in result.stderr
+
+
 def test_real_answers_fill_the_rows_in_good_time(
     real_data: Path, tmp_path: Path, llama: Tokenizer, record_property: Any
 ) -> None:
