@@ -1,7 +1,10 @@
 """The files that travel with a model beside its weights, from import to export, byte for byte."""
 
+import logging
 import shutil
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 # Tokenizers, generation defaults, chat templates, and the licence, which binds copies of the weights.
 TRAVELLING = (
@@ -21,8 +24,27 @@ TRAVELLING = (
 )
 
 
+def is_inside(file: Path, folder: Path) -> bool:
+    """Return whether a path names something of a model's own folder, links followed to their end.
+
+    A snapshot in the hub's cache is made of links to the blobs beside it; all of that cache of one model is its own.
+
+    Args:
+        file: The path.
+        folder: The model's folder, or one in it.
+    """
+    root = folder.resolve()
+    cache = root.parent.parent
+    if root.parent.name == "snapshots" and cache.name.startswith("models--"):
+        root = cache
+    try:
+        return file.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a link that leads round in a circle
+        return False
+
+
 def copy_assets(source: Path, target: Path) -> None:
-    """Copy the files that travel with a model, byte for byte.
+    """Copy the files that travel with a model, byte for byte; links out of its folder are left out, which is said.
 
     Args:
         source: A Hugging Face folder or the ``hf`` folder of a model or run; its weights are left.
@@ -31,7 +53,9 @@ def copy_assets(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for pattern in TRAVELLING:
         for file in sorted(source.glob(pattern)):
-            if file.is_file() and not file.name.endswith(".index.json"):
+            if not is_inside(file, source):
+                logger.warning("left out %s: it is a link that leads out of the model's folder", file)
+            elif file.is_file() and not file.name.endswith(".index.json"):
                 place = target / file.relative_to(source)
                 place.parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, place)

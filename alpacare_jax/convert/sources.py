@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from alpacare_jax.checkpoint.assets import is_inside
 from alpacare_jax.convert.table import Dialect
 from alpacare_jax.errors import ConversionError
 from datagen.decoding import read_json_object
@@ -138,7 +139,29 @@ def _read_index(index: Path) -> dict[str, str]:
     weight_map = read_json_object(index, error=ConversionError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ConversionError("the index of the weights is empty", where=index, expected='"weight_map"')
+    for tensor, file in weight_map.items():
+        if not _is_own(file, index.parent):
+            raise ConversionError(
+                "the index of the weights names what is not a file of its folder",
+                where=f"{index}: {tensor}",
+                found=json.dumps(file),
+                expected="the plain name of a file beside the index, not a link that leads out of the folder",
+                remedy="move the file into the folder and name it there; or fetch the model again",
+            )
     return weight_map
+
+
+def _is_own(file: object, folder: Path) -> bool:
+    """Return whether an index names a file of its own folder; a missing one is told of later, with all others."""
+    if (
+        not isinstance(file, str)
+        or not file.isprintable()
+        or file in ("", ".", "..")
+        or set(file) & set("/\\")
+    ):
+        return False
+    path = folder / file
+    return is_inside(path, folder) and (path.is_file() or not path.exists())
 
 
 def _no_weights(folder: Path) -> ConversionError:

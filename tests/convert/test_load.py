@@ -1,4 +1,5 @@
 import json
+import os
 
 import jax
 import numpy as np
@@ -7,6 +8,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_llama import TINY, random_tensors
 
 from alpacare_jax import checkpoint, convert, sharding
+from alpacare_jax.convert.sources import open_safetensors
 from alpacare_jax.errors import ConversionError, ShardingError, UserError
 
 
@@ -205,3 +207,78 @@ def test_names_that_lead_nowhere_say_what_to_do(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     assert "not a model" in message(tmp_path / "notes.txt")
     assert "no config.json" in message(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../w.safetensors",
+        "../model/w.safetensors",
+        "sub/w.safetensors",
+        "./w.safetensors",
+        "..\\w.safetensors",
+        "/etc/passwd",
+        "..",
+        ".",
+        "",
+        "w\0.safetensors",
+        None,
+        7,
+        ["w.safetensors"],
+        "linked.safetensors",
+        "round.safetensors",
+        "over-two.safetensors",
+        "sub",
+        "fifo",
+    ],
+)
+def test_an_index_names_files_of_its_own_folder_alone(tmp_path, name):
+    """A name that leads elsewhere is never opened, whatever stands there."""
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    (folder / "linked.safetensors").symlink_to("../w.safetensors")
+    (folder / "over-two.safetensors").symlink_to("linked.safetensors")
+    (folder / "round.safetensors").symlink_to("round.safetensors")
+    os.mkfifo(folder / "fifo")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
+    with pytest.raises(ConversionError, match="not a file of its folder") as caught:
+        open_safetensors(folder)
+    said = str(caught.value)
+    assert f"{index}: lm_head.weight" in said
+    assert json.dumps(name) in said
+
+
+def test_links_within_a_folder_and_within_the_cache_of_the_hub_are_followed(tmp_path, caplog):
+    """The hub's snapshots are made of links to blobs; links that leave a model's folder are left out and told of."""
+    cache = tmp_path / "models--org--model"
+    folder, blobs = cache / "snapshots" / "abc", cache / "blobs"
+    folder.mkdir(parents=True)
+    blobs.mkdir()
+    save_file({"lm_head.weight": np.zeros((2, 2), np.float32)}, blobs / "1")
+    (blobs / "2").write_text("{}")
+    (tmp_path / "private").write_text("nobody else's")
+    (folder / "a.safetensors").symlink_to("../../blobs/1")
+    (folder / "config.json").symlink_to("../../blobs/2")
+    (folder / "LICENSE").write_text("free")
+    (folder / "LICENSE.txt").symlink_to("LICENSE")
+    (folder / "NOTICE").symlink_to(tmp_path / "private")
+    (folder / "USE_POLICY.md").symlink_to("../../../private")
+    (folder / "additional_chat_templates").symlink_to(tmp_path / "templates")
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "x.jinja").write_text("nobody else's")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "a.safetensors"}}))
+    mine = tmp_path / "mine"
+    mine.symlink_to(folder)
+    for source in (folder, mine):
+        assert list(open_safetensors(source).tensors) == ["lm_head.weight"]
+        checkpoint.copy_assets(source, tmp_path / "copy")
+        assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [
+            "LICENSE",
+            "LICENSE.txt",
+            "config.json",
+        ]
+    for name in ("NOTICE", "USE_POLICY.md", "x.jinja"):
+        assert f"{name}: it is a link that leads out" in caplog.text
