@@ -19,6 +19,7 @@ from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train import Stepper, TrainConfig
 from datagen.decoding import Malformed, parse_yaml, read_yaml_mapping
+from datagen.locations import refuse_remote
 from datagen.records import shorten
 
 T = TypeVar("T")
@@ -60,6 +61,8 @@ class RunConfig:
     train: TrainConfig = TrainConfig(batch_rows=8)
 
     def __post_init__(self) -> None:
+        for key in ("out", "train_data", "init", "architecture", "validation_data"):
+            refuse_remote(getattr(self, key), key)
         if self.init is None and self.architecture is None:
             raise ConfigError(
                 "a run starts from a model or from nothing",

@@ -8,7 +8,7 @@ import click
 import pytest
 import typer.main
 
-from alpacare_jax.cli import app, explain_os_error
+from alpacare_jax.cli import app, explain_os_error, main
 from alpacare_jax.cli.verbs import VERBS
 
 GROUP = typer.main.get_command(app)
@@ -101,3 +101,28 @@ def test_a_full_disk_is_explained() -> None:
     assert "No space left on device" in message
     assert "run/metrics.jsonl" in message
     assert "free some disk space" in message
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3", "hf", "http", "GS", "abfss", "memory"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "import model --out AT",
+        "import AT --out model",
+        "export AT --out model",
+        "export run --out AT",
+        "pack AT --tokenizer t --seq-len 8 --out o",
+        "generate --model m --prompts p --out AT",
+        "report AT",
+        "train --config AT",
+        "report run --packed p --packed AT",
+    ],
+)
+def test_an_address_is_never_taken_for_a_local_path(words, scheme, tmp_path, monkeypatch, capsys) -> None:
+    """A folder `gs:` would be made here, by each host on its own disk."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([word.replace("AT", f"{scheme}://bucket/a b") for word in words.split()])
+    assert ended.value.code == 2
+    assert f"{scheme}://bucket/a b" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

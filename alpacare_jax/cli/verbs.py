@@ -1,8 +1,14 @@
 """The table of verbs: which module serves which, in the order of the work."""
 
+import functools
 import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import typer
+
+from datagen.locations import refuse_remote
 
 VERBS = (
     "quickstart",
@@ -49,5 +55,19 @@ def build_app() -> typer.Typer:
         if register is not None:
             register(app)
         else:
-            app.command(verb)(module.command)
+            app.command(verb)(with_local_paths(module.command))
     return app
+
+
+def with_local_paths(command: Callable[..., None]) -> Callable[..., None]:
+    """Have a verb refuse, before anything else, every path that is the address of a bucket, a hub or a server."""
+
+    @functools.wraps(command)
+    def checked(**options: Any) -> None:
+        for name, value in options.items():
+            for path in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(path, Path):
+                    refuse_remote(path, name.replace("_", "-"))
+        command(**options)
+
+    return checked

@@ -22,6 +22,7 @@ from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import ComputeConfig, Llama, LlamaConfig
 from alpacare_jax.model.params import Architecture, Params, params_of
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
+from datagen.locations import refuse_remote
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -224,6 +225,7 @@ def open_foreign(reference: str | Path) -> Iterator[ForeignModel]:
     Raises:
         ConversionError: There is no such model, or its files are broken.
     """
+    refuse_remote(reference, "the model")
     path = Path(reference)
     if path.is_dir():
         yield _open_folder(path, path.resolve().name)

@@ -95,3 +95,11 @@ def test_a_configuration_survives_being_written_and_read(tmp_path):
 def test_a_run_starts_from_a_model_or_from_nothing(tmp_path):
     with pytest.raises(ConfigError, match="from a model or from nothing"):
         load_config(write(tmp_path, "out: a\ntrain_data: b\n"), [], RunConfig)
+
+
+@pytest.mark.parametrize("key", ["out", "train_data", "init", "architecture", "validation_data"])
+def test_an_address_is_refused_where_a_path_is_wanted(key):
+    with pytest.raises(ConfigError, match="not a path of this machine") as caught:
+        load_config(SHIPPED[0], [f"{key}=gs://bucket/run"], RunConfig)
+    assert f"where:    {key}" in str(caught.value)
+    assert "gs://bucket/run" in str(caught.value)
