@@ -23,7 +23,9 @@ MAX_DEPTH = 100
 #: Values in one YAML file after its aliases are expanded, so that a few lines cannot fill the memory.
 MAX_YAML_VALUES = 1_000_000
 
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_STRING = r'"(?:[^"\\]|\\.)*+"'
+_TOKENS = re.compile(_STRING + r"|[\[{]|[\]}]", re.DOTALL)
+_KEY_BEFORE = re.compile(_STRING + r"(?=\s*:\s*\Z)", re.DOTALL)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HALF = "half of a surrogate pair, which no UTF-8 file can hold"
@@ -34,7 +36,7 @@ class Malformed(ValueError):
     """A text is not acceptable JSON or YAML.
 
     Args:
-        reason: What is wrong, such as "NaN is not JSON".
+        reason: What is wrong, such as ``NaN is not JSON, under "score"``.
         line: Where, counted from 1; None where no place can be given.
         column: Likewise.
 
@@ -43,7 +45,7 @@ class Malformed(ValueError):
         ...     parse_json('{"score": NaN}')
         ... except Malformed as error:
         ...     print(error)
-        NaN is not JSON (line 1, column 11)
+        NaN is not JSON, under "score" (line 1, column 11)
     """
 
     def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
@@ -94,10 +96,10 @@ def parse_json_at(text: str, at: int) -> tuple[Any, int]:
     except RecursionError:
         raise _too_deep(text, at) from None
     except _Refused as refused:
-        raise _malformed(refused.reason, text, text.find(refused.token, at)) from None
+        raise _malformed(refused.reason, text, _outside_strings(re.escape(refused.token), text, at)) from None
     except ValueError:  # from int(): more digits than Python converts
-        number = re.compile(rf"\d{{{_most_digits() + 1}}}").search(text, at)
-        raise _malformed(_too_many_digits(), text, number.start() if number else at) from None
+        digits = rf"-?\d{{{_most_digits() + 1}}}"
+        raise _malformed(_too_many_digits(), text, _outside_strings(digits, text, at)) from None
     if text.count("[", at, end) + text.count("{", at, end) > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
         raise _too_deep(text, at)
     escape = _ESCAPED_SURROGATE.search(text, at, end)
@@ -230,8 +232,16 @@ def _skip_space(text: str, at: int) -> int:
     return at
 
 
+def _outside_strings(pattern: str, text: str, at: int) -> int:
+    """Return where a pattern first stands outside the strings of a JSON text; ``at`` where it does not."""
+    found = re.compile(f"{_STRING}|(?P<it>{pattern})", re.DOTALL).finditer(text, at)
+    return next((match.start() for match in found if match["it"] is not None), at)
+
+
 def _malformed(reason: str, text: str, at: int) -> Malformed:
-    at = max(at, 0)
+    """Give the reason with the key whose value begins at the place, if any, and the line and column."""
+    key = _KEY_BEFORE.search(text, max(0, at - 200), at)
+    reason += f", under {key.group()}" if key else ""
     return Malformed(reason, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
 
 

@@ -7,6 +7,7 @@ came from.
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
 
 SPACE = "\u2581"
 FRAME = {"add_bos_token": True, "add_eos_token": False}
+SENTENCEPIECE_IDS = {"unknown": 0, "bos": 1, "eos": 2}  # llama.cpp's, where the file says nothing
 IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 
 # LLaMA 3 cuts text by this pattern before joining pieces: contractions, words with one leading sign, numbers of
@@ -118,6 +120,12 @@ def _wrong(file: GgufFile, key: str, found: object, expected: str) -> Conversion
     )
 
 
+def _special_id(file: GgufFile, key: str) -> Any:
+    """Return the id of a special token, such as "bos"; None where neither the file nor llama.cpp knows one."""
+    default = SENTENCEPIECE_IDS.get(key) if file.get("tokenizer.ggml.model") == "llama" else None
+    return file.get(f"tokenizer.ggml.{key}_token_id", default)
+
+
 def _check_vocabulary(file: GgufFile) -> None:
     """Check that the columns of the vocabulary fit together and that the special ids stand in it."""
     tokens = file.need("tokenizer.ggml.tokens")
@@ -128,8 +136,11 @@ def _check_vocabulary(file: GgufFile) -> None:
         if column is not None and (not isinstance(column, list) or len(column) != len(tokens)):
             found = f"{len(column)} entries" if isinstance(column, list) else column
             raise _wrong(file, key, found, f"{len(tokens)}, one for each token")
+    scores = file.get("tokenizer.ggml.scores", [])
+    if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
+        raise _wrong(file, "scores", "a score that is no finite number", "numbers")
     for key in IDS.values():
-        index = file.get(f"tokenizer.ggml.{key}_token_id")
+        index = _special_id(file, key)
         if index is not None and (not isinstance(index, int) or not 0 <= index < len(tokens)):
             raise _wrong(file, f"{key}_token_id", index, f"0 to {len(tokens) - 1}")
 
@@ -168,8 +179,11 @@ def _byte_level(file: GgufFile) -> "tokenizers.Tokenizer":
     rust.add_tokens(_added(AddedToken, tokens, types, (USER_DEFINED,), special=False))
     # llama.cpp's defaults where the file says nothing.
     wanted = (("bos", _flag(file, "add_bos_token", llama3)), ("eos", _flag(file, "add_eos_token", False)))
-    ids = {key: file.get(f"tokenizer.ggml.{key}_token_id") for key, add in wanted if add}
-    names = {key: (tokens[index], index) for key, index in ids.items() if index is not None}
+    ids = {key: _special_id(file, key) for key, add in wanted if add}
+    for key, index in ids.items():
+        if index is None:
+            raise _wrong(file, f"{key}_token_id", "nothing", "the id of the token to add to every text")
+    names = {key: (tokens[index], index) for key, index in ids.items()}
     before, after = ([names[key][0]] if key in names else [] for key in ("bos", "eos"))
     rust.post_processor = processors.TemplateProcessing(
         single=[*before, "$A", *after],
@@ -191,7 +205,7 @@ def _added(
 
 def _special_names(file: GgufFile) -> dict[str, str]:
     tokens = file.need("tokenizer.ggml.tokens")
-    ids = {name: file.get(f"tokenizer.ggml.{key}_token_id") for name, key in IDS.items()}
+    ids = {name: _special_id(file, key) for name, key in IDS.items()}
     return {name: tokens[index] for name, index in ids.items() if index is not None}
 
 
@@ -201,7 +215,7 @@ def _write_sentencepiece(file: GgufFile, folder: Path) -> None:
 
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     tokens, scores, kinds = (file.need(f"tokenizer.ggml.{key}") for key in ("tokens", "scores", "token_type"))
-    unknown = file.get("tokenizer.ggml.unknown_token_id", 0)
+    unknown = _special_id(file, "unknown")
     for index, (token, score, kind) in enumerate(zip(tokens, scores, kinds, strict=True)):
         # llama.cpp's converter writes the spaces of user-defined pieces as spaces.
         piece = token.replace(" ", SPACE) if kind == USER_DEFINED else token
@@ -212,10 +226,9 @@ def _write_sentencepiece(file: GgufFile, folder: Path) -> None:
     proto.trainer_spec.vocab_size = len(proto.pieces)
     proto.trainer_spec.byte_fallback = set(tokens) >= BYTES
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown")):
-        index = file.get(f"tokenizer.ggml.{key}_token_id", 0 if key == "unknown" else None)
-        setattr(proto.trainer_spec, f"{name}_id", -1 if index is None else int(index))
-        if index is not None:
-            setattr(proto.trainer_spec, f"{name}_piece", tokens[int(index)])
+        index = _special_id(file, key)
+        setattr(proto.trainer_spec, f"{name}_id", int(index))
+        setattr(proto.trainer_spec, f"{name}_piece", tokens[int(index)])
     proto.trainer_spec.pad_id = -1
     proto.normalizer_spec.name = "identity"
     proto.normalizer_spec.add_dummy_prefix = _flag(file, "add_space_prefix", True)

@@ -58,6 +58,20 @@ def load(
     return trees.unflatten(leaves)
 
 
+_SHAPES = (  # the keys of a config that decide which tensors there are, and their sizes
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+)
+
+
 def check(source: Source, config: LlamaConfig) -> None:
     """Compare the names and shapes of a source with those a model needs.
 
@@ -87,7 +101,8 @@ def check(source: Source, config: LlamaConfig) -> None:
             "the weights do not match the config",
             where=source.where,
             found="\n            ".join([f"{len(problems)} tensor(s) that do not fit", *_first(problems)]),
-            expected=f"{len(expected)} tensors of a LLaMA of {config.num_hidden_layers} layers",
+            expected=f"{len(expected)} tensors, by the config's "
+            + ", ".join(f"{key} {value}" for key, value in config.to_dict().items() if key in _SHAPES),
             remedy="check that config and weights belong together and that the download is whole",
         )
 

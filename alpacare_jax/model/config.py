@@ -25,6 +25,14 @@ ROPE_KINDS: dict[str, tuple[str, ...]] = {
 }
 _REQUIRED = {"linear": 1, "dynamic": 1, "llama3": 3}  # so many of the parameters above have no default
 _DESCRIPTIVE = "original_max_position_embeddings"  # allowed in every kind
+_NULL_IS_ABSENT = (  # the sizes of a model are not among them
+    "num_key_value_heads",
+    "head_dim",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "initializer_range",
+)
 _MAY_BE_ZERO = ("attention_factor", "initializer_range", "mscale", "mscale_all_dim")
 
 
@@ -233,7 +241,8 @@ class LlamaConfig:
                 expected="silu",
             )
         plain = [field.name for field in dataclasses.fields(cls) if field.name != "rope"]
-        values = {name: config[name] for name in plain if config.get(name) is not None}
+        values = {name: config[name] for name in plain if name in config}
+        values = {k: v for k, v in values.items() if v is not None or k not in _NULL_IS_ABSENT}
         _check_values(cls, values, "config.json")
         heads = values.get("num_attention_heads", cls.num_attention_heads)
         values.setdefault("num_key_value_heads", heads)
@@ -242,7 +251,7 @@ class LlamaConfig:
         if made.num_attention_heads % made.num_key_value_heads:
             raise ConversionError(
                 "query heads must be a multiple of key/value heads",
-                where="config.json: num_key_value_heads",
+                where="config.json: num_attention_heads, num_key_value_heads",
                 found=f"{made.num_attention_heads} query heads, {made.num_key_value_heads} key/value heads",
             )
         if made.head_dim < 2 or made.head_dim % 2:

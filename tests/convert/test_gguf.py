@@ -37,7 +37,9 @@ def bytes_as_letters() -> list[str]:
     return [chr(b) if b in kept else chr(next(others)) for b in range(256)]
 
 
-def add_byte_level_tokenizer(writer: gguf.GGUFWriter, pre: str | None = "smollm") -> list[str]:
+def add_byte_level_tokenizer(
+    writer: gguf.GGUFWriter, pre: str | None = "smollm", begins: bool | None = False
+) -> list[str]:
     tokens = ["<|none|>", "<|start|>", "<|end|>", *bytes_as_letters(), "he", "Ġhe", "12", "123"]
     writer.add_tokenizer_model("gpt2")
     if pre is not None:
@@ -45,11 +47,12 @@ def add_byte_level_tokenizer(writer: gguf.GGUFWriter, pre: str | None = "smollm"
     writer.add_token_list(tokens)
     writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
     writer.add_token_merges(["h e", "Ġ he", "1 2", "12 3"])
-    writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
     writer.add_pad_token_id(2)
-    writer.add_add_bos_token(False)
+    if begins is not None:
+        writer.add_bos_token_id(1)
+        writer.add_add_bos_token(begins)
     writer.add_chat_template(TEMPLATE)
     return tokens
 
@@ -322,12 +325,13 @@ def ids_of_gguf(folder: Path, hf: Path, write) -> Tokenizer:
     return load_tokenizer(found.hf_folder)
 
 
-def add_pieces(writer, kinds=KINDS, **ids: int) -> None:
+def add_pieces(writer, kinds=KINDS, last_score: float = -1000.0, **ids: int | None) -> None:
     writer.add_tokenizer_model("llama")
     writer.add_token_list(PIECES)
-    writer.add_token_scores([0.0] * 259 + [-1.0 * k for k in range(6)] + [-1000.0] * 3)
+    writer.add_token_scores([0.0] * 259 + [-1.0 * k for k in range(6)] + [-1000.0] * 2 + [last_score])
     writer.add_token_types(kinds)
-    for name, index in ({"bos": 1, "eos": 2} | ids).items():
+    named = {"bos": 1, "eos": 2} | ids
+    for name, index in ((name, index) for name, index in named.items() if index is not None):
         getattr(writer, f"add_{name}_token_id")(index)
 
 
@@ -341,6 +345,7 @@ def test_a_sentencepiece_vocabulary_follows_the_keys_and_types_of_the_file(make_
     assert ids(add_pieces) == [1, hi]
     assert ids(lambda w: (add_pieces(w), w.add_add_bos_token(False))) == [hi]
     assert ids(lambda w: (add_pieces(w), w.add_add_eos_token(True))) == [1, hi, 2]
+    assert ids(lambda w: (add_pieces(w, bos=None, eos=None), w.add_add_eos_token(True))) == [1, hi, 2]
     assert ids(lambda w: (add_pieces(w), w.add_add_space_prefix(False))) == [1, PIECES.index("hi")]
     assert ids(lambda w: add_pieces(w, [1 if k in (2, 6) else k for k in KINDS]), "\n\n") == [
         1,
@@ -367,9 +372,11 @@ def test_the_end_of_a_turn_is_known_from_the_template_where_the_file_names_none(
     [
         (lambda w: add_byte_level_tokenizer(w, ""), "tokenizer.ggml.pre"),
         (lambda w: add_byte_level_tokenizer(w, None), "tokenizer.ggml.pre"),
+        (lambda w: add_byte_level_tokenizer(w, "llama-bpe", begins=None), "tokenizer.ggml.bos_token_id"),
         (lambda w: (add_pieces(w), w.add_uint32("tokenizer.ggml.add_bos_token", 1)), "add_bos_token"),
         (lambda w: add_pieces(w, KINDS[:-1]), "tokenizer.ggml.token_type"),
         (lambda w: add_pieces(w, [*KINDS[:-1], 9]), "tokenizer.ggml"),
+        (lambda w: add_pieces(w, last_score=float("nan")), "tokenizer.ggml.scores"),
         (lambda w: add_pieces(w, eos=5_000), "tokenizer.ggml.eos_token_id"),
         (lambda w: (add_pieces(w), w.add_uint32("tokenizer.chat_template", 5)), "chat_template"),
         (lambda w: w.add_tokenizer_model("bert"), "tokenizer.ggml.model"),

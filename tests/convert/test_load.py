@@ -37,6 +37,7 @@ def test_every_way_not_to_fit_is_named_at_once(make_folder):
         "unexpected: model.layers.2.input_layernorm.weight, but the config has 2 layers",
         "unmapped: model.layers.0.mlp.router.weight [4, 16] is not a tensor of LLaMA",
         "6 tensor(s)",
+        "hidden_size 16",  # the keys of the config that the shapes come from
     ):
         assert line in said
     assert "duplicate" not in said

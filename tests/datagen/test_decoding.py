@@ -25,11 +25,13 @@ BILLION = "a0: &a0 [x, x]\n" + "".join(
 )
 
 BAD_JSON = {
-    "NaN": ('{"n": NaN}', "NaN is not JSON"),
-    "Infinity": ('{"n": -Infinity}', "-Infinity is not JSON"),
+    "NaN": ('{"n": NaN}', 'NaN is not JSON, under "n"'),
+    "NaN behind the word": ('{"NaN": ["NaN"], "n" : NaN}', 'NaN is not JSON, under "n"'),
+    "NaN in a list": ('{"n": [1, NaN]}', "NaN is not JSON$|NaN is not JSON "),
+    "Infinity": ('{"n": -Infinity}', '-Infinity is not JSON, under "n"'),
     "a float that overflows": ('{"n": 1e999}', "beyond the range"),
-    "5,000 digits": ('{"n": ' + "9" * 5000 + "}", "more than 4,300 digits"),
-    "5,000 digits, negative": ('{"n": -' + "9" * 5000 + "}", "more than 4,300 digits"),
+    "5,000 digits": ('{"n": ' + "9" * 5000 + "}", 'more than 4,300 digits, under "n"'),
+    "5,000 digits, negative": ('{"n": -' + "9" * 5000 + "}", 'more than 4,300 digits, under "n"'),
     "lists in lists": ('{"n": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested more than 100 levels"),
     "lists never closed": ('{"n": ' + "[" * 100_000, "nested more than 100 levels"),
     "objects in objects": ('{"n": ' * 100_000, "nested more than 100 levels"),
