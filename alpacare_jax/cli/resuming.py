@@ -12,7 +12,7 @@ from alpacare_jax.config import RunConfig
 from alpacare_jax.convert.adapted import check_base
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig, Params
-from alpacare_jax.train import Schedule
+from alpacare_jax.train import Progress
 
 FREE_TO_CHANGE = ("out", "mesh", "compute", "topology", "validation_data")
 """Parts of the configuration that a resumed run may change without changing what is learnt."""
@@ -37,13 +37,14 @@ ORDER_FREE = ("adapter.targets", "train.freeze")
 """Keys whose values may stand in any order."""
 
 
-def started_size(out: Path) -> Schedule | None:
-    """Return the size that a run was started with; None where it has no checkpoint yet."""
+def progress_of(out: Path) -> Progress | None:
+    """Return what a run has done up to its latest checkpoint; None where it has none."""
     steps = checkpoint.steps_of(out)
     if not steps:
         return None
     with checkpoint.RunCheckpoints(out / "checkpoints") as checkpoints:
-        return Schedule(**checkpoints.metadata(steps[-1])["schedule"])
+        saved = checkpoints.metadata(steps[-1])
+    return Progress(steps[-1], int(saved["position"]), saved["schedule"]["batch_rows"])
 
 
 def check_unchanged(saved: dict[str, Any], now: dict[str, Any], out: Path, *, accepted: bool = False) -> None:

@@ -16,7 +16,7 @@ from alpacare_jax.cli.data_checks import check_rows, check_vocabulary, record_en
 from alpacare_jax.cli.first_model import open_start, resume_start
 from alpacare_jax.cli.kernels import settle_attention
 from alpacare_jax.cli.program import begin_to_compile
-from alpacare_jax.cli.resuming import check_same_base, check_unchanged, started_size
+from alpacare_jax.cli.resuming import check_same_base, check_unchanged, progress_of
 from alpacare_jax.cli.run_folder import check_run_folder, describe, write_run_folder, write_summary
 from alpacare_jax.config import RunConfig, to_yaml
 from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
@@ -76,10 +76,11 @@ def _train(
     started: float,
 ) -> None:
     out, statistics, shards = Path(config.out), data.manifest.statistics, sharding.batch_shards(mesh)
-    training = config.train.for_data(statistics, shards, started_size(out))
-    schedule = training.schedule(statistics, shards)
+    progress = progress_of(out)
+    reached = None if progress is None else progress.step
+    training = config.train.for_data(statistics, shards, progress)
+    schedule = training.schedule(statistics, shards, progress)
     metadata = describe(config, schedule, data)
-    reached = max(checkpoint.steps_of(out), default=None)
     with stages.time("model"):
         # Checkpoints of adapters lack the base, which is opened again.
         start = open_start(config, mesh) if reached is None or config.adapter.on else resume_start(out)

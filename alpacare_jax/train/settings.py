@@ -1,6 +1,7 @@
 """How long a run trains, on what batches, and how often it looks up from the work."""
 
 import dataclasses
+import math
 
 from alpacare_jax.data.loader import count_steps
 from alpacare_jax.data.manifest import Statistics
@@ -68,7 +69,7 @@ class TrainConfig:
             )
 
     def for_data(
-        self, statistics: Statistics, batch_shards: int, started: "Schedule | None" = None
+        self, statistics: Statistics, batch_shards: int, started: "Progress | None" = None
     ) -> "TrainConfig":
         """Return the settings with fewer microbatches where their number would change the recipe's batch.
 
@@ -80,7 +81,7 @@ class TrainConfig:
         Args:
             statistics: Of the packed data set.
             batch_shards: Over how many devices the rows of a batch are split.
-            started: The size that a resumed run was started with; kept, if some number of microbatches gives it.
+            started: What a resumed run has done; its batch is kept, if some number of microbatches gives it.
 
         Example:
             128 examples in four microbatches are 32 rows at a time. At four a row they are 32 rows in all: on 16
@@ -97,16 +98,20 @@ class TrainConfig:
         able = [at for at in range(len(ways)) if rows[at] / ways[at].microbatches <= at_once]
         near = [at for at in able if off[at] <= ROUNDING]
         best = len(ways) - 1 if off[-1] <= ROUNDING else near[0] if near else min(able, key=off.__getitem__)
-        if started is not None and sizes[best] != started:
-            best = next((at for at in reversed(able) if sizes[at] == started), best)
+        if started is not None and rows[best] != started.batch_rows:
+            best = next((at for at in reversed(able) if rows[at] == started.batch_rows), best)
         return self if best == len(ways) - 1 else ways[best]
 
-    def schedule(self, statistics: Statistics, batch_shards: int) -> "Schedule":
+    def schedule(
+        self, statistics: Statistics, batch_shards: int, started: "Progress | None" = None
+    ) -> "Schedule":
         """Work out batch size and number of steps for a data set on a mesh.
 
         Args:
             statistics: Of the packed data set.
             batch_shards: Over how many devices the rows of a batch are split.
+            started: What a resumed run has done. Where it was done in batches of another size, the steps that remain
+                follow from its position in the data, so that it still ends after ``epochs``.
 
         Raises:
             ConfigError: ``batch_rows`` does not divide over devices and microbatches.
@@ -126,6 +131,9 @@ class TrainConfig:
             per_row = statistics.examples / statistics.rows
             rows = max(1, round((self.batch_examples or 1) / per_row / unit)) * unit
         steps = self.steps or count_steps(statistics.rows, self.epochs, rows)
+        if not self.steps and started is not None and started.position != started.step * rows:
+            left = math.ceil(statistics.rows * self.epochs) - started.position
+            steps = started.step + max(0, -(-left // rows))
         return Schedule(steps=steps, batch_rows=rows, epoch_rows=statistics.rows)
 
 
@@ -136,3 +144,18 @@ class Schedule:
     steps: int
     batch_rows: int
     epoch_rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a resumed run has done.
+
+    Args:
+        step: Optimiser steps taken.
+        position: Rows seen.
+        batch_rows: Rows in its last batch.
+    """
+
+    step: int
+    position: int
+    batch_rows: int

@@ -5,7 +5,7 @@ import pytest
 from alpacare_jax.data.manifest import Statistics
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.optim import OptimConfig, decays, make_schedule
-from alpacare_jax.train import Schedule, TrainConfig
+from alpacare_jax.train import Progress, Schedule, TrainConfig
 from alpacare_jax.train.sinks import log_line
 
 
@@ -65,16 +65,36 @@ def test_a_batch_that_rounding_hardly_moves_is_left_as_it_was_asked(microbatches
 def test_a_resumed_run_keeps_its_size_where_some_number_of_microbatches_gives_it():
     asked = TrainConfig(batch_examples=128, microbatches=4)
     for shards, rows, parts in ((16, 64, 4), (16, 32, 1), (8, 32, 4), (4, 32, 4)):
-        started = Schedule(steps=-(-300 // rows), batch_rows=rows, epoch_rows=100)
+        started = Progress(step=2, position=2 * rows, batch_rows=rows)
         settled = asked.for_data(statistics(), shards, started)
         assert settled.microbatches == parts
-        assert settled.schedule(statistics(), shards) == started
+        expected = Schedule(steps=-(-300 // rows), batch_rows=rows, epoch_rows=100)
+        assert settled.schedule(statistics(), shards, started) == expected
 
 
 def test_steps_cover_all_epochs():
     schedule = TrainConfig(epochs=3, batch_rows=8).schedule(statistics(rows=100), batch_shards=1)
     assert schedule.steps == 38
     assert TrainConfig(steps=5, batch_rows=8).schedule(statistics(), 1).steps == 5
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1, 2.9, 3])
+@pytest.mark.parametrize("sizes", [(4, 8), (8, 4), (4, 16, 2), (7, 3, 100), (8, 8)])
+def test_a_run_that_goes_on_in_batches_of_another_size_still_sees_all_epochs(epochs, sizes):
+    """However often it is begun again, it takes as few steps as reach the end of the data, and counts the same."""
+    step = position = 0
+    for rows in sizes:
+        config, counted = TrainConfig(epochs=epochs, batch_rows=rows), set()
+        for _ in range(2):
+            done = Progress(step, position, rows) if step else None
+            counted.add(config.schedule(statistics(rows=100), 1, done).steps)
+            if step < max(counted):
+                step, position = step + 1, position + rows
+        assert len(counted) == 1
+    while step < max(counted):
+        step, position = step + 1, position + rows
+    assert position - rows < 100 * epochs <= position
+    assert TrainConfig(steps=5, batch_rows=8).schedule(statistics(), 1, Progress(2, 8, 4)).steps == 5
 
 
 def test_rows_that_do_not_divide_are_refused():
