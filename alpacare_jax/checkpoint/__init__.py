@@ -14,7 +14,7 @@ from alpacare_jax.checkpoint.folders import (
     write_description,
 )
 from alpacare_jax.checkpoint.params import abstract_params, flatten, unflatten
-from alpacare_jax.checkpoint.runs import RunCheckpoints
+from alpacare_jax.checkpoint.runs import RunCheckpoints, put_damaged_aside
 
 __all__ = [
     "DESCRIPTION",
@@ -28,6 +28,7 @@ __all__ = [
     "flatten",
     "load_params",
     "params_folder",
+    "put_damaged_aside",
     "read_description",
     "save_model",
     "steps_of",

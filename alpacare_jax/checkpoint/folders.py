@@ -6,6 +6,7 @@ so that everything that reads a model reads a run as well, without its optimiser
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from alpacare_jax.checkpoint import failures
+from alpacare_jax.checkpoint import checksums, failures
 from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.checkpoint.assets import TRAVELLING, copy_assets
 from alpacare_jax.checkpoint.claims import claimed, on_first
@@ -24,6 +25,8 @@ from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
 from datagen.decoding import read_json_object
 from datagen.replacing import refuse_strangers
+
+logger = logging.getLogger("alpacare.checkpoint")
 
 FORMAT = 1
 # A chunk is read whole. Unlimited, a weight saved from one device is one chunk, tens of GB for the largest models.
@@ -176,12 +179,14 @@ def save_model(
 
 
 def save_params(path: Path, params: Params) -> None:
-    """Write a parameter tree with Orbax and wait until it is on disk."""
+    """Write a parameter tree with Orbax, and its checksums, and wait until it is on disk."""
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), params, save_args=save_args(params))
         checkpointer.wait_until_finished()
+    if jax.process_index() == 0:
+        checksums.record(path)
 
 
 def save_args(tree: Any) -> Any:
@@ -246,15 +251,49 @@ def steps_of(run: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit() and (folder / name / "params").is_dir())
 
 
+def latest_intact(run: Path, items: Collection[str] = ("params",)) -> tuple[int | None, dict[int, str]]:
+    """Find the latest checkpoint of a run whose files are as they were written. All processes must call.
+
+    Args:
+        run: The run folder.
+        items: Which parts of a checkpoint are looked at.
+
+    Returns:
+        Its step, None where the run has no checkpoint; and of each later one, which is damaged, in which way.
+
+    Raises:
+        CheckpointError: There are checkpoints and all are damaged.
+    """
+    damaged: dict[int, str] = {}
+    for step in reversed(steps_of(run)):
+        try:
+            for item in items:
+                checksums.verify(run / "checkpoints" / str(step) / item)
+        except CheckpointError as error:
+            damaged[step] = f"{error.where}: {error.found}"
+        else:
+            return step, damaged
+    if damaged:
+        raise CheckpointError(
+            "every checkpoint of the run is damaged",
+            where=run / "checkpoints",
+            found="\n            ".join(damaged.values()),
+            expected="the bytes that were written",
+            remedy="restore a checkpoint from a copy, or train anew into another folder",
+        )
+    return None, {}
+
+
 def params_folder(folder: str | Path, step: int | None = None) -> Path:
-    """Find the parameters of a model folder, or of a run folder's checkpoint.
+    """Find the parameters of a model folder, or of a run folder's checkpoint, and compare them with their checksums.
 
     Args:
         folder: A model folder or a run folder.
-        step: Which checkpoint of a run; its latest when None.
+        step: Which checkpoint of a run; when None its latest, or where that is damaged the latest that is not, which
+            is said.
 
     Raises:
-        CheckpointError: There is no such checkpoint.
+        CheckpointError: There is no such checkpoint, or it is damaged.
     """
     folder = Path(folder)
     if read_description(folder)["kind"] == "model":
@@ -262,6 +301,7 @@ def params_folder(folder: str | Path, step: int | None = None) -> Path:
             raise CheckpointError(
                 "a model folder has no steps", where=folder, found=f"step {step}", remedy="leave out --step"
             )
+        checksums.verify(folder / "params")
         return folder / "params"
     steps = steps_of(folder)
     if not steps or (step is not None and step not in steps):
@@ -274,7 +314,13 @@ def params_folder(folder: str | Path, step: int | None = None) -> Path:
             if not steps
             else "name one of these with --step",
         )
-    return folder / "checkpoints" / str(steps[-1] if step is None else step) / "params"
+    if step is None:
+        step, damaged = latest_intact(folder)
+        for text in damaged.values():
+            logger.warning("a damaged checkpoint is passed over, the one of step %s is used: %s", step, text)
+    else:
+        checksums.verify(folder / "checkpoints" / str(step) / "params")
+    return folder / "checkpoints" / str(step) / "params"
 
 
 def load_params(

@@ -4,14 +4,23 @@
 state, step and what else the train state holds) and ``metadata`` (JSON: data position and config).
 """
 
+import logging
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from alpacare_jax.checkpoint import failures, folders
+import jax
+
+from alpacare_jax.checkpoint import checksums, failures, folders
 from alpacare_jax.checkpoint import params as trees
+from alpacare_jax.checkpoint.claims import on_first
 from alpacare_jax.errors import CheckpointError
+
+logger = logging.getLogger("alpacare.checkpoint")
+
+ITEMS = ("params", "state", "metadata")
 
 
 class RunCheckpoints:
@@ -30,11 +39,13 @@ class RunCheckpoints:
         import orbax.checkpoint as ocp
 
         self.folder = Path(os.path.abspath(folder))
+        self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,
             create=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._record_checksums),
         )
         handlers = {
             "params": ocp.StandardCheckpointHandler(),
@@ -60,6 +71,7 @@ class RunCheckpoints:
         rest = {key: value for key, value in state.items() if key != "params"}
         with failures.writing(self.folder / str(step)):
             self._manager.wait_until_finished()
+            self._saving = step
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -147,6 +159,13 @@ class RunCheckpoints:
     ) -> None:
         self.close()
 
+    def _record_checksums(self) -> None:
+        """Write the checksums of a checkpoint that is whole, right before Orbax gives it its name."""
+        if jax.process_index() == 0:
+            for whole in self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+                for item in ITEMS:
+                    checksums.record(whole / item)
+
     def _check_step(self, step: int) -> Path:
         steps = self.steps()
         if step not in steps:
@@ -157,3 +176,26 @@ class RunCheckpoints:
                 expected=f"step {step}",
             )
         return self.folder / str(step)
+
+
+def put_damaged_aside(run: Path) -> None:
+    """Move checkpoints that are damaged, and later than one that is not, to ``RUN/damaged``; each is told of.
+
+    All processes must call. Nothing is moved where no checkpoint is whole.
+
+    Raises:
+        CheckpointError: There are checkpoints and all are damaged.
+    """
+    step, damaged = folders.latest_intact(run, ITEMS)
+
+    def move() -> None:
+        (run / "damaged").mkdir(exist_ok=True)
+        for later, text in damaged.items():
+            aside = run / "damaged" / str(later)
+            shutil.rmtree(aside, ignore_errors=True)
+            (run / "checkpoints" / str(later)).rename(aside)
+            logger.warning("the checkpoint of step %d is damaged and now lies in %s: %s", later, aside, text)
+        logger.warning("the run goes on from the checkpoint of step %s, the latest that is intact", step)
+
+    if damaged:
+        on_first(move, run)

@@ -76,6 +76,8 @@ def _train(
     started: float,
 ) -> None:
     out, statistics, shards = Path(config.out), data.manifest.statistics, sharding.batch_shards(mesh)
+    with stages.time("checkpoint"):
+        checkpoint.put_damaged_aside(out)
     progress = progress_of(out)
     reached = None if progress is None else progress.step
     training = config.train.for_data(statistics, shards, progress)
