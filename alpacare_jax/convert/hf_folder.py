@@ -47,6 +47,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ConversionError(
             "the folder holds no config.json",
             where=folder,
+            found=", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "an empty folder",
             expected="a Hugging Face model folder",
             remedy="name a folder that save_pretrained wrote, a .gguf file, or a hub name (org/model)",
         )

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import jax
 import numpy as np
@@ -207,7 +208,8 @@ def test_names_that_lead_nowhere_say_what_to_do(tmp_path):
         assert part in str(caught.value)
     (tmp_path / "notes.txt").write_text("x")
     assert "not a model" in message(tmp_path / "notes.txt")
-    assert "no config.json" in message(tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_text("x")
+    assert re.search(r"no config.json[^$]*adapter_model.safetensors", message(tmp_path))
 
 
 @pytest.mark.parametrize(
