@@ -47,8 +47,12 @@ _DESCRIBED = re.compile(
     rf"|\W{{0,3}}(?:an?|the)\s(?:[\w'’-]+,?\s){{0,2}}?{_SIZED},?\s(?:[\w'’-]+,?\s){{0,3}}?{_KIND}"
     r"(?:\s(?:of|on|for|from|with)\b|\W*$)"
     rf"|\W{{0,3}}an?\s(?:[\w'’-]+,?\s){{0,2}}?(?:papers?|articles?|essays?|passages?|paragraphs?)\son\s"
+    r"|\W{0,3}an?\s(?:[\w'’-]+,?\s){0,2}?(?:transcript|excerpt|dialogue|conversation|list|table)\s(?:of|from|between)\s"
     rf"|{_ELSEWHERE}",
     re.IGNORECASE,
+)
+_LENGTH_ADDED = re.compile(
+    rf"\s*\((?:[a-z]+\.?\s|[~≈]\s?){{0,3}}{_NUMBER}[- ]?{_WORDS}\)\W*\Z", re.IGNORECASE
 )
 _SAYS = re.compile(
     r"\b(?:is|are|was|were|found|show(?:s|ed)|conclude[sd]|demonstrate[sd]|suggest(?:s|ed)|report(?:s|ed)|states?|stated"
@@ -108,7 +112,8 @@ def is_placeholder(given: str) -> bool:
         >>> is_placeholder("A 45-year-old man with chest pain."), is_placeholder("Diagnosis: gout")
         (False, False)
     """
-    text = given.strip()
+    text = _LENGTH_ADDED.sub("", given.strip())
+    sized = text != given.strip()
     if asks_to_insert(text) or not _WORD.search(text):
         return True
     if len(text) <= 200 and (_ASKS.match(text) or _is_bracketed(text)):
@@ -122,7 +127,7 @@ def is_placeholder(given: str) -> bool:
         or _SENTENCE_GOES_ON.search(text)
     ):
         return False
-    if _NAMED.fullmatch(text) or _TO_COME.search(text) or _LENGTH_GIVEN.match(text):
+    if _NAMED.fullmatch(text) or _TO_COME.search(text) or sized or _LENGTH_GIVEN.match(text):
         return True
     described = _DESCRIBED.match(text)
     if described is None:

@@ -21,7 +21,7 @@ from datagen.privacy.reading import (
     read_last_first,
     read_name,
 )
-from datagen.privacy.spelling import UPPER
+from datagen.privacy.spelling import LETTER, UPPER
 from datagen.privacy.words import COUNTRIES, OWNED_NOUNS, STATES, is_ordinary, is_owned
 
 _I = re.IGNORECASE
@@ -377,6 +377,10 @@ NAME_PATTERNS: tuple[Pattern, ...] = (
         needs="(",
         read=_reader(given=True),
     ),
-    pattern("NAME", rf"{_START}(?={UPPER})(?:{INITIALS}|{WORD}(?=,?{GAP}{UPPER}))", read=_before_degree),
+    pattern(
+        "NAME",
+        rf"{_START}(?!(?:{LETTER}|['-]){{80}})(?={UPPER})(?:{INITIALS}|{WORD}(?=,?{GAP}{UPPER}))",
+        read=_before_degree,
+    ),
     pattern("NAME", rf"{_START}{WORD}(?!\w)", read=_with_given_name),
 )

@@ -69,7 +69,7 @@ _HEADING = re.compile(r"^(?:#{1,6} [^\n]+|\*\*[^*\n]{1,80}\*\*:?)[ \t]*$", re.MU
 _ANSWER_HEADING = re.compile(rf"\s*(?:#{{1,6}} *)?\**(?:{_SAID})\**[ \t]*\n\s*", re.IGNORECASE)
 _END_SAID = re.compile(
     r"\n[\s*_=-]{0,20}end\W*\Z"
-    r"|[\[(<*-]{1,3}\s?(?:the )?end of (?:the |my )?(?:answer|response|reply|output|message)\W*\Z",
+    r"|[\[(<*-]{1,3}\s?(?:the )?end of (?:the |my )?(?:answer|response|reply|output|message|text)\W*\Z",
     re.IGNORECASE,
 )
 _SWITCH = re.compile(r"\A\s*/(?:no_?)?think\b\s*|\s/(?:no_?)?think\s*\Z", re.IGNORECASE)

@@ -144,7 +144,7 @@ _TURN = re.compile(
 )
 _VOLUME = re.compile(r"[ \t]*\W?\d[\d.,]*[ ]?(?:m?l|cc)\b", re.IGNORECASE)
 _BLANK = re.compile(r"\s*")
-NUMBERED = re.compile(r"^\W*(?:task|item)?\s*#?\d{1,4}\s*[.):：、．）]")
+NUMBERED = re.compile(r"^\W*+(?:(?:task|item)\s*+#?)?\d{1,4}\s*+[.):：、．）]")
 
 
 def name_of_field(word: str) -> str | None:

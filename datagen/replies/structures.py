@@ -89,7 +89,7 @@ _VALUE = re.compile(
     rf"(?:{_STRING}|-?\d+(?:\.\d+)?|null|None|true|false|True|False|\[[^\[\]{{}}]*+\])", re.DOTALL
 )
 _NEXT = re.compile(rf"{_SKIP}(?P<comma>,?){_SKIP}(?P<close>\}}?)")
-_WRAPPER_BEFORE = re.compile(r"(?:\s*```\w*[ \t]*(?=\n|$))?[\s\[{]*(?:[\"'][\w ]+[\"']\s*:)?[\s\[{,]*\Z")
+_WRAPPER_BEFORE = re.compile(r"(?:\s*```\w*[ \t]*(?=\n|$))?[\s\[{]*+(?:[\"'][\w ]+[\"']\s*+:)?[\s\[{,]*+\Z")
 _WRAPPER_AFTER = re.compile(r"\A[\s,;\]}]*(?:```[ \t]*(?=\n|$))?\s*")
 
 

@@ -24,7 +24,7 @@ _TOKEN = "|".join(
         rf"|/?(?:\w{{1,12}}:)?(?:{_ABBREVIATIONS})>|/?\w{{1,30}}[|｜]>|role>\w{{1,20}}</role>"  # <eos>, <channel|>
         rf"|/?(?=[A-Za-z0-9]{{1,20}}_)(?:[A-Za-z0-9]{{1,20}}_){{0,4}}(?:{_WORDS})(?:_[A-Za-z0-9]{{1,20}}){{0,4}}>)",
         r"\[(?:\|/?\w{1,30}\|"  # [|assistant|]
-        r"|/s|/?(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|gMASK|sMASK)"
+        r"|/s|/?(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|gMASK|sMASK|UNUSED_TOKEN_\d{1,4})"
         # Abbreviations in brackets may be a text's own ("arterial disease [PAD]"): tokens touch a sentence's end.
         r"|(?:(?<=\A\[)|(?<=[.!?)\]>\n]\[)|(?<=[.!?)\]>\n]\s\[))(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK|EOT|END)(?=\]\s{0,9}(?:\Z|[\[<])))\]",
     ]

@@ -12,12 +12,16 @@ from datagen.replies.marks import FIELDS, HEADERS, OUTPUT
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 _MARKER = r"(?:<|&lt;|[\[({])\s*no[\s_-]*input\s*/?\s*(?:>|&gt;|[\])}]|$)"
 _NEEDED = r"(?:\s+(?:is\s+)?(?:needed|required|necessary|given|provided))"
+_ELSEWHERE = (  # the commonest of other languages
+    r"[<(\[]?(?:(?:keine?|sin|sans|aucune?|ninguna?|nessun|senza|sem|nenhuma?|geen|без|нет)"
+    r"[\s_-](?:eingabe|entrada|entrée|input|invoer|ввода)|keine?|aucune?|ninguna?|nenhuma?|нет|无(?:需?输入)?|無(?:輸入)?|(?:入力)?なし|없음)[>)\]]?"
+)
 _NO_INPUT = re.compile(
     rf"^[\"'`*_]*(?:(?:{_MARKER}|[\[({{]?\s*no[\s_-]?(?:(?:additional|further|extra)\s+)?input{_NEEDED}?\s*[\])}}]?)"
     r"[\"'`*_.]*(?=\s*$|\s*\n|\s*[(\[]|</)"
     rf"|[\[(]?(?:n\s*/\s*a|none{_NEEDED}?|not{_NEEDED}|(?:left\s+)?(?:blank|empty)|<empty>|[\"'“”]{{2}}|∅"
     r"|this\s+task\s+(?:needs|requires|has)\s+no\s+(?:\w+\s+)?input|this\s+task\s+does\s+not\s+(?:need|require|have)"
-    rf"\s+(?:an|any)?\s*(?:\w+\s+)?input|not\s+applicable|nil|null|-{{1,2}}|—)[\])]?[\"'`*_.]*"
+    rf"\s+(?:an|any)?\s*(?:\w+\s+)?input|not\s+applicable|nil|null|-{{1,2}}|—|{_ELSEWHERE})[\])]?[\"'`*_.]*"
     r"(?=\s*$|\s*\n\s*\n|\s*[(\[]))",
     re.IGNORECASE,
 )
@@ -181,7 +185,8 @@ def unquote(values: Mapping[str, str], *, data: bool) -> dict[str, str]:
     said = [v for kind, v in values.items() if kind != "difficulty" and v and v != NO_INPUT]
     if data or (len(said) >= 3 and all(_STRING.fullmatch(value) for value in said)):
         return {kind: _text_of(value) for kind, value in values.items()}
-    return dict(values)
+    # An input may be what somebody said; an instruction is in quotation marks only for show.
+    return {kind: _text_of(value) if kind == "instruction" else value for kind, value in values.items()}
 
 
 def _text_of(value: str) -> str:

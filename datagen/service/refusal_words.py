@@ -62,7 +62,7 @@ CREDIT = _any(
     r"(?:spend(?:ing)?|credit|budget) (?:limit|cap)\b|\bbudget\b[^.;]{0,20}\bexceeded|\bkey limit exceeded",
     r"exceeded\b[^.;]{0,20}\bbudget|\btrial\b[^.;]{0,20}\b(?:expired|ended|is over)",
     r"\b(?:plan|subscription)\b[^.;]{0,20}\b(?:expired|ended)",
-    r"余额|欠费|充值|额度(?:已)?(?:不足|用尽|耗尽|用完)|资源包|残高|クレジット|잔액|크레딧",
+    r"余额|欠费|充值|计费资源|额度(?:已)?(?:不足|用尽|耗尽|用完)|资源包|残高|クレジット|잔액|크레딧",
     r"недостаточно средств|баланс|\bguthaben|cr[eé]dits? insuf|solde insuf|saldo insuf|sin saldo|cr[eé]ditos? insuf",
 )
 #: Perhaps there is no money left; a limit of rate is told in such words, too.
@@ -79,9 +79,9 @@ QUOTA = _any(
 FILTER = _any(
     r"content[ _]?(?:management|filter|policy|policies|moderation|safety)|content exists risk|high[- ]risk|unsafe",
     r"safety (?:system|filter|polic|setting|reason|check)|(?:usage|use|our) polic(?:y|ies)|responsible ai",
-    r"guardrails?\b|\bflagged|\bmoderat|inappropriate|harmful|prohibited (?:content|use|words?)",
+    r"guardrails?\b|\bflagged|\bmoderat|inappropriate|harmful|prohibited[ _](?:content|use|words?)",
     r"(?:community|content|our|safety|usage) guidelines|self[- ]harm|\bhate speech",
-    r"sensitive (?:content|information|word|data|topic)",
+    r"sensitive (?:content|information|word|data|topic)|\b(?:input|output|prompt)\b[^.;]{0,20}[ _]sensitive",
     r"violat\w+[^.;]{0,60}(?:polic|guideline|term|rule)",
     r"blocked (?:by|due to|because)[^.;]{0,30}(?:polic|filter|safety|content)",
     r"\b(?:prompt|input|content|output|text)s? (?:is|was|were|has been) (?:blocked|filtered|censored)",

@@ -420,3 +420,25 @@ def test_a_volume_is_no_answer(text: str) -> None:
     task, *rest = parse_tasks(task_lines("Gout", f"Fluids in: 1 L\n{text}"))
     assert isinstance(task, SeedTask)
     assert (task.input.endswith("900 mL"), bool(rest)) == ("900" in text, "rest" in text)
+
+
+@pytest.mark.parametrize("written", ["无", "<keine Eingabe>", "なし", "sans entrée", "Ninguna"])
+def test_no_input_is_said_in_other_languages(written: str) -> None:
+    reply = f"1. Type: Chat\nTopic: Gout\nInstruction: Greet a patient.\nInput: {written}\n###"
+    assert [task.input for task in parse_tasks(reply) if isinstance(task, SeedTask)] == ["<noinput>"]
+
+
+@pytest.mark.parametrize(
+    "written", ["无发热，咳嗽三天", "Keine Allergien bekannt.", "sin", '"It hurts," she said.']
+)
+def test_an_instruction_loses_its_quotation_marks_and_an_input_stays(written: str) -> None:
+    reply = f'1. Type: Chat\nTopic: Gout\nInstruction: "Greet a patient."\nInput: {written}\n###'
+    found = [(task.instruction, task.input) for task in parse_tasks(reply) if isinstance(task, SeedTask)]
+    assert found == [("Greet a patient.", written)]
+
+
+@pytest.mark.parametrize("unit", [" ", "\n", "[ ", "|", "4. ", "Type: "])
+def test_a_reply_without_tasks_takes_time_in_proportion(unit: str) -> None:
+    start = time.process_time()
+    parse_tasks(unit * (40_000 // len(unit)) + "x")
+    assert time.process_time() - start < 2

@@ -15,6 +15,9 @@ from datagen.records import SeedTask
     "given",
     [
         "A 150-word case report describing a 45-year-old man with gout.",
+        "The patient's visit note (approx. 120 words)",
+        "A table of vital signs for a child with croup",
+        "A transcript of a phone call between a midwife and a mother.",
         "[Insert patient history here]",
         "(Patient's lab results)",
         "<patient note>",
@@ -91,6 +94,8 @@ def test_placeholders_are_found(given: str) -> None:
     "given",
     [
         "A 45-year-old man with chest pain.",
+        "A table of values shows a sodium of 128 mmol/L.",
+        "A list of my pills: warfarin 5 mg, digoxin 125 mcg",
         "Warfarin and ibuprofen",
         "BP 150/95, HR 88",
         "Chest pain",

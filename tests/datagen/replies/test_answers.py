@@ -19,6 +19,8 @@ WHOLE = """\
 <think></think>\\n\\n{a}
 {t}</think>{a}
 <THINK>{t}</THINK>{a}
+{a}[UNUSED_TOKEN_145]
+{a} [end of text]
 <thought>{t}</thought>{a}
 <reasoning>{t}</reasoning>\\n{a}
 <reflection>{t}</reflection>{a}
