@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding
 
-from alpacare_jax import sharding
+from alpacare_jax import collectives, sharding
 from alpacare_jax.attention import splash
 from alpacare_jax.attention.chunked import attend_chunked
 from alpacare_jax.attention.plain import attend_masked
@@ -65,7 +65,8 @@ def attend_across(
     def body(
         prepared: Any, places: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array
     ) -> Any:
-        k, v, all_ids = (lax.all_gather(x, axis, axis=1, tiled=True) for x in (k, v, ids))
+        k, v = (collectives.gather(x, axis, 1) for x in (k, v))
+        all_ids = lax.all_gather(ids, axis, axis=1, tiled=True)
         if balanced:
             q, ids = exchange(q, axis, shards), exchange(ids, axis, shards)
         if kernel == "splash":

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from alpacare_jax import collectives
 from alpacare_jax.loss.projection import NEVER, Projection
 
 
@@ -53,6 +54,8 @@ def value_and_gradients(
 
     start = (jnp.float32(0), jnp.zeros(gathered.shape, jnp.float32))
     d_hidden: jax.Array
-    (total, d_head), d_hidden = jax.lax.scan(step, start, (cut(hidden_nD), cut(targets_n), cut(weights_n)))
+    (total, d_head), d_hidden = collectives.scan(
+        step, start, (cut(hidden_nD), cut(targets_n), cut(weights_n))
+    )
     d_head = projection.over_replicas(projection.scattered(d_head).astype(head.dtype))
     return projection.over_tokens(total), d_hidden.reshape(-1, D)[:n], d_head

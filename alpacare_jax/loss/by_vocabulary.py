@@ -7,6 +7,7 @@ before it count once.
 import jax
 import jax.numpy as jnp
 
+from alpacare_jax import collectives
 from alpacare_jax.loss.projection import NEVER, Projection
 
 
@@ -38,7 +39,7 @@ def normalise(
         return higher, total, picked + jnp.where(hit, logits, 0).sum(axis=-1)
 
     none_n = jnp.zeros(targets_n.shape, jnp.float32)
-    most, total, picked = jax.lax.fori_loop(0, tiles.count, step, (none_n + NEVER, none_n, none_n))
+    most, total, picked = collectives.repeat(tiles.count, step, (none_n + NEVER, none_n, none_n))
     most_of_all = projection.most_over_columns(most)
     total = projection.over_columns(total * jnp.exp(most - most_of_all))
     return most_of_all, total, projection.over_columns(picked)
@@ -81,7 +82,7 @@ def gradients(
         return d_hidden, tiles.added(d_head, at, d_tile)
 
     start = (jnp.zeros(hidden_nD.shape, jnp.float32), jnp.zeros(head.shape, head.dtype))
-    d_hidden, d_head = jax.lax.fori_loop(0, tiles.count, step, start)
+    d_hidden, d_head = collectives.repeat(tiles.count, step, start)
     return projection.over_columns(d_hidden).astype(hidden_nD.dtype), projection.over_replicas(d_head)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from alpacare_jax import sharding
+from alpacare_jax import collectives, sharding
 
 LANES = 128
 """Columns are taken in multiples of this, which is how accelerators lay out rows."""
@@ -99,9 +99,7 @@ class Projection:
         """Sum a gradient over the devices that split the width, each keeping its own part."""
         if not self.width_over:
             return d_head
-        return jax.lax.psum_scatter(
-            d_head, self.width_over, scatter_dimension=1 if self.tied else 0, tiled=True
-        )
+        return collectives.sum_scatter(d_head, self.width_over, 1 if self.tied else 0)
 
     def over_columns(self, x: jax.Array) -> jax.Array:
         """Sum over the devices that hold other columns."""

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from alpacare_jax import attention, sharding
+from alpacare_jax import attention, collectives, sharding
 from alpacare_jax.model import rope
 from alpacare_jax.model.attention import slot_mask
 from alpacare_jax.model.compute import LAYER_INPUT, REMAT_POLICIES, ComputeConfig
@@ -200,13 +200,13 @@ class Llama(nnx.Module):
             # Each part is computed again right before its gradients, so that one part's activations exist at a time.
             again = jax.checkpoint(apply, prevent_cse=False)
             dealt = jax.tree.map(lambda rows: deal(rows, parts), (x, angles, segment_ids_BT))
-            _, x = jax.lax.scan(lambda _, part: (None, again(layer_state, *part)), None, dealt)
+            _, x = collectives.scan(lambda _, part: (None, again(layer_state, *part)), None, dealt)
             return collect(x), None
 
         policy = REMAT_POLICIES[self.compute.remat]
         if policy is not None:
             step = jax.checkpoint(step, policy=policy, prevent_cse=False)
-        return jax.lax.scan(step, x_BTD, stacked)[0]
+        return collectives.scan(step, x_BTD, stacked)[0]
 
 
 def parts_of(rows: int, at_once: int | None) -> int:

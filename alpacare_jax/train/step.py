@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from alpacare_jax import optim, sharding
+from alpacare_jax import collectives, optim, sharding
 from alpacare_jax.adapters import AdapterConfig, Division
 from alpacare_jax.loss import Batch, loss_sum, supervised_tokens
 from alpacare_jax.model import Architecture, Llama, Params
@@ -207,7 +207,7 @@ class Stepper:
 
             kept = self.architecture.compute.grad_dtype
             zeros = (jnp.float32(0), jax.tree.map(lambda x: jnp.zeros_like(x, kept), params))
-            (loss, grads), _ = jax.lax.scan(add, zeros, split_rows(batch, self.microbatches))
+            (loss, grads), _ = collectives.scan(add, zeros, split_rows(batch, self.microbatches))
         return loss / tokens, jax.tree.map(lambda grad: grad / tokens, grads)
 
     def _differentiated(self, params: Params) -> Params:
