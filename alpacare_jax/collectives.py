@@ -18,7 +18,7 @@ and jax's issue 40830.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -26,7 +26,8 @@ import jax
 
 def over_gloo() -> bool:
     """Tell whether this process computes on CPUs together with others."""
-    return jax.process_count() > 1 and jax.default_backend() == "cpu"
+    joined = jax.distributed.is_initialized()  # asked first: the others start the devices
+    return joined and jax.process_count() > 1 and jax.default_backend() == "cpu"
 
 
 def scan(step: Callable[[Any, Any], tuple[Any, Any]], start: Any, xs: Any) -> tuple[Any, Any]:
@@ -51,7 +52,7 @@ def repeat(times: int, step: Callable[[Any, Any], Any], start: Any) -> Any:
     return jax.lax.fori_loop(0, times, step, start, unroll=over_gloo() or None)
 
 
-def sum_scatter(x: jax.Array, over: str | tuple[str, ...], dimension: int) -> jax.Array:
+def sum_scatter(x: jax.Array, over: Hashable, dimension: int) -> jax.Array:
     """Sum over the devices of mesh axes, each keeping its own part along a dimension; within ``shard_map``."""
     if not over_gloo():
         return jax.lax.psum_scatter(x, over, scatter_dimension=dimension, tiled=True)
@@ -60,7 +61,7 @@ def sum_scatter(x: jax.Array, over: str | tuple[str, ...], dimension: int) -> ja
     return jax.lax.dynamic_slice_in_dim(total, jax.lax.axis_index(over) * size, size, dimension)
 
 
-def gather(x: jax.Array, over: str | tuple[str, ...], dimension: int) -> jax.Array:
+def gather(x: jax.Array, over: Hashable, dimension: int) -> jax.Array:
     """Join the parts that the devices of mesh axes hold along a dimension; within ``shard_map``."""
     if not over_gloo():
         return jax.lax.all_gather(x, over, axis=dimension, tiled=True)
@@ -68,15 +69,15 @@ def gather(x: jax.Array, over: str | tuple[str, ...], dimension: int) -> jax.Arr
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _gather(x: jax.Array, over: Any, dimension: int) -> jax.Array:
+def _gather(x: jax.Array, over: Hashable, dimension: int) -> jax.Array:
     return jax.lax.all_gather(x, over, axis=dimension, tiled=True)
 
 
-def _gather_forward(x: jax.Array, over: Any, dimension: int) -> tuple[jax.Array, None]:
+def _gather_forward(x: jax.Array, over: Hashable, dimension: int) -> tuple[jax.Array, None]:
     return _gather(x, over, dimension), None
 
 
-def _gather_backward(over: Any, dimension: int, _: None, d_gathered: jax.Array) -> tuple[jax.Array]:
+def _gather_backward(over: Hashable, dimension: int, _: None, d_gathered: jax.Array) -> tuple[jax.Array]:
     return (sum_scatter(d_gathered, over, dimension),)
 
 

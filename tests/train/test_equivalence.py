@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from alpacare_jax import sharding
+from alpacare_jax import collectives, sharding
 from alpacare_jax.loss import loss_sum
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig, RopeConfig
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
@@ -57,7 +57,12 @@ def random_batch(rows=8, length=32, seed=0):
     return batch
 
 
-def loss_and_grads(mesh_config, batch, *, devices=None, microbatches=1, config=TINY):
+def loss_and_grads(mesh_config, batch, **options):
+    return compiled_loss_and_grads(mesh_config, batch, **options)[:2]
+
+
+def compiled_loss_and_grads(mesh_config, batch, *, devices=None, microbatches=1, config=TINY):
+    """Return loss, gradients and the text of the compiled program."""
     mesh = sharding.make_mesh(mesh_config, devices)
     architecture = Architecture(config)
     optim = OptimConfig()
@@ -65,8 +70,9 @@ def loss_and_grads(mesh_config, batch, *, devices=None, microbatches=1, config=T
     with sharding.use_mesh(mesh):
         params = architecture.init(0, mesh)
         placed = jax.device_put(batch, sharding.batch_sharding(mesh))
-        loss, grads = jax.jit(stepper.loss_and_grads)(params, placed)
-    return float(loss), jax.device_get(grads)
+        program = jax.jit(stepper.loss_and_grads).lower(params, placed).compile()
+        loss, grads = program(params, placed)
+    return float(loss), jax.device_get(grads), program.as_text()
 
 
 def assert_close(found, expected, rtol=1e-5):
@@ -87,6 +93,40 @@ def on_one_device():
 @pytest.mark.parametrize("name", MESHES)
 def test_every_mesh_of_eight_devices_gives_the_loss_and_gradients_of_one(name, on_one_device):
     assert_close(loss_and_grads(MESHES[name], random_batch()), on_one_device)
+
+
+COMMUNICATES = re.compile(r" (all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(-start)?\(")
+
+
+def loops_that_communicate(program):
+    """Find the loops of a compiled program in whose bodies devices communicate, at any depth."""
+    bodies = dict(re.findall(r"^(?:ENTRY )?(%[\w.-]+) [^\n]*\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL))
+
+    def communicates(name):
+        text = bodies[name]
+        inner = set(re.findall(r"%[\w.-]+", text)) & bodies.keys() - {name}
+        return bool(COMMUNICATES.search(text)) or any(map(communicates, inner))
+
+    loops = re.findall(r" while\(.*?body=(%[\w.-]+)", program)
+    assert loops, "attention has a loop: the test reads the program wrongly"
+    return [loop for loop in loops if communicates(loop)]
+
+
+@pytest.mark.parametrize(
+    ("name", "microbatches", "tied"),
+    [("fsdp", 1, False), ("tensor", 1, True), ("fsdp-context", 2, False), ("mixed", 2, False)],
+)
+def test_over_gloo_no_loop_communicates_and_sums_are_not_scattered(name, microbatches, tied, monkeypatch):
+    config = dataclasses.replace(TINY, tie_word_embeddings=tied)
+    usual = compiled_loss_and_grads(MESHES[name], random_batch(), config=config, microbatches=microbatches)
+    assert loops_that_communicate(usual[2])
+    monkeypatch.setattr(collectives, "over_gloo", lambda: True)
+    over_gloo = compiled_loss_and_grads(
+        MESHES[name], random_batch(), config=config, microbatches=microbatches
+    )
+    assert not loops_that_communicate(over_gloo[2])
+    assert "reduce-scatter(" not in over_gloo[2]
+    assert_close(over_gloo[:2], usual[:2])
 
 
 @pytest.mark.parametrize("name", ["tensor", "mixed"])
