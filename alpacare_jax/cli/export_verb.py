@@ -36,6 +36,14 @@ def command(
             "not with adapter.start: residual.",
         ),
     ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --peft: the base that adapter_config.json names, a hub name or a Hugging Face folder. "
+            "Default: the one the run started from, or that its model folder was imported from.",
+        ),
+    ] = None,
 ) -> None:
     """Export an Orbax model or a run's checkpoint to a folder that transformers loads unchanged.
 
@@ -44,10 +52,15 @@ def command(
     from alpacare_jax import checkpoint, convert, sharding
     from alpacare_jax.cli.judge_verb import show_progress
     from alpacare_jax.convert.export import EXPORT_FILES
+    from alpacare_jax.errors import ConfigError
 
     if peft:
-        typer.echo(_export_adapters(ckpt, out, step, overwrite))
+        typer.echo(_export_adapters(ckpt, out, step, overwrite, base))
         return
+    if base is not None:
+        raise ConfigError(
+            "a base is only named in the folder of adapters", where="--base", found=base, remedy="add --peft"
+        )
     started, shard_bytes = time.monotonic(), parse_size(max_shard_size)
     checkpoint.check_free(out, overwrite, "config.json", EXPORT_FILES)
     described = checkpoint.read_description(ckpt)
@@ -76,7 +89,7 @@ def command(
     typer.echo(f"wrote {out}")
 
 
-def _export_adapters(run: Path, out: Path, step: int | None, overwrite: bool) -> str:
+def _export_adapters(run: Path, out: Path, step: int | None, overwrite: bool, base: str | None) -> str:
     """Write a run's adapters as a PEFT folder and say what was written."""
     from alpacare_jax import checkpoint, sharding
     from alpacare_jax.adapters import count
@@ -92,7 +105,8 @@ def _export_adapters(run: Path, out: Path, step: int | None, overwrite: bool) ->
             expected="a run with adapter.kind",
             remedy="leave out --peft",
         )
-    division, base = adapted.read_division(described), described["adapter"]["base"]["reference"]
+    division = adapted.read_division(described)
+    base = base or adapted.public_base(described["adapter"]["base"]["reference"])
     peft_folder.check_alone(division.adapter, run)
     adapters = adapted.load_adapters(run, division, sharding.host_mesh(), step)
     config = division.architecture.config
@@ -101,6 +115,11 @@ def _export_adapters(run: Path, out: Path, step: int | None, overwrite: bool) ->
     note = ""
     if division.adapter.quantized:
         note = f"\nthey were trained on a base in {division.adapter.base}, whose rounding a full base does not share"
+    if base is None:
+        note += (
+            "\nadapter_config.json names no base, since none is known that transformers loads: export the base "
+            "and give its folder with --base"
+        )
     return f"exported {count(adapters):,} parameters of adapters, {size / 1e6:,.1f} MB\nwrote {out}{note}"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from alpacare_jax.errors import CheckpointError
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
 from alpacare_jax.model.params import Params
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""What a model on the hub is called, ``org/model``."""
 SAMPLE = 16
 """Numbers of each weight that go into the mark by which a base is known again."""
 
@@ -39,6 +42,26 @@ def describe_adapter(
         reference = str(Path(reference).resolve())
     base = {"reference": reference, "mark": mark, "compute_dtype": compute_dtype}
     return {"settings": dataclasses.asdict(adapter), "base": base}
+
+
+def public_base(reference: str | None) -> str | None:
+    """Return by what name ``transformers`` loads a base, or None where it loads it by none that is known.
+
+    Args:
+        reference: What names the base here. For a model folder of ours that is what it was imported from.
+    """
+    if reference is None:
+        return None
+    folder = Path(reference)
+    if (folder / checkpoint.DESCRIPTION).exists():
+        source = checkpoint.read_description(folder).get("source", {})
+        if source.get("format") != "hf":  # from GGUF, or a run that trained it
+            return None
+        reference = str(source["reference"])
+        folder = Path(reference)
+    if (folder / "config.json").exists():
+        return str(folder.resolve())
+    return reference if HUB_NAME.fullmatch(reference) and not folder.exists() else None
 
 
 def mark_base(params: Params, mesh: Mesh) -> str:

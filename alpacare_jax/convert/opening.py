@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +22,6 @@ from alpacare_jax.model import ComputeConfig, Llama, LlamaConfig
 from alpacare_jax.model.params import Architecture, Params, params_of
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
 from datagen.locations import refuse_remote
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +205,9 @@ def _loaded(found: FoundModel, params: Params, compute: ComputeConfig | None) ->
 
 
 def describe_source(foreign: ForeignModel, reference: str) -> dict[str, Any]:
-    """Say where a model came from, for ``alpacare.json``."""
+    """Say where a model came from, for ``alpacare.json``; a path in full, so that it is found from anywhere."""
+    if Path(reference).exists():
+        reference = str(Path(reference).resolve())
     return {"reference": reference, "format": foreign.source.dialect, "dtype": foreign.source.stored_dtype}
 
 
@@ -238,7 +237,7 @@ def open_foreign(reference: str | Path) -> Iterator[ForeignModel]:
             where=path,
             expected="a .gguf file, or the folder that holds config.json and model.safetensors",
         )
-    elif HUB_NAME.fullmatch(str(reference)):
+    elif adapted.HUB_NAME.fullmatch(str(reference)):
         yield _open_folder(fetch(str(reference)), str(reference).split("/")[1])
     else:
         raise ConversionError(

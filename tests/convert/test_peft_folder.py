@@ -1,13 +1,15 @@
 """Adapters as PEFT's folder: names and numbers, and the same logits in transformers."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from alpacare_jax import convert, sharding
+from alpacare_jax import checkpoint, convert, sharding
 from alpacare_jax.adapters import AdapterConfig, Division
+from alpacare_jax.convert.adapted import public_base
 from alpacare_jax.convert.peft_folder import export_peft
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, LlamaConfig
@@ -88,3 +90,27 @@ def test_peft_loads_the_folder_and_gives_the_same_logits(make_folder, tmp_path, 
         plain = model.unload()(torch.tensor(TOKENS)).logits.numpy()
     assert np.abs(found - plain).max() > 100 * np.abs(found - expected).max(), "the adapters do something"
     assert np.abs(found - expected).max() <= 1e-5
+
+
+def test_the_base_is_named_as_transformers_loads_it(make_folder, tmp_path, monkeypatch):
+    """A model folder of ours is named by what it was imported from; where that is no folder of theirs, nothing is."""
+    folder = make_folder()
+    ours = tmp_path / "ours"
+
+    def imported(reference, kind="hf"):
+        shutil.rmtree(ours, ignore_errors=True)
+        ours.mkdir()
+        source = {"reference": str(reference), "format": kind}
+        checkpoint.write_description(ours, "model", LlamaConfig(), {"source": source})
+        return str(ours)
+
+    assert public_base(str(folder)) == str(folder)
+    assert public_base("org/model") == "org/model"
+    assert public_base(imported(folder)) == str(folder)
+    assert public_base(imported("org/model")) == "org/model"
+    monkeypatch.chdir(folder.parent)
+    assert public_base(imported(folder.name)) == str(folder), "as earlier versions wrote it"
+    assert public_base(imported(folder / "model.gguf", "gguf")) is None
+    assert public_base(imported(tmp_path / "gone")) is None
+    assert public_base(imported("seed", "random")) is None
+    assert public_base(None) is None
