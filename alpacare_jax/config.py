@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -156,7 +157,7 @@ def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:
     Raises:
         ConfigError: Something does not fit.
     """
-    problems = unknown_keys(kind, values)
+    problems = unknown_keys(kind, values) or _odd_numbers(kind, values)
     if not problems:
         try:
             return pydantic.TypeAdapter(kind).validate_python(values)
@@ -184,6 +185,32 @@ def unknown_keys(kind: Any, values: dict[str, Any], prefix: str = "") -> list[st
         elif dataclasses.is_dataclass(_without_none(hints[key])) and isinstance(value, dict):
             problems += unknown_keys(_without_none(hints[key]), value, f"{prefix}{key}.")
     return problems
+
+
+def _odd_numbers(kind: Any, values: dict[str, Any], prefix: str = "") -> list[str]:
+    """List what pydantic takes for a number and nothing computes with: true, 10^40, texts such as "nan" and "1e999".
+
+    Texts that spell a number are taken, since YAML reads 1e-5 as one.
+    """
+    problems = []
+    for key, hint in typing.get_type_hints(kind).items():
+        wanted, value = _without_none(hint), values.get(key)
+        if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
+            problems += _odd_numbers(wanted, value, f"{prefix}{key}.")
+        elif wanted in (int, float) and (isinstance(value, bool) or _is_endless(value)):
+            problems.append(
+                f"{prefix}{key}: a number of at most 64 bits is wanted (found {shorten(str(value))})"
+            )
+    return problems
+
+
+def _is_endless(value: Any) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() > 63
+    try:
+        return isinstance(value, str) and not math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _without_none(hint: Any) -> Any:

@@ -63,6 +63,9 @@ class OptimConfig:
         for key in ("warmup_ratio", "decay_ratio"):
             if not 0 <= getattr(self, key) <= 1:
                 problems.append(f"{key} {getattr(self, key)} is not within 0 and 1")
+        for key in ("b1", "b2"):
+            if not 0 <= getattr(self, key) < 1:
+                problems.append(f"{key} {getattr(self, key)} is not within 0 and below 1")
         if self.schedule == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
             problems.append("warmup_ratio and decay_ratio together exceed 1")
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip_norm < 0:

@@ -81,6 +81,28 @@ def test_an_override_that_cannot_be_applied_is_named(tmp_path, override):
         load_config(path, [override], RunConfig)
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optim.learning_rate=nan",
+        "optim.weight_decay='-Infinity'",
+        "optim.eps=1e999",
+        "optim.learning_rate=true",
+        "train.steps=yes",
+        "train.seed=1" + "0" * 40,
+        "seq_len=false",
+        "optim.b1=1.5",
+        "optim.b2=-1",
+    ],
+)
+def test_what_is_no_usable_number_is_refused_by_its_key(tmp_path, override):
+    file = tmp_path / "run.yaml"
+    file.write_text("{out: run, init: model, train_data: data, train: {steps: 1, batch_rows: 1}}")
+    with pytest.raises(ConfigError) as error:
+        load_config(file, [override])
+    assert override.partition("=")[0].rpartition(".")[2] in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\x00"])
 def test_a_file_that_is_no_configuration_is_refused(tmp_path, text):
     with pytest.raises(ConfigError):
