@@ -219,6 +219,9 @@ class Replies:
             return f"custom_id {custom!r} for the second time"
         if body is None and "choices" in response:
             body = response  # without an envelope
+        if isinstance(body, str) and body.lstrip().startswith("{"):
+            with contextlib.suppress(ValueError, RecursionError):
+                body = json.loads(body)  # the HTTP body as it was, in quotation marks
         status = _status(status, body)
         if error is not None and not isinstance(error, dict):
             error = {"message": str(error)}

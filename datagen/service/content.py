@@ -56,9 +56,10 @@ def read_content(message: Any) -> Content:
         found.take(content, 0)
         text, refusal, thoughts = "".join(found.texts), "".join(found.refusals), thoughts + found.thoughts
     told = message.get("refusal")
-    refusal = told if isinstance(told, str) and told else refusal
-    if refusal and not text:
-        return Content(refusal, refused=True, thoughts=thoughts)
+    if refusal:  # a part says so: what stands beside it is no answer
+        return Content(f"{text}{refusal}", refused=True, thoughts=thoughts)
+    if isinstance(told, str) and told and not text:
+        return Content(told, refused=True, thoughts=thoughts)
     return Content(text, thoughts=thoughts)
 
 

@@ -108,6 +108,13 @@ def test_odd_rows_are_a_reply_without_a_status(row: dict[str, object]) -> None:
     assert (found.id, found.status) == ("0", 0)
 
 
+def test_a_body_in_quotation_marks_is_read_as_what_it_says() -> None:
+    row = {"custom_id": "tasks-0", "response": {"status_code": 200, "body": json.dumps({"choices": []})}}
+    assert list(Replies("tasks", ["0"]).read(io.BytesIO(json.dumps(row).encode()), "output")) == [
+        Line("0", 200, {"choices": []}, None)
+    ]
+
+
 def test_a_response_that_is_no_object_is_told() -> None:
     replies = Replies("tasks", ["0"])
     assert not list(replies.read(io.BytesIO(b'{"custom_id": "tasks-0", "response": [1]}\n'), "output"))

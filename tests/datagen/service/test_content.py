@@ -40,6 +40,8 @@ def test_the_text_of_a_reply(content: Any, text: str) -> None:
 def test_refusals_and_thoughts_are_told_from_the_text() -> None:
     assert read_content({"content": None, "refusal": "No."}) == Content("No.", refused=True)
     assert read_content({"content": [{"type": "refusal", "refusal": "No."}]}) == Content("No.", refused=True)
+    parts = ["Rest. ", {"type": "refusal", "refusal": "No."}]
+    assert read_content({"content": parts}) == Content("Rest. No.", refused=True)
     assert read_content({"content": None, "reasoning_content": "Hm."}) == Content("", thoughts=3)
     assert read_content({"content": [THOUGHT]}) == Content("", thoughts=3)
 
