@@ -118,7 +118,8 @@ def test_counts_below_one_are_refused(arguments: dict[str, int]) -> None:
 
 def starter_of(child: str, processes: int = 2) -> list[str]:
     return python(
-        "import sys\n"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests themselves run under nohup\n"
         "from alpacare_jax.launch.local import run_processes\n"
         f"sys.exit(run_processes([sys.executable, '-c', {child!r}], processes={processes}))"
     )
