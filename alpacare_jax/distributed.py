@@ -151,6 +151,29 @@ def initialize_from_environment(*, distributed: bool = False) -> bool:
     return jax.process_count() > 1
 
 
+def leaves_to_first(environment: Mapping[str, str]) -> bool:
+    """Tell whether this process leaves a verb that needs one process to the first of a run.
+
+    Converting a model writes one folder, from one process. Launched as several, the first does it and the others end.
+
+    Args:
+        environment: Variables, as in ``os.environ``.
+
+    Example:
+        >>> leaves_to_first({}), leaves_to_first({"ALPACARE_DISTRIBUTED": "1", "SLURM_PROCID": "2"})
+        (False, True)
+    """
+    member = membership(environment)
+    if member is None:
+        return False
+    if member.process_id is not None:
+        return member.process_id != 0
+    return (
+        next((environment[name] for name in ("SLURM_PROCID", "TPU_WORKER_ID") if name in environment), "0")
+        != "0"
+    )
+
+
 def _await_coordinator(address: str, wait_s: float) -> None:
     """Wait until process 0 listens; jax would end this process without a word that a person can use."""
     host, _, port = address.rpartition(":")

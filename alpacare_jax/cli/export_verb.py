@@ -1,5 +1,6 @@
 """``alpacare export``: a model or a run becomes a Hugging Face folder."""
 
+import os
 import re
 import time
 from pathlib import Path
@@ -52,8 +53,12 @@ def command(
     from alpacare_jax import checkpoint, convert, sharding
     from alpacare_jax.cli.judge_verb import show_progress
     from alpacare_jax.convert.export import EXPORT_FILES
+    from alpacare_jax.distributed import leaves_to_first
     from alpacare_jax.errors import ConfigError
 
+    if leaves_to_first(os.environ):
+        typer.echo("process 0 does the export; this one has nothing to do", err=True)
+        return
     if peft:
         typer.echo(_export_adapters(ckpt, out, step, overwrite, base))
         return

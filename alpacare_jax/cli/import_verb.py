@@ -1,5 +1,6 @@
 """``alpacare import``: a model of another format becomes a model folder."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,7 +29,11 @@ def command(
     from alpacare_jax import checkpoint, convert, sharding
     from alpacare_jax.cli.judge_verb import show_progress
     from alpacare_jax.convert.opening import describe_source
+    from alpacare_jax.distributed import leaves_to_first
 
+    if leaves_to_first(os.environ):
+        typer.echo("process 0 does the import; this one has nothing to do", err=True)
+        return
     started = time.monotonic()
     checkpoint.check_free(out, overwrite)  # before minutes of work
     with convert.open_foreign(source) as foreign:

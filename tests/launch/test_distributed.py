@@ -6,10 +6,12 @@ from alpacare_jax.distributed import (
     Membership,
     initialize_from_environment,
     is_primary,
+    leaves_to_first,
     membership,
     slurm_devices,
 )
 from alpacare_jax.errors import ConfigError
+from alpacare_jax.launch.local import environment_of
 
 FULL = {"ALPACARE_COORDINATOR": "10.0.0.1:8476", "ALPACARE_NUM_PROCESSES": "4", "ALPACARE_PROCESS_ID": "3"}
 
@@ -68,3 +70,20 @@ def test_one_slurm_task_a_node_owns_all_gpus_of_its_node() -> None:
 def test_alone_nothing_is_joined_and_this_process_speaks() -> None:
     assert initialize_from_environment() is False
     assert is_primary()
+
+
+@pytest.mark.parametrize(
+    ("environment", "leaves"),
+    [
+        ({}, False),
+        ({"SLURM_PROCID": "1"}, False),  # one of several jobs, each a run of its own
+        ({"ALPACARE_DISTRIBUTED": "1"}, False),
+        ({"ALPACARE_DISTRIBUTED": "1", "SLURM_PROCID": "0"}, False),
+        ({"ALPACARE_DISTRIBUTED": "1", "SLURM_PROCID": "3"}, True),
+        ({"ALPACARE_DISTRIBUTED": "1", "TPU_WORKER_ID": "1"}, True),
+        (environment_of(0, processes=2, devices_per_process=1, port=1, base={}), False),
+        (environment_of(1, processes=2, devices_per_process=1, port=1, base={}), True),
+    ],
+)
+def test_what_needs_one_process_is_left_to_the_first(environment: dict[str, str], leaves: bool) -> None:
+    assert leaves_to_first(environment) == leaves
