@@ -15,6 +15,7 @@ from alpacare_jax.checkpoint.folders import (
 )
 from alpacare_jax.checkpoint.params import abstract_params, flatten, unflatten
 from alpacare_jax.checkpoint.runs import RunCheckpoints, put_damaged_aside
+from alpacare_jax.checkpoint.streaming import open_params
 
 __all__ = [
     "DESCRIPTION",
@@ -27,6 +28,7 @@ __all__ = [
     "copy_assets",
     "flatten",
     "load_params",
+    "open_params",
     "params_folder",
     "put_damaged_aside",
     "read_description",

@@ -50,6 +50,8 @@ def command(
 
     Adapters are merged into their base, quantised where they were trained so; with --peft they stay beside it.
     """
+    import numpy as np
+
     from alpacare_jax import checkpoint, convert, sharding
     from alpacare_jax.cli.judge_verb import show_progress
     from alpacare_jax.convert.export import EXPORT_FILES
@@ -69,8 +71,11 @@ def command(
     started, shard_bytes = time.monotonic(), parse_size(max_shard_size)
     checkpoint.check_free(out, overwrite, "config.json", EXPORT_FILES)
     described = checkpoint.read_description(ckpt)
-    params = convert.open_model(ckpt, mesh=sharding.host_mesh(), step=step).params
-    stored = str(params["embed"].dtype)
+    if "adapter" in described:
+        params = convert.open_model(ckpt, mesh=sharding.host_mesh(), step=step).params
+    else:
+        params = checkpoint.open_params(ckpt, step=step)
+    stored = str(np.dtype(getattr(params["embed"].dtype, "numpy_dtype", params["embed"].dtype)))
     imported_float16 = described["kind"] == "model" and described.get("source", {}).get("dtype") == "float16"
     written = dtype or ("float16" if imported_float16 and stored == "float32" else stored)
     config = described["config"]

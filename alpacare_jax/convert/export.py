@@ -1,7 +1,9 @@
 """Writing our parameters as a Hugging Face folder that ``transformers`` loads unchanged."""
 
 import json
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from alpacare_jax.checkpoint import failures
 from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.checkpoint.folders import atomic_folder
 from alpacare_jax.convert import hf_folder, table
+from alpacare_jax.convert.sources import SAFETENSORS_DTYPES
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
@@ -41,14 +44,15 @@ def export(
     """Write a Hugging Face folder, whole or not at all.
 
     Args:
-        params: The parameters; memory beside them is one file's worth.
+        params: The parameters; memory beside them is one leaf's worth. Leaves that are read when used, as
+            :func:`alpacare_jax.checkpoint.open_params` gives them, are read once each.
         config: The model's shape.
         assets: Folder of config, tokenizer and chat template, carried over unchanged.
         out: The folder to make.
         dtype: Dtype of the weights, "float32", "bfloat16" or "float16"; as the parameters are when None.
         max_shard_bytes: Largest size of one file of weights, in bytes; a larger tensor gets its own.
         overwrite: Replace an existing Hugging Face folder.
-        progress: Told after each file of weights how many are done, and of how many.
+        progress: Told after each leaf how many tensors are done, and of how many.
 
     Raises:
         CheckpointError: The disk is full.
@@ -86,49 +90,84 @@ def plan_shards(config: LlamaConfig, item_bytes: int, max_shard_bytes: int) -> l
 
 
 def write_weights(
-    leaves: dict[str, Any],
+    leaves: Mapping[str, Any],
     config: LlamaConfig,
     folder: Path,
     dtype: np.dtype,
     max_shard_bytes: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write ``model.safetensors``, or several files and their index."""
-    from safetensors.numpy import save_file
+    """Write ``model.safetensors``, or several files and their index.
 
+    The files are laid out first and then filled leaf by leaf, through memory that the system writes out by itself: so
+    one leaf is in memory at a time, however the tensors of its layers are spread over the files.
+    """
     shards = plan_shards(config, dtype.itemsize, max_shard_bytes)
-    expected = table.expected_tensors(config, "hf")
+    sizes, expected = table.axis_sizes(config), table.expected_tensors(config, "hf")
+    shapes = {name: table.shape_of(rule.hf_axes, sizes) for name, (rule, _) in expected.items()}
     mode = (folder / "config.json").stat().st_mode & 0o777
     weight_map: dict[str, str] = {}
-    total = 0
+    places: dict[str, np.ndarray] = {}
     for number, names in enumerate(shards, start=1):
         file = (
             f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
         )
-        tensors = {name: _tensor(leaves, config, *expected[name], name, dtype) for name in names}
-        save_file(tensors, folder / file, metadata={"format": "pt"})  # transformers insists on the mark
-        (folder / file).chmod(mode)  # the library leaves it readable by its owner alone
+        places |= _lay_out(folder / file, {name: shapes[name] for name in sorted(names)}, dtype)
+        (folder / file).chmod(mode)
         weight_map |= dict.fromkeys(names, file)
-        total += sum(tensor.nbytes for tensor in tensors.values())
+    done = 0
+    for leaf in dict.fromkeys(rule.ours for rule, _ in expected.values()):
+        ours = np.asarray(leaves[leaf])
+        for name, (rule, layer) in expected.items():
+            if rule.ours == leaf:
+                part = table.rearrange(ours[layer] if rule.stacked else ours, rule.axes, rule.hf_axes, sizes)
+                _check_range(part, dtype, name)
+                places.pop(name)[...] = part
+                done += 1
+        del ours
         if progress is not None:
-            progress(number, len(shards))
+            progress(done, len(expected))
     if len(shards) > 1:
-        metadata = {"total_size": total, "total_parameters": total // dtype.itemsize}
+        total = sum(math.prod(shape) for shape in shapes.values())
+        metadata = {"total_size": total * dtype.itemsize, "total_parameters": total}
         index = json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2)
         (folder / "model.safetensors.index.json").write_text(index + "\n", encoding="utf-8")
 
 
-def _tensor(
-    leaves: dict[str, Any], config: LlamaConfig, rule: table.Rule, layer: int, name: str, dtype: np.dtype
-) -> np.ndarray:
-    leaf = leaves[rule.ours]
-    ours = np.asarray(leaf[layer] if rule.stacked else leaf)
-    tensor = table.rearrange(ours, rule.axes, rule.hf_axes, table.axis_sizes(config))
-    if dtype == np.float16 and tensor.size and np.abs(tensor).max() > np.finfo(np.float16).max:
+def _lay_out(file: Path, shapes: dict[str, tuple[int, ...]], dtype: np.dtype) -> dict[str, np.ndarray]:
+    """Make a safetensors file of the right size, and return where each tensor's values go.
+
+    Source: the format's description in the ``safetensors`` package: length, JSON header, values.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers insists on the mark
+    end = 0
+    kind = next(name for name, known in SAFETENSORS_DTYPES.items() if known == dtype)
+    for name, shape in shapes.items():
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        os.posix_fallocate(
+            out.fileno(), 0, 8 + len(text) + end
+        )  # a full disk is told now, not by a crash later
+    values = np.memmap(file, np.uint8, "r+")[8 + len(text) :]
+    return {
+        name: values[slice(*header[name]["data_offsets"])].view(dtype).reshape(shape)
+        for name, shape in shapes.items()
+    }
+
+
+def _check_range(tensor: np.ndarray, dtype: np.dtype, name: str) -> None:
+    """Refuse values that float16 cannot hold."""
+    if dtype != np.float16 or not tensor.size:
+        return
+    largest = float(np.abs(tensor).max())
+    if largest > float(np.finfo(np.float16).max):
         raise ConversionError(
             "a weight is too large for float16",
             where=name,
-            found=float(np.abs(tensor).max()),
+            found=largest,
             remedy="export as bfloat16 or float32",
         )
-    return np.ascontiguousarray(tensor.astype(dtype))

@@ -212,3 +212,33 @@ def test_an_import_tells_of_a_turn_end_that_the_configs_lack(make_folder, tmp_pa
     (folder / "tokenizer.json").write_text("{")
     said = run(import_verb, folder, "--out", tmp_path / "c")
     assert str(tmp_path / "c" / "hf" / "tokenizer.json") in said
+
+
+def test_an_export_reads_every_leaf_once_and_fills_files_of_any_size_with_the_same_bytes(
+    make_folder, tmp_path
+):
+    folder = make_folder(dtype="bfloat16")
+    source = tmp_path / "a model, imported"
+    run(import_verb, folder, "--out", source)
+    used: list[str] = []
+
+    class Leaf:
+        def __init__(self, name, stored):
+            self.name, self.stored, self.dtype = name, stored, stored.dtype
+
+        def __array__(self, dtype=None, copy=None):
+            used.append(self.name)
+            return np.asarray(self.stored)
+
+    opened = checkpoint.flatten(checkpoint.open_params(source))
+    config = checkpoint.read_description(source)["config"]
+    leaves = checkpoint.unflatten({name: Leaf(name, leaf) for name, leaf in opened.items()})
+    convert.export(leaves, config, source / "hf", tmp_path / "out", dtype="bfloat16", max_shard_bytes=900)
+    assert sorted(used) == sorted(opened)
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 5
+    before, written = load_file(folder / "model.safetensors"), {}
+    for file in (tmp_path / "out").glob("*.safetensors"):
+        written |= load_file(file)
+    assert {name: tensor.tobytes() for name, tensor in written.items()} == {
+        name: tensor.tobytes() for name, tensor in before.items()
+    }
