@@ -108,7 +108,6 @@ def loops_that_communicate(program):
         return bool(COMMUNICATES.search(text)) or any(map(communicates, inner))
 
     loops = re.findall(r" while\(.*?body=(%[\w.-]+)", program)
-    assert loops, "attention has a loop: the test reads the program wrongly"
     return [loop for loop in loops if communicates(loop)]
 
 
@@ -119,7 +118,9 @@ def loops_that_communicate(program):
 def test_over_gloo_no_loop_communicates_and_sums_are_not_scattered(name, microbatches, tied, monkeypatch):
     config = dataclasses.replace(TINY, tie_word_embeddings=tied)
     usual = compiled_loss_and_grads(MESHES[name], random_batch(), config=config, microbatches=microbatches)
-    assert loops_that_communicate(usual[2])
+    assert loops_that_communicate(
+        usual[2]
+    )  # so the program is read rightly; over Gloo it may have no loop at all
     monkeypatch.setattr(collectives, "over_gloo", lambda: True)
     over_gloo = compiled_loss_and_grads(
         MESHES[name], random_batch(), config=config, microbatches=microbatches
