@@ -16,10 +16,12 @@ BIN := $(VENV)/bin
 # is installed before everything else, so that whatever needs torch finds it there; a CPU build is all it takes.
 TORCH ?= torch==2.13.0
 
+WORKERS = -n auto --dist worksteal
+
 NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python %d.%d is too old: \
 name one from 3.11 on, for example: make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
 
-.PHONY: help quickstart test test-configs test-beam lint types imports docs clean
+.PHONY: help quickstart test test-all test-configs test-beam lint types imports docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1:/' | column -t -s: || true
@@ -27,8 +29,11 @@ help:  ## show this list
 quickstart: $(QUICKSTART_VENV)/.installed  ## the whole path on a real small model, into quickstart/
 	$(QUICKSTART_VENV)/bin/alpacare quickstart $(ARGS)
 
-test: $(VENV)/.installed  ## install what the tests need and run them all
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed  ## install what the tests need and run them, without the slow ones
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.installed  ## all tests, and the share of lines that they run
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 test-configs: $(VENV)/.installed  ## compile every shipped TPU configuration whole, about a quarter of an hour
 	$(BIN)/python -m pytest tests/plan -m tpu_compile $(ARGS)

@@ -16,24 +16,28 @@ ROOT = Path(__file__).resolve().parents[1]
 # Before anything imports jax: it reads these once. Eight CPU devices let one process test every mesh shape.
 assert "jax" not in sys.modules, "tests/conftest.py must be imported before jax"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = " ".join(
-    flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag
-)
-os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
-# Eight devices on two busy cores may wait for one another longer than the 40 s after which XLA ends the process.
-os.environ["XLA_FLAGS"] += " --xla_cpu_collective_call_terminate_timeout_seconds=300"
-# Without this a program of eight devices that comes from the cache below may wait forever (alpacare_jax/flags.py).
-os.environ["XLA_FLAGS"] += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+XLA_FLAGS = {
+    "xla_force_host_platform_device_count": "8",
+    # Eight devices on two busy cores may wait for one another longer than the 40 s after which XLA ends the process.
+    "xla_cpu_collective_call_terminate_timeout_seconds": "300",
+    # Without this a program of eight devices that comes from the cache below may wait forever (alpacare_jax/flags.py).
+    "xla_cpu_enable_concurrency_optimized_scheduler": "false",
+}
 # Compiling is most of what the tests do, and what they compile runs for milliseconds. With ALPACARE_TESTS_OPTIMIZED=1
 # everything is compiled as in a run; the checks do that on one of their two Pythons.
 QUICKLY = os.environ.get("ALPACARE_TESTS_OPTIMIZED", "0") != "1"
 if QUICKLY:
-    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    XLA_FLAGS["xla_backend_optimization_level"] = "0"
 # Fusions compile several times faster without their new emitters; later versions have nothing else.
 if QUICKLY and importlib.metadata.version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-# Eight devices that each call a library of linear algebra with threads of its own spend their time waiting.
+    XLA_FLAGS["xla_cpu_use_fusion_emitters"] = "false"
+# The user's own flags stay. The workers of pytest-xdist inherit these, and the cache below knows programs by them.
+own = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag[2:].split("=")[0] not in XLA_FLAGS]
+os.environ["XLA_FLAGS"] = " ".join([*own, *(f"--{name}={value}" for name, value in XLA_FLAGS.items())])
+# Eight devices that each call a library of linear algebra with threads of its own spend their time waiting, and so
+# do the threads of torch beside another worker's.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Compiled programs are kept between runs, which makes a second run of the multi-device tests eight times faster.
 # A program compiled for one machine need not run on another.
@@ -61,6 +65,13 @@ hypothesis.settings.register_profile(
     "checks", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("checks")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker for every core that this process may use, to eight: each imports all and simulates eight devices."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
 
 
 @pytest.fixture(scope="session")

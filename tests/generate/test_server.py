@@ -268,7 +268,7 @@ def test_replies_under_way_are_told_when_the_server_ends(
         engine, "step", lambda: (time.sleep(0.05), step())[1]
     )  # still at it when the server ends
     server = Running(engine)
-    long = {"max_tokens": 480, "extra_body": {"ignore_eos": True}}
+    long = {"max_tokens": 120, "extra_body": {"ignore_eos": True}}
     with concurrent.futures.ThreadPoolExecutor(3) as threads:
         streamed = chat(server.client(), **long, stream=True)
         next(iter(streamed))
@@ -280,6 +280,8 @@ def test_replies_under_way_are_told_when_the_server_ends(
             with pytest.raises(openai.APIError, match="shutting down"):
                 asked.result(30)
     assert not server.thread.is_alive()
+    monkeypatch.undo()
+    engine.run()  # to its end, since other tests share it
 
 
 def test_a_port_in_use_is_named() -> None:
