@@ -30,7 +30,8 @@ PATTERNS = (
     *PLACE_PATTERNS,
 )
 KINDS = tuple(dict.fromkeys(pattern.kind for pattern in PATTERNS))
-_DIGIT = re.compile(r"\d")
+_DIGITS = re.compile(r"\d+")
+_NEAR = 120
 _NAME_WORD = re.compile(rf"(?<![^\W_]){LETTER}{{3,}}(?![^\W_])")
 MASK = re.compile(r"\[(" + "|".join(KINDS) + r")\]")
 
@@ -89,18 +90,30 @@ def mask(text: str, hits: Sequence[Hit]) -> str:
 
 def _matches(text: str) -> list[tuple[int, int, str]]:
     """Find what the patterns match in a text in plain spelling."""
-    lower, digits = text.lower(), len(_DIGIT.findall(text))
+    lower, near_digits = text.lower(), _near_digits(text)
     found: list[tuple[int, int, str]] = []
     for pattern in PATTERNS:
-        if digits < pattern.digits or (pattern.needs and not any(word in lower for word in pattern.needs)):
+        if pattern.needs and not any(word in lower for word in pattern.needs):
             continue
-        for match in pattern.regex.finditer(text):
-            if pattern.read is not None:
-                found += [(start, end, pattern.kind) for start, end in pattern.read(match)]
-            elif pattern.check is None or pattern.check(match):
-                span = match.span("v") if "v" in pattern.regex.groupindex else match.span()
-                found.append((*span, pattern.kind))
+        for window in near_digits if pattern.digits else [(0, len(text))]:
+            for match in pattern.regex.finditer(text, *window):
+                if pattern.read is not None:
+                    found += [(start, end, pattern.kind) for start, end in pattern.read(match)]
+                elif pattern.check is None or pattern.check(match):
+                    span = match.span("v") if match.groupdict().get("v") else match.span()
+                    found.append((*span, pattern.kind))
     return _without_overlaps(found)
+
+
+def _near_digits(text: str) -> list[tuple[int, int]]:
+    """Return the parts of a text that are near digits."""
+    parts: list[tuple[int, int]] = []
+    for digits in _DIGITS.finditer(text):
+        start, end = max(0, digits.start() - _NEAR), min(len(text), digits.end() + _NEAR)
+        if parts and start <= parts[-1][1]:
+            start = parts.pop()[0]
+        parts.append((start, end))
+    return parts
 
 
 def _without_overlaps(spans: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:

@@ -65,14 +65,14 @@ AGE_PATTERNS: tuple[Pattern, ...] = (
         _is_old,
         "old|o",
         _I,
-        digits=2,
+        digits=True,
     ),
     pattern(
         "AGE",
         rf"{_N}[ -]?(?:y[./]?[ ]?o\b\.?|yo|y/o|yom|yof|yow)[ ]?(?:[mf]\b)?)(?!\w)",
         _is_old,
         flags=_I,
-        digits=2,
+        digits=True,
     ),
     pattern(
         "AGE",
@@ -80,10 +80,10 @@ AGE_PATTERNS: tuple[Pattern, ...] = (
         r"(?!\w)",
         _is_old,
         flags=_I,
-        digits=2,
+        digits=True,
     ),
-    pattern("AGE", rf"{_N} (?:years?|yrs?) of age)\b", _is_old, "of age", _I, digits=2),
-    pattern("AGE", rf"{_N}(?:st|nd|rd|th)[ ]birthday)\b", _is_old, "birthday", _I, digits=2),
+    pattern("AGE", rf"{_N} (?:years?|yrs?) of age)\b", _is_old, "of age", _I, digits=True),
+    pattern("AGE", rf"{_N}(?:st|nd|rd|th)[ ]birthday)\b", _is_old, "birthday", _I, digits=True),
     pattern(
         "AGE",
         r"\b(?:aged?|turned|turns|turning|age[ ]?/[ ]?sex|edad|alter|âge|idade|età|возраст)[ \t]{0,3}"
@@ -93,16 +93,16 @@ AGE_PATTERNS: tuple[Pattern, ...] = (
         _is_old,
         "age|turn|edad|alter|âge|idade|età|возраст",
         _I,
-        digits=2,
+        digits=True,
     ),
     pattern(
-        "AGE", r"(?<![\w.,/$€£%-])(?P<v>(?P<n>\d{2,3})[ ]?/?[ ]?[MF])(?![\w°])", _is_old_person, digits=2
+        "AGE", r"(?<![\w.,/$€£%-])(?P<v>(?P<n>\d{2,3})[ ]?/?[ ]?[MF])(?![\w°])", _is_old_person, digits=True
     ),
     pattern(
         "AGE",
         r"(?<![\w.,/$€£%-])(?P<v>[MF]/?(?P<n>\d{2,3}))(?=[ \t]*(?:,|w/|with))",
         _is_old_person,
-        digits=2,
+        digits=True,
     ),
     pattern(
         "AGE",
@@ -110,9 +110,9 @@ AGE_PATTERNS: tuple[Pattern, ...] = (
         r"(?=[ ](?:de (?:edad|idade)|d'âge)|[,.)])"
         r"|[ ](?:лет|года?)|[ ]?[岁歲歳](?![以\w]上)|[ ]?세(?!\w)))(?!\w)",
         _is_old,
-        digits=2,
+        digits=True,
     ),
-    pattern("AGE", r"(?P<v>(?<!\d)(?P<n>\d{2,3})[ ]?[岁歲歳])(?!以)", _is_old, "岁|歲|歳", digits=2),
+    pattern("AGE", r"(?P<v>(?<!\d)(?P<n>\d{2,3})[ ]?[岁歲歳])(?!以)", _is_old, "岁|歲|歳", digits=True),
     pattern(
         "AGE",
         r"\b(?:de|tiene|a|ha)[ ](?P<v>(?P<n>\d{2,3})[ ](?:años|ans|anni|anos))\b",

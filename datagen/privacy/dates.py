@@ -66,35 +66,35 @@ DATE_PATTERNS: tuple[Pattern, ...] = (
         "DATE",
         rf"\b(?P<v>{_MONTH}{_GAP}{_DAY}(?:[ \t]*(?:-|to|and)[ \t]*{_DAY})?(?:,?{_GAP}{_YEAR})?)"
         r"(?![\d%]|\.\d|\s?(?:mg|g|kg)\b)",
-        digits=1,
+        digits=True,
     ),
     pattern(
         "DATE",
         rf"\b(?P<v>{_DAY}(?:{_GAP}(?:day{_GAP})?of)?(?:{_GAP}|-){_MONTH}(?:,?[ \t-]{{1,4}}(?:{_YEAR}|'?\d\d))?)(?!\w)",
-        digits=1,
+        digits=True,
     ),
     pattern(
         "DATE",
         rf"(?<!\w)(?P<v>(?:{_ANY_MONTH}(?:[ \t./-]{{1,3}}|[ ]?\n){_DAY}"
         rf"|{_DAY}[ \t./-]{{1,3}}(?:of{_GAP})?{_ANY_MONTH})(?:,?\s{{1,3}}|[./-]|,)(?:{_YEAR}|'\d\d))(?!\w)",
-        digits=3,
+        digits=True,
     ),
     pattern(
         "DATE",
         rf"(?<!\w)(?i:{_SEEN}\s*:?){_GAP}(?P<v>{_ANY_MONTH}{_GAP}{_DAY})(?![\w%]|\.\d|\s?(?:mg|g|kg)\b)",
-        digits=1,
+        digits=True,
     ),
     pattern(
         "DATE",
         rf"(?<!\w)(?P<v>(?:3[01]|[12]\d|0?[1-9]){_COMPACT_MONTH}(?:{_YEAR}|\d\d))(?=T?\d{{2}}:|(?!\w))",
-        digits=3,
+        digits=True,
     ),
-    pattern("DATE", rf"\b(?P<v>(?i:{_MONTH}),?{_GAP}(?:of{_GAP})?{_YEAR})\b", digits=4),
+    pattern("DATE", rf"\b(?P<v>(?i:{_MONTH}),?{_GAP}(?:of{_GAP})?{_YEAR})\b", digits=True),
     pattern(
         "DATE",
         rf"(?<!\w)(?P<v>(?:3[01]|[12]\d|0?[1-9])(?:\.|er|º)?{_GAP}(?:de{_GAP})?{_FOREIGN_MONTH}"
         rf"(?:,?{_GAP}(?:de(?:l)?{_GAP})?{_YEAR})?)(?!\w)",
-        digits=1,
+        digits=True,
     ),
     pattern(
         "DATE",
@@ -105,45 +105,45 @@ DATE_PATTERNS: tuple[Pattern, ...] = (
         "DATE",
         rf"(?<![\w/.-])(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>{_YEAR}))(?=T\d|(?![\w/-]|\.\d))",
         _is_day,
-        digits=5,
+        digits=True,
     ),
     pattern(
         "DATE",
         rf"(?<![\w/.-])(?P<v>(?P<y>{_YEAR})(?P<s>[/.-])(?P<a>\d{{1,2}})(?P=s)(?P<b>\d{{1,2}}){_TIME})(?![\w/-]|\.\d)",
         _is_day,
-        digits=5,
+        digits=True,
     ),
     pattern(
         "DATE",
         rf"(?<![\w/.-])(?P<v>(?P<y>(?:19|20)\d\d)(?P<a>0[1-9]|1[0-2])(?P<b>[0-3]\d){_TIME})(?![\w-]|[./]\d)",
         _is_compact_day,
-        digits=8,
+        digits=True,
     ),
     pattern(
         "DATE",
         rf"(?<!\w)(?i:{_SEEN}(?:[ ]date|[ ]of[ ]birth)?)\s*+(?:(?:on|is|was)\b)?\s*+[:=]?\s*+"
         r"(?P<v>(?P<a>[0-3]\d)(?P<b>[0-3]\d)(?P<y>(?:19|20)\d\d))(?![\w/-]|\.\d)",
         _is_day,
-        digits=8,
+        digits=True,
     ),
     pattern(
         "DATE",
         r"(?<![\w/.-])(?P<v>(?P<a>\d{2})(?P<s>[/-])(?P<b>\d{2})(?P=s)(?P<y>\d{2}))(?![\w/%-]|\.\d|\s?(?:mm|mg))",
         _is_short_day,
-        digits=6,
+        digits=True,
     ),
     pattern(
         "DATE",
         rf"\b{_SEEN}\s*+(?:on\b)?\s*+:?\s*+(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>\d{{2}}))(?![\w/-]|\.\d)",
         _is_day,
         flags=_I,
-        digits=4,
+        digits=True,
     ),
     pattern(
         "DATE",
         rf"\b(?:in|since|from|until|by|dated?)\s*+:?\s*+(?P<v>(?:0?[1-9]|1[0-2])/{_YEAR})\b",
         needs="/",
         flags=_I,
-        digits=5,
+        digits=True,
     ),
 )

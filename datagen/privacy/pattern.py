@@ -16,9 +16,8 @@ class Pattern:
         kind: One of HIPAA's Safe Harbor list (45 CFR 164.514(b)(2)).
         regex: Matches the identifier in the group ``v``, or as a whole where there is no such group.
         check: Sees the match and may refuse it: a checksum, a calendar, the words around it.
-        needs: Words, in lower case, of which a text must hold one to be searched; none for any text. This and
-            ``digits`` save most of the time.
-        digits: Digits that a text must hold to be searched.
+        needs: Words, in lower case, of which a text must hold one to be searched; none for any text.
+        digits: Whether to search only near digits. This and ``needs`` save most of the time.
         read: For what no regular expression bounds well: sees the match, and yields the spans of the identifiers.
     """
 
@@ -26,7 +25,7 @@ class Pattern:
     regex: "re.Pattern[str]"
     check: Check | None = None
     needs: tuple[str, ...] = ()
-    digits: int = 0
+    digits: bool = False
     read: Read | None = None
 
 
@@ -36,7 +35,7 @@ def pattern(
     check: Check | None = None,
     needs: str = "",
     flags: int = 0,
-    digits: int = 0,
+    digits: bool = False,
     read: Read | None = None,
 ) -> Pattern:
     """Compile a pattern; ``needs`` holds its words separated by ``|``."""

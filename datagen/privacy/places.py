@@ -38,7 +38,7 @@ PLACE_PATTERNS: tuple[Pattern, ...] = (
         rf"\b(?P<v>\d{{1,5}}[A-Z]?{_GAP}(?:(?:[NSEW]|North|South|East|West)\.?{_GAP})?"
         rf"(?:[A-Z][\w'’]*\.?{_GAP}|\d{{1,3}}(?:st|nd|rd|th){_GAP}){{1,3}}{_STREET}"
         r"(?:,?\s*(?:Apt|Apartment|Suite|Unit|Floor|#)\.?\s*\w+)?)",
-        digits=1,
+        digits=True,
     ),
     pattern("ADDRESS", r"\b(?P<v>P\.?\s?O\.?\s?Box\s+\d+)\b", needs="box", flags=re.IGNORECASE),
     pattern(
@@ -48,7 +48,7 @@ PLACE_PATTERNS: tuple[Pattern, ...] = (
         needs="zip|post",
         flags=re.IGNORECASE,
     ),
-    pattern("ZIP", rf"\b(?:{_STATE}|{_STATE_NAME}){_GAP}(?P<v>\d{{5}}(?:-\d{{4}})?)\b", digits=5),
+    pattern("ZIP", rf"\b(?:{_STATE}|{_STATE_NAME}){_GAP}(?P<v>\d{{5}}(?:-\d{{4}})?)\b", digits=True),
     pattern(
         "PLACE",
         rf"\b(?:in|from|near|at|to|of){_GAP}(?P<v>{_TOWN}(?:{_GAP}{_TOWN})? County)\b",
