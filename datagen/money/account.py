@@ -74,6 +74,10 @@ class Account:
         """The reservations of tries without an outcome."""
         return self._open.values()
 
+    def fewest_settled(self, stage: str) -> float:
+        """Return how many tries the service has counted, in a stage or in one with tries in flight: the fewest."""
+        return min(self._of_stage(name)["settled"] for name in (stage, *self._held_usd))
+
     @property
     def spent_usd(self) -> float:
         """What is spent, in US dollars, with the worst case of every try whose bill is unknown."""

@@ -4,6 +4,10 @@ Before a request is sent its worst case is reserved and written into the ledger:
 body has bytes, and as many output tokens as it allows. What the service then counts replaces the reservation.
 A try whose bill is unknown (a timeout, a connection lost after sending, a killed process) stays spent at its
 worst case. So what is spent and what is reserved never exceed the cap, whatever happens to the process.
+
+That counts on a service which bills no more output than the request allows. Some bill thoughts beside it, so a new
+service is on trial: little is in flight at once for what is left, until its bills have shown what it does. After one
+beyond the worst case nothing is sent until everything in flight is billed, and more is set aside from then on.
 """
 
 import asyncio
@@ -24,6 +28,10 @@ log = logging.getLogger(__name__)
 
 # Sums of floating-point amounts are trusted to this part of the cap.
 _ROUNDING = 1e-9
+#: Bills of a stage that must lie within their worst case before the service is trusted to keep to it.
+_TRIAL = 20
+#: How many times their worst case tries in flight together may cost on trial, and once a bill was beyond it.
+_ON_TRIAL, _OVERBILLED = 32, 2
 
 
 class BudgetReached(ServiceError):
@@ -54,6 +62,8 @@ class Purse:
         self._account = self._take_over()
         # How far a service's own count of tokens has gone beyond what was thought to be the most.
         self._excess = self._excess_so_far()
+        # The newest try that was in flight when a bill went beyond its worst case.
+        self._drained_after = 0
 
     def _take_over(self) -> Account:
         """Count what earlier processes spent: close what they left open, and price what had no price then."""
@@ -178,7 +188,8 @@ class Purse:
         prompt, completion, worst = self._worst(service_model, body, batch=batch)
         if self.budget_usd is not None and worst:
             kept = math.fsum(usd for name, usd in self._set_aside.items() if name != stage)
-            if worst > self.left_usd - kept - leave_usd - _ROUNDING * self.budget_usd:
+            left = self.budget_usd * (1 - _ROUNDING) - self.spent_usd - kept - leave_usd
+            if self._is_draining() or self._at_risk(stage, worst, batch=batch) > left:
                 return None
         number = self.ledger.open_try(
             stage,
@@ -192,6 +203,23 @@ class Purse:
         reservation = Reservation(number, service_model, stage, id, prompt, completion, worst, batch)
         self._account.hold(reservation)
         return reservation
+
+    def _at_risk(self, stage: str, worst_usd: float, *, batch: bool) -> float:
+        """Return what everything in flight and one more try may cost together, in US dollars."""
+        at_risk = self.held_usd + worst_usd
+        if self._excess > 1:
+            return _OVERBILLED * at_risk
+        on_trial = not batch and self._account.open and self._account.fewest_settled(stage) < _TRIAL
+        return _ON_TRIAL * at_risk if on_trial else at_risk
+
+    def _is_draining(self) -> bool:
+        """Tell whether tries are in flight that may cost more than was thought when their worst case was set aside."""
+        before = (
+            each for each in self._account.open if each.number <= self._drained_after and not each.batch
+        )
+        if self._drained_after and not any(before):
+            self._drained_after = 0
+        return bool(self._drained_after)
 
     def _worst(self, model: str, body: Mapping[str, Any], *, batch: bool) -> tuple[int, int, float | None]:
         """Return the most tokens in and out of one try, and what they cost."""
@@ -208,13 +236,17 @@ class Purse:
         assert self.budget_usd is not None
         kept = math.fsum(self._set_aside.values())
         aside = f"; {usd(kept)} is set aside for answers" if kept else ""
+        beyond = ""
+        if self._excess > 1:
+            worst_usd *= _OVERBILLED
+            beyond = f", for the service has billed up to {self._excess:.1f} times what a request allows"
         unknown = (
             f", {usd(self.unknown_usd)} of it for tries whose bill is unknown" if self.unknown_usd else ""
         )
         return BudgetReached(
             "the budget is reached",
             found=f"{usd(self.spent_usd)} of {usd(self.budget_usd)} spent{unknown}; "
-            f"the next request could cost {usd(worst_usd)}{aside}",
+            f"the next request could cost {usd(worst_usd)}{beyond}{aside}",
             remedy="raise --budget-usd and run the same command again; what was answered is kept",
         )
 
@@ -253,17 +285,19 @@ class Purse:
 
     def _note_excess(self, reservation: Reservation, cost: float | None) -> None:
         """Raise the worst case of later tries where a service counts more than a request should allow."""
-        if not cost or not reservation.worst_usd or cost <= reservation.worst_usd:
+        bounds = reservation.most_prompt_tokens, reservation.most_completion_tokens
+        worst = self.prices.cost(reservation.model, *bounds, batch=reservation.batch)
+        if not cost or not worst or cost <= worst * self._excess:
             return
-        ratio = cost / reservation.worst_usd
+        self._excess = cost / worst
+        self._drained_after = max(each.number for each in self._account.open)
         log.warning(
-            "%s %s: the service counted tokens for %s, more than the %s that the request allows",
+            "%s %s: the service billed %s, more than the %s that the request allows; as much is set aside from now on",
             reservation.stage,
             reservation.id,
             usd(cost),
-            usd(reservation.worst_usd),
+            usd(worst),
         )
-        self._excess = max(self._excess, self._excess * ratio)
 
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back: the try was surely not billed (refused, or never sent)."""

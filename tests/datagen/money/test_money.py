@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import math
 import signal
 import subprocess
@@ -75,8 +76,60 @@ def test_a_try_waits_for_those_in_flight_and_only_then_gives_up(path: Path) -> N
             assert part in str(caught.value)
 
     with Ledger(path) as ledger:
-        asyncio.run(spend(Purse(ledger, PRICES, 2.5 * WORST)))
-        assert outcomes(ledger) == ["settled", "unknown", "unknown"]
+        purse = Purse(ledger, PRICES, 2.5 * WORST + 20 / 1e6)
+        asyncio.run(bill_one_by_one(purse, [0] * 20))
+        asyncio.run(spend(purse))
+        assert outcomes(ledger)[20:] == ["settled", "unknown", "unknown"]
+
+
+async def bill_one_by_one(purse: Purse, outputs: list[int]) -> None:
+    for output in outputs:
+        purse.settle(await asyncio.wait_for(purse.reserve("m", BODY), 1), 1, output)
+
+
+@pytest.mark.parametrize("times", [1.1, 3, 30])
+@pytest.mark.parametrize("honest", [0, 5, 19])
+@pytest.mark.parametrize("budget", [0.02, 0.1, 0.3])
+def test_bills_beyond_the_bound_do_not_pass_the_cap_however_many_are_in_flight(
+    times: float, honest: int, budget: float, path: Path
+) -> None:
+    left = itertools.count()
+
+    async def ask(purse: Purse) -> None:
+        for number in left:
+            one = await purse.reserve("m", BODY)
+            await asyncio.sleep(0)
+            purse.settle(one, 20, 20 if number < honest else round(times * WORST * 1e6))
+            assert purse.spent_usd + purse.held_usd <= budget
+
+    async def ask_many(purse: Purse) -> list[None | BaseException]:
+        return await asyncio.gather(*(ask(purse) for _ in range(16)), return_exceptions=True)
+
+    with Ledger(path) as ledger:
+        purse = Purse(ledger, PRICES, budget)
+        assert all(isinstance(end, BudgetReached) for end in asyncio.run(ask_many(purse)))
+        # What is left would not have sufficed for another two like the dearest.
+        assert purse.spent_usd > budget - 2.1 * times * WORST
+
+
+def test_a_service_that_keeps_to_the_bound_is_trusted_after_twenty_bills(path: Path) -> None:
+    def fits(purse: Purse) -> bool:
+        one, two = purse.try_reserve("m", BODY), purse.try_reserve("m", BODY)
+        for each in (one, two):
+            if each is not None:
+                purse.release(each)
+        assert one is not None, "a lone try needs no more than its worst case"
+        return two is not None
+
+    with Ledger(path) as ledger:
+        purse = Purse(ledger, PRICES, 10 * WORST)
+        asyncio.run(bill_one_by_one(purse, [1] * 19))
+        assert not fits(purse)
+        asyncio.run(bill_one_by_one(purse, [1]))
+        assert fits(purse)
+        assert fits(Purse(ledger, PRICES, 10 * WORST)), "also by the next process"
+    with Ledger(path.with_name("new.sqlite")) as ledger:
+        assert fits(Purse(ledger, PRICES, 70 * WORST)), "there is enough for whatever two tries may cost"
 
 
 def test_a_reply_without_a_count_of_tokens_stays_spent_at_its_worst(path: Path) -> None:
