@@ -4,12 +4,19 @@ import dataclasses
 import ipaddress
 import os
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from datagen.errors import ConfigError, ServiceError
 
-#: The address of a request, which people copy from a provider's page in place of the API's.
-_OPERATION = re.compile(r"(?:/+(?:chat/+)?completions)?/*\Z", re.IGNORECASE)
+#: What ends the path of one operation, which people copy in place of the API's; a lone ``/models`` is some API's own.
+_OPERATION = re.compile(
+    r"(?:/+(?:chat(?:/+completions)?|completions|responses|embeddings|messages)|(?<=[^/])/+models)?/*\Z",
+    re.IGNORECASE,
+)
+#: What comes along when an address is copied out of a file or a page.
+_AROUND = " \t\r\n\"'`<>,;\u00a0\u200b\ufeff\u201c\u201d"
+_SECRET_NAME = re.compile(r"key|token|secret|pass|auth|sig|code|cred", re.IGNORECASE)
+_SECRET = re.compile(r"(?=\S*\d)(?=\S*[^\W\d_])\S{20,}")
 
 _ABOVE_ZERO = ("timeout_s", "max_tries", "concurrency", "first_wait_s", "requests_per_minute", "tokens_per_minute",
                "patience_s")  # fmt: skip
@@ -20,8 +27,8 @@ class Service:
     """Where a model is asked.
 
     Attributes:
-        base_url: Address of the API, such as ``http://127.0.0.1:8000/v1``; that of its chat completions
-            (``.../v1/chat/completions``) is taken for it.
+        base_url: Address of the API, such as ``http://127.0.0.1:8000/v1``; that of one of its operations
+            (``.../v1/chat/completions``) is taken for it. What follows a ``?`` is sent with each request.
         model: The model's name at the service.
         api_key_env: Environment variable that holds the key.
         timeout_s: Longest wait for one reply, in seconds.
@@ -48,31 +55,21 @@ class Service:
     heed_headers: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "base_url", _OPERATION.sub("", self.base_url.strip(), count=1))
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(
-                "the base URL is not an address",
-                found=self.base_url,
-                expected="such as http://127.0.0.1:8000/v1",
-            )
-        if parts.username or parts.password:
-            raise ConfigError(
-                "the base URL holds a user name or password",
-                where=parts.hostname,
-                remedy="put the key into an environment variable and name it with --api-key-env",
-            )
-        if parts.query or parts.fragment:
-            raise ConfigError(
-                "the base URL holds more than an address",
-                where=parts.hostname,
-                expected="no part behind ? or #, which could hold a key",
-                remedy="put the key into an environment variable and name it with --api-key-env",
-            )
+        object.__setattr__(self, "base_url", _api_root(self.base_url))
         for name in _ABOVE_ZERO:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be above 0", found=value)
+
+    @property
+    def address(self) -> str:
+        """The base URL without what is sent with each request behind a ``?``."""
+        return self.base_url.partition("?")[0]
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What is sent with each request behind a ``?``, such as the version of Azure's API."""
+        return dict(parse_qsl(urlsplit(self.base_url).query, keep_blank_values=True))
 
     def is_loopback(self) -> bool:
         """Tell whether the service runs on this machine."""
@@ -118,3 +115,51 @@ class Service:
             found=found,
             remedy=f"{remedy}; a server that asks for none takes any word, such as none",
         )
+
+
+def _api_root(text: str) -> str:
+    """Return the address of an API from what a person gave for it.
+
+    Example:
+        >>> _api_root(' "https://api.example.org/v1/chat/completions/" ')
+        'https://api.example.org/v1'
+        >>> _api_root("https://example.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-06-01")
+        'https://example.openai.azure.com/openai/deployments/d?api-version=2024-06-01'
+    """
+    text = text.strip(_AROUND)
+    parts = _split(text)
+    if parts is None:
+        bare = re.sub(r"^(?:[a-z]*(?:://?|//)|/+)", "", text, flags=re.IGNORECASE)
+        near = "http" if re.match(r"localhost|127\.|0\.0\.0\.0|\[", bare) else "https"
+        raise ConfigError(
+            "the base URL is not an address",
+            found=text or "nothing",
+            expected="such as http://127.0.0.1:8000/v1",
+            remedy=f"write {near}://{bare}" if _split(f"{near}://{bare}") else None,
+        )
+    behind = parse_qsl(parts.query, keep_blank_values=True)
+    more = {
+        "a user name or password": parts.username or parts.password,
+        "a part behind #": parts.fragment,
+        "what may be a key behind ?": any(
+            _SECRET_NAME.search(name) or _SECRET.search(f"{name} {value}") for name, value in behind
+        ),
+    }
+    if any(more.values()):
+        raise ConfigError(
+            "the base URL holds more than an address",
+            where=parts.hostname,
+            found=" and ".join(what for what, there in more.items() if there),
+            remedy="put the key into an environment variable and name it with --api-key-env",
+        )
+    return urlunsplit(parts._replace(path=_OPERATION.sub("", parts.path, count=1)))
+
+
+def _split(text: str) -> SplitResult | None:
+    """Return the parts of an address; None where it is none, or has a place that is still to be filled in."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if valid and not re.search(r"[\s<>{}$\\^`|]", text) else None

@@ -1,6 +1,7 @@
 """The end of a run that a service brings about, with what a person can do about it."""
 
 import re
+from urllib.parse import urlsplit
 
 from datagen.errors import ServiceError
 from datagen.service.chat import LENGTH_FIELDS
@@ -32,7 +33,8 @@ def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
         "region": "ask from a place that the provider serves, or ask another provider",
         "bad-request": field_remedy(stage, trouble)
         + (_FORK if trouble.field in OWN and stage in _FORKED else ""),
-        "not-found": "check the model's name and the base URL, which usually ends in /v1",
+        "not-found": "check the model's name and the base URL, which usually ends in /v1"
+        + ("" if urlsplit(service.base_url).path else f": perhaps {service.address}/v1"),
         "quota": "add credit at the provider, or raise the limit of the key, then run the same command again",
         "unreachable": "start the server or mend the base URL, then run the same command again",
         "rate-limited": "run the same command again when the time has passed, or with a larger patience_s; "

@@ -273,7 +273,10 @@ def _make_client(service: Service, key: str) -> Any:
             # Loading the world's certificates takes longer than a request that needs none.
             local["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return openai.AsyncOpenAI(
-        base_url=service.base_url,
+        base_url=service.address,
+        default_query=service.query,
+        # Azure's own interface, whose requests name its version, wants the key here.
+        default_headers={"api-key": key} if "api-version" in service.query else {},
         api_key=key,
         timeout=service.timeout_s,
         max_retries=0,

@@ -102,7 +102,7 @@ def test_bills_beyond_the_bound_do_not_pass_the_cap_however_many_are_in_flight(
             purse.settle(one, 20, 20 if number < honest else round(times * WORST * 1e6))
             assert purse.spent_usd + purse.held_usd <= budget
 
-    async def ask_many(purse: Purse) -> list[None | BaseException]:
+    async def ask_many(purse: Purse) -> list[BaseException | None]:
         return await asyncio.gather(*(ask(purse) for _ in range(16)), return_exceptions=True)
 
     with Ledger(path) as ledger:
