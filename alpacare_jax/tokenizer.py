@@ -65,7 +65,7 @@ class Tokenizer:
         self._parsing = backend.backend_tokenizer
         self._parsing.no_truncation()
         self._parsing.no_padding()
-        self._parsing.encode_special_tokens = False
+        self._parsing.encode_special_tokens = bool(backend.split_special_tokens)
         self._plain = copy.deepcopy(self._parsing)
         self._plain.encode_special_tokens = True
         self.eos_id: int = int(backend.eos_token_id)
@@ -75,7 +75,7 @@ class Tokenizer:
         # token that was added behind the pieces, such as AlpaCare's [PAD], may have none.
         self.filler_id: int = self.eos_id
         self.pad_id: int = self.eos_id if backend.pad_token_id is None else int(backend.pad_token_id)
-        self.vocab_size: int = len(backend)
+        self.vocab_size: int = 1 + max(backend.get_vocab().values())  # the ids may have gaps
         self.adds_bos: bool = self.bos_id is not None and self._parsing.encode("x").ids[:1] == [self.bos_id]
 
     def encode(self, text: str, add_special_tokens: bool = False, *, parse_special: bool = True) -> list[int]:
@@ -335,10 +335,19 @@ def configured_ends(folder: Path) -> Ends:
     Raises:
         DataError: One of the files is broken.
     """
+    rows = read_keys(folder / "config.json").get("vocab_size")
     for name in ("generation_config.json", "config.json"):
         found = read_keys(folder / name).get("eos_token_id")
-        if found is not None:
-            return Ends(
-                f"{folder / name}: eos_token_id", tuple(found if isinstance(found, list) else [found])
+        if found is None:
+            continue
+        ids, where = found if isinstance(found, list) else [found], f"{folder / name}: eos_token_id"
+        if rows is not None and max(ids, default=0) >= rows:
+            raise DataError(
+                "an end token is beyond the model's vocabulary, so no answer would ever end with it",
+                where=where,
+                found=max(ids),
+                expected=f"at most {rows - 1:,} (vocab_size {rows:,} in config.json)",
+                remedy="name the id of the token that ends an answer",
             )
+        return Ends(where, tuple(ids))
     return Ends(f"{folder / CONFIG}: eos_token", ())

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+MOST_IDS = 1 << 22
+"""Token ids are below this; the largest vocabularies known have a million. Tables are as long as the highest id."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ def _is_token(value: Any) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_IDS
 
 
 def _is_template(value: Any) -> bool:
@@ -103,7 +105,7 @@ KEYS: dict[str, dict[str, Kind]] = {
         "extra_special_tokens": _TOKENS,
     },
     "generation_config.json": _ENDS,
-    "config.json": _ENDS | {"tokenizer_class": _TEXT},
+    "config.json": _ENDS | {"tokenizer_class": _TEXT, "vocab_size": Kind("a whole number", _is_id)},
 }
 """What the keys of each file hold where they are given and not null."""
 
@@ -170,6 +172,7 @@ def load_backend(file: Path) -> "transformers.PreTrainedTokenizerFast":
     """
     config = read_keys(file.parent / CONFIG)
     pieces = None if file.suffix == ".json" else read_pieces(file)
+    added = _read_added(file) if pieces is None else {}
     kind = _class_of(file, config)
     if pieces is not None:
         _check_llama_layout(pieces, file, rebuilt=_rebuilds(kind))
@@ -179,7 +182,7 @@ def load_backend(file: Path) -> "transformers.PreTrainedTokenizerFast":
             backend = kind.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # the Rust library raises nothing more special
             if pieces is None:
-                _check_json(file)
+                _check_format(file)
             raise DataError(
                 "transformers cannot read the tokenizer with what its configuration says",
                 where=file.parent / CONFIG if config else file,
@@ -189,8 +192,16 @@ def load_backend(file: Path) -> "transformers.PreTrainedTokenizerFast":
             ) from error
     if pieces is not None and "add_bos_token" not in config:
         _settle_bos(backend, file.parent / CONFIG)
-    if pieces is not None or _rebuilds(kind):
-        _check_added(backend, file.parent, config)
+    _refuse_cleaning(backend, file.parent / CONFIG)
+    _check_added(backend, file, added)
+    if pieces is None and not _rebuilds(kind):
+        return backend
+    if "added_tokens_decoder" in config:
+        decoder = config["added_tokens_decoder"] or {}
+        listed = {token["content"]: int(index) for index, token in decoder.items()}
+        _check_added(backend, file.parent / CONFIG, listed)
+    else:
+        _check_added(backend, file.parent / ADDED, read_keys(file.parent / ADDED))
     return backend
 
 
@@ -207,17 +218,36 @@ def _class_of(file: Path, config: dict[str, Any]) -> "type[transformers.PreTrain
     return found if isinstance(found, type) and issubclass(found, general) else general
 
 
-def _check_json(file: Path) -> None:
+def _read_added(file: Path) -> dict[str, int]:
+    """Return the ids that a ``tokenizer.json`` gives its added tokens.
+
+    Raises:
+        DataError: It is not valid JSON, or holds an impossible id.
+    """
+    read_whole(file)
+    content = read_json_object(file)
+    model, added = content.get("model"), content.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    listed = {str(token.get("content")): token.get("id") for token in tokens}
+    for text, index in ((vocabulary if isinstance(vocabulary, dict) else {}) | listed).items():
+        if not _is_id(index):
+            raise DataError(
+                "the vocabulary holds an impossible token id",
+                where=f"{file}: {text!r}",
+                found=str(index)[:50],
+                expected=f"a whole number from 0 to {MOST_IDS - 1:,}",
+                remedy="fetch it again",
+            )
+    return listed
+
+
+def _check_format(file: Path) -> None:
     """Say what is wrong with a ``tokenizer.json`` that cannot be read, if it is at fault."""
     import tokenizers
 
-    content = read_whole(file)
     try:
-        json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError("the tokenizer file is not valid JSON", where=file, found=str(error)) from None
-    try:
-        tokenizers.Tokenizer.from_buffer(content)
+        tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the Rust library raises nothing more special
         raise DataError(
             "the file is not a tokenizer.json", where=file, found=str(error)[:300], remedy="fetch it again"
@@ -352,22 +382,30 @@ def _settle_bos(backend: "transformers.PreTrainedTokenizerFast", config: Path) -
     )
 
 
+def _refuse_cleaning(backend: "transformers.PreTrainedTokenizerFast", config: Path) -> None:
+    """Refuse a key that takes spaces out of decoded text, which no reply that is streamed could follow."""
+    forced = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    is_bpe = type(backend.backend_tokenizer.model).__name__ == "BPE"  # transformers passes over the key there
+    if backend.clean_up_tokenization_spaces and (not is_bpe or getattr(backend, forced)):
+        raise DataError(
+            "spaces before punctuation would be taken out of every answer",
+            where=f"{config}: {forced if is_bpe else 'clean_up_tokenization_spaces'}",
+            found="true",
+            expected="false",
+        )
+
+
 def _check_added(
-    backend: "transformers.PreTrainedTokenizerFast", folder: Path, config: dict[str, Any]
+    backend: "transformers.PreTrainedTokenizerFast", file: Path, listed: dict[str, int]
 ) -> None:
-    """Check that tokens which stand behind the pieces have the ids that the files say."""
-    if "added_tokens_decoder" in config:
-        name, pairs = CONFIG, config["added_tokens_decoder"] or {}
-        listed = {token["content"]: int(index) for index, token in pairs.items()}
-    else:
-        name, listed = ADDED, read_keys(folder / ADDED)
+    """Check that added tokens have the ids that a file gives them; the Rust library numbers them by itself."""
     known = backend.get_vocab()
     for text, index in sorted(listed.items(), key=lambda item: item[1]):
         if known.get(text) != index:
             raise DataError(
                 "an added token does not follow the pieces",
-                where=folder / name,
+                where=file,
                 found=f"{text!r} with id {index}",
                 expected=f"id {known.get(text)}",
-                remedy="give a folder with tokenizer.json instead",
+                remedy="mend the id there, or fetch the tokenizer's files again",
             )
