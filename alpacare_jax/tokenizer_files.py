@@ -395,9 +395,7 @@ def _refuse_cleaning(backend: "transformers.PreTrainedTokenizerFast", config: Pa
         )
 
 
-def _check_added(
-    backend: "transformers.PreTrainedTokenizerFast", file: Path, listed: dict[str, int]
-) -> None:
+def _check_added(backend: "transformers.PreTrainedTokenizerFast", file: Path, listed: dict[str, int]) -> None:
     """Check that added tokens have the ids that a file gives them; the Rust library numbers them by itself."""
     known = backend.get_vocab()
     for text, index in sorted(listed.items(), key=lambda item: item[1]):

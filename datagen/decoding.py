@@ -6,10 +6,12 @@ contains itself). Here each of these is :class:`Malformed` with the reason and t
 written again as JSON in UTF-8.
 """
 
+import functools
 import json
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ MAX_YAML_VALUES = 1_000_000
 
 _STRING = r'"(?:[^"\\]|\\.)*+"'
 _TOKENS = re.compile(_STRING + r"|[\[{]|[\]}]", re.DOTALL)
-_KEY_BEFORE = re.compile(_STRING + r"(?=\s*:\s*\Z)", re.DOTALL)
+_KEY_BEFORE = re.compile(rf"({_STRING}|[\w.-]++)(?=\s*:\s*\Z)", re.DOTALL)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HALF = "half of a surrogate pair, which no UTF-8 file can hold"
@@ -53,11 +55,12 @@ class Malformed(ValueError):
         super().__init__(reason if line is None else f"{reason} (line {line}, column {column})")
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, repeats: bool = False) -> Any:
     """Read one JSON value strictly.
 
     Args:
         text: The whole text; bytes are UTF-8, with or without a byte order mark.
+        repeats: Whether an object may hold a key twice, the last of which counts.
 
     Returns:
         The value. Its numbers are finite, its texts have a UTF-8 form, its depth is at most :data:`MAX_DEPTH`.
@@ -70,13 +73,13 @@ def parse_json(text: str | bytes) -> Any:
         {'n': [1, 2.5, None]}
     """
     text = _decode(text)
-    value, end = parse_json_at(text, _skip_space(text, 0))
+    value, end = parse_json_at(text, _skip_space(text, 0), repeats=repeats)
     if (rest := _skip_space(text, end)) < len(text):
         raise _malformed("text follows after the JSON value", text, rest)
     return value
 
 
-def parse_json_at(text: str, at: int) -> tuple[Any, int]:
+def parse_json_at(text: str, at: int, *, repeats: bool = False) -> tuple[Any, int]:
     """Read the JSON value that begins at a place in a text.
 
     Returns:
@@ -90,7 +93,7 @@ def parse_json_at(text: str, at: int) -> tuple[Any, int]:
         ([2], 7)
     """
     try:
-        value, end = _DECODER.raw_decode(text, at)
+        value, end = (_LENIENT if repeats else _UNIQUE).raw_decode(text, at)
     except json.JSONDecodeError as error:
         raise Malformed(error.msg, error.lineno, error.colno) from None
     except RecursionError:
@@ -133,7 +136,9 @@ def parse_yaml(text: str | bytes) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = " ".join(part for part in (error.context, error.problem) if part)
-        raise Malformed(reason, *(() if mark is None else (mark.line + 1, mark.column + 1))) from None
+        if mark is None:
+            raise Malformed(reason) from None
+        raise Malformed(reason + _under(text, mark.index), mark.line + 1, mark.column + 1) from None
     except yaml.reader.ReaderError as error:
         raise _malformed(f"the character {error.character!r} is not allowed", text, error.position) from None
     except RecursionError:
@@ -143,7 +148,7 @@ def parse_yaml(text: str | bytes) -> Any:
 
 
 def read_json_object(path: str | Path, *, error: type[UserError] = DataError) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+    """Read a file that holds one JSON object; of a key that stands twice the last counts, as for every library.
 
     Args:
         path: The file.
@@ -152,7 +157,8 @@ def read_json_object(path: str | Path, *, error: type[UserError] = DataError) ->
     Raises:
         UserError: Of that kind: the file is missing or holds something else; the message names file and line.
     """
-    return _read_mapping(Path(path), parse_json, "JSON", "a JSON object", error)
+    parse = functools.partial(parse_json, repeats=True)
+    return _read_mapping(Path(path), parse, "JSON", "a JSON object", error)
 
 
 def read_yaml_mapping(path: str | Path, *, error: type[UserError] = ConfigError) -> dict[str, Any]:
@@ -204,7 +210,16 @@ def _finite(token: str) -> float:
     return value
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise _Refused(f"the key {key[:100]!r} stands twice in one object", "")
+    return value
+
+
+_LENIENT = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_UNIQUE = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
 
 
 def _decode(text: str | bytes) -> str:
@@ -240,9 +255,13 @@ def _outside_strings(pattern: str, text: str, at: int) -> int:
 
 def _malformed(reason: str, text: str, at: int) -> Malformed:
     """Give the reason with the key whose value begins at the place, if any, and the line and column."""
+    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    return Malformed(reason + _under(text, at), line, column)
+
+
+def _under(text: str, at: int) -> str:
     key = _KEY_BEFORE.search(text, max(0, at - 200), at)
-    reason += f", under {key.group()}" if key else ""
-    return Malformed(reason, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+    return f", under {key.group()}" if key else ""
 
 
 def _too_deep(text: str, at: int) -> Malformed:
@@ -280,6 +299,16 @@ def _is_utf8(value: Any) -> bool:
 
 class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader, which names the line of every scalar that it or this module refuses."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                reason = f"the key {key.value!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:

@@ -19,6 +19,8 @@ from datagen.errors import DataError
 
 SCHEMA_VERSION = 1
 NO_INPUT = "<noinput>"
+NUMBERED = ("id", "difficulty")
+"""Fields that may be whole numbers, as in AlpaCare's files; all others are texts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Record:
                 continue
             value = row[key]
             allowed = [] if field.type is Any else list(get_args(field.type) or (field.type,))
-            if str in allowed and isinstance(value, int) and not isinstance(value, bool):
+            if name in NUMBERED and type(value) is int:
                 value = str(value)
             if allowed and (not isinstance(value, tuple(allowed)) or isinstance(value, bool)):
                 problems.append(f"field {key!r} must be {allowed[0].__name__}, not {type(value).__name__}")

@@ -33,11 +33,14 @@ async def read_body(request: Request, wanted: type[Asked], most: int) -> Asked:
     if kind not in READ_AS_JSON and not kind.endswith("+json"):
         raise HTTPException(415, f"the content type {kind[:100]!r} is not supported; send application/json")
     pieces, size = [], 0
+    too_large = HTTPException(413, f"the request is larger than {most:,} bytes")
+    if int(request.headers.get("content-length", 0)) > most:
+        raise too_large
     async for piece in request.stream():
         pieces.append(piece)
         size += len(piece)
         if size > most:
-            raise HTTPException(413, f"the request is larger than {most:,} bytes")
+            raise too_large
     # In a thread of its own, so that a large body does not hold up the other clients.
     return await asyncio.to_thread(_parse, b"".join(pieces), wanted)
 

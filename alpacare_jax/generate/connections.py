@@ -54,6 +54,10 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
         super().data_received(data)
+        # h11 has no public name for the bytes that a chunk says it holds, and takes up to 20 hexadecimal digits.
+        chunk = getattr(self.conn._reader, "_bytes_in_chunk", 0)
+        if chunk > self._limits.body_bytes:
+            self._refuse(400, f"a chunk is larger than {self._limits.body_bytes:,} bytes")
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -103,3 +103,69 @@ def test_an_added_token_has_the_id_that_the_file_says(pieces: Path, tmp_path: Pa
     (folder / "added_tokens.json").write_text('{"[PAD]": 9000}')
     with pytest.raises(DataError, match="does not follow the pieces"):
         load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("index", [10**9, 2**22, -1, 1.5, "7", None, True])
+@pytest.mark.parametrize("place", ["vocabulary", "added token"])
+def test_an_id_that_no_model_has_is_named_before_tables_grow_to_it(
+    chat_folder: Path, tmp_path: Path, place: str, index: Any
+) -> None:
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    if place == "vocabulary":
+        content["model"]["vocab"]["zebra"] = index
+    else:
+        content["added_tokens"].append({**content["added_tokens"][0], "id": index, "content": "zebra"})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="impossible token id") as caught:
+        load_tokenizer(folder)
+    assert f"{folder / 'tokenizer.json'}: 'zebra'" in str(caught.value)
+
+
+def test_ids_with_gaps_count_up_to_the_highest(chat_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["zebra"] = 5000
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    assert load_tokenizer(folder).vocab_size == 5001
+    content["added_tokens"].append({**content["added_tokens"][0], "id": 7000, "content": "<x>"})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="does not follow the pieces"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("ends", [4000, [1, 4000]])
+def test_an_end_token_beyond_the_vocabulary_is_named(
+    chat_folder: Path, tmp_path: Path, file: str, ends: Any
+) -> None:
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 4000}))
+    content = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(content | {"eos_token_id": ends}))
+    with pytest.raises(DataError, match="end token is beyond") as caught:
+        load_tokenizer(folder)
+    assert f"{folder / file}: eos_token_id" in str(caught.value)
+
+
+def test_keys_that_change_ids_or_texts_are_followed_or_refused(chat_folder: Path, tmp_path: Path) -> None:
+    import tokenizers
+    import transformers
+
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    cleaning = "clean_up_tokenization_spaces"
+    changed = config | {"split_special_tokens": True, cleaning: True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(changed))
+    mine, theirs = load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    end = mine.backend.eos_token
+    for text in (f"a {end} b", f"{end}{end}", "what ? it 's 5 ."):
+        ids = theirs(text)["input_ids"]
+        assert mine.encode(text, add_special_tokens=True) == ids
+        assert mine.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "</s>": 1}, "a"))
+    words.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", cleaning: True}))
+    with pytest.raises(DataError, match="taken out of every answer") as caught:
+        load_tokenizer(folder)
+    assert cleaning in str(caught.value)

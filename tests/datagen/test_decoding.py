@@ -55,6 +55,9 @@ GOOD_JSON = {
     "a byte order mark": ('\ufeff{"n": 1}', {"n": 1}),
 }
 BAD_YAML = {
+    "a key twice": ("a: 1\nb: {c: 2}\na: 3", "the key 'a' stands twice", 4),
+    "a key of a section twice": ("a: {b: 1, c: 2, b: 1}", "the key 'b' stands twice", 2),
+    "infinite under its key": ("optim:\n  learning_rate: .inf", "under learning_rate", 3),
     "nan": ("n: .nan", "not finite", 2),
     "inf": ("n: -.inf", "not finite", 2),
     "a float that overflows": ("n: 1.0e+999", "not finite", 2),
@@ -132,6 +135,22 @@ def test_a_file_of_another_kind_of_value_is_named(read, content: str, tmp_path: 
         read(tmp_path / "absent")
     with pytest.raises(UserError, match="cannot be read"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '{"b": [{"a": {}, "c": 1, "a": "x"}]}'])
+def test_a_json_key_that_stands_twice_is_refused_but_in_files_of_models(text: str, tmp_path: Path) -> None:
+    with pytest.raises(Malformed, match="the key 'a' stands twice"):
+        parse_json(text)
+    (tmp_path / "rows.jsonl").write_text(text)
+    with pytest.raises(DataError, match=r"rows\.jsonl:1"):
+        list(read_objects(tmp_path / "rows.jsonl"))
+    (tmp_path / "config.json").write_text(text)
+    assert read_json_object(tmp_path / "config.json") == json.loads(text)
+
+
+def test_merged_keys_of_yaml_may_be_written_over() -> None:
+    text = "a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3}"
+    assert parse_yaml(text) == {"a": {"x": 1}, "b": {"x": 2}, "c": {"x": 3}}
 
 
 def test_bytes_that_are_not_utf8_are_placed(tmp_path: Path) -> None:
