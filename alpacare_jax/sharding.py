@@ -147,6 +147,15 @@ def single_device_mesh() -> Mesh:
     return make_mesh(MeshConfig(fsdp=1), jax.local_devices()[:1])
 
 
+def resolve_mesh(mesh: MeshConfig | Mesh | None) -> Mesh:
+    """Return a mesh of devices from its sizes, or as it is; for None one local device, under several processes all."""
+    if isinstance(mesh, Mesh):
+        return mesh
+    if mesh is None and jax.process_count() == 1:
+        return single_device_mesh()
+    return make_mesh(MeshConfig(data=-1, fsdp=1) if mesh is None else mesh)
+
+
 def host_mesh() -> Mesh:
     """Return the mesh of one CPU device, to convert models that no single accelerator could hold.
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from alpacare_jax import convert, sharding
+from alpacare_jax import load, sharding
 from alpacare_jax.adapters import AdapterConfig, bytes_a_device, count
 from alpacare_jax.config import RunConfig
 from alpacare_jax.data.loader import BatchStream, PackedDataset, batches_in_order
@@ -77,7 +77,7 @@ def train(arguments: argparse.Namespace, base: str) -> dict[str, Any]:
     )
     mesh = sharding.make_mesh(MeshConfig())
     opened = config.adapter.base_dtype(arguments.dtype)
-    loaded = convert.open_model(arguments.model, mesh=mesh, dtype=opened)
+    loaded = load(arguments.model, mesh=mesh, dtype=opened)
     stepper = config.stepper(loaded.config, arguments.steps, mesh)
     validate = make_validation(stepper.architecture, arguments, mesh)
     data = PackedDataset.open(arguments.train)

@@ -46,20 +46,20 @@ def compare(arguments: argparse.Namespace) -> dict[str, list[float]]:
     import torch
     import transformers
 
-    from alpacare_jax import convert
+    from alpacare_jax import load
     from datagen.records import Instruction, read_records
 
     rows = read_records(arguments.data, Instruction)[: arguments.texts]
-    loaded = convert.open_model(arguments.model, dtype="float32")
-    ours = jax.jit(lambda tokens: loaded.model(tokens))
+    loaded = load(arguments.model, dtype="float32", precision="highest")
+    ours = jax.jit(lambda tokens: loaded.module(tokens))
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "hf")
         command = [sys.executable, "-m", "alpacare_jax", "export", arguments.model, "--out", out]
         subprocess.run(command, check=True, capture_output=True)
         load = transformers.LlamaForCausalLM.from_pretrained
-        theirs: Any = load(out, dtype=torch.float32, attn_implementation="sdpa")
-        eager: Any = load(out, dtype=torch.float32, attn_implementation="eager")
-        exact: Any = load(out, dtype=torch.float64)
+        theirs: Any = load(out, dtype=torch.float32, attn_implementation="sdpa", precision="highest")
+        eager: Any = load(out, dtype=torch.float32, attn_implementation="eager", precision="highest")
+        exact: Any = load(out, dtype=torch.float64, precision="highest")
     exact.model.rotary_emb.inv_freq = exact.model.rotary_emb.inv_freq.double()
     found: dict[str, list[float]] = {
         "here from torch": [],

@@ -118,7 +118,7 @@ def train_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train packed rows with this stack's step."""
     import jax
 
-    from alpacare_jax import convert, optim, sharding
+    from alpacare_jax import load, optim, sharding
     from alpacare_jax.data.loader import batches_in_order
     from alpacare_jax.data.packing import pack_rows
     from alpacare_jax.model import Architecture
@@ -127,7 +127,7 @@ def train_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     warm, timed, pad_id = load_examples(arguments)
     rows = pack_rows(timed, arguments.seq_len, pad_id=pad_id)
     mesh = sharding.single_device_mesh()
-    loaded = convert.open_model(arguments.model, mesh=mesh, dtype="float32")
+    loaded = load(arguments.model, mesh=mesh, dtype="float32")
     settings = optim.OptimConfig()
     stepper = Stepper(
         Architecture(loaded.config),

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from alpacare_jax.convert import LoadedModel
+    from alpacare_jax.language_model import LanguageModel
     from alpacare_jax.model import Architecture
     from datagen.records import Response
 
@@ -54,10 +54,9 @@ def command(
     """
     import jax
 
-    from alpacare_jax import convert, distributed, sharding
+    from alpacare_jax import distributed, load, sharding
     from alpacare_jax.cli.generate_verb import build_mesh
     from alpacare_jax.errors import DataError
-    from alpacare_jax.model import Architecture
     from datagen.records import write_atomically
 
     distributed.initialize_from_environment()
@@ -67,8 +66,8 @@ def command(
         )
     devices = build_mesh(mesh)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    loaded = convert.open_model(model, mesh=devices, dtype=dtype)
-    architecture = Architecture(loaded.config, loaded.model.compute)
+    loaded = load(model, mesh=devices, dtype=dtype, precision="highest")
+    architecture = loaded.architecture
     figures: dict[str, Any] = {"model": loaded.name, "data": data.name, "template": template}
     with sharding.use_mesh(devices):
         figures |= heldout_loss(loaded, architecture, data, template, seq_len, devices)
@@ -84,7 +83,12 @@ def command(
 
 
 def heldout_loss(
-    loaded: "LoadedModel", architecture: "Architecture", data: Path, template: str, seq_len: int, mesh: "Mesh"
+    loaded: "LanguageModel",
+    architecture: "Architecture",
+    data: Path,
+    template: str,
+    seq_len: int,
+    mesh: "Mesh",
 ) -> dict[str, Any]:
     """Measure the loss per supervised token on the examples of a file that fit a row."""
     from alpacare_jax import sharding
@@ -132,7 +136,7 @@ def heldout_loss(
 
 
 def answer(
-    loaded: "LoadedModel",
+    loaded: "LanguageModel",
     architecture: "Architecture",
     data: Path,
     out: Path,

@@ -72,7 +72,7 @@ def command(
     checkpoint.check_free(out, overwrite, "config.json", EXPORT_FILES)
     described = checkpoint.read_description(ckpt)
     if "adapter" in described:
-        params = convert.open_model(ckpt, mesh=sharding.host_mesh(), step=step).params
+        params = convert.find_model(ckpt, step=step).read(sharding.host_mesh(), None)
     else:
         params = checkpoint.open_params(ckpt, step=step)
     stored = str(np.dtype(getattr(params["embed"].dtype, "numpy_dtype", params["embed"].dtype)))

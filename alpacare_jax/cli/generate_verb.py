@@ -172,10 +172,9 @@ def open_engine(
     """
     import jax
 
-    from alpacare_jax import convert, distributed
+    from alpacare_jax import distributed, load
     from alpacare_jax.errors import ConfigError
     from alpacare_jax.generate import Engine
-    from alpacare_jax.model import Architecture
 
     distributed.initialize_from_environment()
     if dtype is None:
@@ -183,7 +182,7 @@ def open_engine(
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError("unknown dtype", where="--dtype", found=dtype, expected="float32 or bfloat16")
     devices = build_mesh(mesh)
-    loaded = convert.open_model(reference, mesh=devices, dtype=dtype)
+    loaded = load(reference, mesh=devices, dtype=dtype)
     longest = loaded.config.max_position_embeddings
     if max_len is not None and max_len > longest:
         raise ConfigError(
@@ -192,10 +191,11 @@ def open_engine(
             found=max_len,
             expected=f"at most {longest}",
         )
-    architecture = Architecture(loaded.config, loaded.model.compute)
     length = min(longest, DEFAULT_CONTEXT) if max_len is None else max_len
     tokenizer, name = loaded.tokenizer, loaded.name
-    return Engine(architecture, loaded.params, tokenizer, mesh=devices, slots=slots, max_len=length), name
+    return Engine(
+        loaded.architecture, loaded.params, tokenizer, mesh=devices, slots=slots, max_len=length
+    ), name
 
 
 def build_mesh(text: str | None) -> "Mesh":

@@ -4,12 +4,11 @@ from alpacare_jax.convert.adapted import describe_adapter, mark_base
 from alpacare_jax.convert.export import export
 from alpacare_jax.convert.hf_folder import add_end_tokens
 from alpacare_jax.convert.load import load
-from alpacare_jax.convert.opening import FoundModel, LoadedModel, find_model, open_foreign, open_model
+from alpacare_jax.convert.opening import FoundModel, find_model, open_foreign, random_model
 from alpacare_jax.convert.sources import Source, open_safetensors
 
 __all__ = [
     "FoundModel",
-    "LoadedModel",
     "Source",
     "add_end_tokens",
     "describe_adapter",
@@ -18,6 +17,6 @@ __all__ = [
     "load",
     "mark_base",
     "open_foreign",
-    "open_model",
     "open_safetensors",
+    "random_model",
 ]

@@ -16,7 +16,7 @@ from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.checkpoint.folders import atomic_folder
 from alpacare_jax.convert import hf_folder, table
 from alpacare_jax.convert.sources import SAFETENSORS_DTYPES
-from alpacare_jax.errors import ConversionError
+from alpacare_jax.errors import ConfigError, ConversionError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
 
@@ -56,11 +56,16 @@ def export(
 
     Raises:
         CheckpointError: The disk is full.
+        ConfigError: The dtype is unknown.
         ConversionError: A value does not fit the dtype.
         DataError: The folder exists.
     """
     leaves = trees.flatten(params)
     dtype = dtype or str(leaves["embed"].dtype)
+    if dtype not in DTYPES:
+        raise ConfigError(
+            "dtype has an unknown value", where="dtype", found=dtype, expected=", ".join(DTYPES)
+        )
     with (
         atomic_folder(out, overwrite=overwrite, marker="config.json", own=EXPORT_FILES) as partial,
         failures.writing(out, "the export"),

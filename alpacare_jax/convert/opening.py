@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,9 +17,8 @@ from alpacare_jax.convert.gguf_tokenizer import write_tokenizer
 from alpacare_jax.convert.load import load
 from alpacare_jax.convert.sources import Source, open_safetensors
 from alpacare_jax.errors import ConversionError
-from alpacare_jax.model import ComputeConfig, Llama, LlamaConfig
-from alpacare_jax.model.params import Architecture, Params, params_of
-from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
+from alpacare_jax.model import Architecture, LlamaConfig
+from alpacare_jax.model.params import Params
 from datagen.locations import refuse_remote
 
 
@@ -50,7 +48,9 @@ class FoundModel:
         hf_folder: Folder of the files that travel with it; it may be gone once nothing refers to this object.
         name: What to call it.
         origin: Where it came from, plain JSON values.
-        read: Reads its parameters onto a mesh, in a dtype; see :func:`open_model`.
+        read: Reads its parameters onto a mesh (one local device when None), in a dtype (as stored when None). They
+            belong to the caller, who may donate them.
+        reference: What names it, a path in full; None where nothing does, as for random weights.
     """
 
     config: LlamaConfig
@@ -58,48 +58,16 @@ class FoundModel:
     name: str
     origin: dict[str, Any]
     read: Callable[[Mesh | None, str | None], Params]
+    reference: str | None = None
     _keeps: Any = None  # a temporary folder that lives as long as this does
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to compute.
-
-    Args:
-        config: Its shape.
-        model: The network with its parameters.
-        hf_folder: Folder of the files that travel with it: configs, tokenizer, chat template.
-        name: What to call it.
-        origin: Where it came from, plain JSON values.
-    """
-
-    config: LlamaConfig
-    model: Llama
-    hf_folder: Path
-    name: str
-    origin: dict[str, Any]
-    _found: FoundModel | None = None  # keeps the folder for as long as the model is there
-
-    @functools.cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer.
-
-        Raises:
-            DataError: The model came without one.
-        """
-        return load_tokenizer(self.hf_folder)
-
-    @property
-    def params(self) -> Params:
-        """The parameter tree."""
-        return params_of(self.model)
 
 
 def find_model(reference: str | Path, *, step: int | None = None) -> FoundModel:
     """Find a model and read what it is; its weights are read when they are asked for.
 
     Args:
-        reference: As for :func:`open_model`.
+        reference: A model folder, a run folder (its latest checkpoint; adapters are merged into their base), a
+            Hugging Face folder, a ``.gguf`` file, or a hub name such as ``org/model``.
         step: Which checkpoint of a run.
 
     Raises:
@@ -107,6 +75,7 @@ def find_model(reference: str | Path, *, step: int | None = None) -> FoundModel:
         ConversionError: There is no such model, or its files are broken.
     """
     path = Path(reference)
+    named = str(path.resolve() if path.exists() else reference)
     if (path / "alpacare.json").exists():
         described = checkpoint.read_description(path)
 
@@ -116,7 +85,7 @@ def find_model(reference: str | Path, *, step: int | None = None) -> FoundModel:
             return checkpoint.load_params(path, mesh=mesh, dtype=dtype, step=step)
 
         origin = described.get("source", {})
-        return FoundModel(described["config"], path / "hf", path.resolve().name, origin, read_own)
+        return FoundModel(described["config"], path / "hf", path.resolve().name, origin, read_own, named)
     keep = contextlib.ExitStack()
     foreign = keep.enter_context(open_foreign(reference))
 
@@ -124,52 +93,25 @@ def find_model(reference: str | Path, *, step: int | None = None) -> FoundModel:
         return load(foreign.source, foreign.config, mesh=mesh, dtype=dtype)
 
     origin = describe_source(foreign, str(reference))
-    return FoundModel(foreign.config, foreign.assets, foreign.name, origin, read_foreign, keep)
-
-
-def open_model(
-    reference: str | Path,
-    *,
-    mesh: Mesh | None = None,
-    dtype: str | None = None,
-    step: int | None = None,
-    compute: ComputeConfig | None = None,
-) -> LoadedModel:
-    """Open a model for generation, evaluation or as the start of a training run.
-
-    Args:
-        reference: A model folder, a run folder (its latest checkpoint; adapters are merged into their base), a
-            Hugging Face folder, a ``.gguf`` file, or a hub name such as ``org/model``.
-        mesh: Where the parameters go; one local device when None.
-        dtype: Dtype of parameters and computation, "float32" or "bfloat16"; as stored when None.
-        step: Which checkpoint of a run.
-        compute: How the model computes, where that differs from ``dtype`` throughout.
-
-    Raises:
-        CheckpointError: The checkpoint is missing, torn or of another architecture.
-        ConversionError: There is no such model, or its weights do not match its config.
-        ShardingError: The mesh does not divide the model.
-    """
-    found = find_model(reference, step=step)
-    return _loaded(found, found.read(mesh, dtype), compute)
+    return FoundModel(foreign.config, foreign.assets, foreign.name, origin, read_foreign, named, keep)
 
 
 def _open_adapted(
     run: Path, described: dict[str, Any], mesh: Mesh | None, dtype: str | None, step: int | None
 ) -> Params:
     mesh = sharding.single_device_mesh() if mesh is None else mesh
-    base = open_base(run, described, mesh)
-    adapted.check_base(run, described, base.config, adapted.mark_base(base.params, mesh))
-    return adapted.merge_run(run, described, base.params, mesh=mesh, dtype=dtype, step=step)
+    found, stored = find_base(run, described)
+    base = found.read(mesh, stored)
+    adapted.check_base(run, described, found.config, adapted.mark_base(base, mesh))
+    return adapted.merge_run(run, described, base, mesh=mesh, dtype=dtype, step=step)
 
 
-def open_base(run: Path, described: dict[str, Any], mesh: Mesh) -> LoadedModel:
-    """Open the base that a run's adapters stand on, in the dtype it was trained with.
+def find_base(run: Path, described: dict[str, Any]) -> tuple[FoundModel, str]:
+    """Find the base that a run's adapters were trained on, and the dtype it was trained in.
 
     Args:
         run: The run folder.
         described: The run's ``alpacare.json``.
-        mesh: Where the parameters go.
 
     Raises:
         ConversionError: The base is no longer where it was.
@@ -177,12 +119,7 @@ def open_base(run: Path, described: dict[str, Any], mesh: Mesh) -> LoadedModel:
     source, base = described["source"], adapted.read_division(described).base
     reference = described["adapter"]["base"]["reference"]
     if reference is None:
-
-        def draw(mesh: Mesh | None, dtype: str | None) -> Params:
-            return base.init(source["seed"], mesh or sharding.single_device_mesh())
-
-        random = FoundModel(described["config"], Path(), "random", source, draw)
-        return _loaded(random, random.read(mesh, None), None)
+        return random_model(base, Path(), source), base.compute.param_dtype
     if Path(reference).is_absolute() and not Path(reference).exists():
         raise ConversionError(
             "the base of the adapters is no longer there",
@@ -190,18 +127,26 @@ def open_base(run: Path, described: dict[str, Any], mesh: Mesh) -> LoadedModel:
             expected=reference,
             remedy=f"put it back, or name it in {run / checkpoint.DESCRIPTION} under adapter.base.reference",
         )
-    return open_model(reference, mesh=mesh, dtype=base.compute.param_dtype)
+    return find_model(reference), base.compute.param_dtype
 
 
-def _loaded(found: FoundModel, params: Params, compute: ComputeConfig | None) -> LoadedModel:
-    dtype = str(params["embed"].dtype)
-    compute = (
-        dataclasses.replace(compute, param_dtype=dtype)
-        if compute
-        else ComputeConfig(dtype, dtype, precision="highest")
-    )
-    model = Architecture(found.config, compute).model(params)
-    return LoadedModel(found.config, model, found.hf_folder, found.name, found.origin, found)
+def random_model(architecture: Architecture, hf_folder: Path, origin: dict[str, Any]) -> FoundModel:
+    """Return a model of random weights, drawn in the architecture's dtype when they are read.
+
+    Args:
+        architecture: The shape.
+        hf_folder: Folder of config, tokenizer and chat template.
+        origin: Names the ``seed``.
+    """
+
+    def draw(mesh: Mesh | None, dtype: str | None) -> Params:
+        compute = dataclasses.replace(
+            architecture.compute, param_dtype=dtype or architecture.compute.param_dtype
+        )
+        drawn = dataclasses.replace(architecture, compute=compute)
+        return drawn.init(origin["seed"], sharding.single_device_mesh() if mesh is None else mesh)
+
+    return FoundModel(architecture.config, hf_folder, "random", origin, draw)
 
 
 def describe_source(foreign: ForeignModel, reference: str) -> dict[str, Any]:

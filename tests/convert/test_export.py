@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from tiny_llama import TINY
 from typer.testing import CliRunner
 
-from alpacare_jax import checkpoint, convert, sharding
+from alpacare_jax import checkpoint, convert, load, sharding
 from alpacare_jax.cli import export_verb, import_verb
 from alpacare_jax.errors import CheckpointError, ConfigError, ConversionError, DataError
 
@@ -72,8 +72,8 @@ def test_weights_are_split_over_files_of_the_size_asked_for(make_folder, tmp_pat
     sizes = [sum(t.nbytes for t in load_file(tmp_path / "out" / file).values()) for file in files]
     assert max(sizes) <= 6000
     assert sum(sizes) == index["metadata"]["total_size"]
-    again = checkpoint.flatten(convert.open_model(tmp_path / "out").params)
-    first = checkpoint.flatten(convert.open_model(folder).params)
+    again = checkpoint.flatten(load(tmp_path / "out").params)
+    first = checkpoint.flatten(load(folder).params)
     assert all(np.array_equal(again[name], first[name]) for name in first)
 
 
@@ -91,7 +91,7 @@ def test_a_size_that_is_none_is_refused(text):
 def test_a_model_spread_over_a_mesh_is_exported_the_same(make_folder, tmp_path):
     folder = make_folder()
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=4, tensor=2))
-    loaded = convert.open_model(folder, mesh=mesh)
+    loaded = load(folder, mesh=mesh)
     convert.export(loaded.params, loaded.config, folder, tmp_path / "out")
     before, after = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "out"))
     assert all(np.array_equal(before[name], after[name]) for name in before)
@@ -136,7 +136,7 @@ def test_a_failed_import_leaves_no_trace_and_keeps_what_was_there(make_folder, t
 
 def test_a_value_too_large_for_float16_is_named(make_folder, tmp_path):
     folder = make_folder()
-    loaded = convert.open_model(folder)
+    loaded = load(folder)
     params = loaded.params | {"norm": {"scale": loaded.params["norm"]["scale"] + 70_000}}
     with pytest.raises(ConversionError, match=r"model\.norm\.weight"):
         convert.export(params, loaded.config, folder, tmp_path / "out", dtype="float16")
@@ -147,8 +147,8 @@ def test_a_model_folder_opens_on_a_mesh_and_in_another_dtype(make_folder, tmp_pa
     folder = make_folder()
     run(import_verb, folder, "--out", tmp_path / "ckpt")
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1, fsdp=4, tensor=2))
-    loaded = convert.open_model(tmp_path / "ckpt", mesh=mesh, dtype="bfloat16")
-    first = checkpoint.flatten(convert.open_model(folder).params)
+    loaded = load(tmp_path / "ckpt", mesh=mesh, dtype="bfloat16")
+    first = checkpoint.flatten(load(folder).params)
     for name, leaf in checkpoint.flatten(loaded.params).items():
         assert leaf.dtype == "bfloat16"
         assert np.array_equal(np.asarray(leaf), np.asarray(first[name].astype("bfloat16"))), name

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_llama import TINY
 
-from alpacare_jax import checkpoint, convert
+from alpacare_jax import checkpoint, convert, load
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model.rope import inverse_frequencies
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
@@ -112,7 +112,7 @@ PLAIN = {"rope_scaling": None}
 def test_a_gguf_file_gives_the_same_model_as_the_folder_it_was_made_from(make_folder, tmp_path, changes):
     hf = make_folder(PLAIN | changes)
     path = write_gguf(tmp_path / "tiny.gguf", hf, changes)
-    expected, loaded = convert.open_model(hf), convert.open_model(path)
+    expected, loaded = load(hf), load(path)
     assert loaded.config == expected.config
     ours = checkpoint.flatten(loaded.params)
     for name, leaf in checkpoint.flatten(expected.params).items():
@@ -143,18 +143,18 @@ def llama3_factors(head_dim: int = 16) -> np.ndarray:
 
 def test_rotary_scaling_is_found_again(make_folder, tmp_path):
     hf = make_folder(PLAIN)
-    rope = convert.open_model(write_gguf(tmp_path / "a.gguf", hf, rope="linear")).config.rope
+    rope = load(write_gguf(tmp_path / "a.gguf", hf, rope="linear")).config.rope
     assert (rope.kind, rope.factor, rope.theta) == ("linear", 4.0, 500_000.0)
-    rope = convert.open_model(write_gguf(tmp_path / "b.gguf", hf, rope="yarn")).config.rope
+    rope = load(write_gguf(tmp_path / "b.gguf", hf, rope="yarn")).config.rope
     assert (rope.kind, rope.factor, rope.original_max_position_embeddings) == ("yarn", 4.0, 16)
     wide, factors = {"hidden_size": 64}, llama3_factors()
     hf = make_folder(PLAIN | wide, name="wide")
     path = write_gguf(tmp_path / "c.gguf", hf, wide, extra={"rope_freqs.weight": factors})
-    rope = convert.open_model(path).config.rope
+    rope = load(path).config.rope
     assert (rope.kind, rope.factor, rope.original_max_position_embeddings) == ("llama3", 8.0, 8192)
     odd = write_gguf(tmp_path / "d.gguf", hf, wide, extra={"rope_freqs.weight": factors[::-1].copy()})
     with pytest.raises(ConversionError, match="follow no rule"):
-        convert.open_model(odd)
+        load(odd)
 
 
 def rotations_of_llama_cpp(factor=1.0, ext=0.0, attention=1.0, fast=32.0, slow=1.0, length=64, size=4):
@@ -230,14 +230,14 @@ def test_metadata_that_is_not_computed_here_is_refused_by_its_key(make_folder, t
 
 def test_a_split_file_is_read_whole_from_any_of_its_parts(make_folder, tmp_path):
     hf = make_folder(PLAIN)
-    whole = convert.open_model(write_gguf(tmp_path / "whole.GGUF", hf))
+    whole = load(write_gguf(tmp_path / "whole.GGUF", hf))
     parts = [tmp_path / f"tiny-0000{number}-of-00002.gguf" for number in (1, 2)]
     for number, path in enumerate(parts):
         first = lambda name: name.startswith(("blk.0", "token"))  # noqa: E731
         only = lambda name, number=number, first=first: first(name) == (number == 0)  # noqa: E731
         write_gguf(path, hf, metadata={"split.no": number, "split.count": 2}, only=only)
     for path in parts:
-        model = convert.open_model(path)
+        model = load(path)
         assert model.name == "tiny"
         assert model.config == whole.config
         for name, leaf in checkpoint.flatten(whole.params).items():
@@ -255,7 +255,7 @@ def spell(tokenizer, text: str) -> list[str]:
 
 def test_a_byte_level_tokenizer_cuts_as_its_name_says(make_folder, tmp_path):
     hf = make_folder(PLAIN)
-    smollm = convert.open_model(write_gguf(tmp_path / "a.gguf", hf)).tokenizer
+    smollm = load(write_gguf(tmp_path / "a.gguf", hf)).tokenizer
     assert spell(smollm, "he he123") == ["he", "Ġhe", "1", "2", "3"]
     assert smollm.encode("<|start|>he<|end|>") == [1, 259, 2]
     assert (smollm.bos_id, smollm.eos_id, smollm.pad_id, smollm.adds_bos) == (1, 2, 2, False)
@@ -267,7 +267,7 @@ def test_a_byte_level_tokenizer_cuts_as_its_name_says(make_folder, tmp_path):
     def as_llama3(writer):
         add_byte_level_tokenizer(writer, "llama-bpe")
 
-    llama3 = convert.open_model(write_gguf(tmp_path / "b.gguf", hf, tokenizer=as_llama3)).tokenizer
+    llama3 = load(write_gguf(tmp_path / "b.gguf", hf, tokenizer=as_llama3)).tokenizer
     assert spell(llama3, "he he1231") == ["he", "Ġhe", "123", "1"]
     assert llama3.decode(llama3.encode(text)) == text
 
@@ -275,7 +275,7 @@ def test_a_byte_level_tokenizer_cuts_as_its_name_says(make_folder, tmp_path):
         add_byte_level_tokenizer(writer, "tekken")
 
     with pytest.raises(ConversionError, match="tekken"):
-        convert.open_model(write_gguf(tmp_path / "c.gguf", hf, tokenizer=as_stranger))
+        load(write_gguf(tmp_path / "c.gguf", hf, tokenizer=as_stranger))
 
 
 def test_a_sentencepiece_vocabulary_gives_the_ids_of_the_model_it_came_from(make_folder, tmp_path):
@@ -302,7 +302,7 @@ def test_a_sentencepiece_vocabulary_gives_the_ids_of_the_model_it_came_from(make
         writer.add_chat_template(TEMPLATE)
 
     hf = make_folder(PLAIN)
-    loaded = convert.open_model(write_gguf(tmp_path / "a.gguf", hf, tokenizer=add))
+    loaded = load(write_gguf(tmp_path / "a.gguf", hf, tokenizer=add))
     expected = load_tokenizer(real)
     convert.export(loaded.params, loaded.config, loaded.hf_folder, tmp_path / "out")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -394,16 +394,16 @@ def test_a_tokenizer_that_the_file_describes_badly_is_refused_by_its_key(
 def test_what_is_no_llama_in_gguf_is_refused(make_folder, tmp_path):
     hf = make_folder(PLAIN)
     with pytest.raises(ConversionError, match="another architecture"):
-        convert.open_model(write_gguf(tmp_path / "a.gguf", hf, architecture="gemma"))
+        load(write_gguf(tmp_path / "a.gguf", hf, architecture="gemma"))
     whole = write_gguf(tmp_path / "b.gguf", hf).read_bytes()
     for i, length in enumerate((3, 100, len(whole) // 2, len(whole) - 40)):
         torn = tmp_path / f"torn{i}.gguf"
         torn.write_bytes(whole[:length])
         with pytest.raises(ConversionError, match=str(torn)):
-            convert.open_model(torn)
+            load(torn)
     extra = {"blk.0.ffn_gate_inp.weight": np.ones((4, 16), np.float32)}
     with pytest.raises(ConversionError, match=r"unmapped: blk\.0\.ffn_gate_inp\.weight"):
-        convert.open_model(write_gguf(tmp_path / "c.gguf", hf, extra=extra))
+        load(write_gguf(tmp_path / "c.gguf", hf, extra=extra))
 
 
 @pytest.mark.parametrize("quantisation", ["Q8_0", "Q4_1", "F16", "BF16"])
@@ -429,7 +429,7 @@ def test_quantised_weights_are_decoded(make_folder, tmp_path, quantisation):
     finally:
         gguf.GGUFWriter.add_tensor = original
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=4, tensor=2))
-    up = convert.open_model(path, mesh=mesh).params["layers"]["mlp"]["up"]
+    up = load(path, mesh=mesh).params["layers"]["mlp"]["up"]
     exact = real["model.layers.1.mlp.up_proj.weight"]
     decoded = gguf.dequantize(gguf.quantize(exact, kind), kind)
     assert np.array_equal(up[1], decoded.T)

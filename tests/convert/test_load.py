@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_llama import TINY, random_tensors
 
-from alpacare_jax import checkpoint, convert, sharding
+from alpacare_jax import checkpoint, load, sharding
 from alpacare_jax.convert.sources import open_safetensors
 from alpacare_jax.errors import ConversionError, ShardingError, UserError
 
@@ -19,7 +19,7 @@ def tensors_without(*names, **more):
 
 def message(folder) -> str:
     with pytest.raises(ConversionError) as caught:
-        convert.open_model(folder)
+        load(folder)
     return str(caught.value)
 
 
@@ -65,7 +65,7 @@ def test_a_tensor_in_two_shards_is_a_duplicate_and_a_lost_shard_is_named(make_fo
 
 def test_sharded_files_give_the_same_parameters(make_folder):
     folder = make_folder()
-    whole = checkpoint.flatten(convert.open_model(folder).params)
+    whole = checkpoint.flatten(load(folder).params)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     weight_map = {}
@@ -74,15 +74,15 @@ def test_sharded_files_give_the_same_parameters(make_folder):
     for file in set(weight_map.values()):
         save_file({n: t for n, t in tensors.items() if weight_map[n] == file}, folder / file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    parts = checkpoint.flatten(convert.open_model(folder).params)
+    parts = checkpoint.flatten(load(folder).params)
     assert all(np.array_equal(parts[name], whole[name]) for name in whole)
 
 
 def test_parameters_go_straight_onto_a_mesh(make_folder):
     folder = make_folder()
     mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
-    alone = checkpoint.flatten(convert.open_model(folder).params)
-    placed = checkpoint.flatten(convert.open_model(folder, mesh=mesh).params)
+    alone = checkpoint.flatten(load(folder).params)
+    placed = checkpoint.flatten(load(folder, mesh=mesh).params)
     for name, leaf in placed.items():
         assert np.array_equal(leaf, alone[name])
     query = placed["layers.attention.query"]
@@ -92,7 +92,7 @@ def test_parameters_go_straight_onto_a_mesh(make_folder):
 
 def test_a_mesh_that_does_not_divide_the_heads_gets_the_same_weights(make_folder):
     mesh, folder = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=4)), make_folder()
-    found, expected = convert.open_model(folder, mesh=mesh).params, convert.open_model(folder).params
+    found, expected = load(folder, mesh=mesh).params, load(folder).params
     key = found["layers"]["attention"]["key"]
     assert key.addressable_shards[0].data.shape == (2, 2, 2, 4)  # its width over all eight
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(expected))
@@ -101,14 +101,14 @@ def test_a_mesh_that_does_not_divide_the_heads_gets_the_same_weights(make_folder
 def test_a_mesh_with_more_devices_than_heads_is_refused(make_folder):
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=1, tensor=8))
     with pytest.raises(ShardingError, match=r"4 heads over tensor \(8\)"):
-        convert.open_model(make_folder(), mesh=mesh)
+        load(make_folder(), mesh=mesh)
 
 
 def test_frequencies_and_a_second_copy_of_tied_embeddings_are_harmless(make_folder):
     tensors = random_tensors(TINY)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
-    convert.open_model(make_folder({"tie_word_embeddings": True}, tensors))
+    load(make_folder({"tie_word_embeddings": True}, tensors))
     tensors["lm_head.weight"][0, 0] += 1
     said = message(make_folder({"tie_word_embeddings": True}, tensors, name="untied"))
     assert "unexpected: lm_head.weight differs from model.embed_tokens.weight" in said
@@ -128,7 +128,7 @@ ROTARY_BUFFERS = (
 
 def test_tables_of_the_rotary_embedding_are_passed_over_by_any_name(make_folder):
     buffers = {name: np.ones(2, np.float32) for name in ROTARY_BUFFERS}
-    convert.open_model(make_folder(tensors=random_tensors(TINY) | buffers))
+    load(make_folder(tensors=random_tensors(TINY) | buffers))
     strangers = {
         name: np.ones(2, np.float32) for name in ("model.layers.0.self_attn.q_norm.weight", "model.prope")
     }
@@ -157,7 +157,7 @@ def test_more_layers_than_tensors_are_refused_at_once(make_folder):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_narrow_weights_keep_every_bit(make_folder, dtype):
     folder = make_folder(dtype=dtype)
-    loaded = convert.open_model(folder)
+    loaded = load(folder)
     assert loaded.params["embed"].dtype == ("bfloat16" if dtype == "bfloat16" else "float32")
     stored = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
     assert np.array_equal(np.asarray(loaded.params["embed"], np.float32), stored.astype(np.float32))
@@ -204,7 +204,7 @@ def test_names_that_lead_nowhere_say_what_to_do(tmp_path):
         ("some-org/some-model", "hf download some-org/some-model --local-dir DIR"),
     ):
         with pytest.raises(UserError) as caught:
-            convert.open_model(reference)
+            load(reference)
         assert part in str(caught.value)
     (tmp_path / "notes.txt").write_text("x")
     assert "not a model" in message(tmp_path / "notes.txt")

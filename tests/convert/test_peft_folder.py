@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from alpacare_jax import checkpoint, convert, sharding
+from alpacare_jax import checkpoint, load, sharding
 from alpacare_jax.adapters import AdapterConfig, Division
 from alpacare_jax.convert.adapted import public_base
 from alpacare_jax.convert.peft_folder import export_peft
@@ -20,7 +20,7 @@ TOKENS = np.arange(24, dtype=np.int32).reshape(2, 12) * 2 % 48
 def trained_adapters(folder, adapter):
     """Adapters away from their start, and the logits of base and adapters."""
     mesh = sharding.single_device_mesh()
-    loaded = convert.open_model(folder, dtype="float32")
+    loaded = load(folder, dtype="float32", precision="highest")
     division = Division(Architecture(loaded.config), adapter)
     trained, frozen = division.split(loaded.params, 0, mesh)
     keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(trained)))

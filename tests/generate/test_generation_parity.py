@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alpacare_jax import convert
+from alpacare_jax import LanguageModel, convert, load
 from alpacare_jax.data.examples import encode_prompt
 from alpacare_jax.generate import Engine, Generation, Sampling
 from alpacare_jax.model import Architecture
@@ -38,9 +38,9 @@ def theirs(folder: Path, prompts: list[list[int]], count: int, stop_at_end: bool
 
 
 def ours(
-    loaded: convert.LoadedModel, prompts: list[list[int]], count: int, stop_at_end: bool, slots: int
+    loaded: LanguageModel, prompts: list[list[int]], count: int, stop_at_end: bool, slots: int
 ) -> list[list[int]]:
-    architecture = Architecture(loaded.config, loaded.model.compute)
+    architecture = Architecture(loaded.config, loaded.compute)
     engine = Engine(architecture, loaded.params, loaded.tokenizer, slots=slots, max_len=512)
     sampling = Sampling(max_tokens=count, ignore_eos=not stop_at_end)
     asked = [engine.submit(Generation(prompt, sampling)) for prompt in prompts]
@@ -51,13 +51,13 @@ def ours(
 def test_a_small_model_generates_the_same_tokens(tiny_folder: Path) -> None:
     rng = np.random.default_rng(7)
     prompts = [rng.integers(3, 300, length).tolist() for length in LENGTHS]
-    loaded = convert.open_model(tiny_folder, dtype="float32")
+    loaded = load(tiny_folder, dtype="float32", precision="highest")
     assert ours(loaded, prompts, 64, False, slots=3) == theirs(tiny_folder, prompts, 64, False)
 
 
 @pytest.mark.smollm2
 def test_smollm2_generates_the_same_tokens(smollm2_gguf: Path, tmp_path: Path) -> None:
-    loaded = convert.open_model(smollm2_gguf, dtype="float32")
+    loaded = load(smollm2_gguf, dtype="float32", precision="highest")
     folder = tmp_path / "smollm2"
     convert.export(loaded.params, loaded.config, loaded.hf_folder, folder)
     tokenizer = loaded.tokenizer

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alpacare_jax import convert
+from alpacare_jax import convert, load
 from alpacare_jax.convert import hf_folder
 from alpacare_jax.model import Llama, LlamaConfig
 
@@ -126,8 +126,8 @@ def test_logits_agree_through_import_and_export(family, saved, tmp_path):
     expected = torch_logits(model, ids)
     assert expected.std() > 0.5  # logits of no size would agree whatever the model did
 
-    loaded = convert.open_model(folder)
-    difference = np.abs(np.asarray(logits(loaded.model, ids)) - expected).max()
+    loaded = load(folder, precision="highest")
+    difference = np.abs(np.asarray(logits(loaded.module, ids)) - expected).max()
     print(f"largest difference, {family}: {difference:.1e}")
     assert difference <= TOLERANCE
 
@@ -158,7 +158,7 @@ def test_every_layer_agrees(family, saved):
     ids = tokens(FAMILIES[family][1])
     with torch.no_grad():
         states = model(torch.tensor(ids, dtype=torch.long), output_hidden_states=True).hidden_states
-    ours = convert.open_model(folder).model.unstack()
+    ours = load(folder, precision="highest").module.unstack()
     x = ours.embed[...][ids]
     angles = rotary.rotation(ours.config, rotary.default_positions(jnp.asarray(ids)))
     segments = jnp.ones_like(jnp.asarray(ids))
@@ -175,7 +175,9 @@ def test_positions_far_from_zero_agree(saved):
     positions = np.arange(8000, 8012)[None]
     with torch.no_grad():
         out = model(torch.tensor(ids, dtype=torch.long), position_ids=torch.tensor(positions))
-    ours = convert.open_model(folder).model(jnp.asarray(ids), positions_BT=jnp.asarray(positions, jnp.int32))
+    ours = load(folder, precision="highest").module(
+        jnp.asarray(ids), positions_BT=jnp.asarray(positions, jnp.int32)
+    )
     assert np.abs(np.asarray(ours) - out.logits.numpy()).max() <= TOLERANCE
 
 
@@ -187,7 +189,7 @@ def test_the_comparison_notices_a_lost_rotary_setting(family, key, saved):
 
     folder, model = saved[family]
     ids = tokens(FAMILIES[family][1])
-    loaded = convert.open_model(folder)
+    loaded = load(folder, precision="highest")
     wrong = dataclasses.replace(loaded.config.rope, **{key: getattr(loaded.config.rope, key) * 2})
     spoilt = Architecture(dataclasses.replace(loaded.config, rope=wrong)).model(loaded.params)
     assert np.abs(np.asarray(logits(spoilt, ids)) - torch_logits(model, ids)).max() > 100 * TOLERANCE
@@ -197,7 +199,9 @@ def test_bfloat16_weights_are_kept_and_agree(saved, tmp_path):
     _, model = saved["llama-2-gqa"]
     model = transformers.LlamaForCausalLM.from_pretrained(saved["llama-2-gqa"][0], dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "bf16")
-    loaded = convert.open_model(tmp_path / "bf16", dtype="float32")
+    loaded = load(tmp_path / "bf16", dtype="float32", precision="highest")
     ids = tokens(40)
-    assert np.abs(np.asarray(logits(loaded.model, ids)) - torch_logits(model.float(), ids)).max() <= TOLERANCE
-    assert convert.open_model(tmp_path / "bf16").params["embed"].dtype == jnp.bfloat16
+    assert (
+        np.abs(np.asarray(logits(loaded.module, ids)) - torch_logits(model.float(), ids)).max() <= TOLERANCE
+    )
+    assert load(tmp_path / "bf16", precision="highest").params["embed"].dtype == jnp.bfloat16

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from alpacare_jax import checkpoint, convert, sharding
+from alpacare_jax import checkpoint, convert, load, sharding
 from alpacare_jax.cli import export_verb
 from alpacare_jax.cli.training import train_from_config
 from alpacare_jax.config import RunConfig, load_config
@@ -34,7 +34,8 @@ def adapter_logits(folder):
     """Logits of base and adapters side by side, nothing merged."""
     described = checkpoint.read_description(folder)
     division, mesh = read_division(described), sharding.single_device_mesh()
-    base = convert.opening.open_base(folder, described, mesh).params
+    found, dtype = convert.opening.find_base(folder, described)
+    base = found.read(mesh, dtype)
     joined = division.join(load_adapters(folder, division, mesh), division.freeze_base(base, mesh))
     return np.asarray(jax.jit(lambda params: division.architecture.model(params)(TOKENS))(joined))
 
@@ -48,11 +49,11 @@ def test_a_run_keeps_adapters_alone_and_exports_them_merged(run_yaml, tmp_path, 
     assert {name.rpartition(".")[2] for name in saved} == {"a", "b"} | (
         {"magnitude"} if kind == "dora" else set()
     )
-    merged = convert.open_model(folder)
-    found, expected = np.asarray(merged.model(TOKENS)), adapter_logits(folder)
+    merged = load(folder)
+    found, expected = np.asarray(merged.logits(TOKENS)), adapter_logits(folder)
     assert np.abs(found - expected).max() <= 1e-5
     convert.export(merged.params, merged.config, merged.hf_folder, tmp_path / "hf")
-    assert np.abs(np.asarray(convert.open_model(tmp_path / "hf").model(TOKENS)) - expected).max() <= 1e-5
+    assert np.abs(np.asarray(load(tmp_path / "hf").logits(TOKENS)) - expected).max() <= 1e-5
 
 
 def test_a_resumed_run_of_adapters_ends_exactly_where_an_uninterrupted_one_does(run_yaml, tmp_path):
@@ -63,7 +64,7 @@ def test_a_resumed_run_of_adapters_ends_exactly_where_an_uninterrupted_one_does(
         shutil.rmtree(cut / "checkpoints" / step)
     run(run_yaml, f"out={cut}")
     assert losses(cut) == losses(whole)
-    last = [checkpoint.flatten(convert.open_model(folder).params) for folder in (cut, whole)]
+    last = [checkpoint.flatten(load(folder).params) for folder in (cut, whole)]
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[1])
 
 
@@ -89,7 +90,7 @@ def test_a_run_on_a_quantised_base_with_noise_and_guard_resumes_exactly(run_yaml
     run(run_yaml, f"out={cut}", *method)
     assert losses(cut) == losses(whole)
     assert [line for line in lines(cut) if "skipped" in line] == skipped
-    last = [checkpoint.flatten(convert.open_model(folder).params) for folder in (cut, whole)]
+    last = [checkpoint.flatten(load(folder).params) for folder in (cut, whole)]
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[1])
 
 
@@ -106,7 +107,7 @@ def test_a_run_that_starts_as_the_residual_resumes_and_exports_what_it_trained(r
     shutil.rmtree(cut / "checkpoints" / "4")
     run(run_yaml, f"out={cut}", *method, "train.steps=4")
     assert losses(cut) == losses(whole)
-    found = np.asarray(convert.open_model(cut).model(TOKENS))
+    found = np.asarray(load(cut).logits(TOKENS))
     assert np.abs(found - adapter_logits(whole)).max() <= 1e-5
     with pytest.raises(ConfigError, match=r"adapter\.start: residual") as caught:
         export_verb.command(whole, tmp_path / "peft", None, None, "5GB", peft=True)
@@ -123,22 +124,22 @@ def test_a_run_whose_every_step_is_bad_stops_after_some(run_yaml):
 
 def test_adapters_are_opened_from_an_existing_base_or_the_run_says_what_is_wrong(run_yaml, tmp_path):
     run(run_yaml, "adapter.kind=none", "train.steps=1", f"out={tmp_path / 'first'}")
-    first = convert.open_model(tmp_path / "first")
+    first = load(tmp_path / "first")
     checkpoint.save_model(tmp_path / "base", first.params, first.config, hf=first.hf_folder)
     run(run_yaml, f"init={tmp_path / 'base'}", "architecture=null", "train.steps=2")
     folder = tmp_path / "run"
-    found = np.asarray(convert.open_model(folder).model(TOKENS))
+    found = np.asarray(load(folder).logits(TOKENS))
     assert np.abs(found - adapter_logits(folder)).max() <= 1e-5
     with pytest.raises(CheckpointError, match="holds adapters alone"):
         checkpoint.load_params(folder)
     (tmp_path / "base").rename(tmp_path / "elsewhere")
     with pytest.raises(ConversionError, match="no longer there") as caught:
-        convert.open_model(folder)
+        load(folder)
     assert str(tmp_path / "base") in str(caught.value)
     other = jax.tree.map(lambda leaf: leaf + 0.1, first.params)
     checkpoint.save_model(tmp_path / "base", other, first.config, hf=first.hf_folder)
     with pytest.raises(CheckpointError, match="not the one the adapters were trained on"):
-        convert.open_model(folder)
+        load(folder)
 
 
 def test_what_an_adapter_cannot_be_is_refused_before_anything_is_written(run_yaml, tmp_path):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 
-from alpacare_jax import checkpoint, convert
+from alpacare_jax import checkpoint, load
 from alpacare_jax.cli.training import train_from_config
 from alpacare_jax.config import RunConfig, load_config
 from alpacare_jax.errors import CheckpointError, ConfigError
@@ -103,7 +103,7 @@ def test_settings_that_are_lists_are_the_same_after_a_checkpoint(begun, tmp_path
 
 def test_adapters_do_not_go_on_beside_another_base(begun, tmp_path):
     path, out = begun(tmp_path, *LORA)
-    first = convert.open_model(tmp_path / "run")
+    first = load(tmp_path / "run")
     other = tmp_path / "other"
     checkpoint.save_model(
         other, first.params | {"embed": first.params["embed"] + 0.1}, first.config, hf=first.hf_folder

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alpacare_jax import checkpoint, convert, sharding
+from alpacare_jax import checkpoint, load, sharding
 from alpacare_jax.data.examples import Example
 from alpacare_jax.data.loader import RowOrder
 from alpacare_jax.data.packing import pack_rows
@@ -109,7 +109,7 @@ def trainer_losses(folder, examples, out, weight_decay):
 def our_losses(folder, examples, out, weight_decay, mesh_config, devices):
     """Train with this stack's loop, one example a row, and return the loss of every step."""
     mesh = sharding.make_mesh(mesh_config, devices)
-    loaded = convert.open_model(folder, mesh=mesh, dtype="float32")
+    loaded = load(folder, mesh=mesh, dtype="float32")
     optim = OptimConfig(learning_rate=LEARNING_RATE, weight_decay=weight_decay)
     stepper = Stepper(
         Architecture(loaded.config),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from alpacare_jax import convert
+from alpacare_jax import convert, load
 from alpacare_jax.cli.training import train_from_config
 from alpacare_jax.config import RunConfig, load_config
 
@@ -52,7 +52,7 @@ def test_a_run_goes_on_on_another_uneven_mesh_and_exports_the_models_own_shapes(
         shutil.rmtree(out / "checkpoints" / str(step))
     found = run(uneven_yaml, out, *FOUR)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    opened = convert.open_model(out)
+    opened = load(out)
     convert.export(opened.params, opened.config, opened.hf_folder, tmp_path / "hf")
     with safe_open(tmp_path / "hf" / "model.safetensors", framework="np") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
