@@ -6,12 +6,11 @@ the pair ("A and B"), ``N`` for neither, ``O`` for one or the other.
 
 import re
 
-_NOUN = (
-    r"(?i:outputs?|answers?|responses?|assistants?|options?|candidates?|repl(?:y|ies)|completions?|models?)"
-)
+_NOUN = r"(?i:outputs?|answers?|responses?|assistants?|options?|candidates?|repl(?:y|ies)|completions?|models?|texts?|systems?)"
 # What may follow "output a" or a letter alone where they name an answer: "answer a question" names none.
+_MORE = "=<>≈≻≫≺≪~→"
 _FOLLOWS = (
-    r"(?=\s*(?:$|[.,;:!?)>=<|≈≻]|[-–—]\s|'s\b)|\s(?i:is|was|wins?|won|and|or|nor|over|than|to|because|since|as|seems"
+    rf"(?=\s*(?:$|[.,;:!?()|{_MORE}]|[-–—]\s|'s\b)|\s(?i:is|was|wins?|won|and|or|nor|over|than|to|because|since|as|seems"
     r"|appears|would|should|has|had|does|better|provides|gives|follows|outperforms|beats|vs|for|clearly|both)\b)"
 )
 _LABEL = re.compile(
@@ -24,8 +23,8 @@ _BEFORE_LETTER = (
     r"|either|overall|conclude|think|believe|is"
 )
 _LETTER = re.compile(
-    rf"(?P<before>(?:^|[.,;:=<>!?—–→-]|\b(?i:{_BEFORE_LETTER}))\s?)\b(?P<letter>[AB])\b{_FOLLOWS}"
-    r"|(?P<lead>(?:^|[:=>→])[\s\"']*)\b(?P<last>[abAB])(?=[\s\"'.!,]*$)"
+    rf"(?P<before>(?:^|[.,;:!?—–{_MORE}-]|\b(?i:{_BEFORE_LETTER}))\s?)\b(?P<letter>[AB])\b{_FOLLOWS}"
+    rf"|(?P<lead>(?:^|[:{_MORE}]|\b(?:choice|pick|verdict|winner|vote|preference) is\b)[\s\"']*)\b(?P<last>[abAB])(?=[\s\"'.!,)]*$)"
 )
 _EXAM = re.compile(
     r"\b(?:correct|right|true) (?:answer|option|choice|letter|response)(?: is| was|:)+ ?$", re.IGNORECASE
@@ -50,7 +49,7 @@ _GROUPS = tuple(
             "T",
         ),
         (
-            r"\bboth of them\b|\bthe two\b|\bboth\b|\bthe (?:outputs|answers|responses)\b|\bthey(?= (?:are|tie)\b)",
+            r"\bboth of them\b|\bthe two\b|\bboth\b|\bthe (?:outputs|answers|responses)\b|\bthe(?:y|se)(?= (?:are|tie)\b)",
             "T",
         ),
     )

@@ -5,10 +5,21 @@ A sentence is cut into clauses, and each clause is matched with a handful of for
 judge's; what it concedes ("although A is better ...") is one of a part.
 """
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from alpacare_jax.evaluate.verdict_forms import ANSWER, BETTER, SO, VERDICT, Choice, Statement, joined, said
+from alpacare_jax.evaluate.verdict_forms import (
+    ANSWER,
+    BETTER,
+    SO,
+    VERDICT,
+    Choice,
+    Statement,
+    joined,
+    label_alone,
+    said,
+)
 
 _SENTENCE = re.compile(
     r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\d)[.!?]+(?=\s|$|[ABTPN]\b)|(?<=\d)[.!?]+(?=\s|$)"
@@ -32,7 +43,8 @@ _APPOSITION = re.compile(
 _CLAUSE = re.compile(
     joined(
         r"""(?:[,;()]|:(?= )| [-–—]+(?= )| (?:and|making)(?= [ABTPN]\b)
-        |\b(?:so|but|yet|thus|hence|therefore)(?=,? (?:[ABTPN]|it|i|we|the|my|this|that)\b)
+        |\b(?:but|yet)(?=,? (?:[ABTPN]|it|i|we|the|my|this|that)\b)
+        |\b(?=(?:so|thus|hence|therefore),? (?:[ABTPN]|it|i|we|the|my|this|that)\b)
         |\b(?=(?:although|though|while|whilst|whereas|despite|even though|even if|because|since|if|unless|assuming
             |had|were|when)\b))"""
     )
@@ -45,7 +57,7 @@ _NAMING = re.compile(
 )
 _PRONOUN = re.compile(
     rf"\b(?:it|this|that|this (?:one|output|response|answer))"
-    rf"(?= (?:is|was)(?: (?:\w+ly|the|a|far|much|therefore|thus))* {BETTER}(?: {ANSWER})?"
+    rf"(?= (?:is|was)(?: (?:\w+ly|the|a|far|much|still|therefore|thus))* {BETTER}(?: {ANSWER})?"
     r"(?:[.!,]|$| than [AB]| because| as it| overall| for the| of the))"
 )
 _CONTRAST = re.compile(
@@ -54,6 +66,17 @@ _CONTRAST = re.compile(
 _CONCESSION = re.compile(r"^(?:although|though|while|whilst|whereas|despite|even though)\b")
 _SUPPOSITION = re.compile(r"^(?:if|unless|assuming|even if|had|were|when(?! (?:\w+ing|it comes)\b))\b")
 _WOULD = re.compile(r"\b(?:would|could|might|may)\b")
+_TURN = re.compile(r"\b(?:but|however|yet|so|thus|hence|therefore|still)\b")
+_HEADED = re.compile(rf"(?!{SO}|(?:wait|no|actually)\b)[^:ABTPNO]{{1,40}}: ")
+_YES = re.compile(r"yes\b")
+_SO = ("so ", "thus ", "hence ", "therefore ")
+_GOES_ON = re.compile(
+    r"(?:(?:i|we) (?:think|believe|find|say) (?:that )?|so |but )?(?P<label>[AB])"
+    r"(?: is| does|(?: is)?(?P<part> (?:at|in|on|for) [^ABTPNO]{1,80}))"
+)
+_RELATION = re.compile(
+    r"\b(?:better|superior|best|preferable|preferred|stronger|worse|worst|inferior|weaker)\b"
+)
 _LONGEST = 4000  # characters; what is longer is no sentence
 
 
@@ -88,12 +111,12 @@ def contrasts(sentence: str) -> bool:
     return _CONTRAST.match(sentence) is not None
 
 
-def stated(sentence: str, about: str | None = None) -> Statement | None:
+def stated(sentence: str, before: Sequence[str] = ()) -> Statement | None:
     """Read what a sentence states; its choice is "invalid" where it contradicts itself.
 
     Args:
         sentence: One sentence of :func:`sentences`.
-        about: The answer that the sentence before was about, which "it" may mean.
+        before: The sentences before it, which "it" may mean, and "yes" and "B is" go on from.
 
     Example:
         >>> stated("although A is longer, B is better.")
@@ -104,17 +127,24 @@ def stated(sentence: str, about: str | None = None) -> Statement | None:
         (None, None)
         >>> stated("A is better on tone, but B is better on facts.")
         Statement(choice='invalid', weight=1)
+        >>> stated("yes.", ["is B better than A?"]), stated("A is not better; B is.")
+        (Statement(choice='second', weight=2), Statement(choice='second', weight=2))
     """
     if sentence.endswith("?") or len(sentence) > _LONGEST:
         return None
-    meant = sole_label(sentence) if re.search(r"\b[AB]\b", sentence) else about
-    text = _PRONOUN.sub(meant, sentence) if meant else sentence
+    last = before[-1] if before else ""
+    if last.endswith("?") and _YES.match(sentence):
+        sentence = last.rstrip("?")
+    text = _PRONOUN.sub(
+        lambda hit: sole_label(sentence[: hit.start()]) or sole_label(last) or hit[0], sentence
+    )
     text = _APPOSITION.sub("", _FILLER.sub("", _NAMING.sub(r"\1 is ", text)).strip(" ,.!"))
-    found = _said_in_clauses(text)
+    found = _said_in_clauses(text, before, finished=sentence[-1] in ".!")
     if not found:
         return None
     weight, choices = heaviest(found)
-    weight = min(3, weight + 1) if _FINAL.search(sentence) else weight
+    # "Tone: A is better" speaks of the tone alone.
+    weight = 1 if _HEADED.match(text) else min(3, weight + 1) if _FINAL.search(sentence) else weight
     return Statement(choices.pop() if len(choices) == 1 else "invalid", weight)
 
 
@@ -128,16 +158,23 @@ def heaviest(found: list[Statement]) -> tuple[int, set[Choice]]:
     return weight, choices - {"tie"} if weight == 1 and len(choices) > 1 else choices
 
 
-def _said_in_clauses(text: str) -> list[Statement]:
+def _said_in_clauses(text: str, before: Sequence[str], *, finished: bool) -> list[Statement]:
     found: list[Statement] = []
-    supposed = False
-    for clause in filter(None, (part.strip(" ,.") for part in _CLAUSE.split(text))):
+    supposed: int | None = None
+    cuts = [(0, 0), *(hit.span() for hit in _CLAUSE.finditer(text)), (len(text), len(text))]
+    for (_, start), (end, _) in itertools.pairwise(cuts):
+        clause = text[start:end].strip(" ,.")
         if _SUPPOSITION.match(clause):
             # "X would be better if ..." and "if ..., X would be better" alike state nothing.
-            supposed = True
+            supposed = start
             found = [] if _WOULD.search(text) else found
-        elif supposed and not clause.startswith("and"):
-            supposed = False
-        elif one := said(clause):
+        if supposed is not None and not _TURN.search(text, supposed, start + 10):
+            continue
+        if (hit := _GOES_ON.fullmatch(clause)) and finished:
+            # "A is not better; B is", "A is better on tone, B on facts"
+            relations = _RELATION.findall(" ".join([*before, text[:start]]))
+            clause = f"{hit['label']} is {relations[-1]}{hit['part'] or ''}" if relations else clause
+        one = said(clause) or (label_alone(clause) if clause.startswith(_SO) else None)
+        if one:
             found.append(Statement(one.choice, 1) if _CONCESSION.match(clause) else one)
     return found

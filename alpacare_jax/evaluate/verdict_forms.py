@@ -1,4 +1,9 @@
-"""The forms in which a clause of a judge's reply, written in signs, states a verdict."""
+"""The forms in which a clause of a judge's reply, written in signs, states a verdict.
+
+There are four: a label behind words that only lead in ("my final verdict: B"), an answer and a relation ("A is much
+better"), a name and an answer ("the winner is A"), and the judge's choosing ("I prefer A"). Whatever stands in front
+and denies, asks, supposes or reports what is said makes it no statement.
+"""
 
 import re
 from typing import Literal, NamedTuple
@@ -14,13 +19,16 @@ class Statement(NamedTuple):
 
 
 def joined(text: str) -> str:
-    """Join the lines of a pattern that is written with an alternative a line."""
+    """Join the lines of a pattern that is written over several lines."""
     return re.sub(r"\s*\n\s*", "", text)
 
 
 VERDICT = joined(
     r"""(?:verdict|decision|choice|judge?ment|conclusion|winner|pick|selection|preference|result|ruling|vote
-    |recommendation|outcome|determination|evaluation|assessment)"""
+    |recommendation|outcome|determination|evaluation|assessment
+    |(?:(?:mon|ma|le|la|mein|meine|die|das|mi|el|minha|il) )?(?:r[ée]ponse|gagnant|r[ée]sultat|urteil|antwort|fazit|ergebnis|veredicto|respuesta|resultado|conclusi[óo]n|ganador
+    |conclus[ãa]o|resposta|vencedor|verdetto|risposta|vincitore|ответ|вердикт|вывод|итог|победитель
+    |\w{0,4}(?:答案|回答|结论|結論|结果|結果|判断|判定|胜者|勝者|선택|결론|승자))(?= ?:))"""
 )
 BETTER = (
     r"(?:better|best|preferred|superior|winning|stronger|chosen|selected|preferable|favou?rite|favou?red|top)"
@@ -28,38 +36,41 @@ BETTER = (
 ANSWER = (
     r"(?:output|answer|response|option|one|reply|choice|candidate|assistant|model|ans|label|pick|advantage)"
 )
-IS = r"(?: ?(?:is|was|would be|must be|should be|goes to|has to be|are|:|=|->|=>|→|-|–|—),?)"
-SO = joined(
-    r"""(?:(?:and|so|thus|hence|therefore|overall|finally|ultimately|accordingly|consequently
-    |definitely|clearly|obviously|certainly|probably|easily|surely|without (?:a )?doubt
-    |in (?:conclusion|summary|short|sum|the end|my opinion|my view)|to (?:conclude|sum up|summari[sz]e)
-    |tl;?dr:?|all in all|all things considered|on balance|as a result
-    |(?:based on|given|considering|after|in light of|for|with|taking|weighing|having) [^,.:ABTPNO]{1,120}(?=,)
-    )(?:\b|(?<=:))[,:]? ?)"""
+_IS = r"(?: ?(?:is|was|would be|must be|should be|goes to|has to be|are|:|=|->|=>|→|-|–|—),?)"
+_CHOOSE = joined(
+    r"""(?:prefer|choose|chose|pick|picked|select|selected|favou?r|go with|opt for|vote for|voting for
+    |lean(?:ing)? towards?|leans? to|side with|recommend|declare|rule (?:for|in favou?r of)
+    |decide (?:on|for|in favou?r of)|(?:give|giving|award) (?:it|this(?: one)?) to|agree (?:that|with)
+    |(?:rate|rank|place|put)(?= [AB] (?:\w+ )?(?:higher|above|over|ahead|better|first)\b))"""
 )
 
 # --- A label on its own
 
-_CHOOSING = r"(?:i(?:'d| would| will|'ll)? (?:say|choose|pick|select|prefer|go with|vote for)(?: that)?:? )?"
-_CALLED = joined(
-    rf"""(?:(?:the |my |our |your )?(?:(?:final|overall|correct|{BETTER}) ){{0,3}}
-    (?:(?:{VERDICT}|{ANSWER}|final|overall|{BETTER})(?: (?:is|was))?{IS}{{1,3}} ?)+)?"""
+SO = joined(
+    r"""(?:(?:and|so|thus|hence|therefore|overall|finally|ultimately|accordingly|consequently
+    |definitely|clearly|obviously|certainly|probably|easily|surely|honestly|simply|essentially|personally|slightly
+    |without (?:a )?doubt|in (?:conclusion|summary|short|sum|the end|my (?:opinion|view|judge?ment))
+    |to (?:conclude|sum up|summari[sz]e)|tl;?dr:?|all in all|all things considered|on balance|as a result
+    |(?:based on|given|considering|after|in light of|for|with|taking|weighing|having) [^,.:ABTPNO]{1,120}(?=,)
+    )(?:\b|(?<=:))[,:]? ?)"""
 )
-_LEAD = rf"(?P<lead>{SO}{{0,3}}{_CHOOSING}{_CALLED}(?:that )?(?:the )?(?:it is |it's |its )?)"
-_TIE = (
-    r"(?:a |an )?(?:tied?|draw|dead heat|toss-?up|equal|[NT]|[NT] equal|equally good|no winner|no preference)"
+# Any row of these words in front of a label leads in and says nothing else.
+_LEAD = joined(
+    rf"""\W*(?P<lead>(?:(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|we|my|our|your|the|a|an|it|it's|its
+    |this|that|is|was|are|be|has|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too
+    |(?<=preference )for|(?<=vote )for|in favou?r of|→|->|=>)(?!\w))[\s:=,.-]*){{0,16}})\W*"""
 )
-_LABEL_ALONE = re.compile(rf"\W*{_LEAD}(?:(?P<label>[AB])|{_TIE})(?P<better> is better)?\W*")
-_LABEL_FIRST = re.compile(
-    rf"\W*{_LEAD}(?:(?P<label>[AB])|(?:a )?(?:tie|draw))"
-    + joined(
-        r"""(?:(?: is better)?,? ?\((?![AB]\)).*
+_TIE = r"(?:equal|equally good|no winner|no preference|(?:N|(?<!\w )T|(?<=\bis )T)(?: equal)?)(?!\w)"
+_BY_HOW_MUCH = r"(?:,? (?:is better|it is|by|an?|the|small|slim|narrow|wide|clear|margin|\w+ly|far|hands|down|all|way)(?!\w))*"
+_LABEL = re.compile(
+    rf"{_LEAD}(?:(?P<label>\b(?:[AB]|tied?|draw|dead heat|toss-?up)\b)|{_TIE})(?P<degree>{_BY_HOW_MUCH})(?P<tail>.*)"
+)
+_REASON = re.compile(
+    joined(
+        r"""(?: is better)?,? ?\((?![AB]\)).*
         |,? (?:because|since|as|for) (?:it|its|they|he|she|the|this|that|these|both|[ABT])\b.*
-        |,? because of [^,]*
-        |(?::| [-–—]+) (?:because|it|its|this|better|more|the (?:better|best))\b.*
-        | [-–—]+ .*
-        |,? (?:hands down|by far|clearly|definitely|easily|without (?:a )?doubt|no question|of course|overall
-            |not [AB]|rather than [AB]|over [AB])\b[^,]*)"""
+        |,? because of [^,]*|,? (?:al)?though .*|(?::| [-–—]+) (?:because|it|its|this|better|more|the (?:better|best))\b.*
+        | [-–—]+ .*|,? (?:without (?:a )?doubt|no question|of course|overall|not [AB]|rather than [AB]|over [AB])\b[^,]*"""
     )
 )
 
@@ -73,8 +84,10 @@ def label_alone(line: str) -> Statement | None:
         >>> label_alone("A"), label_alone("A:"), label_alone("O")
         (Statement(choice='first', weight=2), None, None)
     """
-    hit = _LABEL_ALONE.fullmatch(line) if len(line) < 200 and not line.endswith((":", "?")) else None
-    return Statement(_choice(hit["label"] or "T"), 3 if hit["lead"] or hit["better"] else 2) if hit else None
+    if len(line) > 200 or line.endswith((":", "?")):
+        return None
+    hit = _LABEL.fullmatch(line)
+    return _labelled(hit) if hit and not hit["tail"].strip(" .,!;)]}\"'") else None
 
 
 def label_first(sentence: str) -> Statement | None:
@@ -85,82 +98,73 @@ def label_first(sentence: str) -> Statement | None:
         Statement(choice='second', weight=2)
         >>> label_first("B, because of its length, misses the point.")
     """
-    hit = None if sentence.endswith("?") else _LABEL_FIRST.fullmatch(sentence)
-    return Statement(_choice(hit["label"] or "T"), 3 if hit["lead"] else 2) if hit else None
+    hit = None if sentence.endswith("?") else _LABEL.match(sentence)
+    return _labelled(hit) if hit and hit["label"] and _REASON.fullmatch(hit["tail"]) else None
 
 
-# --- The forms of a clause
+def _labelled(hit: re.Match[str]) -> Statement:
+    return Statement(_choice(hit["label"] or "T"), 3 if hit["lead"] or hit["degree"].strip(", ") else 2)
 
-_ADVERB = joined(
-    r"""(?: (?:\w+ly|much|far|still|also|an?|the|my|our|by|bit|little|somewhat|quite|rather|even|just|then|very|so
-    |to be|as|being|considered|deemed|judged|regarded|wide|slight|clear|margin|here|be|more|most|of|would|should|will
-    |thus|therefore|indeed|overall))"""
-)
-_COPULA = joined(
-    r"""(?:is|was|'s|are|be|being|seems|appears|looks|remains|stands out|emerges|comes out|ranks|proves|feels
-    |considered|deemed|judged|makes)"""
-)
+
+# --- An answer and a relation
+
 _GOOD = joined(
     r"""(?:better|superior|best|preferable|preferred|stronger|winner|winning|favou?red|chosen|selected|ahead|on top
-    |my choice|my pick|right (?:choice|pick)|correct (?:choice|answer|output|one)|favou?rite)"""
+    |(?:my|right|correct) (?:choice|pick|answer|output|one)|favou?rite)"""
+)
+_WINS = joined(
+    r"""(?:wins?|won|prevails|takes (?:it|this|the win|the edge)|(?:ranks?|comes) first|outperforms|beats|surpasses
+    |edges out|outshines|has (?:the|a slight) (?:edge|advantage)|gets? (?:my|the) (?:vote|nod|edge|win)|comes out ahead
+    |deserves (?:the win|to win|it))"""
 )
 _FIT = joined(
     r"""(?:helpful|useful|accurate|appropriate|suitable|preferable|fitting|correct|effective|relevant|satisfactory
     |aligned|in line|precise)"""
 )
-_BAD = rf"(?:worse|worst|inferior|weaker|loser|losing|loses|less {_FIT})"
-_SUBJECT = r"\b(?P<label>[AB])\b(?: [^ABTPNO]{0,200}? and)?"
-_IS_BETTER = re.compile(
-    rf"{_SUBJECT}(?P<way>{_ADVERB}{{0,2}} {_COPULA}(?: [^ABTPNO]{{1,80}} and)?{_ADVERB}{{0,6}}(?: not)?)"
-    rf" (?:{_GOOD}|(?P<bad>{_BAD}))\b(?P<tail>.*)"
+_BAD = joined(
+    rf"""(?:worse|worst|inferior|weaker|weakest|loser|losing|loses|falls short of [AB]
+    |(?:not|\w+n't|nowhere) (?:nearly |quite |near |even )?as (?:good|strong|{_FIT}) as [AB]|less {_FIT})"""
 )
-_WINS = re.compile(
-    rf"{_SUBJECT}(?P<way>(?: \w+ly| would| should| just| also){{0,2}}) "
-    + joined(
-        r"""(?:wins?|won|prevails|takes (?:it|this|the win|the edge)|(?:ranks?|comes) first
-        |outperforms|beats|surpasses|edges out|outshines
-        |has (?:the|a slight) (?:edge|advantage)|gets? my vote|comes out (?:on top|ahead)|(?P<bad>loses)
-        |deserves (?:the win|to win|it))\b(?P<tail>.*)"""
+_MORE = rf"(?:more (?:closely|precisely|accurately|faithfully|directly|effectively)|closer to|(?:more|most) (?:\w+ (?:and|or) )?{_FIT})"
+_RELATION = re.compile(
+    rf"\b(?P<label>[AB])\b(?P<way> (?:[^ABTPNO]{{0,200}}? )??)"
+    rf"(?:(?P<good>{_GOOD})|(?P<wins>{_WINS})|(?P<bad>{_BAD})|(?P<more>{_MORE}))\b(?=(?P<tail>.*))"
+)
+# What may stand between an answer and a relation that speaks of it as a whole.
+_LINK = re.compile(
+    joined(
+        r""" (?:.{0,200} and )?(?:(?:is|was|'s|are|be|being|seems|appears|looks|remains|stands out|emerges|comes out
+        |ranks|proves|feels|considered|deemed|judged|makes|\w+ly|much|far|still|also|an?|the|my|our|by|bit|little|somewhat
+        |quite|rather|even|just|then|very|so|to be|as|regarded|wide|slight|clear|margin|here|more|most|of|would|should|will
+        |thus|therefore|indeed|overall) )*"""
     )
 )
-_FITS = re.compile(
-    rf"{_SUBJECT}(?P<way>[^ABTPNO]{{0,120}}?) (?:"
-    r"(?:better|more closely|more precisely|more accurately|more faithfully|more directly|more effectively|closer to"
-    rf"|superior)\b|(?:more|most) (?:\w+ (?:and|or) )?{_FIT})(?P<bad>\b\B)?(?P<tail>.*)"
-)
-_NOT_AS_GOOD = re.compile(
-    r"\b(?P<label>[AB]) (?:is|was) not (?:nearly |quite )?as (?:good|helpful|accurate|strong) as [AB]\b"
-)
-_BETTER_IS = re.compile(
+_PARTLY = {"better", "superior"}
+_NAMED = re.compile(
     joined(
         rf"""(?:\b(?:{BETTER}|final|correct) (?:{ANSWER}|{VERDICT})|\b{VERDICT}
         |^(?:{BETTER}|(?:the )?answer|(?:the )?{BETTER} one)|\b{BETTER} (?:of|between) [TPO]
         |\bthe (?:one|output|answer|response) [^ABTPNO]{{0,60}}{BETTER}[^ABTPNO]{{0,60}}?)
-        (?: (?:for|of|in|here|between|that)\b[^ABTPNO]{{0,100}}?(?:[TPO] ?)?)?{IS}{{1,3}}
-        (?: (?:clearly|therefore|definitely|thus|that|to|for|in favou?r of))*"""
-        r""" (?P<label>[AB]|T|N|a tie|tie\b)(?! (?:is|was|isn't|wasn't|does|doesn't|would|could|can|fails) )"""
+        (?: (?:for|of|in|here|between|that)\b[^ABTPNO]{{0,100}}?(?:[TPO] ?)?)?{_IS}{{1,3}}
+        (?: (?:\w+ly|therefore|thus|that|to|for|in favou?r of))* (?P<label>[AB]|T|N|a tie|tie\b)
+        (?! (?:is|was|isn't|wasn't|does|doesn't|would|could|can|fails) )"""
     )
 )
-_PREFERS = re.compile(
-    joined(
-        r"""\b(?:prefer|choose|chose|pick|picked|select|selected|favou?r|go with|opt for|vote for|voting for
-        |lean(?:ing)? towards?|leans? to|side with|recommend|declare|rule (?:for|in favou?r of)|in favou?r of
-        |decide (?:on|for|in favou?r of)|(?:win|edge|vote|nod|preference|point|victory) (?:goes )?to
-        |(?:give|giving|award) (?:it|this(?: one)?) to|agree (?:that|with)
-        |(?:rate|rank|place|put)(?= [AB] (?:\w+ )?(?:higher|above|over|ahead|better|first)\b))
-        (?: (?:\w+ly|for|that|it|with))? (?P<label>[AB])\b"""
-    )
+_CHOOSES = re.compile(rf"\b{_CHOOSE}(?: (?:\w+ly|for|that|it|with))? (?P<label>[AB])\b")
+_FAVOURS = re.compile(
+    r"\b(?:in favou?r of|preference for|(?:win|edge|vote|nod|preference|point|victory) (?:goes )?to) (?P<label>[AB])\b"
 )
+_JUDGE = re.compile(rf"\b(?:i|we|me|us|i'd|i'll|let's|to|must|have)\b|^{SO}*$")
 _ORDER = re.compile(
-    r"\W*(?:\w+ ?:? )?\[*(?P<label>[AB]) ?(?P<mark>>{1,3}|≻|≫|<{1,3}|≺|={1,2}|≈|~) ?[AB]\]*\W*"
+    r"\W*(?:\w+ ?:? )?\[*(?P<label>[AB]) ?(?P<mark>>{1,3}|<{1,3}|={1,2}|[≻≫≺≪≈~]) ?[AB]\]*\W*"
 )
 _TIES = re.compile(
     joined(
         r"""\bN (?:is|are|was|can be|could be|stands|wins|seems|appears|really)\b[^ABTPNO]{0,60}?
             \b(?:better|superior|best|preferable|preferred|wins|winner|out|ahead)\b
-        |^[^ABTPNO]{0,60}\b(?:it is|it's|is|this is|ends? in|result is
-            |(?:call|declare|rate|judge|consider|score) (?:it|this|them)(?: as| to be)?)
-            (?: an?)?(?: clear| complete| perfect| virtual)? (?:tied?|draw|dead heat|toss-?up)\b
+        |^[^ABTPNO]{0,60}\b(?:it is|it's|is|ends? in
+            |(?:call|declare|rate|judge|consider|score) (?:it|this|them)(?: one)?(?: as| to be)?)
+            (?: an?| \w+ly| clear| perfect| virtual)*? (?:tied?|draw|even|dead heat|toss-?up)\b(?! (?:if|though)\b)
         |\b[TP]\b(?: [^ABTPNO]{0,80}? and)? (?:are|is|seem|appear|were|perform|do|rank|remain|should be|would be)\b
             [^ABTPNO]{0,30}? ?\b(?:equally|equal|tied?|a draw|identical|equivalent|comparable|on par|on a par|the same
             |just as good|similarly good|evenly matched|interchangeable|of (?:equal|similar|the same))\b(?P<tail>.*)
@@ -175,28 +179,26 @@ _EQUAL_ON_THE_WHOLE = re.compile(
     r"^$|\W|(?:good|bad|well|poor|strong|weak|matched|quality|(?:in )?quality|in overall)\b"
 )
 
-_NEVER = r"\b(?:not|no|never|nor|cannot|can't|hardly|might|may|could)\b|n't\b"
+# --- What makes it no statement
+
+_NEVER = r"\b(?:not|no|never|nor|cannot|hardly|might|may|could)\b|n't\b"
 _DENIED_BETWEEN = re.compile(rf"{_NEVER}|\b(?:less|than|that|which)\b")
 _DENIED_BEFORE = re.compile(
     joined(
         rf"""{_NEVER}|\b(?:without|doubt|disagree|wrong|false|mistaken|unclear|difficult|hard|impossible|rather than
-        |(?:was|were) going to|initially|at first|tempted|almost|used to|would have
-        |whether|which|how|if|unless|nothing|fails? to|trying|tries|try|attempts?|instructs?|asks?|asked|determine
-        |decide|evaluate)\b"""
+        |(?:was|were) going to|initial(?:ly)?|at first|tempted|almost|used to|would have|whether|which|how|if|unless
+        |nothing|fails? to|try|trying|attempts?|determine|decide|evaluate)\b"""
     )
 )
-_REPORTED = re.compile(
+# Of all who say something, the judge alone counts.
+_SAYING = re.compile(
     joined(
-        r"""\b(?:[ABTP]|it|assistants?|one|some|many|most|someone|others?|people|patients?|users?
-            |readers?|experts?|author|evaluators?|text|line|he
-            |she|they|who|which|that)(?:'s)?(?: \w+){0,2}? (?:claims?|says?|said|states?|stated|argues?|argued|thinks?
-            |believes?|asserts?|insists?|ends?|contains?|includes?|writes?|wrote|mentions?|suggests?|might|may|could
-            |instructs?|asks?|tells?|tries|would|prefers?|evaluates?|declares?|announces?|reads?)\b
-        |\b(?:claims?|says|saying|arguing|claiming|stating|argues|according to|the (?:phrase|string)|injected
-            |planted)\b"""
+        r"""\b(?:claim|says?|said|state|argue|think|believe|assert|insist|end|contain|include|writ|wrote|mention|suggest
+        |instruct|ask|tell|tries|tried|prefer|evaluates?\b|declare|announce|saying|conclude|according|requested
+        |phrase|string|inject|plant|quotation|favou?r|recommend)"""
     )
 )
-_PART = re.compile(r"^ (?:in|at|on|with respect to|regarding|when it comes to)\b")
+_PART = re.compile(r" (?:in|at|on|with respect to|regarding|when it comes to)\b")
 _WHOLE = re.compile(
     joined(
         r"""\b(?:instructions?|tasks?|questions?|requests?|prompt|overall|all|every|most|case|context|comparison|quality
@@ -205,14 +207,14 @@ _WHOLE = re.compile(
 )
 _NO_PART = re.compile(
     joined(
-        r"""^\W*$|^ (?:output|answer|response|choice|option|one|pick|candidate|fit|match|overall|here|of
+        r"""\W*$| (?:output|answer|response|choice|option|one|pick|candidate|fit|match|overall|here|of
         |than|because|since|as|and|for (?:the|this|that)|by|due|with|given
         |owing|from|out|is that|is because|when|assistant|model|reply|completion|verdict|thanks)\b"""
     )
 )
-# "Better than nothing", "better only in length", and what was cut before it said in what.
+# "Better than nothing", "better only in length", "A preferred B", and what was cut before it said in what.
 _NO_MORE_THAN = re.compile(
-    r" (?:than (?![ABTP]\b|the other|its)|only\b|(?:at|in|for|than|on|with|when|because|as)$)"
+    r" (?:[ABTPNO]\b|than (?![ABTP]\b|the other|its)|only\b|(?:at|in|for|than|on|with|when|because|as)$)"
 )
 
 
@@ -227,32 +229,39 @@ def said(clause: str) -> Statement | None:
     """
     if hit := _ORDER.fullmatch(clause):
         return Statement(
-            "tie" if hit["mark"][0] in "=≈~" else _choice(hit["label"], turned=hit["mark"][0] in "<≺"), 3
+            "tie" if hit["mark"][0] in "=≈~" else _choice(hit["label"], turned=hit["mark"][0] in "<≺≪"), 3
         )
-    if hit := _NOT_AS_GOOD.search(clause):
-        return None if _foreign(hit) else Statement(_choice(hit["label"], turned=True), 2)
-    for form, weight in ((_IS_BETTER, 2), (_WINS, 2), (_FITS, 1)):
+    relations = filter(None, map(_related, _RELATION.finditer(clause)))
+    if found := next(relations, None):
+        return found
+    for form, weight in ((_NAMED, 3), (_CHOOSES, 2), (_FAVOURS, 2)):
         for hit in form.finditer(clause):
-            if _DENIED_BETWEEN.search(hit["way"]) or _NO_MORE_THAN.match(hit["tail"]) or _foreign(hit):
-                continue
-            bad, tail = hit["bad"] or "", hit["tail"]
-            part = form is _IS_BETTER and not (_WHOLE if _PART.match(tail) else _NO_PART).search(tail)
-            return Statement(
-                _choice(hit["label"], turned=bad != ""), 1 if part or bad.startswith("less") else weight
-            )
-    for form, weight in ((_BETTER_IS, 3), (_PREFERS, 2)):
-        for hit in form.finditer(clause):
-            if not _foreign(hit):
+            if not _foreign(hit) and (form is not _CHOOSES or _JUDGE.search(clause[: hit.start()])):
                 return Statement(_choice(hit["label"]), weight)
     if (hit := _TIES.search(clause)) and not _foreign(hit):
         return Statement("tie", 2 if _EQUAL_ON_THE_WHOLE.match((hit["tail"] or "").strip()) else 1)
     return None
 
 
+def _related(hit: re.Match[str]) -> Statement | None:
+    way, tail, good = hit["way"], hit["tail"], hit["good"]
+    if _DENIED_BETWEEN.search(way) or _foreign(hit) or (not hit["wins"] and _NO_MORE_THAN.match(tail)):
+        return None
+    linked = _LINK.fullmatch(way) is not None
+    if not (linked or hit["more"] or good in _PARTLY):
+        return None
+    part = not hit["wins"] and not (_WHOLE.search(tail) if _PART.match(tail) else _NO_PART.match(tail))
+    slight = hit["more"] or (hit["bad"] or "").startswith("less") or not linked or part
+    return Statement(_choice(hit["label"], turned=hit["bad"] is not None), 1 if slight else 2)
+
+
 def _foreign(hit: re.Match[str]) -> bool:
     """Tell whether the clause denies or reports what the form says."""
     before = hit.string[: hit.start()]
-    return bool(_DENIED_BEFORE.search(before) or _REPORTED.search(before))
+    says = _SAYING.search(before)
+    return bool(
+        _DENIED_BEFORE.search(before) or (says and not re.search(r"\b(?:i|we)\b", before[: says.start()]))
+    )
 
 
 def _choice(sign: str, *, turned: bool = False) -> Choice:

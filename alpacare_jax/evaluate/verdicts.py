@@ -39,7 +39,7 @@ from typing import Literal
 
 from alpacare_jax.evaluate.judge_text import own_lines
 from alpacare_jax.evaluate.signs import signs
-from alpacare_jax.evaluate.statements import concludes, contrasts, heaviest, sentences, sole_label, stated
+from alpacare_jax.evaluate.statements import concludes, contrasts, heaviest, sentences, stated
 from alpacare_jax.evaluate.verdict_forms import Choice, Statement, label_alone, label_first
 
 Outcome = Literal["win", "tie", "loss", "invalid"]
@@ -102,12 +102,10 @@ def _statements(lines: list[str]) -> list[tuple[int, int, Statement]]:
         for part in ([line] if one else sentences(line))
     ]
     found: list[tuple[int, int, Statement]] = []
-    about: str | None = None
     for number, (part, one) in enumerate(parts):
         edge = number in (0, len(parts) - 1)
         label = one or label_alone(part) or (label_first(part) if edge else None)
-        said = label or stated(part, about)
-        about = sole_label(part)
+        said = label or stated(part, [before for before, _ in parts[max(0, number - 2) : number]])
         if (
             said is None
             or (one and one.weight < 3 and headings)
