@@ -14,9 +14,9 @@ _FOLLOWS = (
     r"|appears|would|should|has|had|does|better|provides|gives|follows|outperforms|beats|vs|for|clearly|both)\b)"
 )
 _LABEL = re.compile(
-    rf"\b(?:(?i:the)\s)?{_NOUN}\s?#?(?:[(\[{{]\s?(?P<named>[abAB12])\s?[)\]}}]|(?P<letter>[AB12]|b|a)\b{_FOLLOWS})"
+    rf"\b(?:(?i:the)\s)?{_NOUN}\s?#?(?:[(\[{{]\s?(?P<named>[abAB12])\s?[)\]}}]|(?P<letter>[AB12]\b|(?:a|b)\b{_FOLLOWS}))"
     r"|[(\[]\s?(?P<alone>[abAB])\s?[)\]]"
-    rf"|\b(?i:the\s(?P<ordinal>first|second|1st|2nd)\s(?:{_NOUN}|one|(?=(?:is|was|wins|seems)\b))\b)"
+    rf"|\b(?i:the\s(?P<ordinal>first|second|1st|2nd)(?:\s(?:{_NOUN}|one)\b|(?=\s(?:is|was|wins|seems)\b|\W*$|[,.;]\s)))"
 )
 _BEFORE_LETTER = (
     r"that|than|over|prefer|choose|pick|select|so|therefore|thus|hence|and|or|nor|but|with|for|to|while|both|neither"

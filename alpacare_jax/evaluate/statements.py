@@ -22,7 +22,7 @@ from alpacare_jax.evaluate.verdict_forms import (
 )
 
 _SENTENCE = re.compile(
-    r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\d)[.!?]+(?=\s|$|[ABTPN]\b)|(?<=\d)[.!?]+(?=\s|$)"
+    r"(?!(?<=[ :]\d)\. [AB]\b)(?:(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\d)[.!?]+(?=\s|$|[ABTPN]\b)|(?<=\d)[.!?]+(?=\s|$))"
 )
 _FILLER = re.compile(
     joined(
@@ -46,7 +46,7 @@ _CLAUSE = re.compile(
         |\b(?:but|yet)(?=,? (?:[ABTPN]|it|i|we|the|my|this|that)\b)
         |\b(?=(?:so|thus|hence|therefore),? (?:[ABTPN]|it|i|we|the|my|this|that)\b)
         |\b(?=(?:although|though|while|whilst|whereas|despite|even though|even if|because|since|if|unless|assuming
-            |had|were|when)\b))"""
+            |had|were|should(?= (?:the|you|one|a)\b)|when)\b))"""
     )
 )
 _FINAL = re.compile(
@@ -57,17 +57,17 @@ _NAMING = re.compile(
 )
 _PRONOUN = re.compile(
     rf"\b(?:it|this|that|this (?:one|output|response|answer))"
-    rf"(?= (?:is|was)(?: (?:\w+ly|the|a|far|much|still|therefore|thus))* {BETTER}(?: {ANSWER})?"
+    rf"(?= wins\b| (?:is|was)(?: (?:\w+ly|the|a|far|much|still|therefore|thus))* {BETTER}(?: {ANSWER})?"
     r"(?:[.!,]|$| than [AB]| because| as it| overall| for the| of the))"
 )
 _CONTRAST = re.compile(
     r"^\W*(?:however|but|yet|wait|actually|still|nevertheless|on (?:reflection|second thou?ghts?)|correction|no,)"
 )
 _CONCESSION = re.compile(r"^(?:although|though|while|whilst|whereas|despite|even though)\b")
-_SUPPOSITION = re.compile(r"^(?:if|unless|assuming|even if|had|were|when(?! (?:\w+ing|it comes)\b))\b")
+_SUPPOSITION = re.compile(r"^(?:if|unless|assuming|as \w+ by|according to [ABT]|even if|had|were|should|when(?! (?:\w+ing|it comes)\b))\b")
 _WOULD = re.compile(r"\b(?:would|could|might|may)\b")
 _TURN = re.compile(r"\b(?:but|however|yet|so|thus|hence|therefore|still)\b")
-_HEADED = re.compile(rf"(?!{SO}|(?:wait|no|actually)\b)[^:ABTPNO]{{1,40}}: ")
+_HEADED = re.compile(rf"(?!{SO}|(?:wait|no|actually)\b)(?:[\w/&-]+ ){{0,3}}[\w/&-]+: ")
 _YES = re.compile(r"yes\b")
 _SO = ("so ", "thus ", "hence ", "therefore ")
 _GOES_ON = re.compile(

@@ -38,7 +38,7 @@ ANSWER = (
 )
 _IS = r"(?: ?(?:is|was|would be|must be|should be|goes to|has to be|are|:|=|->|=>|→|-|–|—),?)"
 _CHOOSE = joined(
-    r"""(?:prefer|choose|chose|pick|picked|select|selected|favou?r|go with|opt for|vote for|voting for
+    r"""(?:prefer|choose|chose|pick|picked|select|selected|favou?r|go(?:ing)? with|opt for|vote for|voting for
     |lean(?:ing)? towards?|leans? to|side with|recommend|declare|rule (?:for|in favou?r of)
     |decide (?:on|for|in favou?r of)|(?:give|giving|award) (?:it|this(?: one)?) to|agree (?:that|with)
     |(?:rate|rank|place|put)(?= [AB] (?:\w+ )?(?:higher|above|over|ahead|better|first)\b))"""
@@ -56,12 +56,12 @@ SO = joined(
 )
 # Any row of these words in front of a label leads in and says nothing else.
 _LEAD = joined(
-    rf"""\W*(?P<lead>(?:(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|we|my|our|your|the|a|an|it|it's|its
-    |this|that|is|was|are|be|has|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too
+    rf"""\W*(?P<lead>(?:(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|i'm|we|my|our|your|the|a|an|it|it's|its
+    |this|that|is|was|are|be|has|have|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too
     |(?<=preference )for|(?<=vote )for|in favou?r of|→|->|=>)(?!\w))[\s:=,.-]*){{0,16}})\W*"""
 )
-_TIE = r"(?:equal|equally good|no winner|no preference|(?:N|(?<!\w )T|(?<=\bis )T)(?: equal)?)(?!\w)"
-_BY_HOW_MUCH = r"(?:,? (?:is better|it is|by|an?|the|small|slim|narrow|wide|clear|margin|\w+ly|far|hands|down|all|way)(?!\w))*"
+_TIE = r"(?:equal(?: quality)?|same|equally good|no winner|no preference|(?:N|(?<!\w )T|(?<=\bis )T)(?: equal)?)(?!\w)"
+_BY_HOW_MUCH = r"(?:,? (?:is better|it is|by (?:an? |the )?(?:\w+ ){0,2}\w+|\w+ly|hands down|all the way|here|for me)(?!\w))*"
 _LABEL = re.compile(
     rf"{_LEAD}(?:(?P<label>\b(?:[AB]|tied?|draw|dead heat|toss-?up)\b)|{_TIE})(?P<degree>{_BY_HOW_MUCH})(?P<tail>.*)"
 )
@@ -70,7 +70,7 @@ _REASON = re.compile(
         r"""(?: is better)?,? ?\((?![AB]\)).*
         |,? (?:because|since|as|for) (?:it|its|they|he|she|the|this|that|these|both|[ABT])\b.*
         |,? because of [^,]*|,? (?:al)?though .*|(?::| [-–—]+) (?:because|it|its|this|better|more|the (?:better|best))\b.*
-        | [-–—]+ .*|,? (?:without (?:a )?doubt|no question|of course|overall|not [AB]|rather than [AB]|over [AB])\b[^,]*"""
+        | [-–—]+ .*|, i(?:'d| would)? (?:say|think|believe)\b.*|,? (?:without (?:a )?doubt|no question|of course|overall|not [AB]|rather than [AB]|over [AB])\b[^,]*"""
     )
 )
 
@@ -125,7 +125,7 @@ _BAD = joined(
     rf"""(?:worse|worst|inferior|weaker|weakest|loser|losing|loses|falls short of [AB]
     |(?:not|\w+n't|nowhere) (?:nearly |quite |near |even )?as (?:good|strong|{_FIT}) as [AB]|less {_FIT})"""
 )
-_MORE = rf"(?:more (?:closely|precisely|accurately|faithfully|directly|effectively)|closer to|(?:more|most) (?:\w+ (?:and|or) )?{_FIT})"
+_MORE = rf"(?:more (?:closely|precisely|accurately|faithfully|directly|effectively)|comes closer|closer to|less (?:bad|harmful|flawed|dangerous|wrong)|(?:more|most) (?:\w+ (?:and|or) )?{_FIT})"
 _RELATION = re.compile(
     rf"\b(?P<label>[AB])\b(?P<way> (?:[^ABTPNO]{{0,200}}? )??)"
     rf"(?:(?P<good>{_GOOD})|(?P<wins>{_WINS})|(?P<bad>{_BAD})|(?P<more>{_MORE}))\b(?=(?P<tail>.*))"
@@ -163,12 +163,12 @@ _TIES = re.compile(
         r"""\bN (?:is|are|was|can be|could be|stands|wins|seems|appears|really)\b[^ABTPNO]{0,60}?
             \b(?:better|superior|best|preferable|preferred|wins|winner|out|ahead)\b
         |^[^ABTPNO]{0,60}\b(?:it is|it's|is|ends? in
-            |(?:call|declare|rate|judge|consider|score) (?:it|this|them)(?: one)?(?: as| to be)?)
-            (?: an?| \w+ly| clear| perfect| virtual)*? (?:tied?|draw|even|dead heat|toss-?up)\b(?! (?:if|though)\b)
+            |(?:call|declare|rate|judge|consider|score) (?:it|this|them|T)(?: one)?(?: as| to be)?)
+            (?: an?| \w+ly| clear| perfect| virtual)*? (?:tied?|draw|dead heat|toss-?up)\b(?! (?:if|though)\b)
         |\b[TP]\b(?: [^ABTPNO]{0,80}? and)? (?:are|is|seem|appear|were|perform|do|rank|remain|should be|would be)\b
             [^ABTPNO]{0,30}? ?\b(?:equally|equal|tied?|a draw|identical|equivalent|comparable|on par|on a par|the same
             |just as good|similarly good|evenly matched|interchangeable|of (?:equal|similar|the same))\b(?P<tail>.*)
-        |\b[TP] tie\b
+        |\b[TP] tie\b|\b(?:call|consider|rate|judge|score|find) (?:them|T|this one)(?: \w+ly| as| about)* (?:equal|even|the same)\b
         |\b[AB] (?:is|are) (?:just |exactly |about )?(?:as good as|equal to|on par with|tied with|equivalent to
             |identical to|no better or worse than) [AB]\b
         |\b(?:no (?:clear |obvious |real )?winner|equally good|of equal (?:quality|merit)|no preference
@@ -186,7 +186,7 @@ _DENIED_BETWEEN = re.compile(rf"{_NEVER}|\b(?:less|than|that|which)\b")
 _DENIED_BEFORE = re.compile(
     joined(
         rf"""{_NEVER}|\b(?:without|doubt|disagree|wrong|false|mistaken|unclear|difficult|hard|impossible|rather than
-        |(?:was|were) going to|initial(?:ly)?|at first|tempted|almost|used to|would have|whether|which|how|if|unless
+        |(?:was|were) going to|initial(?:ly)?|earlier|previous(?:ly)?|at first|(?:i|we) (?:was|were|had)|perhaps|maybe|possibly|tempted|almost|used to|would have|whether|which|how|if|unless
         |nothing|fails? to|try|trying|attempts?|determine|decide|evaluate)\b"""
     )
 )

@@ -116,7 +116,8 @@ def _statements(lines: list[str]) -> list[tuple[int, int, Statement]]:
         closes = number == len(parts) - 1 or concludes(part)
         near = number if contrasts(part) else number - 1 if closes else 0
         found.append((number, near, Statement(said.choice, 3) if edge and said.weight == 2 else said))
-    return found
+    # A part alone is no verdict in the midst of a reply.
+    return found if any(one.weight > 1 or number in (0, len(parts) - 1) for number, _, one in found) else []
 
 
 def _decided(found: list[tuple[int, int, Statement]]) -> Choice:
