@@ -1,6 +1,8 @@
 """Answer files and how they are joined: by id, never by position."""
 
 import dataclasses
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,15 @@ from datagen.records import Response, Verdict, normal_input, read_objects, short
 
 # Marks a response whose id is only its number in a file without ids.
 _NUMBERED = "id_is_its_number"
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
     """The answers of one model, by id.
 
-    ``instructions`` holds the task of each id where the file has it, to prove that equal ids mean equal
-    tasks.
+    ``instructions`` holds the task of each id (instruction and input) where the file has it, to prove that equal
+    ids mean equal tasks.
     """
 
     name: str
@@ -34,7 +37,7 @@ def read_responses(path: str | Path) -> list[Response]:
     """
     responses = []
     for number, (where, row) in enumerate(read_objects(path)):
-        own = _with_id(row)
+        own = _present(row)
         numbered = own if "id" in own else own | {"id": str(number), _NUMBERED: True}
         responses.append(Response.from_dict(numbered, where=where))
     _refuse_repeats(path, [response.id for response in responses])
@@ -47,7 +50,7 @@ def as_answers(responses: Sequence[Response], path: str | Path, name: str = "") 
     return Answers(
         name or (models.pop() if len(models) == 1 else "") or Path(path).stem,
         {response.id: response.response for response in responses},
-        {response.id: response.instruction for response in responses},
+        {each.id: " ".join(_question(each.instruction, each.input)).strip() for each in responses},
         str(path),
     )
 
@@ -57,8 +60,9 @@ def read_references(
 ) -> list[Answers]:
     """Read the reference answers, one set a file, or one set a field of a file with several answers a row.
 
-    A file whose rows have no ids, as AlpaCare's reference files (``instruction, input, output``), is joined with the
-    responses by instruction and input, or by input alone where its instruction is empty.
+    A file whose rows have no ids, as AlpaCare's reference files (``instruction, input, output``), or ids that no
+    response has, is joined with the responses by instruction and input, or by input alone where its instruction is
+    empty and no two responses share that input.
 
     Args:
         paths: Files whose rows hold ``response`` or ``output``; with ``fields``, files whose rows hold those fields.
@@ -67,7 +71,7 @@ def read_references(
         responses: What the references are compared with.
 
     Raises:
-        DataError: A file is broken, an id or a set's name stands twice, a field is missing, or rows without ids
+        DataError: A file is broken, an id or a set's name stands twice, a field is missing, or rows without known ids
             answer one question differently.
     """
     sets: list[Answers] = []
@@ -87,7 +91,7 @@ def read_references(
 
 def _read_sets(path: str | Path, fields: Sequence[str], responses: Sequence[Response]) -> list[Answers]:
     """Read one file of reference answers."""
-    rows = [(where, _with_id(row)) for where, row in read_objects(path)]
+    rows = [(where, _present(row)) for where, row in read_objects(path)]
     columns = list(fields) or ["response" if all("response" in row for _, row in rows) else "output"]
     for where, row in rows:
         if any(not isinstance(row.get(field), str) for field in columns):
@@ -99,13 +103,14 @@ def _read_sets(path: str | Path, fields: Sequence[str], responses: Sequence[Resp
                 remedy="name the fields of this file with --reference-fields",
             )
     instructions: dict[str, str] = {}
-    if any("id" not in row for _, row in rows) or any(_NUMBERED in response.extra for response in responses):
-        named = _join_by_question(rows, responses)
+    known = {response.id for response in responses if _NUMBERED not in response.extra}
+    named = [(str(row.get("id")), row) for _, row in rows]
+    if any("id" not in row for _, row in rows) or (responses and known.isdisjoint(id_ for id_, _ in named)):
+        named = _join_by_question(rows, responses, columns)
     else:
-        named = [(str(row["id"]), row) for _, row in rows]
         _refuse_repeats(path, [id_ for id_, _ in named])
         instructions = {
-            id_: row["instruction"] for id_, row in named if isinstance(row.get("instruction"), str)
+            id_: " ".join(_question(row.get("instruction"), row.get("input"))).strip() for id_, row in named
         }
     models = {str(row.get("model") or "") for _, row in rows}
     whole = (models.pop() if len(models) == 1 else "") or Path(path).stem
@@ -120,19 +125,21 @@ def _read_sets(path: str | Path, fields: Sequence[str], responses: Sequence[Resp
     ]
 
 
-def _with_id(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row without an id that is null or empty."""
-    return {key: value for key, value in row.items() if key != "id" or value not in (None, "")}
+def _present(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without fields that are null, and without an empty id."""
+    return {key: value for key, value in row.items() if value is not None and (key, value) != ("id", "")}
 
 
 def _question(instruction: object, given: object) -> tuple[str, str]:
-    """Return what a question is known by: instruction and input, without regard to white space."""
-    first, second = (text if isinstance(text, str) else "" for text in (instruction, given))
+    """Return what a question is known by: instruction and input, however they are encoded and spaced."""
+    first, second = (
+        unicodedata.normalize("NFKC", str(text or "")).translate(_INVISIBLE) for text in (instruction, given)
+    )
     return " ".join(first.split()), " ".join(normal_input(second).split())
 
 
 def _join_by_question(
-    rows: Sequence[tuple[str, dict[str, Any]]], responses: Sequence[Response]
+    rows: Sequence[tuple[str, dict[str, Any]]], responses: Sequence[Response], columns: Sequence[str]
 ) -> list[tuple[str, dict[str, Any]]]:
     """Give rows the ids of the responses to the same questions.
 
@@ -145,8 +152,8 @@ def _join_by_question(
     found: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
     for where, row in rows:
         question = _question(row.get("instruction"), row.get("input"))
-        before = found.setdefault(question, (where, row))
-        if before[1] != row:
+        before = found.setdefault(question if any(question) else ("\n", str(len(found))), (where, row))
+        if any(before[1][column] != row[column] for column in columns):
             raise DataError(
                 "two rows without ids answer the same question differently",
                 where=f"{before[0]} and {where}",
@@ -154,9 +161,11 @@ def _join_by_question(
                 remedy="give the rows the ids of the questions, or delete one of them",
             )
     named, unused = [], dict(found.values())
-    for response in responses:
-        instruction, given = _question(response.instruction, response.input)
-        question = (instruction, given) if (instruction, given) in found else ("", given)
+    asked = [_question(response.instruction, response.input) for response in responses]
+    sharing = Counter(question[1] for question in set(asked) - found.keys())
+    for response, question in zip(responses, asked, strict=True):
+        if sharing[question[1]] == 1 and question not in found:
+            question = ("", question[1])
         if any(question) and question in found:
             where, row = found[question]
             named.append((response.id, row))
@@ -215,8 +224,10 @@ def check_join(responses: Answers, reference: Answers, *, allow_missing: bool = 
             remedy="join files of the same questions, or leave such responses out with --allow-missing",
         )
     for id_, instruction in responses.instructions.items():
-        other = reference.instructions.get(id_)
-        if other is not None and other.split() != instruction.split():
+        other = reference.instructions.get(id_, "")
+        shorter, longer = sorted((instruction, other), key=len)
+        # A file may leave out the input, or an instruction that all its rows share.
+        if not (longer.startswith(shorter) or longer.endswith(shorter)):
             raise DataError(
                 f"id {id_!r} stands for two different instructions",
                 where=f"{responses.path} and {reference.path}",

@@ -64,7 +64,9 @@ _CONTRAST = re.compile(
     r"^\W*(?:however|but|yet|wait|actually|still|nevertheless|on (?:reflection|second thou?ghts?)|correction|no,)"
 )
 _CONCESSION = re.compile(r"^(?:although|though|while|whilst|whereas|despite|even though)\b")
-_SUPPOSITION = re.compile(r"^(?:if|unless|assuming|as \w+ by|according to [ABT]|even if|had|were|should|when(?! (?:\w+ing|it comes)\b))\b")
+_SUPPOSITION = re.compile(
+    r"^(?:if|unless|assuming|as \w+ by|according to [ABT]|even if|had|were|should|when(?! (?:\w+ing|it comes)\b))\b"
+)
 _WOULD = re.compile(r"\b(?:would|could|might|may)\b")
 _TURN = re.compile(r"\b(?:but|however|yet|so|thus|hence|therefore|still)\b")
 _HEADED = re.compile(rf"(?!{SO}|(?:wait|no|actually)\b)(?:[\w/&-]+ ){{0,3}}[\w/&-]+: ")
