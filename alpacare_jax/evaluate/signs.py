@@ -6,7 +6,9 @@ the pair ("A and B"), ``N`` for neither, ``O`` for one or the other.
 
 import re
 
-_NOUN = r"(?i:outputs?|answers?|responses?|assistants?|options?|candidates?|repl(?:y|ies)|completions?|models?|texts?|systems?)"
+_NOUN = (
+    r"(?i:(?:output|answer|response|assistant|option|candidate|completion|model|text|system)s?|repl(?:y|ies))"
+)
 # What may follow "output a" or a letter alone where they name an answer: "answer a question" names none.
 _MORE = "=<>≈≻≫≺≪~→"
 _FOLLOWS = (
@@ -23,38 +25,29 @@ _BEFORE_LETTER = (
     r"|either|overall|conclude|think|believe|is"
 )
 _LETTER = re.compile(
-    rf"(?P<before>(?:^|[.,;:!?—–{_MORE}-]|\b(?i:{_BEFORE_LETTER}))\s?)\b(?P<letter>[AB])\b{_FOLLOWS}"
-    rf"|(?P<lead>(?:^|[:{_MORE}]|\b(?:choice|pick|verdict|winner|vote|preference) is\b)[\s\"']*)\b(?P<last>[abAB])(?=[\s\"'.!,)]*$)"
+    rf"(?P<before>(?:^|[.,;:!?—–{_MORE}-]|\b(?i:{_BEFORE_LETTER}))\s?)\b(?P<letter>[AB]\b{_FOLLOWS}|[ab](?=\s?[=<>≈≻≫≺≪~]+\s?[abAB]\W*$))"
+    rf"|(?P<lead>(?:^|[:{_MORE}]|\b(?:choice|pick|verdict|winner|vote|preference) is\b)[\s\"']*)"
+    r"\b(?P<last>[abAB])(?=[\s\"'.!,)]*$)"
 )
 _EXAM = re.compile(
     r"\b(?:correct|right|true) (?:answer|option|choice|letter|response)(?: is| was|:)+ ?$", re.IGNORECASE
 )
-_GROUPS = tuple(
+_GROUPS = [
     (re.compile(pattern), sign)
-    for pattern, sign in (
-        (r"([AB]) ?'s (?:own )?(?:answers?|responses?|outputs?|repl(?:y|ies)|approach|version)\b", r"\1"),
-        (r"\bneither (?:of )?(?:A (?:n?or|and) B|B (?:n?or|and) A)\b", "N"),
-        (r"\b(?:neither|none) of (?:the |these )?(?:two )?(?:them|outputs|answers|responses|two)\b", "N"),
-        (
-            r"\bneither(?: one| output| answer| response| assistant)?\b|\bno (?:output|answer|response) (?=is better)",
-            "N",
-        ),
-        (
-            r"\b(?:either )?(?:A (?:or|vs\.?|versus) B|B (?:or|vs\.?|versus) A)\b|\beither (?:output|answer|one)\b",
-            "O",
-        ),
-        (r"\b(?:both (?:of )?)?(?:A (?:and|&) B|B (?:and|&) A)\b", "P"),
-        (
-            r"\b(?:they both|both|the two)(?: of)?(?: the| these)?(?: two)? (?:outputs|answers|responses)\b",
-            "T",
-        ),
-        (
-            r"\bboth of them\b|\bthe two\b|\bboth\b|\bthe (?:outputs|answers|responses)\b|\bthe(?:y|se)(?= (?:are|tie)\b)",
-            "T",
-        ),
+    for sign, pattern in re.findall(
+        r"(\S+)  (.*)",
+        r"""
+\1  ([AB]) ?'s (?:own )?(?:answers?|responses?|outputs?|repl(?:y|ies)|approach|version)\b
+N  \bneither (?:of )?(?:A (?:n?or|and) B|B (?:n?or|and) A)\b
+N  \b(?:neither|none) of (?:the |these )?(?:two )?(?:them|outputs|answers|responses|two)\b
+N  \bneither(?: one| output| answer| response| assistant)?\b|\bno (?:output|answer|response) (?=is better)
+O  \b(?:either )?(?:A (?:or|vs\.?|versus) B|B (?:or|vs\.?|versus) A)\b|\beither (?:output|answer|one)\b
+P  \b(?:both (?:of )?)?(?:A (?:and|&) B|B (?:and|&) A)\b
+T  \b(?:they both|both|the two)(?: of)?(?: the| these)?(?: two)? (?:outputs|answers|responses)\b
+T  \bboth(?: of them)?\b|\bthe (?:two|outputs|answers|responses)\b|\bthe(?:y|se)(?= (?:are|tie)\b)
+""",
     )
-)
-
+]
 _BRACKETS = re.compile(r"\[\[\s*([abc]|tie|[ab]\s*[<>=]{1,3}\s*[ab])\s*\]\]", re.IGNORECASE)
 _ENDS = re.compile(r"(?<=[.!?])(?=\s)")
 _QUOTING = re.compile(

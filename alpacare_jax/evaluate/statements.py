@@ -9,36 +9,22 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from alpacare_jax.evaluate.verdict_forms import (
-    ANSWER,
-    BETTER,
-    SO,
-    VERDICT,
-    Choice,
-    Statement,
-    joined,
-    label_alone,
-    said,
-)
+from alpacare_jax.evaluate import verdict_forms as forms
+from alpacare_jax.evaluate.verdict_forms import SO, VERDICT, Choice, Statement, joined, label_alone, said
 
+_BETTER = f"{forms.BETTER}(?: {forms.ANSWER})?"
 _SENTENCE = re.compile(
     r"(?!(?<=[ :]\d)\. [AB]\b)(?:(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\d)[.!?]+(?=\s|$|[ABTPN]\b)|(?<=\d)[.!?]+(?=\s|$))"
 )
+# What comes between an answer and what is said of it, or before both, and changes nothing.
 _FILLER = re.compile(
     joined(
-        r"""(?:^|, ?|(?<=[ABTPN]) )
-        (?:on the other hand|in (?:contrast|comparison|this case|this context|my opinion|my view|general|particular)
-        |by (?:contrast|comparison)|in the end|in turn|as a result|for example|for instance|(?:i|we) (?:believe|think)
-        |however|instead|though|ultimately|indeed|clearly|hands down|not only
-        |no (?:doubt|question)|without (?:a |any )?(?:doubt|question)|(?<=[ABTPN], )(?:therefore|thus|hence|overall)
+        r"""(?<=\b[ABTPN]), (?!not|and|because|since|if)[^,.;ABTPNO]{1,200},(?= (?:is|was|wins|seems|stands)\b)
+        |(?:^|(?<=, )|(?<=[ABTPN] ))(?:(?:i|we) (?:believe|think)|not only|no (?:doubt|question)
         |if (?:i|we|one) (?:had|have|must|were|am|are|was)(?: forced)?(?: to)? (?:choose|pick|decide)(?: one)?
-        |if forced to choose)
-        (?:,|(?= (?:is|was|wins|seems)\b)|$)
+        |if forced to choose)(?:,|(?= (?:is|was|wins|seems)\b)|$)
         |^there is (?:no|little) (?:doubt|question)(?: that)? """
     )
-)
-_APPOSITION = re.compile(
-    r",? (?:which|who|being|having|by) [^,.;ABTPNO]{1,200},(?= (?:is|was|wins|seems|stands)\b)"
 )
 _CLAUSE = re.compile(
     joined(
@@ -52,12 +38,10 @@ _CLAUSE = re.compile(
 _FINAL = re.compile(
     rf"^\W*{SO}|^\W*for these reasons\b|\bfinal\b|\bmy {VERDICT}|\bconclu|\b(?:i|we) (?:have )?determined"
 )
-_NAMING = re.compile(
-    rf"\b({VERDICT}|{BETTER}(?: {ANSWER})?|answer|final|overall)(?: is| was)? ?(?::|=|->|=>|→) ?"
-)
+_NAMING = re.compile(rf"\b({VERDICT}|{_BETTER}|answer|final|overall)(?: is| was)? ?(?::|=|->|=>|→) ?")
 _PRONOUN = re.compile(
     rf"\b(?:it|this|that|this (?:one|output|response|answer))"
-    rf"(?= wins\b| (?:is|was)(?: (?:\w+ly|the|a|far|much|still|therefore|thus))* {BETTER}(?: {ANSWER})?"
+    rf"(?= wins\b| (?:is|was)(?: (?:\w+ly|the|a|far|much|still|therefore|thus))* {_BETTER}"
     r"(?:[.!,]|$| than [AB]| because| as it| overall| for the| of the))"
 )
 _CONTRAST = re.compile(
@@ -140,7 +124,7 @@ def stated(sentence: str, before: Sequence[str] = ()) -> Statement | None:
     text = _PRONOUN.sub(
         lambda hit: sole_label(sentence[: hit.start()]) or sole_label(last) or hit[0], sentence
     )
-    text = _APPOSITION.sub("", _FILLER.sub("", _NAMING.sub(r"\1 is ", text)).strip(" ,.!"))
+    text = _FILLER.sub("", _NAMING.sub(r"\1 is ", text)).strip(" ,.!")
     found = _said_in_clauses(text, before, finished=sentence[-1] in ".!")
     if not found:
         return None

@@ -24,10 +24,10 @@ def joined(text: str) -> str:
 
 
 VERDICT = joined(
-    r"""(?:verdict|decision|choice|judge?ment|conclusion|winner|pick|selection|preference|result|ruling|vote
-    |recommendation|outcome|determination|evaluation|assessment
-    |(?:(?:mon|ma|le|la|mein|meine|die|das|mi|el|minha|il) )?(?:r[ée]ponse|gagnant|r[ée]sultat|urteil|antwort|fazit|ergebnis|veredicto|respuesta|resultado|conclusi[óo]n|ganador
-    |conclus[ãa]o|resposta|vencedor|verdetto|risposta|vincitore|ответ|вердикт|вывод|итог|победитель
+    r"""(?:verdict|decision|choice|judge?ment|conclusion|winner|pick|selection|preference|result|ruling|vote|outcome
+    |recommendation|determination|evaluation|assessment|(?:(?:mon|ma|le|la|mein|meine|die|das|mi|el|minha|il) )?
+    (?:gagnant|r[ée]ponse|r[ée]sultat|urteil|antwort|fazit|ergebnis|veredicto|respuesta|resultado|conclusi[óo]n|ganador|conclus[ãa]o
+    |resposta|vencedor|verdetto|risposta|vincitore|ответ|вердикт|вывод|итог|победитель
     |\w{0,4}(?:答案|回答|结论|結論|结果|結果|判断|判定|胜者|勝者|선택|결론|승자))(?= ?:))"""
 )
 BETTER = (
@@ -39,38 +39,40 @@ ANSWER = (
 _IS = r"(?: ?(?:is|was|would be|must be|should be|goes to|has to be|are|:|=|->|=>|→|-|–|—),?)"
 _CHOOSE = joined(
     r"""(?:prefer|choose|chose|pick|picked|select|selected|favou?r|go(?:ing)? with|opt for|vote for|voting for
-    |lean(?:ing)? towards?|leans? to|side with|recommend|declare|rule (?:for|in favou?r of)
-    |decide (?:on|for|in favou?r of)|(?:give|giving|award) (?:it|this(?: one)?) to|agree (?:that|with)
+    |side with|lean(?:ing)? towards?|leans? to|recommend|declare|(?:rule|decide) (?:on|for|in favou?r of)
+    |agree (?:that|with)|(?:give|giving|award) (?:it|this(?: one)?) to
     |(?:rate|rank|place|put)(?= [AB] (?:\w+ )?(?:higher|above|over|ahead|better|first)\b))"""
 )
 
 # --- A label on its own
 
 SO = joined(
-    r"""(?:(?:and|so|thus|hence|therefore|overall|finally|ultimately|accordingly|consequently
-    |definitely|clearly|obviously|certainly|probably|easily|surely|honestly|simply|essentially|personally|slightly
-    |without (?:a )?doubt|in (?:conclusion|summary|short|sum|the end|my (?:opinion|view|judge?ment))
-    |to (?:conclude|sum up|summari[sz]e)|tl;?dr:?|all in all|all things considered|on balance|as a result
+    r"""(?:(?:and|so|thus|hence|therefore|overall|finally|ultimately|accordingly|consequently|definitely|clearly|obviously
+    |certainly|probably|easily|surely|honestly|simply|essentially|personally|slightly|without (?:a )?doubt|all in all
+    |in (?:conclusion|summary|short|sum|the end|my (?:opinion|view|judge?ment))|to (?:conclude|sum up|summari[sz]e)
+    |tl;?dr:?|all things considered|on balance|as a result
     |(?:based on|given|considering|after|in light of|for|with|taking|weighing|having) [^,.:ABTPNO]{1,120}(?=,)
     )(?:\b|(?<=:))[,:]? ?)"""
 )
 # Any row of these words in front of a label leads in and says nothing else.
 _LEAD = joined(
-    rf"""\W*(?P<lead>(?:(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|i'm|we|my|our|your|the|a|an|it|it's|its
+    rf"""\W*(?P<lead>(?:(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|i'm|we|my|our|your|the|an?|it|it's|its
     |this|that|is|was|are|be|has|have|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too
     |(?<=preference )for|(?<=vote )for|in favou?r of|→|->|=>)(?!\w))[\s:=,.-]*){{0,16}})\W*"""
 )
 _TIE = r"(?:equal(?: quality)?|same|equally good|no winner|no preference|(?:N|(?<!\w )T|(?<=\bis )T)(?: equal)?)(?!\w)"
-_BY_HOW_MUCH = r"(?:,? (?:is better|it is|by (?:an? |the )?(?:\w+ ){0,2}\w+|\w+ly|hands down|all the way|here|for me)(?!\w))*"
+_BY_HOW_MUCH = joined(
+    r"""(?:,? (?:is better|it is|by (?:an? |the )?(?:\w+ ){0,2}\w+|\w+ly|hands down|all the way|here|for me)(?!\w))*"""
+)
 _LABEL = re.compile(
     rf"{_LEAD}(?:(?P<label>\b(?:[AB]|tied?|draw|dead heat|toss-?up)\b)|{_TIE})(?P<degree>{_BY_HOW_MUCH})(?P<tail>.*)"
 )
 _REASON = re.compile(
     joined(
-        r"""(?: is better)?,? ?\((?![AB]\)).*
+        r"""(?: is better)?,? ?\((?![AB]\)).*| [-–—]+ .*|,? because of [^,]*|,? (?:al)?though .*
         |,? (?:because|since|as|for) (?:it|its|they|he|she|the|this|that|these|both|[ABT])\b.*
-        |,? because of [^,]*|,? (?:al)?though .*|(?::| [-–—]+) (?:because|it|its|this|better|more|the (?:better|best))\b.*
-        | [-–—]+ .*|, i(?:'d| would)? (?:say|think|believe)\b.*|,? (?:without (?:a )?doubt|no question|of course|overall|not [AB]|rather than [AB]|over [AB])\b[^,]*"""
+        |(?::| [-–—]+) (?:because|it|its|this|better|more|the (?:better|best))\b.*|, i(?:'d| would)? (?:say|think)\W*
+        |,? (?:without (?:a )?doubt|no question|of course|overall|not [AB]|rather than [AB]|over [AB])\b[^,]*"""
     )
 )
 
@@ -118,14 +120,17 @@ _WINS = joined(
     |deserves (?:the win|to win|it))"""
 )
 _FIT = joined(
-    r"""(?:helpful|useful|accurate|appropriate|suitable|preferable|fitting|correct|effective|relevant|satisfactory
-    |aligned|in line|precise)"""
+    r"""(?:helpful|useful|accurate|appropriate|suitable|fitting|correct|effective|relevant|satisfactory|aligned|in line
+    |precise)"""
 )
 _BAD = joined(
     rf"""(?:worse|worst|inferior|weaker|weakest|loser|losing|loses|falls short of [AB]
     |(?:not|\w+n't|nowhere) (?:nearly |quite |near |even )?as (?:good|strong|{_FIT}) as [AB]|less {_FIT})"""
 )
-_MORE = rf"(?:more (?:closely|precisely|accurately|faithfully|directly|effectively)|comes closer|closer to|less (?:bad|harmful|flawed|dangerous|wrong)|(?:more|most) (?:\w+ (?:and|or) )?{_FIT})"
+_MORE = joined(
+    rf"""(?:more (?:closely|precisely|accurately|faithfully|directly|effectively)|comes closer|closer to
+    |less (?:bad|harmful|flawed|dangerous|wrong)|(?:more|most) (?:\w+ (?:and|or) )?{_FIT})"""
+)
 _RELATION = re.compile(
     rf"\b(?P<label>[AB])\b(?P<way> (?:[^ABTPNO]{{0,200}}? )??)"
     rf"(?:(?P<good>{_GOOD})|(?P<wins>{_WINS})|(?P<bad>{_BAD})|(?P<more>{_MORE}))\b(?=(?P<tail>.*))"
@@ -133,10 +138,9 @@ _RELATION = re.compile(
 # What may stand between an answer and a relation that speaks of it as a whole.
 _LINK = re.compile(
     joined(
-        r""" (?:.{0,200} and )?(?:(?:is|was|'s|are|be|being|seems|appears|looks|remains|stands out|emerges|comes out
-        |ranks|proves|feels|considered|deemed|judged|makes|\w+ly|much|far|still|also|an?|the|my|our|by|bit|little|somewhat
-        |quite|rather|even|just|then|very|so|to be|as|regarded|wide|slight|clear|margin|here|more|most|of|would|should|will
-        |thus|therefore|indeed|overall) )*"""
+        r""" (?:.{0,200} and )?(?:(?:\w+ly|the|an?|my|much|far|still|also|would|should|will|thus|therefore|then
+        |overall) )*(?:(?:is|was|'s|are|be|being|seems|appears|looks|remains|stands out|emerges|comes out|ranks|proves
+        |feels|makes|deemed|judged|considered) (?:[\w'-]+ ){0,6})?"""
     )
 )
 _PARTLY = {"better", "superior"}
@@ -162,13 +166,12 @@ _TIES = re.compile(
     joined(
         r"""\bN (?:is|are|was|can be|could be|stands|wins|seems|appears|really)\b[^ABTPNO]{0,60}?
             \b(?:better|superior|best|preferable|preferred|wins|winner|out|ahead)\b
-        |^[^ABTPNO]{0,60}\b(?:it is|it's|is|ends? in
-            |(?:call|declare|rate|judge|consider|score) (?:it|this|them|T)(?: one)?(?: as| to be)?)
-            (?: an?| \w+ly| clear| perfect| virtual)*? (?:tied?|draw|dead heat|toss-?up)\b(?! (?:if|though)\b)
+        |^[^ABTPNO]{0,60}\b(?:it's|is|ends? in|(?:call|declare|rate|judge|consider|score) (?:it|this|them|T)(?: one)?
+            (?: as| to be)?)(?: an?| \w+ly| clear| perfect| virtual)*? (?:tied?|draw|dead heat|toss-?up)\b
         |\b[TP]\b(?: [^ABTPNO]{0,80}? and)? (?:are|is|seem|appear|were|perform|do|rank|remain|should be|would be)\b
-            [^ABTPNO]{0,30}? ?\b(?:equally|equal|tied?|a draw|identical|equivalent|comparable|on par|on a par|the same
+            [^ABTPNO]{0,30}? ?\b(?:equally|equal|tied?|a draw|identical|equivalent|comparable|on (?:a )?par|the same
             |just as good|similarly good|evenly matched|interchangeable|of (?:equal|similar|the same))\b(?P<tail>.*)
-        |\b[TP] tie\b|\b(?:call|consider|rate|judge|score|find) (?:them|T|this one)(?: \w+ly| as| about)* (?:equal|even|the same)\b
+        |\b[TP] tie\b|\b(?:call|rate|judge|consider) (?:them|T|this one)(?: \w+ly| about)*(?: equal| even| the same)\b
         |\b[AB] (?:is|are) (?:just |exactly |about )?(?:as good as|equal to|on par with|tied with|equivalent to
             |identical to|no better or worse than) [AB]\b
         |\b(?:no (?:clear |obvious |real )?winner|equally good|of equal (?:quality|merit)|no preference
@@ -186,30 +189,27 @@ _DENIED_BETWEEN = re.compile(rf"{_NEVER}|\b(?:less|than|that|which)\b")
 _DENIED_BEFORE = re.compile(
     joined(
         rf"""{_NEVER}|\b(?:without|doubt|disagree|wrong|false|mistaken|unclear|difficult|hard|impossible|rather than
-        |(?:was|were) going to|initial(?:ly)?|earlier|previous(?:ly)?|at first|(?:i|we) (?:was|were|had)|perhaps|maybe|possibly|tempted|almost|used to|would have|whether|which|how|if|unless
-        |nothing|fails? to|try|trying|attempts?|determine|decide|evaluate)\b"""
+        |unless|initial(?:ly)?|earlier|previous(?:ly)?|at first|(?:i|we) (?:was|were|had)|perhaps|maybe|possibly
+        |almost|if|used to|tempted|would have|whether|which|how|nothing|fails? to|try|trying|attempt|determine|decide
+        |evaluate)\b"""
     )
 )
 # Of all who say something, the judge alone counts.
 _SAYING = re.compile(
     joined(
         r"""\b(?:claim|says?|said|state|argue|think|believe|assert|insist|end|contain|include|writ|wrote|mention|suggest
-        |instruct|ask|tell|tries|tried|prefer|evaluates?\b|declare|announce|saying|conclude|according|requested
-        |phrase|string|inject|plant|quotation|favou?r|recommend)"""
+        |instruct|ask|tell|tries|tried|prefer|evaluates?\b|declare|announce|saying|conclude|according|requested|phrase
+        |string|inject|plant|quotation|favou?r|recommend)"""
     )
 )
-_PART = re.compile(r" (?:in|at|on|with respect to|regarding|when it comes to)\b")
+# "Better in tone" speaks of a part; "better for the question" and "better in every respect" do not.
 _WHOLE = re.compile(
     joined(
-        r"""\b(?:instructions?|tasks?|questions?|requests?|prompt|overall|all|every|most|case|context|comparison|quality
-        |general|query|given|users?|both)\b"""
-    )
-)
-_NO_PART = re.compile(
-    joined(
-        r"""\W*$| (?:output|answer|response|choice|option|one|pick|candidate|fit|match|overall|here|of
-        |than|because|since|as|and|for (?:the|this|that)|by|due|with|given
-        |owing|from|out|is that|is because|when|assistant|model|reply|completion|verdict|thanks)\b"""
+        r"""\W*$| (?:(?:in|at|on|with respect to|regarding|when it comes to)\b.*\b(?:instructions?|tasks?|questions?
+        |requests?|prompt|overall|all|every|most|case|context|comparison|quality|general|query|given|users?|both)
+        |output|answer|response|choice|option|one|pick|candidate|fit|match|overall|here|of|than|because|since|as|and
+        |for (?:the|this|that)|by|due|with(?! respect)|given|owing|from|out|is (?:that|because)|when(?! it comes)
+        |assistant|model|reply|completion|verdict|thanks)\b"""
     )
 )
 # "Better than nothing", "better only in length", "A preferred B", and what was cut before it said in what.
@@ -250,9 +250,9 @@ def _related(hit: re.Match[str]) -> Statement | None:
     linked = _LINK.fullmatch(way) is not None
     if not (linked or hit["more"] or good in _PARTLY):
         return None
-    part = not hit["wins"] and not (_WHOLE.search(tail) if _PART.match(tail) else _NO_PART.match(tail))
-    slight = hit["more"] or (hit["bad"] or "").startswith("less") or not linked or part
-    return Statement(_choice(hit["label"], turned=hit["bad"] is not None), 1 if slight else 2)
+    part = not linked or hit["more"] or (hit["bad"] or "").startswith("less")
+    part = part or not (hit["wins"] or _WHOLE.match(tail))
+    return Statement(_choice(hit["label"], turned=hit["bad"] is not None), 1 if part else 2)
 
 
 def _foreign(hit: re.Match[str]) -> bool:

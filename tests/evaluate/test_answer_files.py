@@ -88,3 +88,62 @@ def test_the_published_answers_are_joined_whole(real_data: Path, ours: str, thei
     plan = plan_comparisons(responses, as_answers(responses, ours), sets)
     assert len(plan.comparisons) == 2 * count
     assert plan.without_response == {sets[0].name: 0}
+
+
+ONE = RESPONSES[:1]
+ASKED = {"instruction": "Name a loop diuretic.", "output": "Torasemide."}
+OTHER_TASK = {
+    "id": "2",
+    "instruction": "Translate.",
+    "input": RESPONSES[1]["input"],
+    "response": "Ich huste.",
+}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "joined"),
+    [
+        (ONE, [ASKED], ["Torasemide."]),  # a missing input
+        (ONE, [ASKED | {"input": None, "id": None}], ["Torasemide."]),
+        ([ONE[0] | {"input": None}], [ASKED | {"input": "< NoInput >."}], ["Torasemide."]),
+        (ONE, [ASKED | {"id": "q-17"}], ["Torasemide."]),  # ids that only one file has
+        (ONE, [ASKED | {"instruction": "Name a\u00a0loop diu\u00adretic.\u200b"}], ["Torasemide."]),
+        (ONE, [ASKED, ASKED | {"source": "a second crawl"}], ["Torasemide."]),
+        ([ONE[0] | {"id": 7}], [ASKED | {"id": "7"}], ["Torasemide."]),
+        ([*ONE, ONE[0] | {"id": "1", "response": "Bumetanide."}], [ASKED], ["Torasemide."] * 2),
+        (
+            [RESPONSES[1], OTHER_TASK],
+            [REFERENCES[0], {**OTHER_TASK, "id": None, "output": "Ich huste."}],
+            ["It may be reflux.", "Ich huste."],
+        ),
+        # Nobody knows to which of two tasks the answer belongs.
+        ([RESPONSES[1], OTHER_TASK], [REFERENCES[0]], "2 of 2 responses lack"),
+        # Equal ids, but another input behind an instruction that all rows share.
+        ([RESPONSES[1]], [RESPONSES[1] | {"input": "I am dizzy."}], "two different instructions"),
+        (ONE, [{"id": "x", "output": "a"}, {"id": "y", "output": "b"}], "1 of 1 responses lack"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("listed", [True, False])
+def test_odd_files_are_joined_or_refused(
+    tmp_path: Path,
+    ours: list[dict[str, Any]],
+    theirs: list[dict[str, Any]],
+    joined: list[str] | str,
+    listed: bool,
+) -> None:
+    responses = read_responses(write(tmp_path / "own.json", ours, listed=listed))
+    path = write(tmp_path / "ref.json", theirs, listed=not listed)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+
+    def texts() -> list[str]:
+        sets = read_references([path], (), responses)
+        return [
+            each.reference_text
+            for each in plan_comparisons(responses, as_answers(responses, path), sets).comparisons
+        ]
+
+    if isinstance(joined, str):
+        with pytest.raises(DataError, match=joined):
+            texts()
+    else:
+        assert texts()[::2] == joined
