@@ -16,7 +16,9 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "LanguageModel": "language_model",
     "Mesh": "sharding:MeshConfig",
+    "PackedDataset": "data.dataset",
     "load": "language_model",
+    "pack": "data.pack",
 }
 """Public name -> module, with the name there after a colon where it differs; ``:`` alone is the module itself."""
 

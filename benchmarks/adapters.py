@@ -22,7 +22,8 @@ import jax
 from alpacare_jax import load, sharding
 from alpacare_jax.adapters import AdapterConfig, bytes_a_device, count
 from alpacare_jax.config import RunConfig
-from alpacare_jax.data.loader import BatchStream, PackedDataset, batches_in_order
+from alpacare_jax.data.dataset import PackedDataset
+from alpacare_jax.data.loader import BatchStream, batches_in_order
 from alpacare_jax.evaluate.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, ComputeConfig
 from alpacare_jax.optim import OptimConfig

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from alpacare_jax import checkpoint, convert, sharding, tokenizer, tokenizer_files
 from alpacare_jax.cache import default_cache
 from alpacare_jax.config import RunConfig
-from alpacare_jax.data.loader import PackedDataset
+from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.data.manifest import describe_overrun
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.model import LlamaConfig

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from alpacare_jax import attention
-from alpacare_jax.data.loader import PackedDataset
+from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.errors import DataError
 from alpacare_jax.model import ComputeConfig, LlamaConfig
 

@@ -15,7 +15,7 @@ import alpacare_jax
 from alpacare_jax import checkpoint, convert
 from alpacare_jax.cli.first_model import Start
 from alpacare_jax.config import RunConfig
-from alpacare_jax.data.loader import PackedDataset
+from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.train import Schedule
 from datagen.records import read_objects, write_atomically

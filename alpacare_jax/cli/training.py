@@ -19,7 +19,8 @@ from alpacare_jax.cli.program import begin_to_compile
 from alpacare_jax.cli.resuming import check_same_base, check_unchanged, progress_of
 from alpacare_jax.cli.run_folder import check_run_folder, describe, write_run_folder, write_summary
 from alpacare_jax.config import RunConfig, to_yaml
-from alpacare_jax.data.loader import Batch, PackedDataset, batches_in_order
+from alpacare_jax.data.dataset import PackedDataset
+from alpacare_jax.data.loader import Batch, batches_in_order
 from alpacare_jax.evaluate.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, LlamaConfig
 from alpacare_jax.model.flops import flops_per_row

@@ -7,21 +7,17 @@ says all that is needed to go on, with any number of processes and with another 
 """
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
 
-from alpacare_jax.data.manifest import Manifest, hash_file, read_manifest
-from alpacare_jax.data.pack import EXAMPLES_FILE
-from alpacare_jax.data.packing import COLUMNS, Row, empty_row
+from alpacare_jax.data.dataset import RowSource
+from alpacare_jax.data.packing import COLUMNS, empty_row
 from alpacare_jax.errors import ConfigError, DataError, ShardingError
-from alpacare_jax.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from jax.sharding import NamedSharding
@@ -30,113 +26,6 @@ Batch = dict[str, jax.Array]
 """Arrays [B, T], int32: ``tokens``, ``segment_ids``, ``positions``, ``loss_mask``."""
 
 _ENDLESS = 2**62
-
-
-class RowSource(Protocol):
-    """Anything that gives rows by number: a :class:`PackedDataset`, or a list of rows in memory."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Row: ...
-
-
-class PackedDataset:
-    """A packed data set on disk, read at random.
-
-    Args:
-        folder: The folder that ``alpacare pack`` wrote.
-        manifest: Its manifest.
-        source: The TFDS data source.
-    """
-
-    def __init__(self, folder: Path, manifest: Manifest, source: Sequence[Row]) -> None:
-        self.folder, self.manifest, self._source = folder, manifest, source
-
-    @classmethod
-    def open(cls, folder: str | Path) -> Self:
-        """Open a packed data set.
-
-        Raises:
-            DataError: The folder is missing, incomplete (no manifest), damaged, or of another format.
-        """
-        import tensorflow_datasets as tfds
-
-        folder = Path(folder)
-        manifest = read_manifest(folder)
-        source = tfds.builder_from_directory(str(folder)).as_data_source(manifest.split)
-        if len(source) != manifest.statistics.rows:
-            raise DataError(
-                "the shards do not hold the rows that the manifest names",
-                where=folder,
-                found=len(source),
-                expected=manifest.statistics.rows,
-                remedy="run `alpacare pack` again",
-            )
-        return cls(folder, manifest, source)
-
-    @property
-    def row_length(self) -> int:
-        """Tokens per row (T)."""
-        return self.manifest.row_length
-
-    @property
-    def pad_id(self) -> int:
-        """The token id in empty slots."""
-        return int(self.manifest.tokenizer["pad_id"])
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Row:
-        row = self._source[index]
-        return {name: row[name] for name in COLUMNS}
-
-    def example_ids(self, index: int) -> list[str]:
-        """Return the ids of the records in a row, in the order of its segments, to name them in messages."""
-        with (self.folder / EXAMPLES_FILE).open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines):
-                if number == index:
-                    return list(json.loads(line)["ids"])
-        raise IndexError(index)
-
-    def most_segments(self) -> int:
-        """Return the number of segments in the fullest row, the padding at its end counted as one."""
-        with (self.folder / EXAMPLES_FILE).open(encoding="utf-8") as lines:
-            return 1 + max(len(json.loads(line)["ids"]) for line in lines)
-
-    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Check that the rows were made with this tokenizer.
-
-        Raises:
-            DataError: They were made with another one.
-        """
-        found, expected = tokenizer.fingerprint, self.manifest.tokenizer["fingerprint"]
-        if found != expected:
-            raise DataError(
-                "the data set was packed with another tokenizer than the model's",
-                where=self.folder,
-                found=f"model: fingerprint {found[:16]}, vocabulary {tokenizer.vocab_size:,}",
-                expected=f"data: fingerprint {expected[:16]}, "
-                f"vocabulary {self.manifest.tokenizer['vocab_size']:,}",
-                remedy="run `alpacare pack` with the model's own tokenizer",
-            )
-
-    def verify(self) -> None:
-        """Check every shard against its SHA-256 in the manifest; this reads the whole data set.
-
-        Raises:
-            DataError: A shard differs.
-        """
-        for shard in self.manifest.shards:
-            found = hash_file(self.folder / shard["file"])
-            if found != shard["sha256"]:
-                raise DataError(
-                    "a shard of the packed data set is damaged",
-                    where=self.folder / shard["file"],
-                    found=f"sha256 {found}",
-                    expected=shard["sha256"],
-                    remedy="run `alpacare pack` again, or copy the whole folder once more",
-                )
 
 
 def count_steps(rows: int, epochs: float, global_batch: int) -> int:

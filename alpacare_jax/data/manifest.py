@@ -65,11 +65,39 @@ class Manifest:
         """The largest token id in the rows; of older data, the largest of the tokenizer."""
         return int(self.tokenizer.get("largest_id", self.tokenizer["vocab_size"] - 1))
 
+    def summary(self) -> list[tuple[str, str]]:
+        """Return what packing did as lines of a table: a name and a value each."""
+        found = self.statistics
+        ends = zip(self.tokenizer["end_tokens"], self.end_ids, strict=True)
+        rows = f"{found.rows:,} of {self.row_length:,} tokens ({self.packing}, {self.template})"
+        fingerprint, vocabulary = self.tokenizer["fingerprint"][:16], self.tokenizer["vocab_size"]
+        return [
+            ("records read", f"{found.records:,}"),
+            ("examples packed", f"{found.examples:,}"),
+            ("left out, longer than a row", _with_ids(found.left_out, self.left_out_ids)),
+            ("truncated, without end token", _with_ids(found.truncated, self.truncated_ids)),
+            ("longest example", f"{found.longest_example:,} tokens"),
+            ("rows", rows),
+            ("tokens", f"{found.tokens:,}"),
+            ("answers end with", ", ".join(f"{t} (id {i})" for t, i in ends) or "nothing, all are truncated"),
+            (
+                "supervised tokens",
+                f"{found.supervised_tokens:,} ({found.supervised_tokens / found.tokens:.1%})",
+            ),
+            ("fill", f"{found.fill:.2%} of {found.slots:,} slots"),
+            ("shards", f"{len(self.shards)}, {sum(s['bytes'] for s in self.shards) / 2**20:.1f} MiB"),
+            ("tokenizer", f"{fingerprint}, vocabulary {vocabulary:,}"),
+        ]
+
     def write(self, folder: Path) -> None:
         """Write the manifest into a folder, synced to disk."""
         content = {"kind": KIND, "format_version": FORMAT_VERSION} | dataclasses.asdict(self)
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         write_atomically(folder / FILE, lambda file: file.write(text))
+
+
+def _with_ids(count: int, ids: list[str]) -> str:
+    return f"{count:,}" + (f" ({', '.join(ids[:5])}{', ...' if count > 5 else ''})" if count else "")
 
 
 def read_manifest(folder: Path) -> Manifest:

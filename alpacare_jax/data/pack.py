@@ -1,4 +1,4 @@
-"""The work of ``alpacare pack``: a file of instructions becomes a packed, sharded data set.
+"""Instructions become rows of token ids: a packed, sharded data set in a folder, or the same rows in memory.
 
 The data set is built in a hidden folder beside its destination and moved into place when its manifest is
 written, so a reader sees the whole of it or nothing.
@@ -8,24 +8,29 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import io
+import logging
 import math
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from alpacare_jax.data import manifest as manifests
+from alpacare_jax.data.dataset import EXAMPLES_FILE, IN_MEMORY, PackedDataset, describe_memory
 from alpacare_jax.data.examples import Example, encode_examples
 from alpacare_jax.data.manifest import Manifest, Statistics
 from alpacare_jax.data.packing import Row, fill_row, plan_rows
 from alpacare_jax.errors import ConfigError, DataError, is_full
 from alpacare_jax.prompts import TEMPLATES, Template
-from alpacare_jax.tokenizer import Tokenizer
+from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
+from datagen.decoding import read_json_object
 from datagen.records import Instruction, holds_text, read_objects, write_objects
 from datagen.replacing import moved_into_place, refuse_strangers
 
-EXAMPLES_FILE = "examples.jsonl"
+logger = logging.getLogger("alpacare.data")
+
 OWN_FILES = (
     EXAMPLES_FILE,
     manifests.FILE,
@@ -46,148 +51,199 @@ Progress = Callable[[str, int, int], None]
 """Called with the stage's name, how much of it is done and how much there is."""
 
 
-@dataclasses.dataclass(frozen=True)
-class PackConfig:
-    """How to pack.
-
-    Args:
-        row_length: Tokens per row (T).
-        template: "alpaca" or "chat".
-        split: Name of the split.
-        truncate: Cut examples longer than a row at the end instead of leaving them out.
-        pack: Let examples share rows; otherwise one example a row.
-        shards: Number of shards; chosen by size when None.
-    """
-
-    row_length: int
-    template: Template = "alpaca"
-    split: str = "train"
-    truncate: bool = False
-    pack: bool = True
-    shards: int | None = None
-
-    def __post_init__(self) -> None:
-        problems = [
-            (self.row_length < 8, "the sequence length is too small", self.row_length, "at least 8 tokens"),
-            (self.template not in TEMPLATES, "unknown template", self.template, " or ".join(TEMPLATES)),
-            (not self.split.isidentifier(), "not a name for a split", self.split, "letters, digits and _"),
-            (
-                self.shards is not None and self.shards < 1,
-                "impossible shard count",
-                self.shards,
-                "at least 1",
-            ),
-        ]
-        for wrong, what, found, expected in problems:
-            if wrong:
-                raise ConfigError(what, where="pack", found=found, expected=expected)
+Source = str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]]
+"""A file of instructions, several of them, or records as dictionaries."""
 
 
 def pack(
-    source: str | Path,
-    out: str | Path,
-    tokenizer: Tokenizer,
-    config: PackConfig,
+    source: Source,
+    tokenizer: Tokenizer | str | Path,
     *,
+    seq_len: int,
+    out: str | Path | None = None,
+    template: Template = "alpaca",
+    split: str = "train",
+    truncate: bool = False,
+    share_rows: bool = True,
+    shards: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Manifest:
-    """Pack a file of instructions into a data set.
+) -> PackedDataset:
+    """Encode instructions and pack them into rows for training.
 
     Args:
-        source: Instructions, JSON Lines or a JSON list.
-        out: Folder of the data set.
-        tokenizer: The model's tokenizer.
-        config: How to pack.
+        source: Instructions: a file (JSON Lines or a JSON list), a list of files, or a list of records.
+        tokenizer: The model's tokenizer, or its folder or file.
+        seq_len: Tokens per row (T).
+        out: Folder of the data set; in memory when None.
+        template: Prompt around each task: "alpaca", or "chat" for the model's own chat template.
+        split: Name of the split.
+        truncate: Cut examples longer than a row at the end instead of leaving them out.
+        share_rows: Let examples share rows; otherwise one example a row, padded.
+        shards: Number of files; chosen by size when None.
         overwrite: Replace a packed data set that is already at ``out``.
         progress: Told how far each stage is.
 
     Returns:
-        The manifest as written.
+        The rows, with the manifest that says what was done.
 
     Raises:
+        ConfigError: An argument has an impossible value.
         DataError: The source is broken or holds nothing that fits, or ``out`` is taken or holds what no
             earlier call wrote.
+
+    Example:
+        >>> data = pack("tasks.jsonl", model.tokenizer, seq_len=1024)
     """
-    source, out = Path(source), Path(out)
-    progress = progress or (lambda stage, done, total: None)
-    check_source(source)
-    _check_out(out, overwrite)
+    _check_arguments(seq_len, template, split, shards)
+    files = _files(source)
+    target = None if out is None else Path(out)
+    if target is not None:
+        _check_out(target, overwrite)
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = load_tokenizer(tokenizer)
     unused: Counter[str] = Counter()
-    examples = read_examples(source, tokenizer, config.template, progress, unused)
-    kept, left_out, truncated = fit(examples, config.row_length, truncate=config.truncate)
+    examples = _encode(_read(source, files, unused), tokenizer, template, progress)
+    kept, left_out, truncated = fit(examples, seq_len, truncate=truncate)
     if not kept:
         raise DataError(
             "no record fits into a row",
-            where=source,
+            where=", ".join(map(str, files)) or "source",
             found=f"{len(examples)} records, the shortest of {min(map(len, examples))} tokens",
-            expected=f"at most {config.row_length} tokens",
+            expected=f"at most {seq_len} tokens",
             remedy="choose a larger --seq-len, or cut with --truncate",
         )
-    plan = plan_rows([len(example) for example in kept], config.row_length, pack=config.pack)
-    rows = (fill_row([kept[i] for i in row], config.row_length, tokenizer.filler_id) for row in plan)
+    plan = plan_rows([len(example) for example in kept], seq_len, pack=share_rows)
+    rows = (fill_row([kept[i] for i in row], seq_len, tokenizer.filler_id) for row in plan)
     ids = [[kept[i].id for i in row] for row in plan]
     cut = {id(example) for example in truncated}
     ends = {int(example.tokens[-1]) for example in kept if id(example) not in cut}
     largest = max(tokenizer.filler_id, *(int(example.tokens.max()) for example in kept))
-    with moved_into_place(out, lambda: _check_out(out, overwrite)) as folder:
-        _write_shards(_counted(rows, len(plan), progress), len(plan), folder, config)
+    described = Manifest(
+        split=split,
+        row_length=seq_len,
+        template=template,
+        packing="best-fit" if share_rows else "one-per-row",
+        tokenizer=manifests.describe_tokenizer(tokenizer, ends, largest),
+        statistics=_statistics(examples, kept, left_out, truncated, len(plan), seq_len),
+        left_out_ids=[example.id for example in left_out[:LISTED_IDS]],
+        truncated_ids=[example.id for example in truncated[:LISTED_IDS]],
+        source=_describe_source(files) | {"unused_fields": dict(unused.most_common())},
+        shards=[],
+        versions=_versions(),
+    )
+    _warn(described, tokenizer)
+    if target is None:
+        held = list(rows)
+        return PackedDataset(None, dataclasses.replace(described, shards=[describe_memory(held)]), held, ids)
+    with moved_into_place(target, lambda: _check_out(target, overwrite)) as folder:
+        _write_shards(_counted(rows, len(plan), progress), len(plan), folder, seq_len, split, shards)
         write_objects(folder / EXAMPLES_FILE, ({"row": i, "ids": names} for i, names in enumerate(ids)))
-        written = Manifest(
-            split=config.split,
-            row_length=config.row_length,
-            template=config.template,
-            packing="best-fit" if config.pack else "one-per-row",
-            tokenizer=manifests.describe_tokenizer(tokenizer, ends, largest),
-            statistics=_statistics(examples, kept, left_out, truncated, len(plan), config.row_length),
-            left_out_ids=[example.id for example in left_out[:LISTED_IDS]],
-            truncated_ids=[example.id for example in truncated[:LISTED_IDS]],
-            source={
-                "file": source.name,
-                "bytes": source.stat().st_size,
-                "sha256": manifests.hash_file(source),
-                "unused_fields": dict(unused.most_common()),
-            },
-            shards=_describe_shards(folder),
-            versions=_versions(),
+        dataclasses.replace(described, shards=_describe_shards(folder)).write(folder)
+    return PackedDataset.open(target)
+
+
+def _warn(manifest: Manifest, tokenizer: Tokenizer) -> None:
+    """Say what of the data the model does not know, and what was left out."""
+    found = manifest.statistics
+    if missing := tokenizer.describe_missing_ends(manifest.end_ids):
+        logger.warning(
+            "%s, with which the answers of this data end: a run on it and its export will name both", missing
         )
-        written.write(folder)
-    return written
+    place = Path(tokenizer.source)
+    folder = place if place.is_dir() else place.parent
+    for file in (folder / "config.json", folder / "hf" / "config.json"):
+        known = read_json_object(file).get("max_position_embeddings") if file.is_file() else None
+        longest = min(manifest.row_length, found.longest_example)
+        if isinstance(known, int) and (overrun := manifests.describe_overrun(longest, known)):
+            logger.warning("%s: %s", file, overrun)
+    if found.left_out > found.prompt_too_long:
+        logger.warning(
+            "Records longer than a row were left out; a larger --seq-len or --truncate keeps them."
+        )
+    if unused := manifest.source["unused_fields"]:
+        fields = ", ".join(f"{name} ({count:,} records)" for name, count in unused.items())
+        logger.warning("Fields that no example is made from: %s", fields)
 
 
-def read_examples(
-    source: Path,
-    tokenizer: Tokenizer,
-    template: Template,
-    progress: Progress | None = None,
-    unused: Counter[str] | None = None,
-) -> list[Example]:
-    """Read and encode a file of instructions; a record without an id is named after its line.
+def _check_arguments(seq_len: int, template: str, split: str, shards: int | None) -> None:
+    for wrong, where, found, expected in (
+        (seq_len < 8, "seq_len", seq_len, "at least 8 tokens"),
+        (template not in TEMPLATES, "template", template, " or ".join(TEMPLATES)),
+        (not split.isidentifier(), "split", split, "letters, digits and _"),
+        (shards is not None and shards < 1, "shards", shards, "at least 1"),
+    ):
+        if wrong:
+            raise ConfigError(f"{where} has an impossible value", where=where, found=found, expected=expected)
+
+
+def _files(source: Source) -> list[Path]:
+    """Return the files that a source names, none where it is a list of records.
+
+    Raises:
+        DataError: One is a folder; the file in it that was surely meant is named.
+    """
+    if isinstance(source, str | Path):
+        source = [source]
+    files = [Path(each) for each in source if not isinstance(each, Mapping)]
+    if files and len(files) < len(source):
+        raise DataError("the list mixes files and records", where="source", expected="files or records")
+    for file in files:
+        if file.is_dir():
+            meant = file / "instructions.jsonl"
+            raise DataError(
+                "a file of instructions was expected, not a folder",
+                where=file,
+                remedy=f"give {meant}" if meant.exists() else "name the JSON Lines file in it",
+            )
+    return files
+
+
+def _read(source: Source, files: Sequence[Path], unused: Counter[str]) -> list[tuple[str, Instruction]]:
+    """Read the records of a source, each with its place; one without an id is named after its place.
 
     Args:
-        source: Instructions, JSON Lines or a JSON list.
-        tokenizer: The model's tokenizer.
-        template: "alpaca" or "chat".
-        progress: Told how far encoding is.
+        source: The source.
+        files: Those that it names.
         unused: Counts, by field, the records with text in a field that no part of an example is made from.
 
     Raises:
-        DataError: A record is broken or empty; the message names file and line.
+        DataError: A record is broken; the message names file and line.
     """
-    places, records = [], []
-    for where, row in read_objects(source):
-        record = Instruction.from_dict(row, where=where)
-        name = f"line-{where.rsplit(':', 1)[1]}" if record.id is None else str(record.id)
-        if unused is not None:
-            unused.update(k for k, v in record.extra.items() if k != "schema_version" and holds_text(v))
-        places.append(where)
-        records.append(dataclasses.replace(record, id=name))
-    if not records:
-        raise DataError("the file holds no record", where=source, expected="at least one instruction")
+    found = []
+    for where, row in _placed(source, files):
+        record = Instruction.from_dict(dict(row), where=where)
+        place, _, line = where.rpartition(":")
+        name = f"line-{line}" if place else where.replace(" ", "-")
+        name = f"{Path(place).stem}-{name}" if len(files) > 1 else name
+        unused.update(k for k, v in record.extra.items() if k != "schema_version" and holds_text(v))
+        found.append((where, dataclasses.replace(record, id=name if record.id is None else str(record.id))))
+    if not found:
+        raise DataError(
+            "the source holds no record",
+            where=", ".join(map(str, files)) or "source",
+            expected="at least one instruction",
+        )
+    return found
+
+
+def _placed(source: Source, files: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for file in files:
+        yield from read_objects(file)
+    if not files:
+        yield from ((f"record {number}", row) for number, row in enumerate(source))  # type: ignore[misc]
+
+
+def _encode(
+    records: Sequence[tuple[str, Instruction]],
+    tokenizer: Tokenizer,
+    template: Template,
+    progress: Progress | None,
+) -> list[Example]:
     examples: list[Example] = []
     for at in range(0, len(records), _BATCH):
-        here = slice(at, at + _BATCH)
-        examples += encode_examples(records[here], tokenizer, template, where=places[here])
+        places, here = zip(*records[at : at + _BATCH], strict=True)
+        examples += encode_examples(here, tokenizer, template, where=places)
         if progress:
             progress("encoding", len(examples), len(records))
     return examples
@@ -244,22 +300,6 @@ def _statistics(
     )
 
 
-def check_source(source: Path) -> None:
-    """Refuse a folder, and name the file in it that was surely meant.
-
-    Raises:
-        DataError: It is a folder.
-    """
-    if not source.is_dir():
-        return
-    meant = source / "instructions.jsonl"
-    raise DataError(
-        "a file of instructions was expected, not a folder",
-        where=source,
-        remedy=f"give {meant}" if meant.exists() else "name the JSON Lines file in it",
-    )
-
-
 def _check_out(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -280,19 +320,21 @@ def _check_out(out: Path, overwrite: bool) -> None:
     refuse_strangers(out, patterns=OWN_FILES)
 
 
-def _write_shards(rows: Iterator[Row], count: int, folder: Path, config: PackConfig) -> None:
+def _write_shards(
+    rows: Iterator[Row], count: int, folder: Path, seq_len: int, split: str, shards: int | None
+) -> None:
     import tensorflow_datasets as tfds
 
     from alpacare_jax.data.dataset_builder import PackedInstructions
 
-    size = count * config.row_length * 4 * 4
-    shards = min(count, config.shards or math.ceil(size / _SHARD_BYTES))
+    size = count * seq_len * 4 * 4
+    shards = min(count, shards or math.ceil(size / _SHARD_BYTES))
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
         builder = PackedInstructions(
             rows=rows,
-            row_length=config.row_length,
-            split=config.split,
+            row_length=seq_len,
+            split=split,
             data_dir=str(folder / "tfds"),
             file_format="array_record",
         )
@@ -311,11 +353,22 @@ def _write_shards(rows: Iterator[Row], count: int, folder: Path, config: PackCon
     shutil.rmtree(folder / "tfds")
 
 
-def _counted(rows: Iterator[Row], total: int, progress: Progress) -> Iterator[Row]:
+def _counted(rows: Iterator[Row], total: int, progress: Progress | None) -> Iterator[Row]:
     for done, row in enumerate(rows, start=1):
         yield row
-        if done % 100 == 0 or done == total:
+        if progress and (done % 100 == 0 or done == total):
             progress("writing", done, total)
+
+
+def _describe_source(files: Sequence[Path]) -> dict[str, Any]:
+    if not files:
+        return {"file": IN_MEMORY}
+    hashes = [manifests.hash_file(file) for file in files]
+    return {
+        "file": ", ".join(file.name for file in files),
+        "bytes": sum(file.stat().st_size for file in files),
+        "sha256": ", ".join(hashes),
+    }
 
 
 def _describe_shards(folder: Path) -> list[dict[str, object]]:

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import jax
 
 from alpacare_jax import sharding
-from alpacare_jax.data.loader import BatchStream, RowSource
+from alpacare_jax.data.dataset import RowSource
+from alpacare_jax.data.loader import BatchStream
 from alpacare_jax.loss import Batch
 from alpacare_jax.model import Params
 from alpacare_jax.stages import Stages

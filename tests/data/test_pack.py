@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from alpacare_jax.cli.pack_verb import command
 from alpacare_jax.data import pack as packing_verb
+from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.data.examples import encode_example
-from alpacare_jax.data.loader import PackedDataset
-from alpacare_jax.data.pack import PackConfig, pack
+from alpacare_jax.data.pack import pack
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
 from datagen.records import Instruction
@@ -60,7 +60,9 @@ def segments(dataset: PackedDataset) -> dict[str, tuple[list[int], list[int]]]:
 def test_rows_hold_every_record_as_encoded(
     source: Path, tmp_path: Path, chat: Tokenizer, packed: bool
 ) -> None:
-    manifest = pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH, "chat", pack=packed, shards=3))
+    manifest = pack(
+        source, chat, out=tmp_path / "out", seq_len=ROW_LENGTH, template="chat", share_rows=packed, shards=3
+    ).manifest
     dataset = PackedDataset.open(tmp_path / "out")
     dataset.verify()
     dataset.check_tokenizer(chat)
@@ -83,7 +85,7 @@ def test_the_manifest_names_source_tokenizer_and_shards(
     source: Path, tmp_path: Path, chat: Tokenizer
 ) -> None:
     out = tmp_path / "out"
-    pack(source, out, chat, PackConfig(ROW_LENGTH))
+    pack(source, chat, out=out, seq_len=ROW_LENGTH)
     content = json.loads((out / "manifest.json").read_text())
     assert (content["kind"], content["format_version"], content["template"]) == (
         "alpacare-packed",
@@ -131,6 +133,7 @@ def test_the_end_that_is_taught_is_recorded_and_told_where_the_model_lacks_it(
     generation: Any,
     tokens: Any,
     named: str | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     files = {"generation_config": generation, "tokenizer_config": tokens}
     model = with_configs(chat_folder, tmp_path / "model", **files)
@@ -152,8 +155,8 @@ def test_the_end_that_is_taught_is_recorded_and_told_where_the_model_lacks_it(
     manifest = PackedDataset.open(tmp_path / "out").manifest
     assert manifest.end_ids == [taught]
     assert manifest.tokenizer["end_tokens"] == [["<|endoftext|>", "<|im_start|>", "<|im_end|>"][taught]]
-    assert (named or "and not") in result.output or named is None
-    assert ("and not" in result.output) == (named is not None)
+    assert (named or "and not") in caplog.text or named is None
+    assert ("and not" in caplog.text) == (named is not None)
 
 
 def test_a_manifest_from_before_ends_were_recorded_is_read(
@@ -161,7 +164,7 @@ def test_a_manifest_from_before_ends_were_recorded_is_read(
 ) -> None:
     for template, ends in (("alpaca", [2]), ("chat", [])):
         out = tmp_path / template
-        pack(source, out, chat, PackConfig(ROW_LENGTH, template))  # type: ignore[arg-type]
+        pack(source, chat, out=out, seq_len=ROW_LENGTH, template=template)  # type: ignore[arg-type]
         content = json.loads((out / "manifest.json").read_text())
         for key in ("end_ids", "end_tokens", "largest_id"):
             del content["tokenizer"][key]
@@ -178,7 +181,7 @@ def test_a_padding_token_without_an_embedding_is_never_in_a_row(
     padded = load_tokenizer(with_configs(chat_folder, tmp_path / "model", tokenizer_config=added))
     assert (padded.pad_id, padded.vocab_size, padded.rows_needed) == (size, size + 1, size)
     assert chat.rows_needed == size
-    manifest = pack(source, tmp_path / "out", padded, PackConfig(ROW_LENGTH))
+    manifest = pack(source, padded, out=tmp_path / "out", seq_len=ROW_LENGTH).manifest
     dataset = PackedDataset.open(tmp_path / "out")
     largest = max(int(dataset[index]["tokens"].max()) for index in range(len(dataset)))
     assert manifest.largest_id == largest < size
@@ -186,8 +189,8 @@ def test_a_padding_token_without_an_embedding_is_never_in_a_row(
 
 
 def test_the_same_input_gives_the_same_bytes(source: Path, tmp_path: Path, chat: Tokenizer) -> None:
-    first = pack(source, tmp_path / "a", chat, PackConfig(ROW_LENGTH, shards=2))
-    second = pack(source, tmp_path / "b", chat, PackConfig(ROW_LENGTH, shards=2))
+    first = pack(source, chat, out=tmp_path / "a", seq_len=ROW_LENGTH, shards=2).manifest
+    second = pack(source, chat, out=tmp_path / "b", seq_len=ROW_LENGTH, shards=2).manifest
     assert first == second
 
 
@@ -214,7 +217,7 @@ def test_another_process_writes_the_same_shard(tmp_path: Path) -> None:
 def test_tfds_itself_reads_the_data_set(source: Path, tmp_path: Path, chat: Tokenizer) -> None:
     import tensorflow_datasets as tfds
 
-    pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH, split="valid"))
+    pack(source, chat, out=tmp_path / "out", seq_len=ROW_LENGTH, split="valid")
     rows = tfds.builder_from_directory(str(tmp_path / "out")).as_data_source("valid")
     assert rows[0]["tokens"].shape == (ROW_LENGTH,)
     assert rows[0]["tokens"].dtype == np.int32
@@ -226,27 +229,26 @@ def test_records_longer_than_a_row(tmp_path: Path, letters: Tokenizer) -> None:
     rows = [{"id": name, "instruction": "Say", "output": text} for name, text in answers.items()]
     rows.append({"id": "prompt", "instruction": "Say " * 20, "output": "x"})
     source = write(tmp_path / "in.jsonl", rows)
-    config = PackConfig(head + 6)
 
-    left = pack(source, tmp_path / "left", letters, config)
+    left = pack(source, letters, out=tmp_path / "left", seq_len=head + 6).manifest
     assert left.left_out_ids == ["long", "longer", "prompt"]
     assert (left.statistics.left_out, left.statistics.prompt_too_long, left.statistics.truncated) == (3, 1, 0)
 
-    cut = pack(source, tmp_path / "cut", letters, PackConfig(head + 6, truncate=True))
+    cut = pack(source, letters, out=tmp_path / "cut", seq_len=head + 6, truncate=True).manifest
     assert (cut.left_out_ids, cut.truncated_ids) == (["prompt"], ["long", "longer"])
     found = segments(PackedDataset.open(tmp_path / "cut"))
     assert letters.decode(found["long"][0][head:], skip_special_tokens=False) == "abcdef"
     assert found["fits"][0][-1] == 2
 
     with pytest.raises(DataError, match="no record fits"):
-        pack(write(tmp_path / "in.jsonl", rows[1:]), tmp_path / "none", letters, config)
+        pack(write(tmp_path / "in.jsonl", rows[1:]), letters, out=tmp_path / "none", seq_len=head + 6)
 
 
 def test_records_without_id_are_named_after_their_line(tmp_path: Path, chat: Tokenizer) -> None:
     source = tmp_path / "in.jsonl"
     row = {"instruction": "Name one.", "output": "Lisinopril."}
     source.write_text(f"{json.dumps(row)}\n\n{json.dumps(row | {'id': 7})}\n{json.dumps(row)}\n")
-    pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+    pack(source, chat, out=tmp_path / "out", seq_len=ROW_LENGTH)
     assert sorted(segments(PackedDataset.open(tmp_path / "out"))) == ["7", "line-1", "line-4"]
 
 
@@ -267,7 +269,7 @@ def test_bad_input_is_named_with_its_place(
     source = tmp_path / "in.jsonl"
     source.write_text(content)
     with pytest.raises(DataError, match=message) as caught:
-        pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+        pack(source, chat, out=tmp_path / "out", seq_len=ROW_LENGTH)
     assert str(caught.value.where) == (f"{source}:{line}" if line else str(source))
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl"}
 
@@ -276,11 +278,11 @@ def test_an_earlier_data_set_is_replaced_only_on_request(
     source: Path, tmp_path: Path, chat: Tokenizer
 ) -> None:
     out = tmp_path / "out"
-    before = pack(source, out, chat, PackConfig(ROW_LENGTH))
+    before = pack(source, chat, out=out, seq_len=ROW_LENGTH).manifest
     with pytest.raises(DataError, match="exists already"):
-        pack(source, out, chat, PackConfig(64))
+        pack(source, chat, out=out, seq_len=64)
     assert PackedDataset.open(out).manifest == before
-    pack(source, out, chat, PackConfig(160), overwrite=True)
+    pack(source, chat, out=out, seq_len=160, overwrite=True)
     assert PackedDataset.open(out).row_length == 160
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out"}
 
@@ -289,14 +291,14 @@ def test_a_failed_replacement_leaves_the_earlier_data_set(
     source: Path, tmp_path: Path, chat: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    before = pack(source, out, chat, PackConfig(ROW_LENGTH))
+    before = pack(source, chat, out=out, seq_len=ROW_LENGTH).manifest
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(packing_verb, "_write_shards", full)
     with pytest.raises(OSError, match="No space left"):
-        pack(source, out, chat, PackConfig(160), overwrite=True)
+        pack(source, chat, out=out, seq_len=160, overwrite=True)
     assert PackedDataset.open(out).manifest == before
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out"}
 
@@ -331,41 +333,41 @@ def test_overwrite_deletes_nothing_that_pack_did_not_write(
     mine.mkdir()
     (mine / "chapter.txt").write_text("years of work")
     with pytest.raises(DataError, match="packed data sets alone"):
-        pack(source, mine, chat, PackConfig(ROW_LENGTH), overwrite=True)
+        pack(source, chat, out=mine, seq_len=ROW_LENGTH, overwrite=True)
     (mine / "manifest.json").write_text('{"kind": "something else"}')
     with pytest.raises(DataError, match="not the manifest of a packed"):
-        pack(source, mine, chat, PackConfig(ROW_LENGTH), overwrite=True)
+        pack(source, chat, out=mine, seq_len=ROW_LENGTH, overwrite=True)
     assert (mine / "chapter.txt").exists()
     out = tmp_path / "out"
-    pack(source, out, chat, PackConfig(ROW_LENGTH))
+    pack(source, chat, out=out, seq_len=ROW_LENGTH)
     (out / "keep").mkdir()
     (out / "keep" / "chapter.txt").write_text("years of work")
     with pytest.raises(DataError, match="would delete what this command did not write") as caught:
-        pack(source, out, chat, PackConfig(ROW_LENGTH), overwrite=True)
+        pack(source, chat, out=out, seq_len=ROW_LENGTH, overwrite=True)
     assert "keep/chapter.txt" in str(caught.value)
     assert (out / "keep" / "chapter.txt").exists()
 
 
 def test_a_folder_is_refused_and_the_file_in_it_named(tmp_path: Path, chat: Tokenizer) -> None:
     with pytest.raises(DataError, match="not a folder"):
-        pack(tmp_path, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+        pack(tmp_path, chat, out=tmp_path / "out", seq_len=ROW_LENGTH)
     (tmp_path / "instructions.jsonl").write_text("{}")
     with pytest.raises(DataError) as caught:
-        pack(tmp_path, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+        pack(tmp_path, chat, out=tmp_path / "out", seq_len=ROW_LENGTH)
     assert f"give {tmp_path / 'instructions.jsonl'}" in str(caught.value)
 
 
-def test_impossible_settings() -> None:
-    for bad in ({"row_length": 4}, {"template": "vicuna"}, {"split": "a-b"}, {"shards": 0}):
+def test_impossible_settings(chat: Tokenizer) -> None:
+    for bad in ({"seq_len": 4}, {"template": "vicuna"}, {"split": "a-b"}, {"shards": 0}):
         with pytest.raises(ConfigError):
-            PackConfig(**({"row_length": 64} | bad))
+            pack("missing.jsonl", chat, **({"seq_len": 64} | bad))
 
 
 def test_incomplete_and_damaged_data_sets_are_refused(source: Path, tmp_path: Path, chat: Tokenizer) -> None:
     with pytest.raises(DataError, match="no such data set"):
         PackedDataset.open(tmp_path / "missing")
     out = tmp_path / "out"
-    pack(source, out, chat, PackConfig(ROW_LENGTH))
+    pack(source, chat, out=out, seq_len=ROW_LENGTH)
     manifest = (out / "manifest.json").read_text()
     (out / "manifest.json").unlink()
     with pytest.raises(DataError, match="incomplete"):
@@ -387,7 +389,7 @@ def test_incomplete_and_damaged_data_sets_are_refused(source: Path, tmp_path: Pa
 def test_a_foreign_tokenizer_is_refused(
     source: Path, tmp_path: Path, chat: Tokenizer, letters: Tokenizer
 ) -> None:
-    pack(source, tmp_path / "out", chat, PackConfig(ROW_LENGTH))
+    pack(source, chat, out=tmp_path / "out", seq_len=ROW_LENGTH)
     with pytest.raises(DataError, match="another tokenizer"):
         PackedDataset.open(tmp_path / "out").check_tokenizer(letters)
 
@@ -407,21 +409,23 @@ def test_the_command_reports_what_it_did(source: Path, tmp_path: Path, chat_fold
     assert "encoding 40/40" in result.stderr
 
 
-def test_fields_that_no_example_is_made_from_are_counted_and_named(tmp_path: Path, chat_folder: Path) -> None:
+def test_fields_that_no_example_is_made_from_are_counted_and_named(
+    tmp_path: Path, chat_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     row = {"instruction": "Name a sign of gout.", "output": "A swollen toe.", "id": "1", "topic": "Gout"}
     rows = [row | {"context": "A note.", "licence": "CC0"}, row | {"context": "A note.", "licence": ""}, row]
     source = write(tmp_path / "in.jsonl", rows)
     app = typer.Typer()
     app.command()(command)
     options = ["--tokenizer", str(chat_folder), "--seq-len", "256", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, [str(source), *options], catch_exceptions=False)
+    CliRunner().invoke(app, [str(source), *options], catch_exceptions=False)
     unused = PackedDataset.open(tmp_path / "out").manifest.source["unused_fields"]
     assert unused == {"context": 2, "licence": 1}
-    assert "context (2 records), licence (1 records)" in result.stderr
+    assert "context (2 records), licence (1 records)" in caplog.text
 
 
 def test_examples_beyond_the_positions_of_the_model_are_warned_of(
-    source: Path, tmp_path: Path, chat_folder: Path
+    source: Path, tmp_path: Path, chat_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = shutil.copytree(chat_folder, tmp_path / "model")
     (model / "config.json").write_text('{"max_position_embeddings": 32}')
@@ -437,8 +441,8 @@ def test_examples_beyond_the_positions_of_the_model_are_warned_of(
         "--template",
         "chat",
     ]
-    result = CliRunner().invoke(app, [str(source), *options], catch_exceptions=False)
-    assert "go beyond the 32 positions of the model" in result.stderr
+    CliRunner().invoke(app, [str(source), *options], catch_exceptions=False)
+    assert "go beyond the 32 positions of the model" in caplog.text
 
 
 def test_real_answers_fill_the_rows_in_good_time(
@@ -447,7 +451,7 @@ def test_real_answers_fill_the_rows_in_good_time(
     import time
 
     started = time.perf_counter()
-    manifest = pack(real_data / "medquad_train.jsonl", tmp_path / "out", llama, PackConfig(1024))
+    manifest = pack(real_data / "medquad_train.jsonl", llama, out=tmp_path / "out", seq_len=1024).manifest
     seconds = time.perf_counter() - started
     record_property("seconds", seconds)
     counts = manifest.statistics

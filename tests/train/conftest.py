@@ -62,11 +62,10 @@ def instructions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packed(tokenizer_folder: Path, instructions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The instructions packed into rows of 512 tokens."""
-    from alpacare_jax.data.pack import PackConfig, pack
-    from alpacare_jax.tokenizer import load_tokenizer
+    from alpacare_jax import pack
 
     out = tmp_path_factory.mktemp("packed") / "train"
-    pack(instructions, out, load_tokenizer(tokenizer_folder), PackConfig(512))
+    pack(instructions, tokenizer_folder, seq_len=512, out=out)
     return out
 
 

@@ -17,7 +17,7 @@ from alpacare_jax import checkpoint, tokenizer
 from alpacare_jax.cli.data_checks import check_tokenizer, check_vocabulary, record_ends
 from alpacare_jax.cli.training import train_from_config
 from alpacare_jax.config import RunConfig, load_config
-from alpacare_jax.data.loader import PackedDataset
+from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.errors import ConfigError, DataError, ShardingError, TrainingError
 from alpacare_jax.model import LlamaConfig
 
