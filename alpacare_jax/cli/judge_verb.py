@@ -1,6 +1,7 @@
 """``alpacare judge``: pairwise verdicts in both orders by an OpenAI-compatible judge."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -121,8 +122,8 @@ def command(
     "Output (b)" or "Tie". Every reply is kept in the ledger of the work folder before it
     counts, so an interrupted run goes on where it stopped. Then: `alpacare score`.
 
-    Exit status: 0 all asked, 1 some requests failed for good, 2 error, 3 batches are
-    under way (--no-wait), 130 interrupted.
+    Exit status: 0 all asked, 1 some requests failed for good or no reply states a
+    verdict, 2 error, 3 batches are under way (--no-wait), 130 interrupted.
     """
     from alpacare_jax.evaluate import answers
     from alpacare_jax.evaluate.judge import plan_comparisons
@@ -153,7 +154,8 @@ def command(
         return
     write_records(out, verdicts)
     typer.echo(describe_verdicts(verdicts, out))
-    if any("error" in verdict.extra for verdict in verdicts):
+    none = bool(verdicts) and all(verdict.verdict == "invalid" for verdict in verdicts)
+    if none or any("error" in verdict.extra for verdict in verdicts):
         raise typer.Exit(1)
 
 
@@ -285,16 +287,23 @@ def describe_plan(plan: "Plan", responses: int) -> str:
 
 
 def describe_verdicts(verdicts: "list[Verdict]", out: Path) -> str:
-    """Say what came back: outcomes, failures, unreadable replies and those cut off."""
-    counts = {name: sum(v.verdict == name for v in verdicts) for name in ("win", "tie", "loss", "invalid")}
-    failed = sum("error" in verdict.extra for verdict in verdicts)
-    cut = sum(v.verdict == "invalid" and read_finish(v.extra.get("finish_reason")) == "cut" for v in verdicts)
-    outcomes = ", ".join(f"{number} {name}" for name, number in counts.items())
+    """Say what came back: outcomes, and why comparisons are invalid."""
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    outcomes = ", ".join(f"{counts[name]} {name}" for name in ("win", "tie", "loss", "invalid"))
     lines = [f"wrote {len(verdicts)} verdicts to {out}: {outcomes}"]
+    invalid = [verdict for verdict in verdicts if verdict.verdict == "invalid"]
+    failed = [verdict.extra["error"] for verdict in invalid if "error" in verdict.extra]
+    cut = sum(read_finish(verdict.extra.get("finish_reason")) == "cut" for verdict in invalid)
+    empty = sum(not verdict.raw.strip() for verdict in invalid) - len(failed)
+    if verdicts and len(invalid) == len(verdicts):
+        lines.append("! no reply states a verdict: nothing was judged")
     if failed:
-        lines.append(f"! {failed} requests failed and count as invalid; --retry-failed asks them again")
-    if counts["invalid"] > failed:
-        lines.append(f"! {counts['invalid'] - failed} replies hold no clear verdict and count as invalid")
+        lines.append(f"! {len(failed)} requests failed and count as invalid; --retry-failed asks them again")
+        lines.append(f"  {Counter(failed).most_common(1)[0][0]}")
+    if len(invalid) > len(failed):
+        lines.append(f"! {len(invalid) - len(failed)} replies hold no clear verdict and count as invalid")
+    if empty:
+        lines.append(f"! {empty} of them are empty; --retry-failed asks them again")
     if cut:
         lines.append(
             f"! {cut} of them were cut off; --retry-failed with a larger --max-tokens asks them again"

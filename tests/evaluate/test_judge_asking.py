@@ -88,6 +88,33 @@ def test_what_came_to_nothing_is_asked_again_at_another_length_and_nothing_else_
         assert ledger.counts()["judge"]["tries"] == 8
 
 
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (
+            Scripted("", finish_reason="length"),
+            "6 of them were cut off; --retry-failed with a larger --max-tokens",
+        ),
+        (Scripted("<think>Both are fine", finish_reason="MAX_TOKENS"), "6 of them were cut off"),
+        (Scripted(""), "6 of them are empty; --retry-failed"),
+        (Scripted("I cannot say."), "6 replies hold no clear verdict"),
+        (Scripted("The input was flagged.", status=400), "content-filter: HTTP 400: The input was flagged."),
+    ],
+)
+def test_a_run_without_any_verdict_says_why_by_words_and_status(
+    files: Path, reply: Scripted, words: str
+) -> None:
+    with ScriptedServer(lambda body, tried: reply) as server:
+        printed = run(*arguments(files, server), status=1)
+    assert "no reply states a verdict: nothing was judged" in printed
+    assert words in printed
+    with ScriptedServer(lambda body, tried: "Tie") as server:
+        run(
+            *arguments(files, server, "--retry-failed", "--overwrite"),
+            status=int(reply.text == "I cannot say."),
+        )
+
+
 def test_a_cut_reply_that_states_its_verdict_is_kept(files: Path) -> None:
     cut = Scripted("Output (a) is better. It names", finish_reason="length")
     with ScriptedServer(lambda body, tried: cut) as server:
