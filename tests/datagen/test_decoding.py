@@ -179,3 +179,13 @@ def test_json_is_read_as_it_was_written_or_holds_half_of_a_surrogate_pair(value:
             parse_json(text)
     else:
         assert parse_json(text) == parse_json(text.encode()) == value
+
+
+def test_yaml_keys_may_stand_again_where_one_mapping_is_merged_into_another() -> None:
+    text = "x: &x {k: 1}\ny: {z: &y {<<: *x, k: 2}}\nv: &v {m: 5}\nw: {<<: *y, k: 3, n: {<<: [*x, *v]}}\n"
+    assert parse_yaml(text) == {
+        "x": {"k": 1},
+        "y": {"z": {"k": 2}},
+        "v": {"m": 5},
+        "w": {"k": 3, "n": {"k": 1, "m": 5}},
+    }
