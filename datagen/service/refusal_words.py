@@ -14,7 +14,7 @@ def _any(*patterns: str) -> re.Pattern[str]:
 CREDIT_CODE = _any(
     r"insufficient_\w*(?:quota|balance|credit|fund)|not_enough_\w*(?:balance|credit)|(?:no|out_of)_credit",
     r"exceeded_current_quota|quota_failed|free_tier_only|budget_exceeded|spend(?:ing)?_limit",
-    r"billing|payment_required|arrear|overdue",
+    r"billing|payment_required|arrear|overdue|set_limit_exceeded",
     r"credits?_(?:limit|exhausted|balance|depleted|required)|balance_(?:insufficient|not_enough)",
 )
 FILTER_CODE = _any(
@@ -33,7 +33,9 @@ MODEL_CODE = _any(
 REGION_CODE = _any(
     r"unsupported_(?:country|region|location)|(?:country|region|location)_\w*(?:supported|allowed)"
 )
-RATE_CODE = _any(r"rate_?limit|throttl|resource_exhausted|too_many_requests|overloaded|concurren|capacity")
+RATE_CODE = _any(
+    r"rate_?limit|throttl|resource_exhausted|too_many_requests|overloaded|concurren|capacity|(?:^|\s)limit_exceeded"
+)
 RATE = _any(
     r"rate[ -]?limit|too many requests|\bper (?:second|minute|hour|day)\b|\b[RT]P[MD]\b|频率|限流",
     r"\b(?:requests?|qps|tokens?) limit (?:is |was )?(?:reached|exceeded)",
@@ -85,7 +87,8 @@ FILTER = _any(
     r"violat\w+[^.;]{0,60}(?:polic|guideline|term|rule)",
     r"blocked (?:by|due to|because)[^.;]{0,30}(?:polic|filter|safety|content)",
     r"\b(?:prompt|input|content|output|text)s? (?:is|was|were|has been) (?:blocked|filtered|censored)",
-    r"敏感|违规|不安全|不合规|违反|违禁|审核",
+    r"敏感|违规|不安全|不合规|违反|违禁|审核|不当|不適切|부적절|inapro?piad|inadequad|inappropri|unangemessen|недопустим|неприемлем",
+    r"\b(?:bloque|bloqu[eé]|blockiert|заблокиров)\w*[^.;]{0,40}\b(?:pol[ií]ti|richtlini|политик|filtr|filter)",
 )
 ACCOUNT = _any(
     r"\b(?:account|organi[sz]ation|project|api key|team|workspace)\b[^.;]{0,60}"
@@ -96,7 +99,7 @@ KEY = _any(
     r"(?:\bapi[ -]?key|credential|access token|auth(?:entication|orization))",
     r"(?:\bapi[ -]?key|credentials?|access token)\b[^.;]{0,40}"
     r"\b(?:not valid|invalid|incorrect|expired|missing|revoked|not found|required|disabled)",
-    r"authentication fail|密钥|鉴权|令牌",
+    r"(?:authentication|log ?in) fail|密钥|鉴权|令牌",
 )
 MODEL = _any(
     r"\bmodels?\b[^;]{0,100}?(?:do(?:es)?(?: not|n.t) exist|not exist|not found|no longer|decommissioned"
@@ -112,7 +115,7 @@ REGION = _any(
     rf"unsupported {_PLACE}|地区|所在国家",
 )
 LENGTH = _any(
-    r"context (?:length|window|size)|maximum (?:input |prompt )?length|too many (?:input |prompt )?tokens",
+    r"context (?:length|window|size)|\b(?:maximum|input|prompt) (?:\w+ )?length|too many (?:input |prompt )?tokens",
     r"\b(?:prompt|input|messages?|request)\b[^.;]{0,30}(?:too long|too large|exceeds?)|reduce the length",
     r"max_new_tokens|上下文|过长|超长",
 )
@@ -121,7 +124,7 @@ NOT_TAKEN = _any(
     r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|\bextra\b|not permitted|not allowed|deprecated",
     r"invalid|not (?:a )?valid|illegal|cannot|\bonly\b|(?:must|should|may|can) (?:only )?be|out of range|exceed",
     r"(?:greater|less|larger|smaller|higher|lower) than|at (?:most|least)|too (?:large|high|small|low|big)",
-    r"unavailable|must contain|不支持|无效|非法|范围|参数",
+    r"unavailable|must contain|maximum|minimum|不支持|无效|非法|范围|参数",
 )
 #: A quota of a day or longer.
 DAILY = _any(

@@ -17,10 +17,10 @@ from datagen.service.error_body import Said
 Kind = Literal["refusal", "fault", "final", "fatal"]
 
 # A gateway lost patience with a server that may go on, and bill.
-_GAVE_UP_WAITING = (408, 504, 524)
+_GAVE_UP_WAITING = (408, 499, 504, 524)
 #: 529 is what some providers answer when they are overloaded.
 _BUSY = (503, 529)
-_PASSING = (408, 409, 425)
+_PASSING = (408, 409, 425, 499)
 _BAD_INPUT = (0, 400, 422)
 
 
@@ -86,7 +86,7 @@ def read_refusal(said: Said, *, asked_to_wait: bool = False) -> Refusal | None:
         status = 429
     rate = status == 429 and (rate or waits)
     perhaps = said_by.PERHAPS_CREDIT.search(words) or (status != 429 and said_by.QUOTA.search(words))
-    if said_by.CREDIT.search(words) or (perhaps and status in (0, 400, 403, 412, 429) and not rate):
+    if said_by.CREDIT.search(words) or (perhaps and status in (0, 400, 401, 403, 412, 429) and not rate):
         return NO_CREDIT
     if status == 429 or (status in _BUSY and waits):
         daily = bool(said_by.DAILY.search(codes) or said_by.DAILY.search(words))
@@ -104,10 +104,10 @@ def _read_client_error(said: Said, words: str) -> Refusal | None:
     status, codes = said.status, said.codes
     if said_by.REGION_CODE.search(codes) or said_by.REGION.search(words):
         return REGION
-    if status == 401 or said_by.KEY_CODE.search(codes) or said_by.ACCOUNT.search(words):
-        return BAD_KEY
     if said_by.MODEL_CODE.search(codes):
         return NO_MODEL
+    if status == 401 or said_by.KEY_CODE.search(codes) or said_by.ACCOUNT.search(words):
+        return BAD_KEY
     if status in _BAD_INPUT:
         if said_by.STREAM_ONLY.search(words):
             return Refusal("bad-request", "final", "the service only streams its replies", field="stream")
@@ -155,6 +155,7 @@ def _field_at_fault(said: Said, words: str) -> str:
 def _as_field(word: str) -> str:
     """Return a pattern that finds a word of the language, such as "stop", where it names a field."""
     return (
-        rf"['\"`]{word}['\"`]|(?:parameters?|arguments?|fields?|supports?|value of)\W{{1,3}}{word}\b"
+        rf"['\"`]{word}['\"`]|\b{word}:"
+        rf"|(?:parameters?|arguments?|fields?|supports?|value of|this model|invalid|unsupported)\W{{1,3}}{word}\b"
         rf"|(?<!body )\b{word}\b\W{{1,3}}(?:is|must|should|does|may|can|value|param\w*|field|参数)"
     )
