@@ -24,7 +24,7 @@ FILTER_CODE = _any(
 )
 KEY_CODE = _any(
     r"(?:invalid|incorrect|missing)_\w*(?:key|authentication|auth_token)|key_invalid|authentication|unauthenticated",
-    r"unauthorized|account_deactivated",
+    r"unauthorized|deactivated|terminated",
 )
 MODEL_CODE = _any(
     r"model_(?:not|access|decommissioned|deprecated|unavailable|closed)|(?:invalid|unknown|unsupported)_model",
@@ -82,7 +82,7 @@ FILTER = _any(
     r"content[ _]?(?:management|filter|policy|policies|moderation|safety)|content exists risk|high[- ]risk|unsafe",
     r"safety (?:system|filter|polic|setting|reason|check)|(?:usage|use|our) polic(?:y|ies)|responsible ai",
     r"guardrails?\b|\bflagged|\bmoderat|inappropriate|harmful|prohibited[ _](?:content|use|words?)",
-    r"(?:community|content|our|safety|usage) guidelines|self[- ]harm|\bhate speech",
+    r"(?:community|content|our|safety|usage) guidelines|self[- ]harm|\bhate speech|\brecitation",
     r"sensitive (?:content|information|word|data|topic)|\b(?:input|output|prompt)\b[^.;]{0,20}[ _]sensitive",
     r"violat\w+[^.;]{0,60}(?:polic|guideline|term|rule)",
     r"blocked (?:by|due to|because)[^.;]{0,30}(?:polic|filter|safety|content)",

@@ -29,7 +29,8 @@ def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
         trouble: What the service did.
     """
     remedies = {
-        "unauthorized": f"check the key in the environment variable {service.api_key_env}, and its rights",
+        "unauthorized": f"check the key in the environment variable {service.api_key_env}, its rights and "
+        "the account's credit",
         "region": "ask from a place that the provider serves, or ask another provider",
         "bad-request": field_remedy(stage, trouble)
         + (_FORK if trouble.field in OWN and stage in _FORKED else ""),
