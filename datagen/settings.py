@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from datagen import validation
 from datagen.batch.files import BatchLimits
 from datagen.client import Service
 from datagen.contamination.evaluation_files import absolute, split_fields
@@ -44,12 +45,8 @@ class Terms:
     batch: BatchLimits = BatchLimits()
 
     def __post_init__(self) -> None:
-        if self.mode not in (LIVE, BATCH):
-            raise ConfigError("the mode is not known", found=self.mode, expected=f"{LIVE} or {BATCH}")
-        if self.budget_usd is not None and not 0 <= self.budget_usd <= 1e9:
-            raise ConfigError(
-                "budget_usd is out of range", found=self.budget_usd, expected="US dollars, 0 to 1,000,000,000"
-            )
+        validation.check_known(self, {"mode": (LIVE, BATCH)})
+        validation.check_ranges(self, {"budget_usd": (0, 10**9)})
 
     def models(self) -> tuple[str, ...]:
         """Return the models that are asked, which need a price where there is a budget."""
@@ -125,35 +122,15 @@ class Settings(Terms):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        bounds = (("target", 10**9), ("tasks_per_request", 1000), ("examples", 1000), ("max_requests", 10**9))
-        for name, most in bounds:
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise ConfigError(
-                    f"{name} must be at least 1" if value < 1 else f"{name} is out of range",
-                    found=value,
-                    expected=f"1 to {most:,}",
-                )
+        validation.check_known(self, {"sampling": SAMPLINGS, "privacy": POLICIES})
+        check_known(self.language)
+        bounds = {"target": (1, 10**9), "max_requests": (1, 10**9), "examples": (1, 1000),
+                  "tasks_per_request": (1, 1000), "similarity": (0, 1), "contamination_rouge_l": (0, 1),
+                  "contamination_ngram": (5, 1000)}  # fmt: skip
+        validation.check_ranges(self, bounds)
         if self.answer_sampling.format != TEXT:
             raise ConfigError(
                 "answers are always text", where="answer_sampling.format", remedy="leave it out"
-            )
-        if self.sampling not in SAMPLINGS:
-            raise ConfigError(
-                "the sampling is not known", found=self.sampling, expected=" or ".join(SAMPLINGS)
-            )
-        if not 0 <= self.similarity <= 1:
-            raise ConfigError("similarity is out of range", found=self.similarity, expected="0 to 1")
-        check_known(self.language)
-        if self.privacy not in POLICIES:
-            raise ConfigError("privacy is not known", found=self.privacy, expected=" or ".join(POLICIES))
-        if not 0 <= self.contamination_rouge_l <= 1:
-            raise ConfigError(
-                "contamination_rouge_l is out of range", found=self.contamination_rouge_l, expected="0 to 1"
-            )
-        if not 5 <= self.contamination_ngram <= 1000:
-            raise ConfigError(
-                "contamination_ngram is out of range", found=self.contamination_ngram, expected="5 to 1000"
             )
 
     def models(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -226,11 +226,8 @@ def _describe_cost(plan: "Plan", settings: "JudgeSettings", work: Path) -> str:
     from datagen.money.dollars import usd
 
     file = work / "ledger.sqlite"
-    if file.exists():
-        with Ledger(file, read_only=True) as ledger:
-            found = estimate(plan, settings, ledger)
-    else:
-        found = estimate(plan, settings, None)
+    with Ledger(file, read_only=True) if file.exists() else nullcontext() as ledger:
+        found = estimate(plan, settings, ledger)
     unknown = f"unknown: no price for {settings.judge.model} (--prices FILE)"
     lines = [f"judge {settings.judge.model} at {settings.judge.base_url}, {settings.mode}"]
     if plan.comparisons:

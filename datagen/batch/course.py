@@ -239,18 +239,13 @@ class BatchRun:
         ended = False
         for record in self._under_way():
             batch = await self._retrieve(record)
-            if batch is None:
-                log.warning("%s: batch %s is not known at the provider", self._stage, record.batch_id)
+            record = record if batch is None else self._note(record, batch)
+            if batch is None or (self._cancelling and self._ends.is_lost(record)):
+                why = "is not known at the provider" if batch is None else "is given up"
+                log.warning("%s: batch %s %s", self._stage, record.batch_id, why)
                 self._book.give_up(record, self._purse)
                 ended = True
-                continue
-            record = self._note(record, batch)
-            if self._cancelling and self._ends.is_lost(record):
-                log.warning("%s: batch %s is given up", self._stage, record.batch_id)
-                self._book.give_up(record, self._purse)
-                ended = True
-                continue
-            if self._ends.has_ended(record, batch):
+            elif self._ends.has_ended(record, batch):
                 self._asked |= self._book.members(record).keys()
                 await self._end(record, batch)
                 self._watch()
@@ -325,8 +320,6 @@ class BatchRun:
                 record.batch_id,
                 len(refusal.lines),
             )
-        elif refusal.no_credit:
-            raise self._wire.stop("the account has no credit left", Trouble("quota", refusal.words, "fatal"))
         elif refusal.meant is not None and (refusal.meant.kind == "fatal" or refusal.meant.field):
             meant = refusal.meant
             trouble = Trouble(meant.code, refusal.words, "fatal", field=meant.field)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from datagen.errors import ConfigError, DataError
+from datagen.validation import check_ranges
 
 ENDPOINT = "/v1/chat/completions"
 #: JSON of English text has about four characters a token; counted with three, so as to stay below a queue's limit.
@@ -42,20 +43,9 @@ class BatchLimits:
     poll_s: float = 60.0
 
     def __post_init__(self) -> None:
-        bounds = (
-            ("max_requests", 1, 10**6),
-            ("max_megabytes", 0.001, 10**5),
-            ("enqueued_tokens", 1, 10**12),
-            ("max_rounds", 1, 1000),
-            ("surplus", 0, 10),
-            ("poll_s", 0.01, 3600),
-        )
-        for name, low, high in bounds:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(
-                    f"batch.{name} is out of range", found=value, expected=f"{low:g} to {high:,}"
-                )
+        bounds = {"max_requests": (1, 10**6), "max_megabytes": (0.001, 10**5), "enqueued_tokens": (1, 10**12),
+                  "max_rounds": (1, 1000), "surplus": (0, 10), "poll_s": (0.01, 3600)}  # fmt: skip
+        check_ranges(self, bounds, "batch.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,16 +189,7 @@ class _One:
         cost = None
         if held is not None:
             cost = self._purse.settle(held, answer.prompt_tokens, answer.completion_tokens)
-        self._ledger.record_reply(
-            self._record.stage,
-            line.id,
-            text=answer.text,
-            finish_reason=answer.finish_reason,
-            model=answer.model,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            cost_usd=cost,
-        )
+        self._ledger.record_reply(self._record.stage, line.id, **answer.row(), cost_usd=cost)
         self.harvest.answered += 1
 
     def _judge(self, id: str, trouble: Trouble) -> None:

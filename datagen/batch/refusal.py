@@ -19,14 +19,12 @@ class Refusal:
     Attributes:
         words: The provider's, shortened.
         queue_is_full: There are too many tokens in its queue; smaller batches, or later ones, may pass.
-        no_credit: The account has none.
         lines: What is wrong with single lines, counted from 1; empty unless that is all that is wrong.
         meant: What the table of refusals says of it; None where it knows nothing of it.
     """
 
     words: str
     queue_is_full: bool
-    no_credit: bool
     lines: dict[int, str]
     meant: refusals.Refusal | None = None
 
@@ -41,7 +39,7 @@ def read_refusal(batch: Mapping[str, Any], conceal: Callable[[str], str]) -> Ref
     Example:
         >>> error = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached.", "line": None}
         >>> read_refusal({"errors": {"data": [error]}}, str)  # doctest: +ELLIPSIS
-        Refusal(words='token_limit_exceeded: Enqueued token limit reached.', queue_is_full=True, no_credit=False, ...
+        Refusal(words='token_limit_exceeded: Enqueued token limit reached.', queue_is_full=True, lines={}, ...
     """
     rows = _rows(batch)
     codes = [str(row.get("code") or "") for row in rows]
@@ -56,9 +54,8 @@ def read_refusal(batch: Mapping[str, Any], conceal: Callable[[str], str]) -> Ref
         words=conceal("; ".join(said[:_SHOWN]) or "no reason is given"),
         queue_is_full=any("limit" in code and "token" in code for code in codes)
         or (not any(codes) and bool(_QUEUE_FULL.search(" ".join(said)))),
-        no_credit=meant == refusals.NO_CREDIT or any("quota" in code for code in codes),
         lines=lines if all(isinstance(row.get("line"), int) for row in rows) else {},
-        meant=meant,
+        meant=refusals.NO_CREDIT if any("quota" in code for code in codes) else meant,
     )
 
 

@@ -5,7 +5,6 @@ One call is one HTTP request (a search is several), and whatever goes wrong is a
 """
 
 import asyncio
-import contextlib
 import json
 import logging
 import sys
@@ -213,24 +212,6 @@ class BatchWire(Wire):
             raise self._no_completion(data, text, read_limits(raw.http_response.headers))
         return data
 
-    @contextlib.contextmanager
-    def _troubles(self, timeout_s: float) -> Any:
-        """Turn what the HTTP library raises into a Trouble."""
-        import openai
-
-        try:
-            yield
-        except (TimeoutError, openai.APITimeoutError) as error:
-            trouble = self._timeout(error)
-            trouble.words = f"no reply within {timeout_s:g} s"
-            raise trouble from None
-        except openai.APIConnectionError as error:
-            raise self._broken_connection(error) from None
-        except openai.APIStatusError as error:
-            raise self._refusal(error) from None
-        except UnicodeError as error:
-            raise Trouble("bad-reply", f"the reply is not text: {error}", "fault", bill="unknown") from None
-
     async def insist(self, what: str, call: Callable[[], Awaitable[T]], *, if_unknown: str = "") -> T:
         """Call until it succeeds, with growing waits; Retry-After is honoured.
 
@@ -279,8 +260,8 @@ class BatchWire(Wire):
         """Return the error that ends a run resumably."""
         code = trouble.code if trouble else ""
         remedy = remedy or _REMEDIES.get(code, "run the same command again later; nothing is lost")
-        if trouble is not None:
-            remedy = remedy_for(trouble, remedy)
+        if trouble is not None and trouble.page:
+            remedy = remedy_for(code, remedy)
         return ServiceError(
             what,
             where=f"{self.service.base_url}, model {self.service.model}",

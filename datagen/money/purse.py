@@ -191,18 +191,22 @@ class Purse:
             left = self.budget_usd * (1 - _ROUNDING) - self.spent_usd - kept - leave_usd
             if self._is_draining() or self._at_risk(stage, worst, batch=batch) > left:
                 return None
+        return self._hold(Reservation(0, service_model, stage, id, prompt, completion, worst, batch))
+
+    def _hold(self, reservation: Reservation) -> Reservation:
+        """Write a reservation down as a new try; return it with the try's number."""
         number = self.ledger.open_try(
-            stage,
-            id,
-            model=service_model,
-            most_prompt_tokens=prompt,
-            most_completion_tokens=completion,
-            reserved_usd=worst,
-            batch=batch,
+            reservation.stage,
+            reservation.id,
+            model=reservation.model,
+            most_prompt_tokens=reservation.most_prompt_tokens,
+            most_completion_tokens=reservation.most_completion_tokens,
+            reserved_usd=reservation.worst_usd,
+            batch=reservation.batch,
         )
-        reservation = Reservation(number, service_model, stage, id, prompt, completion, worst, batch)
-        self._account.hold(reservation)
-        return reservation
+        held = dataclasses.replace(reservation, number=number)
+        self._account.hold(held)
+        return held
 
     def _at_risk(self, stage: str, worst_usd: float, *, batch: bool) -> float:
         """Return what everything in flight and one more try may cost together, in US dollars."""
@@ -310,18 +314,7 @@ class Purse:
 
     def forfeit_copy(self, reservation: Reservation) -> None:
         """Count a try that was sent a second time by mistake as spent, at its worst case, beside the first one."""
-        number = self.ledger.open_try(
-            reservation.stage,
-            reservation.id,
-            model=reservation.model,
-            most_prompt_tokens=reservation.most_prompt_tokens,
-            most_completion_tokens=reservation.most_completion_tokens,
-            reserved_usd=reservation.worst_usd,
-            batch=reservation.batch,
-        )
-        copy = dataclasses.replace(reservation, number=number)
-        self._account.hold(copy)
-        self.forfeit(copy)
+        self.forfeit(self._hold(reservation))
 
     def _close(
         self,

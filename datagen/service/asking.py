@@ -224,16 +224,7 @@ class Asker:
             self._appetite.learn(job.prompt_bytes, answer.prompt_tokens, answer.completion_tokens)
         self._pace.answered(ticket)
         self._breaker.answered(ticket.number)
-        self.ledger.record_reply(
-            self.stage,
-            job.id,
-            text=answer.text,
-            finish_reason=answer.finish_reason,
-            model=answer.model,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            cost_usd=cost_usd,
-        )
+        self.ledger.record_reply(self.stage, job.id, **answer.row(), cost_usd=cost_usd)
 
     def _judge(self, job: Job, ticket: Ticket, trouble: Trouble) -> float | None:
         """Decide what follows from a trouble: a wait in seconds, None for a failure for good, or the end."""

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from datagen.errors import ConfigError
+from datagen.validation import check_known, check_ranges
 
 # What a request's price depends on, what yields no text, and what is set elsewhere is not for ``extra_body``.
 _RESERVED = (
@@ -58,21 +59,11 @@ class Sampling:
     format: str = TEXT
 
     def __post_init__(self) -> None:
-        bounds = (
-            ("temperature", 0, 2),
-            ("top_p", 0, 1),
-            ("presence_penalty", -2, 2),
-            ("max_tokens", 1, 2**31),
+        check_ranges(
+            self,
+            {"temperature": (0, 2), "top_p": (0, 1), "presence_penalty": (-2, 2), "max_tokens": (1, 2**31)},
         )
-        for name, low, high in bounds:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name} is out of range", found=value, expected=f"{low} to {high}")
-        for name, choices in (("max_tokens_field", LENGTH_FIELDS), ("format", FORMATS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"{name} is not known", found=getattr(self, name), expected=" or ".join(choices)
-                )
+        check_known(self, {"max_tokens_field": LENGTH_FIELDS, "format": FORMATS})
         if wrong := [key for key in self.extra_body if key in _RESERVED]:
             raise ConfigError(
                 "extra_body may not set what the run itself sets or reckons with",

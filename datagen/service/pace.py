@@ -21,9 +21,9 @@ import heapq
 import logging
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 from datagen.service.breaker import Breaker
+from datagen.service.endpoint import Service
 from datagen.service.in_flight import InFlight
 from datagen.service.learned_rate import LearnedRate
 from datagen.service.limits import Limits, in_words
@@ -36,29 +36,6 @@ _FIRST_IN_FLIGHT_HERE = 8
 _FIRST_IN_FLIGHT_ELSEWHERE = 1
 #: A wait for a limit that is worth a warning.
 LONG_WAIT_S = 600.0
-
-
-class Pacing(Protocol):
-    """What a pace needs to know of a service; see :class:`datagen.service.wire.Service`."""
-
-    @property
-    def concurrency(self) -> int:
-        """Requests in flight at most."""
-
-    @property
-    def requests_per_minute(self) -> int | None:
-        """Requests a minute at most; None leaves it to the service."""
-
-    @property
-    def tokens_per_minute(self) -> int | None:
-        """Tokens a minute at most; None leaves it to the service."""
-
-    @property
-    def heed_headers(self) -> bool:
-        """Whether limits in headers count."""
-
-    def is_loopback(self) -> bool:
-        """Tell whether the service is on this machine."""
 
 
 @dataclasses.dataclass
@@ -78,7 +55,7 @@ class Pace:
         clock: Tells the time in seconds.
     """
 
-    def __init__(self, service: Pacing, breaker: Breaker, clock: Callable[[], float]) -> None:
+    def __init__(self, service: Service, breaker: Breaker, clock: Callable[[], float]) -> None:
         self.requests = Meter(service.requests_per_minute, "requests")
         self.tokens = Meter(service.tokens_per_minute, "tokens")
         known = service.requests_per_minute is not None or service.tokens_per_minute is not None

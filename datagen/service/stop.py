@@ -47,7 +47,7 @@ def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
         what,
         where=f"{service.base_url}, model {service.model}",
         found=str(trouble),
-        remedy=remedy_for(trouble, remedy),
+        remedy=remedy_for(trouble.code, remedy) if trouble.page else remedy,
     )
     stop.at_once = trouble.code in AT_ONCE
     return stop

@@ -2,7 +2,6 @@
 
 import html
 import re
-from typing import Protocol
 
 _BEGINNING = re.compile(r"\ufeff?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title\b[^<>]{0,1000}>([^<]{0,1000})</title", re.IGNORECASE)
@@ -19,16 +18,9 @@ REMEDY = (
 _MAY_PASS = ("server-error", "rate-limited")
 
 
-class _Trouble(Protocol):
-    code: str
-    page: bool
-
-
-def remedy_for(trouble: _Trouble, usual: str) -> str:
-    """Return what to do about a trouble: the usual, or where a page came, to look at the address (as well)."""
-    if not trouble.page:
-        return usual
-    return f"{usual}; if that does not help, {REMEDY}" if trouble.code in _MAY_PASS else REMEDY
+def remedy_for(code: str, usual: str) -> str:
+    """Return what to do where a page came: to look at the address, or where it may pass, the usual first."""
+    return f"{usual}; if that does not help, {REMEDY}" if code in _MAY_PASS else REMEDY
 
 
 def page_words(text: str) -> str | None:

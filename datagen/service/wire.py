@@ -10,6 +10,7 @@ import dataclasses
 import json
 import re
 import ssl
+from collections.abc import Iterator
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -37,7 +38,12 @@ class Answer:
     completion_tokens: int
     limits: Limits = Limits()
 
+    def row(self) -> dict[str, Any]:
+        """Return what the ledger remembers of it."""
+        return {name: value for name, value in vars(self).items() if name != "limits"}
 
+
+@dataclasses.dataclass(eq=False)
 class Trouble(Exception):
     """One try that came to nothing.
 
@@ -46,36 +52,32 @@ class Trouble(Exception):
         words: The provider's, or what happened, without any key.
         kind: "refusal" (too much at once: later), "fault" (may pass), "final" (this request never works) or
             "fatal" (no request works).
+        what: For a fatal one, the sentence that the run ends with.
         field: The field of the request that the service does not take as it is.
         daily: A quota of a day or longer is used up.
         paid: The service did the work and bills it, so it is asked for no more than once again.
-        what: For a fatal one, the sentence that the run ends with.
         limits: What the headers say.
         busy: The service seems to have too much to do.
         bill: Whether the try costs nothing, or ``usage`` (tokens in and out), or nobody knows.
         page: What came is a web page, as from a proxy or a wrong address.
     """
 
-    def __init__(
-        self,
-        code: str,
-        words: str,
-        kind: Kind,
-        *,
-        what: str = "",
-        field: str = "",
-        daily: bool = False,
-        paid: bool = False,
-        limits: Limits | None = None,
-        busy: bool = False,
-        bill: Bill = "none",
-        usage: tuple[int, int] = (0, 0),
-        page: bool = False,
-    ) -> None:
-        self.code, self.words, self.kind, self.what = code, words, kind, what
-        self.limits, self.busy, self.bill, self.usage = limits or Limits(), busy, bill, usage
-        self.page, self.field, self.daily, self.paid = page, field, daily, paid
-        super().__init__(f"{code}: {words}" if words else code)
+    code: str
+    words: str
+    kind: Kind
+    _: dataclasses.KW_ONLY
+    what: str = ""
+    field: str = ""
+    daily: bool = False
+    paid: bool = False
+    limits: Limits = Limits()
+    busy: bool = False
+    bill: Bill = "none"
+    usage: tuple[int, int] = (0, 0)
+    page: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.words}" if self.words else self.code
 
 
 class Wire:
@@ -115,11 +117,10 @@ class Wire:
         Raises:
             Trouble: No usable reply.
         """
-        import openai
-
         await self.open()
-        try:
-            async with asyncio.timeout(self.service.timeout_s):
+        timeout_s = self.service.timeout_s
+        with self._troubles(timeout_s):
+            async with asyncio.timeout(timeout_s):
                 # The library knows not all fields that services know: those beyond the first two go as they are.
                 rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
                 raw = await self._client.chat.completions.with_raw_response.create(
@@ -127,20 +128,26 @@ class Wire:
                 )
                 text = raw.http_response.text
                 limits = read_limits(raw.http_response.headers)
+        return self._read(text, limits)
+
+    @contextlib.contextmanager
+    def _troubles(self, timeout_s: float) -> Iterator[None]:
+        """Turn what the HTTP library raises into a Trouble."""
+        import openai
+
+        try:
+            yield
         except (TimeoutError, openai.APITimeoutError) as error:
-            raise self._timeout(error) from None
+            sent = not any(type(cause).__name__ == "ConnectTimeout" for cause in _causes(error))
+            bill: Bill = "unknown" if sent else "none"
+            words = f"no reply within {timeout_s:g} s"
+            raise Trouble("timeout", words, "fault", busy=True, bill=bill) from None
         except openai.APIConnectionError as error:
             raise self._broken_connection(error) from None
         except openai.APIStatusError as error:
             raise self._refusal(error) from None
         except UnicodeError as error:
             raise Trouble("bad-reply", f"the reply is not text: {error}", "fault", bill="unknown") from None
-        return self._read(text, limits)
-
-    def _timeout(self, error: BaseException) -> Trouble:
-        sent = not any(type(cause).__name__ == "ConnectTimeout" for cause in _causes(error))
-        words = f"no reply within {self.service.timeout_s:g} s"
-        return Trouble("timeout", words, "fault", busy=True, bill="unknown" if sent else "none")
 
     def _broken_connection(self, error: Exception) -> Trouble:
         causes = _causes(error)

@@ -510,7 +510,7 @@ def test_bad_settings_are_all_named_with_the_nearest_key() -> None:
     ):
         with pytest.raises(ConfigError, match=f"{name} is out of range"):
             read_settings([("file", good | {"task_sampling": {name: value}})])
-    with pytest.raises(ConfigError, match="target must be at least 1"):
+    with pytest.raises(ConfigError, match="target is out of range"):
         read_settings(
             [("flags", {"teacher": {"base_url": "http://localhost/v1", "model": "m"}, "target": 0})]
         )

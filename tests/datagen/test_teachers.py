@@ -360,5 +360,5 @@ def test_a_plan_names_odd_labels_and_the_way_of_drawing(seeds: Path, tmp_path: P
     assert "3 of 5 seed tasks (uniform draws)" in run.output
     assert "seeds.jsonl:5: no view is given" in run.output
     assert "type 'Sumarisation' is not known; did you mean 'Summarization'?" in run.output
-    with pytest.raises(ConfigError, match="the sampling is not known"):
+    with pytest.raises(ConfigError, match="sampling is not known"):
         Settings(Service("http://localhost/v1", "m"), Service("http://localhost/v1", "m"), sampling="evenly")

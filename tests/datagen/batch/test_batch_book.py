@@ -10,6 +10,7 @@ from datagen.batch.refusal import read_refusal
 from datagen.ledger import Ledger
 from datagen.money.prices import Price, Prices
 from datagen.money.purse import Purse
+from datagen.service.refusals import NO_CREDIT
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Why rest?"}], "max_tokens": 10}
 PRICES = Prices({"m": Price(1.0, 1.0)})
@@ -122,4 +123,4 @@ def test_age_runs_until_the_end(tmp_path: Path) -> None:
 )
 def test_refusals_are_read_with_care(errors: object, expected: tuple[object, ...]) -> None:
     refusal = read_refusal({"errors": errors}, str)
-    assert (refusal.words, refusal.queue_is_full, refusal.no_credit, refusal.lines) == expected
+    assert (refusal.words, refusal.queue_is_full, refusal.meant == NO_CREDIT, refusal.lines) == expected
