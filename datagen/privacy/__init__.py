@@ -17,6 +17,7 @@ from datagen.privacy.numbers import NUMBER_PATTERNS
 from datagen.privacy.places import PLACE_PATTERNS
 from datagen.privacy.scripts import SCRIPT_PATTERNS
 from datagen.privacy.spelling import LETTER, plain, whole_words
+from datagen.privacy.tables import in_tables
 from datagen.privacy.words import STATES, is_ordinary, is_owned
 
 Policy = Literal["off", "report", "drop", "mask"]
@@ -65,6 +66,7 @@ def find(text: str, detector: Detector | None = None) -> list[Hit]:
     """
     said = plain(text)
     found = _matches(said.text)
+    found = _without_overlaps(found + in_tables(said.text, _matches))
     found = _without_overlaps(found + _repeated_names(said.text, found))
     spans = [(*said.span(start, end), kind) for start, end, kind in found]
     if detector is not None:
@@ -91,18 +93,13 @@ def mask(text: str, hits: Sequence[Hit]) -> str:
 def _matches(text: str) -> list[tuple[int, int, str]]:
     """Find what the patterns match in a text in plain spelling."""
     lower, near_digits = text.lower(), _near_digits(text)
-    found: list[tuple[int, int, str]] = []
-    for pattern in PATTERNS:
-        if pattern.needs and not any(word in lower for word in pattern.needs):
-            continue
-        for window in near_digits if pattern.digits else [(0, len(text))]:
-            for match in pattern.regex.finditer(text, *window):
-                if pattern.read is not None:
-                    found += [(start, end, pattern.kind) for start, end in pattern.read(match)]
-                elif pattern.check is None or pattern.check(match):
-                    span = match.span("v") if match.groupdict().get("v") else match.span()
-                    found.append((*span, pattern.kind))
-    return _without_overlaps(found)
+    return _without_overlaps(
+        (*span, pattern.kind)
+        for pattern in PATTERNS
+        if not pattern.needs or any(word in lower for word in pattern.needs.split("|"))
+        for window in (near_digits if pattern.digits else [(0, len(text))])
+        for span in pattern.spans(text, *window)
+    )
 
 
 def _near_digits(text: str) -> list[tuple[int, int]]:

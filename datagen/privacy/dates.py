@@ -2,148 +2,123 @@
 
 import calendar
 import re
+from functools import partial
 
-from datagen.privacy.pattern import Pattern, pattern
+from datagen.privacy.pattern import Pattern
+from datagen.privacy.words import one_of
 
 _I = re.IGNORECASE
-
-
-def _is_day(match: "re.Match[str]") -> bool:
-    """Check numbers against the calendar, in either order of day and month."""
-    a, b, year = int(match["a"]), int(match["b"]), int(match["y"])
-    if year < 100:
-        year += 1900 if year > 30 else 2000
-    orders = ((a, b), (b, a))
-    return any(1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1] for day, month in orders)
-
-
-_NUMBERED = re.compile(
-    r"(?:pmid|pmc|doi|nct|no\.?|number|id|ref\w*|accession|lot|code|[#/.:$€£=-])[\s:]*$", _I
-)
-_MEASURE = re.compile(r"\s*(?:cells|copies|units|iu|mg|g|ml|people|patients|cases|dollars|%)\b", _I)
-
-
-def _is_compact_day(match: "re.Match[str]") -> bool:
-    """Take eight digits for a day unless they count something or are a number of their own."""
-    before = match.string[max(0, match.start() - 16) : match.start()]
-    if len(match.string) == 8:
-        return False
-    return _is_day(match) and not _NUMBERED.search(before) and not _MEASURE.match(match.string, match.end())
-
-
-def _is_short_day(match: "re.Match[str]") -> bool:
-    """Take 03/14/23, not 2/2/2, 10/10/10 or 10-20-30."""
-    a, b, year = match["a"], match["b"], match["y"]
-    told = "0" in (a[0], b[0]) or (match["s"] == "/" and max(int(a), int(b)) > 12)
-    return told and _is_day(match) and len({a, b, year}) > 1
-
-
 _LONG = "January|February|March|April|May|June|July|August|September|October|November|December"
 _SHORT = "Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec"
-_MONTH = rf"(?:(?:{_LONG}|{_LONG.upper()})\b|(?:{_SHORT})\b\.?)"
-# In capitals, short names are genes and tests as well (SEPT9, OCT): they count beside a year or a word for a day.
-_ANY_MONTH = rf"(?i:{_LONG}|(?:{_SHORT})\b\.?)"
-_COMPACT_MONTH = rf"(?i:{_LONG}|{_SHORT})"
-_FOREIGN_MONTH = (
-    "(?i:enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre|diciembre"
-    "|janvier|février|mars|avril|mai|juin|juillet|août|septembre|octobre|novembre|décembre"
-    "|januar|jänner|februar|märz|april|juni|juli|august|september|oktober|november|dezember"
-    "|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|ottobre|novembre|dicembre"
-    "|janeiro|fevereiro|março|maio|junho|julho|setembro|outubro|novembro|dezembro"
-    "|января|февраля|марта|апреля|мая|июня|июля|августа|сентября|октября|ноября|декабря)"
-)
-_DAY = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th|ST|ND|RD|TH)?"
+_ENGLISH = rf"(?:(?:{_LONG})(?!\w)|(?:{_SHORT})(?:(?!\w)\.?|(?=\d)))"
+_MONTH = rf"(?:{_ENGLISH}|{one_of('months')}(?!\w)\.?)"
+_NUMERAL = r"(?:3[01]|[12]\d|0?[1-9])"
+_DAY = rf"(?:{_NUMERAL}(?:st|nd|rd|th|er|[º.](?=[ ]))?)"
+_SPELT = rf"(?:the\s)?(?:(?:twenty|thirty)-?)?{one_of('ordinals')}\sof"
 _YEAR = r"(?:1[89]|20)\d\d"
-_GAP = r"[ \t]{1,4}"
-_SEEN = (
-    r"(?:on|since|dated?|dob|d\.o\.b\.?|born|birth(?:day|date)?|admitted|admission|adm|discharged?|d/c|visit|seen|until|from|dos"
-    r"|doa|exam|surgery|collected|received|started|signed|service)"
-)
+_SEP = r"(?:[ \t]{1,4}|[ ]?\n|[ \t]{0,3}[./-][ \t]{0,3})"
+_OF = r"(?:(?:day[ ])?of[ ]|de[ ]|del[ ])?"
+_BEHIND = rf"(?:,?{_SEP}{_OF}(?P<y>{_YEAR}|'\d\d)|,(?P<y1>{_YEAR})|-(?P<y2>\d\d))?"
 _TIME = r"(?:T\d{2}:?\d{2}(?::?\d{2}(?:\.\d{1,6})?)?(?:Z\b|[+-]\d{2}:?\d{2})?)?"
+_SEEN = re.compile(rf"\b{one_of('date_words')}\.?(?:\s{{1,4}}(?:on|is|was))?\s{{0,4}}[:=]?\s{{0,4}}$", _I)
+_IN = re.compile(r"\bin[ \t]+$", _I)
+_NUMBERED = re.compile(
+    r"(?:pmid|pmc|doi|nct|no\.?|number|id|ref\w*|accession|lot|code|version|\bv|build|[#/.:$€£=-])[\s:]*$", _I
+)
+_VERSION = re.compile(r"(?:version|\bv|build|section|release)[\s.:]*$", _I)
+_MEASURE = re.compile(
+    r"[\d%]|\.\d|\s?(?:cells|copies|units|iu|mg|mcg|kg|g|ml|mm|people|men|women|patients|children|cases|dollars|%)(?!\w)",
+    _I,
+)
+# "March 5 more men died", but "March 5 she was".
+_COUNTED = re.compile(
+    r"[ \t]+(?:[a-z]+[ ])?(?!(?:was|is|has|as|his|this|does|its|labs|visits|results|notes|reports|denies|presents"
+    r"|states|feels|always|says)\b)[a-z]{3,}s\b"
+)
 
+
+def _before(match: "re.Match[str]") -> str:
+    return match.string[max(0, match.start() - 40) : match.start()]
+
+
+def _is_in_calendar(a: str, b: str, year: str) -> bool:
+    """Check numbers against the calendar, in either order of day and month."""
+    full = int(year) + (0 if int(year) > 99 else 1900 if int(year) > 30 else 2000)
+    orders = ((int(a), int(b)), (int(b), int(a)))
+    return any(1 <= month <= 12 and 1 <= day <= calendar.monthrange(full, month)[1] for day, month in orders)
+
+
+def _is_date(match: "re.Match[str]") -> bool:
+    """Take 03/14/2023 and 2023.3.14 by the calendar; 3/4/61 behind "seen"; 03/14/23 alone, not 2/2/2 or 10-20-30."""
+    a, b, c, sign = match.group("a", "b", "c", "s")
+    if len(a) > 2:
+        return len(a) == 4 and len(c) < 3 and _is_in_calendar(b, c, a) and not _VERSION.search(_before(match))
+    if len(c) == 4:
+        return 1800 <= int(c) < 2100 and _is_in_calendar(a, b, c)
+    if len(c) != 2 or match["t"] or not _is_in_calendar(a, b, c):
+        return False
+    padded = len(a) == len(b) == 2 and "0" in (a[0], b[0])
+    long_month = sign == "/" and max(int(a), int(b)) > 12 and any(int(part) % 5 for part in (a, b, c))
+    told = sign != "." and (padded or long_month) and len({a, b, c}) > 1
+    return bool(_SEEN.search(_before(match))) or (told and not _MEASURE.match(match.string, match.end()))
+
+
+def _is_compact_date(match: "re.Match[str]") -> bool:
+    """Take eight digits for a day unless they count something or are a number of their own."""
+    text, before = match["d"], _before(match)
+    if _SEEN.search(before) and 1800 <= int(text[4:]) < 2100:
+        return _is_in_calendar(text[:2], text[2:4], text[4:])
+    if text[:2] not in ("19", "20") or not 1 <= int(text[4:6]) <= 12 or not 1 <= int(text[6:]) <= 31:
+        return False
+    counted = _NUMBERED.search(before) or _MEASURE.match(match.string.replace("\n", " "), match.end())
+    return len(match.string) > 8 and _is_in_calendar(text[4:6], text[6:], text[:4]) and not counted
+
+
+def _is_day_of_month(match: "re.Match[str]") -> bool:
+    """Take "14 Mar" and "May 10" without a year unless the month is a gene, a verb or a count follows."""
+    month, before = match["m"].rstrip("."), _before(match)
+    if match["y"] or match["y1"] or match["y2"]:
+        return True
+    if _MEASURE.match(match.string, match.end()):
+        return False
+    if _SEEN.search(before) or (match["d"] or "").endswith("of "):
+        return bool(_SEEN.search(before)) or match["d"][0].isdigit()
+    # In capitals, short names are genes and tests as well (SEPT9, OCT); in small letters, verbs.
+    english = re.fullmatch(_ENGLISH, month, _I)
+    written = not english or month.istitle() or (month.isupper() and len(month) > 4)
+    if not written or not (match["d"] or english):
+        return False
+    return bool(match["d"]) or not (_IN.search(before) or _COUNTED.match(match.string, match.end()))
+
+
+_date = partial(Pattern, "DATE")
 DATE_PATTERNS: tuple[Pattern, ...] = (
-    pattern(
-        "DATE",
-        rf"\b(?P<v>{_MONTH}{_GAP}{_DAY}(?:[ \t]*(?:-|to|and)[ \t]*{_DAY})?(?:,?{_GAP}{_YEAR})?)"
-        r"(?![\d%]|\.\d|\s?(?:mg|g|kg)\b)",
+    _date(
+        rf"(?i)(?<![\w.])(?P<v>(?P<d>{_DAY}(?:{_SEP}{_OF})|{_SPELT}[ ])(?P<m>{_MONTH}){_BEHIND})(?!\w|'\d)",
+        _is_day_of_month,
+    ),
+    _date(
+        rf"(?i)(?<!\w)(?P<v>(?P<m>{_MONTH}){_SEP}(?P<d>)?{_DAY}(?:[ \t]*(?:-|to|and)[ \t]*{_DAY}(?![\d.]))?"
+        rf"{_BEHIND})(?!\w)",
+        _is_day_of_month,
         digits=True,
     ),
-    pattern(
-        "DATE",
-        rf"\b(?P<v>{_DAY}(?:{_GAP}(?:day{_GAP})?of)?(?:{_GAP}|-){_MONTH}(?:,?[ \t-]{{1,4}}(?:{_YEAR}|'?\d\d))?)(?!\w)",
+    _date(
+        rf"(?i)(?<!\w)(?P<v>{_NUMERAL}(?:{_LONG}|{_SHORT})(?:{_YEAR}|\d\d))(?=T?\d{{2}}:|(?!\w))", digits=True
+    ),
+    _date(rf"(?i)(?<!\w)(?P<v>{_MONTH}(?:,?[ \t]{{1,4}}{_OF}{_YEAR}|[ ]?'\d\d))(?!\w)", digits=True),
+    _date(
+        r"(?<!\d)(?P<v>(?:(?:1[89]|20)\d\d|(?:令和|平成|昭和)\d{1,2})[年년][ ]?\d{1,2}[月월]"
+        r"(?:[ ]?\d{1,2}[日号號일])?)"
+    ),
+    _date(
+        rf"(?<![\w/.-])(?P<v>(?P<a>\d{{1,4}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<c>\d{{1,4}})(?P<t>{_TIME}))(?![\w/%-]|\.\d)",
+        _is_date,
         digits=True,
     ),
-    pattern(
-        "DATE",
-        rf"(?<!\w)(?P<v>(?:{_ANY_MONTH}(?:[ \t./-]{{1,3}}|[ ]?\n){_DAY}"
-        rf"|{_DAY}[ \t./-]{{1,3}}(?:of{_GAP})?{_ANY_MONTH})(?:,?\s{{1,3}}|[./-]|,)(?:{_YEAR}|'\d\d))(?!\w)",
-        digits=True,
-    ),
-    pattern(
-        "DATE",
-        rf"(?<!\w)(?i:{_SEEN}\s*:?){_GAP}(?P<v>{_ANY_MONTH}{_GAP}{_DAY})(?![\w%]|\.\d|\s?(?:mg|g|kg)\b)",
-        digits=True,
-    ),
-    pattern(
-        "DATE",
-        rf"(?<!\w)(?P<v>(?:3[01]|[12]\d|0?[1-9]){_COMPACT_MONTH}(?:{_YEAR}|\d\d))(?=T?\d{{2}}:|(?!\w))",
-        digits=True,
-    ),
-    pattern("DATE", rf"\b(?P<v>(?i:{_MONTH}),?{_GAP}(?:of{_GAP})?{_YEAR})\b", digits=True),
-    pattern(
-        "DATE",
-        rf"(?<!\w)(?P<v>(?:3[01]|[12]\d|0?[1-9])(?:\.|er|º)?{_GAP}(?:de{_GAP})?{_FOREIGN_MONTH}"
-        rf"(?:,?{_GAP}(?:de(?:l)?{_GAP})?{_YEAR})?)(?!\w)",
-        digits=True,
-    ),
-    pattern(
-        "DATE",
-        r"(?<!\d)(?P<v>(?:1[89]|20)\d\d[年년][ ]?\d{1,2}[月월](?:[ ]?\d{1,2}[日号號일])?)",
-        needs="年|년",
-    ),
-    pattern(
-        "DATE",
-        rf"(?<![\w/.-])(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>{_YEAR}))(?=T\d|(?![\w/-]|\.\d))",
-        _is_day,
-        digits=True,
-    ),
-    pattern(
-        "DATE",
-        rf"(?<![\w/.-])(?P<v>(?P<y>{_YEAR})(?P<s>[/.-])(?P<a>\d{{1,2}})(?P=s)(?P<b>\d{{1,2}}){_TIME})(?![\w/-]|\.\d)",
-        _is_day,
-        digits=True,
-    ),
-    pattern(
-        "DATE",
-        rf"(?<![\w/.-])(?P<v>(?P<y>(?:19|20)\d\d)(?P<a>0[1-9]|1[0-2])(?P<b>[0-3]\d){_TIME})(?![\w-]|[./]\d)",
-        _is_compact_day,
-        digits=True,
-    ),
-    pattern(
-        "DATE",
-        rf"(?<!\w)(?i:{_SEEN}(?:[ ]date|[ ]of[ ]birth)?)\s*+(?:(?:on|is|was)\b)?\s*+[:=]?\s*+"
-        r"(?P<v>(?P<a>[0-3]\d)(?P<b>[0-3]\d)(?P<y>(?:19|20)\d\d))(?![\w/-]|\.\d)",
-        _is_day,
-        digits=True,
-    ),
-    pattern(
-        "DATE",
-        r"(?<![\w/.-])(?P<v>(?P<a>\d{2})(?P<s>[/-])(?P<b>\d{2})(?P=s)(?P<y>\d{2}))(?![\w/%-]|\.\d|\s?(?:mm|mg))",
-        _is_short_day,
-        digits=True,
-    ),
-    pattern(
-        "DATE",
-        rf"\b{_SEEN}\s*+(?:on\b)?\s*+:?\s*+(?P<v>(?P<a>\d{{1,2}})(?P<s>[/.-])(?P<b>\d{{1,2}})(?P=s)(?P<y>\d{{2}}))(?![\w/-]|\.\d)",
-        _is_day,
-        flags=_I,
-        digits=True,
-    ),
-    pattern(
-        "DATE",
-        rf"\b(?:in|since|from|until|by|dated?)\s*+:?\s*+(?P<v>(?:0?[1-9]|1[0-2])/{_YEAR})\b",
-        needs="/",
-        flags=_I,
+    _date(rf"(?<![\w/.-])(?P<v>(?P<d>\d{{8}}){_TIME})(?![\w-]|[./]\d)", _is_compact_date, digits=True),
+    _date(
+        rf"(?i)\b(?:in|since|from|until|by|dated?)\s{{0,4}}:?\s{{0,4}}(?P<v>(?:0?[1-9]|1[0-2])/{_YEAR})\b",
         digits=True,
     ),
 )

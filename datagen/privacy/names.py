@@ -7,8 +7,10 @@ syndrome", "Fred Hutchinson Center") is no person here.
 
 import re
 from collections.abc import Iterator
+from functools import partial
+from typing import Literal
 
-from datagen.privacy.pattern import Pattern, Read, pattern
+from datagen.privacy.pattern import Pattern, Read
 from datagen.privacy.reading import (
     DEGREE,
     DOSE,
@@ -20,59 +22,65 @@ from datagen.privacy.reading import (
     is_owned_name,
     read_last_first,
     read_name,
+    read_small_name,
 )
 from datagen.privacy.spelling import LETTER, UPPER
-from datagen.privacy.words import COUNTRIES, OWNED_NOUNS, STATES, is_ordinary, is_owned
+from datagen.privacy.words import COUNTRIES, OWNED_NOUNS, STATES, is_condition, is_ordinary, is_owned, one_of
 
 _I = re.IGNORECASE
 _Spans = Iterator[tuple[int, int]]
-
-_TITLE = (
-    r"(?P<title>(?i:Mr|Mrs|Ms|Mx|Dr|Prof|Miss)|Professor|PROFESSOR|Doctor|DOCTOR|Sir|Madam|Nurse|Rev|Father|Sister"
-    r"|Brother|Aunt|Uncle|Sgt|Capt|Judge|Pastor|Rabbi|Imam|Dame|Hon|Sr|Sra|Srta|SR|SRA|Dra|Señora?|Señorita|Herrn?|Frau"
-    r"|Mme|Mlle|Monsieur|Madame|Signora?|Dott|Dottor|Mevr|Mevrouw|Shri|Smt|M(?=\.)|г-н|г-жа|[Дд]-р|[Дд]октор"
-    r"|[Гг]осподин|[Гг]оспожа|[Пп]рофессор|κ|κα|[Κκ]ος|[Δδ]ρ)"
-)
-_PLURAL = r"(?:Drs|DRS|Doctors|Docteurs|Dres|Profs|Professors|Messrs|Mmes|Sres|Herren)"
-_PERSONAL = {"mr", "mrs", "ms", "mx", "dr", "prof", "professor"}
-_PATIENTS = {"mr", "mrs", "ms", "mx", "miss"}
 _START = r"(?<![^\W_])(?<!-)"
+
+# In texts of other languages, titles; in English, other words.
+_FOREIGN = r"M(?=\.)|Sig(?=\.)|Don|Fru|Pan"
+_TITLE = (
+    rf"(?:(?P<personal>(?i:Mr|Mrs|Ms|Mx|Dr|Prof|Miss))|{one_of('titles')}|(?P<foreign>{_FOREIGN})|κ(?=\.))"
+)
 _LISTED = re.compile(
     r"[ \t]*(?:,[ \t]*(?:(?:and|AND|&)[ \t]+)?|(?:and|AND|&|und|y|et|e|\+)[ \t]+|/[ \t]*)"
     r"(?:(?:Dr|Prof|Mr|Mrs|Ms)\b\.?[ \t]*)?"
 )
 # "Sr. Creatinine 1.2" is serum.
 _MEASURED = re.compile(r"[ \t]*(?:[:=-][ \t]*)?\d|[ \t]+levels?\b", _I)
-_FRENCH = re.compile(r"\b(?:le|la|les|est|une|des|dans|pour|avec|et|du|au|sa|son|vous)\b")
+_ABROAD = re.compile(rf"(?<!\w){one_of('abroad')}(?!\w)")
+_DETERMINER = re.compile(rf"\b{one_of('determiners')}[ \t]+\Z", _I)
+_ABBREVIATED = re.compile(r"\b(?:MR|MS)\b(?!\.)|sclerosis|resonance|mitral", _I)
 
 
 def _after_title(match: "re.Match[str]") -> _Spans:
-    text, title = match.string, match["title"]
-    name = read_name(text, match.end(), title.lower() in _PERSONAL)
-    if name is None or not _title_counts(match, title, name):
+    text, personal = match.string, match["personal"]
+    name = read_name(text, match.end(), bool(personal))
+    if name is None and personal and personal.islower():
+        sure = match["dot"] or personal in ("mr", "mrs", "dr")
+        name = read_small_name(text, match.end(), given=not sure)
+        if _DETERMINER.search(text[max(0, match.start() - 12) : match.start()]):
+            return
+    if name is None or not _title_counts(match, name):
         return
     # Mr. Lind's rash is his own; Dr. Lind's rash may be the one that he described.
-    possessed = title.lower() in _PATIENTS and text.startswith("'", name.end)
-    if possessed or not is_owned_name(text, name):
+    patient = (personal or "").lower() not in ("", "dr", "prof")
+    if (patient and text.startswith("'", name.end)) or not is_owned_name(text, name):
         yield name.start, name.end
 
 
-def _title_counts(match: "re.Match[str]", title: str, name: Name) -> bool:
+def _title_counts(match: "re.Match[str]", name: Name) -> bool:
     """Refuse what only looks like a title: MR angiography, "has MS. Symptoms", 10 ms, M. tuberculosis, Miss Doses."""
-    text, start, dotted = match.string, match.start("title"), match.string[match.end("title")] == "."
+    text, start, title = match.string, match.start(), match[0].rstrip(" \t\r\n.")
     capitals = name.words[0].isupper() and len(name.words[0]) > 1
+    before = text[max(0, start - 40) : start]
+    if match["personal"] and title.islower():
+        return not before.rstrip()[-1:].isdigit() and (title != "miss" or bool(match["dot"]))
     if title in ("MR", "MS"):
-        heads = not text[max(0, start - 12) : start].rstrip(" \t*_")[-1:].isalnum() or name.is_given
-        return dotted and (capitals or heads)
+        heads = not before.rstrip(" \t*_")[-1:].isalnum() and not is_condition(name.words[0])
+        disease = _ABBREVIATED.search(text[:start]) or _ABBREVIATED.search(text[match.end() :])
+        return bool(match["dot"]) and (capitals or name.is_given or (heads and not disease))
     if title in ("MISS", "DOCTOR", "PROFESSOR"):
         return capitals
     if title in ("Sr", "SR"):
         return not _MEASURED.match(text, name.end)
-    if title == "M":
-        around = text[max(0, start - 200) : name.end + 200]
-        return len(set(_FRENCH.findall(around))) > 1
-    if title in ("ms", "mr", "miss") or title in ("κ",):
-        return dotted or (title != "miss" and not text[max(0, start - 4) : start].rstrip()[-1:].isdigit())
+    if match["foreign"]:
+        around = before + text[name.end : name.end + 200]
+        return name.is_given or bool(_ABROAD.search(around))
     return True
 
 
@@ -91,163 +99,97 @@ _COLON = (
     r"(?:'s)?[*_]{0,3}[ \t]{0,8}(?:\(s\))?[ \t]{0,8}(?P<colon>[:=|#]|-(?=[ \t])|\t)[*_ \t|]{0,12}"
     r"(?:\r?\n[ \t]{0,8})?[*_]{0,3}"
 )
-_PERSON = (
-    r"(?:patient|pt|client|person|full|first|last|middle|given|family|maiden|preferred|legal|birth|surname|mother|father"
-    r"|parent|spouse|guardian|doctor|physician|provider|nurse|clinician|surgeon|contact|attending|resident|caregiver"
-    r"|child|baby|infant|user|member|subscriber|subject|insured|referring|nombre|nom)"
-)
-_DONE_BY = (
-    r"(?:(?:electronically|digitally)[ ])?(?:dictated|transcribed|signed|co-?signed|e-?signed|typed|attested"
-    r"|authenticated)(?:[ ](?:and[ ])?(?:signed|dictated|verified|by))?[ ]by"
-)
-_ALSO_BY = (
-    r"(?:reviewed|verified|reported|interpreted|prepared|written|ordered|referred|requested|performed|read|approved"
-    r"|entered|documented|recorded|assessed|examined|seen|evaluated|operated|authored)[ ]by|[dt]/b"
-)
-_ROLE = (
-    r"(?:attending|surgeon|physician|pcp|gp|an(?:a)?esthetist|an(?:a)?esthesiologist|radiologist|pathologist|cardiologist"
-    r"|consultant|resident|fellow|hospitalist|psychiatrist|therapist|clinician|provider|guardian|next[ ]of[ ]kin|nok"
-    r"|emergency[ ]contact|author|witness|interpreter|caregiver|case[ ]manager|arzt|médico|médecin|medico|врач)"
-    r"(?:[ ](?:physician|surgeon|provider|doctor|md|signature))?"
-)
-_DRUG_NEAR = re.compile(
-    r"\b(?:dose|dosage|class|indication|manufacturer|route|strength|tablets?|capsules?|generic|brand|frequency"
-    r"|active ingredient|organism|gene|protein|chromosome|species)\b",
-    _I,
-)
+_DONE_BY = rf"(?:(?:electronically|digitally)[ ])?{one_of('signed')}(?:[ ]by)"
+_ROLE = rf"{one_of('roles')}(?:[ ](?:physician|surgeon|provider|doctor|md|signature))?"
+_DRUG_NEAR = re.compile(rf"\b{one_of('drug_words')}\b", _I)
 _FIELD_ENDS = re.compile(
     rf"[ \t]*(?:\Z|\r?\n|[^\w\s'-]|-{{1,2}}[ \t]|\d)|[ \t]{{2,}}|\t|,?[ \t]+{DEGREE}"
     rf"|[ \t]+(?:{UPPER}|[a-z])[\w/# ]{{0,20}}:"
     r"|[ \t]+(?i:DOB|MRN|SSN|age|aged|sex|born|is|was|has|had|presents|presented|reports|reported|denies|states|came"
     r"|arrived|who|seen|and|on|at|male|female|signed|date)\b"
 )
-_CONDITION = re.compile(
-    r"(?:[^m]ed|ing|ive|ous|ic|al|ent|ant|able|ible|less|ful|ly|ish|ese|tion|sion|ment|ness|ity|ance|ence|ism|ure|ory|ary"
-    r"|oid|ated|ics)$",
-    _I,
-)
-
-
-_WHO = re.compile(r"[ \t,;(]{1,8}(?:DOB|MRN|SSN|age|\d{2})\b", _I)
-
-
-def _read_field(text: str, at: int) -> Name | None:
-    return read_last_first(text, at) or read_name(text, at)
+_DATA_BEHIND = re.compile(r"[ \t,;(]{1,8}(?:DOB|MRN|SSN|age|\d{2})\b", _I)
+_DEGREE_BEHIND = re.compile(rf",?{GAP}{DEGREE}")
+_CYRILLIC_INITIALS = re.compile(r"[ ]?[А-ЯЁ]\.[ ]?[А-ЯЁ]\.")
 
 
 def _is_term(word: str) -> bool:
     """Say whether a word of a field's value is surely no name."""
-    small, title = word.lower(), word.title()
-    return is_ordinary(word) or small in OWNED_NOUNS or title in COUNTRIES or title in STATES
-
-
-def _is_whole(text: str, name: Name) -> bool:
-    """Say whether a field holds the name alone, so that it is no phrase in which every word has a capital."""
-    return bool(_FIELD_ENDS.match(text, name.end)) and not DOSE.match(text, name.end)
-
-
-def _behind_name_label(match: "re.Match[str]") -> _Spans:
-    """Take what stands behind "Patient name:" and, at the head of a field, "Name:", unless it is a drug's."""
-    text = match.string
-    name = _read_field(text, match.end())
-    if name is None or _is_term(name.words[0]) or is_owned_name(text, name):
-        return
-    if any(map(_is_term, name.words)) and not name.is_given:
-        return
-    if not match["person"] and not _heads_a_field(text, match.start("label")):
-        return
-    near = text[max(0, match.start() - 60) : match.start()] + text[name.end : name.end + 80]
-    if name.is_given or (_is_whole(text, name) and (match["person"] or not _DRUG_NEAR.search(near))):
-        yield name.start, name.end
-
-
-def _heads_a_field(text: str, place: int) -> bool:
-    before = text[max(0, place - 40) : place].rstrip(" \t*_#>")
-    return not before or before[-1] in "\n.;,|:()[]{}-•\"'/"
-
-
-def _behind_role(match: "re.Match[str]") -> _Spans:
-    """Take a name behind "Attending:"; one word alone only if the field holds nothing else."""
-    text = match.string
-    name = _read_field(text, match.end())
-    if name is None or any(map(_is_term, name.words)) or is_owned_name(text, name):
-        return
-    if (
-        not name.is_given
-        and any(map(_CONDITION.search, name.words))
-        and "," not in text[name.start : name.end]
-    ):
-        return
-    if name.is_given or _is_whole(text, name):
-        yield name.start, name.end
-
-
-def _behind_patient(match: "re.Match[str]") -> _Spans:
-    """Take a name behind "Patient:", where a state of health stands as often; without a colon only a given one."""
-    text = match.string
-    name = _read_field(text, match.end())
-    if name is None or any(map(_is_term, name.words)) or is_owned_name(text, name):
-        return
-    conditions = [bool(_CONDITION.search(word)) for word in name.words]
-    shaped = not any(conditions) or ("," in text[name.start : name.end] and not all(conditions))
-    several = len(name.words) > 1 or text[name.start + 1 : name.start + 2] == "."
-    known = several and name.is_given
-    alone = is_given(name.words[0]) or re.match(
-        r"[ \t,;(]+(?:DOB|MRN|SSN|age|\d{2})\b", text[name.end : name.end + 20], _I
+    return (
+        is_ordinary(word)
+        or word.lower() in OWNED_NOUNS
+        or word.title() in COUNTRIES
+        or word.title() in STATES
     )
-    if known or (match["colon"] and (several or alone) and shaped and _is_whole(text, name)):
-        yield name.start, name.end
 
 
-def _reader(titled: bool = False, given: bool = False) -> Read:
-    """Return what takes any name behind a phrase that is followed by one."""
+def _in_field(sort: Literal["name", "role", "patient", "letter"]) -> Read:
+    """Return what takes the value of a field if it reads as a name and holds nothing else.
+
+    Behind "Name:" and "Attending:" one word suffices; "Patient:" is as often followed by a state of health; behind
+    "To:" and "Re:" stands a name only beyond doubt.
+    """
 
     def read(match: "re.Match[str]") -> _Spans:
-        name = read_name(match.string, match.end(), titled)
-        if name and not is_owned_name(match.string, name) and (not given or name.is_given):
+        text, at = match.string, match.end()
+        name = read_last_first(text, at) or read_name(text, at)
+        if name is None and sort in ("name", "role"):
+            name = read_small_name(text, at, given=True)
+        if name is None or is_owned_name(text, name) or _is_term(name.words[0]):
+            return
+        written, given = text[name.start : name.end], name.is_given
+        if any(map(_is_term, name.words)) and not (given and sort == "name"):
+            return
+        states = [is_condition(word) for word in name.words]
+        shaped = given or not any(states) or ("," in written and not all(states))
+        whole = bool(_FIELD_ENDS.match(text, name.end)) and not DOSE.match(text, name.end)
+        initials = _CYRILLIC_INITIALS.search(written)
+        several = len(name.words) > 1 or written[1] == "." or initials
+        if sort == "name":
+            near = text[max(0, match.start() - 60) : match.start()] + text[name.end : name.end + 80]
+            heads = match["person"] or _heads_a_field(text, match.start("label"))
+            takes = heads and (given or (whole and (match["person"] or not _DRUG_NEAR.search(near))))
+        elif sort == "role":
+            takes = given or (whole and shaped)
+        elif sort == "patient":
+            known = is_given(name.words[0]) or _DATA_BEHIND.match(text, name.end)
+            takes = (several and (given or initials)) or (
+                match["colon"] and whole and shaped and (several or known)
+            )
+        else:
+            sure = re.match(INITIALS, written) or _DEGREE_BEHIND.match(text, name.end)
+            takes = whole and ((several and given) or sure)
+        if takes:
             yield name.start, name.end
 
     return read
 
 
-_SMALL = r"(?P<v>[a-z]{2,}(?:[ ][a-z]{2,})?)(?=[ \t]*(?:[,.;!\n]|$|and\b|from\b|\(?\d))"
-"""A name in small letters, as in chats."""
+def _heads_a_field(text: str, place: int) -> bool:
+    before = text[max(0, place - 40) : place].rstrip(" \t*_#>")
+    return not before or before[-1] in "\n.;,|:()[]{}-•\"'/]" or before[-1].isdigit()
 
 
-def _is_small_name(match: "re.Match[str]") -> bool:
-    first, *others = match["v"].split()
-    if first in ("the", "not", "a", "an") or is_ordinary(first) or any(map(is_ordinary, others)):
-        return False
-    return is_given(first.title()) or not _CONDITION.search(first)
+def _after_phrase(after: str = "", given: bool = False, small: bool = False) -> Read:
+    """Return what takes a name behind a phrase that is followed by one.
 
+    Args:
+        after: What must stand behind it, so that it is a name that is meant; then no word of it may be a term.
+        given: Whether one of its words must be a common given name.
+        small: Whether it may be written in small letters.
+    """
+    behind = re.compile(after)
 
-def _call(match: "re.Match[str]") -> _Spans:
-    """Read "I'm Kwame, 45" and "This is Ana Lind calling"."""
-    text = match.string
-    name = read_name(text, match.end())
-    if name is None or any(map(_is_term, name.words)) or is_owned_name(text, name):
-        return
-    after = text[name.end : name.end + 60]
-    aged = re.match(rf",{GAP}(?:an?{GAP})?\d{{1,3}}\b", after)
-    calls = re.match(rf",?{GAP}(?:calling|here|writing|speaking|from|and I\b|and my\b)", after)
-    if (
-        aged
-        or (calls and (name.is_given or not any(map(_CONDITION.search, name.words))))
-        or (name.is_given and len(name.words) > 1)
-    ):
-        yield name.start, name.end
+    def read(match: "re.Match[str]") -> _Spans:
+        text, at = match.string, match.end()
+        name = read_name(text, at) or (read_small_name(text, at, given) if small else None)
+        if name is None or is_owned_name(text, name) or not behind.match(text, name.end):
+            return
+        terms = after and any(_is_term(word) or is_condition(word) for word in name.words)
+        if name.is_given or not (given or terms):
+            yield name.start, name.end
 
-
-def _addressed(match: "re.Match[str]") -> _Spans:
-    """Take a name behind "cc:" or "To:" if it is one beyond doubt."""
-    text = match.string
-    name = _read_field(text, match.end())
-    if name is None or any(map(_is_term, name.words)) or not _is_whole(text, name):
-        return
-    initials = re.match(INITIALS, text[name.start : name.end])
-    degree = re.match(rf",?{GAP}{DEGREE}", text[name.end : name.end + 20])
-    if (len(name.words) > 1 and name.is_given) or initials or degree:
-        yield name.start, name.end
+    return read
 
 
 def _closing(match: "re.Match[str]") -> _Spans:
@@ -263,30 +205,18 @@ def _closing(match: "re.Match[str]") -> _Spans:
         yield name.start, name.end
 
 
-def _relative(match: "re.Match[str]") -> _Spans:
-    text = match.string
-    name = read_name(text, match.end())
-    if (
-        name
-        and re.match(r",|[ \t]+[a-z]|\.|;|\)", text[name.end : name.end + 3])
-        and not is_owned_name(text, name)
-    ):
-        yield name.start, name.end
-
-
 def _before_degree(match: "re.Match[str]") -> _Spans:
     """Read "L. Petrossian, MD"; one word alone only with a comma, and not as a town in Maryland."""
     text = match.string
     name = read_name(text, match.start())
     if name is None or not re.match(rf",?{GAP}{DEGREE}(?!\s*\d{{5}})", text[name.end : name.end + 40]):
         return
-    alone = len(name.words) == 1 and not re.match(rf"{INITIALS}|{UPPER}[ ]", text[name.start : name.end])
-    in_town = re.search(r"\b(?:in|from|near|at|of|to|and)[ ]$", text[max(0, name.start - 6) : name.start])
-    in_line = not text[: name.start].rstrip(" \t*_")[-1:].isalnum() or text[: name.start].rstrip().endswith(
-        (" by", " with")
-    )
-    if alone and (text[name.end] != "," or in_town or not in_line or any(map(_is_term, name.words))):
-        return
+    if len(name.words) == 1 and not re.match(rf"{INITIALS}|{UPPER}[ ]", text[name.start : name.end]):
+        before = text[max(0, name.start - 40) : name.start]
+        in_town = re.search(r"\b(?:in|from|near|at|of|to|and)[ ]$", before)
+        in_line = not before.rstrip(" \t*_")[-1:].isalnum() or before.rstrip().endswith((" by", " with"))
+        if text[name.end] != "," or in_town or not in_line or _is_term(name.words[0]):
+            return
     yield name.start, name.end
 
 
@@ -313,74 +243,52 @@ def _with_given_name(match: "re.Match[str]") -> _Spans:
         yield name.start, name.end
 
 
+_RELATIVE = one_of("relatives")
+_name = partial(Pattern, "NAME")
 NAME_PATTERNS: tuple[Pattern, ...] = (
-    pattern(
-        "NAME",
-        rf"{_START}{_TITLE}(?!\w)(?:\.(?:[ ]?med\.)?{GAP}?|{GAP})(?=\S)",
-        read=_after_title,
-    ),
-    pattern(
-        "NAME",
-        rf"{_START}{_PLURAL}\b\.?{GAP}",
-        needs="drs|doct|dres|prof|messrs|mmes|sres|herren",
-        read=_after_plural,
-    ),
-    pattern(
-        "NAME",
-        rf"{_START}(?:(?P<person>{_PERSON}(?:'s)?)[ \t/_-]{{1,3}})?"
-        r"(?P<label>names?|nombre|nom|nachname|vorname|surname|nome"
-        rf"|apellidos?|forename|имя|фамилия|фио|όνομα){_COLON}",
+    _name(rf"{_START}{_TITLE}(?!\w)(?:(?P<dot>\.)(?:[ ]?med\.)?{GAP}?|{GAP})(?=\S)", read=_after_title),
+    _name(rf"{_START}{one_of('plural_titles')}\b\.?{GAP}", read=_after_plural),
+    _name(
+        rf"(?i){_START}(?:(?P<person>{one_of('persons')}(?:'s)?)[ \t/_-]{{1,3}})?"
+        rf"(?P<label>{one_of('name_labels')}){_COLON}",
         needs="name|nom|apellido|имя|фамилия|фио|όνομα",
-        flags=_I,
-        read=_behind_name_label,
+        read=_in_field("name"),
     ),
-    pattern(
-        "NAME",
-        rf"{_START}(?i:my name(?: is|'s)|(?:his|her|their|(?:child|son|daughter)'s) name (?:is|was)|named"
-        rf"|by the name of|signed by|(?:patient|full|last|first|maiden)(?:'s)? name(?: is)?|dear){GAP}",
-        needs="name|signed|dear",
-        read=_reader(titled=False),
+    _name(
+        rf"(?i){_START}(?:{_DONE_BY}|{_ROLE}|{one_of('done')}[ ]by|[dt]/b|signed){_COLON}",
+        read=_in_field("role"),
     ),
-    pattern("NAME", rf"\b(?i:my name is|my name's)[ \t]+{_SMALL}", _is_small_name, "my name"),
-    pattern("NAME", rf"{_START}(?:{_DONE_BY}|{_ROLE}|{_ALSO_BY}){_COLON}", flags=_I, read=_behind_role),
-    pattern("NAME", rf"{_START}(?:{_DONE_BY}|/e?s/){GAP}", needs=" by|s/", flags=_I, read=_reader()),
-    pattern(
-        "NAME",
-        rf"{_START}(?i:cc|attn|attention|to|from|re|f\.?a\.?o){_COLON}",
-        needs="cc|att|to|from|re|fao",
-        read=_addressed,
+    _name(rf"(?i){_START}{one_of('patients')}(?:{_COLON}|{_ROLE}{GAP}|{GAP})", read=_in_field("patient")),
+    _name(rf"(?i){_START}(?:cc|attn|attention|to|from|re|f\.?a\.?o){_COLON}", read=_in_field("letter")),
+    _name(
+        rf"{_START}(?i:(?:his|her|their|(?:child|son|daughter)'s) name (?:is|was)|named|by the name of|dear"
+        rf"|{_DONE_BY}|/e?s/|(?:patient|full|last|first|maiden)(?:'s)? name(?: is)?){GAP}",
+        needs="name|by|dear|s/",
+        read=_after_phrase(),
     ),
-    pattern(
-        "NAME",
-        rf"{_START}(?i:patient|pt|client|paciente|paziente|пациент(?:ка)?|больн(?:ой|ая)|ασθενής|subject)"
-        rf"(?:{_COLON}|(?i:{_ROLE}){GAP}|{GAP})",
-        flags=_I,
-        read=_behind_patient,
+    _name(
+        rf"{_START}(?i:(?:my )?name's|my name is){GAP}",
+        needs="name's|name is",
+        read=_after_phrase(small=True),
     ),
-    pattern(
-        "NAME",
-        r"(?i:regards|sincerely|faithfully|truly|best wishes|signed|yours|cordially|respectfully|cheers|"
-        r"thanks|thank you|best)(?:[,:][ \t]*|[ \t]*(?=\n))(?:\r?\n[ \t]*){0,3}",
-        needs="regards|sincerely|faithfully|truly|wishes|signed|yours|cordially|respectfully|cheers|thank|best",
-        read=_closing,
+    _name(
+        rf"{_START}(?i:I'm|I am|this is){GAP}",
+        read=_after_phrase(
+            rf",{GAP}(?:an?{GAP})?\d{{1,3}}\b|,?{GAP}(?:calling|here|writing|speaking|from|and I\b|and my\b)",
+            small=True,
+        ),
     ),
-    pattern(
-        "NAME",
-        r"\b(?i:my|his|her|their|our|the patient's)[ \t]+(?:husband|wife|partner|son|daughter|brother|sister|mother"
-        rf"|father|friend|neighbou?r|cousin|aunt|uncle|boss|grand(?:mother|father|son|daughter)),?{GAP}",
-        read=_relative,
+    _name(rf"{_START}(?:Hi|Hello|Hey){GAP}", read=_after_phrase(r"[ \t]*[,!.\n]", given=True)),
+    _name(
+        rf"\b(?i:my|his|her|their|our|the patient's)[ \t]+{_RELATIVE},?{GAP}",
+        read=_after_phrase(r"[,.;)]|[ \t]+[a-z]"),
     ),
-    pattern("NAME", rf"{_START}(?:I'm|I am|[Tt]his is){GAP}", needs="i'm|i am|this is", read=_call),
-    pattern(
-        "NAME",
-        r"\b(?i:husband|wife|partner|spouse|son|daughter|brother|sister|mother|father|friend|neighbou?r)[ \t]+\(",
-        needs="(",
-        read=_reader(given=True),
-    ),
-    pattern(
-        "NAME",
+    _name(rf"\b(?i:{_RELATIVE}),?[ \t]+\(?", read=_after_phrase(given=True)),
+    _name(rf"{_START}(?:RN|LPN|CNA|NP){GAP}", read=_after_phrase(r"[ \t]+[a-z]")),
+    _name(rf"(?i:{one_of('closings')})(?:[,:][ \t]*|[ \t]*(?=\n))(?:\r?\n[ \t]*){{0,3}}", read=_closing),
+    _name(
         rf"{_START}(?!(?:{LETTER}|['-]){{80}})(?={UPPER})(?:{INITIALS}|{WORD}(?=,?{GAP}{UPPER}))",
         read=_before_degree,
     ),
-    pattern("NAME", rf"{_START}{WORD}(?!\w)", read=_with_given_name),
+    _name(rf"{_START}{WORD}(?!\w)", read=_with_given_name),
 )

@@ -5,7 +5,7 @@ from importlib import resources
 
 import yaml
 
-from datagen.privacy.pattern import Check, Pattern, pattern
+from datagen.privacy.pattern import Check, Pattern
 from datagen.privacy.spelling import LETTER, UNSPACED, plain
 
 _I = re.IGNORECASE
@@ -62,6 +62,7 @@ def _digits(text: str) -> str:
     return "".join(filter(str.isdigit, text))
 
 
+_YEAR = re.compile(r"(?:19|20)\d\d")
 _TOLL_FREE = re.compile(r"(?:\+?1[ .-]?)?\(?8(?:00|33|44|55|66|77|88)\)?")
 
 
@@ -75,7 +76,8 @@ def _is_labelled(match: "re.Match[str]") -> bool:
     digits, value = len(_digits(match["v"])), match["v"].upper()
     sure = bool(match["n"] or (match["names"] and match["c"])) or len(value) > 7
     few = 3 if match["n"] and len(value) > 5 else 4 if sure else 5
-    return digits >= few and not value.startswith(("NCT", "ISRCTN", "EUCTR"))
+    public = value.startswith(("NCT", "ISRCTN", "EUCTR")) or (not match["n"] and _YEAR.fullmatch(value))
+    return digits >= few and not public
 
 
 def _is_labelled_phone(match: "re.Match[str]") -> bool:
@@ -107,15 +109,16 @@ _NUMBER = (
 )
 _ASIDE = rf"(?:\((?!\d)[^()\n]{{1,20}}\){_SPACE})?"
 _LINK = (
-    rf"(?:\(s\))?\.?[*_]{{0,3}}{_SPACE}{_ASIDE}"
-    rf"(?P<n>(?:{_NUMBER}{_SPACE}){{1,2}}|(?:end(?:ing|s)|reads|says|reading|marked)(?:\s(?:in|with))?\s)?"
-    rf"{_ASIDE}(?P<c>[:=|#-]|\t)?{_SPACE}(?:(?:is|was|at|on|of|end(?:ing|s)|reads|says)(?:\s(?:in|with))?\b{_SPACE})?"
-    rf"(?:\*\*(?!\*)|[#:_|,.]){{0,4}}{_SPACE}"
+    rf"(?:\(s\))?[.*_\"]{{0,3}}{_SPACE}{_ASIDE}"
+    rf"(?P<n>(?:{_NUMBER}{_SPACE}){{1,2}}|(?:end(?:ing|s)|reads|says|reading|marked|last[ ](?:4|four))"
+    r"(?:\s(?:in|with|digits))?\s)?"
+    rf"{_ASIDE}(?P<c>[:=|#-]|\t)?{_SPACE}(?:(?:is|was|at|on|end(?:ing|s)|reads|says)(?:\s(?:in|with))?\b{_SPACE})?"
+    rf"(?:\*\*(?!\*)|[#:_|,.\"]){{0,4}}{_SPACE}"
 )
 # Groups of digits, perhaps with letters among or before them. What follows must be no fraction and no measure.
 _ENDS = rf"(?![^\W_]|[/.-]\d|%|[ -]?(?:y/?o|y|(?:yea|y)rs?|m?g|mcg|kg|ml|(?:unit|hour|day|week|month)s?)(?!{LETTER}))"
 _CODE = (
-    r"(?P<v>(?-i:[A-Z]{1,5}(?:-[A-Z])?[ ](?=[A-Z]?\d)|[A-Z]{1,5}[-/](?=[A-Z\d]))?(?:[x*]{2,4}-){0,2}"
+    r"(?P<v>(?-i:[A-Z]{1,5}(?:-[A-Z])?[ ](?=[A-Z]?\d)|[A-Z]{1,5}[-/](?=[A-Z\d]))?(?:[x*#]{2,4}[ -]){0,2}"
     r"(?=[^\W\d_]{0,9}\d)"
     rf"(?:[^\W_]{{1,4}}[ ]\d{{2,6}}(?:[ ]\d{{1,6}}){{0,6}}{_ENDS}(?:[ ](?-i:[A-D])(?!\w))?"
     r"|[^\W_]{1,26}(?:[/.-](?=[^\W_]{0,9}\d)[^\W_]{1,20}|-[A-Z]{1,3}(?![^\W_])"
@@ -155,51 +158,48 @@ def _behind_labels(kind: str) -> Pattern:
     def is_told(match: "re.Match[str]") -> bool:
         return bool(match["names"] or match["n"] or match["c"]) and check(match)
 
-    return pattern(kind, f"{start}{label}{_LINK}{value}", is_told, flags=_I, digits=True)
+    return Pattern(kind, f"(?i){start}{label}{_LINK}{value}", is_told, digits=True)
 
 
 _TAIL = r"[^\s<>\"')\]]*[^\s<>\"')\].,;:!?]"
 _CONTACTS = (
-    pattern("EMAIL", rf"(?<![\w.%+-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.{LETTER}{{2,}}\b", needs="@"),
-    pattern(
+    Pattern("EMAIL", rf"(?<![\w.%+-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.{LETTER}{{2,}}\b", needs="@"),
+    Pattern(
         "EMAIL",  # spelt out
-        r"(?<![\w.+-])(?:\w[\w+-]{0,40}(?:\.|\sdot\s)){0,3}\w[\w+-]{0,40}(?:\s?[\[({](?:at|@)[\])}]\s?|\sat\s)[\w-]{1,40}"
-        r"(?:(?:\s?[\[({](?:dot|\.)[\])}]\s?|\sdot\s)\w{2,40}){1,3}(?!\w)"
+        r"(?i)(?<![\w.+-])(?:\w[\w+-]{0,40}(?:\.|\sdot\s)){0,3}\w[\w+-]{0,40}(?:\s?[\[({](?:at|@)[\])}]\s?|\sat\s)[\w-]{1,40}"
+        r"(?:(?:\s?[\[({](?:dot|\.)[\])}]\s?|\sdot\s)(?:[\w-]{2,40}(?=\sdot|\s?[\[({])|com|org|net|edu|gov|info|co|io|uk|de|fr)){1,3}(?!\w)"
         r"|(?<![\w.+-])[\w.+-]{1,60}\s?[\[({](?:at|@)[\])}]\s?[\w-]{1,40}(?:\.\w{2,40}){1,3}(?!\w)",
         needs=" dot |dot]|dot)|dot}|at]|at)|at}|@]|@)",
-        flags=_I,
     ),
-    pattern("URL", rf"\b(?:https?|ftp)://{_TAIL}", needs="://", flags=_I),
-    pattern("URL", rf"(?<![\w@/])www\.[\w-]+(?:\.[\w-]+)+(?:/{_TAIL})?", needs="www.", flags=_I),
-    pattern(
+    Pattern("URL", rf"(?i)\b(?:https?|ftp)://{_TAIL}", needs="://"),
+    Pattern("URL", rf"(?i)(?<![\w@/])www\.[\w-]+(?:\.[\w-]+)+(?:/{_TAIL})?", needs="www."),
+    Pattern(
         "URL",
-        r"(?<![\w@./-])[a-z\d-]+(?:\.[a-z\d-]+)*\.(?:com|org|net|gov|edu|info|io|co\.uk)\b(?:/[\w./?=&%#-]*\w)?",
+        r"(?i)(?<![\w@./-])[a-z\d-]+(?:\.[a-z\d-]+)*\.(?:com|org|net|gov|edu|info|io|co\.uk)\b(?:/[\w./?=&%#-]*\w)?",
         needs=".com|.org|.net|.gov|.edu|.info|.io|.co.uk",
-        flags=_I,
     ),
-    pattern("IP", r"(?<![\d.])(?P<v>\d{1,3}(?:\.\d{1,3}){3})(?![\d.]*\d)", _is_ip, digits=True),
-    pattern(
+    Pattern("IP", r"(?<![\d.])(?P<v>\d{1,3}(?:\.\d{1,3}){3})(?![\d.]*\d)", _is_ip, digits=True),
+    Pattern(
         "IP",
-        r"(?<![\w:])(?P<v>(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){2,6}(?::[\da-f]{1,4}){1,5})(?![\w:])",
+        r"(?i)(?<![\w:])(?P<v>(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){2,6}(?::[\da-f]{1,4}){1,5})(?![\w:])",
         # Ratios and times have no group of three.
         lambda match: any(len(group) > 2 for group in match["v"].split(":")),
-        flags=_I,
         digits=True,
     ),
-    pattern(
+    Pattern(
         "PHONE",
         r"(?<![\w.+-])(?P<v>(?:\+?1[ .-]?)?"
         r"(?:\([2-9]\d{2}\)[ .-]?\d{3}|[2-9]\d{2}[ .-][2-9]\d{2})[ .-]\d{4})(?![\w-])",
         _is_phone,
         digits=True,
     ),
-    pattern(
+    Pattern(
         "PHONE",
         r"(?<![\w.])(?P<v>(?:\+|00(?=[1-9]\d[ .-]))[1-9]\d{0,2}[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,5}\d{2,4})(?!\w)",
         _is_phone,
         digits=True,
     ),
-    pattern(
+    Pattern(
         "PHONE",
         r"(?<![\w.+-])(?P<v>\(?0\d{2,4}\)?[ -]\d{3,4}[ -]\d{3,4})(?![\w-]|\.\d)",
         _is_phone,
@@ -207,39 +207,36 @@ _CONTACTS = (
     ),
 )
 _SHAPED = (
-    pattern("SSN", r"(?<![\w-])(?P<v>\d{3}-\d{2}-\d{4})(?![\w-])", _is_ssn, digits=True),
-    pattern(
+    Pattern("SSN", r"(?<![\w-])(?P<v>\d{3}-\d{2}-\d{4})(?![\w-])", _is_ssn, digits=True),
+    Pattern(
         "ACCOUNT",
         r"(?<![\w.-])(?P<v>[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{3,4}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5})(?![\w-]|\.\d)",
         lambda match: is_luhn(_digits(match["v"])),
         digits=True,
     ),
-    pattern(
+    Pattern(
         "ACCOUNT",
         r"\b(?P<v>[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,3})?)\b",
         lambda match: is_iban(match["v"]),
         digits=True,
     ),
-    pattern(
+    Pattern(
         "VEHICLE", r"\b(?P<v>[A-HJ-NPR-Z\d]{17})\b", lambda match: is_vehicle_number(match["v"]), digits=True
     ),
-    pattern(
+    Pattern(
         "DEVICE",
-        r"(?<![\w:])(?P<v>[\da-f]{2}(?::[\da-f]{2}){5}|[\da-f]{2}(?:-[\da-f]{2}){5})(?![\w:-])",
-        flags=_I,
+        r"(?i)(?<![\w:])(?P<v>[\da-f]{2}(?::[\da-f]{2}){5}|[\da-f]{2}(?:-[\da-f]{2}){5})(?![\w:-])",
         digits=True,
     ),
-    pattern(
+    Pattern(
         "PHOTO",
-        r"(?<![\w-])(?P<v>[\w-]+\.(?:jpe?g|png|gif|heic|tiff?|dcm))\b|\b(?:full[- ]face|identifying)\s+"
+        r"(?i)(?<![\w-])(?P<v>[\w-]+\.(?:jpe?g|png|gif|heic|tiff?|dcm))\b|\b(?:full[- ]face|identifying)\s+"
         r"(?:photo(?:graph)?s?|images?|pictures?)\b",
         needs=".jp|.png|.gif|.heic|.tif|.dcm|full-face|full face|identifying",
-        flags=_I,
     ),
-    pattern(
+    Pattern(
         "OTHER_ID",
-        r"\b(?P<v>[\da-f]{8}-[\da-f]{4}-[1-8][\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12})\b",
-        flags=_I,
+        r"(?i)\b(?P<v>[\da-f]{8}-[\da-f]{4}-[1-8][\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12})\b",
         digits=True,
     ),
 )

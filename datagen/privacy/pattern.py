@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
+from functools import cached_property
 
 Check = Callable[["re.Match[str]"], bool]
 Read = Callable[["re.Match[str]"], Iterable[tuple[int, int]]]
@@ -16,29 +17,27 @@ class Pattern:
         kind: One of HIPAA's Safe Harbor list (45 CFR 164.514(b)(2)).
         regex: Matches the identifier in the group ``v``, or as a whole where there is no such group.
         check: Sees the match and may refuse it: a checksum, a calendar, the words around it.
-        needs: Words, in lower case, of which a text must hold one to be searched; none for any text.
+        needs: Words, in lower case and separated by ``|``, of which a text must hold one to be searched.
         digits: Whether to search only near digits. This and ``needs`` save most of the time.
         read: For what no regular expression bounds well: sees the match, and yields the spans of the identifiers.
     """
 
     kind: str
-    regex: "re.Pattern[str]"
+    regex: str
     check: Check | None = None
-    needs: tuple[str, ...] = ()
+    needs: str = ""
     digits: bool = False
     read: Read | None = None
 
+    @cached_property
+    def compiled(self) -> "re.Pattern[str]":
+        """The regular expression, compiled when it is first needed."""
+        return re.compile(self.regex)
 
-def pattern(
-    kind: str,
-    regex: str,
-    check: Check | None = None,
-    needs: str = "",
-    flags: int = 0,
-    digits: bool = False,
-    read: Read | None = None,
-) -> Pattern:
-    """Compile a pattern; ``needs`` holds its words separated by ``|``."""
-    return Pattern(
-        kind, re.compile(regex, flags), check, tuple(needs.split("|")) if needs else (), digits, read
-    )
+    def spans(self, text: str, start: int, end: int) -> Iterable[tuple[int, int]]:
+        """Yield where identifiers of this kind stand between two places of a text."""
+        for match in self.compiled.finditer(text, start, end):
+            if self.read is not None:
+                yield from self.read(match)
+            elif self.check is None or self.check(match):
+                yield match.span("v") if match.groupdict().get("v") else match.span()

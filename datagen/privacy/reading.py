@@ -9,19 +9,13 @@ import re
 from collections.abc import Iterator
 
 from datagen.privacy.spelling import LETTER, UPPER, bare
-from datagen.privacy.words import GIVEN_NAMES, is_ordinary, is_owned, is_surname_too
+from datagen.privacy.words import GIVEN_NAMES, is_condition, is_ordinary, is_owned, is_surname_too, one_of
 
 GAP = r"(?:[ \t]{1,8}(?:\r?\n[ \t]{0,8})?|\r?\n[ \t]{0,8})"
 WORD = rf"{UPPER}(?:-?'?{LETTER}(?<!'[sS](?!{LETTER})))++"
 INITIALS = rf"(?:{UPPER}\.[ \t]?-?){{1,3}}"
-PARTICLES = (
-    r"(?:(?:van|von|vom|zu|zur|der|den|de|del|della|dela|der|des|di|da|das|do|dos|du|la|las|le|los|ter|ten|op|af|av|bin"
-    rf"|ibn|bint|abu|ben|al|el|st){GAP}|St\.?[ ]|(?:al|el|ar|as|ash|an|at|ad)-|'t[ ])"
-)
-DEGREE = (
-    r"(?:MD|DO|RN|NP|PA-C|PhD|M\.[ ]?D\.|D\.O\.|R\.N\.|Ph\.[ ]?D\.|DDS|DMD|FACP|FACS|FACC|MBBS|MBChB|FRCP|FRCS"
-    r"|CRNA|APRN|LPN|BSN|MSN|DNP|PharmD|PsyD|MPH|MSc|DPT|LCSW)(?!\w)"
-)
+PARTICLES = rf"(?:{one_of('particles')}{GAP}|St\.?[ ]|(?:al|el|ar|as|ash|an|at|ad)-|'t[ ]|[dl]')"
+DEGREE = rf"{one_of('degrees')}(?!\w)"
 SUFFIX = r"(?:(?:Jr|Sr|JR|SR)\b\.?|(?:II|III|IV)\b)"
 DOSE = re.compile(
     r"[ \t]*\d[\d.,/-]*[ \t]?(?:mg|mcg|µg|μg|ug|g|kg|ml|mL|units?|IU|%|mmol|mEq|tabs?|tablets?)\b"
@@ -32,12 +26,13 @@ _TOKEN = re.compile(
     rf"|(?P<word>{WORD})(?![\d_])"
 )
 _BETWEEN = re.compile(GAP)
-_SUFFIX = re.compile(rf",?{GAP}{SUFFIX}(?![ \t]?:)")
+_SUFFIX = re.compile(rf",?{GAP}{SUFFIX}(?![ \t]?:)|[ ]?[А-ЯЁ]\.[ ]?[А-ЯЁ]\.")
 _LABEL = re.compile(rf"(?:[ \t]?{LETTER}{{1,15}}){{0,2}}[*_]{{0,2}}[ \t]?:(?!\w)")
-_COMMA = re.compile(rf"(?:{GAP}{SUFFIX})?,{GAP}?(?!{DEGREE}|{SUFFIX})")
+_COMMA = re.compile(rf"(?:{GAP}{SUFFIX})?[,^]{GAP}?(?!{DEGREE}|{SUFFIX})")
 _INITIAL = re.compile(rf"[ \t]{UPPER}(?:\.|(?![\w'-]))(?![ \t]?:)")
 _GOES_ON = re.compile(r"[ \t]+[a-z]|[,.;)?!]|'s\b")
 _VERB = re.compile(r"(?:[^M]ED|ING|LY)$")
+_SMALL = re.compile(r"(?:o'|d')?[^\W\d_A-Z]{2,20}(?:-[^\W\d_A-Z]{2,20})?(?![\w-]|'[^s])")
 _WRAPPED = 50
 _WORDS = 4
 
@@ -83,7 +78,11 @@ def read_name(text: str, at: int, titled: bool = False) -> Name | None:
             continue
         word = token[0]
         first = not words
-        if _is_no_part(word, first, titled) or _LABEL.match(text, token.end()) or not _fits(words, word):
+        if (
+            _is_no_part(word, first, (titled and first) or bool(words and is_given(words[-1])))
+            or _LABEL.match(text, token.end())
+            or not _fits(words, word)
+        ):
             break
         if (
             "\n" in gap
@@ -110,6 +109,31 @@ def read_last_first(text: str, at: int) -> Name | None:
     return Name(at, initial.end() if initial else first.end, last.words + first.words)
 
 
+def read_small_name(text: str, at: int, given: bool = False) -> Name | None:
+    """Read a name in small letters, as in chats: a word that is none of everyday English, two if the first is given.
+
+    Args:
+        text: A text in plain spelling.
+        at: The place.
+        given: Whether it must begin with a common given name.
+
+    Example:
+        >>> read_small_name("dr. o'neil came", 4)
+        Name(start=4, end=10, words=("o'neil",))
+        >>> read_small_name("the dr. said so", 8) is None
+        True
+    """
+    first = _SMALL.match(text, at)
+    if first is None or is_ordinary(first[0]) or (given and not is_given(first[0].title())):
+        return None
+    if not is_given(first[0].title()):
+        return None if is_condition(first[0]) else Name(at, first.end(), (first[0],))
+    second = _SMALL.match(text, first.end() + 1) if text.startswith(" ", first.end()) else None
+    if second is None or is_ordinary(second[0]) or is_condition(second[0]):
+        return Name(at, first.end(), (first[0].title(),))
+    return Name(at, second.end(), (first[0].title(), second[0]))
+
+
 def is_owned_name(text: str, name: Name, words: int = 1) -> bool:
     """Say whether a name goes on to be that of a disease, a sign, a tool or an institution."""
     return is_owned(text[name.end : name.end + 60], words)
@@ -132,7 +156,7 @@ def _tokens(text: str, at: int) -> Iterator[tuple[re.Match[str], str]]:
 
 
 def _is_no_part(word: str, first: bool, titled: bool) -> bool:
-    if first and titled and is_surname_too(word.title() if word.isupper() else word):
+    if titled and is_surname_too(word.title() if word.isupper() and first else word):
         return False
     # In a line of capitals, verbs have them too.
     verb = not first and _VERB.search(word)

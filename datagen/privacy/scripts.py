@@ -4,7 +4,9 @@ Nothing but the label tells a name there, so a value counts only if it ends its 
 the texts are: without vowel signs that are combining marks.
 """
 
-from datagen.privacy.pattern import Pattern, pattern
+from functools import partial
+
+from datagen.privacy.pattern import Pattern
 from datagen.privacy.spelling import plain
 
 _HAN, _KANA, _HANGUL = "\u3400-\u9fff", "\u3040-\u30ff", "\uac00-\ud7a3"
@@ -32,63 +34,56 @@ def _plain(words: str) -> str:
 _POSTPOSITIONS = _plain("ने|को|का|की|के|से|में|पर|है|हैं|जी|और|द्वारा|साहब")
 _DEVANAGARI_WORD = rf"(?!(?:{_POSTPOSITIONS})(?!\w))[{_DEVANAGARI}]{{2,20}}(?!\w)"
 
+_name = partial(Pattern, "NAME")
 SCRIPT_PATTERNS: tuple[Pattern, ...] = (
-    pattern(
-        "NAME",
+    _name(
         rf"(?:姓名|患者名|病人名|氏名|お名前|名前|환자명|성명|이름)[ \t]*[:|][ \t]*"
         rf"(?P<v>(?:[{_HAN}]{{2,4}}|[{_HAN}·]{{3,10}}|[{_HAN}{_KANA}]{{2,8}}(?:[ ・][{_HAN}{_KANA}]{{1,8}})?"
         rf"|[{_HANGUL}]{{2,5}})){_ENDS}",
         needs="姓名|患者名|病人名|氏名|名前|환자명|성명|이름",
     ),
-    pattern(
-        "NAME",
+    _name(
         rf"(?:患者|病人|환자)[ \t]*+:?[ \t]*+(?!高[血热烧龄]|黄疸)(?P<v>[{_SURNAMES}][{_HAN}]{{1,2}}|[{_HANGUL}]{{3}})"
         r"(?=[ \t]*[,、，(][ \t]*(?:男|女|남|여|\d|因))",
         needs="患者|病人|환자",
     ),
-    pattern(
-        "NAME",
+    _name(
         rf"(?:(?<![{_HAN}])|(?<=[请由和与是向为给找对的]))(?P<v>[{_SURNAMES}][{_HAN}]{{0,2}}?)(?=先生|女士|小姐|太太|医生|醫生|医师|大夫|教授|主任)",
         needs="先生|女士|小姐|太太|医生|醫生|医师|大夫|教授|主任",
     ),
-    pattern(
-        "NAME",
+    _name(
         rf"(?<![{_HAN}])(?P<v>(?:{_FAMILIES})[{_HAN}]{{0,3}}?)(?=さん|様|氏|先生|医師)",
         needs="さん|様|氏|先生|医師",
     ),
-    pattern(
-        "NAME",
-        rf"(?<!\w)(?P<v>[김이박최정강조윤장임한오서신권황안송류홍][{_HANGUL}]{{2}})(?=[ ]?씨)",
-        needs="씨",
+    _name(
+        rf"(?<!\w)(?P<v>[김이박최정강조윤장임한오서신권황안송류홍][{_HANGUL}]{{2}})(?=[ ]?(?:씨|님|선생님))",
+        needs="씨|님",
     ),
-    pattern(
-        "NAME",
+    _name(
         rf"(?<!\w)(?:اسم (?:المريض|المريضة|الطبيب|الأم|الأب)|الاسم(?: الكامل)?)[ \t]*:[ \t]*{_value(_ARABIC)}",
         needs="اسم",
     ),
-    pattern(
-        "NAME",
-        # An adjective behind the title has the article: "the attending doctor".
+    _name(  # An adjective behind the title has the article: "the attending doctor".
         rf"(?<!\w)(?:الدكتور|الدكتورة|د\.|السيد|السيدة|الأستاذ)[ \t]*(?!ال)"
         rf"(?P<v>[{_ARABIC}]{{2,20}}(?:[ ](?:بن|ابن|بنت|أبو|آل)[ ][{_ARABIC}]{{2,20}}|[ ]ال[{_ARABIC}]{{2,20}})?)"
         r"(?!\w)",
         needs="الدكتور|د.|السيد|الأستاذ",
     ),
-    pattern("NAME", rf"(?<!\w)(?:שם(?: המטופל| מלא| החולה)?)[ \t]*:[ \t]*{_value(_HEBREW)}", needs="שם"),
-    pattern(
-        "NAME",
-        rf"(?<!\w)(?:ד[\"״]ר|פרופ'|גב'|מר)[ ](?P<v>[{_HEBREW}]{{2,20}})(?!\w)",
-        needs="ד\"ר|ד״ר|פרופ|גב'|מר",
+    _name(rf"(?<!\w)(?:שם(?: המטופל| מלא| החולה)?)[ \t]*:[ \t]*{_value(_HEBREW)}", needs="שם"),
+    _name(
+        rf"(?<!\w)(?:ד[\"״]ר|פרופ'|גב'|מר)[ ](?P<v>[{_HEBREW}]{{2,20}})(?!\w)", needs="ד\"ר|ד״ר|פרופ|גב'|מר"
     ),
-    pattern(
-        "NAME",
+    _name(
         rf"(?<!\w)(?:{_plain('(?:रोगी|मरीज|मरीज़) का नाम|नाम|पूरा नाम')})[ \t]*:[ \t]*{_value(_DEVANAGARI)}",
         needs=_plain("नाम"),
     ),
-    pattern(
-        "NAME",
+    _name(
         rf"(?<!\w)(?:{_plain('डॉ')}\.[ ]?|(?:{_plain('श्रीमती|श्री|सुश्री')})[ ])"
         rf"(?P<v>{_DEVANAGARI_WORD}(?:[ ]{_DEVANAGARI_WORD}(?=[ ](?:{_POSTPOSITIONS})(?!\w)))?)",
         needs=_plain("डॉ|श्री|सुश्री"),
+    ),
+    _name(
+        r"(?:(?<!\w)(?:นพ|พญ|ดร)\.[ ]?|(?<![ก-๙])(?:คุณ|นาย|นางสาว|นาง)(?=[ ]))[ ]?"
+        r"(?P<v>[ก-๙]{2,20}(?:[ ][ก-๙]{2,20})?)"
     ),
 )

@@ -1,4 +1,4 @@
-"""One spelling for the patterns: letters without loose combining marks, plain spaces, hyphens and apostrophes.
+"""One spelling for the patterns: letters without loose combining marks, plain spaces, hyphens, apostrophes and digits.
 
 Patterns are written for the plain spelling alone. A place in it is a place in the text as it was written, so that a
 mask takes all marks of a letter with it.
@@ -41,6 +41,7 @@ _SAME = str.maketrans(
     | dict.fromkeys("‐‑‒–−﹣﹘⁃", "-")
     | dict.fromkeys("‘’‛ʼʻʹ′`´＇", "'")
     | {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+    | {digit: str(unicodedata.decimal(digit)) for digit in _characters(("Nd",)) if not digit.isascii()}
 )
 _LONGEST_WORD = 100
 

@@ -5,6 +5,8 @@ from importlib import resources
 
 import yaml
 
+from datagen.privacy.spelling import plain
+
 _LISTS: dict[str, str] = yaml.safe_load(
     (resources.files("datagen.privacy") / "words.yaml").read_text(encoding="utf-8")
 )
@@ -12,6 +14,12 @@ _LISTS: dict[str, str] = yaml.safe_load(
 
 def _words(name: str) -> frozenset[str]:
     return frozenset(word.strip() for word in _LISTS[name].split(","))
+
+
+def one_of(name: str) -> str:
+    """Return the regular expression of one of a list's words; a space stands for any single space."""
+    words = sorted((plain(word).text for word in _words(name)), key=lambda word: (-len(word), word))
+    return "(?:" + "|".join(map(re.escape, words)) + ")"
 
 
 STATES = _words("states")
@@ -34,6 +42,12 @@ _TERM = re.compile(
     r"|nafil|dalafil|thyroxine|gestrel|estradiol|gestel|floxin|vudine|citabine)s?$"
 )
 
+# Endings of states, which stand behind "Patient:" as often as names do.
+_CONDITION = re.compile(
+    r"(?:[^m]ed|ing|ive|ous|ic|al|ent|ant|able|ible|less|ful|ly|ish|ese|tion|sion|ment|ness|ity|ance|ence|ism|ure|ory|ary"
+    r"|oid|ated|ics)$"
+)
+
 
 def is_ordinary(word: str) -> bool:
     """Say whether a capitalised word is one of everyday or clinical English, in any case of letters.
@@ -47,6 +61,16 @@ def is_ordinary(word: str) -> bool:
     if len(parts) > 1:
         return word in _ORDINARY or all(map(is_ordinary, parts))
     return word in _ORDINARY or word.removesuffix("s") in _ORDINARY or bool(_TERM.search(word))
+
+
+def is_condition(word: str) -> bool:
+    """Say whether a word ends as adjectives and words for states do.
+
+    Example:
+        >>> is_condition("Relapsing"), is_condition("UNSTABLE"), is_condition("Okafor")
+        (True, True, False)
+    """
+    return bool(_CONDITION.search(word.casefold()))
 
 
 def is_surname_too(word: str) -> bool:
