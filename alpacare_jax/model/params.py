@@ -37,20 +37,15 @@ class Architecture:
     config: LlamaConfig
     compute: ComputeConfig = ComputeConfig()
 
-    def _split(self) -> tuple[Any, Any]:
-        return nnx.split(
-            nnx.eval_shape(lambda: Llama(self.config, self.compute, rngs=nnx.Rngs(0))), nnx.Param
-        )
-
     @functools.cached_property
     def _described(self) -> dict[str, tuple[jax.ShapeDtypeStruct, tuple[str | None, ...]]]:
-        """Every parameter's shape and logical axes by its name; to trace the model for them takes a while."""
+        """Every parameter's shape and logical axes by its name."""
         return {
             ".".join(map(str, path)): (
                 jax.ShapeDtypeStruct(variable.shape, variable.dtype),
                 variable.logical_axes,
             )
-            for path, variable in nnx.to_flat_state(self._split()[1])
+            for path, variable in nnx.to_flat_state(_split(self.config, self.compute)[1])
         }
 
     def abstract(self) -> Params:
@@ -97,7 +92,8 @@ class Architecture:
 
     def model(self, params: Params) -> Llama:
         """Put parameters into the model. Works on arrays and on tracers inside jit."""
-        graph, state = self._split()
+        graph, empty = _split(self.config, self.compute)
+        state = jax.tree.map(lambda leaf: leaf, empty)
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(graph, state)
 
@@ -110,6 +106,12 @@ class Architecture:
         config = self.config
         sharding.check_divides(mesh, {"embed": config.hidden_size})
         sharding.check_enough(mesh, {"heads": config.num_attention_heads})
+
+
+@functools.lru_cache(maxsize=32)
+def _split(config: LlamaConfig, compute: ComputeConfig) -> tuple[Any, Any]:
+    """Return a model's graph and its state of shapes alone; to trace the model for them takes a while."""
+    return nnx.split(nnx.eval_shape(lambda: Llama(config, compute, rngs=nnx.Rngs(0))), nnx.Param)
 
 
 def params_of(model: Llama) -> Params:

@@ -108,7 +108,9 @@ def assert_close(found, expected, most):
         assert error <= most, f"{jax.tree_util.keystr(path)}: {error:.1e}"
 
 
-@pytest.mark.parametrize("name", ["rslora on int4", "dora on nf4 with noise", "frozen paths"])
+@pytest.mark.parametrize(
+    "name", ["rslora on int4", "frozen paths", pytest.param("dora on nf4 with noise", marks=pytest.mark.slow)]
+)
 def test_eight_devices_and_microbatches_train_what_one_device_does(name):
     expected = on_one_device(name)
     mesh = sharding.make_mesh(MeshConfig(fsdp=2, tensor=2, context=2))
@@ -116,7 +118,9 @@ def test_eight_devices_and_microbatches_train_what_one_device_does(name):
     assert_close(after_steps(mesh, microbatches=2, **METHODS[name]), expected, most=1e-3)
 
 
-@pytest.mark.parametrize("name", ["lora", "rslora on int4", "dora on nf4 with noise"])
+@pytest.mark.parametrize(
+    "name", ["lora", "rslora on int4", pytest.param("dora on nf4 with noise", marks=pytest.mark.slow)]
+)
 def test_the_base_has_neither_gradients_nor_optimiser_state_and_keeps_its_bits(name):
     mesh = sharding.single_device_mesh()
     stepper = make(mesh, **METHODS[name])
@@ -142,7 +146,13 @@ def test_a_base_in_the_compute_dtype_changes_no_number():
 
 
 @pytest.mark.parametrize(
-    ("kind", "base"), [("lora", "auto"), ("lora", "int4"), ("rslora", "int8"), ("dora", "nf4")]
+    ("kind", "base"),
+    [
+        ("lora", "auto"),
+        pytest.param("lora", "int4", marks=pytest.mark.slow),
+        pytest.param("rslora", "int8", marks=pytest.mark.slow),
+        ("dora", "nf4"),
+    ],
 )
 def test_merged_weights_give_the_logits_of_base_and_adapters(kind, base):
     mesh = sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))

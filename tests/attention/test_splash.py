@@ -76,10 +76,15 @@ def compile_for(
     ("name", "mesh", "shapes"),
     [
         ("v5e:4x4", MeshConfig(fsdp=16), {}),
-        ("v5e:4x4", MeshConfig(fsdp=16), {"length": 1000, "heads": 9, "kv_heads": 3, "head_dim": 64}),
-        ("v5p:4x4x4", MeshConfig(fsdp=16, tensor=4), {"length": 4096}),
+        pytest.param(
+            "v5e:4x4",
+            MeshConfig(fsdp=16),
+            {"length": 1000, "heads": 9, "kv_heads": 3, "head_dim": 64},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("v5p:4x4x4", MeshConfig(fsdp=16, tensor=4), {"length": 4096}, marks=pytest.mark.slow),
         ("v6e:2x4", MeshConfig(fsdp=2, tensor=2, context=2), {"length": 2048}),
-        ("v6e:2x4", MeshConfig(fsdp=8), {"dtype": jnp.float32}),
+        pytest.param("v6e:2x4", MeshConfig(fsdp=8), {"dtype": jnp.float32}, marks=pytest.mark.slow),
     ],
 )
 def test_it_compiles_for_every_tpu(name, mesh, shapes, topology):
@@ -90,6 +95,7 @@ def test_it_compiles_for_every_tpu(name, mesh, shapes, topology):
 
 
 @pytest.mark.parametrize(("policy", "kernels"), [("nothing", 4), ("residuals", 3)])
+@pytest.mark.slow
 def test_a_policy_can_save_what_it_keeps_for_its_backward_pass(policy, kernels, topology):
     """With that saved, the backward pass need not run the forward kernel again."""
     policies = {

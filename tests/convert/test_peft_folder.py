@@ -72,7 +72,7 @@ def test_adapters_that_hold_a_part_of_the_base_are_refused_where_the_base_has_it
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize("kind", [pytest.param("lora", marks=pytest.mark.slow), "rslora", "dora"])
 def test_peft_loads_the_folder_and_gives_the_same_logits(make_folder, tmp_path, kind):
     peft, torch, transformers = (pytest.importorskip(name) for name in ("peft", "torch", "transformers"))
     # Small weights: the random ones of the other tests make logits in the hundreds.

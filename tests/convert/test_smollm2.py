@@ -6,7 +6,7 @@ import pytest
 from alpacare_jax import load
 from alpacare_jax.tokenizer import load_tokenizer
 
-pytestmark = pytest.mark.smollm2
+pytestmark = [pytest.mark.smollm2, pytest.mark.slow]
 
 PROMPTS = (
     "A fever is a body temperature above the normal range.",

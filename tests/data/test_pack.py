@@ -445,6 +445,7 @@ def test_examples_beyond_the_positions_of_the_model_are_warned_of(
     assert "go beyond the 32 positions of the model" in caplog.text
 
 
+@pytest.mark.slow
 def test_real_answers_fill_the_rows_in_good_time(
     real_data: Path, tmp_path: Path, llama: Tokenizer, record_property: Any
 ) -> None:

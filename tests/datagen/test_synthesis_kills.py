@@ -2,7 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_killed_run_loses_nothing_pays_nothing_twice_and_keeps_its_cap(repository: Path) -> None:
     """The short form of the benchmark, whose own checks set the exit status; the long one kills 50 times."""
     script = repository / "benchmarks" / "synthesis_kills.py"

@@ -56,6 +56,7 @@ def test_a_small_model_generates_the_same_tokens(tiny_folder: Path) -> None:
 
 
 @pytest.mark.smollm2
+@pytest.mark.slow
 def test_smollm2_generates_the_same_tokens(smollm2_gguf: Path, tmp_path: Path) -> None:
     loaded = load(smollm2_gguf, dtype="float32", precision="highest")
     folder = tmp_path / "smollm2"

@@ -108,6 +108,7 @@ def test_the_cache_follows_the_users_settings(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.smollm2
+@pytest.mark.slow
 def test_the_real_weights_are_a_gguf_of_that_llama(smollm2_gguf: Path) -> None:
     assert fetch.sha256(smollm2_gguf) == fetch.GGUF_SHA256
     from gguf import GGUFReader

@@ -40,7 +40,7 @@ def adapter_logits(folder):
     return np.asarray(jax.jit(lambda params: division.architecture.model(params)(TOKENS))(joined))
 
 
-@pytest.mark.parametrize("kind", ["rslora", "dora"])
+@pytest.mark.parametrize("kind", ["rslora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_a_run_keeps_adapters_alone_and_exports_them_merged(run_yaml, tmp_path, kind):
     run(run_yaml, f"adapter.kind={kind}", "train.checkpoint_every=0")
     folder = tmp_path / "run"
@@ -68,6 +68,7 @@ def test_a_resumed_run_of_adapters_ends_exactly_where_an_uninterrupted_one_does(
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[1])
 
 
+@pytest.mark.slow
 def test_a_run_on_a_quantised_base_with_noise_and_guard_resumes_exactly(run_yaml, tmp_path, caplog):
     method = ["adapter.base=nf4", "adapter.dropout=0.1", "train.neftune_alpha=5"]
     # Every norm above a hair more than the median is called a spike, so that some steps are skipped.
@@ -94,6 +95,7 @@ def test_a_run_on_a_quantised_base_with_noise_and_guard_resumes_exactly(run_yaml
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[1])
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_as_the_residual_resumes_and_exports_what_it_trained(run_yaml, tmp_path):
     method = [
         "adapter.base=nf4",

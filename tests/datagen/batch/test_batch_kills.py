@@ -83,7 +83,10 @@ WINDOWS = {
 }
 
 
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize(
+    "window",
+    [pytest.param(window, marks=[pytest.mark.slow] if "while" in window else []) for window in WINDOWS],
+)
 def test_a_killed_run_goes_on_and_pays_nothing_twice(
     tmp_path: Path, seeds: Path, unkilled: dict[str, str], window: str
 ) -> None:
@@ -124,6 +127,7 @@ def check(work: Path, server: BatchServer, unkilled: dict[str, str]) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_harvest_that_is_killed_is_finished_by_the_next_process(tmp_path: Path) -> None:
     requests = 3000
     program = Path(__file__).parents[3] / "benchmarks" / "synthesis_batch.py"
@@ -173,6 +177,7 @@ def test_an_interruption_while_waiting_says_how_to_go_on(
     check(work, server, unkilled)
 
 
+@pytest.mark.slow
 def test_the_command_can_leave_and_come_back(tmp_path: Path, seeds: Path, unkilled: dict[str, str]) -> None:
     work = tmp_path / "work"
     with BatchServer([Course(steps=("in_progress",))]) as server:

@@ -272,6 +272,7 @@ def lightly_changed(text: str, draw: random.Random) -> str:
     return " ".join(words)
 
 
+@pytest.mark.slow
 def test_real_items_are_caught_and_real_questions_pass(real_data: Path) -> None:
     names = {"medinstruct_test.jsonl": "instruction", "medqa_usmle_4opt_test.jsonl": "question"}
     exam = Benchmarks([real_data / name for name in names])

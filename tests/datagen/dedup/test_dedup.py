@@ -201,6 +201,7 @@ def test_few_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compared < 4000
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(real_data: Path) -> None:
     """Tiny pools; it ends with an error status if a decision differs from rouge_score's."""
     root = Path(__file__).parents[3]

@@ -247,6 +247,7 @@ def test_many_different_names_take_no_more_time() -> None:
     assert time.process_time() - start < 2
 
 
+@pytest.mark.slow
 def test_real_questions_hold_few_identifiers(real_data: Path) -> None:
     """Vignettes are full of ages, vital signs, laboratory values, doses and eponyms, and of no person's data."""
     rows = [

@@ -73,6 +73,7 @@ def test_a_missing_model_or_extra_is_named_with_the_way_to_get_it(monkeypatch: p
     assert "alpacare-jax[privacy]" in str(missing.value)
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched(model: str, tmp_path: Path) -> None:
     """The detector works where every connection fails."""
     import subprocess
