@@ -11,7 +11,7 @@ of ``[a-z0-9]``, so that an accented letter ends a token. Text in other scripts 
 
 Copies that differ only in spelling that readers do not see as different have equal tokens: composed and decomposed,
 full and half width, case and final sigma, digits of any script, accents of Greek and Cyrillic, vowel points of Hebrew
-and Arabic, tatweel, joiners.
+and Arabic, tatweel, joiners, and the polite ending of a Japanese sentence.
 
 Greek and Cyrillic letters also stand in English as symbols (``TNF-α``, ``μg``) and as look-alikes of Latin ones. They
 count only in a text without Latin letters, or in one with words of three or more of them that outnumber those in which
@@ -58,6 +58,8 @@ _UNSEEN = re.compile(
     f"[{_ACCENTS}\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f"
     f"\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u08d3-\u08ff\u115f\u1160\ufe00-\ufe0f{_JOINERS}\U000e0100-\U000e01ef]"
 )
+# Endings of politeness in Japanese, which the same question may have or not, and all questions share.
+_POLITE = re.compile(r"(?:[てで](?:ください|下さい)|でしょう|です|ます)(?=か?(?:[。.?!\s]|\Z))")
 _SAME_LETTER = str.maketrans("یىک", "ييك")  # Persian and Arabic keyboards
 # Thai and Lao "am" is typed with the tone before or behind its ring.
 _AM = re.compile("([\u0e4d\u0ecd])([\u0e48-\u0e4b\u0ec8-\u0ecb])")
@@ -151,7 +153,7 @@ def _folded(run: re.Match[str]) -> str:
     """Return a run of another script in the one spelling that all its spellings share."""
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", run[0]).casefold())
     text = unicodedata.normalize("NFC", _UNSEEN.sub("", text)).translate(_SAME_LETTER)
-    text = _AM.sub(r"\2\1", text)
+    text = _POLITE.sub("", _AM.sub(r"\2\1", text))
     return _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
 
 

@@ -155,3 +155,14 @@ def test_time_grows_in_proportion() -> None:
         tokenize(piece * 50_000 + "x")
         count_words(piece * 50_000)
         assert time.process_time() - start < 2, piece
+
+
+def test_polite_endings_of_japanese_tell_no_questions_apart_and_make_none_alike() -> None:
+    for polite, plain in (
+        ("糖尿病の症状は何ですか。", "糖尿病の症状は何か。"),
+        ("この薬はいつ飲むべきでしょうか？", "この薬はいつ飲むべきか？"),
+        ("食事指導の内容を作成してください", "食事指導の内容を作成して下さい"),
+    ):
+        assert tokenize(polite) == tokenize(plain)
+    assert RougeFilter(["喘息とは何ですか"]).offer("痛風とは何ですか") is None
+    assert "".join(tokenize("退院です。ですから")) == "退院ですから"
