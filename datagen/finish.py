@@ -22,6 +22,8 @@ _BESIDE_ENDS = frozenset({
     "a", "at", "by", "finishreason", "found", "hit", "id", "im", "matched", "message", "normal", "of", "on", "reached",
     "reason", "sequence", "sequences", "str", "string", "text", "the", "token", "turn", "word",
 })  # fmt: skip
+# "['stop']" or '{"type": "stop"}' is no reason but something that holds one.
+_NAME = re.compile(r"[\w .:/-]+")
 _NOTHING_SAID = frozenset({"", "none", "null"})
 _LIMITS = frozenset(
     {"exceeded", "exhausted", "full", "limit", "max", "maximum", "overflow", "reached", "window"}
@@ -56,7 +58,7 @@ def read_finish(reason: str | None) -> Finish:
     spaced = [word.lower() for word in _BETWEEN_WORDS.split(reason) if word]
     words = spaced[2:] if spaced[:2] in (["finish", "reason"], ["stop", "reason"]) else spaced
     known = set(words)
-    if known & _ENDS and known <= _ENDS | _BESIDE_ENDS:
+    if known & _ENDS and known <= _ENDS | _BESIDE_ENDS and _NAME.fullmatch(reason):
         return "whole"
     if _FILTER.search("_".join(words)):
         return "filtered"

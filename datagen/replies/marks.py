@@ -96,7 +96,7 @@ _HEADING_LABEL = re.compile(
 )
 _CAPITAL_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()}|{kind.upper()})" for kind in _ORDER)
 _INLINE_LABEL = re.compile(
-    r"(?<=[\s;,|.>/*])(?P<fence>\#{2,8}[ \t]{0,4})?"
+    r"(?:(?<=[\s;,|.>/*])|(?<!\#)(?=\#{3}))(?P<fence>\#{2,8}[ \t]{0,4})?"
     rf"(?:(?P<number>\d{{1,4}})[ \t]{{0,4}}[.)][ \t]{{0,4}})?[*_`]{{0,4}}"
     rf"(?:{_CAPITAL_NAME}){_COLON}"
 )
@@ -118,7 +118,7 @@ _LETTER_LABEL = re.compile(rf"^(?:{_NUMBER}\n)?[ \t]*[a-h][.)][ ](?:{_BARE_NAME}
 _LONE_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_BARE_NAME})[ \t]*\n(?=\S)", re.MULTILINE)
 _SOME_LABEL = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[^\W\d][^\s\d{_SIGNS}]*+(?:[ ][^\s\d{_SIGNS}]++){{0,3}})"
-    rf"{_CLOSE}{_COLON}",
+    rf"{_CLOSE}{_REMARK}{_COLON}",
     re.IGNORECASE | re.MULTILINE,
 )
 _LONG_WORD = re.compile(

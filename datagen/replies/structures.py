@@ -152,11 +152,12 @@ def _nested(text: str, key: re.Match[str]) -> re.Match[str] | None:
 def _decode(token: str) -> str:
     if token in ("null", "None"):
         return ""
-    if token[0] == '"':
+    if token[0] in '"[':
         try:
-            return str(json.loads(token, strict=False))
+            said = json.loads(token, strict=False)
+            return "\n".join(map(str, said)) if isinstance(said, list) else str(said)
         except (ValueError, RecursionError):
-            return token[1:-1]
+            return token.strip('"')
     if token[0] == "“":
         return token[1:-1]
     if token[0] == "'":
@@ -179,12 +180,14 @@ def _keep(values: dict[str, str], others: list[str], name: str, value: str) -> N
 
 _LINE = re.compile(r"^[^\n]*$", re.MULTILINE)
 _RULED = frozenset(" \t|:+=-")
+_SheetRow = tuple[int, int, str | None, list[str]]
+"""Start and end of a row that begins with the name of a field, that name, and the other cells."""
 
 
 def _rows(text: str) -> Iterator[Structure]:
     """Read tables with a task in each row, or with a field in each row."""
     header: list[str | None] = []
-    sheet: list[Structure] = []
+    sheet: list[_SheetRow] = []
     for match in _LINE.finditer(text):
         line = match.group()
         cells = _cells(line)
@@ -204,12 +207,11 @@ def _rows(text: str) -> Iterator[Structure]:
             yield Structure(match.start(), match.end(), {})
         elif header and _RULED.issuperset(line):
             yield Structure(match.start(), match.end(), {})
-        elif len(cells) == 2:
-            name = names[0]
-            if name is not None and any(name in part.values for part in sheet):
+        else:
+            if names[0] is not None and any(row[2] == names[0] for row in sheet):
                 yield from _one(sheet)
                 sheet = []
-            sheet.append(Structure(match.start(), match.end(), {name: _break(cells[1])} if name else {}))
+            sheet.append((match.start(), match.end(), names[0], cells[1:]))
     yield from _one(sheet)
 
 
@@ -248,7 +250,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _break(cell: str) -> str:
-    return re.sub(r"\s*<br\s*/?>\s*", "\n", cell, flags=re.IGNORECASE)
+    return re.sub(r"\s*<br\s*/?>(?:[ ](?![ ]))?", "\n", cell, flags=re.IGNORECASE)
 
 
 def _row(start: int, end: int, header: list[str | None], cells: list[str], whole: bool) -> Structure:
@@ -262,8 +264,12 @@ def _row(start: int, end: int, header: list[str | None], cells: list[str], whole
     return Structure(start, end, values, tuple(others), whole)
 
 
-def _one(sheet: list[Structure]) -> Iterator[Structure]:
-    """Join the rows of a two-column table into one task, if they are one."""
-    values = {name: value for part in sheet for name, value in part.values.items()}
-    if "instruction" in values and len(values) >= 3 and OUTPUT not in list(values)[:1]:
-        yield Structure(sheet[0].start, sheet[-1].end, values)
+def _one(sheet: list[_SheetRow]) -> Iterator[Structure]:
+    """Read rows that begin with the name of a field: each further column is a task, if it is one."""
+    rows = [row for row in sheet if row[2] and len(row[3]) == len(sheet[-1][3])]
+    names = [name for _, _, name, _ in rows if name]
+    if "instruction" in names and len(names) >= 3 and names[0] != OUTPUT:
+        start, end = sheet[0][0], sheet[-1][1]
+        for column in zip(*(cells for *_, cells in rows), strict=True):
+            yield Structure(start, end, dict(zip(names, map(_break, column), strict=True)))
+            start = end  # the columns share the rows

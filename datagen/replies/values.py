@@ -27,7 +27,8 @@ _NO_INPUT = re.compile(
 )
 _ASSISTANT_VOICE = re.compile(
     r"^\W*(?:let me know if you|i hope (?:this|these|that|it) |hope (?:this|these) |feel free to "
-    r"|would you like (?:me|more)|end of (?:the )?(?:list|tasks)|that(?:['’]s| is) (?:all|the (?:end|list))"
+    r"|would you like (?:me|more)|(?:shall|should|do you want me to|may|can) (?:i )?(?:go on|continue|proceed|add|write"
+    r"|create|generate)\b.{0,80}\btasks?\b|end of (?:the )?(?:list|tasks)|that(?:['’]s| is) (?:all|the (?:end|list))"
     r"|(?:please )?note(?: that|:).{0,80}\btasks?\b"
     r"|(?:these|the above|all(?: of)? (?:these|the)?|this list)\b.{0,40}\btasks?\b"
     r"|if you(?:['’]d like| need| want| would like)\b.{0,60}\b(?:more|further|tasks?|changes?|else)\b"

@@ -1,6 +1,9 @@
 """The text of a reply, which services give whole or in parts, without the model's thoughts."""
 
+import ast
+import contextlib
 import dataclasses
+import json
 import re
 from typing import Any
 
@@ -15,6 +18,8 @@ _NO_TEXT = re.compile(
 _HOLDS_TEXT = ("text", "output_text", "content", "parts", "value")
 _THOUGHTS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thinking_content", "reasoning_details",
              "thought")  # fmt: skip
+# A text that begins as a list of parts, or as one, whose first key is one of a part's.
+_LIKE_PARTS = re.compile(r"\s*\[?\s*\{\s*(?:\"|')(?:type|text|thinking|id|role|annotations)(?:\"|')\s*:")
 _DEPTH = 5
 
 
@@ -49,6 +54,8 @@ def read_content(message: Any) -> Content:
         raise TypeError("the message is no object")
     content = message.get("content")
     thoughts = sum(_length(message.get(name)) for name in _THOUGHTS)
+    if isinstance(content, str):
+        content = _written_out(content) or content
     if content is None or isinstance(content, str):  # nearly all replies
         text, refusal = content or "", ""
     else:
@@ -61,6 +68,24 @@ def read_content(message: Any) -> Content:
     if isinstance(told, str) and told and not text:
         return Content(told, refused=True, thoughts=thoughts)
     return Content(text, thoughts=thoughts)
+
+
+def _written_out(content: str) -> list[Any] | None:
+    """Return the parts that some gateways write into one text, as JSON or as Python does; None for any other text."""
+    if not _LIKE_PARTS.match(content):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            said = read(content.strip())
+            parts = said if isinstance(said, list) else [said]
+            known = [part for part in parts if isinstance(part, dict) and _is_known(part)]
+            return parts if known and all(isinstance(part, str) or part in known for part in parts) else None
+    return None
+
+
+def _is_known(part: dict[str, Any]) -> bool:
+    kind = str(part.get("type") or ("message" if part.get("role") == "assistant" else "unknown"))
+    return kind.lower() in _TEXT or kind == "refusal" or bool(_IS_THOUGHT.search(kind) or _NO_TEXT.search(kind))
 
 
 class _Parts:

@@ -301,12 +301,12 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _reason_of(choice: dict[str, Any]) -> object:
+def _reason_of(choice: dict[str, Any]) -> str:
     """Return a choice's finish reason, which some servers give as an object such as ``{"type": "stop"}``."""
     reason = choice.get("finish_reason")
     if isinstance(reason, dict):
-        return reason.get("type") or reason.get("reason")
-    return reason
+        reason = reason.get("type") or reason.get("reason") or reason
+    return "" if reason is None else str(reason)  # a list or a number stays one, and is no known reason
 
 
 #: What a body holds where a model was at work, in this interface's form or another's.
