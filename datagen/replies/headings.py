@@ -23,7 +23,7 @@ _HEADING_LINES = 4
 _NAME = r"(?P<name>(?:[^\W\d_]++[ .-]*+_*+){0,3}?[ .:#°º№(\[_-]*?)"
 _TOTAL = r"(?:[ ]*(?:/|(?:[^\W\d_]{1,6}[ ]*){1,2})[ ]*(?P<total>\d{1,4})(?!\d))?"
 _COUNTED = re.compile(
-    rf"{_NAME}(?:(?P<number>\d{{1,4}})(?!\d|[.,]\d){_TOTAL}(?P<suffix>[^\W\d_]{{0,3}})"
+    rf"{_NAME}(?:(?P<number>\d{{1,4}})(?:\.0)?(?!\d|[.,]\d){_TOTAL}(?P<suffix>[^\W\d_]{{0,3}})"
     rf"|(?P<word>{_NUMBER_WORDS})|(?P<letters>[IVX]{{1,6}}|[A-Z])(?!.*\d))(?!\w)(?P<rest>.*)",
     re.IGNORECASE,
 )
@@ -155,13 +155,15 @@ def is_bare_number(line: str) -> bool:
 class Gap:
     """What stands between the last label of a task and the first of the next: ``lines`` with their starts.
 
-    The lines go upwards from the label; ``place`` counts the tasks. ``first`` is what stands beside the last label.
+    The lines go upwards from the label; ``place`` counts the tasks. ``first`` is what stands beside the last label,
+    ``header`` the short values of the next task, which its heading may repeat.
     """
 
     place: int
     lines: tuple[tuple[int, str], ...]
     first: str = ""
     last: bool = False
+    header: tuple[str, ...] = ()
 
 
 def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
@@ -213,6 +215,8 @@ class _Evidence:
 
     def heads(self, gap: Gap, heading: Heading, above: str, alone: bool) -> bool:
         if heading.hashes and not gap.last and (heading.numbers or self._with_others(gap, heading, above)):
+            return True
+        if _is_title(heading.text, gap.header):
             return True
         if gap.last and (heading.marked or above == "") and _ENDING.fullmatch(heading.text):
             return True
@@ -266,6 +270,14 @@ class _Evidence:
         if self.first_number + place not in heading.numbers:
             return False
         return heading.marked or (len(self.inner) <= 1 and (apart or not heading.named))
+
+
+def _is_title(line: str, header: Sequence[str]) -> bool:
+    """Say whether a line repeats values of the task below it, with few words beside: "5.0 Gout", "Gout (Nurse)"."""
+    rest = line.casefold()
+    for value in header:
+        rest = rest.replace(value, " ")
+    return rest != line.casefold() and len(re.findall(r"[^\W\d]{2,}", rest)) <= 2
 
 
 def _goes_on_a_list(heading: Heading, above: str) -> bool:

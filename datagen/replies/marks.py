@@ -49,6 +49,7 @@ _NAMES = {
 }
 _ANY_NAME = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _NAMES.items())
 _NAME_ALONE = re.compile(_ANY_NAME, re.IGNORECASE)
+_JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])|[_ -]+")
 
 # One character for one, so that places stay: wide forms, circled numbers, letters of mathematics, invisible and
 # emoji-forming characters.
@@ -151,10 +152,10 @@ def name_of_field(word: str) -> str | None:
     """Return the field that a word names, or None.
 
     Example:
-        >>> name_of_field("Point of view"), name_of_field("tube")
-        ('view', None)
+        >>> name_of_field("Point of view"), name_of_field("taskType"), name_of_field("tube")
+        ('view', 'type', None)
     """
-    match = _NAME_ALONE.fullmatch(word.strip())
+    match = _NAME_ALONE.fullmatch(_JOINED.sub(" ", word.strip()))
     return _kind(match) if match else None
 
 
@@ -175,15 +176,25 @@ def _in_order(text: str, marks: Sequence[Mark]) -> list[Mark]:
 def _gaps(text: str, labels: Sequence[Mark], cut: bool) -> Iterator[Gap]:
     """Yield the lines above each label that begins a task; it does where the order of the fields begins anew."""
     place, before = 0, Mark(OUTPUT, 0, 0)
-    for label in labels:
-        if label.kind == SEPARATOR:
-            continue
+    labels = [label for label in labels if label.kind != SEPARATOR]
+    for number, label in enumerate(labels):
         if not label.inline and _ORDER.index(label.kind) <= _ORDER.index(before.kind):
-            yield _gap(text, before.end, label.start, place)
+            gap = _gap(text, before.end, label.start, place)
+            yield dataclasses.replace(gap, header=_header(text, labels[number : number + len(HEADERS) + 1]))
             place += 1
         before = label
     if labels and not cut:
         yield dataclasses.replace(_gap(text, before.end, len(text), place), last=True)
+
+
+def _header(text: str, labels: Sequence[Mark]) -> tuple[str, ...]:
+    """Return the values of type and topic that stand on the lines of these labels, the longest first."""
+    values = (
+        text[label.end : min(after.start, label.end + 60)].strip(" \t*_|;,\n").casefold()
+        for label, after in itertools.pairwise(labels)
+        if label.kind in ("type", "topic")
+    )
+    return tuple(sorted((value for value in values if len(value) > 3 and "\n" not in value), key=len, reverse=True))
 
 
 def _gap(text: str, start: int, end: int, place: int) -> Gap:

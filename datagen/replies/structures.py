@@ -5,9 +5,9 @@ import csv
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from datagen.replies.marks import FIELDS, OUTPUT, name_of_field
+from datagen.replies.marks import FIELDS, HEADERS, OUTPUT, name_of_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +51,25 @@ def mend(reply: str) -> str:
     text = re.sub("[\r\u2028\u2029\x85]", "\n", text)
     if len(_WRITTEN_OUT.findall(text)) >= 3:
         text = text.replace("\\n", "\n")
-    return _BR.sub("\n", text)
+    return _HEADER_TABLE.sub(_as_labels, _BR.sub("\n", text))
 
 
 # Colours of a terminal, and hyphens that only a line's end shows.
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\u00ad")
 # A task begins behind the sentence that ends the last one: its line end is missing.
 _NEXT_TASK = re.compile(r"(?<=[.!?>])(?<!\d[.])[ ](?=Type:[^\n]{1,60}\n[ \t*_-]*Topic[*_]*:)")
+
+
+# A table of one row, with the fields of a header above the labels of one task.
+_HEADER_TABLE = re.compile(r"^[ \t]*\|([^\n]+)\n[ \t]*\|[ |:-]+\n[ \t]*\|([^\n]+)$(?!\n[ \t]*\|)", re.MULTILINE)
+
+
+def _as_labels(table: re.Match[str]) -> str:
+    names, cells = ([cell.strip(" *_`") for cell in row.split("|")] for row in table.groups())
+    kinds = {name_of_field(name) for name in names if name}
+    if len(names) != len(cells) or len(kinds) < 2 or not kinds <= HEADERS:
+        return table[0]
+    return "\n".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True) if name)
 
 
 def _unquoted(text: str) -> str:
@@ -89,6 +101,7 @@ _VALUE = re.compile(
     rf"(?:{_STRING}|-?\d+(?:\.\d+)?|null|None|true|false|True|False|\[[^\[\]{{}}]*+\])", re.DOTALL
 )
 _NEXT = re.compile(rf"{_SKIP}(?P<comma>,?){_SKIP}(?P<close>\}}?)")
+_LEVEL = re.compile(r"\D*[1-5](?!\d)(?:\s?/\s?5)?\D*")
 _WRAPPER_BEFORE = re.compile(r"(?:\s*```\w*[ \t]*(?=\n|$))?[\s\[{]*+(?:[\"'][\w ]+[\"']\s*+:)?[\s\[{,]*+\Z")
 _WRAPPER_AFTER = re.compile(r"\A[\s,;\]}]*(?:```[ \t]*(?=\n|$))?\s*")
 
@@ -113,23 +126,27 @@ def _objects(text: str) -> Iterator[Structure]:
 
 def _object(text: str, start: int) -> Structure | None:
     """Read an object whose values are plain, with either quotation marks and with commas too many or too few."""
-    values: dict[str, str] = {}
-    others: list[str] = []
+    pairs: list[tuple[str, str]] = []
     at, whole = start + 1, False
     while key := _KEY.match(text, at):
+        name = _decode(key.group("key"))
         value = _VALUE.match(text, key.end())
-        if value is None and (nested := _nested(text, key)):
-            value = nested
-        if value is None:
+        if value is not None:
+            pairs.append((name, _decode(value.group())))
+            at = value.end()
+        elif nested := _nested(text, key.end(), name):
+            pairs += nested[0]
+            at = nested[1]
+        else:
             at = len(text) if text[key.end() : key.end() + 1] in ("", '"', "'") else key.end()
-            _keep(values, others, _decode(key.group("key")), "")
+            pairs.append((name, ""))
             break
-        _keep(values, others, _decode(key.group("key")), _decode(value.group()))
-        after = _NEXT.match(text, value.end())
-        at = after.end() if after else value.end()
+        after = _NEXT.match(text, at)
+        at = after.end() if after else at
         if after and after.group("close"):
             whole = True
             break
+    values, others = _named(pairs)
     fields = [field for field in FIELDS if field in values]
     if not ("instruction" in fields and len(fields) > 1) and len(fields) < (4 if whole else 1):
         return None
@@ -138,15 +155,36 @@ def _object(text: str, start: int) -> Structure | None:
     return Structure(start, at if whole else len(text), values, tuple(others), whole)
 
 
-def _nested(text: str, key: re.Match[str]) -> re.Match[str] | None:
-    """Match an input that is itself JSON, such as the laboratory values of a patient; it stays as it is written."""
-    if name_of_field(_decode(key.group("key"))) != "input":
-        return None
+def _nested(text: str, at: int, name: str) -> tuple[list[tuple[str, str]], int] | None:
+    """Read a value that is itself JSON: an input stays as it is written; the fields of a header are the task's."""
     try:
-        _, end = json.JSONDecoder(strict=False).raw_decode(text, key.end())
+        said, end = json.JSONDecoder(strict=False).raw_decode(text, at)
     except (ValueError, RecursionError):
         return None
-    return re.compile(r".*", re.DOTALL).match(text, key.end(), end)
+    if name_of_field(name) == "input":
+        return [(name, text[at:end])], end
+    kinds = set(map(name_of_field, said)) - {None} if isinstance(said, dict) else set()
+    header = bool(kinds) and kinds <= HEADERS
+    return ([(key, str(value)) for key, value in said.items()], end) if header else None
+
+
+def _named(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+    """Return the values of fields, by their names or, where names are not known, by their order; and all else."""
+    kinds = [name_of_field(name) for name, _ in pairs]
+    for first in range(len(pairs) - len(FIELDS) + 1) if len(pairs) <= len(FIELDS) + 1 else ():
+        said = [value for _, value in pairs[first:]]
+        fits = all(kind in (None, field) for kind, field in zip(kinds[first:], FIELDS, strict=False))
+        if fits and _LEVEL.fullmatch(said[3]) and " " in said[4]:
+            kinds[first : first + len(FIELDS)] = FIELDS
+            break
+    values: dict[str, str] = {}
+    others: list[str] = []
+    for (name, value), kind in zip(pairs, kinds, strict=True):
+        if kind is not None and kind not in values:
+            values[kind] = value
+        elif re.search(r"[^\W\d]", value):
+            others.append(f"{name}: {value}")
+    return values, others
 
 
 def _decode(token: str) -> str:
@@ -166,14 +204,6 @@ def _decode(token: str) -> str:
         except (SyntaxError, ValueError):
             return token[1:-1]
     return token
-
-
-def _keep(values: dict[str, str], others: list[str], name: str, value: str) -> None:
-    field = name_of_field(name)
-    if field is not None and field not in values:
-        values[field] = value
-    elif re.search(r"[^\W\d]", value):
-        others.append(f"{name}: {value}")
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

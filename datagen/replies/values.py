@@ -39,7 +39,7 @@ _ASSISTANT_VOICE = re.compile(
 
 # In other languages: a paragraph that speaks of the tasks, or a hope that ends in an exclamation.
 _ABOUT_TASKS = re.compile(
-    r"\b(?:aufgaben|tareas|tarefas|tâches|compiti|ejercicios|exercices|uppgifter|zadania|tugas)\b"
+    r"\b(?:aufgaben|tareas|tarefas|tâches|compiti|ejercicios|exercices|uppgifter|opgaver|(?:meer|deze|alle) taken|zadania|úkoly|úlohy|feladat\w*|tugas)\b"
     r"|\b(?:these|those|more|remaining|diverse|\d+|two|three|four|five|six|eight|ten|twelve)(?: [\w-]+){0,3} tasks\b"
     r"|задани|задач|任务|任務|課題|タスク|題目|题目|과제|작업|مهام|المهام|कार्य|nhiệm vụ|görev"
     r"|\A\W*(?:以上|이상)\w{0,4}\W*\Z",
@@ -82,6 +82,7 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
     return value, strays
 
 
+_LINE_BREAK = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
 _BREAK = re.compile(r"\n[ \t]*(?:[-=*_~]{3,}|\**(?:\\?#[ ]?){2,}\**)[ \t]*\Z|(?<!#)#{2,}\Z")
 _CLOSING_TAG = re.compile(
     rf"(?:</(?:{'|'.join((*FIELDS, OUTPUT))}|li|ul|ol|p|div)>\s*)+\Z|(?<!\\)\\\Z", re.IGNORECASE
@@ -89,7 +90,7 @@ _CLOSING_TAG = re.compile(
 
 
 def _undecorate(value: str) -> str:
-    value = value.strip().strip(_INVISIBLE).strip()
+    value = _LINE_BREAK.sub("", value.strip().strip(_INVISIBLE)).strip()
     value = _CLOSING_TAG.sub("", _BREAK.sub("", value).rstrip()).rstrip()
     for mark in ("**", "__"):
         if value.count(mark) % 2:
@@ -151,7 +152,7 @@ def unindent(raw: str, column: int, *, data: bool = False) -> tuple[str, str]:
         text = "\n".join(line[depth:] for line in lines[:end])
         return _unfold(text, 0) if block["style"] == ">" else text.rstrip(), "\n".join(lines[end:]).strip()
     wrapped = data and first.strip() and depth > column
-    if first.strip() and not wrapped:
+    if first.strip() and not wrapped and (not column or first.rstrip().endswith(":")):
         depth = min(depth, column)
     text = "\n".join([first, *(line[min(depth, _depth(line)) :] for line in lines)])
     return _unfold(text, _WRAPPED) if wrapped and first.strip()[0] not in "\"'" else text, ""
@@ -187,7 +188,10 @@ def unquote(values: Mapping[str, str], *, data: bool) -> dict[str, str]:
     if data or (len(said) >= 3 and all(_STRING.fullmatch(value) for value in said)):
         return {kind: _text_of(value) for kind, value in values.items()}
     # An input may be what somebody said; an instruction is in quotation marks only for show.
-    return {kind: _text_of(value) if kind == "instruction" else value for kind, value in values.items()}
+    return {
+        kind: _text_of(value) if kind == "instruction" or _LONG_STRING.fullmatch(value) else value
+        for kind, value in values.items()
+    }
 
 
 def _text_of(value: str) -> str:
