@@ -12,27 +12,19 @@ from datagen.replies.tokens import control_tokens, words_of
 
 CONTROL_TOKENS, ANOTHER_TURN, THINKS_ALOUD = "control-tokens", "another-turn", "thinks-aloud"
 
-_ANSWER = {
-    "answer",
-    "response",
-    "final",
-    "output",
-    "result",
-    "reply",
-    "solution",
-    "conclusion",
-    "assistant",
-    "content",
-}
+_ANSWER = set("answer response final output result reply solution conclusion assistant content".split())
+_ROLES = set("system sys user human bot assistant inst prompt".split())
 _HTML = frozenset(re.findall(r"\w+", """
     a abbr address article aside b blockquote body br button caption center cite code col colgroup dd del details dfn
     div dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i img input ins kbd label li
     link main mark math meta nav ol option p pre q s samp section select small span strike strong style sub summary sup
     svg table tbody td textarea tfoot th thead time title tr tt u ul var"""))  # fmt: skip
 _END_TAG = re.compile(r"</ ?([^\W\d]\w{0,40})")
-_SPEAKS_OF_MARKUP = re.compile(
+_ASKS_FOR_MARKUP = re.compile(
     r"\b(?:xml|html|tags?|mark-?up|fhir|hl7|cda|template|placeholders?)\b|<\w", re.IGNORECASE
 )
+_SPEAKS_OF_MARKUP = re.compile(r"\b(?:xml|html|mark-?up|fhir|hl7|cda|schema|elements?)\b", re.IGNORECASE)
+_CODE = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1|\Z)|`[^`\n]{1,200}`", re.DOTALL | re.MULTILINE)
 _SPEAKS_OF_JSON = re.compile(r"\bjson\b|[{}]", re.IGNORECASE)
 _DIALOGUE = re.compile(
     r"\b(?:dialog|conversation|script|role-?play|transcript|interview|chat|user|exchange|simulat|skit|message)",
@@ -46,25 +38,57 @@ _FENCED = re.compile(
     r"(?P<fence>`{3,}|~{3,})[ \t]*(?P<kind>\w*)[ \t]*\n(?P<said>.*)\n[ \t]*(?P=fence)", re.DOTALL
 )
 _PROSE_KINDS = {"markdown", "md", "text", "txt", "plaintext", "plain", "answer", "response", "output"}
-_CODE = re.compile(r"[{};=]")
+_LIKE_CODE = re.compile(r"[{};=]")
+_FIRST_BREAKS = re.compile(r"\A(?:\s*(?:<br\s?/?>|&nbsp;))+\s*", re.IGNORECASE)
+_LAST_BREAK = re.compile(r"(?:<br\s?/?>|&nbsp;)\s*\Z", re.IGNORECASE)
+
+# --- who speaks: a name at the beginning of a line with a colon behind it ------------------------------------------
+
+_SAYS = r"(?:['’]s)?(?: (?:answer|response|reply))?"
+_TITLED = r"(?:(?-i:[ ][A-Z][\w'’.-]{0,20})){0,3}"
 _MACHINE = (
-    r"(?:the )?(?:(?:ai|medical|helpful|virtual) )*(?:assistant|ai doctor|ai|chatbot|bot|chatgpt|gpt-?\d?"
-    r"|language model)"
-    r"(?:['’]s)?(?: (?:answer|response|reply))?|助手|asistente|assistente|assistent|ассистент"
+    rf"(?:the )?(?:(?:ai|medical|helpful|virtual) )*(?:assistant|ai doctor|ai|\w{{0,12}}bot|chatgpt|gpt-?\d?|language model)"
+    rf"{_SAYS}|助手|asistente|assistente|assistent|ассистент"
 )
-_DOCTOR = (
-    r"(?:the )?(?:doctor|dr\.?|physician|clinician|medical expert|expert|nurse|pharmacist)"
-    r"(?:['’]s)?(?: (?:answer|response|reply))?"
+_HEALER = (
+    rf"(?:the )?(?:(?:doctor|dr\.?|physician|clinician|nurse|pharmacist|prof\.?){_TITLED}|(?:medical )?expert){_SAYS}"
+    r"|médecin|docteur|arzt|ärztin|médic[oa]|dottore|врач|доктор|医生|医師|医师|의사|طبيب|डॉक्टर"
 )
 _SAID = (
     r"(?:here(?:['’]s| is) )?(?:the |my |your )?(?:final |model |correct )?(?:answer|response|reply|output)"
     r"|答|回答|答案|réponse|antwort|respuesta|risposta|resposta|ответ|उत्तर|الجواب|الإجابة|답변|답"
 )
+_ASKER = (
+    r"(?:patient|user|human|caller|client|customer|parent|mother|father|son|daughter|wife|husband|mr|mrs|ms|student"
+    r"|teacher|question|q|input|intake|you|me|paciente|patientin|utilisateur|usuario|nutzer|пациент\w{0,3})\b[^:：\n]{0,30}"
+    r"|患者|病人|用户|환자|المريض|मरीज"
+)
 _LABEL = re.compile(
-    rf"[\s>*_#\[(<]{{0,8}}(?P<name>{_MACHINE}|{_DOCTOR}|{_SAID})[\])>*_ \t]{{0,4}}[:：][*_ \t]{{0,4}}\s*"
+    rf"[\s>*_#\[(<]{{0,8}}(?P<name>{_MACHINE}|{_HEALER}|{_SAID})[\])>*_ \t]{{0,4}}[:：][*_ \t]{{0,4}}\s*"
     r"|#{1,6}[ \t]*(?:response|assistant)[ \t]*\n\s*|\[?(?:assistant|model)\]?[ \t]*\n\s*|(?:bot|assistant|ai)> ",
     re.IGNORECASE,
 )
+_SPEAKER = re.compile(
+    rf"^[ \t>*_#\[]{{0,8}}(?:(?P<asker>{_ASKER})|{_MACHINE}|{_HEALER})[\]>*_ \t]{{0,4}}[:：][*_ \t]{{0,4}}(?P<said>.*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SPOKEN = re.compile(r"[?!？！\"“]|\bI\b|\b(?:thank|thanks|you|your|my|me|we|okay|hello|hi)\b|谢|[感多]謝", re.IGNORECASE)
+_THANKS = re.compile(r"\b(?:thank|thanks|ok|okay|great|gracias|merci|danke)\b|谢|спасибо", re.IGNORECASE)
+_TURN = re.compile(
+    r"^[ \t>*_]{0,4}(?:#{1,6}[ \t]*)?[*_]{0,2}[\[<]?(?:user|human|assistant)[\]>]?[*_ \t]{0,4}[:：]"
+    r"|^#{1,6}[ \t]*[*_]{0,2}(?:instruction|human|user|assistant|prompt|input|response|system)[*_ \t]{0,4}(?:[:：]|$)"
+    r"|^(?:assistant|user|model|system)[ \t]*$|^system: you are|^#{3,}\s{1,9}(?:instruction|input|type|task|question)\b.{0,3}[:：]",
+    re.IGNORECASE | re.MULTILINE,
+)
+_GLUED_TURN = re.compile(r"[.!?:;)*](?:assistant|user|system)[ \t]*(?:\n|\Z)")
+_ITEM = re.compile(r"^[ \t*_]{0,4}(?:\d{1,2}[.)][ ])?(?:(?P<asks>(?:follow-?up )?question|q)|instruction)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE)
+_ITS_ANSWER = re.compile(
+    r"^[ \t*_]{0,4}(?:response|output|answer|a)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE
+)
+_ASKS_FOR_ITEMS = re.compile(
+    r"\bquestions\b|\bquiz|\bflash ?card|\bfaq|q\s?&\s?a|\bexam|\btest\b|\binstruction", re.IGNORECASE
+)
+_INTRODUCES = re.compile(r"[:：][*_]{0,2}\Z|\A(?:#{1,6} |\*\*)|\bq\s?&\s?a\b|\bfaq", re.IGNORECASE)
 _HEADING = re.compile(r"^(?:#{1,6} [^\n]+|\*\*[^*\n]{1,80}\*\*:?)[ \t]*$", re.MULTILINE)
 _ANSWER_HEADING = re.compile(rf"\s*(?:#{{1,6}} *)?\**(?:{_SAID})\**[ \t]*\n\s*", re.IGNORECASE)
 _END_SAID = re.compile(
@@ -73,37 +97,69 @@ _END_SAID = re.compile(
     re.IGNORECASE,
 )
 _SWITCH = re.compile(r"\A\s*/(?:no_?)?think\b\s*|\s/(?:no_?)?think\s*\Z", re.IGNORECASE)
-_PARTNER = re.compile(
-    r"^[\s>*_#\[]{0,8}(?:patient|user|human|caller|client|parent|mother|father|son|daughter|wife|husband|nurse|doctor"
-    r"|dr|mr|mrs|ms|pharmacist|physician|student|teacher|question|q|input|intake|you|me)\b[^:：\n]{0,30}[:：]",
-    re.IGNORECASE | re.MULTILINE,
-)
-_TURN = re.compile(
-    r"^[ \t>*_]{0,4}(?:#{1,6}[ \t]*)?[*_]{0,2}[\[<]?(?:user|human|assistant)[\]>]?[*_ \t]{0,4}[:：]"
-    r"|^#{1,6}[ \t]*[*_]{0,2}(?:instruction|human|user|assistant|prompt|input|response|system)[*_ \t]{0,4}(?:[:：]|$)"
-    r"|^(?:assistant|user|model|system)[ \t]*$|^#{3,}\s{1,9}(?:instruction|input|type|task|question)\b.{0,3}[:：]",
-    re.IGNORECASE | re.MULTILINE,
-)
-_GLUED_TURN = re.compile(r"[.!?:;)*](?:assistant|user|system)[ \t]*(?:\n|\Z)")
-_ITEM = re.compile(r"^[ \t*_]{0,4}(?:instruction|question|q)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE)
-_ITS_ANSWER = re.compile(
-    r"^[ \t*_]{0,4}(?:response|output|answer|a)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE
-)
-_ASKS_FOR_ITEMS = re.compile(
-    r"\bquestions\b|\bquiz|\bflash ?card|\bfaq|q\s?&\s?a|\bexam|\btest\b|\binstruction", re.IGNORECASE
-)
+
+# --- thoughts without a mark: the answer begins by speaking of its task or of how to go about it -------------------
+
 _BEGINNING = 250
-_ALOUD = re.compile(
+_WELL = r"(?:okay|ok|alright|all right|hmm+|hm|um+|got it|right|wait)\b[,.:…! ]{1,4}(?:so,? |now,? |well,? )?"
+_I_MUST = r"i(?:['’]ll| will| need to| have to| should| must|['’]d| would| want to|['’]m going to| can| think)"
+_PONDER = (
+    r"(?:think|see|recall|remember|figure|work (?:this|it|through|out)|reason|parse|unpack|tackle|start by"
+    r"|break (?:this|it|down)|go through|understand|make sure|double-?check|draft|respond|answer (?:this|the)|(?:write|give) (?:the|an?|my) (?:answer|response|reply))"
+)
+_OF_THE_TASK = (
+    r"\b(?:(?:the|this|that) (?:question|prompt|instructions?|request|query|input|person asking)|(?:the|my) task)\b(?: here)?"
+    r" (?:is|asks?|asking|wants?|says?|requires?|mentions?|needs|seems)\b"
+    r"|\b(?:i['’]m|i am|i was|we are|we['’]re|i['’]ve been) (?:being )?(?:asked|given|told|tasked|supposed)\b"
+    r"|\bthey(?: are|['’]re)? (?:want|ask|asking)\b|\b(?:tackle|answer|address) (?:this|the) (?:question|prompt)"
+    r"|\bi have (?:a|this) (?:question|task)\b|\bthe (?:answer|response) (?:should|must|needs to)\b"
+)
+# By language: how somebody begins who thinks aloud, and what follows within a few words.
+_MUSINGS = {
+    "bien|vale|bueno|a ver|primero": "necesito|debo|tengo que|la pregunta",
+    "bon|bien|d['’]accord|ok|alors": "je dois|il faut que je|j['’]ai besoin|la question",
+    "okay|ok|gut|also|hm+|zunächst": "ich muss|ich soll|ich sollte|die frage|die aufgabe",
+    "bem|ok|certo|bom|primeiro": "preciso|devo|tenho que|a pergunta",
+    "ok|bene|allora|dunque": "devo|la domanda",
+    "хорошо|итак|так|ладно": "мне нужно|я долж|нужно ответить|вопрос",
+    "嗯|好的?|首先|那么": "我需要|我应该|我得|我要|让我想|题目|这个问题|问题是",
+    "うーん|えーと|まず|さて": "考え|質問|答え",
+}
+_MUST_ANSWER = (
+    r"(?:debo|necesito|tengo que) (?:responder|explicar)|je dois (?:répondre|expliquer)|ich (?:muss|soll) (?:hier )?(?:erklären"
+    r"|antworten|beantworten)|(?:preciso|devo) (?:responder|explicar)|devo (?:rispondere|spiegare)|мне нужно (?:ответить|объяснить)"
+    r"|.{0,4}我(?:需要|应该|得|要)先?(?:回答|分析|解释)|.{0,4}質問を|음[, ]|.{0,6}질문(?:은|에 답)"
+)
+_THE_USER = (
     r"\b(?:the|this) user (?:is (?:asking|looking|seeking|requesting|describing)|wants|asks|asked|needs|says|said"
     r"|provided|gave|would like|seems|has (?:asked|provided|given|requested))\b"
     r"|\b(?:the|this) user['’]s (?:question|query|request|message|prompt|concern)"
-    r"|\A\W{0,5}(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{0,4}){0,3}(?:the|this) user\b"
-    r"|\A\W{0,5}(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{0,4}){0,3}we need to"
-    r" (?:answer|respond|produce|output|write|provide|reply)\b"
+    rf"|\A\W{{0,5}}(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{{0,4}}){{0,3}}(?:the|this) user\b"
     r"|用户(?:询问|想|问|要求|提到|的问题)|el usuario (?:pregunta|quiere)|l['’]utilisateur (?:demande|veut)"
-    r"|der (?:nutzer|benutzer) (?:fragt|möchte|will)|пользователь (?:спрашивает|хочет)",
+    r"|der (?:nutzer|benutzer) (?:fragt|möchte|will)|пользователь (?:спрашивает|хочет)"
+)
+_ALOUD = re.compile(
+    rf"{_THE_USER}|\A\W{{0,5}}(?:"
+    rf"{_WELL}[^.!?\n]{{0,30}}?(?:let me|let['’]s|{_I_MUST}) (?:just |first |carefully )?{_PONDER}\b"
+    rf"|(?:(?:first|so|now|well)[, ]{{1,2}})?let me (?:just |first )?(?:think|recall|start by|figure|work|reason|parse|unpack"
+    r"|analy[sz]e (?:the|this) (?:request|question|prompt|task)|(?:craft|draft|write) (?:an?|the|my) (?:\w+ )?(?:answer|response))\b"
+    r"|let['’]s see[,.:…]|i should (?:answer|respond|reply)\b"
+    rf"|(?:(?:first|so|now|well)[, ]{{1,2}})?i (?:need|have) to (?:figure|recall|think|answer|respond|provide|write)\b"
+    rf"|(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{{0,4}}){{0,3}}we need to"
+    r" (?:answer|respond|produce|output|write|provide|reply)\b"
+    rf"|{_MUST_ANSWER}"
+    + "".join(rf"|(?:{begins})\W.{{0,20}}?(?:{follows})" for begins, follows in _MUSINGS.items())
+    + ")",
     re.IGNORECASE,
 )  # fmt: skip
+_TASK = re.compile(_OF_THE_TASK, re.IGNORECASE)
+_PLANS = re.compile(rf"\b(?:{_I_MUST}|let me|let['’]s see|so i just|we (?:need to|should|must))\b|\A\W{{0,5}}{_WELL}", re.IGNORECASE)
+# Second thoughts, wherever they stand.
+_WAITS = re.compile(
+    r"(?:^|(?<=[.!?…] ))(?:(?:but |no,? |actually,? )?wait[,.…]+ (?:no|i|the|but|that|let|is|maybe|actually)\b"
+    r"|hmm+[,.…]|(?:actually, )?let me (?:re-?check|double-?check|reconsider|re-?think|re-?read)\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def bare_answer(reply: str, asked: str = "") -> str:
@@ -121,7 +177,9 @@ def bare_answer(reply: str, asked: str = "") -> str:
     """
     text = reply
     for _ in range(4):  # a wrapper may hold another one
-        shown = _SWITCH.sub("", without_thoughts(text))
+        shown = _SWITCH.sub("", without_thoughts(_FIRST_BREAKS.sub("", text)))
+        while last := _LAST_BREAK.search(shown, max(0, len(shown.rstrip()) - 8)):
+            shown = shown[: last.start()].rstrip()
         shown = shown[: end.start()].rstrip() if (end := _END_SAID.search(shown)) else shown
         shown = _without_label(_unwrapped(shown, asked), asked)
         if shown == text:
@@ -149,14 +207,44 @@ def leftover(answer: str, asked: str = "") -> str | None:
     tokens = control_tokens(answer)
     if any(token not in asked for token in tokens):
         return CONTROL_TOKENS
-    if not _SPEAKS_OF_MARKUP.search(asked) and _holds_tags(answer):
+    if not _ASKS_FOR_MARKUP.search(asked) and _holds_tags(answer):
         return CONTROL_TOKENS
-    if _GLUED_TURN.search(answer) or (_TURN.search(answer) and not _DIALOGUE.search(asked)):
+    if _goes_on(answer, asked):
         return ANOTHER_TURN
-    item = None if _ASKS_FOR_ITEMS.search(asked) else _ITEM.search(answer, 1)
-    if item and _ITS_ANSWER.search(answer, item.end()):
-        return ANOTHER_TURN
-    return THINKS_ALOUD if _ALOUD.search(answer[:_BEGINNING]) and "user" not in asked.lower() else None
+    begin = answer[:_BEGINNING]
+    aloud = _ALOUD.search(begin) or (_TASK.search(begin) and _PLANS.search(begin)) or _WAITS.search(answer)
+    return THINKS_ALOUD if aloud and "user" not in asked.lower() and not _DIALOGUE.search(asked) else None
+
+
+def _goes_on(answer: str, asked: str) -> bool:
+    """Say whether somebody else's turn, or another task with its answer, follows or precedes the answer."""
+    if _GLUED_TURN.search(answer):
+        return True
+    if not _ASKS_FOR_ITEMS.search(asked):
+        item = next((item for item in _ITEM.finditer(answer) if item.start()), None)
+        first = _ITEM.match(answer)
+        listed = item and item["asks"] and (first or _is_introduced(answer, item.start()))
+        if item and not listed and _ITS_ANSWER.search(answer, item.end()):
+            return True
+    if _DIALOGUE.search(asked):
+        return False
+    turns = [turn for turn in _TURN.finditer(answer)]
+    if turns and not (len(turns) == 1 and not turns[0].start() and turns[0].group()[-1] in ":：" and answer[turns[0].end() :].lstrip()[:1].islower()):
+        return True
+    spoken = list(_SPEAKER.finditer(answer))
+    if not spoken:
+        return False
+    first_turn = spoken[0]
+    if answer[: first_turn.start()].strip():
+        return bool(_SPOKEN.search(first_turn["said"])) and not _is_introduced(answer, first_turn.start())
+    return len(spoken) == 2 and not first_turn["asker"] and bool(_THANKS.search(spoken[1]["said"]))
+
+
+def _is_introduced(text: str, at: int) -> bool:
+    """Say whether the line above is a heading, or ends in a colon."""
+    above = text[:at].rstrip()
+    line = above[above.rfind("\n") + 1 :].strip()
+    return bool(_INTRODUCES.search(line)) or (len(line) <= 60 and line[-1:].isalnum())
 
 
 def holds_thoughts(text: str) -> bool:
@@ -174,16 +262,22 @@ def _is_angled(tag: re.Match[str]) -> bool:
 
 
 def _holds_tags(text: str) -> bool:
-    """Say whether a text holds tags that are none of HTML: of thoughts, of an answer, or any that ends something."""
-    if "<!--" in text or any(end.lower() not in _HTML for end in _END_TAG.findall(text)):
+    """Say whether a text holds tags of thoughts, answers or roles outside code, or others of which it does not speak."""
+    text = _CODE.sub(" ", text)
+    speaks = bool(_SPEAKS_OF_MARKUP.search(text))
+    ends = {end.lower() for end in _END_TAG.findall(text)} - _HTML
+    if "<!--" in text or (ends and not speaks):
         return True
     for tag in TAG.finditer(text):
-        name = tag["name"].lower()
+        words = set(words_of(tag["name"]))
+        known = is_thought_name(tag["name"]) or words <= _ANSWER
+        if words <= _ROLES and tag["name"].isupper() and len(tag["name"]) > 3:
+            return True
         if not _is_angled(tag):
             token = bool(tag["slash"]) or tag["name"].isupper()
-            if token and (is_thought_name(name) or (tag["slash"] and set(words_of(name)) & _ANSWER)):
+            if token and (is_thought_name(tag["name"]) or (tag["slash"] and words & _ANSWER)):
                 return True
-        elif name not in _HTML and (tag["slash"] or is_thought_name(name) or set(words_of(name)) <= _ANSWER):
+        elif tag["name"].lower() not in _HTML and (known or words <= _ROLES or (tag["slash"] and not speaks)):
             return True
     return False
 
@@ -202,13 +296,13 @@ def _unwrapped(text: str, asked: str) -> str:
     holds_object = whole[:1] == "{" or (fenced and fenced["kind"].lower() == "json")
     if holds_object and not _SPEAKS_OF_JSON.search(asked):
         text = _only_value(fenced["said"] if fenced else whole) or text
-    return text if _SPEAKS_OF_MARKUP.search(asked) else _untagged(text)
+    return text if _ASKS_FOR_MARKUP.search(asked) else _untagged(text)
 
 
 def _is_prose(text: str) -> bool:
     """Say whether a line ends as a sentence, and none looks like code."""
     ends = (line.rstrip()[-1:] for line in text.split("\n"))
-    return not _CODE.search(text) and any(end in tuple(".!?。！？") for end in ends)
+    return not _LIKE_CODE.search(text) and any(end in tuple(".!?。！？") for end in ends)
 
 
 def _only_value(text: str) -> str | None:
@@ -252,12 +346,13 @@ def _without_label(text: str, asked: str) -> str:
     label = _LABEL.match(text)
     if label is None:
         return text
-    rest = text[label.end() :]
-    name = label["name"]
-    again = name and re.search(
-        rf"^[\s>*_#\[]{{0,8}}{re.escape(name)}\W{{0,4}}[:：]", rest, re.MULTILINE | re.IGNORECASE
-    )
-    if not rest.strip() or again or _PARTNER.search(rest):
+    rest, name = text[label.end() :], label["name"] or ""
+    # "Response: the tumour shrank." is a sentence.
+    if not rest.strip() or (label.group().startswith(name) and not label.group().endswith("\n") and name and rest[0].islower()):
         return text
-    spoken = name and not re.fullmatch(_SAID, name, re.IGNORECASE)
-    return text if spoken and _DIALOGUE.search(asked) else rest
+    said = re.fullmatch(_SAID, name, re.IGNORECASE)
+    if said and label.group().rstrip(" ")[-1:] in ":：" and label.start("name") == 0 and rest[0].isdigit():
+        return text
+    if _SPEAKER.search(rest):  # somebody else speaks, too
+        return text
+    return text if name and not said and _DIALOGUE.search(asked) else rest

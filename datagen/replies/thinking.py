@@ -37,6 +37,12 @@ _ABOUT_THOUGHTS = re.compile(r"think|thought|reason", re.IGNORECASE)
 _FENCE = re.compile(
     r"^`{3,}[ \t]*(?:think|thinking|thoughts?|reasoning|scratchpad)[ \t]*$", re.IGNORECASE | re.MULTILINE
 )
+# Code in a language; what it shows is no markup of the reply.
+_CODE_BLOCK = re.compile(
+    r"^`{3,}[ \t]*(?!(?:think|thinking|thoughts?|reasoning|scratchpad|markdown|md|text|txt|plain)\b)\w+[ \t]*\n"
+    r"(?P<code>.*?)(?:(?P<end>^`{3,}[ \t]*$)|\Z)",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
 _BARE_FENCE = re.compile(r"^`{3,}[ \t]*$", re.MULTILINE)
 # Channels whose marks were dropped as special tokens, which left their names: "analysisWe need ...assistantfinalRest".
 _GLUED_FINAL = re.compile(r"assistant\s?final(?![a-z])")
@@ -128,7 +134,13 @@ def _without_blocks(text: str) -> str:
 def _thought_tags(text: str) -> list[tuple[int, int, bool, str, bool]]:
     """Return start, end, whether it opens, family and whether it stands in text-like brackets, of every tag."""
     tags = []
+    # A block in which thoughts only end, or only begin, is a part of them.
+    shown = [block.span() for block in _CODE_BLOCK.finditer(text) if block["end"] and _is_balanced(block["code"])]
     for tag in TAG.finditer(text):
+        while shown and shown[0][1] <= tag.start():
+            del shown[0]
+        if shown and shown[0][0] <= tag.start():
+            continue
         words = words_of(tag["name"])
         family = next((_FAMILY_OF[word] for word in words if word in _FAMILY_OF), None)
         if family is None:
@@ -140,6 +152,16 @@ def _thought_tags(text: str) -> list[tuple[int, int, bool, str, bool]]:
         textlike = tag["open"][0] in "[«《〈⟨【‹{" and not strong and not _OPENING & set(words)
         tags.append((*_decorated(text, tag), not closing, family, textlike or bool(tag["more"])))
     return tags
+
+
+def _is_balanced(code: str) -> bool:
+    open_tags = 0
+    for tag in TAG.finditer(code):
+        if is_thought_name(tag["name"]):
+            open_tags += -1 if tag["slash"] else 1
+            if open_tags < 0:
+                return False
+    return not open_tags
 
 
 def _decorated(text: str, tag: re.Match[str]) -> tuple[int, int]:
