@@ -6,11 +6,15 @@ often it may. The bounds lie between the loops of models and 14,883 good texts (
 phrase of two words or more stands three times in a row but in one form to fill in, four times.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 
 ENOUGH = ((8, 16), (6, 24), (5, 50), (4, 120), (3, 300), (2, 800))
 """So many times a unit may not stand in a row, where all of it together has so many bytes of letters and digits."""
+
+ENOUGH_BARE = ((4, 13), (3, 30))
+"""The same within a line without a mark between the words: "pain pain pain pain", but not "Push, push, push, push!"."""
 
 QUIET = 300
 """So many characters may rules, dotted lines, empty cells and digits in a row have, which repeat in good text, too."""
@@ -21,14 +25,22 @@ NUCLEOTIDES = 150
 COUNTED = 60
 """So often may what differs in its numbers alone stand in a row, such as the days of a table."""
 
+RISING, RISING_ALONE = 40, 6
+"""So many numbers in a row may not rise or fall by the same step, in a text and where they are all of it."""
+
 WINDOW, POOR = 60, 8
 """So many words in a row must be made of more than so many different ones; good text has at least 12."""
 
 _LONGEST_WORD = 20
+# "Step 3:", but neither the time of a day nor "Day 3:", at which the same may be due again.
+_TIME = r"(?:days?|weeks?|months?|hours?|nights?|years?|tag|woche|jour|semaine|día|dia|semana|giorno|settimana)\b"
 _COUNTER = re.compile(
-    r"(?:^|(?<=[.!?;] ))[^\S\n]*(?:[*#>•-]{1,6}[^\S\n]*)?[*_]{0,2}(?:[^\W\d_]{1,20}[ ])?[#(\[]?\d{1,4}[.):\]]+",
-    re.MULTILINE,
+    r"(?:^|(?<=[.!?;] ))[^\S\n]*(?:[*#>•-]{1,6}[^\S\n]*)?[*_]{0,2}"
+    rf"(?:(?!{_TIME})[^\W\d_]{{1,20}}[ ])?[#(\[]?\d{{1,4}}[.):\]]+(?!\d)",
+    re.MULTILINE | re.IGNORECASE,
 )
+_BARE = re.compile(r"[^\n\d.,;:!?|()\[\]*\"“”/…，。；：！？、।]{4,}")
+_ROW_OF_NUMBERS = re.compile(r"\d{1,6}(?:[\s,;.|)-]{1,4}\d{1,6}){5,}")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _MARKS = ".,;:!?*\"'()，。；：！？、"
@@ -48,8 +60,10 @@ def is_caught_in_a_loop(text: str) -> bool:
     """
     if _EMPTY_LINES.search(text) or _is_poor(text.casefold().split()):
         return True
+    if _counts_alone(text) or any(_repeats(_units(bare.split()), ENOUGH_BARE) for bare in _BARE.findall(text.casefold())):
+        return True
     without_counters = _COUNTER.sub("0.", text).casefold()
-    if _repeats(_units(without_counters.split())):
+    if _repeats(_units(without_counters.split()), ENOUGH):
         return True
     numbers = _NUMBER.findall(without_counters)
     return len(numbers) >= COUNTED and _counts_on(_units(_NUMBER.sub("0", without_counters).split()))
@@ -58,7 +72,8 @@ def is_caught_in_a_loop(text: str) -> bool:
 def _units(words: list[str]) -> list[str]:
     units: list[str] = []
     for word in words:
-        longest = _LONGEST_WORD if word.isascii() else _LONGEST_WORD // 2
+        # Chinese, Japanese, Korean and Thai words are made of few characters, or have no spaces between them.
+        longest = _LONGEST_WORD if word.isascii() else 3 if word[0] >= "\u0e00" else _LONGEST_WORD // 2
         units.extend([word.strip(_MARKS) or word] if len(word) <= longest else word)
     return units
 
@@ -78,11 +93,11 @@ def _loops(units: list[str]) -> Iterator[tuple[int, int, int]]:
         yield start, len(units), distance
 
 
-def _repeats(units: list[str]) -> bool:
-    return any(_is_enough(units[start:end], distance) for start, end, distance in _loops(units))
+def _repeats(units: list[str], enough: tuple[tuple[int, int], ...]) -> bool:
+    return any(_is_enough(units[start:end], distance, enough) for start, end, distance in _loops(units))
 
 
-def _is_enough(stretch: list[str], distance: int) -> bool:
+def _is_enough(stretch: list[str], distance: int, bounds: tuple[tuple[int, int], ...]) -> bool:
     unit = " ".join(stretch[:distance])
     times = len(stretch) // distance
     # A list may give the same dose for each day.
@@ -94,7 +109,21 @@ def _is_enough(stretch: list[str], distance: int) -> bool:
     if _NUCLEOTIDES.issuperset(unit):
         return size >= NUCLEOTIDES
     said = len("".join(_SAID.findall(unit)).encode()) * times
-    return any(times >= least and said >= enough for least, enough in ENOUGH)
+    return any(times >= least and said >= enough for least, enough in bounds)
+
+
+def _counts_alone(text: str) -> bool:
+    """Say whether numbers and nothing else follow each other by the same step: 1 2 3 4 ..."""
+    least = RISING if _LETTERS.search(text) else RISING_ALONE
+    for row in _ROW_OF_NUMBERS.findall(text):
+        numbers = [int(number) for number in re.findall(r"\d+", row)]
+        run, step = 1, 0
+        for before, number in itertools.pairwise(numbers):
+            run = run + 1 if number - before == step else 2
+            step = number - before
+            if step and run >= least and (least == RISING or abs(step) <= 2):
+                return True
+    return False
 
 
 def _counts_on(units: list[str]) -> bool:

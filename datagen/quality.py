@@ -18,6 +18,7 @@ MAX_INPUT_WORDS = 600
 MAX_ANSWER_WORDS = 2000
 ECHO = 0.8
 MAX_REFUSAL_WORDS = 75
+MAX_SECTIONS = 31
 
 _REFUSAL = re.compile(
     r"^\W*(?:(?:(?:i['’]?m|i am) )?(?:very |really |so )?sorry\b[^.!?]{0,60}?\bbut |sorry, |unfortunately,? "
@@ -63,10 +64,13 @@ _REFERS = re.compile(
 )
 _BRINGS_ITS_OWN = re.compile(r"(?::\s*|\s[-–—]\s+)\S+(?:\W+\w+){2}|[\"“][^\"”]{12,}")
 _NAMED_CHOICES = re.compile(r"\b(?:choices|options)\s*:\s*[^,;/\n]+[,;/\n]\s*\S", re.IGNORECASE)
+# "**Monday**", "## Week 2", "Day 3:": what stands below may be the same again.
+_SECTION = re.compile(r"\s*(?:#{1,6} |\*\*[^*]{1,60}\*\*:?\s*\Z|[^\W\d_][^:：]{0,40}[:：]\s*\Z)")
+_LABELLED = re.compile(r"\W*\w[^:：\n]{0,30}[:：]\s")
 _LIST_ITEM = re.compile(r"^\s*(?:\d{1,3}[.)、．）]|[-*•–|])")
 _ASKS_TO_CHOOSE = re.compile(r"which of (?:the following|these)", re.IGNORECASE)
 _END_MARKS = "。！？｡．।॥؟۔።፧။།។៕"  # of scripts that need no space behind them, or have their own
-_SENTENCE_END = re.compile(rf"(?<=[.!?])\s+|(?<=[{_END_MARKS}])\s*|\n+")
+_SENTENCE_END = re.compile(rf"(?<=[.!?])(?<![.][.])\s+|(?<=[{_END_MARKS}])\s*|\n+")
 _WANTS_MEDIA = re.compile(
     r"\b(?:please|could you|can you|you (?:can|will need to|must)) (?:\w+ ){0,2}"
     r"(?:upload|attach|send|share|provide|paste)\b[^.?!]{0,60}"
@@ -245,6 +249,7 @@ def is_unfinished(answer: str) -> bool:
         "|" in last_line
         or _LIST_ITEM.match(last_line)
         or (before and count_words(last_line) <= _HEADING_WORDS)
+        or (_LABELLED.match(last_line) and _LABELLED.match(before[before.rfind("\n") + 1 :]))
     ):
         return False
     sentences = _SENTENCE_END.split(last_line)
@@ -264,8 +269,15 @@ def repeats_itself(text: str) -> bool:
     """
     if is_caught_in_a_loop(text):
         return True
-    sentences = [" ".join(tokenize(part)) for part in _SENTENCE_END.split(text)]
-    sentences = [sentence for sentence in sentences if any(map(str.isalpha, sentence))]
+    section, sections, sentences = "", 0, list[tuple[str, str]]()
+    for part in _SENTENCE_END.split(text):
+        sentence = " ".join(tokenize(part))
+        if _SECTION.match(part):
+            section, sections = sentence, sections + 1
+        if any(map(str.isalpha, sentence)):
+            sentences.append((section, sentence))
+    if sections > MAX_SECTIONS:
+        sentences = [("", re.sub(r"\d+", "0", sentence)) for _, sentence in sentences]
     return len(sentences) >= 4 and len(set(sentences)) <= len(sentences) / 2
 
 
