@@ -70,10 +70,47 @@ _TO_COME = re.compile(
     r"\s(?:here|goes here|text|content|to be \w+)\W*$",
     re.IGNORECASE | re.DOTALL,
 )
-_NAMED = re.compile(
-    r"\W*(?:(?:the|your|an?|this|that|user['’]s|patient['’]s|doctor['’]s|author['’]s|sample|example|input|original"
-    rf"|actual|given|provided|relevant|specific|full)\s)+(?:[\w'’-]+\s){{0,2}}?{_KIND}\W*"
-    r"|\W*(?:case|patient|article|input|sample|source) (?:details|description|information|data|text|notes?)\W*",
+# Words that say nothing of a patient: an input of nothing else names a text, or asks for it, in any language.
+_TEXTS = """
+    article articles abstract background case chart complaint complaints data description details diagnosis dialogue
+    document essay example excerpt findings history image information input labs letter list medication medications
+    message note notes paragraph passage plan profile question record records report results sample scenario
+    section sentence statement story study summary symptoms table tests text transcript values vignette vitals
+    artículo caso consulta datos descripción historia historial informe información medicación medicamentos nota notas
+    párrafo pregunta resultados resumen síntomas signos texto cas compte données dossier médicaments antécédents rendu
+    renseignements résultats résumé symptômes texte anamnese angaben arztbrief artikel befund befunde bericht
+    beschreibung fallbericht krankengeschichte laborwerte medikamente symptome vorgeschichte artigo descrição dados
+    histórico laudo medicamentos relatório sintomas articolo cartella dati descrizione farmaci referto sintomi storia
+    testo анамнез данные выписка жалобы заключение история лекарства описание отчёт отчет результаты симптомы случай
+    текст
+"""
+_PEOPLE = """
+    author client doctor doctor's nurse patient patients patient's person person's user user's paciente usuario patiente
+    patientin patienten utilisateur arzt arztes utente paziente пациент пациента пациентка пациентки
+"""
+_BESIDE = """
+    a age an and as any available be below by clinical complete complete current detailed detail experiencing for from full
+    gender     given going has have here his her hypothetical imaging in including insert is it its lab laboratory medical mri of
+    on or original past physical previous provide provided recent relevant short signs some specific taking ten test that
+    the their there this three to treatment two vital which with your actual actuales aquí clínica clínico clínicos
+    completa con de del detallada el en inserte la las los médica médico por previa un una y actuel actuels au avec
+    clinique d de des du et ici l le les médical médicale médicaux complet complète une aktuelle aktuellen das der des
+    die ein eine einer eines hier klinische medizinische und vollständige atuais atual clínico da do dos e médico o os
+    attuali clinica del della di gli i il medica un здесь и больного болезни краткая краткое медицинская медицинские
+    подробная подробное анализов обследования
+"""
+_TEXT_WORDS, _PERSON_WORDS = set(_TEXTS.split()), set(_PEOPLE.split())
+_EMPTY_WORDS = _TEXT_WORDS | _PERSON_WORDS | set(_BESIDE.split())
+_EMPTY_CHINESE = re.compile(
+    r"\W*(?:(?P<who>某|该|此|一[位名个個份篇段]|患者|病人|用户|医生|醫生|患者さん|환자)|的|の|의|和|及|与|、|在此|此处|这里|输入|提供|详细|完整|简短"
+    r"|现|既往|家族|(?P<text>病历|病歷|病史|病例|病情|症状|症狀|描述|检查|化验|实验室|结果|報告|报告|资料|信息|记录|用药|清单|主诉|诊断|文章|文本|摘要"
+    r"|段落|カルテ|病歴|検査結果|情報|の記録|기록|병력|증상|정보|검사 결과)|\s)+\W*"
+)
+_PUT_HERE = re.compile(
+    r"\W*(?:please )?(?:describe|write|type|put|copy|list|state|specify|fill|attach|insert|enter|paste|include|provide)\b"
+    r"[^.!?\n]{0,120}\b(?:here|below|above)\W*$"
+    r"|\W*(?:an?\s|the\s)?(?:hypothetical|fictional|fictitious|imaginary|sample|example|mock|generic|typical)\s"
+    rf"(?:[^\W\d][^\W\d-]*\s){{0,3}}?(?:{_KIND}|patients?|person|(?:wo)?man|child|nurse|doctor|individual)\b[^\d.!?\n]{{0,120}}\W*$",
     re.IGNORECASE,
 )
 _ASKS = re.compile(
@@ -127,7 +164,7 @@ def is_placeholder(given: str) -> bool:
         or _SENTENCE_GOES_ON.search(text)
     ):
         return False
-    if _NAMED.fullmatch(text) or _TO_COME.search(text) or sized or _LENGTH_GIVEN.match(text):
+    if _names_only(text) or _PUT_HERE.match(text) or _TO_COME.search(text) or sized or _LENGTH_GIVEN.match(text):
         return True
     described = _DESCRIBED.match(text)
     if described is None:
@@ -144,6 +181,15 @@ def asks_to_insert(text: str) -> bool:
         (True, False)
     """
     return bool(_INSERT.search(text))
+
+
+def _names_only(text: str) -> bool:
+    """Say whether every word is one that an input of any patient could have, and one of them names a text."""
+    words = [word.removesuffix("'s") for word in re.findall(r"[^\W\d_]+(?:'s\b)?", text.lower().replace("’", "'"))]
+    if _EMPTY_WORDS.issuperset(words):
+        return bool(_TEXT_WORDS & set(words)) and not _TEXT_WORDS.issuperset(words) and not re.search(r"\d", text)
+    chinese = _EMPTY_CHINESE.fullmatch(text)
+    return bool(chinese and chinese["text"] and (chinese["who"] or len(text) > 4))
 
 
 def _is_bracketed(text: str) -> bool:
