@@ -33,7 +33,9 @@ WINDOW, POOR = 60, 8
 
 _LONGEST_WORD = 20
 # "Step 3:", but neither the time of a day nor "Day 3:", at which the same may be due again.
-_TIME = r"(?:days?|weeks?|months?|hours?|nights?|years?|tag|woche|jour|semaine|día|dia|semana|giorno|settimana)\b"
+_TIME = (
+    r"(?:days?|weeks?|months?|hours?|nights?|years?|tag|woche|jour|semaine|día|dia|semana|giorno|settimana)\b"
+)
 _COUNTER = re.compile(
     r"(?:^|(?<=[.!?;] ))[^\S\n]*(?:[*#>•-]{1,6}[^\S\n]*)?[*_]{0,2}"
     rf"(?:(?!{_TIME})[^\W\d_]{{1,20}}[ ])?[#(\[]?\d{{1,4}}[.):\]]+(?!\d)",
@@ -60,7 +62,9 @@ def is_caught_in_a_loop(text: str) -> bool:
     """
     if _EMPTY_LINES.search(text) or _is_poor(text.casefold().split()):
         return True
-    if _counts_alone(text) or any(_repeats(_units(bare.split()), ENOUGH_BARE) for bare in _BARE.findall(text.casefold())):
+    if _counts_alone(text) or any(
+        _repeats(_units(bare.split()), ENOUGH_BARE) for bare in _BARE.findall(text.casefold())
+    ):
         return True
     without_counters = _COUNTER.sub("0.", text).casefold()
     if _repeats(_units(without_counters.split()), ENOUGH):

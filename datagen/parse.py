@@ -19,7 +19,7 @@ from datagen.quality import refers_to_material
 from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.grouping import divide, stretches_of
 from datagen.replies.headings import is_bare_number
-from datagen.replies.marks import FIELDS, NUMBERED, OUTPUT, Mark, find_marks, holds_task
+from datagen.replies.marks import FIELDS, HEADERS, NUMBERED, OUTPUT, Mark, find_marks, holds_task
 from datagen.replies.markup import as_plain_lines
 from datagen.replies.structures import Structure, find_structures, mend, without_wrapper
 from datagen.replies.thinking import without_thoughts
@@ -110,7 +110,7 @@ def _read_structure(text: str, structure: Structure, cut: bool) -> Iterator[Seed
     whole = text[structure.start : structure.end].strip()
     if not structure.values:
         return
-    if not structure.whole:
+    if not structure.whole and (cut or not structure.values.get("input")):
         yield Rejected("truncated" if cut else "unlabelled", whole)
         return
     strays: list[tuple[str, str]] = []
@@ -198,7 +198,7 @@ def _build(
         following = group[place + 1] if place + 1 < len(group) else None
         raw = text[mark.end : following.start if following else end]
         if following and following.inline:
-            raw = raw.rstrip(" \t;|,/·")
+            raw = raw.rstrip(" \t;|,/·." if mark.kind in HEADERS else " \t;|,/·")
         label = text[mark.start : mark.end]
         raw, below = unindent(raw, len(label) - len(label.lstrip(_DECORATION)), data=data)
         value, leftovers = clean(mark.kind, raw, final=following is None)

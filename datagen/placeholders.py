@@ -164,7 +164,13 @@ def is_placeholder(given: str) -> bool:
         or _SENTENCE_GOES_ON.search(text)
     ):
         return False
-    if _names_only(text) or _PUT_HERE.match(text) or _TO_COME.search(text) or sized or _LENGTH_GIVEN.match(text):
+    if (
+        _names_only(text)
+        or _PUT_HERE.match(text)
+        or _TO_COME.search(text)
+        or sized
+        or _LENGTH_GIVEN.match(text)
+    ):
         return True
     described = _DESCRIBED.match(text)
     if described is None:
@@ -185,9 +191,15 @@ def asks_to_insert(text: str) -> bool:
 
 def _names_only(text: str) -> bool:
     """Say whether every word is one that an input of any patient could have, and one of them names a text."""
-    words = [word.removesuffix("'s") for word in re.findall(r"[^\W\d_]+(?:'s\b)?", text.lower().replace("’", "'"))]
+    words = [
+        word.removesuffix("'s") for word in re.findall(r"[^\W\d_]+(?:'s\b)?", text.lower().replace("’", "'"))
+    ]
     if _EMPTY_WORDS.issuperset(words):
-        return bool(_TEXT_WORDS & set(words)) and not _TEXT_WORDS.issuperset(words) and not re.search(r"\d", text)
+        return (
+            bool(_TEXT_WORDS & set(words))
+            and not _TEXT_WORDS.issuperset(words)
+            and not re.search(r"\d", text)
+        )
     chinese = _EMPTY_CHINESE.fullmatch(text)
     return bool(chinese and chinese["text"] and (chinese["who"] or len(text) > 4))
 

@@ -72,7 +72,9 @@ _SPEAKER = re.compile(
     rf"^[ \t>*_#\[]{{0,8}}(?:(?P<asker>{_ASKER})|{_MACHINE}|{_HEALER})[\]>*_ \t]{{0,4}}[:：][*_ \t]{{0,4}}(?P<said>.*)",
     re.IGNORECASE | re.MULTILINE,
 )
-_SPOKEN = re.compile(r"[?!？！\"“]|\bI\b|\b(?:thank|thanks|you|your|my|me|we|okay|hello|hi)\b|谢|[感多]謝", re.IGNORECASE)
+_SPOKEN = re.compile(
+    r"[?!？！\"“]|\bI\b|\b(?:thank|thanks|you|your|my|me|we|okay|hello|hi)\b|谢|[感多]謝", re.IGNORECASE
+)
 _THANKS = re.compile(r"\b(?:thank|thanks|ok|okay|great|gracias|merci|danke)\b|谢|спасибо", re.IGNORECASE)
 _TURN = re.compile(
     r"^[ \t>*_]{0,4}(?:#{1,6}[ \t]*)?[*_]{0,2}[\[<]?(?:user|human|assistant)[\]>]?[*_ \t]{0,4}[:：]"
@@ -81,7 +83,10 @@ _TURN = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _GLUED_TURN = re.compile(r"[.!?:;)*](?:assistant|user|system)[ \t]*(?:\n|\Z)")
-_ITEM = re.compile(r"^[ \t*_]{0,4}(?:\d{1,2}[.)][ ])?(?:(?P<asks>(?:follow-?up )?question|q)|instruction)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE)
+_ITEM = re.compile(
+    r"^[ \t*_]{0,4}(?:\d{1,2}[.)][ ])?(?:(?P<asks>(?:follow-?up )?question|q)|instruction)[*_]{0,2}[:：]",
+    re.IGNORECASE | re.MULTILINE,
+)
 _ITS_ANSWER = re.compile(
     r"^[ \t*_]{0,4}(?:response|output|answer|a)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE
 )
@@ -102,7 +107,9 @@ _SWITCH = re.compile(r"\A\s*/(?:no_?)?think\b\s*|\s/(?:no_?)?think\s*\Z", re.IGN
 
 _BEGINNING = 250
 _WELL = r"(?:okay|ok|alright|all right|hmm+|hm|um+|got it|right|wait)\b[,.:…! ]{1,4}(?:so,? |now,? |well,? )?"
-_I_MUST = r"i(?:['’]ll| will| need to| have to| should| must|['’]d| would| want to|['’]m going to| can| think)"
+_I_MUST = (
+    r"i(?:['’]ll| will| need to| have to| should| must|['’]d| would| want to|['’]m going to| can| think)"
+)
 _PONDER = (
     r"(?:think|see|recall|remember|figure|work (?:this|it|through|out)|reason|parse|unpack|tackle|start by"
     r"|break (?:this|it|down)|go through|understand|make sure|double-?check|draft|respond|answer (?:this|the)|(?:write|give) (?:the|an?|my) (?:answer|response|reply))"
@@ -153,7 +160,10 @@ _ALOUD = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 _TASK = re.compile(_OF_THE_TASK, re.IGNORECASE)
-_PLANS = re.compile(rf"\b(?:{_I_MUST}|let me|let['’]s see|so i just|we (?:need to|should|must))\b|\A\W{{0,5}}{_WELL}", re.IGNORECASE)
+_PLANS = re.compile(
+    rf"\b(?:{_I_MUST}|let me|let['’]s see|so i just|we (?:need to|should|must))\b|\A\W{{0,5}}{_WELL}",
+    re.IGNORECASE,
+)
 # Second thoughts, wherever they stand.
 _WAITS = re.compile(
     r"(?:^|(?<=[.!?…] ))(?:(?:but |no,? |actually,? )?wait[,.…]+ (?:no|i|the|but|that|let|is|maybe|actually)\b"
@@ -229,7 +239,12 @@ def _goes_on(answer: str, asked: str) -> bool:
     if _DIALOGUE.search(asked):
         return False
     turns = [turn for turn in _TURN.finditer(answer)]
-    if turns and not (len(turns) == 1 and not turns[0].start() and turns[0].group()[-1] in ":：" and answer[turns[0].end() :].lstrip()[:1].islower()):
+    if turns and not (
+        len(turns) == 1
+        and not turns[0].start()
+        and turns[0].group()[-1] in ":："
+        and answer[turns[0].end() :].lstrip()[:1].islower()
+    ):
         return True
     spoken = list(_SPEAKER.finditer(answer))
     if not spoken:
@@ -348,7 +363,9 @@ def _without_label(text: str, asked: str) -> str:
         return text
     rest, name = text[label.end() :], label["name"] or ""
     # "Response: the tumour shrank." is a sentence.
-    if not rest.strip() or (label.group().startswith(name) and not label.group().endswith("\n") and name and rest[0].islower()):
+    if not rest.strip() or (
+        label.group().startswith(name) and not label.group().endswith("\n") and name and rest[0].islower()
+    ):
         return text
     said = re.fullmatch(_SAID, name, re.IGNORECASE)
     if said and label.group().rstrip(" ")[-1:] in ":：" and label.start("name") == 0 and rest[0].isdigit():

@@ -91,7 +91,10 @@ def _cost(group: Sequence[Mark], given: set[str], unfinished: bool) -> float:
             continue
         if place and mark.number is not None:
             # Fields numbered as a list, "2. Topic:", are one task; any other number begins a new one.
-            goes_on = mark.number in (order.index(mark.kind) + 1, group[0].number)  # or "Task 4 type:", "Task 4 topic:"
+            goes_on = mark.number in (
+                order.index(mark.kind) + 1,
+                group[0].number,
+            )  # or "Task 4 type:", "Task 4 topic:"
             cost += 0.5 if goes_on else 14
         rank = order.index(mark.kind)
         cost += 0.3 * (rank < highest)

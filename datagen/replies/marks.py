@@ -87,7 +87,7 @@ _COLON = rf"[ \t]*::?(?:[*_`\]}}]|{_TAGS})*"
 _SIGNS = r":*_`\[\](){}#<>|,.;!?=/\"\\"
 _LINE_LABEL = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?"
-    rf"(?:{_ANY_NAME}){_CLOSE}{_REMARK}(?:{_COLON}|[ ]+[-–—=][ ]+|[ ]*(?:->|=>|→)[ ]*)",
+    rf"(?:{_ANY_NAME})(?:[ ]?/[ ]?[^\W\d]{{2,20}})?{_CLOSE}{_REMARK}(?:{_COLON}|[ ]+[-–—=][ ]+|[ ]*(?:->|=>|→)[ ]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _HEADING_LABEL = re.compile(
@@ -98,7 +98,7 @@ _HEADING_LABEL = re.compile(
 _CAPITAL_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()}|{kind.upper()})" for kind in _ORDER)
 _INLINE_LABEL = re.compile(
     r"(?:(?<=[\s;,|.>/*])|(?<!\#)(?=\#{3}))(?P<fence>\#{2,8}[ \t]{0,4})?"
-    rf"(?:(?P<number>\d{{1,4}})[ \t]{{0,4}}[.)][ \t]{{0,4}})?[*_`]{{0,4}}"
+    rf"(?:(?<!ifficulty:[ ])(?P<number>\d{{1,4}})[ \t]{{0,4}}[.)][ \t]{{0,4}})?[*_`]{{0,4}}"
     rf"(?:{_CAPITAL_NAME}){_COLON}"
 )
 _INLINE_HEADER = re.compile(rf"(?<=[;,|/·][ ])(?P<number>(?!))?(?:{_ANY_NAME}){_COLON}")
@@ -194,7 +194,9 @@ def _header(text: str, labels: Sequence[Mark]) -> tuple[str, ...]:
         for label, after in itertools.pairwise(labels)
         if label.kind in ("type", "topic")
     )
-    return tuple(sorted((value for value in values if len(value) > 3 and "\n" not in value), key=len, reverse=True))
+    return tuple(
+        sorted((value for value in values if len(value) > 3 and "\n" not in value), key=len, reverse=True)
+    )
 
 
 def _gap(text: str, start: int, end: int, place: int) -> Gap:

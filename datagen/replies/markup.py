@@ -7,7 +7,7 @@ from datagen.replies.marks import FIELDS, name_of_field
 
 _ATTRIBUTE = r"[\w:-]+\s*=\s*(?:\"[^\"<>]*+\"|'[^'<>]*+')"
 _TAG = re.compile(
-    rf"<(?P<end>/?)(?P<name>[A-Za-z][\w-]{{0,30}})(?P<attributes>(?:\s+{_ATTRIBUTE})*+)\s*/?>(?P<line_end>[ \t]*\n)?"
+    rf"<(?P<end>/?)(?:\w{{1,20}}:)?(?P<name>[A-Za-z][\w-]{{0,30}})(?P<attributes>(?:\s+{_ATTRIBUTE})*+)\s*/?>(?P<line_end>[ \t]*\n)?"
 )
 _EACH_ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _NOT_SHOWN = re.compile(
@@ -32,6 +32,9 @@ _LABEL_CELL = re.compile(
     rf"<t[hd][^<>]*>\s*(?:<\w+>\s*)?{_WORD}\s*:?\s*(?:</\w+>\s*)?</t[hd]>\s*<td[^<>]*>(?P<next>[^<]*)",
     re.IGNORECASE,
 )
+_PAGE = re.compile(
+    r"\s*(?:```html\s*)?<(?:!doctype|html|body|h[1-6]|pre|div|section|article)\b", re.IGNORECASE
+)
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
 _QUOTED_LABEL = re.compile(
     rf"^[ \t]*>[^\w\n]{{0,20}}(?:\d{{1,4}}[.)][^\w\n]*)?{_WORD}[*_` ]{{0,4}}[:：]", re.MULTILINE
@@ -53,7 +56,7 @@ def as_plain_lines(reply: str) -> str:
         reply = _QUOTED.sub("", reply)
     tags = [match for match in _TAG.finditer(reply) if _is_field_tag(match)]
     named = {field for match in tags for field in _fields_of(match)}
-    if len(named) < 3 and len(_kinds(_LABELLED, reply)) < 3:
+    if len(named) < 3 and len(_kinds(_LABELLED, reply)) < 3 and not _PAGE.match(reply):
         return reply
     text = _NOT_SHOWN.sub("", reply)
     text = _LABEL_ALONE.sub(
@@ -109,7 +112,11 @@ class _Writer:
         if fields := _fields_of(tag):
             lines = "\n".join(f"{field.capitalize()}: {value}" for field, value in fields.items())
             if all(fields.values()):
-                return f"\n{lines}\n"
+                # What stands in an element whose attributes are the other fields is its input.
+                holds_input = (
+                    "instruction" in fields and "input" not in fields and tag.string[tag.end() :][:1] != "<"
+                )
+                return f"\n{lines}\n{'Input: ' if holds_input else ''}"
             self.field = name
             return f"\n{lines}{line_end}"
         if ends and name == self.field:

@@ -61,7 +61,9 @@ _NEXT_TASK = re.compile(r"(?<=[.!?>])(?<!\d[.])[ ](?=Type:[^\n]{1,60}\n[ \t*_-]*
 
 
 # A table of one row, with the fields of a header above the labels of one task.
-_HEADER_TABLE = re.compile(r"^[ \t]*\|([^\n]+)\n[ \t]*\|[ |:-]+\n[ \t]*\|([^\n]+)$(?!\n[ \t]*\|)", re.MULTILINE)
+_HEADER_TABLE = re.compile(
+    r"^[ \t]*\|([^\n]+)\n[ \t]*\|[ |:-]+\n[ \t]*\|([^\n]+)$(?!\n[ \t]*\|)", re.MULTILINE
+)
 
 
 def _as_labels(table: re.Match[str]) -> str:
@@ -134,7 +136,7 @@ def _object(text: str, start: int) -> Structure | None:
         if value is not None:
             pairs.append((name, _decode(value.group())))
             at = value.end()
-        elif nested := _nested(text, key.end(), name):
+        elif nested := _nested(text, key.end(), name, [each for each, _ in pairs]):
             pairs += nested[0]
             at = nested[1]
         else:
@@ -155,8 +157,8 @@ def _object(text: str, start: int) -> Structure | None:
     return Structure(start, at if whole else len(text), values, tuple(others), whole)
 
 
-def _nested(text: str, at: int, name: str) -> tuple[list[tuple[str, str]], int] | None:
-    """Read a value that is itself JSON: an input stays as it is written; the fields of a header are the task's."""
+def _nested(text: str, at: int, name: str, before: Sequence[str]) -> tuple[list[tuple[str, str]], int] | None:
+    """Read a value that is itself JSON: an input stays as it is written; a part of the fields is the task's."""
     try:
         said, end = json.JSONDecoder(strict=False).raw_decode(text, at)
     except (ValueError, RecursionError):
@@ -164,8 +166,12 @@ def _nested(text: str, at: int, name: str) -> tuple[list[tuple[str, str]], int] 
     if name_of_field(name) == "input":
         return [(name, text[at:end])], end
     kinds = set(map(name_of_field, said)) - {None} if isinstance(said, dict) else set()
-    header = bool(kinds) and kinds <= HEADERS
-    return ([(key, str(value)) for key, value in said.items()], end) if header else None
+    is_part = (
+        bool(kinds)
+        and not ("instruction" in kinds and kinds & HEADERS)
+        and kinds.isdisjoint(map(name_of_field, before))
+    )
+    return ([(key, str(value)) for key, value in said.items()], end) if is_part else None
 
 
 def _named(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
@@ -216,7 +222,7 @@ _SheetRow = tuple[int, int, str | None, list[str]]
 
 def _rows(text: str) -> Iterator[Structure]:
     """Read tables with a task in each row, or with a field in each row."""
-    header: list[str | None] = []
+    header, edged = list[str | None](), False
     sheet: list[_SheetRow] = []
     for match in _LINE.finditer(text):
         line = match.group()
@@ -227,13 +233,14 @@ def _rows(text: str) -> Iterator[Structure]:
             sheet = []
             continue
         if header and not _RULED.issuperset(line):
-            whole = len(cells) == len(header)
-            if whole or match.end() >= len(text.rstrip()):
+            fits, last = len(cells) == len(header), match.end() >= len(text.rstrip())
+            if fits or last:
+                whole = fits and (not last or line.rstrip().endswith("|") >= edged)
                 yield _row(match.start(), match.end(), header, cells, whole)
             continue
         names = [name_of_field(cell.strip("*_`: ")) for cell in cells]
         if "instruction" in names and sum(name is not None for name in names) >= 3:
-            header = names
+            header, edged = names, line.rstrip().endswith("|")
             yield Structure(match.start(), match.end(), {})
         elif header and _RULED.issuperset(line):
             yield Structure(match.start(), match.end(), {})

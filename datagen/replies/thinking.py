@@ -135,7 +135,9 @@ def _thought_tags(text: str) -> list[tuple[int, int, bool, str, bool]]:
     """Return start, end, whether it opens, family and whether it stands in text-like brackets, of every tag."""
     tags = []
     # A block in which thoughts only end, or only begin, is a part of them.
-    shown = [block.span() for block in _CODE_BLOCK.finditer(text) if block["end"] and _is_balanced(block["code"])]
+    shown = [
+        block.span() for block in _CODE_BLOCK.finditer(text) if block["end"] and _is_balanced(block["code"])
+    ]
     for tag in TAG.finditer(text):
         while shown and shown[0][1] <= tag.start():
             del shown[0]

@@ -85,7 +85,9 @@ def _written_out(content: str) -> list[Any] | None:
 
 def _is_known(part: dict[str, Any]) -> bool:
     kind = str(part.get("type") or ("message" if part.get("role") == "assistant" else "unknown"))
-    return kind.lower() in _TEXT or kind == "refusal" or bool(_IS_THOUGHT.search(kind) or _NO_TEXT.search(kind))
+    return (
+        kind.lower() in _TEXT or kind == "refusal" or bool(_IS_THOUGHT.search(kind) or _NO_TEXT.search(kind))
+    )
 
 
 class _Parts:
