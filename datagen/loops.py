@@ -14,7 +14,7 @@ ENOUGH = ((8, 16), (6, 24), (5, 50), (4, 120), (3, 300), (2, 800))
 """So many times a unit may not stand in a row, where all of it together has so many bytes of letters and digits."""
 
 ENOUGH_BARE = ((4, 13), (3, 30))
-"""The same within a line without a mark between the words: "pain pain pain pain", but not "Push, push, push, push!"."""
+"""The same for words without a mark between them: "pain pain pain pain", but not "Push, push, push, push!"."""
 
 QUIET = 300
 """So many characters may rules, dotted lines, empty cells and digits in a row have, which repeat in good text, too."""

@@ -7,18 +7,14 @@ it were none either, so that it is rejected rather than published.
 import json
 import re
 
+from datagen.phrases import any_of, words_of_list
 from datagen.replies.thinking import TAG, is_thought_name, without_thoughts
 from datagen.replies.tokens import control_tokens, words_of
 
 CONTROL_TOKENS, ANOTHER_TURN, THINKS_ALOUD = "control-tokens", "another-turn", "thinks-aloud"
 
-_ANSWER = set("answer response final output result reply solution conclusion assistant content".split())
-_ROLES = set("system sys user human bot assistant inst prompt".split())
-_HTML = frozenset(re.findall(r"\w+", """
-    a abbr address article aside b blockquote body br button caption center cite code col colgroup dd del details dfn
-    div dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i img input ins kbd label li
-    link main mark math meta nav ol option p pre q s samp section select small span strike strong style sub summary sup
-    svg table tbody td textarea tfoot th thead time title tr tt u ul var"""))  # fmt: skip
+_ANSWER, _ROLES = words_of_list("names of an answer's tag"), words_of_list("names of a role's tag")
+_HTML = words_of_list("tags of HTML")
 _END_TAG = re.compile(r"</ ?([^\W\d]\w{0,40})")
 _ASKS_FOR_MARKUP = re.compile(
     r"\b(?:xml|html|tags?|mark-?up|fhir|hl7|cda|template|placeholders?)\b|<\w", re.IGNORECASE
@@ -26,10 +22,7 @@ _ASKS_FOR_MARKUP = re.compile(
 _SPEAKS_OF_MARKUP = re.compile(r"\b(?:xml|html|mark-?up|fhir|hl7|cda|schema|elements?)\b", re.IGNORECASE)
 _CODE = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1|\Z)|`[^`\n]{1,200}`", re.DOTALL | re.MULTILINE)
 _SPEAKS_OF_JSON = re.compile(r"\bjson\b|[{}]", re.IGNORECASE)
-_DIALOGUE = re.compile(
-    r"\b(?:dialog|conversation|script|role-?play|transcript|interview|chat|user|exchange|simulat|skit|message)",
-    re.IGNORECASE,
-)
+_DIALOGUE = re.compile(r"\b" + any_of("tasks that ask for a dialogue"), re.IGNORECASE)
 _BOXED = re.compile(
     r"(?:\$\$?|\\\[|\\\(|\*\*)?\s*\\boxed\s*\{(?P<said>.*)\}\s*(?:\$\$?|\\\]|\\\)|\*\*)?\.?", re.DOTALL
 )
@@ -44,44 +37,25 @@ _LAST_BREAK = re.compile(r"(?:<br\s?/?>|&nbsp;)\s*\Z", re.IGNORECASE)
 
 # --- who speaks: a name at the beginning of a line with a colon behind it ------------------------------------------
 
-_SAYS = r"(?:['’]s)?(?: (?:answer|response|reply))?"
-_TITLED = r"(?:(?-i:[ ][A-Z][\w'’.-]{0,20})){0,3}"
-_MACHINE = (
-    rf"(?:the )?(?:(?:ai|medical|helpful|virtual) )*(?:assistant|ai doctor|ai|\w{{0,12}}bot|chatgpt|gpt-?\d?|language model)"
-    rf"{_SAYS}|助手|asistente|assistente|assistent|ассистент"
-)
-_HEALER = (
-    rf"(?:the )?(?:(?:doctor|dr\.?|physician|clinician|nurse|pharmacist|prof\.?){_TITLED}|(?:medical )?expert){_SAYS}"
-    r"|médecin|docteur|arzt|ärztin|médic[oa]|dottore|врач|доктор|医生|医師|医师|의사|طبيب|डॉक्टर"
-)
-_SAID = (
-    r"(?:here(?:['’]s| is) )?(?:the |my |your )?(?:final |model |correct )?(?:answer|response|reply|output)"
-    r"|答|回答|答案|réponse|antwort|respuesta|risposta|resposta|ответ|उत्तर|الجواب|الإجابة|답변|답"
-)
-_ASKER = (
-    r"(?:patient|user|human|caller|client|customer|parent|mother|father|son|daughter|wife|husband|mr|mrs|ms|student"
-    r"|teacher|question|q|input|intake|you|me|paciente|patientin|utilisateur|usuario|nutzer|пациент\w{0,3})\b[^:：\n]{0,30}"
-    r"|患者|病人|用户|환자|المريض|मरीज"
-)
+_MACHINE = any_of("names of a model")
+_HEALER = any_of("names of a clinician")
+_SAID = any_of("names of an answer")
+_ASKER = any_of("names of who asks")
 _LABEL = re.compile(
     rf"[\s>*_#\[(<]{{0,8}}(?P<name>{_MACHINE}|{_HEALER}|{_SAID})[\])>*_ \t]{{0,4}}[:：][*_ \t]{{0,4}}\s*"
     r"|#{1,6}[ \t]*(?:response|assistant)[ \t]*\n\s*|\[?(?:assistant|model)\]?[ \t]*\n\s*|(?:bot|assistant|ai)> ",
     re.IGNORECASE,
 )
 _SPEAKER = re.compile(
-    rf"^[ \t>*_#\[]{{0,8}}(?:(?P<asker>{_ASKER})|{_MACHINE}|{_HEALER})[\]>*_ \t]{{0,4}}[:：][*_ \t]{{0,4}}(?P<said>.*)",
+    rf"^[ \t>*_#\[]{{0,8}}(?:(?P<asker>{_ASKER})|{_MACHINE}|{_HEALER})[\]>*_ \t]{{0,4}}[:：]"
+    r"[*_ \t]{0,4}(?P<said>.*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _SPOKEN = re.compile(
     r"[?!？！\"“]|\bI\b|\b(?:thank|thanks|you|your|my|me|we|okay|hello|hi)\b|谢|[感多]謝", re.IGNORECASE
 )
 _THANKS = re.compile(r"\b(?:thank|thanks|ok|okay|great|gracias|merci|danke)\b|谢|спасибо", re.IGNORECASE)
-_TURN = re.compile(
-    r"^[ \t>*_]{0,4}(?:#{1,6}[ \t]*)?[*_]{0,2}[\[<]?(?:user|human|assistant)[\]>]?[*_ \t]{0,4}[:：]"
-    r"|^#{1,6}[ \t]*[*_]{0,2}(?:instruction|human|user|assistant|prompt|input|response|system)[*_ \t]{0,4}(?:[:：]|$)"
-    r"|^(?:assistant|user|model|system)[ \t]*$|^system: you are|^#{3,}\s{1,9}(?:instruction|input|type|task|question)\b.{0,3}[:：]",
-    re.IGNORECASE | re.MULTILINE,
-)
+_TURN = re.compile(any_of("beginnings of a turn"), re.IGNORECASE | re.MULTILINE)
 _GLUED_TURN = re.compile(r"[.!?:;)*](?:assistant|user|system)[ \t]*(?:\n|\Z)")
 _ITEM = re.compile(
     r"^[ \t*_]{0,4}(?:\d{1,2}[.)][ ])?(?:(?P<asks>(?:follow-?up )?question|q)|instruction)[*_]{0,2}[:：]",
@@ -107,59 +81,16 @@ _SWITCH = re.compile(r"\A\s*/(?:no_?)?think\b\s*|\s/(?:no_?)?think\s*\Z", re.IGN
 
 _BEGINNING = 250
 _WELL = r"(?:okay|ok|alright|all right|hmm+|hm|um+|got it|right|wait)\b[,.:…! ]{1,4}(?:so,? |now,? |well,? )?"
-_I_MUST = (
-    r"i(?:['’]ll| will| need to| have to| should| must|['’]d| would| want to|['’]m going to| can| think)"
-)
-_PONDER = (
-    r"(?:think|see|recall|remember|figure|work (?:this|it|through|out)|reason|parse|unpack|tackle|start by"
-    r"|break (?:this|it|down)|go through|understand|make sure|double-?check|draft|respond|answer (?:this|the)|(?:write|give) (?:the|an?|my) (?:answer|response|reply))"
-)
-_OF_THE_TASK = (
-    r"\b(?:(?:the|this|that) (?:question|prompt|instructions?|request|query|input|person asking)|(?:the|my) task)\b(?: here)?"
-    r" (?:is|asks?|asking|wants?|says?|requires?|mentions?|needs|seems)\b"
-    r"|\b(?:i['’]m|i am|i was|we are|we['’]re|i['’]ve been) (?:being )?(?:asked|given|told|tasked|supposed)\b"
-    r"|\bthey(?: are|['’]re)? (?:want|ask|asking)\b|\b(?:tackle|answer|address) (?:this|the) (?:question|prompt)"
-    r"|\bi have (?:a|this) (?:question|task)\b|\bthe (?:answer|response) (?:should|must|needs to)\b"
-)
-# By language: how somebody begins who thinks aloud, and what follows within a few words.
-_MUSINGS = {
-    "bien|vale|bueno|a ver|primero": "necesito|debo|tengo que|la pregunta",
-    "bon|bien|d['’]accord|ok|alors": "je dois|il faut que je|j['’]ai besoin|la question",
-    "okay|ok|gut|also|hm+|zunächst": "ich muss|ich soll|ich sollte|die frage|die aufgabe",
-    "bem|ok|certo|bom|primeiro": "preciso|devo|tenho que|a pergunta",
-    "ok|bene|allora|dunque": "devo|la domanda",
-    "хорошо|итак|так|ладно": "мне нужно|я долж|нужно ответить|вопрос",
-    "嗯|好的?|首先|那么": "我需要|我应该|我得|我要|让我想|题目|这个问题|问题是",
-    "うーん|えーと|まず|さて": "考え|質問|答え",
-}
-_MUST_ANSWER = (
-    r"(?:debo|necesito|tengo que) (?:responder|explicar)|je dois (?:répondre|expliquer)|ich (?:muss|soll) (?:hier )?(?:erklären"
-    r"|antworten|beantworten)|(?:preciso|devo) (?:responder|explicar)|devo (?:rispondere|spiegare)|мне нужно (?:ответить|объяснить)"
-    r"|.{0,4}我(?:需要|应该|得|要)先?(?:回答|分析|解释)|.{0,4}質問を|음[, ]|.{0,6}질문(?:은|에 답)"
-)
-_THE_USER = (
-    r"\b(?:the|this) user (?:is (?:asking|looking|seeking|requesting|describing)|wants|asks|asked|needs|says|said"
-    r"|provided|gave|would like|seems|has (?:asked|provided|given|requested))\b"
-    r"|\b(?:the|this) user['’]s (?:question|query|request|message|prompt|concern)"
-    rf"|\A\W{{0,5}}(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{{0,4}}){{0,3}}(?:the|this) user\b"
-    r"|用户(?:询问|想|问|要求|提到|的问题)|el usuario (?:pregunta|quiere)|l['’]utilisateur (?:demande|veut)"
-    r"|der (?:nutzer|benutzer) (?:fragt|möchte|will)|пользователь (?:спрашивает|хочет)"
-)
+_I_MUST = any_of("plans")
+_PONDER = any_of("verbs of thinking")
 _ALOUD = re.compile(
-    rf"{_THE_USER}|\A\W{{0,5}}(?:"
+    rf"{any_of('speaks of the user')}|\A\W{{0,5}}(?:"
     rf"{_WELL}[^.!?\n]{{0,30}}?(?:let me|let['’]s|{_I_MUST}) (?:just |first |carefully )?{_PONDER}\b"
-    rf"|(?:(?:first|so|now|well)[, ]{{1,2}})?let me (?:just |first )?(?:think|recall|start by|figure|work|reason|parse|unpack"
-    r"|analy[sz]e (?:the|this) (?:request|question|prompt|task)|(?:craft|draft|write) (?:an?|the|my) (?:\w+ )?(?:answer|response))\b"
-    r"|let['’]s see[,.:…]|i should (?:answer|respond|reply)\b"
-    rf"|(?:(?:first|so|now|well)[, ]{{1,2}})?i (?:need|have) to (?:figure|recall|think|answer|respond|provide|write)\b"
-    rf"|(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{{0,4}}){{0,3}}we need to"
-    r" (?:answer|respond|produce|output|write|provide|reply)\b"
-    rf"|{_MUST_ANSWER}"
-    + "".join(rf"|(?:{begins})\W.{{0,20}}?(?:{follows})" for begins, follows in _MUSINGS.items())
-    + ")",
+    rf"|(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{{0,4}}){{0,3}}{any_of('beginnings of thoughts')}"
+    rf"|{any_of('plans an answer in other languages')}|{any_of('thinks aloud in other languages')})",
     re.IGNORECASE,
 )  # fmt: skip
-_TASK = re.compile(_OF_THE_TASK, re.IGNORECASE)
+_TASK = re.compile(any_of("speaks of its task"), re.IGNORECASE)
 _PLANS = re.compile(
     rf"\b(?:{_I_MUST}|let me|let['’]s see|so i just|we (?:need to|should|must))\b|\A\W{{0,5}}{_WELL}",
     re.IGNORECASE,
@@ -232,27 +163,29 @@ def _goes_on(answer: str, asked: str) -> bool:
         return True
     if not _ASKS_FOR_ITEMS.search(asked):
         item = next((item for item in _ITEM.finditer(answer) if item.start()), None)
-        first = _ITEM.match(answer)
-        listed = item and item["asks"] and (first or _is_introduced(answer, item.start()))
+        listed = item and item["asks"] and (_ITEM.match(answer) or _is_introduced(answer, item.start()))
         if item and not listed and _ITS_ANSWER.search(answer, item.end()):
             return True
     if _DIALOGUE.search(asked):
         return False
-    turns = [turn for turn in _TURN.finditer(answer)]
-    if turns and not (
-        len(turns) == 1
-        and not turns[0].start()
-        and turns[0].group()[-1] in ":："
-        and answer[turns[0].end() :].lstrip()[:1].islower()
-    ):
-        return True
     spoken = list(_SPEAKER.finditer(answer))
-    if not spoken:
-        return False
-    first_turn = spoken[0]
-    if answer[: first_turn.start()].strip():
-        return bool(_SPOKEN.search(first_turn["said"])) and not _is_introduced(answer, first_turn.start())
-    return len(spoken) == 2 and not first_turn["asker"] and bool(_THANKS.search(spoken[1]["said"]))
+    turns = [turn for turn in _TURN.finditer(answer) if not _begins_a_sentence(turn)]
+    if not spoken or (
+        len(spoken) > 2 and not answer[: spoken[0].start()].strip() and not _TURN.match(answer)
+    ):
+        return bool(turns and not spoken)  # nobody speaks, or the answer is a dialogue
+    first = spoken[0]
+    if turns:
+        return True
+    if answer[: first.start()].strip():
+        return bool(_SPOKEN.search(first["said"])) and not _is_introduced(answer, first.start())
+    return len(spoken) == 2 and not first["asker"] and bool(_THANKS.search(spoken[1]["said"]))
+
+
+def _begins_a_sentence(turn: re.Match[str]) -> bool:
+    """Say whether the text begins so and goes on in small letters: "User: a person who uses the inhaler"."""
+    said = turn.string[turn.end() :].lstrip()
+    return not turn.start() and turn.group()[-1] in ":：" and said[:1].islower()
 
 
 def _is_introduced(text: str, at: int) -> bool:
@@ -277,7 +210,7 @@ def _is_angled(tag: re.Match[str]) -> bool:
 
 
 def _holds_tags(text: str) -> bool:
-    """Say whether a text holds tags of thoughts, answers or roles outside code, or others of which it does not speak."""
+    """Say whether a text has tags of thoughts, answers or roles outside code, or others of which it does not speak."""
     text = _CODE.sub(" ", text)
     speaks = bool(_SPEAKS_OF_MARKUP.search(text))
     ends = {end.lower() for end in _END_TAG.findall(text)} - _HTML

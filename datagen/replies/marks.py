@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from rapidfuzz.distance import OSA
 
+from datagen.phrases import any_of
 from datagen.replies.headings import Gap, find_headings, roman
 
 FIELDS = ("type", "topic", "view", "difficulty", "instruction", "input")
@@ -34,18 +35,8 @@ class Mark:
     listed: bool = False
 
 
-_NAMES = {
-    "type": r"(?:task[ ]+)?type|type[ ]+of[ ]+task|tipo(?:[ ]+de[ ]+tarea)?|typ|тип|タイプ|类型|類型",
-    "topic": r"(?:(?:medical|clinical)[ ]+)?topic|tema|tópico|sujet|thème|thema|argomento|тема|トピック|主题|主題",
-    "view": r"view[ ]?point|view|point[ ]+of[ ]+view|perspective|perspectiva"
-    r"|punto[ ]+d[ei][ ]+vista|point[ ]+de[ ]+vue"
-    r"|ponto[ ]+de[ ]+vista|prospettiva|perspektive|sichtweise|blickwinkel|точка[ ]+зрения|視点|视角|視角|观点",
-    "difficulty": r"difficulty(?:[ ]+(?:level|rating))?|level[ ]+of[ ]+difficulty|dificultad|difficulté|dificuldade"
-    r"|difficoltà|schwierigkeit(?:sgrad)?|сложность|難易度|难度|難度",
-    "instruction": r"(?:task[ ]+)?instructions?|instrucción|instrucciones|instrução|istruzione|consigne|anweisung"
-    r"|инструкция|задание|指令|指示",
-    "input": r"(?:task[ ]+)?inputs?(?:[ ]+text)?|entrada|entrée|eingabe|ввод|入力|输入|輸入",
-    OUTPUT: r"(?:(?:expected|sample|example)[ ]+)?outputs?|(?:expected[ ]+)?response",
+_NAMES = {kind: any_of(f"labels of {kind}") for kind in FIELDS} | {
+    OUTPUT: r"(?:(?:expected|sample|example)[ ]+)?outputs?|(?:expected[ ]+)?response"
 }
 _ANY_NAME = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _NAMES.items())
 _NAME_ALONE = re.compile(_ANY_NAME, re.IGNORECASE)

@@ -7,7 +7,8 @@ from datagen.replies.marks import FIELDS, name_of_field
 
 _ATTRIBUTE = r"[\w:-]+\s*=\s*(?:\"[^\"<>]*+\"|'[^'<>]*+')"
 _TAG = re.compile(
-    rf"<(?P<end>/?)(?:\w{{1,20}}:)?(?P<name>[A-Za-z][\w-]{{0,30}})(?P<attributes>(?:\s+{_ATTRIBUTE})*+)\s*/?>(?P<line_end>[ \t]*\n)?"
+    rf"<(?P<end>/?)(?:\w{{1,20}}:)?(?P<name>[A-Za-z][\w-]{{0,30}})(?P<attributes>(?:\s+{_ATTRIBUTE})*+)\s*/?>"
+    r"(?P<line_end>[ \t]*\n)?"
 )
 _EACH_ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _NOT_SHOWN = re.compile(

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 
 import yaml
 
+from datagen.phrases import any_of
 from datagen.records import NO_INPUT
 from datagen.replies.marks import FIELDS, HEADERS, OUTPUT
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 _MARKER = r"(?:<|&lt;|[\[({])\s*no[\s_-]*input\s*/?\s*(?:>|&gt;|[\])}]|$)"
 _NEEDED = r"(?:\s+(?:is\s+)?(?:needed|required|necessary|given|provided))"
-_ELSEWHERE = (  # the commonest of other languages
-    r"[<(\[]?(?:(?:keine?|sin|sans|aucune?|ninguna?|nessun|senza|sem|nenhuma?|geen|без|нет)"
-    r"[\s_-](?:eingabe|entrada|entrée|input|invoer|ввода)|keine?|aucune?|ninguna?|nenhuma?|нет|无(?:需?输入)?|無(?:輸入)?|(?:入力)?なし|없음)[>)\]]?"
-)
+_ELSEWHERE = any_of("no input in other languages")
 _NO_INPUT = re.compile(
     rf"^[\"'`*_]*(?:(?:{_MARKER}|[\[({{]?\s*no[\s_-]?(?:(?:additional|further|extra)\s+)?input{_NEEDED}?\s*[\])}}]?)"
     r"[\"'`*_.]*(?=\s*$|\s*\n|\s*[(\[]|</)"
@@ -25,32 +23,11 @@ _NO_INPUT = re.compile(
     r"(?=\s*$|\s*\n\s*\n|\s*[(\[]))",
     re.IGNORECASE,
 )
-_ASSISTANT_VOICE = re.compile(
-    r"^\W*(?:let me know if you|i hope (?:this|these|that|it) |hope (?:this|these) |feel free to "
-    r"|would you like (?:me|more)|(?:shall|should|do you want me to|may|can) (?:i )?(?:go on|continue|proceed|add|write"
-    r"|create|generate)\b.{0,80}\btasks?\b|end of (?:the )?(?:list|tasks)|that(?:['’]s| is) (?:all|the (?:end|list))"
-    r"|(?:please )?note(?: that|:).{0,80}\btasks?\b"
-    r"|(?:these|the above|all(?: of)? (?:these|the)?|this list)\b.{0,40}\btasks?\b"
-    r"|if you(?:['’]d like| need| want| would like)\b.{0,60}\b(?:more|further|tasks?|changes?|else)\b"
-    r"|here (?:are|is)\b.{0,40}\b(?:tasks?|list)\b"
-    r"|i(?:['’]ve| have) (?:written|created|generated|provided|listed|tried)\b)",
-    re.IGNORECASE | re.DOTALL,
-)
+_ASSISTANT_VOICE = re.compile(r"^\W*" + any_of("closing words"), re.IGNORECASE | re.DOTALL)
 
 # In other languages: a paragraph that speaks of the tasks, or a hope that ends in an exclamation.
-_ABOUT_TASKS = re.compile(
-    r"\b(?:aufgaben|tareas|tarefas|tâches|compiti|ejercicios|exercices|uppgifter|opgaver|(?:meer|deze|alle) taken|zadania|úkoly|úlohy|feladat\w*|tugas)\b"
-    r"|\b(?:these|those|more|remaining|diverse|\d+|two|three|four|five|six|eight|ten|twelve)(?: [\w-]+){0,3} tasks\b"
-    r"|задани|задач|任务|任務|課題|タスク|題目|题目|과제|작업|مهام|المهام|कार्य|nhiệm vụ|görev"
-    r"|\A\W*(?:以上|이상)\w{0,4}\W*\Z",
-    re.IGNORECASE,
-)
-_HOPE = re.compile(
-    r"\A\W*(?:espero|esperamos|spero|j['’]espère|en espérant|n['’]hésite|ich hoffe|viel erfolg|надеюсь"
-    r"|希望|祝|お役|도움|ik hoop|mam nadzieję|umarım|आशा|آمل|أتمنى|hy vọng|semoga|jag hoppas)"
-    r"[^\n]*[!！\U0001f300-\U0001faff]\W*\Z",
-    re.IGNORECASE,
-)
+_ABOUT_TASKS = re.compile(any_of("speaks of tasks"), re.IGNORECASE)
+_HOPE = re.compile(r"\A\W*" + any_of("hopes") + r"[^\n]*[!！\U0001f300-\U0001faff]\W*\Z", re.IGNORECASE)
 _REMARK = re.compile(
     r"[*_]*[(\[].*\b(?:inputs?|tasks?|instructions?|difficulty|requested)\b.*[)\]][*_]*", re.IGNORECASE
 )

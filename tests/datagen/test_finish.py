@@ -16,7 +16,7 @@ MEANINGS = {
     "failed": "error ERROR abort aborted insufficient_system_resource network_error tool_calls function_call tool_use "
     "TOOL_CALL OTHER LANGUAGE MALFORMED_FUNCTION_CALL UNEXPECTED_TOOL_CALL pause_turn user_cancel userStopped "
     "cancelled time_limit not_finished timeout FINISH_REASON_UNSPECIFIED unknown load unload repetition modelUnloaded "
-    "failed rate_limit_exceeded unstop nonstop stop_error 停止 1",
+    "['stop'] {'type':'stop'} failed rate_limit_exceeded unstop nonstop stop_error 停止 1",
 }
 
 

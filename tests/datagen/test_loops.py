@@ -31,6 +31,11 @@ GOOD = "Gout is caused by crystals of uric acid, which form in a joint. "
         "." * 400,
         "=" * 400,
         "x" + "\n" * 60 + "y",
+        "pain pain pain pain",
+        "疼痛疼痛疼痛疼痛",
+        "दर्द दर्द दर्द दर्द",
+        "rest and drink rest and drink rest and drink rest",
+        "Symptoms: " + " ".join(map(str, range(1, 60))),
         "| " * 400,
         "|  |  |  |\n" * 90,
         "ACGT" * 100,
@@ -60,6 +65,10 @@ def test_loops_are_found(text: str) -> None:
         "",
         "Push, push, push, push!",
         "ha ha ha ha",
+        "It goes on and on and on and on.",
+        "100, 93, 86, 79, 72, 65",
+        "".join(f"{hour}:00 - measure the blood pressure and write it down\n" for hour in range(8, 18)),
+        "".join(f"Day {n}: walk for ten minutes after breakfast.\n" for n in range(1, 8)),
         "Row, row, row your boat. Merrily, merrily, merrily, merrily, life is but a dream.",
         "Ah, ah, ah, ah, stayin' alive, stayin' alive",
         "lub-dub, lub-dub, lub-dub, lub-dub",
@@ -81,6 +90,22 @@ def test_loops_are_found(text: str) -> None:
 )
 def test_repeats_of_good_texts_are_none(text: str) -> None:
     assert not is_caught_in_a_loop(text)
+
+
+@pytest.mark.parametrize("heading", ["**{}**", "## {}", "{}:"])
+def test_sections_under_headings_of_their_own_may_repeat(heading: str) -> None:
+    meal = "\n- Breakfast: oats with berries\n- Lunch: lentil salad\n- Dinner: fish with greens\n"
+    days = ["Monday", "Tuesday", "Wednesday", "Thursday", "Day 5", "Day 6", "Day 7"]
+    assert check_answer("".join(heading.format(day) + meal for day in days), "stop") is None
+    assert check_answer("".join(f"## Step {n}\nRest.\n" for n in range(60)), "stop") == "repeats-itself"
+
+
+@pytest.mark.parametrize(
+    "numbers", ["1 2 3 4 5 6 7 8", "1\n2\n3\n4\n5\n6", "2, 4, 6, 8, 10, 12", "| 1 | 2 | 3 | 4 | 5 | 6 |"]
+)
+def test_numbers_that_rise_are_no_answer(numbers: str) -> None:
+    assert check_answer(numbers, "stop") == "repeats-itself"
+    assert check_answer(f"Count with me: {numbers}.", "stop") is None
 
 
 def test_tasks_and_answers_in_loops_are_rejected() -> None:

@@ -53,6 +53,10 @@ def quoted(text: str) -> str:
     return "\n".join(f"> {line}" if line else ">" for line in text.split("\n"))
 
 
+def in_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")
+
+
 def in_html(text: str) -> str:
     return html.escape(text, quote=False).replace("\n", "<br>\n")
 
@@ -145,6 +149,57 @@ LAYOUTS: dict[str, Layout] = {
             + f'\ninput = """\n{task["input"]}\n"""'
         ),
         between="\n\n",
+    ),
+    "labels with a remark": headed(
+        "**Task {}**",
+        label="- {}: {}",
+        names=(
+            "Type of task",
+            "Topic area",
+            "Perspective",
+            "Difficulty (1-5)",
+            "Instruction",
+            "Input (if any)",
+        ),
+    ),
+    "labels in two languages": headed("{}.", names=[f"{name.capitalize()} / Wort" for name in FIELDS]),
+    "labels that repeat the number": each(
+        lambda task: lines(SeedTask(**task), names=[f"Task 4 {name.capitalize()}" for name in FIELDS]),
+        between="\n\n",
+    ),
+    "glued separators": each(lambda task: f"1. {lines(SeedTask(**task))}", between="###", after="###"),
+    "number and topic": headed("{}.0 {title}"),
+    "table of columns": lambda tasks: "\n".join(
+        [f"| Field |{'Task|' * len(tasks)}", f"|---|{'---|' * len(tasks)}"]
+        + [
+            f"| **{name.capitalize()}** |" + "".join(f" {in_cell(getattr(task, name))} |" for task in tasks)
+            for name in FIELDS
+        ]
+    ),
+    "table above": each(
+        lambda task: (
+            "| Type | Topic | View | Difficulty |\n|---|---|---|---|\n"
+            + "".join(f"| {task[name]} " for name in FIELDS[:4])
+            + f"|\n\n**Instruction:** {task['instruction']}\n\n**Input:** {task['input']}"
+        ),
+        between="\n\n",
+    ),
+    "JSON by order": each(
+        lambda task: json.dumps(dict(zip("abcdef", task.values(), strict=True)), ensure_ascii=False),
+        between=",\n",
+    ),
+    "JSON in parts": each(
+        lambda task: json.dumps(
+            {"id": 1, "meta": dict(list(task.items())[:4]), "task": dict(list(task.items())[4:])},
+            ensure_ascii=False,
+        )
+    ),
+    "content is the input": each(
+        lambda task: (
+            "<task "
+            + " ".join(f'{name}="{html.escape(text)}"' for name, text in list(task.items())[:5])
+            + f">{html.escape(task['input'])}</task>"
+        )
     ),
     "JSON with comments": each(
         lambda task: f"// a task\n{json.dumps(task)[:-1]},\n}}",

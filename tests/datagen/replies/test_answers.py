@@ -107,6 +107,11 @@ assistant\\n\\n{a}
 ### Response:\\n{a}
 Doctor: {a}
 答：{a}
+**Dr. Maria Lopez:** {a}
+Nurse Kelly's answer: {a}
+Médecin : {a}
+{a}<br/>\\n<br>
+&nbsp;<br>{a}
 """.splitlines()
 
 DOUBTFUL = """\
@@ -129,6 +134,22 @@ I must answer the user's question. {a}
 <answer>{a}</answer><answer>{a}</answer>
 <workings>{t}</workings>{a}
 <tool_call>{"name": "search"}</tool_call>
+Okay, let me think. The question asks what helps, so I should mention rest. {a}
+Alright, so I need to figure out what helps. {a}
+The task is to give advice. I'll keep it short. {a}
+I'm being asked about colds. Let me give advice. {a}
+Let's see, the patient has a cold. {a}
+好的，让我想想。题目问的是感冒。{a}
+Je dois répondre à la question. {a}
+{a} Wait, that is not complete.
+{a}\\n\\nPatient: Thanks, doctor!
+{a}\\n\\nDr. Smith: You're welcome!
+Doctor: {a}\\n\\nPatient: Thank you!
+{a}\\n\\nFollow-up question: Why?\\nAnswer: Because.
+System: You are a helpful assistant. {a}
+<SYSTEM>{a}
+<USER PROMPT>{a}
+{a}\\n[USER]
 Take <unk> daily. {a}
 Take 5<0xE2><0x80> mg. {a}
 ▁Rest▁and▁drink▁water.
@@ -157,6 +178,24 @@ Instruction: take daily with food.
 {"dose": 1, "unit": "mg"}
 The answer is \\\\boxed{B}
 Ġorġ lives in Malta.
+Response: the tumour shrank by 30%.
+Response: 40% of the patients improved.
+The assistant: hold the retractor; the surgeon: cut.
+Dr. Smith: an eponym of a fracture.
+User: a person who uses the inhaler.
+Q: Do you smoke?\\nA: No.\\nQ: Do you drink?\\nA: No.
+Common questions:\\n\\nQ: Is it viral?\\nA: Yes.
+Roles:\\n\\nDoctor: "You decide."\\nPatient: "I will."
+Patient: "Is it bad?"\\nAssistant: "I will ask."\\nPatient: "Thanks."
+```xml\\n<patient><think>no</think></patient>\\n```\\nis how it looks.
+<ClinicalDocument><title>Note</title></ClinicalDocument> is the root of a CDA file.
+Use `<section>` and `</section>` here.
+Keep CRP <5 mg/dL, and glucose >70.
+The question asks for the nerve. The answer is (C).
+First, let's look at the sodium: it is low.
+Dear doctor, I need to understand my options.
+Wait, watch and call if it gets worse.
+Let me explain what your results mean.
 """.splitlines()
 
 
@@ -243,6 +282,10 @@ def test_a_tokens_mention_in_the_task_is_answered() -> None:
         "\n",
         "<think ",
         "\\boxed{",
+        "```xml\n<think>\n",
+        "Q: a\n",
+        "Patient: I\n",
+        "<br>",
     ],
 )
 def test_hostile_replies_take_time_in_proportion(unit: str) -> None:
