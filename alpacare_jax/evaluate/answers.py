@@ -3,7 +3,7 @@
 import dataclasses
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,27 +250,22 @@ def count_words(text: str) -> int:
 
 def with_words(verdicts: Sequence[Verdict], model: Answers, references: Sequence[Answers]) -> list[Verdict]:
     """Return the verdicts with ``model_words`` and ``reference_words`` where the answers are known."""
-    by_name: Mapping[str, Answers] = {answers.name: answers for answers in references}
+    by_name = {answers.name: answers.texts for answers in references}
     counted = []
     for verdict in verdicts:
-        id_, reference = verdict.id, by_name.get(verdict.reference)
-        words = {}
-        if id_ in model.texts:
-            words["model_words"] = count_words(model.texts[id_])
-        if reference is not None and id_ in reference.texts:
-            words["reference_words"] = count_words(reference.texts[id_])
+        sides = {"model_words": model.texts, "reference_words": by_name.get(verdict.reference, {})}
+        words = {name: count_words(texts[verdict.id]) for name, texts in sides.items() if verdict.id in texts}
         counted.append(dataclasses.replace(verdict, extra=verdict.extra | words))
     return counted
 
 
 def _refuse_repeats(path: str | Path, ids: Sequence[str]) -> None:
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        repeated = next(id_ for id_ in ids if id_ in seen or seen.add(id_))  # type: ignore[func-returns-value]
+    repeated = [id_ for id_, count in Counter(ids).items() if count > 1]
+    if repeated:
         raise DataError(
             "an id stands twice in the file",
             where=path,
-            found=f"id {repeated!r}; {len(ids) - len(set(ids))} repeated in all",
+            found=f"id {repeated[0]!r}; {len(repeated)} repeated in all",
             expected="one answer for each id",
             remedy="remove the repetitions",
         )

@@ -14,11 +14,9 @@ _QUOTES = dict.fromkeys(map(ord, "“”„‟«»「」『』"), '"') | dict.fr
 _FIELD = (
     r"(?:\w+[ _-])?(?:answer|verdict|winner|choice|decision|judge?ment|result|preference|conclusion|better)"
 )
-_FIELD_TAG = re.compile(rf"<({_FIELD})>|\[({_FIELD})\](?=\s*[\[(\w])", re.IGNORECASE)
-_INLINE_TAG = re.compile(
-    r"</?(?:a|b|code|em|font|i|mark|s|small|span|strong|sub|sup|u)\b[^<>]{0,80}>", re.IGNORECASE
-)
-_TAG = re.compile(r"</?[a-z][^<>]{0,80}>", re.IGNORECASE)
+_FIELD_TAG = re.compile(rf"<({_FIELD})>|\[({_FIELD})\](?=\s*[\[(\w])", re.I)
+_INLINE_TAG = re.compile(r"</?(?:a|b|code|em|font|i|mark|s|small|span|strong|sub|sup|u)\b[^<>]{0,80}>", re.I)
+_TAG = re.compile(r"</?[a-z][^<>]{0,80}>", re.I)
 _KEY = re.compile(r"""["']?\s*,?\s*["'](\w[\w -]{0,30})["']\s*:\s*["']?""")
 _END_OF_LINE = re.compile(r"[^\S\n]*[`\])]*[^\S\n]*(?:\n|$)")
 _BOXED = re.compile(
@@ -36,12 +34,12 @@ _QUOTE = re.compile(
 )
 _BARE_QUOTE = re.compile(
     r"\W*(?:(?:output|answer|response|assistant|option)\s*)?[(\[]{0,2}\s*([abc]|tie)\s*[)\]]{0,2}\W*",
-    re.IGNORECASE,
+    re.I,
 )
 _BEFORE_QUOTE = re.compile(
     r"\W*(?:(?:so|thus|hence|therefore|overall|finally|in (?:conclusion|summary)|to conclude|the|my|final|verdict"
     r"|answer|winner|choice|decision|judge?ment|conclusion|is|as follows)\b\W*){0,8}",
-    re.IGNORECASE,
+    re.I,
 )
 
 

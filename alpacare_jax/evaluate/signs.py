@@ -30,7 +30,7 @@ _LETTER = re.compile(
     r"\b(?P<last>[abAB])(?=[\s\"'.!,)]*$)"
 )
 _EXAM = re.compile(
-    r"\b(?:correct|right|true) (?:answer|option|choice|letter|response)(?: is| was|:)+ ?$", re.IGNORECASE
+    r"\b(?:correct|right|true) (?:answer|option|choice|letter|response)(?: is| was|:)+ ?$", re.I
 )
 _GROUPS = [
     (re.compile(pattern), sign)
@@ -48,17 +48,18 @@ T  \bboth(?: of them)?\b|\bthe (?:two|outputs|answers|responses)\b|\bthe(?:y|se)
 """,
     )
 ]
-_BRACKETS = re.compile(r"\[\[\s*([abc]|tie|[ab]\s*[<>=]{1,3}\s*[ab])\s*\]\]", re.IGNORECASE)
+_SIGNS = {0xE00A: "A", 0xE00B: "B"}  # private characters, which lower case leaves alone
+_BRACKETS = re.compile(r"\[\[\s*([abc]|tie|[ab]\s*[<>=]{1,3}\s*[ab])\s*\]\]", re.I)
 _ENDS = re.compile(r"(?<=[.!?])(?=\s)")
 _QUOTING = re.compile(
     r"\b(?:claims?|says?|said|states?|argues?|contains?|includes?|ends?|writes?|wrote|mentions?|tells?|asks?|instructs?"
     r"|inserts?|plants?|tries|attempts?|string|text|token|marker|phrase|words?|not|no|never|the|an?|this|of|between"
     r"|like|such)\s*$|\b(?:ends? with|contains?|includes?|injects?|claims?|says?|tries|instructs?)\b",
-    re.IGNORECASE,
+    re.I,
 )
 _AFTER_BRACKETS = re.compile(
     r"\s*(?:$|[.,;:!)]|[-–—]\s|(?-i:[A-Z])|(?:it is|because|since|as|is (?:clearly |much )?better)\b)",
-    re.IGNORECASE,
+    re.I,
 )
 
 
@@ -76,19 +77,18 @@ def signs(line: str) -> str:
     """
     line = "".join(map(_read_brackets, _ENDS.split(line))) if "[[" in line else line
     line = _LETTER.sub(_letter, line)
-    pieces, end = [], 0
-    for hit in _LABEL.finditer(line):
-        label = next(group for group in hit.groups() if group).lower()
-        pieces += [
-            line[end : hit.start()].lower(),
-            f" {'A' if label in ('a', '1', 'first', '1st') else 'B'} ",
-        ]
-        end = hit.end()
-    text = " ".join("".join([*pieces, line[end:].lower()]).split())
+    text = " ".join(_LABEL.sub(_label, line).lower().translate(_SIGNS).split())
     text = re.sub(r" (?=[.,;:!?)']|$)", "", text)
     for pattern, sign in _GROUPS:
         text = pattern.sub(sign, text)
     return text
+
+
+def _label(hit: re.Match[str]) -> str:
+    if hit["alone"] and _EXAM.search(hit.string, max(0, hit.start() - 40), hit.start()):
+        return hit[0]
+    label = next(filter(None, hit.groups())).lower()
+    return " \ue00a " if label in ("a", "1", "first", "1st") else " \ue00b "
 
 
 def _letter(hit: re.Match[str]) -> str:

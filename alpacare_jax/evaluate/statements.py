@@ -10,30 +10,26 @@ import re
 from collections.abc import Iterator, Sequence
 
 from alpacare_jax.evaluate import verdict_forms as forms
-from alpacare_jax.evaluate.verdict_forms import SO, VERDICT, Choice, Statement, joined, label_alone, said
+from alpacare_jax.evaluate.verdict_forms import SO, VERDICT, Choice, Statement, label_alone, lines, said
 
 _BETTER = f"{forms.BETTER}(?: {forms.ANSWER})?"
 _SENTENCE = re.compile(
     r"(?!(?<=[ :]\d)\. [AB]\b)(?:(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\d)[.!?]+(?=\s|$|[ABTPN]\b)|(?<=\d)[.!?]+(?=\s|$))"
 )
 # What comes between an answer and what is said of it, or before both, and changes nothing.
-_FILLER = re.compile(
-    joined(
-        r"""(?<=\b[ABTPN]), (?!not|and|because|since|if)[^,.;ABTPNO]{1,200},(?= (?:is|was|wins|seems|stands)\b)
-        |(?:^|(?<=, )|(?<=[ABTPN] ))(?:(?:i|we) (?:believe|think)|not only|no (?:doubt|question)
-        |if (?:i|we|one) (?:had|have|must|were|am|are|was)(?: forced)?(?: to)? (?:choose|pick|decide)(?: one)?
-        |if forced to choose)(?:,|(?= (?:is|was|wins|seems)\b)|$)
-        |^there is (?:no|little) (?:doubt|question)(?: that)? """
-    )
+_FILLER = lines(
+    r"""(?<=\b[ABTPN]), (?!not|and|because|since|if)[^,.;ABTPNO]{1,200},(?= (?:is|was|wins|seems|stands)\b)
+    |(?:^|(?<=, )|(?<=[ABTPN] ))(?:(?:i|we) (?:believe|think)|not only|no (?:doubt|question)
+    |if (?:i|we|one) (?:had|have|must|were|am|are|was)(?: forced)?(?: to)? (?:choose|pick|decide)(?: one)?
+    |if (?:forced|pressed|pushed)(?: to choose)?)(?:,|(?= (?:i|we)\b)|(?= (?:is|was|wins|seems)\b)|$)
+    |^there is (?:no|little) (?:doubt|question)(?: that)? """
 )
-_CLAUSE = re.compile(
-    joined(
-        r"""(?:[,;()]|:(?= )| [-–—]+(?= )| (?:and|making)(?= [ABTPN]\b)
-        |\b(?:but|yet)(?=,? (?:[ABTPN]|it|i|we|the|my|this|that)\b)
-        |\b(?=(?:so|thus|hence|therefore),? (?:[ABTPN]|it|i|we|the|my|this|that)\b)
-        |\b(?=(?:although|though|while|whilst|whereas|despite|even though|even if|because|since|if|unless|assuming
-            |had|were|should(?= (?:the|you|one|a)\b)|when)\b))"""
-    )
+_CLAUSE = lines(
+    r"""(?:[,;()]|:(?= )| [-–—]+(?= )| (?:and|making|which makes)(?= [ABTPN]\b)
+    |\b(?:but|yet)(?=,? (?:[ABTPN]|it|i|we|the|my|this|that)\b)
+    |\b(?=(?:so|thus|hence|therefore),? (?:[ABTPN]|it|i|we|the|my|this|that)\b)
+    |\b(?=(?:although|though|while|whilst|whereas|despite|even though|even if|because|since|(?<!even )if|unless
+        |assuming|had|were|should(?= (?:the|you|one|a)\b)|when)\b))"""
 )
 _FINAL = re.compile(
     rf"^\W*{SO}|^\W*for these reasons\b|\bfinal\b|\bmy {VERDICT}|\bconclu|\b(?:i|we) (?:have )?determined"
@@ -41,23 +37,21 @@ _FINAL = re.compile(
 _NAMING = re.compile(rf"\b({VERDICT}|{_BETTER}|answer|final|overall)(?: is| was)? ?(?::|=|->|=>|→) ?")
 _PRONOUN = re.compile(
     rf"\b(?:it|this|that|this (?:one|output|response|answer))"
-    rf"(?= wins\b| (?:is|was)(?: (?:\w+ly|the|a|far|much|still|therefore|thus))* {_BETTER}"
+    rf"(?= wins\b|(?: is| was|(?<=making it)|(?<=makes it))(?: (?:\w+ly|the|a|far|much|still|thus))* {_BETTER}"
     r"(?:[.!,]|$| than [AB]| because| as it| overall| for the| of the))"
 )
 _CONTRAST = re.compile(
     r"^\W*(?:however|but|yet|wait|actually|still|nevertheless|on (?:reflection|second thou?ghts?)|correction|no,)"
 )
-_CONCESSION = re.compile(r"^(?:although|though|while|whilst|whereas|despite|even though)\b")
+_CONCESSION = re.compile(r"^(?:although|though|while|whilst|whereas|despite|even (?:though|if))\b")
 _SUPPOSITION = re.compile(
-    r"^(?:if|unless|assuming|as \w+ by|according to [ABT]|even if|had|were|should|when(?! (?:\w+ing|it comes)\b))\b"
+    r"^(?:if|unless|assuming|as \w+ by|according to [ABT]|had|were|should|when(?! (?:\w+ing|it comes)\b))\b"
 )
-_WOULD = re.compile(r"\b(?:would|could|might|may)\b")
 _TURN = re.compile(r"\b(?:but|however|yet|so|thus|hence|therefore|still)\b")
 _HEADED = re.compile(rf"(?!{SO}|(?:wait|no|actually)\b)(?:[\w/&-]+ ){{0,3}}[\w/&-]+: ")
 _YES = re.compile(r"yes\b")
-_SO = ("so ", "thus ", "hence ", "therefore ")
 _GOES_ON = re.compile(
-    r"(?:(?:i|we) (?:think|believe|find|say) (?:that )?|so |but )?(?P<label>[AB])"
+    r"(?:(?:i'd|i|we)(?: would)? (?:think|believe|find|say|argue) (?:that )?|so |but )?(?P<label>[AB])"
     r"(?: is| does|(?: is)?(?P<part> (?:at|in|on|for) [^ABTPNO]{1,80}))"
 )
 _RELATION = re.compile(
@@ -125,7 +119,8 @@ def stated(sentence: str, before: Sequence[str] = ()) -> Statement | None:
         lambda hit: sole_label(sentence[: hit.start()]) or sole_label(last) or hit[0], sentence
     )
     text = _FILLER.sub("", _NAMING.sub(r"\1 is ", text)).strip(" ,.!")
-    found = _said_in_clauses(text, before, finished=sentence[-1] in ".!")
+    alone = label_alone(text)
+    found = [alone] if alone else _said_in_clauses(text, before, finished=sentence[-1] in ".!")
     if not found:
         return None
     weight, choices = heaviest(found)
@@ -153,14 +148,14 @@ def _said_in_clauses(text: str, before: Sequence[str], *, finished: bool) -> lis
         if _SUPPOSITION.match(clause):
             # "X would be better if ..." and "if ..., X would be better" alike state nothing.
             supposed = start
-            found = [] if _WOULD.search(text) else found
+            found = found if clause.startswith(("if only", "if any", "as ")) else []
         if supposed is not None and not _TURN.search(text, supposed, start + 10):
             continue
         if (hit := _GOES_ON.fullmatch(clause)) and finished:
             # "A is not better; B is", "A is better on tone, B on facts"
             relations = _RELATION.findall(" ".join([*before, text[:start]]))
             clause = f"{hit['label']} is {relations[-1]}{hit['part'] or ''}" if relations else clause
-        one = said(clause) or (label_alone(clause) if clause.startswith(_SO) else None)
+        one = said(clause) or (label_alone(clause) if re.match("so|thus|hence|therefore", clause) else None)
         if one:
             found.append(Statement(one.choice, 1) if _CONCESSION.match(clause) else one)
     return found

@@ -23,12 +23,17 @@ def joined(text: str) -> str:
     return re.sub(r"\s*\n\s*", "", text)
 
 
+def lines(text: str) -> re.Pattern[str]:
+    """Compile a pattern that is written over several lines."""
+    return re.compile(joined(text))
+
+
 VERDICT = joined(
-    r"""(?:verdict|decision|choice|judge?ment|conclusion|winner|pick|selection|preference|result|ruling|vote|outcome
+    r"""(?:verdict|decision|choice|judge?ment|conclusion|winner|pick|selection|preference|result|ruling|vote|outcome|mine
     |recommendation|determination|evaluation|assessment|(?:(?:mon|ma|le|la|mein|meine|die|das|mi|el|minha|il) )?
     (?:gagnant|r[ée]ponse|r[ée]sultat|urteil|antwort|fazit|ergebnis|veredicto|respuesta|resultado|conclusi[óo]n|ganador|conclus[ãa]o
-    |resposta|vencedor|verdetto|risposta|vincitore|ответ|вердикт|вывод|итог|победитель
-    |\w{0,4}(?:答案|回答|结论|結論|结果|結果|判断|判定|胜者|勝者|선택|결론|승자))(?= ?:))"""
+    |resposta|vencedor|verdetto|risposta|vincitore|ответ|вердикт|вывод|итог|победитель|الإجابة|kết luận
+    |\w{0,4}(?:答案|回答|结论|結論|结果|結果|判断|判定|选择|胜者|勝者|선택|결론|승자))(?= ?:))"""
 )
 BETTER = (
     r"(?:better|best|preferred|superior|winning|stronger|chosen|selected|preferable|favou?rite|favou?red|top)"
@@ -39,7 +44,7 @@ ANSWER = (
 _IS = r"(?: ?(?:is|was|would be|must be|should be|goes to|has to be|are|:|=|->|=>|→|-|–|—),?)"
 _CHOOSE = joined(
     r"""(?:prefer|choose|chose|pick|picked|select|selected|favou?r|go(?:ing)? with|opt for|vote for|voting for
-    |side with|lean(?:ing)? towards?|leans? to|recommend|declare|(?:rule|decide) (?:on|for|in favou?r of)
+    |side with|lean(?:ing|s)?(?: towards?| to)?|recommend|declare|(?:rule|decide) (?:on|for|in favou?r of)
     |agree (?:that|with)|(?:give|giving|award) (?:it|this(?: one)?) to
     |(?:rate|rank|place|put)(?= [AB] (?:\w+ )?(?:higher|above|over|ahead|better|first)\b))"""
 )
@@ -57,23 +62,24 @@ SO = joined(
 # Any row of these words in front of a label leads in and says nothing else.
 _LEAD = joined(
     rf"""\W*(?P<lead>(?:(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|i'm|we|my|our|your|the|an?|it|it's|its
-    |this|that|is|was|are|be|has|have|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too
+    |this|that|is|was|are|be|has|have|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too|just|barely|correction
     |(?<=preference )for|(?<=vote )for|in favou?r of|→|->|=>)(?!\w))[\s:=,.-]*){{0,16}})\W*"""
 )
-_TIE = r"(?:equal(?: quality)?|same|equally good|no winner|no preference|(?:N|(?<!\w )T|(?<=\bis )T)(?: equal)?)(?!\w)"
+_TIE = joined(
+    r"""(?:equal(?: quality)?|same|equally good|no (?:winner|preference|difference)|dead even|too close to call
+    |(?:N|(?<!\w )T|(?<=\bis )T)(?: equal)?)(?!\w)"""
+)
 _BY_HOW_MUCH = joined(
     r"""(?:,? (?:is better|it is|by (?:an? |the )?(?:\w+ ){0,2}\w+|\w+ly|hands down|all the way|here|for me)(?!\w))*"""
 )
 _LABEL = re.compile(
     rf"{_LEAD}(?:(?P<label>\b(?:[AB]|tied?|draw|dead heat|toss-?up)\b)|{_TIE})(?P<degree>{_BY_HOW_MUCH})(?P<tail>.*)"
 )
-_REASON = re.compile(
-    joined(
-        r"""(?: is better)?,? ?\((?![AB]\)).*| [-–—]+ .*|,? because of [^,]*|,? (?:al)?though .*
-        |,? (?:because|since|as|for) (?:it|its|they|he|she|the|this|that|these|both|[ABT])\b.*
-        |(?::| [-–—]+) (?:because|it|its|this|better|more|the (?:better|best))\b.*|, i(?:'d| would)? (?:say|think)\W*
-        |,? (?:without (?:a )?doubt|no question|of course|overall|not [AB]|rather than [AB]|over [AB])\b[^,]*"""
-    )
+_REASON = lines(
+    r"""(?: is better)?,? ?\((?![AB]\)).*| [-–—]+ .*|,? because of [^,]*|,? (?:al)?though .*
+    |,? (?:because|since|as|for) (?:it|its|they|he|she|the|this|that|these|both|[ABT])\b.*
+    |(?::| [-–—]+) (?:because|it|its|this|better|more|the (?:better|best))\b.*|, i(?:'d| would)? (?:say|think)\W*
+    |,? (?:without (?:a )?doubt|no question|of course|overall|not [AB]|rather than [AB]|over [AB])\b[^,]*"""
 )
 
 
@@ -116,13 +122,10 @@ _GOOD = joined(
 )
 _WINS = joined(
     r"""(?:wins?|won|prevails|takes (?:it|this|the win|the edge)|(?:ranks?|comes) first|outperforms|beats|surpasses
-    |edges out|outshines|has (?:the|a slight) (?:edge|advantage)|gets? (?:my|the) (?:vote|nod|edge|win)|comes out ahead
-    |deserves (?:the win|to win|it))"""
+    |scores higher|edges out|outshines|has (?:the|a slight) (?:edge|advantage)|gets? (?:my|the) (?:vote|nod|edge|win)
+    |comes out ahead|deserves (?:the win|to win|it))"""
 )
-_FIT = joined(
-    r"""(?:helpful|useful|accurate|appropriate|suitable|fitting|correct|effective|relevant|satisfactory|aligned|in line
-    |precise)"""
-)
+_FIT = r"(?:helpful|useful|accurate|appropriate|suitable|correct|effective|relevant|satisfactory|aligned|precise)"
 _BAD = joined(
     rf"""(?:worse|worst|inferior|weaker|weakest|loser|losing|loses|falls short of [AB]
     |(?:not|\w+n't|nowhere) (?:nearly |quite |near |even )?as (?:good|strong|{_FIT}) as [AB]|less {_FIT})"""
@@ -136,81 +139,62 @@ _RELATION = re.compile(
     rf"(?:(?P<good>{_GOOD})|(?P<wins>{_WINS})|(?P<bad>{_BAD})|(?P<more>{_MORE}))\b(?=(?P<tail>.*))"
 )
 # What may stand between an answer and a relation that speaks of it as a whole.
-_LINK = re.compile(
-    joined(
-        r""" (?:.{0,200} and )?(?:(?:\w+ly|the|an?|my|much|far|still|also|would|should|will|thus|therefore|then
-        |overall) )*(?:(?:is|was|'s|are|be|being|seems|appears|looks|remains|stands out|emerges|comes out|ranks|proves
-        |feels|makes|deemed|judged|considered) (?:[\w'-]+ ){0,6})?"""
-    )
+_LINK = lines(
+    r""" (?:.{0,200} and )?(?:(?:\w+ly|the|an?|my|much|far|still|also|would|should|will|thus|therefore|then
+    |overall) )*(?:(?:is|was|'s|are|be|being|seems|appears|looks|remains|stands out|emerges|comes out|ranks|proves
+    |feels|makes|deemed|judged|considered) (?:[\w'-]+ ){0,6})?"""
 )
-_PARTLY = {"better", "superior"}
-_NAMED = re.compile(
-    joined(
-        rf"""(?:\b(?:{BETTER}|final|correct) (?:{ANSWER}|{VERDICT})|\b{VERDICT}
-        |^(?:{BETTER}|(?:the )?answer|(?:the )?{BETTER} one)|\b{BETTER} (?:of|between) [TPO]
-        |\bthe (?:one|output|answer|response) [^ABTPNO]{{0,60}}{BETTER}[^ABTPNO]{{0,60}}?)
-        (?: (?:for|of|in|here|between|that)\b[^ABTPNO]{{0,100}}?(?:[TPO] ?)?)?{_IS}{{1,3}}
-        (?: (?:\w+ly|therefore|thus|that|to|for|in favou?r of))* (?P<label>[AB]|T|N|a tie|tie\b)
-        (?! (?:is|was|isn't|wasn't|does|doesn't|would|could|can|fails) )"""
-    )
+_NAMED = lines(
+    rf"""(?:(?:\b(?:{BETTER}|final|correct) (?:{ANSWER}|{VERDICT})|\b{VERDICT}
+    |^(?:{BETTER}|(?:the )?answer|(?:the )?{BETTER} one)|\b{BETTER} (?:of|between) [TPO]
+    |\bthe (?:one|output|answer|response) [^ABTPNO]{{0,60}}{BETTER}[^ABTPNO]{{0,60}}?)
+    (?: (?:for|of|in|here|between|that)\b[^ABTPNO]{{0,100}}?(?:[TPO] ?)?)?{_IS}{{1,3}}
+    (?: (?:\w+ly|therefore|thus|that|to|for|in favou?r of))*
+    |\b(?:in favou?r of|(?:win|edge|vote|nod|preference|point|victory) (?:goes )?(?:to|for)))
+    [ ](?P<label>[AB]|T|N|a tie|tie\b)(?! (?:is|was|isn't|wasn't|does|doesn't|would|could|can|fails) )"""
 )
 _CHOOSES = re.compile(rf"\b{_CHOOSE}(?: (?:\w+ly|for|that|it|with))? (?P<label>[AB])\b")
-_FAVOURS = re.compile(
-    r"\b(?:in favou?r of|preference for|(?:win|edge|vote|nod|preference|point|victory) (?:goes )?to) (?P<label>[AB])\b"
-)
 _JUDGE = re.compile(rf"\b(?:i|we|me|us|i'd|i'll|let's|to|must|have)\b|^{SO}*$")
-_ORDER = re.compile(
-    r"\W*(?:\w+ ?:? )?\[*(?P<label>[AB]) ?(?P<mark>>{1,3}|<{1,3}|={1,2}|[≻≫≺≪≈~]) ?[AB]\]*\W*"
+_ORDER = re.compile(r"\W*(?:\w+(?: is|:)? )?\[*(?P<label>[AB]) ?(?P<mark>[=<>≻≫≺≪≈~]{1,3}) ?[AB]\]*\W*")
+_TIES = lines(
+    r"""\bN (?:is|are|was|can be|could be|stands|wins|seems|appears|really)\b[^ABTPNO]{0,60}?
+        \b(?:better|superior|best|preferable|preferred|wins|winner|out|ahead)\b
+    |^[^ABTPNO]{0,60}\b(?:it's|is|ends? in|(?:call|declare|rate|judge|consider|score) (?:it|this|them|T)(?: one)?
+        (?: as| to be)?)(?: an?| \w+ly| clear| perfect| virtual)*? (?:tied?|draw|dead heat|toss-?up)\b
+    |\b[TP]\b(?: [^ABTPNO]{0,80} and)? (?:are|seem|appear|were|perform|rank|remain|deserve|(?:should|would) be)\b
+        [^ABTPNO]{0,30}? ?\b(?:equally|equal|tied?|a draw|identical|equivalent|comparable|on (?:a )?par|the same
+        |just as good|similarly good|evenly matched|interchangeable|of (?:equal|similar|the same))\b(?P<tail>.*)
+    |\b[TP] tie\b|\b(?:call|rate|judge|consider) (?:them|T|this one)(?: \w+ly| about)*(?: equal| even| the same)\b
+    |\b[AB] (?:is|are) (?:just |exactly |about )?(?:as good as|equal to|on par with|tied with|equivalent to
+        |identical to|no better or worse than) [AB]\b|\b[AB] ties with [AB]\b
+    |\b(?:no (?:clear |obvious |real )?winner|equally good|of equal (?:quality|merit)|no preference
+        |no (?:meaningful |significant |real |clear )?difference in (?:overall )?quality)\b"""
 )
-_TIES = re.compile(
-    joined(
-        r"""\bN (?:is|are|was|can be|could be|stands|wins|seems|appears|really)\b[^ABTPNO]{0,60}?
-            \b(?:better|superior|best|preferable|preferred|wins|winner|out|ahead)\b
-        |^[^ABTPNO]{0,60}\b(?:it's|is|ends? in|(?:call|declare|rate|judge|consider|score) (?:it|this|them|T)(?: one)?
-            (?: as| to be)?)(?: an?| \w+ly| clear| perfect| virtual)*? (?:tied?|draw|dead heat|toss-?up)\b
-        |\b[TP]\b(?: [^ABTPNO]{0,80}? and)? (?:are|is|seem|appear|were|perform|do|rank|remain|should be|would be)\b
-            [^ABTPNO]{0,30}? ?\b(?:equally|equal|tied?|a draw|identical|equivalent|comparable|on (?:a )?par|the same
-            |just as good|similarly good|evenly matched|interchangeable|of (?:equal|similar|the same))\b(?P<tail>.*)
-        |\b[TP] tie\b|\b(?:call|rate|judge|consider) (?:them|T|this one)(?: \w+ly| about)*(?: equal| even| the same)\b
-        |\b[AB] (?:is|are) (?:just |exactly |about )?(?:as good as|equal to|on par with|tied with|equivalent to
-            |identical to|no better or worse than) [AB]\b
-        |\b(?:no (?:clear |obvious |real )?winner|equally good|of equal (?:quality|merit)|no preference
-            |no (?:meaningful |significant |real |clear )?difference in (?:overall )?quality)\b"""
-    )
-)
-_EQUAL_ON_THE_WHOLE = re.compile(
-    r"^$|\W|(?:good|bad|well|poor|strong|weak|matched|quality|(?:in )?quality|in overall)\b"
-)
+_WHOLLY = re.compile(r"$|\W|(?:good|bad|well|poor|strong|weak|matched|score|(?:in )?quality|in overall)\b")
 
 # --- What makes it no statement
 
 _NEVER = r"\b(?:not|no|never|nor|cannot|hardly|might|may|could)\b|n't\b"
-_DENIED_BETWEEN = re.compile(rf"{_NEVER}|\b(?:less|than|that|which)\b")
-_DENIED_BEFORE = re.compile(
-    joined(
-        rf"""{_NEVER}|\b(?:without|doubt|disagree|wrong|false|mistaken|unclear|difficult|hard|impossible|rather than
-        |unless|initial(?:ly)?|earlier|previous(?:ly)?|at first|(?:i|we) (?:was|were|had)|perhaps|maybe|possibly
-        |almost|if|used to|tempted|would have|whether|which|how|nothing|fails? to|try|trying|attempt|determine|decide
-        |evaluate)\b"""
-    )
+_DENIED_BETWEEN = re.compile(rf"{_NEVER}|\b(?:less|than|that|wh\w+|about|anything|fails|refuses)\b|\bonly $")
+_DENIED_BEFORE = lines(
+    rf"""{_NEVER}|\b(?:without|doubt|disagree|wrong|false|mistaken|unclear|difficult|hard|impossible|rather than
+    |unless|initial(?:ly)?|earlier|previous(?:ly)?|majority|at first|(?:i|we) (?:was|were|had)|perhaps|maybe
+    |possibly|almost|if|used to|tempt(?:ed|ing)|would have|whether|which|how|nothing|fails? to|try|trying|attempt
+    |determine|decide|evaluate|refuse|decline)\b|'s $"""
 )
 # Of all who say something, the judge alone counts.
-_SAYING = re.compile(
-    joined(
-        r"""\b(?:claim|says?|said|state|argue|think|believe|assert|insist|end|contain|include|writ|wrote|mention|suggest
-        |instruct|ask|tell|tries|tried|prefer|evaluates?\b|declare|announce|saying|conclude|according|requested|phrase
-        |string|inject|plant|quotation|favou?r|recommend)"""
-    )
+_SAYING = lines(
+    r"""\b(?:claim|says?|said|state|argue|think|believe|assert|insist|end|contain|include|writ|wrote|mention|suggest
+    |instruct|ask|tell|tries|tried|prefer|evaluates?\b|declare|announce|saying|conclude|according|requested|phrase
+    |string|inject|plant|quotation|favou?r|recommend|finds?\b|found\b|considers?\b|chose\b)"""
 )
 # "Better in tone" speaks of a part; "better for the question" and "better in every respect" do not.
-_WHOLE = re.compile(
-    joined(
-        r"""\W*$| (?:(?:in|at|on|with respect to|regarding|when it comes to)\b.*\b(?:instructions?|tasks?|questions?
-        |requests?|prompt|overall|all|every|most|case|context|comparison|quality|general|query|given|users?|both)
-        |output|answer|response|choice|option|one|pick|candidate|fit|match|overall|here|of|than|because|since|as|and
-        |for (?:the|this|that)|by|due|with(?! respect)|given|owing|from|out|is (?:that|because)|when(?! it comes)
-        |assistant|model|reply|completion|verdict|thanks)\b"""
-    )
+_WHOLE = lines(
+    r"""\W*$| (?:(?:in|at|on|with respect to|regarding|when it comes to)\b.*\b(?:instructions?|tasks?|questions?
+    |requests?|prompt|overall|all|every|most|case|context|comparison|quality|general|query|given|users?|both)
+    |output|answer|response|choice|option|one|pick|candidate|fit|match|overall|here|of|than|because|since|as|and
+    |for (?:the|this|that)|by|due|with(?! respect)|given|owing|from|out|is (?:that|because)|when(?! it comes)
+    |assistant|model|reply|completion|verdict|thanks)\b"""
 )
 # "Better than nothing", "better only in length", "A preferred B", and what was cut before it said in what.
 _NO_MORE_THAN = re.compile(
@@ -234,12 +218,12 @@ def said(clause: str) -> Statement | None:
     relations = filter(None, map(_related, _RELATION.finditer(clause)))
     if found := next(relations, None):
         return found
-    for form, weight in ((_NAMED, 3), (_CHOOSES, 2), (_FAVOURS, 2)):
+    for form, weight in ((_NAMED, 3), (_CHOOSES, 2)):
         for hit in form.finditer(clause):
             if not _foreign(hit) and (form is not _CHOOSES or _JUDGE.search(clause[: hit.start()])):
                 return Statement(_choice(hit["label"]), weight)
     if (hit := _TIES.search(clause)) and not _foreign(hit):
-        return Statement("tie", 2 if _EQUAL_ON_THE_WHOLE.match((hit["tail"] or "").strip()) else 1)
+        return Statement("tie", 2 if _WHOLLY.match((hit["tail"] or "").strip()) else 1)
     return None
 
 
@@ -248,10 +232,12 @@ def _related(hit: re.Match[str]) -> Statement | None:
     if _DENIED_BETWEEN.search(way) or _foreign(hit) or (not hit["wins"] and _NO_MORE_THAN.match(tail)):
         return None
     linked = _LINK.fullmatch(way) is not None
-    if not (linked or hit["more"] or good in _PARTLY):
+    if not (linked or hit["more"] or good in ("better", "superior")):
         return None
     part = not linked or hit["more"] or (hit["bad"] or "").startswith("less")
-    part = part or not (hit["wins"] or _WHOLE.match(tail))
+    if hit["wins"]:
+        tail = re.sub(r"^ [AB]\b|^(?! (?:in|at|on)\b).*", "", tail)
+    part = part or not _WHOLE.match(tail)
     return Statement(_choice(hit["label"], turned=hit["bad"] is not None), 1 if part else 2)
 
 
