@@ -18,10 +18,11 @@ _SENTENCE = re.compile(
 )
 # What comes between an answer and what is said of it, or before both, and changes nothing.
 _FILLER = lines(
-    r"""(?<=\b[ABTPN]), (?!not|and|because|since|if)[^,.;ABTPNO]{1,200},(?= (?:is|was|wins|seems|stands)\b)
+    r"""(?:(?<=\b[ABTPN])|(?<=\b[ABTPN] is)), (?!not|and|because|since|if)[^,.;ABTPNO]{1,200},
+    (?=[ ](?:is|was|wins|seems|stands|the|better|best|superior)\b)
     |(?:^|(?<=, )|(?<=[ABTPN] ))(?:(?:i|we) (?:believe|think)|not only|no (?:doubt|question)
     |if (?:i|we|one) (?:had|have|must|were|am|are|was)(?: forced)?(?: to)? (?:choose|pick|decide)(?: one)?
-    |if (?:forced|pressed|pushed)(?: to choose)?)(?:,|(?= (?:i|we)\b)|(?= (?:is|was|wins|seems)\b)|$)
+    |if (?:anything|forced|pressed|pushed)(?: to choose)?)(?:,|(?= (?:i|we)\b)|(?= (?:is|was|wins|seems)\b)|$)
     |^there is (?:no|little) (?:doubt|question)(?: that)? """
 )
 _CLAUSE = lines(

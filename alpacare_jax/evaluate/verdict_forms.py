@@ -62,7 +62,7 @@ SO = joined(
 # Any row of these words in front of a label leads in and says nothing else.
 _LEAD = joined(
     rf"""\W*(?P<lead>(?:(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|i'm|we|my|our|your|the|an?|it|it's|its
-    |this|that|is|was|are|be|has|have|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too|just|barely|correction
+    |this|that|is|was|are|be|has|have|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too|just|barely|correction|no(?=,)
     |(?<=preference )for|(?<=vote )for|in favou?r of|→|->|=>)(?!\w))[\s:=,.-]*){{0,16}})\W*"""
 )
 _TIE = joined(
@@ -145,7 +145,7 @@ _LINK = lines(
     |feels|makes|deemed|judged|considered) (?:[\w'-]+ ){0,6})?"""
 )
 _NAMED = lines(
-    rf"""(?:(?:\b(?:{BETTER}|final|correct) (?:{ANSWER}|{VERDICT})|\b{VERDICT}
+    rf"""(?:(?:\b(?:{BETTER}|more {_FIT}|final|correct) (?:{ANSWER}|{VERDICT})|\b{VERDICT}
     |^(?:{BETTER}|(?:the )?answer|(?:the )?{BETTER} one)|\b{BETTER} (?:of|between) [TPO]
     |\bthe (?:one|output|answer|response) [^ABTPNO]{{0,60}}{BETTER}[^ABTPNO]{{0,60}}?)
     (?: (?:for|of|in|here|between|that)\b[^ABTPNO]{{0,100}}?(?:[TPO] ?)?)?{_IS}{{1,3}}
@@ -174,7 +174,7 @@ _WHOLLY = re.compile(r"$|\W|(?:good|bad|well|poor|strong|weak|matched|score|(?:i
 
 # --- What makes it no statement
 
-_NEVER = r"\b(?:not|no|never|nor|cannot|hardly|might|may|could)\b|n't\b"
+_NEVER = r"\b(?:not|no|never|nor|cannot|hardly|rarely|seldom|might|may|could)\b|n't\b"
 _DENIED_BETWEEN = re.compile(rf"{_NEVER}|\b(?:less|than|that|wh\w+|about|anything|fails|refuses)\b|\bonly $")
 _DENIED_BEFORE = lines(
     rf"""{_NEVER}|\b(?:without|doubt|disagree|wrong|false|mistaken|unclear|difficult|hard|impossible|rather than
