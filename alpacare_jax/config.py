@@ -2,21 +2,22 @@
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import yaml
 from jax.sharding import Mesh
 
 from alpacare_jax.adapters import AdapterConfig
+from alpacare_jax.adapters import config as adapters
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig, fp8
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
+from alpacare_jax.ranges import Range, check_settings
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train import Stepper, TrainConfig
 from datagen.decoding import Malformed, parse_yaml, read_yaml_mapping
@@ -52,7 +53,7 @@ class RunConfig:
     train_data: str
     init: str | None = None
     architecture: str | None = None
-    seq_len: int | None = None
+    seq_len: Annotated[int | None, Range(2, 1_048_576)] = None
     validation_data: str | None = None
     topology: str | None = None
     mesh: MeshConfig = MeshConfig()
@@ -71,8 +72,7 @@ class RunConfig:
                 found="neither",
                 expected="`init` (a model), or `architecture` (a shape's name or a config.json) for random weights",
             )
-        if self.seq_len is not None and self.seq_len < 2:
-            raise ConfigError("rows hold at least two tokens", where="seq_len", found=self.seq_len)
+        check_settings(self, "")
         if self.compute.layer_rows is not None and self.adapter.dropout:
             raise ConfigError(
                 "dropout is drawn for all rows of a layer at once",
@@ -127,6 +127,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), kind: type[T] =
     values = read_yaml_mapping(path)
     for override in overrides:
         _apply(values, override)
+    adapter = values.get("adapter")
+    if isinstance(adapter, dict) and adapter and "kind" not in adapter:
+        raise ConfigError(
+            "the adapter has no kind, so the whole model would be trained",
+            where=f"{path}: adapter.kind",
+            found=", ".join(map(str, adapter)),
+            expected=", ".join(adapters.KINDS),
+            remedy="name its kind, or none to train the whole model",
+        )
     return build(kind, values, where=str(path))
 
 
@@ -157,7 +166,7 @@ def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:
     Raises:
         ConfigError: Something does not fit.
     """
-    problems = unknown_keys(kind, values) or _odd_numbers(kind, values)
+    problems = unknown_keys(kind, values) or _flags_for_numbers(kind, values)
     if not problems:
         try:
             return pydantic.TypeAdapter(kind).validate_python(values)
@@ -187,30 +196,16 @@ def unknown_keys(kind: Any, values: dict[str, Any], prefix: str = "") -> list[st
     return problems
 
 
-def _odd_numbers(kind: Any, values: dict[str, Any], prefix: str = "") -> list[str]:
-    """List what pydantic takes for a number and nothing computes with: true, 10^40, texts such as "nan" and "1e999".
-
-    Texts that spell a number are taken, since YAML reads 1e-5 as one.
-    """
+def _flags_for_numbers(kind: Any, values: dict[str, Any], prefix: str = "") -> list[str]:
+    """List where true or false stands for a number, which pydantic takes for 1 or 0."""
     problems = []
     for key, hint in typing.get_type_hints(kind).items():
         wanted, value = _without_none(hint), values.get(key)
         if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
-            problems += _odd_numbers(wanted, value, f"{prefix}{key}.")
-        elif wanted in (int, float) and (isinstance(value, bool) or _is_endless(value)):
-            problems.append(
-                f"{prefix}{key}: a number of at most 64 bits is wanted (found {shorten(str(value))})"
-            )
+            problems += _flags_for_numbers(wanted, value, f"{prefix}{key}.")
+        elif wanted in (int, float) and isinstance(value, bool):
+            problems.append(f"{prefix}{key}: a number is wanted (found {value})")
     return problems
-
-
-def _is_endless(value: Any) -> bool:
-    if isinstance(value, int):
-        return value.bit_length() > 63
-    try:
-        return isinstance(value, str) and not math.isfinite(float(value))
-    except ValueError:
-        return False
 
 
 def _without_none(hint: Any) -> Any:

@@ -10,14 +10,17 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from alpacare_jax.errors import ShardingError
+from alpacare_jax.ranges import Range, check_settings
 
 MESH_AXES = ("data", "fsdp", "tensor", "context")
+DEVICES = Range(1, 1_000_000, beside=-1)
 
 RULES: Mapping[str, str | tuple[str, ...] | None] = {
     # activations
@@ -56,10 +59,15 @@ class MeshConfig:
         (1, 4, 2, 1)
     """
 
-    data: int = 1
-    fsdp: int = -1
-    tensor: int = 1
-    context: int = 1
+    data: Annotated[int, DEVICES] = 1
+    fsdp: Annotated[int, DEVICES] = -1
+    tensor: Annotated[int, DEVICES] = 1
+    context: Annotated[int, DEVICES] = 1
+
+    def __post_init__(self) -> None:
+        free = [axis for axis in MESH_AXES if getattr(self, axis) == -1]
+        problems = [f"at most one axis may be -1, not {' and '.join(free)}"] * (len(free) > 1)
+        check_settings(self, "mesh", problems, error=ShardingError)
 
     def shape(self, device_count: int) -> tuple[int, int, int, int]:
         """Return the mesh shape for a number of devices.
@@ -69,13 +77,6 @@ class MeshConfig:
         """
         sizes = [getattr(self, axis) for axis in MESH_AXES]
         named = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
-        if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-            raise ShardingError(
-                "the mesh is not valid",
-                where="mesh",
-                found=named,
-                expected="positive sizes, at most one of them -1",
-            )
         fixed = math.prod(size for size in sizes if size != -1)
         if -1 in sizes and device_count % fixed == 0:
             sizes[sizes.index(-1)] = device_count // fixed

@@ -1,11 +1,11 @@
 """What of a model is trained beside it: kind, size and place of the adapters, and how the base is stored."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterable
+from typing import Annotated
 
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
+from alpacare_jax.ranges import Range, check_settings
 
 KINDS = ("none", "lora", "rslora", "dora")
 QUANTIZED = ("int8", "int4", "nf4")
@@ -58,32 +58,19 @@ class AdapterConfig:
             up to what the devices divide.
     """
 
-    kind: str = "none"
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = tuple(TARGETS)
-    base: str = "auto"
-    start: str = "zero"
-    start_rows: int = 32
+    kind: Annotated[str, KINDS] = "none"
+    rank: Annotated[int, Range(1, 65_536)] = 16
+    alpha: Annotated[float, Range(0, 1_000_000, above=True)] = 32.0
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
+    targets: Annotated[tuple[str, ...], tuple(TARGETS)] = tuple(TARGETS)
+    base: Annotated[str, BASES] = "auto"
+    start: Annotated[str, STARTS] = "zero"
+    start_rows: Annotated[int, Range(1, 131_072)] = 32
 
     def __post_init__(self) -> None:
-        problems = [
-            *_unknown("kind", [self.kind], KINDS),
-            *_unknown("targets", self.targets, TARGETS),
-            *_unknown("base", [self.base], BASES),
-            *_unknown("start", [self.start], STARTS),
-        ]
+        problems = []
         if self.start == "residual" and (not self.quantized or self.kind == "dora"):
             problems.append("start 'residual' needs a base in int8, int4 or nf4, and kind lora or rslora")
-        if self.start_rows < 1:
-            problems.append(f"start_rows must be at least 1, not {self.start_rows}")
-        if self.rank < 1:
-            problems.append(f"rank must be at least 1, not {self.rank}")
-        if not self.alpha > 0:
-            problems.append(f"alpha must be positive, not {self.alpha:g}")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout must be at least 0 and below 1, not {self.dropout:g}")
         if not self.targets or len(set(self.targets)) != len(self.targets):
             problems.append("targets must name at least one weight, and none of them twice")
         if self.kind == "none" and self.base != "auto":
@@ -92,13 +79,7 @@ class AdapterConfig:
                 + ("quantised" if self.quantized else "stored otherwise")
                 + ", and kind 'none' trains them all"
             )
-        if problems:
-            raise ConfigError(
-                "the adapter is not valid",
-                where="adapter",
-                found="; ".join(problems),
-                remedy="mend these keys; for QLoRA take kind lora and base nf4",
-            )
+        check_settings(self, "adapter", problems)
 
     @property
     def on(self) -> bool:
@@ -141,13 +122,3 @@ class AdapterConfig:
                 expected="at most the smaller side",
                 remedy="lower adapter.rank, or leave these out of adapter.targets",
             )
-
-
-def _unknown(key: str, values: Iterable[str], known: Iterable[str]) -> list[str]:
-    known, problems = list(known), []
-    for value in values:
-        if value not in known:
-            near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            problems.append(f"{key}: {value!r} is not one of {', '.join(known)}{hint}")
-    return problems

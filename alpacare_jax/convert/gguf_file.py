@@ -217,8 +217,8 @@ class GgufFile:
     def _whole(self, key: str, default: int | None = None) -> int:
         """Return a positive whole number of the model's metadata."""
         value = self.need(f"llama.{key}") if default is None else self.get(f"llama.{key}", default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self._wrong(key, value, "a whole number above 0")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000_000:
+            raise self._wrong(key, value, "a whole number from 1 to 1,000,000,000")
         return value
 
     def _number(self, key: str, default: float | None = None) -> float:

@@ -24,6 +24,7 @@ from alpacare_jax.data.manifest import Manifest, Statistics
 from alpacare_jax.data.packing import Row, fill_row, plan_rows
 from alpacare_jax.errors import ConfigError, DataError, is_full
 from alpacare_jax.prompts import TEMPLATES, Template
+from alpacare_jax.ranges import Range
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
 from datagen.decoding import read_json_object
 from datagen.records import Instruction, holds_text, read_objects, write_objects
@@ -40,6 +41,7 @@ OWN_FILES = (
 )
 """Patterns of the files of a packed data set."""
 
+LENGTHS, SHARDS = Range(8, 1_048_576), Range(1, 100_000)
 LISTED_IDS = 20
 """How many ids of left-out or truncated records the manifest lists."""
 
@@ -168,10 +170,10 @@ def _warn(manifest: Manifest, tokenizer: Tokenizer) -> None:
 
 def _check_arguments(seq_len: int, template: str, split: str, shards: int | None) -> None:
     for wrong, where, found, expected in (
-        (seq_len < 8, "seq_len", seq_len, "at least 8 tokens"),
+        (seq_len not in LENGTHS, "seq_len", seq_len, f"{LENGTHS} tokens"),
         (template not in TEMPLATES, "template", template, " or ".join(TEMPLATES)),
         (not split.isidentifier(), "split", split, "letters, digits and _"),
-        (shards is not None and shards < 1, "shards", shards, "at least 1"),
+        (shards is not None and shards not in SHARDS, "shards", shards, SHARDS),
     ):
         if wrong:
             raise ConfigError(f"{where} has an impossible value", where=where, found=found, expected=expected)

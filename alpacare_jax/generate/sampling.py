@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alpacare_jax.errors import DataError
+from alpacare_jax.ranges import Range, declared
 
 MAX_TOP_LOGPROBS = 20
 BLOCK = 256
@@ -32,35 +33,22 @@ class Sampling:
         ignore_eos: Go on past end tokens, for measuring speed.
     """
 
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
+    max_tokens: Annotated[int, Range(0, math.inf)] = 256
+    temperature: Annotated[float, Range(0, 100)] = 0.0
+    top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
+    top_k: Annotated[int, Range(0, math.inf)] = 0
+    presence_penalty: Annotated[float, Range(-2, 2)] = 0.0
+    frequency_penalty: Annotated[float, Range(-2, 2)] = 0.0
     stop: tuple[str, ...] = ()
     seed: int = 0
-    logprobs: int | None = None
+    logprobs: Annotated[int | None, Range(0, MAX_TOP_LOGPROBS)] = None
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        ranges: tuple[tuple[str, float, float], ...] = (
-            ("max_tokens", 0, math.inf),
-            ("temperature", 0, 100),
-            ("top_k", 0, math.inf),
-            ("presence_penalty", -2, 2),
-            ("frequency_penalty", -2, 2),
-            ("logprobs", 0, MAX_TOP_LOGPROBS),
-        )
-        for name, low, high in ranges:
+        for name, allowed in declared(Sampling).items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-                raise DataError(f"{name} is out of range", where=name, found=value, expected=bounds)
-        if not 0 < self.top_p <= 1:
-            raise DataError(
-                "top_p is out of range", where="top_p", found=self.top_p, expected="above 0, at most 1"
-            )
+            if value is not None and value not in allowed:
+                raise DataError(f"{name} is out of range", where=name, found=value, expected=allowed)
         if any(not text for text in self.stop):
             raise DataError(
                 "a stop string is empty", where="stop", expected="texts of at least one character"

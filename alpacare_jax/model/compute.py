@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 
 from alpacare_jax import attention
 from alpacare_jax.attention import SEGMENTS
-from alpacare_jax.errors import ConfigError, did_you_mean
+from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import fp8
+from alpacare_jax.ranges import Range, check_settings
 
 LAYER_INPUT = "layer_input"
 PROJECTIONS = ("query", "key", "value", "attention_out", "gate", "up")
@@ -76,38 +77,21 @@ class ComputeConfig:
             activations are those of a part of the batch. None takes all. Needs ``remat`` "full" or "offload".
     """
 
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    grad_dtype: str = "float32"
-    remat: str = "none"
-    precision: str = "default"
-    matmul: str = "default"
+    dtype: Annotated[str, DTYPES] = "float32"
+    param_dtype: Annotated[str, DTYPES] = "float32"
+    grad_dtype: Annotated[str, DTYPES] = "float32"
+    remat: Annotated[str, tuple(REMAT_POLICIES)] = "none"
+    precision: Annotated[str, ("default", "highest")] = "default"
+    matmul: Annotated[str, ("default", fp8.NAME)] = "default"
     attention: str = attention.AUTO
-    attention_segments: int = SEGMENTS
-    loss: str = "auto"
-    loss_chunk_mib: int | None = None
-    layer_rows: int | None = None
+    attention_segments: Annotated[int, Range(2, 1_000_000)] = SEGMENTS
+    loss: Annotated[str, LOSS_TILINGS] = "auto"
+    loss_chunk_mib: Annotated[int | None, Range(1, 1_000_000)] = None
+    layer_rows: Annotated[int | None, Range(1, 131_072)] = None
 
     def __post_init__(self) -> None:
         attention.check_name(self.attention)
-        for key, allowed in (
-            ("dtype", DTYPES),
-            ("param_dtype", DTYPES),
-            ("grad_dtype", DTYPES),
-            ("remat", tuple(REMAT_POLICIES)),
-            ("precision", ("default", "highest")),
-            ("matmul", ("default", fp8.NAME)),
-            ("loss", LOSS_TILINGS),
-        ):
-            found = getattr(self, key)
-            if found not in allowed:
-                raise ConfigError(
-                    f"{key} has an unknown value",
-                    where=f"compute.{key}",
-                    found=found,
-                    expected=", ".join(allowed),
-                    remedy=did_you_mean(found, allowed),
-                )
+        check_settings(self, "compute")
         if self.matmul == fp8.NAME and (self.dtype != "bfloat16" or self.precision != "default"):
             raise ConfigError(
                 "products in 8-bit floats round bfloat16 ones",
@@ -122,24 +106,10 @@ class ComputeConfig:
                 found=f"bfloat16, with compute.dtype {self.dtype}",
                 remedy="set compute.dtype to bfloat16, or leave compute.grad_dtype out",
             )
-        if self.attention_segments < 2:
-            raise ConfigError(
-                "a row holds an example and padding",
-                where="compute.attention_segments",
-                found=self.attention_segments,
-                expected="at least 2",
-            )
-        if self.layer_rows is not None and (self.layer_rows < 1 or self.remat not in WHOLE_LAYERS):
+        if self.layer_rows is not None and self.remat not in WHOLE_LAYERS:
             raise ConfigError(
                 "rows go through a layer in parts where the layer is computed again",
                 where="compute.layer_rows",
                 found=f"{self.layer_rows}, with compute.remat {self.remat}",
-                expected=f"at least 1, with compute.remat {' or '.join(WHOLE_LAYERS)}",
-            )
-        if self.loss_chunk_mib is not None and self.loss_chunk_mib < 1:
-            raise ConfigError(
-                "logits need some memory",
-                where="compute.loss_chunk_mib",
-                found=self.loss_chunk_mib,
-                expected="at least 1",
+                expected=f"compute.remat {' or '.join(WHOLE_LAYERS)}",
             )

@@ -2,9 +2,10 @@
 
 import dataclasses
 import typing
-from typing import Any
+from typing import Annotated, Any
 
 from alpacare_jax.errors import ConversionError
+from alpacare_jax.ranges import Range, declared
 
 #: The parameters that each kind of rotary embedding reads beside its base, ``rope_theta``.
 ROPE_KINDS: dict[str, tuple[str, ...]] = {
@@ -33,7 +34,8 @@ _NULL_IS_ABSENT = (  # the sizes of a model are not among them
     "mlp_bias",
     "initializer_range",
 )
-_MAY_BE_ZERO = ("attention_factor", "initializer_range", "mscale", "mscale_all_dim")
+_SIZE, _LENGTH = Range(1, 1 << 22), Range(1, 1_000_000_000)
+_FACTOR, _PART = Range(0, 1_000_000_000, above=True), Range(0, 1_000_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +47,16 @@ class RopeConfig:
     """
 
     kind: str = "default"
-    theta: float = 10_000.0
-    factor: float | None = None
-    original_max_position_embeddings: int | None = None
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    attention_factor: float | None = None
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
+    theta: Annotated[float, Range(1, 10**15, above=True)] = 10_000.0
+    factor: Annotated[float | None, _FACTOR] = None
+    original_max_position_embeddings: Annotated[int | None, _LENGTH] = None
+    low_freq_factor: Annotated[float, _FACTOR] = 1.0
+    high_freq_factor: Annotated[float, _FACTOR] = 4.0
+    beta_fast: Annotated[float, _FACTOR] = 32.0
+    beta_slow: Annotated[float, _FACTOR] = 1.0
+    attention_factor: Annotated[float | None, _PART] = None
+    mscale: Annotated[float | None, _PART] = None
+    mscale_all_dim: Annotated[float | None, _PART] = None
     truncate: bool = True
 
     @classmethod
@@ -90,6 +92,8 @@ class RopeConfig:
         for name in ("beta_fast", "beta_slow"):
             if given.get(name) == 0:  # transformers reads 0 as the default
                 del given[name]
+        if "truncate" in scaling:  # and null as false
+            given.setdefault("truncate", False)
         unknown = sorted(set(given) - {*used, _DESCRIPTIVE})
         missing = [name for name in used[: _REQUIRED.get(kind, 0)] if name not in given]
         if unknown or missing:
@@ -169,7 +173,7 @@ def _scaling_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _check_values(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> None:
-    """Check types and signs of a config's values against the fields of a dataclass.
+    """Check types and ranges of a config's values against the fields of a dataclass.
 
     Raises:
         ConversionError: Names every value that does not fit.
@@ -180,8 +184,8 @@ def _check_values(kind: type, values: dict[str, Any], where: str, prefix: str = 
         fits = isinstance(value, int | float if wanted is float else wanted)
         if not fits or (isinstance(value, bool) and wanted is not bool):
             problems.append(f"{prefix}{name} must be {_TYPES[wanted]}, not {value!r}")
-        elif wanted is not bool and not (value > 0 or (value == 0 and name in _MAY_BE_ZERO)):
-            problems.append(f"{prefix}{name} must be above 0, not {value!r}")
+        elif wanted is not bool and value not in declared(kind)[name]:
+            problems.append(f"{prefix}{name} must be {declared(kind)[name]}, not {str(value)[:50]}")
     if problems:
         raise ConversionError(
             "the config holds values of a wrong kind", where=where, found="; ".join(problems)
@@ -200,20 +204,20 @@ class LlamaConfig:
         16
     """
 
-    vocab_size: int = 32_000
-    hidden_size: int = 4096
-    intermediate_size: int = 11_008
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 32
-    num_key_value_heads: int = 32
-    head_dim: int = 128
-    max_position_embeddings: int = 2048
-    rms_norm_eps: float = 1e-6
+    vocab_size: Annotated[int, _SIZE] = 32_000
+    hidden_size: Annotated[int, _SIZE] = 4096
+    intermediate_size: Annotated[int, _SIZE] = 11_008
+    num_hidden_layers: Annotated[int, Range(1, 10_000)] = 32
+    num_attention_heads: Annotated[int, _SIZE] = 32
+    num_key_value_heads: Annotated[int, _SIZE] = 32
+    head_dim: Annotated[int, _SIZE] = 128
+    max_position_embeddings: Annotated[int, _LENGTH] = 2048
+    rms_norm_eps: Annotated[float, Range(0, 1, above=True)] = 1e-6
     rope: RopeConfig = RopeConfig()
     tie_word_embeddings: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
-    initializer_range: float = 0.02
+    initializer_range: Annotated[float, _PART] = 0.02
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> "LlamaConfig":

@@ -1,8 +1,9 @@
 """The optimiser's settings."""
 
 import dataclasses
+from typing import Annotated
 
-from alpacare_jax.errors import ConfigError, did_you_mean
+from alpacare_jax.ranges import Range, check_settings
 
 OPTIMIZERS = ("adamw", "adafactor", "lion", "muon")
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -34,46 +35,20 @@ class OptimConfig:
             "stochastic", up or down by chance so that they are kept on average. Nothing where they are in float32.
     """
 
-    name: str = "adamw"
-    learning_rate: float = 2e-5
-    schedule: str = "cosine"
-    warmup_ratio: float = 0.03
-    decay_ratio: float = 0.1
-    weight_decay: float = 0.0
+    name: Annotated[str, OPTIMIZERS] = "adamw"
+    learning_rate: Annotated[float, Range(0, 10_000, above=True)] = 2e-5
+    schedule: Annotated[str, SCHEDULES] = "cosine"
+    warmup_ratio: Annotated[float, Range(0, 1)] = 0.03
+    decay_ratio: Annotated[float, Range(0, 1)] = 0.1
+    weight_decay: Annotated[float, Range(0, 10_000)] = 0.0
     no_decay: tuple[str, ...] = ()
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    clip_norm: float = 1.0
-    state_dtype: str = "float32"
-    rounding: str = "nearest"
+    b1: Annotated[float, Range(0, 1, below=True)] = 0.9
+    b2: Annotated[float, Range(0, 1, below=True)] = 0.999
+    eps: Annotated[float, Range(0, 1)] = 1e-8
+    clip_norm: Annotated[float, Range(0, 1_000_000_000)] = 1.0
+    state_dtype: Annotated[str, STATE_DTYPES] = "float32"
+    rounding: Annotated[str, ROUNDINGS] = "nearest"
 
     def __post_init__(self) -> None:
-        problems, remedies = [], []
-        for key, allowed in (
-            ("name", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("state_dtype", STATE_DTYPES),
-            ("rounding", ROUNDINGS),
-        ):
-            found = getattr(self, key)
-            if found not in allowed:
-                problems.append(f"{key} {found!r} is not one of {', '.join(allowed)}")
-                remedies.append(did_you_mean(found, allowed))
-        for key in ("warmup_ratio", "decay_ratio"):
-            if not 0 <= getattr(self, key) <= 1:
-                problems.append(f"{key} {getattr(self, key)} is not within 0 and 1")
-        for key in ("b1", "b2"):
-            if not 0 <= getattr(self, key) < 1:
-                problems.append(f"{key} {getattr(self, key)} is not within 0 and below 1")
-        if self.schedule == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
-            problems.append("warmup_ratio and decay_ratio together exceed 1")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
-            problems.append("learning_rate must be positive, weight_decay and clip_norm not negative")
-        if problems:
-            raise ConfigError(
-                "the optimiser's settings are not valid",
-                where="optim",
-                found="; ".join(problems),
-                remedy="; ".join(remedy for remedy in remedies if remedy) or None,
-            )
+        too_long = self.schedule == "wsd" and self.warmup_ratio + self.decay_ratio > 1
+        check_settings(self, "optim", ["warmup_ratio and decay_ratio together exceed 1"] * too_long)

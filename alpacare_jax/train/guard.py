@@ -1,12 +1,12 @@
 """What a step does with a gradient that is not finite, or far larger than those before it."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from alpacare_jax.errors import ConfigError
+from alpacare_jax.ranges import Range, check_settings
 
 GuardState = dict[str, jax.Array]
 """``norms`` [window] of the last steps taken, ``taken``, ``skipped``, ``in_a_row``: int32 counts."""
@@ -27,21 +27,13 @@ class GuardConfig:
         patience: Steps skipped in a row after which the run stops.
     """
 
-    action: str = "stop"
-    factor: float = 0.0
-    window: int = 64
-    patience: int = 5
+    action: Annotated[str, ("stop", "skip")] = "stop"
+    factor: Annotated[float, Range(1, 1_000_000_000, above=True, beside=0)] = 0.0
+    window: Annotated[int, Range(FIRST, 65_536)] = 64
+    patience: Annotated[int, Range(1, 1_000_000_000)] = 5
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.action not in ("stop", "skip"):
-            problems.append(f"action {self.action!r} is not stop or skip")
-        if self.factor != 0 and not self.factor > 1:
-            problems.append(f"factor must be above 1, or 0 for none, not {self.factor:g}")
-        if self.window < FIRST or self.patience < 1:
-            problems.append(f"window must be at least {FIRST}, patience at least 1")
-        if problems:
-            raise ConfigError("the guard is not valid", where="train.guard", found="; ".join(problems))
+        check_settings(self, "train.guard")
 
     @property
     def on(self) -> bool:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from typing import Annotated
 
 from alpacare_jax.data.loader import count_steps
 from alpacare_jax.data.manifest import Statistics
 from alpacare_jax.errors import ConfigError
+from alpacare_jax.ranges import Range, check_settings
 from alpacare_jax.train.guard import GuardConfig
 
 ROUNDING = 0.1
@@ -35,38 +37,23 @@ class TrainConfig:
         guard: What happens at a gradient that is not finite or far too large.
     """
 
-    epochs: float = 3.0
-    steps: int | None = None
-    batch_rows: int | None = None
-    batch_examples: int | None = None
-    microbatches: int = 1
-    seed: int = 0
-    log_every: int = 1
-    validate_every: int = 0
-    checkpoint_every: int = 0
-    keep_checkpoints: int = 2
+    epochs: Annotated[float, Range(0, 1_000_000, above=True)] = 3.0
+    steps: Annotated[int | None, Range(1, 1_000_000_000)] = None
+    batch_rows: Annotated[int | None, Range(1, 131_072)] = None
+    batch_examples: Annotated[int | None, Range(1, 1_000_000)] = None
+    microbatches: Annotated[int, Range(1, 4096)] = 1
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    log_every: Annotated[int, Range(1, 1_000_000_000)] = 1
+    validate_every: Annotated[int, Range(0, 1_000_000_000)] = 0
+    checkpoint_every: Annotated[int, Range(0, 1_000_000_000)] = 0
+    keep_checkpoints: Annotated[int, Range(1, 1_000_000_000)] = 2
     freeze: tuple[str, ...] = ()
-    neftune_alpha: float = 0.0
+    neftune_alpha: Annotated[float, Range(0, 1_000_000)] = 0.0
     guard: GuardConfig = GuardConfig()
 
     def __post_init__(self) -> None:
-        problems = []
-        if (self.batch_rows is None) == (self.batch_examples is None):
-            problems.append("exactly one of batch_rows and batch_examples must be given")
-        for name in ("steps", "batch_rows", "batch_examples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                problems.append(f"{name} must be at least 1, not {value}")
-        if self.epochs <= 0 or self.microbatches < 1 or self.log_every < 1 or self.keep_checkpoints < 1:
-            problems.append("epochs, microbatches, log_every and keep_checkpoints must be positive")
-        if self.validate_every < 0 or self.checkpoint_every < 0:
-            problems.append("validate_every and checkpoint_every must not be negative")
-        if not 0 <= self.neftune_alpha < float("inf"):
-            problems.append(f"neftune_alpha must not be negative, and finite, not {self.neftune_alpha:g}")
-        if problems:
-            raise ConfigError(
-                "the settings of training are not valid", where="train", found="; ".join(problems)
-            )
+        both = (self.batch_rows is None) == (self.batch_examples is None)
+        check_settings(self, "train", ["exactly one of batch_rows and batch_examples must be given"] * both)
 
     def for_data(
         self, statistics: Statistics, batch_shards: int, started: "Progress | None" = None

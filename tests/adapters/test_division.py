@@ -272,22 +272,22 @@ def test_gradients_beside_frozen_weights_are_those_of_full_training():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"kind": "lorra"}, "did you mean 'lora'?"),
-        ({"kind": "lora", "targets": ("quary",)}, "did you mean 'query'?"),
+        ({"kind": "lorra"}, "did you mean lora?"),
+        ({"kind": "lora", "targets": ("quary",)}, "did you mean query?"),
         ({"kind": "lora", "targets": ("query", "query")}, "none of them twice"),
-        ({"kind": "lora", "base": "nf5"}, "did you mean 'nf4'?"),
-        ({"kind": "lora", "rank": 0}, "rank must be at least 1, not 0"),
-        ({"kind": "lora", "alpha": 0.0}, "alpha must be positive"),
+        ({"kind": "lora", "base": "nf5"}, "did you mean nf4?"),
+        ({"kind": "lora", "rank": 0}, "rank must be at least 1 and at most 65,536, not 0"),
+        ({"kind": "lora", "alpha": 0.0}, "alpha must be above 0"),
         ({"kind": "lora", "dropout": 1.0}, "dropout must be"),
         ({"base": "nf4"}, "only frozen weights can be quantised"),
-        ({"kind": "lora", "start": "residuals"}, "did you mean 'residual'?"),
+        ({"kind": "lora", "start": "residuals"}, "did you mean residual?"),
         ({"kind": "lora", "start": "residual"}, "start 'residual' needs a base in"),
         ({"kind": "dora", "base": "nf4", "start": "residual"}, "start 'residual' needs a base in"),
         ({"kind": "lora", "start_rows": 0}, "start_rows must be at least 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(settings, named):
-    with pytest.raises(ConfigError, match="the adapter is not valid") as caught:
+    with pytest.raises(ConfigError, match="settings are not valid") as caught:
         AdapterConfig(**settings)
     assert named in str(caught.value)
 

@@ -1,11 +1,14 @@
 """Configuration files: every shipped one is read, and every mistake is named."""
 
+import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from alpacare_jax.config import RunConfig, load_config, to_yaml
-from alpacare_jax.errors import ConfigError
+from alpacare_jax.errors import ConfigError, ShardingError
+from alpacare_jax.ranges import Range, declared
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "configs" / "train").glob("*.yaml"))
 
@@ -93,6 +96,15 @@ def test_an_override_that_cannot_be_applied_is_named(tmp_path, override):
         "seq_len=false",
         "optim.b1=1.5",
         "optim.b2=-1",
+        "optim.eps=.nan",
+        "train.batch_rows=1000000000000",
+        "train.microbatches=1000000000",
+        "train.guard.window=1000000000",
+        "train.seed=-1",
+        "seq_len=1000000000000",
+        "compute.loss_chunk_mib=0",
+        "adapter={kind: lora, rank: 1000000000}",
+        "adapter.rank=8",
     ],
 )
 def test_what_is_no_usable_number_is_refused_by_its_key(tmp_path, override):
@@ -101,6 +113,35 @@ def test_what_is_no_usable_number_is_refused_by_its_key(tmp_path, override):
     with pytest.raises(ConfigError) as error:
         load_config(file, [override])
     assert override.partition("=")[0].rpartition(".")[2] in str(error.value)
+
+
+@pytest.mark.parametrize("mesh", ["{fsdp: -2}", "{data: 0}", "{tensor: 10000000000}", "{data: -1, fsdp: -1}"])
+def test_a_mesh_that_no_devices_have_is_refused_with_the_configuration(mesh):
+    with pytest.raises(ShardingError, match="mesh"):
+        load_config(SHIPPED[0], [f"mesh={mesh}"], RunConfig)
+
+
+def numbers(kind, prefix=""):
+    """Yield the key of every number of a configuration, and what is declared of it."""
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            yield from numbers(field.type, f"{prefix}{field.name}.")
+        elif {int, float} & {*unfold(field.type)}:
+            yield prefix + field.name, declared(kind).get(field.name)
+
+
+def unfold(hint):
+    inner = hint.__origin__ if hasattr(hint, "__metadata__") else hint
+    return get_args(inner) or (inner,)
+
+
+def test_every_number_of_a_configuration_declares_its_range():
+    found = dict(numbers(RunConfig))
+    assert len(found) > 25
+    assert [key for key, allowed in found.items() if not isinstance(allowed, Range)] == []
+    for key, allowed in found.items():
+        for value in (float("nan"), 10**30, -(10**30)):
+            assert value not in allowed, key
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\x00"])

@@ -54,10 +54,10 @@ def test_a_bad_step_leaves_everything_as_it_was():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"action": "skp"}, "action 'skp' is not stop or skip"),
+        ({"action": "skp"}, "action: 'skp' is not one of stop, skip"),
         ({"factor": 0.5}, "factor must be above 1"),
         ({"window": 2}, "window must be at least 8"),
-        ({"patience": 0}, "patience at least 1"),
+        ({"patience": 0}, "patience must be at least 1"),
     ],
 )
 def test_a_guard_that_makes_no_sense_is_refused(settings, named):
