@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -39,7 +40,8 @@ class Range:
     def __str__(self) -> str:
         low = f"{'above' if self.above else 'at least'} {self.low:,}"
         beside = "" if self.beside is None else f", or {self.beside:,}"
-        return f"{low} and {'below' if self.below else 'at most'} {self.high:,}{beside}"
+        high = f" and {'below' if self.below else 'at most'} {self.high:,}" if self.high < math.inf else ""
+        return f"{low}{high}{beside}"
 
 
 @functools.cache
@@ -59,14 +61,14 @@ def check_settings(
 
     Args:
         settings: The dataclass.
-        where: The key that holds it, named in errors; "" at the top.
+        where: The key that holds it, after a file or not (``FILE: key``), named in errors; "" at the top.
         problems: What else is wrong with it.
         error: The kind of error to raise.
 
     Raises:
         UserError: Of that kind, with all problems.
     """
-    found, near, within = [], [], f"{where}." if where else ""
+    found, near, within = [], [], f"{where.rpartition(': ')[2]}." if where else ""
     for name, allowed in declared(type(settings)).items():
         value = getattr(settings, name)
         for each in value if isinstance(value, tuple) else (value,):

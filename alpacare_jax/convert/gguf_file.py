@@ -13,6 +13,7 @@ from alpacare_jax.convert.sources import ForeignTensor, Source
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig, RopeConfig
 from alpacare_jax.model.rope import inverse_frequencies
+from alpacare_jax.ranges import check_settings
 
 if TYPE_CHECKING:
     import gguf
@@ -66,6 +67,15 @@ def _open(path: Path) -> "gguf.GGUFReader":
         ) from error
 
 
+def _wrong(path: Path, key: str, found: Any, expected: str) -> ConversionError:
+    return ConversionError(
+        "a metadata entry of the GGUF file is of a wrong kind",
+        where=f"{path}: {key}",
+        found=str(found)[:100],
+        expected=expected,
+    )
+
+
 def _parts(path: Path, reader: "gguf.GGUFReader") -> list[Path]:
     """Return all files of a model that llama.cpp split, in order; nothing for a model in one file.
 
@@ -73,7 +83,9 @@ def _parts(path: Path, reader: "gguf.GGUFReader") -> list[Path]:
         ConversionError: A part is not there.
     """
     field = reader.fields.get("split.count")
-    count = 1 if field is None else int(field.contents())
+    count = 1 if field is None else field.contents()
+    if not isinstance(count, int):
+        raise _wrong(path, "split.count", count, "a whole number")
     if count <= 1:
         return []
     name = PART.fullmatch(path.name)
@@ -212,29 +224,24 @@ class GgufFile:
                     found=found,
                     expected=config.head_dim,
                 )
-        return dataclasses.replace(config, rope=self._rope(config))
+        config = dataclasses.replace(config, rope=self._rope(config))
+        check_settings(config, f"{self.path}: llama", error=ConversionError)
+        check_settings(config.rope, f"{self.path}: llama.rope", error=ConversionError)
+        return config
 
     def _whole(self, key: str, default: int | None = None) -> int:
         """Return a positive whole number of the model's metadata."""
         value = self.need(f"llama.{key}") if default is None else self.get(f"llama.{key}", default)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000_000:
-            raise self._wrong(key, value, "a whole number from 1 to 1,000,000,000")
+            raise _wrong(self.path, f"llama.{key}", value, "a whole number from 1 to 1,000,000,000")
         return value
 
     def _number(self, key: str, default: float | None = None) -> float:
         """Return a positive number of the model's metadata, as the decimal that was meant."""
         value = self.need(f"llama.{key}") if default is None else self.get(f"llama.{key}", default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-            raise self._wrong(key, value, "a number above 0")
+            raise _wrong(self.path, f"llama.{key}", value, "a number above 0")
         return _shortest(value)
-
-    def _wrong(self, key: str, found: Any, expected: str) -> ConversionError:
-        return ConversionError(
-            "a metadata entry of the GGUF file is of a wrong kind",
-            where=f"{self.path}: llama.{key}",
-            found=found,
-            expected=expected,
-        )
 
     def _rope(self, config: LlamaConfig) -> RopeConfig:
         """Read the rotary embedding as llama.cpp does: a factor without a type means linear scaling.
@@ -315,21 +322,26 @@ class GgufFile:
 
     def hf_config(self) -> dict[str, Any]:
         """Return the ``config.json`` that the model would have at Hugging Face."""
-        ids = {
-            f"{name}_token_id": self.get(f"tokenizer.ggml.{key}_token_id")
-            for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
-        }
-        found = {name: int(value) for name, value in ids.items() if value is not None}
+        names = (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
+        ids = {f"{name}_token_id": self._token_id(key) for name, key in names}
+        found = {name: index for name, index in ids.items() if index is not None}
         return self.config.to_hf() | found | {"torch_dtype": "float32", "use_cache": True}
+
+    def _token_id(self, key: str) -> int | None:
+        name = f"tokenizer.ggml.{key}_token_id"
+        index = self.get(name)
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+            raise _wrong(self.path, name, index, "a token id")
+        return index
 
     def generation_config(self) -> dict[str, Any]:
         """Return the ``generation_config.json``: the ids at which an answer starts and ends."""
         config = self.hf_config()
         ends = [config["eos_token_id"]] if "eos_token_id" in config else []
         for key in ("eot", "eom"):
-            value = self.get(f"tokenizer.ggml.{key}_token_id")
-            if value is not None and int(value) not in ends:
-                ends.append(int(value))
+            index = self._token_id(key)
+            if index is not None and index not in ends:
+                ends.append(index)
         found = {key: config[key] for key in ("bos_token_id", "pad_token_id") if key in config}
         return found | ({"eos_token_id": ends[0] if len(ends) == 1 else ends} if ends else {})
 

@@ -161,6 +161,8 @@ def _byte_level(file: GgufFile) -> "tokenizers.Tokenizer":
             + ", or add the key: gguf-new-metadata --pre-tokenizer NAME (llama-bpe for LLaMA 3) IN OUT"
             * (pre is None),
         )
+    if _flag(file, "add_space_prefix", False):
+        raise _wrong(file, "add_space_prefix", True, "false, since a byte-level vocabulary spells spaces")
     llama3 = pre.startswith("llama")
     tokens, types = file.need("tokenizer.ggml.tokens"), file.need("tokenizer.ggml.token_type")
     merges = [tuple(merge.split(" ", 1)) for merge in file.need("tokenizer.ggml.merges")]
@@ -215,6 +217,8 @@ def _write_sentencepiece(file: GgufFile, folder: Path) -> None:
 
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     tokens, scores, kinds = (file.need(f"tokenizer.ggml.{key}") for key in ("tokens", "scores", "token_type"))
+    if missing := sorted(BYTES - set(tokens)):
+        raise _wrong(file, "tokens", f"no {missing[0]}", "a piece for every byte, <0x00> to <0xFF>")
     unknown = _special_id(file, "unknown")
     for index, (token, score, kind) in enumerate(zip(tokens, scores, kinds, strict=True)):
         # llama.cpp's converter writes the spaces of user-defined pieces as spaces.
@@ -224,7 +228,7 @@ def _write_sentencepiece(file: GgufFile, folder: Path) -> None:
         proto.pieces.add(piece=piece, score=float(score), type=int(kind))
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
     proto.trainer_spec.vocab_size = len(proto.pieces)
-    proto.trainer_spec.byte_fallback = set(tokens) >= BYTES
+    proto.trainer_spec.byte_fallback = True
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown")):
         index = _special_id(file, key)
         setattr(proto.trainer_spec, f"{name}_id", int(index))
