@@ -92,7 +92,7 @@ class RopeConfig:
         for name in ("beta_fast", "beta_slow"):
             if given.get(name) == 0:  # transformers reads 0 as the default
                 del given[name]
-        if "truncate" in scaling:  # and null as false
+        if "truncate" in scaling and kind == "yarn":  # and null as false
             given.setdefault("truncate", False)
         unknown = sorted(set(given) - {*used, _DESCRIPTIVE})
         missing = [name for name in used[: _REQUIRED.get(kind, 0)] if name not in given]

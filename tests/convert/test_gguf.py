@@ -219,6 +219,8 @@ def test_rotary_keys_mean_what_they_mean_in_llama_cpp(make_folder, tmp_path, met
         ({"llama.attention.key_length": "4"}, "key_length"),
         ({"llama.attention.value_length": 8}, "value_length"),
         ({"general.type": "adapter"}, "general.type"),
+        ({"llama.rope.freq_base": 0.5}, "llama.rope.theta must be above 1"),
+        ({"split.count": "two"}, "split.count"),
     ],
 )
 def test_metadata_that_is_not_computed_here_is_refused_by_its_key(make_folder, tmp_path, metadata, named):
@@ -380,6 +382,14 @@ def test_the_end_of_a_turn_is_known_from_the_template_where_the_file_names_none(
         (lambda w: add_pieces(w, eos=5_000), "tokenizer.ggml.eos_token_id"),
         (lambda w: (add_pieces(w), w.add_uint32("tokenizer.chat_template", 5)), "chat_template"),
         (lambda w: w.add_tokenizer_model("bert"), "tokenizer.ggml.model"),
+        (lambda w: (add_pieces(w), w.add_array("tokenizer.ggml.eot_token_id", [1])), "eot_token_id"),
+        (
+            lambda w: (
+                add_byte_level_tokenizer(w, "llama-bpe"),
+                w.add_bool("tokenizer.ggml.add_space_prefix", True),
+            ),
+            "add_space_prefix",
+        ),
     ],
 )
 def test_a_tokenizer_that_the_file_describes_badly_is_refused_by_its_key(

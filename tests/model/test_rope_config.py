@@ -46,6 +46,8 @@ READ = {
     "magnitudes": {
         "rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5, "truncate": False, BEFORE: 128}
     },
+    "truncate null": {"rope_scaling": YARN | {"truncate": None, BEFORE: 128}},
+    "truncate null elsewhere": {"rope_scaling": LINEAR | {"truncate": None}},
     "factor from lengths": {"rope_scaling": {"rope_type": "yarn", "factor": None, BEFORE: 128}},
     "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
     "a switch that is off": {"rope_interleaved": False, "partial_rotary_factor": 1.0},
@@ -72,6 +74,12 @@ REFUSED = {
     ),
     "a part of the head": ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     "interleaved": ({"rope_interleaved": True}, "rope_interleaved"),
+    "a base of one": ({"rope_theta": 1.0, "rope_scaling": YARN}, "rope_theta must be above 1"),
+    "a base near nothing": ({"rope_theta": 1e-300}, "rope_theta must be above 1"),
+    "too long": (
+        {"max_position_embeddings": 10**12},
+        "max_position_embeddings must be at least 1 and at most",
+    ),
     "another spelling": ({"rope_ratio": 4}, "rope_ratio"),
     "no base": ({"rope_theta": None}, "rope_theta"),
     "a text as base": ({"rope_theta": "10000"}, "rope_theta"),
