@@ -1,7 +1,6 @@
 """What a setting may be: declared in the annotation of its field, checked in one place."""
 
 import dataclasses
-import functools
 import math
 import typing
 from collections.abc import Iterable
@@ -44,7 +43,6 @@ class Range:
         return f"{low}{high}{beside}"
 
 
-@functools.cache
 def declared(kind: type) -> dict[str, Range | tuple[str, ...]]:
     """Return what the fields of a class may be: a :class:`Range`, or a tuple of names, as for a field of several.
 
