@@ -38,7 +38,7 @@ _COUNTED = re.compile(
 
 
 def _before(match: "re.Match[str]") -> str:
-    return match.string[max(0, match.start() - 40) : match.start()]
+    return match.string[max(0, match.start() - 28) : match.start()]
 
 
 def _is_in_calendar(a: str, b: str, year: str) -> bool:

@@ -23,8 +23,11 @@ def in_tables(text: str, find: Callable[[str], _Spans]) -> _Spans:
         [(12, 16, 'RECORD')]
     """
     fields: list[str] = []
-    starts, places, at = [0], [0], 0
     headings: list[str] = []
+    values: list[
+        tuple[int, int, int]
+    ] = []  # where each value begins and ends among the fields, and begins in the text
+    at = 0
     for line in _LINE.finditer(text):
         cells = list(_CELL.finditer(text, *line.span()))
         if len(cells) != len(headings) or len(cells) < 2:
@@ -32,15 +35,15 @@ def in_tables(text: str, find: Callable[[str], _Spans]) -> _Spans:
             headings = [cell[0].strip(" *_") for cell in cells] if named else []
             continue
         for heading, cell in zip(headings, cells, strict=True):
-            if len(cell[0]) < 2 or _RULE.fullmatch(cell[0]):
-                continue
-            fields.append(f"{heading}: {cell[0].strip()}\n")
-            starts.append(at + len(heading) + 2)
-            places.append(cell.start() + len(cell[0]) - len(cell[0].lstrip()))
-            at += len(fields[-1])
-
-    def place(spot: int) -> int:
-        field = bisect_right(starts, spot) - 1
-        return places[field] + spot - starts[field]
-
-    return [(place(start), place(end), kind) for start, end, kind in find("".join(fields))] if fields else []
+            value = cell[0].strip()
+            if len(value) > 1 and not _RULE.fullmatch(value):
+                begin = at + len(heading) + 2
+                values.append((begin, begin + len(value), cell.start() + cell[0].index(value)))
+                fields.append(f"{heading}: {value}\n")
+                at = begin + len(value) + 1
+    found: _Spans = []
+    for start, end, kind in find("".join(fields)) if fields else ():
+        begin, last, place = values[bisect_right(values, start, key=lambda value: value[0]) - 1]
+        if begin <= start and end <= last:
+            found.append((place + start - begin, place + end - begin, kind))
+    return found
