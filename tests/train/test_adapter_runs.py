@@ -146,7 +146,7 @@ def test_adapters_are_opened_from_an_existing_base_or_the_run_says_what_is_wrong
 
 def test_what_an_adapter_cannot_be_is_refused_before_anything_is_written(run_yaml, tmp_path):
     for overrides, named in (
-        (["adapter.kind=lorra"], "did you mean 'lora'"),
+        (["adapter.kind=lorra"], "did you mean lora"),
         (["adapter.rank=64"], "rank 64"),
         (["train.freeze=[layers.0.mlp]"], "an adapter stands on a frozen path"),
         (["adapter.kind=none", "adapter.base=nf4"], "only frozen weights can be quantised"),
