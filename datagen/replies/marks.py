@@ -40,6 +40,7 @@ _NAMES = {kind: any_of(f"labels of {kind}") for kind in FIELDS} | {
 }
 _ANY_NAME = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _NAMES.items())
 _NAME_ALONE = re.compile(_ANY_NAME, re.IGNORECASE)
+_IN_BRACKETS = re.compile(r"[ ]?\([^()\n]{1,40}\)\Z")
 _JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])|[_ -]+")
 
 # One character for one, so that places stay: wide forms, circled numbers, letters of mathematics, invisible and
@@ -110,7 +111,7 @@ _LETTER_LABEL = re.compile(rf"^(?:{_NUMBER}\n)?[ \t]*[a-h][.)][ ](?:{_BARE_NAME}
 _LONE_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_BARE_NAME})[ \t]*\n(?=\S)", re.MULTILINE)
 _SOME_LABEL = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[^\W\d][^\s\d{_SIGNS}]*+(?:[ ][^\s\d{_SIGNS}]++){{0,3}})"
-    rf"{_CLOSE}{_REMARK}{_COLON}",
+    rf"(?:[ ]?/[ ]?[^\W\d]{{2,20}})?{_CLOSE}{_REMARK}{_COLON}",
     re.IGNORECASE | re.MULTILINE,
 )
 _LONG_WORD = re.compile(
@@ -146,7 +147,7 @@ def name_of_field(word: str) -> str | None:
         >>> name_of_field("Point of view"), name_of_field("taskType"), name_of_field("tube")
         ('view', 'type', None)
     """
-    match = _NAME_ALONE.fullmatch(_JOINED.sub(" ", word.strip()))
+    match = _NAME_ALONE.fullmatch(_JOINED.sub(" ", _IN_BRACKETS.sub("", word.strip())))
     return _kind(match) if match else None
 
 
