@@ -6,9 +6,10 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,6 +103,22 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep keys and settings of the person who runs the tests out of them."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def alpacare(capfd: pytest.CaptureFixture[str]) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run the command in this process: what it printed and its exit status, without the seconds of another start."""
+    from alpacare_jax.cli import main
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        words, handler = [str(argument) for argument in arguments], signal.getsignal(signal.SIGTERM)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        signal.signal(signal.SIGTERM, handler)
+        return subprocess.CompletedProcess(words, ended.value.code or 0, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -1,16 +1,17 @@
-"""The verbs ``generate`` and ``serve`` as a user runs them: real processes, messages and exit states."""
+"""The verbs ``generate`` and ``serve`` as a user runs them: real processes where it matters, messages and exit states."""
 
 import json
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openai
 import pytest
 
+Alpacare = Callable[..., "subprocess.CompletedProcess[str]"]
 ALPACARE = [sys.executable, "-m", "alpacare_jax"]
 
 
@@ -26,7 +27,9 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_generate_writes_responses_on_a_mesh(tiny_folder: Path, prompts: Path, tmp_path: Path) -> None:
+def test_generate_writes_responses_on_a_mesh(
+    tiny_folder: Path, prompts: Path, tmp_path: Path, alpacare: Alpacare
+) -> None:
     out = tmp_path / "responses.jsonl"
     arguments = ["generate", "--model", tiny_folder, "--prompts", prompts, "--out", out, "--max-tokens", 6]
     done = run(*arguments, "--mesh", "fsdp=4,tensor=2", "--template", "chat")
@@ -34,7 +37,7 @@ def test_generate_writes_responses_on_a_mesh(tiny_folder: Path, prompts: Path, t
     assert "5 responses" in done.stdout
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["id"] for row in rows] == list("01234")
-    again = run(*arguments)
+    again = alpacare(*arguments)
     assert again.returncode == 2
     assert "the output exists" in again.stderr
     assert "--overwrite" in again.stderr
@@ -53,7 +56,7 @@ def served(tiny_folder: Path) -> Iterator[tuple["subprocess.Popen[str]", int, st
 
 
 def test_serve_says_when_it_is_ready_and_ends_when_told(
-    served: tuple["subprocess.Popen[str]", int, str], tiny_folder: Path
+    served: tuple["subprocess.Popen[str]", int, str], tiny_folder: Path, alpacare: Alpacare
 ) -> None:
     process, port, line = served
     assert line.startswith("ready: http://127.0.0.1:")
@@ -62,7 +65,7 @@ def test_serve_says_when_it_is_ready_and_ends_when_told(
     reply = client.completions.create(model="tiny", prompt="Hello", max_tokens=3, temperature=0)
     assert reply.usage is not None
     assert 1 <= reply.usage.completion_tokens <= 3
-    taken = run("serve", "--model", tiny_folder, "--port", port)
+    taken = alpacare("serve", "--model", tiny_folder, "--port", port)
     assert taken.returncode == 2
     assert f"port {port} is in use" in taken.stderr
     process.send_signal(signal.SIGTERM)
@@ -73,9 +76,9 @@ def test_serve_says_when_it_is_ready_and_ends_when_told(
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path, prompts: Path) -> None:
+def test_a_model_that_is_not_there_is_named(tmp_path: Path, prompts: Path, alpacare: Alpacare) -> None:
     arguments = ["--prompts", prompts, "--out", tmp_path / "out.jsonl"]
-    done = run("generate", "--model", tmp_path / "none", *arguments)
+    done = alpacare("generate", "--model", tmp_path / "none", *arguments)
     assert done.returncode == 2
     assert str(tmp_path / "none") in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,5 +1,6 @@
 """A model, a tokenizer and packed data, all tiny, all through the real code."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,15 +76,10 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def run_yaml(
-    tokenizer_folder: Path, packed: Path, user_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A run of six steps from random weights, with a checkpoint every second step."""
-    monkeypatch.setenv("ALPACARE_CACHE", str(user_cache))
-    path = tmp_path / "run.yaml"
+def write_run(folder: Path, tokenizer_folder: Path, packed: Path) -> Path:
+    path = folder / "run.yaml"
     values = {
-        "out": str(tmp_path / "run"),
+        "out": str(folder / "run"),
         "architecture": str(tokenizer_folder / "config.json"),
         "train_data": str(packed),
         "mesh": {"fsdp": -1},
@@ -92,3 +88,32 @@ def run_yaml(
     }
     path.write_text(yaml.safe_dump(values))
     return path
+
+
+@pytest.fixture
+def run_yaml(
+    tokenizer_folder: Path, packed: Path, user_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A run of six steps from random weights, with a checkpoint every second step."""
+    monkeypatch.setenv("ALPACARE_CACHE", str(user_cache))
+    return write_run(tmp_path, tokenizer_folder, packed)
+
+
+@pytest.fixture(scope="session")
+def trained_once(
+    tokenizer_folder: Path, packed: Path, user_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    from alpacare_jax.cli.training import train_from_config
+    from alpacare_jax.config import RunConfig, load_config
+
+    path = write_run(tmp_path_factory.mktemp("trained"), tokenizer_folder, packed)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ALPACARE_CACHE", str(user_cache))
+        train_from_config(load_config(path, [], RunConfig))
+    return path.parent / "run"
+
+
+@pytest.fixture
+def whole(trained_once: Path, tmp_path: Path) -> Path:
+    """The folder that ``run_yaml`` names, as the finished run left it; a copy for every test."""
+    return Path(shutil.copytree(trained_once, tmp_path / "run"))

@@ -46,13 +46,9 @@ def assert_same(found, expected):
         assert np.array_equal(found[name], expected[name]), name
 
 
-@pytest.fixture
-def finished(run_yaml, packed):
+def test_a_run_leaves_its_figures_its_config_and_its_checkpoints(run_yaml, packed):
     run(run_yaml, f"validation_data={packed}", "train.validate_every=3")
-    return run_yaml.parent / "run"
-
-
-def test_a_run_leaves_its_figures_its_config_and_its_checkpoints(finished):
+    finished = run_yaml.parent / "run"
     rows = lines(finished)
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows if "val_loss" in row] == [0, 3, 6]
@@ -97,9 +93,7 @@ def test_a_trace_of_no_steps_is_refused_before_anything_is_written(run_yaml):
     assert not (run_yaml.parent / "run").exists()
 
 
-def test_a_resumed_run_ends_exactly_where_an_uninterrupted_one_does(run_yaml):
-    run(run_yaml)
-    whole = run_yaml.parent / "run"
+def test_a_resumed_run_ends_exactly_where_an_uninterrupted_one_does(run_yaml, whole):
     cut = run_yaml.parent / "cut"
     shutil.copytree(whole, cut)
     for step in ("4", "6"):
@@ -110,9 +104,8 @@ def test_a_resumed_run_ends_exactly_where_an_uninterrupted_one_does(run_yaml):
     assert_same(parameters(cut), parameters(whole))
 
 
-def test_a_run_resumed_on_another_mesh_goes_on_with_the_same_losses(run_yaml):
-    run(run_yaml)
-    whole, cut = run_yaml.parent / "run", run_yaml.parent / "cut"
+def test_a_run_resumed_on_another_mesh_goes_on_with_the_same_losses(run_yaml, whole):
+    cut = run_yaml.parent / "cut"
     shutil.copytree(whole, cut)
     for step in ("4", "6"):
         shutil.rmtree(cut / "checkpoints" / step)
@@ -121,10 +114,10 @@ def test_a_run_resumed_on_another_mesh_goes_on_with_the_same_losses(run_yaml):
         assert losses(cut)[step] == pytest.approx(loss, rel=1e-5)
 
 
-def test_a_finished_run_is_not_run_again(finished, run_yaml, packed):
-    before = (finished / "metrics.jsonl").read_text()
-    run(run_yaml, f"validation_data={packed}", "train.validate_every=3")
-    assert (finished / "metrics.jsonl").read_text() == before
+def test_a_finished_run_is_not_run_again(run_yaml, whole):
+    before = (whole / "metrics.jsonl").read_text()
+    run(run_yaml)
+    assert (whole / "metrics.jsonl").read_text() == before
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(run_yaml):
@@ -270,9 +263,8 @@ def test_what_does_not_fit_is_named_before_anything_is_written(run_yaml, overrid
     assert not (run_yaml.parent / "run" / "alpacare.json").exists()
 
 
-def test_a_bad_configuration_ends_the_command_with_status_2_and_one_message(run_yaml):
-    command = [sys.executable, "-m", "alpacare_jax", "train", "--config", str(run_yaml), "trian.steps=1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+def test_a_bad_configuration_ends_the_command_with_status_2_and_one_message(run_yaml, alpacare):
+    done = alpacare("train", "--config", run_yaml, "trian.steps=1")
     assert done.returncode == 2
     assert "did you mean train?" in done.stderr
     assert "Traceback" not in done.stderr

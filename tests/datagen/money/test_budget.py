@@ -1,9 +1,8 @@
-"""A cap on spending, through the whole of synthesis: real processes, a real server that bills what it receives."""
+"""A cap on spending, through the whole of synthesis: the command itself, a real server that bills what it receives."""
 
 import itertools
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -171,14 +170,15 @@ def test_a_model_without_a_price_is_refused_before_anything_is_made(tmp_path: Pa
     assert funnel["money"]["spent_usd"] == 0
 
 
-def test_the_command_says_what_it_spends_and_keeps_the_cap_it_was_given(tmp_path: Path) -> None:
+def test_the_command_says_what_it_spends_and_keeps_the_cap_it_was_given(
+    tmp_path: Path, alpacare: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
     work, prices, config = tmp_path / "work", tmp_path / "prices.yaml", tmp_path / "config.yaml"
     prices.write_text(f"{MODEL}: {{input: 1, output: 1}}\n")
     billing = Billing(lambda body, tried: write_tasks(body))
 
     def run(*flags: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "alpacare_jax", "synthesize", "--work", str(work), *flags]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+        return alpacare("synthesize", "--work", work, *flags)
 
     with ScriptedServer(billing) as server:
         teacher = {"base_url": server.base_url, "model": MODEL}
