@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from marking import slow_but
 
 from alpacare_jax import sharding
 from alpacare_jax.adapters import AdapterConfig, Division, merge
@@ -109,7 +110,10 @@ def assert_close(found, expected, most):
 
 
 @pytest.mark.parametrize(
-    "name", ["rslora on int4", "frozen paths", pytest.param("dora on nf4 with noise", marks=pytest.mark.slow)]
+    "name",
+    slow_but(
+        ["rslora on int4", "frozen paths"], ["rslora on int4", "dora on nf4 with noise", "frozen paths"]
+    ),
 )
 def test_eight_devices_and_microbatches_train_what_one_device_does(name):
     expected = on_one_device(name)
@@ -119,7 +123,7 @@ def test_eight_devices_and_microbatches_train_what_one_device_does(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["lora", "rslora on int4", pytest.param("dora on nf4 with noise", marks=pytest.mark.slow)]
+    "name", slow_but(["lora", "rslora on int4"], ["lora", "rslora on int4", "dora on nf4 with noise"])
 )
 def test_the_base_has_neither_gradients_nor_optimiser_state_and_keeps_its_bits(name):
     mesh = sharding.single_device_mesh()
@@ -147,12 +151,10 @@ def test_a_base_in_the_compute_dtype_changes_no_number():
 
 @pytest.mark.parametrize(
     ("kind", "base"),
-    [
-        ("lora", "auto"),
-        pytest.param("lora", "int4", marks=pytest.mark.slow),
-        pytest.param("rslora", "int8", marks=pytest.mark.slow),
-        ("dora", "nf4"),
-    ],
+    slow_but(
+        [("lora", "auto"), ("dora", "nf4")],
+        [("lora", "auto"), ("lora", "int4"), ("rslora", "int8"), ("dora", "nf4")],
+    ),
 )
 def test_merged_weights_give_the_logits_of_base_and_adapters(kind, base):
     mesh = sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))

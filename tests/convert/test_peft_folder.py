@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from marking import slow_but
 
 from alpacare_jax import checkpoint, load, sharding
 from alpacare_jax.adapters import AdapterConfig, Division
@@ -72,7 +73,7 @@ def test_adapters_that_hold_a_part_of_the_base_are_refused_where_the_base_has_it
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("kind", [pytest.param("lora", marks=pytest.mark.slow), "rslora", "dora"])
+@pytest.mark.parametrize("kind", slow_but(["dora"], ["lora", "rslora", "dora"]))
 def test_peft_loads_the_folder_and_gives_the_same_logits(make_folder, tmp_path, kind):
     peft, torch, transformers = (pytest.importorskip(name) for name in ("peft", "torch", "transformers"))
     # Small weights: the random ones of the other tests make logits in the hundreds.

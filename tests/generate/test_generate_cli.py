@@ -1,4 +1,4 @@
-"""The verbs ``generate`` and ``serve`` as a user runs them: real processes where it matters, messages and exit states."""
+"""The verbs ``generate`` and ``serve`` as a user runs them: processes, messages and exit states."""
 
 import json
 import signal

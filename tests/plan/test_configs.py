@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from marking import slow_but
 
 from alpacare_jax import plan
 from alpacare_jax.config import load_config
@@ -40,7 +41,14 @@ def test_the_promised_configurations_are_there() -> None:
     }
 
 
-@pytest.mark.parametrize("path", [path for path in PLANNED if path.stem in QUICK], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    slow_but(
+        [path for path in PLANNED if path.stem in ("llama2_7b_2x_v5e16", "llama3.2_3b_h100")],
+        [path for path in PLANNED if path.stem in QUICK],
+    ),
+    ids=lambda path: path.stem,
+)
 def test_two_layers_of_it_compile(path: Path) -> None:
     program, place = request.make_program(load_config(path), layers=2)
     with plan.Compiler() as compiler:

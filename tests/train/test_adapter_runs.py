@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from marking import slow_but
 
 from alpacare_jax import checkpoint, convert, load, sharding
 from alpacare_jax.cli import export_verb
@@ -40,7 +41,7 @@ def adapter_logits(folder):
     return np.asarray(jax.jit(lambda params: division.architecture.model(params)(TOKENS))(joined))
 
 
-@pytest.mark.parametrize("kind", ["rslora", pytest.param("dora", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", slow_but(["rslora"], ["rslora", "dora"]))
 def test_a_run_keeps_adapters_alone_and_exports_them_merged(run_yaml, tmp_path, kind):
     run(run_yaml, f"adapter.kind={kind}", "train.checkpoint_every=0")
     folder = tmp_path / "run"

@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from marking import slow_but
 
 from alpacare_jax import collectives, sharding
 from alpacare_jax.loss import loss_sum
@@ -90,7 +91,7 @@ def on_one_device():
     return loss_and_grads(MeshConfig(fsdp=1), random_batch(), devices=jax.devices()[:1])
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", slow_but(["fsdp", "tensor", "context", "mixed"], MESHES))
 def test_every_mesh_of_eight_devices_gives_the_loss_and_gradients_of_one(name, on_one_device):
     assert_close(loss_and_grads(MESHES[name], random_batch()), on_one_device)
 
@@ -113,7 +114,10 @@ def loops_that_communicate(program):
 
 @pytest.mark.parametrize(
     ("name", "microbatches", "tied"),
-    [("fsdp", 1, False), ("tensor", 1, True), ("fsdp-context", 2, False), ("mixed", 2, False)],
+    slow_but(
+        [("tensor", 1, True), ("mixed", 2, False)],
+        [("fsdp", 1, False), ("tensor", 1, True), ("fsdp-context", 2, False), ("mixed", 2, False)],
+    ),
 )
 def test_over_gloo_no_loop_communicates_and_sums_are_not_scattered(name, microbatches, tied, monkeypatch):
     config = dataclasses.replace(TINY, tie_word_embeddings=tied)
@@ -130,7 +134,7 @@ def test_over_gloo_no_loop_communicates_and_sums_are_not_scattered(name, microba
     assert_close(over_gloo[:2], usual[:2])
 
 
-@pytest.mark.parametrize("name", ["tensor", "mixed"])
+@pytest.mark.parametrize("name", slow_but(["mixed"], ["tensor", "mixed"]))
 def test_rows_whose_length_the_tensor_axis_does_not_divide_give_the_same(name):
     batch = random_batch(length=34)
     one = loss_and_grads(MeshConfig(fsdp=1), batch, devices=jax.devices()[:1])
@@ -151,7 +155,7 @@ def test_layers_keep_their_part_of_a_row_for_the_backward_pass(length, kept):
     assert inputs == {kept}
 
 
-@pytest.mark.parametrize("microbatches", [2, 4, 8])
+@pytest.mark.parametrize("microbatches", slow_but([8], [2, 4, 8]))
 def test_accumulation_equals_the_large_batch(microbatches, on_one_device):
     found = loss_and_grads(
         MeshConfig(fsdp=1), random_batch(), devices=jax.devices()[:1], microbatches=microbatches
@@ -174,11 +178,15 @@ def uneven():
     return batch, loss_and_grads(MeshConfig(fsdp=1), batch, devices=jax.devices()[:1])
 
 
-@pytest.mark.parametrize("name", ["fsdp", "tensor", "context", "mixed"])
-@pytest.mark.parametrize("microbatches", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "microbatches"),
+    slow_but(
+        [("fsdp", 1), ("mixed", 2)],
+        [("fsdp", 1), *((name, count) for name in ("tensor", "context", "mixed") for count in (1, 2))],
+    ),
+)
 def test_rows_without_targets_weigh_nothing_on_any_mesh(name, microbatches, uneven):
     batch, expected = uneven
-    microbatches = 1 if name == "fsdp" else microbatches
     assert_close(loss_and_grads(MESHES[name], batch, microbatches=microbatches), expected)
 
 
@@ -267,14 +275,17 @@ UNEVEN = {
 
 @pytest.mark.parametrize(
     ("uneven", "name"),
-    [
-        ("heads", "fsdp-tensor"),
-        ("fewer keys", "tensor"),
-        ("vocabulary", "mixed"),
-        ("tied", "tensor"),
-        ("all", "tensor"),
-        ("all", "mixed"),
-    ],
+    slow_but(
+        [("tied", "tensor"), ("all", "mixed")],
+        [
+            ("heads", "fsdp-tensor"),
+            ("fewer keys", "tensor"),
+            ("vocabulary", "mixed"),
+            ("tied", "tensor"),
+            ("all", "tensor"),
+            ("all", "mixed"),
+        ],
+    ),
 )
 def test_heads_vocabulary_and_mlp_that_the_tensor_axis_does_not_divide_give_the_same(uneven, name):
     config, batch = UNEVEN[uneven], random_batch()
@@ -282,6 +293,7 @@ def test_heads_vocabulary_and_mlp_that_the_tensor_axis_does_not_divide_give_the_
     assert_close(loss_and_grads(MESHES[name], batch, config=config), one)
 
 
+@pytest.mark.slow
 def test_uneven_sizes_on_rows_that_are_uneven_too_give_the_same():
     config, batch = UNEVEN["all"], random_batch(length=34)
     one = loss_and_grads(MeshConfig(fsdp=1), batch, devices=jax.devices()[:1], config=config)

@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from marking import slow_but
 
 from alpacare_jax import sharding
 from alpacare_jax.errors import ConfigError
@@ -54,7 +55,9 @@ def expected():
     return step(params, batch())
 
 
-@pytest.mark.parametrize("remat", [name for name in REMAT_POLICIES if name != "none"])
+@pytest.mark.parametrize(
+    "remat", slow_but(["full", "offload", "dots"], [name for name in REMAT_POLICIES if name != "none"])
+)
 def test_every_policy_gives_the_same_loss_and_gradients(remat, expected):
     step, params = compiled(remat)
     loss, grads = step(params, batch())
@@ -63,7 +66,9 @@ def test_every_policy_gives_the_same_loss_and_gradients(remat, expected):
         assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
 
 
-@pytest.mark.parametrize(("remat", "layer_rows"), [("full", 1), ("full", 3), ("offload", 2)])
+@pytest.mark.parametrize(
+    ("remat", "layer_rows"), slow_but([("full", 3)], [("full", 1), ("full", 3), ("offload", 2)])
+)
 def test_rows_in_parts_give_the_same_loss_and_gradients_and_need_less_memory(remat, layer_rows, expected):
     step, params = compiled(remat, layer_rows=layer_rows)
     loss, grads = step(params, batch())
@@ -181,6 +186,7 @@ for remat in sys.argv[1:]:
 
 
 @pytest.mark.usefixtures("for_tpu_compiler")
+@pytest.mark.slow
 def test_policies_compile_for_a_tpu_slice_and_keep_where_they_promise():
     pytest.importorskip("libtpu", reason="the TPU compiler comes with the tpu extra")
     done = subprocess.run(

@@ -63,6 +63,7 @@ def test_a_run_goes_on_on_another_uneven_mesh_and_exports_the_models_own_shapes(
     assert shapes["model.embed_tokens.weight"] == [265, 32]
 
 
+@pytest.mark.slow
 def test_adapters_on_a_quantised_base_learn_the_same_on_an_uneven_mesh(uneven_yaml, tmp_path):
     settings = ("adapter.kind=lora", "adapter.rank=4", "adapter.base=nf4", "train.checkpoint_every=0")
     expected = run(uneven_yaml, tmp_path / "even", *FSDP, *settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from batch_server import BatchServer, Course, Fault
+from marking import slow_but
 from scripted_server import Scripted
 
 from datagen.ledger import Ledger
@@ -83,10 +84,7 @@ WINDOWS = {
 }
 
 
-@pytest.mark.parametrize(
-    "window",
-    [pytest.param(window, marks=[pytest.mark.slow] if "while" in window else []) for window in WINDOWS],
-)
+@pytest.mark.parametrize("window", slow_but(["between file and batch", "between batch and record"], WINDOWS))
 def test_a_killed_run_goes_on_and_pays_nothing_twice(
     tmp_path: Path, seeds: Path, unkilled: dict[str, str], window: str
 ) -> None:
