@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from alpacare_jax import flags
 from alpacare_jax.errors import ConfigError, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ def membership(environment: Mapping[str, str]) -> Membership | None:
 def initialize_from_environment(*, distributed: bool = False) -> bool:
     """Join the other processes of this run, if the environment names any.
 
-    To be called before anything in this process uses a device. Every call after the first does nothing.
+    To be called before anything in this process uses a device. Every call after the first does nothing. Several
+    CPU devices, also of one process, get the flags and threads without which they may wait for one another forever.
 
     Args:
         distributed: Ask for cluster detection as ``ALPACARE_DISTRIBUTED=1`` does.
@@ -119,6 +121,8 @@ def initialize_from_environment(*, distributed: bool = False) -> bool:
 
     if jax.distributed.is_initialized():
         return jax.process_count() > 1
+    if flags.expected_platform() == "cpu":  # flags for GPUs are chosen for training, where they are set
+        flags.set_flags()
     member = membership(os.environ)
     if member is None and distributed:
         member = Membership()

@@ -50,6 +50,12 @@ MEMORY_VARIABLES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 JAX_MEMORY_SHARE = 0.75
 """What jax takes where nothing is said."""
 
+CPU_THREADS = "NPROC"
+"""Where XLA's CPU runtime reads how many threads it may start. It has as many as there are cores or devices, and a
+device that waits in a collective keeps one: where a loop runs beside what follows it, all of them may wait for a
+collective that no thread is left to join."""
+THREADS_A_DEVICE = 8
+
 VARIABLES = {"cpu": "XLA_FLAGS", "gpu": "XLA_FLAGS", "tpu": "LIBTPU_INIT_ARGS"}
 """Where a platform's flags stand. In ``XLA_FLAGS`` those of the TPU compiler would end the process."""
 
@@ -126,7 +132,7 @@ def expected_platform(environment: Mapping[str, str] = os.environ) -> str:
 def set_flags(environment: MutableMapping[str, str] = os.environ) -> str:
     """Add the platform's flags to the environment, before jax is started; those that a child process refuses are not.
 
-    For GPUs the share of their memory that jax takes is set too.
+    For GPUs the share of their memory that jax takes is set too, for several CPU devices the number of threads.
 
     Args:
         environment: Where to set them; a child process started from here sees them too.
@@ -142,8 +148,10 @@ def set_flags(environment: MutableMapping[str, str] = os.environ) -> str:
         check_given(variable, environment.get(variable, ""))
     if platform not in FLAGS or environment.get(SWITCH) == "0":
         return ""
-    if platform == "cpu" and not _several_cpu_devices(environment):
-        return ""
+    if platform == "cpu":
+        if (devices := _cpu_devices(environment)) == 1:
+            return ""
+        environment.setdefault(CPU_THREADS, str((os.cpu_count() or 1) + THREADS_A_DEVICE * devices))
     if platform == "gpu" and not any(environment.get(name) for name in MEMORY_VARIABLES):
         environment[MEMORY_VARIABLES[0]] = str(GPU_MEMORY_SHARE)
     variable = VARIABLES[platform]
@@ -169,14 +177,15 @@ def gpu_memory_share(environment: Mapping[str, str] = os.environ) -> float:
     return JAX_MEMORY_SHARE if environment.get(SWITCH) == "0" else GPU_MEMORY_SHARE
 
 
-def _several_cpu_devices(environment: Mapping[str, str]) -> bool:
+def _cpu_devices(environment: Mapping[str, str]) -> int:
+    """Return the largest number of devices or processes that the environment names; at least 1."""
     simulated = re.search(r"--xla_force_host_platform_device_count=(\d+)", environment.get("XLA_FLAGS", ""))
     counts = [
         simulated[1] if simulated else "1",
         environment.get("JAX_NUM_CPU_DEVICES", "1"),
         environment.get("ALPACARE_NUM_PROCESSES", "1"),
     ]
-    return any(count.isdigit() and int(count) > 1 for count in counts)
+    return max(1, *(int(count) for count in counts if count.isdigit()))
 
 
 def known_flags(platform: str, wanted: Sequence[Flag]) -> list[Flag]:

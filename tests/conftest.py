@@ -35,6 +35,8 @@ if QUICKLY and importlib.metadata.version("jaxlib").startswith("0.10."):
 # The user's own flags stay. The workers of pytest-xdist inherit these, and the cache below knows programs by them.
 own = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag[2:].split("=")[0] not in XLA_FLAGS]
 os.environ["XLA_FLAGS"] = " ".join([*own, *(f"--{name}={value}" for name, value in XLA_FLAGS.items())])
+# As many threads as a run with as many devices has (alpacare_jax/flags.py).
+os.environ.setdefault("NPROC", str((os.cpu_count() or 1) + 8 * 8))
 # Eight devices that each call a library of linear algebra with threads of its own spend their time waiting, and so
 # do the threads of torch beside another worker's.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

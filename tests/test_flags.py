@@ -79,6 +79,14 @@ def test_several_cpu_devices_keep_their_collectives_in_one_order(several):
     assert several.get("XLA_FLAGS", "") in environment["XLA_FLAGS"]
 
 
+def test_several_cpu_devices_have_threads_to_wait_with_and_a_number_of_the_users_stays():
+    environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "3"}
+    flags.set_flags(environment)
+    assert int(environment["NPROC"]) >= 8 * 3
+    flags.set_flags(environment := {**environment, "NPROC": "5"})
+    assert environment["NPROC"] == "5"
+
+
 def test_a_flag_of_the_users_that_no_compiler_knows_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match="xla_gpu_enable_latency_hiding_scheduler") as caught:
         flags.set_flags(
