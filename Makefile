@@ -57,7 +57,7 @@ docs: $(VENV)/.docs  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove environments, caches and built pages
-	rm -rf $(VENV) $(QUICKSTART_VENV) $(BEAM_VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(QUICKSTART_VENV) $(BEAM_VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis .import_linter_cache
 	find alpacare_jax datagen tests -name __pycache__ -prune -exec rm -rf {} +
 
 SHELL_SCRIPTS := $(wildcard launch/*.sh) .ci/run

@@ -247,6 +247,7 @@ def test_two_processes_train_and_resume_as_one_process_trains(trained: Path) -> 
     assert losses(trained / "two") == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_answer_as_one_process_answers(trained: Path) -> None:
     generate = ["generate", "--model", "two", "--prompts", "tasks.jsonl", "--max-tokens", "6", "--name", "m"]
     alpacare(*generate, "--out", "one.jsonl", devices=1, folder=trained)

@@ -1,6 +1,7 @@
 """The real compiler of NVIDIA GPUs on this machine, which has none: memory, kernels, transfers of cut models."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def program(topology: str, rows: int = 16, model: LlamaConfig = TINY, **compute:
     return Program(dataclasses.replace(CONFIG, compute=changed), model, topology, rows, 1024)
 
 
+@functools.cache  # seconds each, and the same ones are asked for
 def compiled(asked: Program) -> Compiled:
     with plan.Compiler() as one:
         outcome = one.compile(asked)
@@ -86,6 +88,7 @@ def test_the_loss_is_a_stretch_of_its_own(one_gpu: Compiled) -> None:
     assert one_gpu.costs["regions"]["loss"]["flops"] == pytest.approx(3 * projection, rel=0.05)
 
 
+@pytest.mark.slow
 def test_transfers_within_nodes_and_between_them_are_told_apart(two_nodes: Compiled) -> None:
     assert any("over fsdp" in kind for kind in two_nodes.costs["collective_bytes"])
     regions = two_nodes.costs["regions"].values()
@@ -93,6 +96,7 @@ def test_transfers_within_nodes_and_between_them_are_told_apart(two_nodes: Compi
     assert sum(part["network_s"] for part in regions) > sum(part["link_s"] for part in regions)
 
 
+@pytest.mark.slow
 def test_the_kernel_is_the_one_a_run_with_this_jax_would_choose(one_gpu: Compiled) -> None:
     wanted = "cudnn" if jax.__version_info__ >= OLDEST_JAX else "chunked"
     assert one_gpu.kernel.startswith(wanted)
@@ -102,6 +106,7 @@ def test_the_kernel_is_the_one_a_run_with_this_jax_would_choose(one_gpu: Compile
     assert "needs Hopper or newer" in older.kernel
 
 
+@pytest.mark.slow
 def test_microbatches_do_the_work_of_the_whole_batch(two_nodes: Compiled) -> None:
     """Their loop has no known number of trips, its condition is a fusion, and its first trip is taken out of it."""
     asked = program("h100-80gb x16", rows=64)
@@ -111,6 +116,7 @@ def test_microbatches_do_the_work_of_the_whole_batch(two_nodes: Compiled) -> Non
 
 
 @pytest.mark.parametrize(("remat", "forwards"), [("attention", 1), ("products", 1), ("projections", 2)])
+@pytest.mark.slow
 def test_attention_runs_again_only_where_its_values_are_not_kept(remat: str, forwards: int) -> None:
     asked = program("h100-80gb", remat=remat)
     found = compiled(asked)
@@ -124,6 +130,7 @@ def test_attention_runs_again_only_where_its_values_are_not_kept(remat: str, for
     assert (again > 0.4 * one) == (remat != "products")
 
 
+@pytest.mark.slow
 def test_a_run_that_nearly_fills_the_memory_is_not_recomputed_by_the_compiler() -> None:
     """Its guess of what a program takes is too high; going by it, it would write a third more to memory."""
     large = dataclasses.replace(TINY, hidden_size=3072, intermediate_size=8192, num_hidden_layers=11)

@@ -6,6 +6,7 @@ import pytest
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_packed_rows_train_in_transformers_as_their_examples_do_side_by_side(repository, monkeypatch):
     monkeypatch.syspath_prepend(str(repository / "benchmarks"))
     from sft import torch_side

@@ -170,9 +170,7 @@ def reference():
 
 @pytest.mark.parametrize(
     "variant",
-    slow_but(
-        ["int8 and pure bfloat16", "lion"], [name for name in VARIANTS if name not in ("adamw", "muon")]
-    ),
+    slow_but(["int8 and pure bfloat16"], [name for name in VARIANTS if name not in ("adamw", "muon")]),
 )
 def test_two_hundred_steps_end_as_low_as_those_of_fp32(variant, reference):
     last, first = learn(**VARIANTS[variant])
