@@ -21,7 +21,7 @@ WORKERS = -n auto --dist worksteal
 NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python %d.%d is too old: \
 name one from 3.11 on, for example: make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
 
-.PHONY: help quickstart test test-all test-configs test-beam lint types imports docs clean
+.PHONY: help quickstart test test-slow test-all test-configs test-beam lint types imports docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1:/' | column -t -s: || true
@@ -31,6 +31,9 @@ quickstart: $(QUICKSTART_VENV)/.installed  ## the whole path on a real small mod
 
 test: $(VENV)/.installed  ## install what the tests need and run them, without the slow ones
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.installed  ## the slow tests, which `make test` leaves out
+	$(BIN)/python -m pytest $(WORKERS) -m slow $(ARGS)
 
 test-all: $(VENV)/.installed  ## all tests, and the share of lines that they run
 	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term $(ARGS)
