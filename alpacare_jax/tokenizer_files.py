@@ -229,7 +229,7 @@ def _read_added(file: Path) -> dict[str, int]:
     model, added = content.get("model"), content.get("added_tokens")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
-    listed = {str(token.get("content")): token.get("id") for token in tokens}
+    listed: dict[str, Any] = {str(token.get("content")): token.get("id") for token in tokens}
     for text, index in ((vocabulary if isinstance(vocabulary, dict) else {}) | listed).items():
         if not _is_id(index):
             raise DataError(

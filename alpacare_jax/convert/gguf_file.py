@@ -14,6 +14,7 @@ from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig, RopeConfig
 from alpacare_jax.model.rope import inverse_frequencies
 from alpacare_jax.ranges import check_settings
+from datagen.records import shorten
 
 if TYPE_CHECKING:
     import gguf
@@ -25,29 +26,44 @@ FIXED_LLAMA3: dict[str, Any] = {
 }
 
 
-#: What is read of ``llama.rope.*``, and what may stand there because it says nothing about the numbers.
-ROPE_KEYS = frozenset(
-    {
-        "dimension_count",
-        "freq_base",
-        "scale_linear",
-        "scaling.type",
-        "scaling.factor",
-        "scaling.original_context_length",
-        "scaling.finetuned",
-        "scaling.attn_factor",
-        "scaling.yarn_beta_fast",
-        "scaling.yarn_beta_slow",
-        "scaling.yarn_ext_factor",
-        "scaling.yarn_attn_factor",
-        "scaling.yarn_log_multiplier",
-    }
+#: The keys ``llama.*`` that are read, and those that change no number. Others must be zero or false.
+KEYS = frozenset(
+    [
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.key_length",
+        "attention.layer_norm_epsilon",
+        "attention.layer_norm_rms_epsilon",
+        "attention.value_length",
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "expert_used_count",
+        "feed_forward_length",
+        "pooling_type",
+        "rope.dimension_count",
+        "rope.freq_base",
+        "rope.scale_linear",
+        "rope.scaling.attn_factor",
+        "rope.scaling.factor",
+        "rope.scaling.finetuned",
+        "rope.scaling.original_context_length",
+        "rope.scaling.type",
+        "rope.scaling.yarn_beta_fast",
+        "rope.scaling.yarn_beta_slow",
+        "tensor_data_layout",
+        "vocab_size",
+    ]
 )
-#: Of these, the ones that only have one supported value.
-ROPE_KEYS_THAT_MUST_BE = {
-    "scaling.yarn_ext_factor": 1.0,
-    "scaling.yarn_attn_factor": 1.0,
-    "scaling.yarn_log_multiplier": 0.0,
+#: Keys with one supported value.
+KEYS_THAT_MUST_BE = {
+    "attention.causal": True,
+    "embedding_scale": 1.0,
+    "logit_scale": 1.0,
+    "residual_scale": 1.0,
+    "rope.scaling.yarn_ext_factor": 1.0,
+    "rope.scaling.yarn_attn_factor": 1.0,
+    "rope.scaling.yarn_log_multiplier": 0.0,
 }
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
 
@@ -224,6 +240,7 @@ class GgufFile:
                     found=found,
                     expected=config.head_dim,
                 )
+        self._refuse_other_keys(config)
         config = dataclasses.replace(config, rope=self._rope(config))
         check_settings(config, f"{self.path}: llama", error=ConversionError)
         check_settings(config.rope, f"{self.path}: llama.rope", error=ConversionError)
@@ -261,7 +278,6 @@ class GgufFile:
             )
         scaled = kind == "yarn" or (kind == "linear" and factor != 1)
         attention = self._number("rope.scaling.attn_factor", 1.0)
-        self._refuse_rope_keys(kind, attention)
         if "rope_freqs.weight" in self.source.tensors:
             if scaled:
                 raise ConversionError(
@@ -285,24 +301,31 @@ class GgufFile:
             attention_factor=None if attention == 1 else attention * magnitude,
         )
 
-    def _refuse_rope_keys(self, kind: str, attention: float) -> None:
-        """Refuse what would change the rotary embedding in a way that is not computed here."""
-        prefix = "llama.rope."
-        others = {key: self.get(key) for key in self.reader.fields if key.startswith(prefix)}
-        wrong = {key: value for key, value in others.items() if key.removeprefix(prefix) not in ROPE_KEYS}
-        neutral = ROPE_KEYS_THAT_MUST_BE | ({} if kind == "yarn" else {"scaling.yarn_ext_factor": 0.0})
-        wrong |= {
-            key: others[key]
-            for name, value in neutral.items()
-            if others.get(key := prefix + name, value) != value
+    def _refuse_other_keys(self, config: LlamaConfig) -> None:
+        """Refuse what would change the numbers in a way that is not computed here.
+
+        Raises:
+            ConversionError: There is such a key.
+        """
+        prefix, yarn = "llama.", self.get("llama.rope.scaling.type") == "yarn"
+        found = {
+            key.removeprefix(prefix): self.get(key) for key in self.reader.fields if key.startswith(prefix)
         }
-        if attention != 1 and kind != "yarn":
-            wrong[prefix + "scaling.attn_factor"] = attention
+        must_be = dict(KEYS_THAT_MUST_BE)
+        if not yarn:
+            must_be |= {"rope.scaling.yarn_ext_factor": 0.0, "rope.scaling.attn_factor": 1.0}
+        wrong = {key: value for key, value in found.items() if value and key not in {*KEYS, *must_be}}
+        wrong |= {key: found[key] for key, value in must_be.items() if found.get(key, value) != value}
+        scale = found.get("attention.scale")
+        if scale and isinstance(scale, float) and math.isclose(scale, config.head_dim**-0.5, rel_tol=1e-4):
+            del wrong["attention.scale"]
         if wrong:
             raise ConversionError(
-                "the file holds rotary parameters that are not supported",
+                "the file holds parameters that are not supported",
                 where=self.path,
-                found=", ".join(f"{key}: {value}" for key, value in sorted(wrong.items())),
+                found=", ".join(
+                    f"{prefix}{key}: {shorten(str(value), 60)}" for key, value in sorted(wrong.items())
+                ),
                 remedy="import the model's Hugging Face folder instead",
             )
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from alpacare_jax.checkpoint.assets import is_inside
 from alpacare_jax.convert.table import Dialect
 from alpacare_jax.errors import ConversionError
 from datagen.decoding import read_json_object
@@ -102,6 +101,8 @@ def read_header(file: Path) -> dict[str, ForeignTensor]:
     """
     from safetensors import SafetensorError, safe_open
 
+    if not file.is_file():  # a pipe would be waited for
+        raise ConversionError("the weights are not a file", where=file, expected="a safetensors file")
     try:
         with safe_open(file, "np"):  # checks the header and that the file is as long as it says
             pass
@@ -140,28 +141,16 @@ def _read_index(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise ConversionError("the index of the weights is empty", where=index, expected='"weight_map"')
     for tensor, file in weight_map.items():
-        if not _is_own(file, index.parent):
+        plain = isinstance(file, str) and file.isprintable() and not set(file) & set("/\\")
+        if not plain or file in ("", ".", ".."):
             raise ConversionError(
                 "the index of the weights names what is not a file of its folder",
                 where=f"{index}: {tensor}",
                 found=json.dumps(file),
-                expected="the plain name of a file beside the index, not a link that leads out of the folder",
+                expected="the plain name of a file beside the index",
                 remedy="move the file into the folder and name it there; or fetch the model again",
             )
     return weight_map
-
-
-def _is_own(file: object, folder: Path) -> bool:
-    """Return whether an index names a file of its own folder; a missing one is told of later, with all others."""
-    if (
-        not isinstance(file, str)
-        or not file.isprintable()
-        or file in ("", ".", "..")
-        or set(file) & set("/\\")
-    ):
-        return False
-    path = folder / file
-    return is_inside(path, folder) and (path.is_file() or not path.exists())
 
 
 def _no_weights(folder: Path) -> ConversionError:

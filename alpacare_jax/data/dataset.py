@@ -78,7 +78,7 @@ class PackedDataset:
         Raises:
             DataError: There is no row, or one lacks an array or has another length.
         """
-        shapes = {tuple(np.shape(row.get(name)) for name in COLUMNS) for row in rows}
+        shapes = {tuple(np.shape(row.get(name, 0)) for name in COLUMNS) for row in rows}
         if len(shapes) != 1 or len(set(min(shapes))) != 1 or len(min(shapes)[0]) != 1:
             raise DataError(
                 "the rows do not hold arrays of one length",

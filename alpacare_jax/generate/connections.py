@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import sys
 from typing import Any
 
 import h11
@@ -11,6 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alpacare_jax.generate.refusals import error_body
+
+HEADERS = 200
+"""Headers of a request."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +95,8 @@ class Connection(H11Protocol):
         self._close()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
-        self._refuse(400, msg)
+        """Answer what is not HTTP, or whose head is too long; h11 knows the status."""
+        self._refuse(getattr(sys.exc_info()[1], "error_status_hint", 400), msg)
 
     @property
     def _awaits(self) -> bool:
@@ -149,14 +153,20 @@ class Connection(H11Protocol):
 
 
 class Gate:
-    """Answers 503 to requests beyond a number; ``/health`` is always let through."""
+    """Answers 503 to requests beyond a number; ``/health`` is always let through if it is HTTP/1 of some headers."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app, self._most, self._under_way = app, most, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] != "http" or scope["path"] == "/health":
+        if scope["type"] == "http" and not scope["http_version"].startswith("1."):
+            body = error_body(f"HTTP/{scope['http_version']} is not spoken here; this server speaks HTTP/1.1")
+            await JSONResponse(body, 505, headers={"connection": "close"})(scope, receive, send)
+        elif scope["type"] == "http" and len(scope["headers"]) > HEADERS:
+            body = error_body(f"the request has {len(scope['headers'])} headers; this server takes {HEADERS}")
+            await JSONResponse(body, 431, headers={"connection": "close"})(scope, receive, send)
+        elif scope["type"] != "http" or scope["path"] == "/health":
             await self._app(scope, receive, send)
         elif self._under_way >= self._most:
             body = error_body(f"{self._most} requests are under way already", kind="server_error")

@@ -170,8 +170,15 @@ def rotations_of_llama_cpp(factor=1.0, ext=0.0, attention=1.0, fast=32.0, slow=1
 
 
 SCALING, BEFORE = "llama.rope.scaling.", {"llama.rope.scaling.original_context_length": 16}
+HARMLESS = {
+    "attention.causal": True,
+    "attention.scale": 0.5,
+    "attention.sliding_window": 0,
+    "logit_scale": 1.0,
+} | {"vocab_size": 32, "tensor_data_layout": "Meta AI original pth", "use_parallel_residual": False}
 ROPES = {
     "nothing": ({}, {}),
+    "keys that change nothing": ({f"llama.{key}": value for key, value in HARMLESS.items()}, {}),
     "linear": ({SCALING + "type": "linear", SCALING + "factor": 4.0}, {"factor": 4}),
     "a factor without type": ({SCALING + "factor": 4.0}, {"factor": 4}),
     "the key of before": ({"llama.rope.scale_linear": 4.0}, {"factor": 4}),
@@ -221,6 +228,12 @@ def test_rotary_keys_mean_what_they_mean_in_llama_cpp(make_folder, tmp_path, met
         ({"general.type": "adapter"}, "general.type"),
         ({"llama.rope.freq_base": 0.5}, "llama.rope.theta must be above 1"),
         ({"split.count": "two"}, "split.count"),
+        ({"llama.attention.scale": 0.3}, "llama.attention.scale: 0.3"),
+        ({"llama.attention.causal": False}, "llama.attention.causal: False"),
+        ({"llama.attention.sliding_window": 4096}, "llama.attention.sliding_window: 4096"),
+        ({"llama.final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ({"llama.logit_scale": 0.25}, "logit_scale"),
+        ({"llama.attention.clamp_kqv": 8.0, "llama.swin_norm": True}, "swin_norm: True"),
     ],
 )
 def test_metadata_that_is_not_computed_here_is_refused_by_its_key(make_folder, tmp_path, metadata, named):

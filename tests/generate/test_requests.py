@@ -267,6 +267,27 @@ def test_the_size_of_a_body_is_counted(running: Running) -> None:
     assert time.monotonic() - began < LIMITS.request_s
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /health HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /health HTTP/1.1\r\nhost: x\r\n" + b"x: y\r\n" * 100 + b"\r\n", b"200"),
+        (b"GET /health HTTP/2.0\r\nhost: x\r\n\r\n", b"505"),
+        (b"GET /health HTTP/0.9\r\nhost: x\r\n\r\n", b"505"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505"),
+        (b"GET /health HTTP/3\r\nhost: x\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), b"400"),
+        (b"GET /" + b"a" * 100_000, b"431"),
+        (b"GET /health HTTP/1.1\r\nhost: x\r\n" + b"x:\r\n" * 5000 + b"\r\n", b"431"),
+        (b"GET /health HTTP/1.1\r\nhost: x\r\n" + b"name: value\r\n" * 20_000 + b"\r\n", b"431"),
+        (b"GET /health HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 200_000, b"431"),
+    ],
+)
+def test_heads_of_requests_are_read_or_refused_at_once(running: Running, head: bytes, status: bytes) -> None:
+    with running.connect(head) as connection:
+        assert connection.recv(13)[9:12] == status
+
+
 SLOW = {
     "nothing": b"",
     "a request line": b"GET /health HT",
