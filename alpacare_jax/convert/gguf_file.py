@@ -27,33 +27,11 @@ FIXED_LLAMA3: dict[str, Any] = {
 
 
 #: The keys ``llama.*`` that are read, and those that change no number. Others must be zero or false.
-KEYS = frozenset(
-    [
-        "attention.head_count",
-        "attention.head_count_kv",
-        "attention.key_length",
-        "attention.layer_norm_epsilon",
-        "attention.layer_norm_rms_epsilon",
-        "attention.value_length",
-        "block_count",
-        "context_length",
-        "embedding_length",
-        "expert_used_count",
-        "feed_forward_length",
-        "pooling_type",
-        "rope.dimension_count",
-        "rope.freq_base",
-        "rope.scale_linear",
-        "rope.scaling.attn_factor",
-        "rope.scaling.factor",
-        "rope.scaling.finetuned",
-        "rope.scaling.original_context_length",
-        "rope.scaling.type",
-        "rope.scaling.yarn_beta_fast",
-        "rope.scaling.yarn_beta_slow",
-        "tensor_data_layout",
-        "vocab_size",
-    ]
+KEYS = re.compile(
+    r"attention\.(head_count(_kv)?|key_length|value_length|layer_norm(_rms)?_epsilon)|block_count|context_length"
+    r"|embedding_length|expert_used_count|feed_forward_length|pooling_type|tensor_data_layout|vocab_size"
+    r"|rope\.(dimension_count|freq_base|scale_linear|scaling\.(attn_factor|factor|finetuned|original_context_length|type"
+    r"|yarn_beta_(fast|slow)))"
 )
 #: Keys with one supported value.
 KEYS_THAT_MUST_BE = {
@@ -314,7 +292,11 @@ class GgufFile:
         must_be = dict(KEYS_THAT_MUST_BE)
         if not yarn:
             must_be |= {"rope.scaling.yarn_ext_factor": 0.0, "rope.scaling.attn_factor": 1.0}
-        wrong = {key: value for key, value in found.items() if value and key not in {*KEYS, *must_be}}
+        wrong = {
+            key: value
+            for key, value in found.items()
+            if value and key not in must_be and not KEYS.fullmatch(key)
+        }
         wrong |= {key: found[key] for key, value in must_be.items() if found.get(key, value) != value}
         scale = found.get("attention.scale")
         if scale and isinstance(scale, float) and math.isclose(scale, config.head_dim**-0.5, rel_tol=1e-4):

@@ -73,6 +73,7 @@ def write_gguf(
     writer.add_rope_freq_base(config["rope_theta"])
     for key, value in more.get("metadata", {}).items():
         add = {
+            bool: writer.add_bool,
             str: writer.add_string,
             float: writer.add_float32,
             int: writer.add_uint32,
