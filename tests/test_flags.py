@@ -96,6 +96,7 @@ def test_a_flag_of_the_users_that_no_compiler_knows_is_refused_with_the_nearest(
     flags.set_flags({"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_gpu_enable_latency_hiding_scheduler=true"})
 
 
+@pytest.mark.slow
 def test_a_flag_of_the_tpu_that_its_compiler_does_not_know_is_refused_too():
     with pytest.raises(ConfigError, match="xla_tpu_of_tomorrow"):
         flags.set_flags({"JAX_PLATFORMS": "tpu", "LIBTPU_INIT_ARGS": "--xla_tpu_of_tomorrow=1"})

@@ -240,6 +240,7 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_resume_as_one_process_trains(trained: Path) -> None:
     alpacare("train", "--config", "run.yaml", "mesh.fsdp=1", "out=one", devices=1, folder=trained)
     alone = losses(trained / "one")

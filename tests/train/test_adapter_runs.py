@@ -125,6 +125,7 @@ def test_a_run_whose_every_step_is_bad_stops_after_some(run_yaml):
     assert "step 4, samples 24 to 31" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_adapters_are_opened_from_an_existing_base_or_the_run_says_what_is_wrong(run_yaml, tmp_path):
     run(run_yaml, "adapter.kind=none", "train.steps=1", f"out={tmp_path / 'first'}")
     first = load(tmp_path / "first")

@@ -54,7 +54,9 @@ def begun(tokenizer_folder, packed, tmp_path_factory):
     [
         ([], [SKIP]),
         pytest.param([SKIP], [], marks=pytest.mark.slow),
-        ([SKIP], [SKIP, "train.guard.window=16", "train.guard.factor=10"]),
+        pytest.param(
+            [SKIP], [SKIP, "train.guard.window=16", "train.guard.factor=10"], marks=pytest.mark.slow
+        ),
     ],
     ids=["on", "off", "another"],
 )

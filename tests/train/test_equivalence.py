@@ -314,9 +314,7 @@ def test_a_mesh_that_does_not_divide_the_width_is_refused_and_named():
     assert "embed (36) over fsdp (8)" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "mesh", [MeshConfig(fsdp=3), MeshConfig(data=-1, fsdp=-1), MeshConfig(fsdp=0), MeshConfig(tensor=16)]
-)
-def test_a_mesh_that_does_not_divide_the_devices_is_refused(mesh):
+@pytest.mark.parametrize("sizes", [{"fsdp": 3}, {"data": -1, "fsdp": -1}, {"fsdp": 0}, {"tensor": 16}])
+def test_a_mesh_that_does_not_divide_the_devices_is_refused(sizes):
     with pytest.raises(sharding.ShardingError):
-        sharding.make_mesh(mesh)
+        sharding.make_mesh(MeshConfig(**sizes))

@@ -61,6 +61,7 @@ def test_a_run_leaves_its_figures_its_config_and_its_checkpoints(run_yaml, packe
     assert json.loads((finished / "summary.json").read_text())["steps"] == 6
 
 
+@pytest.mark.slow
 def test_chosen_steps_are_traced_and_every_step_is_timed(run_yaml):
     # In a process of its own: with the TPU compiler loaded, as other tests do, the profiler looks for a TPU and dies.
     command = [
