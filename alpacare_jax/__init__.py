@@ -9,6 +9,8 @@ Example:
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -17,8 +19,11 @@ _PUBLIC = {
     "LanguageModel": "language_model",
     "Mesh": "sharding:MeshConfig",
     "PackedDataset": "data.dataset",
+    "evaluate": "evaluate.heldout_file",
+    "generate": "inference",
     "load": "language_model",
     "pack": "data.pack",
+    "serve": "inference",
 }
 """Public name -> module, with the name there after a colon where it differs; ``:`` alone is the module itself."""
 
@@ -33,6 +38,18 @@ def __getattr__(name: str) -> Any:
     value = found if _PUBLIC[name].endswith(":") else getattr(found, there or name)
     globals()[name] = value
     return value
+
+
+class _Package(ModuleType):
+    """A package in which a public function is found also where a room has the same name, as `generate` has."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing a room sets it as an attribute here; `from alpacare_jax.generate import Engine` needs none.
+        if not (name in _PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

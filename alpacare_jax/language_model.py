@@ -17,7 +17,7 @@ from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.generate import Engine, Generation, Sampling
 from alpacare_jax.model import Architecture, ComputeConfig, Llama, LlamaConfig, Params
 from alpacare_jax.model.compute import DTYPES
-from alpacare_jax.prompts import TEMPLATES, Template
+from alpacare_jax.prompts import Template, check_template
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
 
 Message = Mapping[str, str]
@@ -29,7 +29,7 @@ SLOTS = 8
 def load(
     reference: str | Path,
     *,
-    mesh: sharding.MeshConfig | Mesh | None = None,
+    mesh: sharding.MeshConfig | Mesh | str | None = None,
     dtype: str | None = None,
     step: int | None = None,
     precision: str = "default",
@@ -39,7 +39,8 @@ def load(
     Args:
         reference: A model folder, a run folder (its latest checkpoint; adapters are merged into their base), a
             Hugging Face folder, a ``.gguf`` file, or a hub name such as ``org/model``.
-        mesh: Where the parameters go; one local device when None, all of them under several processes.
+        mesh: Where the parameters go, also as a text such as ``fsdp=4,tensor=2``; one local device when None, all of
+            them under several processes.
         dtype: Dtype of parameters and computation, "float32" or "bfloat16"; as stored when None.
         step: Which checkpoint of a run.
         precision: Of fp32 matrix products, "default" (the platform's fastest) or "highest" (to compare models).
@@ -170,10 +171,8 @@ class LanguageModel:
         Raises:
             DataError: A prompt is empty or longer than the model's context, or a setting is out of range.
         """
-        if template is not None and template not in TEMPLATES:
-            raise ConfigError(
-                "unknown template", where="template", found=template, expected=" or ".join(TEMPLATES)
-            )
+        if template is not None:
+            check_template(template)
         alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
         asked = Sampling(**sampling)
         waiting = [

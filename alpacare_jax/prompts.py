@@ -8,6 +8,7 @@ model unchanged.
 
 from typing import Literal, get_args
 
+from alpacare_jax.errors import ConfigError
 from datagen.records import normal_input
 
 Template = Literal["alpaca", "chat"]
@@ -22,6 +23,18 @@ _WITHOUT_INPUT = (
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request."
 )
+
+
+def check_template(template: str | None) -> None:
+    """Refuse the name of a template that does not exist.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if template not in TEMPLATES:
+        raise ConfigError(
+            "unknown template", where="template", found=template, expected=" or ".join(TEMPLATES)
+        )
 
 
 def alpaca_prompt(instruction: str, input: str = "") -> str:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from alpacare_jax.errors import ShardingError
+from alpacare_jax.errors import ConfigError, ShardingError
 from alpacare_jax.ranges import Range, check_settings
 
 MESH_AXES = ("data", "fsdp", "tensor", "context")
@@ -148,10 +148,36 @@ def single_device_mesh() -> Mesh:
     return make_mesh(MeshConfig(fsdp=1), jax.local_devices()[:1])
 
 
-def resolve_mesh(mesh: MeshConfig | Mesh | None) -> Mesh:
+def read_mesh(text: str) -> MeshConfig:
+    """Read sizes such as ``fsdp=4,tensor=2``; axes that are not named have one device.
+
+    Raises:
+        ConfigError: The text names no such axis, or a size is not a whole number.
+
+    Example:
+        >>> read_mesh("fsdp=4,tensor=2")
+        MeshConfig(data=1, fsdp=4, tensor=2, context=1)
+    """
+    sizes = dict.fromkeys(MESH_AXES, 1)
+    for part in text.split(","):
+        axis, _, size = part.partition("=")
+        if axis.strip() not in sizes or not size.strip().lstrip("-").isdigit():
+            raise ConfigError(
+                "the mesh cannot be read",
+                where="mesh",
+                found=part,
+                expected=f"axis=size, the axes being {', '.join(MESH_AXES)}",
+            )
+        sizes[axis.strip()] = int(size)
+    return MeshConfig(**sizes)
+
+
+def resolve_mesh(mesh: MeshConfig | Mesh | str | None) -> Mesh:
     """Return a mesh of devices from its sizes, or as it is; for None one local device, under several processes all."""
     if isinstance(mesh, Mesh):
         return mesh
+    if isinstance(mesh, str):
+        mesh = read_mesh(mesh)
     if mesh is None and jax.process_count() == 1:
         return single_device_mesh()
     return make_mesh(MeshConfig(data=-1, fsdp=1) if mesh is None else mesh)

@@ -10,8 +10,8 @@ import argparse
 import statistics
 import time
 
-from alpacare_jax.cli.generate_verb import open_engine
 from alpacare_jax.generate import Engine, Generation, Sampling
+from alpacare_jax.inference import open_engine
 
 
 def measure(engine: Engine, prompt: int, tokens: int) -> tuple[float, list[float]]:

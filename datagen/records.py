@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_args
 
@@ -233,24 +233,43 @@ def normal_input(text: str) -> str:
     return "" if stripped.lower().replace(" ", "").rstrip(".") == NO_INPUT else stripped
 
 
-def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_objects(
+    source: str | Path | Iterable[str | Mapping[str, Any]], text: str = "text"
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ``(file:line, object)`` for a ``.jsonl`` file or a ``.json`` file that holds a list of objects.
 
+    Args:
+        source: The file, or the objects themselves, of which each may be a mere text.
+        text: The key under which such a text stands.
+
     Raises:
-        DataError: The file is missing, empty, not UTF-8, or holds a broken line.
+        DataError: The file is missing, empty, not UTF-8, or holds a broken line, or the source holds something else.
     """
-    path = Path(path)
+    if not isinstance(source, str | Path):
+        yield from _given(source, text)
+        return
+    path = Path(source)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError("the file does not exist", where=path, remedy="check the path") from None
     except IsADirectoryError:
         raise DataError("a file was expected, not a folder", where=path) from None
     except UnicodeDecodeError as error:
         raise DataError("the file is not UTF-8 text", where=path, found=str(error)) from None
-    if not text.strip():
+    if not content.strip():
         raise DataError("the file is empty", where=path, expected="one JSON object a line")
-    yield from _read_list(path, text) if text.lstrip().startswith("[") else _read_lines(path, text)
+    yield from _read_list(path, content) if content.lstrip().startswith("[") else _read_lines(path, content)
+
+
+def _given(rows: Iterable[str | Mapping[str, Any]], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    number = 0
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, str | Mapping):
+            raise DataError("a row is not an object", where=f"row:{number}", found=type(row).__name__)
+        yield f"row:{number}", {key: row} if isinstance(row, str) else dict(row)
+    if not number:
+        raise DataError("the list is empty", where="rows", expected="at least one")
 
 
 def _read_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

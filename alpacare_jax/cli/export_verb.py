@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,10 +54,10 @@ def command(
     import numpy as np
 
     from alpacare_jax import checkpoint, convert, sharding
-    from alpacare_jax.cli.judge_verb import show_progress
     from alpacare_jax.convert.export import EXPORT_FILES
     from alpacare_jax.distributed import leaves_to_first
     from alpacare_jax.errors import ConfigError
+    from datagen.progress import ProgressDisplay
 
     if leaves_to_first(os.environ):
         typer.echo("process 0 does the export; this one has nothing to do", err=True)
@@ -79,7 +80,7 @@ def command(
     imported_float16 = described["kind"] == "model" and described.get("source", {}).get("dtype") == "float16"
     written = dtype or ("float16" if imported_float16 and stored == "float32" else stored)
     config = described["config"]
-    with show_progress("writing files") as progress:
+    with ProgressDisplay() as display:
         convert.export(
             params,
             config,
@@ -88,7 +89,7 @@ def command(
             dtype=written,
             max_shard_bytes=shard_bytes,
             overwrite=overwrite,
-            progress=progress,
+            progress=partial(display.update, "writing files"),
         )
     files = sorted(out.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)

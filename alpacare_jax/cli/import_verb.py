@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,9 +28,9 @@ def command(
 ) -> None:
     """Import a LLaMA from Hugging Face or GGUF into an Orbax model folder."""
     from alpacare_jax import checkpoint, convert, sharding
-    from alpacare_jax.cli.judge_verb import show_progress
     from alpacare_jax.convert.opening import describe_source
     from alpacare_jax.distributed import leaves_to_first
+    from datagen.progress import ProgressDisplay
 
     if leaves_to_first(os.environ):
         typer.echo("process 0 does the import; this one has nothing to do", err=True)
@@ -37,9 +38,13 @@ def command(
     started = time.monotonic()
     checkpoint.check_free(out, overwrite)  # before minutes of work
     with convert.open_foreign(source) as foreign:
-        with show_progress("reading weights") as progress:
+        with ProgressDisplay() as display:
             params = convert.load(
-                foreign.source, foreign.config, mesh=sharding.host_mesh(), dtype=dtype, progress=progress
+                foreign.source,
+                foreign.config,
+                mesh=sharding.host_mesh(),
+                dtype=dtype,
+                progress=partial(display.update, "reading weights"),
             )
         origin = describe_source(foreign, source)
         checkpoint.save_model(

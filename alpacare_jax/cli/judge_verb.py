@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -184,6 +183,7 @@ def _judge(
     from datagen.ledger import Ledger
     from datagen.money.dollars import usd
     from datagen.money.purse import Purse
+    from datagen.progress import ProgressDisplay
 
     with Ledger(work / "ledger.sqlite") as ledger:
         settings = dataclasses.replace(settings, budget_usd=_budget(settings, ledger, lift_cap))
@@ -195,7 +195,8 @@ def _judge(
         if retry_failed:
             typer.echo(f"{ask_again(plan, settings, ledger)} failed, empty or cut replies are asked again")
         try:
-            with show_progress("judging") as progress:
+            with ProgressDisplay() as display:
+                progress = partial(display.update, "judging")
                 verdicts = judge(plan, settings, ledger, purse, wait=wait, progress=progress)
         except BatchesUnderWay as under_way:
             typer.echo(f"{describe(under_way.records)}. Run the same command later to go on.", err=True)
@@ -306,28 +307,3 @@ def describe_verdicts(verdicts: "list[Verdict]", out: Path) -> str:
             f"! {cut} of them were cut off; --retry-failed with a larger --max-tokens asks them again"
         )
     return "\n".join([*lines, f"next: alpacare score {out}"])
-
-
-@contextmanager
-def show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show (done, total) as a bar on a terminal, and as a plain line every tenth elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        last = -1
-
-        def line(done: int, total: int) -> None:
-            nonlocal last
-            tenth = 10 * done // max(total, 1)
-            if tenth != last:
-                last = tenth
-                typer.echo(f"{what} {done}/{total}", err=True)
-
-        yield line
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bars:
-        task = bars.add_task(what)
-        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -8,12 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import typer
-
 if TYPE_CHECKING:
     from datagen.work.status import Money, Progress, Watch
 
-SECONDS_BETWEEN_LINES = 5.0
 _RATE_WINDOW_S = 60.0
 _SECONDS_FOR_A_RATE = 3.0
 
@@ -77,71 +74,25 @@ def progress_words(progress: "Progress", rate: float | None) -> str:
 
 @contextlib.contextmanager
 def watching() -> "Iterator[Watch]":
-    """Show progress: live bars on a terminal, a line now and then elsewhere."""
-    with _terminal_watch() if sys.stderr.isatty() else _line_watch() as watch:
-        yield watch
+    """Show progress, and what the synthesis has to say."""
+    from datagen.progress import ProgressDisplay
 
-
-@contextlib.contextmanager
-def _terminal_watch() -> "Iterator[Watch]":
-    from rich.console import Console
-    from rich.logging import RichHandler
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-    from rich.table import Column
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
-        TextColumn("{task.fields[detail]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-    )
     rate = Rate()
-    with _logging_to(RichHandler(console=console, show_path=False)), Bars(*columns, console=console) as bars:
-        rows = {
-            stage: bars.add_task(stage, total=None, visible=False, detail="")
-            for stage in ("tasks", "answers")
-        }
+    with ProgressDisplay() as display, _logging():
 
         def show(progress: "Progress") -> None:
-            """Move the bar of the stage."""
             detail = progress_words(progress, rate.per_minute(progress.tries, time.monotonic()))
             done = progress.answered if progress.stage == "answers" else progress.kept
-            row = rows[progress.stage]
-            if progress.stage == "answers":
-                bars.update(rows["tasks"], detail=task_words(progress))
-            bars.update(row, total=progress.target, completed=done, visible=True, detail=detail)
+            display.update(progress.stage, done, progress.target, detail)
 
         yield show
 
 
 @contextlib.contextmanager
-def _line_watch() -> "Iterator[Watch]":
-    handler = logging.StreamHandler(sys.stderr)
+def _logging() -> Iterator[None]:
+    """Write what the synthesis has to say, above the bars where there are any, and nothing of the HTTP library."""
+    logger, handler = logging.getLogger("datagen"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    last, rate = 0.0, Rate()
-
-    def show(progress: "Progress") -> None:
-        """Write a line, one every few seconds until the target is reached."""
-        nonlocal last
-        done = progress.answered if progress.stage == "answers" else progress.kept
-        now = time.monotonic()
-        if done < progress.target and now - last < SECONDS_BETWEEN_LINES:
-            return
-        last = now
-        words = progress_words(progress, rate.per_minute(progress.tries, now))
-        typer.echo(" | ".join(filter(None, [f"{progress.stage} {done}/{progress.target}", words])), err=True)
-
-    with _logging_to(handler):
-        yield show
-
-
-@contextlib.contextmanager
-def _logging_to(handler: logging.Handler) -> Iterator[None]:
-    """Show what the synthesis has to say, and nothing of the HTTP library."""
-    logger = logging.getLogger("datagen")
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

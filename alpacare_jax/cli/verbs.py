@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from datagen.errors import UserError
 from datagen.locations import refuse_remote
 
 VERBS = (
@@ -60,7 +61,10 @@ def build_app() -> typer.Typer:
 
 
 def with_local_paths(command: Callable[..., None]) -> Callable[..., None]:
-    """Have a verb refuse, before anything else, every path that is the address of a bucket, a hub or a server."""
+    """Have a verb refuse, before anything else, every path that is the address of a bucket, a hub or a server.
+
+    An error in an argument of the library names the option that gave it.
+    """
 
     @functools.wraps(command)
     def checked(**options: Any) -> None:
@@ -68,6 +72,11 @@ def with_local_paths(command: Callable[..., None]) -> Callable[..., None]:
             for path in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(path, Path):
                     refuse_remote(path, name.replace("_", "-"))
-        command(**options)
+        try:
+            command(**options)
+        except UserError as error:
+            if isinstance(error.where, str) and options.get(error.where) is not None:
+                error.where = "--" + error.where.replace("_", "-")
+            raise
 
     return checked

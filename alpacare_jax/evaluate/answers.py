@@ -3,7 +3,7 @@
 import dataclasses
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ def _join_by_question(
     return named + list(unused.items())
 
 
-def read_reference_texts(path: str | Path) -> dict[str, str]:
+def read_reference_texts(path: str | Path | Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Read one reference answer an id, from instruction records (``output``) or responses (``response``).
 
     A row without an id gets the number of its line, as prompts do when they are answered.

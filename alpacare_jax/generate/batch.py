@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Job:
 
     Args:
         prompts: The prompts, with ids that differ.
-        out: The response file.
+        out: The response file; None writes none.
         model: The model's name, noted in every response.
         template: How a prompt is put before the model.
         sampling: How to draw. The seed of each prompt follows from its id and this seed, so that a response does
@@ -46,7 +46,7 @@ class Job:
     """
 
     prompts: Sequence[Prompt]
-    out: Path
+    out: Path | None
     model: str
     template: Template = "alpaca"
     sampling: Sampling = Sampling()
@@ -54,6 +54,7 @@ class Job:
     @property
     def part(self) -> Path:
         """Where finished responses wait."""
+        assert self.out is not None
         return self.out.with_name(self.out.name + ".part")
 
     def settings(self) -> dict[str, Any]:
@@ -68,8 +69,10 @@ class Job:
         }
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
+def read_prompts(source: str | Path | Iterable[str | Mapping[str, Any]]) -> list[Prompt]:
     """Read prompts, or the tasks of an instruction file; a row without an id gets the number of its line.
+
+    A list holds such rows, or texts.
 
     An answer that the rows hold already is kept in the responses as ``output``.
 
@@ -78,7 +81,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     """
     prompts: list[Prompt] = []
     places: dict[str, str] = {}
-    for where, row in read_objects(path):
+    for where, row in read_objects(source, text="instruction"):
         line = where.rpartition(":")[2]
         row = row if row.get("id") not in (None, "") else {**row, "id": line}
         prompt = Prompt.from_dict(row, where=where)
@@ -116,13 +119,13 @@ def answer(
     """
     generations = [_generation(engine, job, prompt) for prompt in job.prompts]
     settings = job.settings() | describe_model(engine)
-    finished = _agree(lambda: _resume(job, settings, overwrite), job)
+    finished = {} if job.out is None else _agree(lambda: _resume(job, settings, overwrite), job)
     todo = [index for index in range(len(job.prompts)) if index not in finished]
     for index in todo:
         engine.submit(generations[index])
     _work(engine, job, generations, todo, finished, progress)
     responses = [finished[index] for index in range(len(job.prompts))]
-    if jax.process_index() == 0:
+    if job.out is not None and jax.process_index() == 0:
         write_records(job.out, responses)
         job.part.unlink(missing_ok=True)
     return responses
@@ -173,7 +176,10 @@ def _work(
     """Turn the engine until all is answered, appending what is finished to the part file."""
     index_of = {id(generations[index]): index for index in todo}
     started = engine.drawn_tokens
-    file = job.part.open("a", encoding="utf-8") if jax.process_index() == 0 else None
+    kept = job.out is not None and jax.process_index() == 0
+    file = job.part.open("a", encoding="utf-8") if kept else None
+    if progress is not None:
+        progress(len(finished), len(generations), 0)
     try:
         while engine.busy:
             ended = [generation for generation in engine.step() if generation.done]
@@ -215,6 +221,7 @@ def _extra(prompt: Prompt) -> dict[str, Any]:
 
 def _resume(job: Job, settings: dict[str, Any], overwrite: bool) -> dict[int, Response]:
     """Return by index what an earlier run has finished, and leave a part file that is ready for more."""
+    assert job.out is not None
     check_output(job.out, overwrite)
     job.out.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -45,6 +45,8 @@ class Sampling:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        object.__setattr__(self, "stop", stop)
         for name, allowed in declared(Sampling).items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
