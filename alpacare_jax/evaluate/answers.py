@@ -193,7 +193,7 @@ def read_reference_texts(path: str | Path | Sequence[Mapping[str, Any]]) -> dict
             )
         ids.append(where.rpartition(":")[2] if row.get("id") in (None, "") else str(row["id"]))
         texts[ids[-1]] = text
-    _refuse_repeats(path, ids)
+    _refuse_repeats(path if isinstance(path, str | Path) else "the references", ids)
     return texts
 
 
