@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marking import slow_but
 
 from alpacare_jax.data.loader import BatchStream, RowOrder, batches_in_order, count_steps
 from alpacare_jax.data.packing import COLUMNS, Row
@@ -202,7 +201,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-@pytest.mark.parametrize("processes", slow_but([2], [2, 4]))
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_real_processes_share_the_global_sequence(tmp_path: Path, processes: int) -> None:
     environment = {
         key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_PLATFORMS")
