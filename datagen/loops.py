@@ -2,7 +2,7 @@
 
 One measure covers them: the longest stretch in which every unit equals the one a fixed distance before it. A unit is
 a word, or a character of a word too long to be one (as in scripts without spaces). The shorter what repeats, the more
-often it may. The bounds lie between the loops of models and 14,883 good texts (:file:`docs/synthesis.md`), in which no
+often it may. The bounds lie between the loops of models and 14,883 good texts (:file:`docs/filters.md`), in which no
 phrase of two words or more stands three times in a row but in one form to fill in, four times.
 """
 

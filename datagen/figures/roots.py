@@ -4,7 +4,7 @@ Self-instruct and AlpaCare parse each instruction and take the verb closest to t
 object. No parser of English comes through a package index alone and is well kept, so this reads the one form that
 instructions have: a command, often after a leading clause ("Given the history, ...") or a courtesy ("Could you
 please ..."), whose object is the noun phrase behind the verb. Questions and statements have no root here and are
-counted as such. Measured on the labelled instructions of the tests: see ``docs/synthesis.md``.
+counted as such. Measured on the labelled instructions of the tests: see ``docs/publishing.md``.
 """
 
 import dataclasses
