@@ -119,7 +119,13 @@ def test_a_run_that_starts_as_the_residual_resumes_and_exports_what_it_trained(r
 
 
 def test_a_run_whose_every_step_is_bad_stops_after_some(run_yaml):
-    bad = ["adapter.kind=none", "optim.learning_rate=1e30", "optim.clip_norm=0", "train.checkpoint_every=0"]
+    bad = [
+        "adapter.kind=none",
+        "optim.learning_rate=1e4",
+        "optim.weight_decay=1e4",
+        "optim.clip_norm=0",
+        "train.checkpoint_every=0",
+    ]
     with pytest.raises(TrainingError, match="2 steps skipped in a row") as caught:
         run(run_yaml, *bad, "train.guard.action=skip", "train.guard.patience=2")
     assert "step 4, samples 24 to 31" in str(caught.value)

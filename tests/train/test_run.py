@@ -170,7 +170,13 @@ def test_ctrl_c_keeps_the_steps_done_and_the_same_command_goes_on(run_yaml):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_data(run_yaml):
     with pytest.raises(TrainingError, match="not finite") as caught:
-        run(run_yaml, "optim.learning_rate=1e30", "optim.clip_norm=0", "train.checkpoint_every=0")
+        run(
+            run_yaml,
+            "optim.learning_rate=1e4",
+            "optim.weight_decay=1e4",
+            "optim.clip_norm=0",
+            "train.checkpoint_every=0",
+        )
     text = str(caught.value)
     assert "step 3, samples 16 to 23" in text
     assert "rows [" in text
