@@ -21,8 +21,11 @@ _PUBLIC = {
     "PackedDataset": "data.dataset",
     "evaluate": "evaluate.heldout_file",
     "generate": "inference",
+    "JudgeSettings": "evaluate.judge",
+    "judge": "evaluate.judging",
     "load": "language_model",
     "pack": "data.pack",
+    "score": "evaluate.tables",
     "serve": "inference",
 }
 """Public name -> module, with the name there after a colon where it differs; ``:`` alone is the module itself."""

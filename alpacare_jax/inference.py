@@ -17,6 +17,7 @@ from alpacare_jax.language_model import LanguageModel, load
 from alpacare_jax.prompts import Template, check_template
 from alpacare_jax.sharding import MeshConfig
 from datagen.records import Response
+from datagen.replacing import refuse_existing
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def generate(
     wanted, asked = Sampling(**sampling), batch.read_prompts(prompts)
     out = None if out is None else Path(out)
     if out is not None:
-        batch.check_output(out, overwrite)  # before the model is loaded
+        refuse_existing(out, overwrite)  # before the model is loaded
     engine, own_name = open_engine(model, slots=slots, max_len=max_len, dtype=dtype, mesh=mesh)
     job = batch.Job(asked, out, name or own_name, template, wanted)
     with GenerationProgress() if progress is True else contextlib.nullcontext(progress or None) as report:

@@ -234,12 +234,12 @@ def normal_input(text: str) -> str:
 
 
 def read_objects(
-    source: str | Path | Iterable[str | Mapping[str, Any]], text: str = "text"
+    source: str | Path | Iterable[Any], text: str = "text"
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ``(file:line, object)`` for a ``.jsonl`` file or a ``.json`` file that holds a list of objects.
 
     Args:
-        source: The file, or the objects themselves, of which each may be a mere text.
+        source: The file, or the objects themselves: mappings, records or mere texts.
         text: The key under which such a text stands.
 
     Raises:
@@ -262,9 +262,10 @@ def read_objects(
     yield from _read_list(path, content) if content.lstrip().startswith("[") else _read_lines(path, content)
 
 
-def _given(rows: Iterable[str | Mapping[str, Any]], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _given(rows: Iterable[Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 0
     for number, row in enumerate(rows, start=1):
+        row = row.to_dict() if isinstance(row, Record) else row
         if not isinstance(row, str | Mapping):
             raise DataError("a row is not an object", where=f"row:{number}", found=type(row).__name__)
         yield f"row:{number}", {key: row} if isinstance(row, str) else dict(row)

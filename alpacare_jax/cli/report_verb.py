@@ -75,7 +75,7 @@ def command(
     neighbours, funnel, tokens and cost. The other options do not apply to it.
     """
     from alpacare_jax.cli import reporting
-    from alpacare_jax.cli.judge_verb import refuse_existing
+    from datagen.replacing import refuse_existing
 
     out = out or run / "report.html"
     refuse_existing(out, overwrite)

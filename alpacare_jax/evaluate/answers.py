@@ -15,6 +15,10 @@ _NUMBERED = "id_is_its_number"
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
+Source = str | Path | Sequence[Mapping[str, Any] | Response]
+"""A file of answers, or the answers themselves."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Answers:
     """The answers of one model, by id.
@@ -29,7 +33,7 @@ class Answers:
     path: str
 
 
-def read_responses(path: str | Path) -> list[Response]:
+def read_responses(path: Source) -> list[Response]:
     """Read a response file, AlpaCare's own among them; a row without an id gets its number in the file, from 0.
 
     Raises:
@@ -44,19 +48,19 @@ def read_responses(path: str | Path) -> list[Response]:
     return responses
 
 
-def as_answers(responses: Sequence[Response], path: str | Path, name: str = "") -> Answers:
+def as_answers(responses: Sequence[Response], path: Source, name: str = "") -> Answers:
     """Gather responses by id under a name, or the model's, or the file's where the records name none or several."""
     models = {response.model for response in responses}
     return Answers(
-        name or (models.pop() if len(models) == 1 else "") or Path(path).stem,
+        name or (models.pop() if len(models) == 1 else "") or _stem(path),
         {response.id: response.response for response in responses},
         {each.id: " ".join(_question(each.instruction, each.input)).strip() for each in responses},
-        str(path),
+        _place(path),
     )
 
 
 def read_references(
-    paths: Sequence[str | Path], fields: Sequence[str] = (), responses: Sequence[Response] = ()
+    paths: Sequence[Source], fields: Sequence[str] = (), responses: Sequence[Response] = ()
 ) -> list[Answers]:
     """Read the reference answers, one set a file, or one set a field of a file with several answers a row.
 
@@ -89,7 +93,7 @@ def read_references(
     return sets
 
 
-def _read_sets(path: str | Path, fields: Sequence[str], responses: Sequence[Response]) -> list[Answers]:
+def _read_sets(path: Source, fields: Sequence[str], responses: Sequence[Response]) -> list[Answers]:
     """Read one file of reference answers."""
     rows = [(where, _present(row)) for where, row in read_objects(path)]
     columns = list(fields) or ["response" if all("response" in row for _, row in rows) else "output"]
@@ -113,13 +117,13 @@ def _read_sets(path: str | Path, fields: Sequence[str], responses: Sequence[Resp
             id_: " ".join(_question(row.get("instruction"), row.get("input"))).strip() for id_, row in named
         }
     models = {str(row.get("model") or "") for _, row in rows}
-    whole = (models.pop() if len(models) == 1 else "") or Path(path).stem
+    whole = (models.pop() if len(models) == 1 else "") or _stem(path)
     return [
         Answers(
             field.removesuffix("-answer") if fields else whole,
             {id_: row[field] for id_, row in named},
             instructions,
-            str(path),
+            _place(path),
         )
         for field in columns
     ]
@@ -173,7 +177,7 @@ def _join_by_question(
     return named + list(unused.items())
 
 
-def read_reference_texts(path: str | Path | Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def read_reference_texts(path: Source) -> dict[str, str]:
     """Read one reference answer an id, from instruction records (``output``) or responses (``response``).
 
     A row without an id gets the number of its line, as prompts do when they are answered.
@@ -193,7 +197,7 @@ def read_reference_texts(path: str | Path | Sequence[Mapping[str, Any]]) -> dict
             )
         ids.append(where.rpartition(":")[2] if row.get("id") in (None, "") else str(row["id"]))
         texts[ids[-1]] = text
-    _refuse_repeats(path if isinstance(path, str | Path) else "the references", ids)
+    _refuse_repeats(path, ids)
     return texts
 
 
@@ -259,12 +263,20 @@ def with_words(verdicts: Sequence[Verdict], model: Answers, references: Sequence
     return counted
 
 
-def _refuse_repeats(path: str | Path, ids: Sequence[str]) -> None:
+def _stem(source: Source) -> str:
+    return Path(source).stem if isinstance(source, str | Path) else "answers"
+
+
+def _place(source: Source) -> str:
+    return str(source) if isinstance(source, str | Path) else "the answers given"
+
+
+def _refuse_repeats(path: Source, ids: Sequence[str]) -> None:
     repeated = [id_ for id_, count in Counter(ids).items() if count > 1]
     if repeated:
         raise DataError(
             "an id stands twice in the file",
-            where=path,
+            where=_place(path),
             found=f"id {repeated[0]!r}; {len(repeated)} repeated in all",
             expected="one answer for each id",
             remedy="remove the repetitions",

@@ -156,7 +156,7 @@ class JudgeSettings(Terms):
         return (self.judge.model,)
 
 
-def judge(
+def ask_judge(
     plan: Plan,
     settings: JudgeSettings,
     ledger: Ledger,
@@ -215,7 +215,7 @@ def ask_again(plan: Plan, settings: JudgeSettings, ledger: Ledger) -> int:
             continue
         body = ChatRequest(item.id, comparison_messages(item), settings.sampling).body(settings.judge.model)
         if not _same_question(entry, body):
-            continue  # judge() says what differs
+            continue  # ask_judge() says what differs
         ledger.ask_anew(STAGE, item.id, prompt_hash=prompt_hash(body), request=body)
         again += 1
     return again

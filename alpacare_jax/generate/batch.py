@@ -27,6 +27,7 @@ from alpacare_jax.generate.sampling import Sampling
 from alpacare_jax.prompts import Template
 from datagen.decoding import Malformed, parse_json
 from datagen.records import Prompt, Response, read_objects, write_records
+from datagen.replacing import refuse_existing
 
 Progress = Callable[[int, int, int], None]
 """Called with the responses finished, the responses in all, and the tokens drawn since the start."""
@@ -141,22 +142,6 @@ def describe_model(engine: Engine) -> dict[str, Any]:
     }
 
 
-def check_output(out: Path, overwrite: bool) -> None:
-    """Check that the response file may be written.
-
-    Raises:
-        DataError: It exists and holds something.
-    """
-    if out.is_dir():
-        raise DataError("a file was expected, not a folder", where=out, remedy="name a file with --out")
-    if out.exists() and out.stat().st_size and not overwrite:
-        raise DataError(
-            "the output exists",
-            where=out,
-            remedy="choose another --out, or replace it with --overwrite",
-        )
-
-
 def _generation(engine: Engine, job: Job, prompt: Prompt) -> Generation:
     where = f"prompt {prompt.id}"
     ids = encode_prompt(prompt.instruction, prompt.input, engine.tokenizer, job.template, where=where)
@@ -222,7 +207,7 @@ def _extra(prompt: Prompt) -> dict[str, Any]:
 def _resume(job: Job, settings: dict[str, Any], overwrite: bool) -> dict[int, Response]:
     """Return by index what an earlier run has finished, and leave a part file that is ready for more."""
     assert job.out is not None
-    check_output(job.out, overwrite)
+    refuse_existing(job.out, overwrite)
     job.out.parent.mkdir(parents=True, exist_ok=True)
     try:
         finished = _read_part(job, settings)

@@ -1,0 +1,203 @@
+"""Files of answers to a file of verdicts: what the verb judge calls."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alpacare_jax.evaluate import answers
+from alpacare_jax.evaluate.judge import (
+    STAGE,
+    JudgeSettings,
+    Plan,
+    ask_again,
+    ask_judge,
+    comparison_messages,
+    estimate,
+    plan_comparisons,
+)
+from datagen.batch.asking import cancel_batches, describe
+from datagen.decoding import read_yaml_mapping
+from datagen.finish import read_finish
+from datagen.ledger import Ledger
+from datagen.money.dollars import usd
+from datagen.money.purse import Purse
+from datagen.progress import ProgressDisplay
+from datagen.records import Response, Verdict, write_records
+from datagen.replacing import refuse_existing
+from datagen.settings import beside, read_terms
+
+LEDGER = "ledger.sqlite"
+_BUDGET = "budget_usd"  # the ledger's note of the cap
+
+
+def judge(
+    responses: answers.Source,
+    references: answers.Source | Sequence[answers.Source],
+    settings: JudgeSettings,
+    out: str | Path | None = None,
+    *,
+    work: str | Path,
+    name: str = "",
+    reference_fields: Sequence[str] = (),
+    allow_missing: bool = False,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    lift_budget: bool = False,
+    wait: bool = True,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> list[Verdict]:
+    """Compare responses with reference answers by a judge model, each pair in both orders.
+
+    Every reply is kept in the ledger of the work folder before it counts, so an interrupted call goes on where it
+    stopped.
+
+    Args:
+        responses: A response file, or the responses themselves.
+        references: Files of reference answers, or lists of them; one or several.
+        settings: The judge, and on which terms it is asked.
+        out: Verdict file to write.
+        work: Folder of the ledger.
+        name: What to call the judged model; as the responses say, or the file's name, when empty.
+        reference_fields: Answer fields, where one source of references holds several answers a row.
+        allow_missing: Leave out responses without a reference answer instead of refusing them.
+        limit: Judge only the first responses.
+        retry_failed: Ask again what failed, came back empty, or was cut off before its verdict.
+        lift_budget: Forget the budget that an earlier call set for this work folder.
+        wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
+        overwrite: Replace an existing verdict file.
+        say: Called with what is asked and what it cost, and has progress shown; None is silent.
+
+    Returns:
+        One verdict a comparison; a request that failed for good is "invalid", its ``error`` beside it.
+
+    Raises:
+        BatchesUnderWay: Nothing more can be done without waiting.
+        DataError: Answers are broken or do not belong together, the file exists, or the ledger is another judge's.
+        ServiceError: The judge as a whole refuses or is not there, or the budget is reached.
+
+    Example:
+        >>> settings = JudgeSettings(datagen.Service("http://127.0.0.1:8000/v1", "judge-model"))
+        >>> verdicts = judge("responses.jsonl", "gpt-4.jsonl", settings, work="judging")
+        >>> score(verdicts).scores[0].win_rate
+    """
+    if out is not None:
+        refuse_existing(Path(out), overwrite)
+    plan, heading = plan_files(responses, references, name, reference_fields, allow_missing, limit)
+    tell = say or (lambda _: None)
+    tell(heading)
+    with Ledger(Path(work) / LEDGER) as ledger:
+        settings = dataclasses.replace(settings, budget_usd=_budget(settings, ledger, lift_budget))
+        purse = Purse(ledger, settings.all_prices(), settings.budget_usd)
+        if retry_failed:
+            tell(f"{ask_again(plan, settings, ledger)} failed, empty or cut replies are asked again")
+        with ProgressDisplay(enabled=say is not None) as display:
+            progress = partial(display.update, "judging")
+            verdicts = ask_judge(plan, settings, ledger, purse, wait=wait, progress=progress)
+        purse.close()
+        if purse.spent_usd:
+            tell(f"spent so far in {work}: {usd(purse.spent_usd)}")
+    if out is not None:
+        write_records(Path(out), verdicts)
+    return verdicts
+
+
+def read_settings(config: str | Path | None = None, given: Mapping[str, Any] | None = None) -> JudgeSettings:
+    """Read a judge's settings from a YAML file with others laid over them.
+
+    Raises:
+        ConfigError: Unknown keys, wrong types or impossible values; all bad keys are named at once.
+    """
+    sources = [] if config is None else [(str(config), beside(Path(config), read_yaml_mapping(Path(config))))]
+    return read_terms(JudgeSettings, [*sources, ("the command line", given or {})], "judge")
+
+
+def plan_files(
+    responses: answers.Source,
+    references: answers.Source | Sequence[answers.Source],
+    name: str = "",
+    reference_fields: Sequence[str] = (),
+    allow_missing: bool = False,
+    limit: int | None = None,
+) -> tuple[Plan, str]:
+    """Read and join answers; return the comparisons, and what will be asked and what has no partner."""
+    asked = answers.read_responses(responses)[:limit]
+    own = answers.as_answers(asked, responses, name)
+    alone = isinstance(references, str | Path) or isinstance(references[0], Mapping | Response)
+    sources: Any = [references] if alone else references
+    sets = answers.read_references(sources, reference_fields, asked)
+    plan = plan_comparisons(asked, own, sets, allow_missing=allow_missing)
+    lines = [
+        f"{len(asked)} responses of {plan.model} against {', '.join(plan.without_reference)}, both orders: "
+        f"{len(plan.comparisons)} comparisons"
+    ]
+    for reference, count in plan.without_reference.items():
+        if count:
+            lines.append(f"! {count} responses have no answer of {reference} and are left out")
+    for reference, count in plan.without_response.items():
+        if count:
+            lines.append(f"{count} answers of {reference} have no response and are not used")
+    return plan, "\n".join(lines)
+
+
+def cancel(settings: JudgeSettings, work: str | Path) -> str:
+    """End the batches that are under way in a work folder, and say which."""
+    with Ledger(Path(work) / LEDGER) as ledger:
+        purse = Purse(ledger, settings.all_prices(), _budget(settings, ledger, False))
+        ended = cancel_batches({STAGE: settings.judge}, ledger, purse, settings.batch)
+    return describe(ended) if ended else "No batch is under way; nothing was ended."
+
+
+def describe_cost(plan: Plan, settings: JudgeSettings, work: str | Path) -> str:
+    """Say what a run would ask and cost, with the first question."""
+    file = Path(work) / LEDGER
+    with Ledger(file, read_only=True) if file.exists() else nullcontext() as ledger:
+        found = estimate(plan, settings, ledger)
+    unknown = f"unknown: no price for {settings.judge.model} (--prices FILE)"
+    lines = [f"judge {settings.judge.model} at {settings.judge.base_url}, {settings.mode}"]
+    if plan.comparisons:
+        lines += ["", *(message["content"] for message in comparison_messages(plan.comparisons[0])), ""]
+    lines += [
+        f"{found.asked:,} requests to send, {found.settled:,} settled already",
+        f"about {found.prompt_tokens:,} tokens in",
+        f"expected cost {unknown if found.expected_usd is None else usd(found.expected_usd)}",
+        f"at most {unknown if found.worst_usd is None else usd(found.worst_usd)} if every request is sent once",
+    ]
+    return "\n".join(lines)
+
+
+def describe_verdicts(verdicts: Sequence[Verdict]) -> tuple[str, list[str]]:
+    """Say what came back: the outcomes, and the lines that say why comparisons are invalid."""
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    outcomes = ", ".join(f"{counts[name]} {name}" for name in ("win", "tie", "loss", "invalid"))
+    invalid = [verdict for verdict in verdicts if verdict.verdict == "invalid"]
+    failed = [verdict.extra["error"] for verdict in invalid if "error" in verdict.extra]
+    cut = sum(read_finish(verdict.extra.get("finish_reason")) == "cut" for verdict in invalid)
+    empty = sum(not verdict.raw.strip() for verdict in invalid) - len(failed)
+    lines = []
+    if verdicts and len(invalid) == len(verdicts):
+        lines.append("! no reply states a verdict: nothing was judged")
+    if failed:
+        lines.append(f"! {len(failed)} requests failed and count as invalid; --retry-failed asks them again")
+        lines.append(f"  {Counter(failed).most_common(1)[0][0]}")
+    if len(invalid) > len(failed):
+        lines.append(f"! {len(invalid) - len(failed)} replies hold no clear verdict and count as invalid")
+    if empty:
+        lines.append(f"! {empty} of them are empty; --retry-failed asks them again")
+    if cut:
+        lines.append(
+            f"! {cut} of them were cut off; --retry-failed with a larger --max-tokens asks them again"
+        )
+    return outcomes, lines
+
+
+def _budget(settings: JudgeSettings, ledger: Ledger, lift: bool) -> float | None:
+    """Return the cap that holds: the one given, or else the last one given for this ledger, unless it is lifted."""
+    if lift or settings.budget_usd is not None:
+        ledger.note(_BUDGET, "" if lift else str(settings.budget_usd))
+    noted = ledger.noted(_BUDGET)
+    return float(noted) if noted else None
