@@ -8,12 +8,14 @@ the extra ``privacy`` can be put beside the patterns (:mod:`datagen.privacy.dete
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 from datagen.privacy.ages import AGE_PATTERNS
 from datagen.privacy.dates import DATE_PATTERNS
 from datagen.privacy.names import NAME_PATTERNS
 from datagen.privacy.numbers import NUMBER_PATTERNS
+from datagen.privacy.pattern import Pattern
 from datagen.privacy.places import PLACE_PATTERNS
 from datagen.privacy.scripts import SCRIPT_PATTERNS
 from datagen.privacy.spelling import LETTER, plain, whole_words
@@ -30,6 +32,7 @@ PATTERNS = (
     *SCRIPT_PATTERNS,
     *PLACE_PATTERNS,
 )
+_LABELLED = [pattern for pattern in PATTERNS if pattern.labelled]
 KINDS = tuple(dict.fromkeys(pattern.kind for pattern in PATTERNS))
 _DIGITS = re.compile(r"\d+")
 _NEAR = 120
@@ -66,7 +69,7 @@ def find(text: str, detector: Detector | None = None) -> list[Hit]:
     """
     said = plain(text)
     found = _matches(said.text)
-    found = _without_overlaps(found + in_tables(said.text, _matches))
+    found = _without_overlaps(found + in_tables(said.text, partial(_matches, patterns=_LABELLED)))
     found = _without_overlaps(found + _repeated_names(said.text, found))
     spans = [(*said.span(start, end), kind) for start, end, kind in found]
     if detector is not None:
@@ -90,12 +93,12 @@ def mask(text: str, hits: Sequence[Hit]) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _matches(text: str) -> list[tuple[int, int, str]]:
+def _matches(text: str, patterns: Sequence[Pattern] = PATTERNS) -> list[tuple[int, int, str]]:
     """Find what the patterns match in a text in plain spelling."""
     lower, near_digits = text.lower(), _near_digits(text)
     return _without_overlaps(
         (*span, pattern.kind)
-        for pattern in PATTERNS
+        for pattern in patterns
         if not pattern.needs or any(word in lower for word in pattern.needs.split("|"))
         for window in (near_digits if pattern.digits else [(0, len(text))])
         for span in pattern.spans(text, *window)

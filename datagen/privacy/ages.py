@@ -86,6 +86,7 @@ AGE_PATTERNS: tuple[Pattern, ...] = (
         rf"(?P<v>(?P<n>\d{{2,3}}|{_IN_WORDS})(?:[ ]?(?:yrs?|y|yo|years?)\b\.?)?(?:[ ]?/?[ ]?[MF]\b)?)"
         r"(?!\w)(?!\s*[/%.]\s*\d)",
         _is_old,
+        labelled=True,
     ),
     _age(r"(?<![\w.,/$€£%-])(?P<v>(?P<n>\d{2,3})[ ]?/?[ ]?[MF])(?![\w°])", _is_old_person, digits=True),
     _age(r"(?<![\w.,/$€£%-])(?P<v>[MF]/?(?P<n>\d{2,3}))(?=[ \t]*(?:,|w/|with))", _is_old_person, digits=True),

@@ -11,7 +11,8 @@ _I = re.IGNORECASE
 _LONG = "January|February|March|April|May|June|July|August|September|October|November|December"
 _SHORT = "Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec"
 _ENGLISH = rf"(?:(?:{_LONG})(?!\w)|(?:{_SHORT})(?:(?!\w)\.?|(?=\d)))"
-_MONTH = rf"(?:{_ENGLISH}|{one_of('months')}(?!\w)\.?)"
+_IS_ENGLISH = re.compile(_ENGLISH, _I)
+_MONTH = rf"(?=[^\W\d_])(?:{_ENGLISH}|{one_of('months')}(?!\w)\.?)"
 _NUMERAL = r"(?:3[01]|[12]\d|0?[1-9])"
 _DAY = rf"(?:{_NUMERAL}(?:st|nd|rd|th|er|[º.](?=[ ]))?)"
 _SPELT = rf"(?:the\s)?(?:(?:twenty|thirty)-?)?{one_of('ordinals')}\sof"
@@ -27,7 +28,7 @@ _NUMBERED = re.compile(
 )
 _VERSION = re.compile(r"(?:version|\bv|build|section|release)[\s.:]*$", _I)
 _MEASURE = re.compile(
-    r"[\d%]|\.\d|\s?(?:cells|copies|units|iu|mg|mcg|kg|g|ml|mm|people|men|women|patients|children|cases|dollars|%)(?!\w)",
+    r"[\d%]|\.\d|\s?(?:cells|copies|units|iu|mg|mcg|kg|g|ml|mm|people|men|women|patients|children|cases|dollars|%|gene|proteins?|mrna|expression|ligase|mutations?|variants?)(?!\w)",
     _I,
 )
 # "March 5 more men died", but "March 5 she was".
@@ -70,7 +71,9 @@ def _is_compact_date(match: "re.Match[str]") -> bool:
         return _is_in_calendar(text[:2], text[2:4], text[4:])
     if text[:2] not in ("19", "20") or not 1 <= int(text[4:6]) <= 12 or not 1 <= int(text[6:]) <= 31:
         return False
-    counted = _NUMBERED.search(before) or _MEASURE.match(match.string.replace("\n", " "), match.end())
+    counted = _NUMBERED.search(before) or _MEASURE.match(
+        match.string[match.end() : match.end() + 40].replace("\n", " ")
+    )
     return len(match.string) > 8 and _is_in_calendar(text[4:6], text[6:], text[:4]) and not counted
 
 
@@ -81,17 +84,23 @@ def _is_day_of_month(match: "re.Match[str]") -> bool:
         return True
     if _MEASURE.match(match.string, match.end()):
         return False
-    if _SEEN.search(before) or (match["d"] or "").endswith("of "):
-        return bool(_SEEN.search(before)) or match["d"][0].isdigit()
     # In capitals, short names are genes and tests as well (SEPT9, OCT); in small letters, verbs.
-    english = re.fullmatch(_ENGLISH, month, _I)
+    day, english = match["d"] or "", _IS_ENGLISH.fullmatch(month)
     written = not english or month.istitle() or (month.isupper() and len(month) > 4)
-    if not written or not (match["d"] or english):
-        return False
-    return bool(match["d"]) or not (_IN.search(before) or _COUNTED.match(match.string, match.end()))
+    ordinal = day.endswith("of ")
+    if written and day and not ordinal:
+        return True
+    if (
+        written
+        and english
+        and not day
+        and not (_IN.search(before) or _COUNTED.match(match.string, match.end()))
+    ):
+        return True
+    return (ordinal and day[0].isdigit()) or bool(_SEEN.search(before))
 
 
-_date = partial(Pattern, "DATE")
+_date = partial(Pattern, "DATE", labelled=True)
 DATE_PATTERNS: tuple[Pattern, ...] = (
     _date(
         rf"(?i)(?<![\w.])(?P<v>(?P<d>{_DAY}(?:{_SEP}{_OF})|{_SPELT}[ ])(?P<m>{_MONTH}){_BEHIND})(?!\w|'\d)",

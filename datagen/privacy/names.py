@@ -24,7 +24,7 @@ from datagen.privacy.reading import (
     read_name,
     read_small_name,
 )
-from datagen.privacy.spelling import LETTER, UPPER
+from datagen.privacy.spelling import UPPER
 from datagen.privacy.words import COUNTRIES, OWNED_NOUNS, STATES, is_condition, is_ordinary, is_owned, one_of
 
 _I = re.IGNORECASE
@@ -207,19 +207,25 @@ def _closing(match: "re.Match[str]") -> _Spans:
 
 def _before_degree(match: "re.Match[str]") -> _Spans:
     """Read "L. Petrossian, MD"; one word alone only with a comma, and not as a town in Maryland."""
-    text = match.string
-    name = read_name(text, match.start())
-    if name is None or not re.match(rf",?{GAP}{DEGREE}(?!\s*\d{{5}})", text[name.end : name.end + 40]):
+    text, end, failed, found = match.string, match.start(), 0, None
+    for start in reversed(list(_NAME_BEGINS.finditer(text, max(0, end - 100), end))[-8:]):
+        name = read_name(text, start.start())
+        if name and name.end == end:
+            found = name
+        elif (failed := failed + 1) > 2:
+            break
+    if found is None:
         return
-    if len(name.words) == 1 and not re.match(rf"{INITIALS}|{UPPER}[ ]", text[name.start : name.end]):
-        before = text[max(0, name.start - 40) : name.start]
+    if len(found.words) == 1 and not re.match(rf"{INITIALS}|{UPPER}[ ]", text[found.start : end]):
+        before = text[max(0, found.start - 40) : found.start]
         in_town = re.search(r"\b(?:in|from|near|at|of|to|and)[ ]$", before)
         in_line = not before.rstrip(" \t*_")[-1:].isalnum() or before.rstrip().endswith((" by", " with"))
-        if text[name.end] != "," or in_town or not in_line or _is_term(name.words[0]):
+        if text[end] != "," or in_town or not in_line or _is_term(found.words[0]):
             return
-    yield name.start, name.end
+    yield found.start, end
 
 
+_NAME_BEGINS = re.compile(rf"{_START}{UPPER}")
 _AGED = re.compile(
     rf"(?:,|{GAP}is|{GAP}was)?{GAP}an?{GAP}(?:\w+[ -]){{0,2}}\d{{1,3}}[ -]?(?:year|month|week|day|yo\b|y/o)"
 )
@@ -228,9 +234,7 @@ _AGED = re.compile(
 def _with_given_name(match: "re.Match[str]") -> _Spans:
     """Read a common given name with a surname or with an age behind it."""
     text, start = match.string, match.start()
-    if not is_given(match[0].partition("-")[0]) or text[max(0, start - 4) : start].upper().endswith(
-        ("ST. ", "ST ")
-    ):
+    if not is_given(match[0]) or text[max(0, start - 4) : start].upper().endswith(("ST. ", "ST ")):
         return
     name = read_name(text, start)
     if (
@@ -243,23 +247,49 @@ def _with_given_name(match: "re.Match[str]") -> _Spans:
         yield name.start, name.end
 
 
+def _without_colon(match: "re.Match[str]") -> _Spans:
+    """Read "NAME SMITH, JOHN", of which one word is a common given name."""
+    name = read_last_first(match.string, match.end())
+    if name and name.is_given and not any(map(_is_term, name.words)):
+        yield name.start, name.end
+
+
+def _halves(match: "re.Match[str]") -> _Spans:
+    """Read "Last: Smith First: John"."""
+    if not (_is_term(match["a"]) or _is_term(match["b"])):
+        yield from (match.span("a"), match.span("b"))
+
+
+_HALF = r"(?i:(?:last|first|given|family)(?:[ ]name)?)[ \t]{0,8}[:=|][ \t]{0,8}"
 _RELATIVE = one_of("relatives")
 _name = partial(Pattern, "NAME")
+_label = partial(_name, labelled=True)
 NAME_PATTERNS: tuple[Pattern, ...] = (
     _name(rf"{_START}{_TITLE}(?!\w)(?:(?P<dot>\.)(?:[ ]?med\.)?{GAP}?|{GAP})(?=\S)", read=_after_title),
     _name(rf"{_START}{one_of('plural_titles')}\b\.?{GAP}", read=_after_plural),
-    _name(
+    _label(
         rf"(?i){_START}(?:(?P<person>{one_of('persons')}(?:'s)?)[ \t/_-]{{1,3}})?"
         rf"(?P<label>{one_of('name_labels')}){_COLON}",
         needs="name|nom|apellido|имя|фамилия|фио|όνομα",
         read=_in_field("name"),
     ),
     _name(
+        rf"{_START}(?i:(?:patient(?:'s)?|pt|full)[ ])?(?i:name)[ \t]{{1,8}}",
+        needs="name",
+        read=_without_colon,
+    ),
+    _name(
+        rf"{_START}{_HALF}(?P<a>{WORD})[ \t]{{0,8}}[,;|/]?[ \t]{{0,8}}(?:\r?\n[ \t]{{0,8}})?"
+        rf"{_HALF}(?P<b>{WORD})(?!\w)",
+        needs="last|family",
+        read=_halves,
+    ),
+    _label(
         rf"(?i){_START}(?:{_DONE_BY}|{_ROLE}|{one_of('done')}[ ]by|[dt]/b|signed){_COLON}",
         read=_in_field("role"),
     ),
-    _name(rf"(?i){_START}{one_of('patients')}(?:{_COLON}|{_ROLE}{GAP}|{GAP})", read=_in_field("patient")),
-    _name(rf"(?i){_START}(?:cc|attn|attention|to|from|re|f\.?a\.?o){_COLON}", read=_in_field("letter")),
+    _label(rf"(?i){_START}{one_of('patients')}(?:{_COLON}|{_ROLE}{GAP}|{GAP})", read=_in_field("patient")),
+    _label(rf"(?i){_START}(?:cc|attn|attention|to|from|re|f\.?a\.?o){_COLON}", read=_in_field("letter")),
     _name(
         rf"{_START}(?i:(?:his|her|their|(?:child|son|daughter)'s) name (?:is|was)|named|by the name of|dear"
         rf"|{_DONE_BY}|/e?s/|(?:patient|full|last|first|maiden)(?:'s)? name(?: is)?){GAP}",
@@ -286,9 +316,6 @@ NAME_PATTERNS: tuple[Pattern, ...] = (
     _name(rf"\b(?i:{_RELATIVE}),?[ \t]+\(?", read=_after_phrase(given=True)),
     _name(rf"{_START}(?:RN|LPN|CNA|NP){GAP}", read=_after_phrase(r"[ \t]+[a-z]")),
     _name(rf"(?i:{one_of('closings')})(?:[,:][ \t]*|[ \t]*(?=\n))(?:\r?\n[ \t]*){{0,3}}", read=_closing),
-    _name(
-        rf"{_START}(?!(?:{LETTER}|['-]){{80}})(?={UPPER})(?:{INITIALS}|{WORD}(?=,?{GAP}{UPPER}))",
-        read=_before_degree,
-    ),
+    _name(rf",?{GAP}{DEGREE}(?!\s*\d{{5}})", read=_before_degree),
     _name(rf"{_START}{WORD}(?!\w)", read=_with_given_name),
 )

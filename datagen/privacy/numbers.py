@@ -158,7 +158,7 @@ def _behind_labels(kind: str) -> Pattern:
     def is_told(match: "re.Match[str]") -> bool:
         return bool(match["names"] or match["n"] or match["c"]) and check(match)
 
-    return Pattern(kind, f"(?i){start}{label}{_LINK}{value}", is_told, digits=True)
+    return Pattern(kind, f"(?i){start}{label}{_LINK}{value}", is_told, digits=True, labelled=True)
 
 
 _TAIL = r"[^\s<>\"')\]]*[^\s<>\"')\].,;:!?]"

@@ -19,6 +19,7 @@ class Pattern:
         check: Sees the match and may refuse it: a checksum, a calendar, the words around it.
         needs: Words, in lower case and separated by ``|``, of which a text must hold one to be searched.
         digits: Whether to search only near digits. This and ``needs`` save most of the time.
+        labelled: Whether it needs a label, such as the heading of a table's column.
         read: For what no regular expression bounds well: sees the match, and yields the spans of the identifiers.
     """
 
@@ -27,6 +28,7 @@ class Pattern:
     check: Check | None = None
     needs: str = ""
     digits: bool = False
+    labelled: bool = False
     read: Read | None = None
 
     @cached_property

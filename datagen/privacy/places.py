@@ -55,6 +55,7 @@ PLACE_PATTERNS: tuple[Pattern, ...] = (
         r"(?i)\b(?:ZIP(?:\s?code)?|postal\s?code|post\s?code)\s*+(?:is|of|:)?\s*+"
         r"(?P<v>\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z] ?\d[A-Z]\d)\b",
         needs="zip|post",
+        labelled=True,
     ),
     Pattern("ZIP", rf"\b(?:{_STATE}|{_STATE_NAME}){_GAP}(?P<v>\d{{5}}(?:-\d{{4}})?)\b", digits=True),
     Pattern(

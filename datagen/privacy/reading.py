@@ -5,6 +5,7 @@ is one of everyday or clinical English, before a label, and at the end of a line
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 
@@ -31,6 +32,7 @@ _LABEL = re.compile(rf"(?:[ \t]?{LETTER}{{1,15}}){{0,2}}[*_]{{0,2}}[ \t]?:(?!\w)
 _COMMA = re.compile(rf"(?:{GAP}{SUFFIX})?[,^]{GAP}?(?!{DEGREE}|{SUFFIX})")
 _INITIAL = re.compile(rf"[ \t]{UPPER}(?:\.|(?![\w'-]))(?![ \t]?:)")
 _GOES_ON = re.compile(r"[ \t]+[a-z]|[,.;)?!]|'s\b")
+_GOES_ON_OR_ENDS = re.compile(rf"{_GOES_ON.pattern}|[ \t]*(?:\n|\Z)")
 _VERB = re.compile(r"(?:[^M]ED|ING|LY)$")
 _SMALL = re.compile(r"(?:o'|d')?[^\W\d_A-Z]{2,20}(?:-[^\W\d_A-Z]{2,20})?(?![\w-]|'[^s])")
 _WRAPPED = 50
@@ -51,9 +53,10 @@ class Name:
         return any(is_given(word) for word in self.words)
 
 
+@functools.lru_cache(1 << 14)
 def is_given(word: str) -> bool:
-    """Say whether a word, also in capitals, is a common given name."""
-    word = word.title() if word.isupper() else word
+    """Say whether a word, also in capitals, is a common given name or begins with one and a hyphen."""
+    word = (word.title() if word.isupper() else word).partition("-")[0]
     return word in GIVEN_NAMES or (not word.isascii() and bare(word) in GIVEN_NAMES)
 
 
@@ -79,7 +82,7 @@ def read_name(text: str, at: int, titled: bool = False) -> Name | None:
         word = token[0]
         first = not words
         if (
-            _is_no_part(word, first, (titled and first) or bool(words and is_given(words[-1])))
+            _is_no_part(word, words, (titled and first) or bool(words and is_given(words[-1])))
             or _LABEL.match(text, token.end())
             or not _fits(words, word)
         ):
@@ -155,7 +158,10 @@ def _tokens(text: str, at: int) -> Iterator[tuple[re.Match[str], str]]:
         at = between.end() if between else at
 
 
-def _is_no_part(word: str, first: bool, titled: bool) -> bool:
+def _is_no_part(word: str, words: list[str], titled: bool) -> bool:
+    first = not words
+    if titled and words and not words[-1].isascii() and word.istitle():  # "Nguyễn Văn An"
+        return False
     if titled and is_surname_too(word.title() if word.isupper() and first else word):
         return False
     # In a line of capitals, verbs have them too.
@@ -180,4 +186,4 @@ def _fits(words: list[str], word: str) -> bool:
 def _is_wrapped(text: str, end_of_line: int, end: int, expected: bool) -> bool:
     """Say whether a name goes on behind the end of a line: the line is full, or a surname must follow."""
     full = "\n" not in text[max(0, end_of_line - _WRAPPED) : end_of_line] and end_of_line >= _WRAPPED
-    return bool(_GOES_ON.match(text, end)) and (full or expected)
+    return bool(_GOES_ON.match(text, end) and full) or bool(expected and _GOES_ON_OR_ENDS.match(text, end))

@@ -34,7 +34,7 @@ def _plain(words: str) -> str:
 _POSTPOSITIONS = _plain("ने|को|का|की|के|से|में|पर|है|हैं|जी|और|द्वारा|साहब")
 _DEVANAGARI_WORD = rf"(?!(?:{_POSTPOSITIONS})(?!\w))[{_DEVANAGARI}]{{2,20}}(?!\w)"
 
-_name = partial(Pattern, "NAME")
+_name = partial(Pattern, "NAME", labelled=True)
 SCRIPT_PATTERNS: tuple[Pattern, ...] = (
     _name(
         rf"(?:姓名|患者名|病人名|氏名|お名前|名前|환자명|성명|이름)[ \t]*[:|][ \t]*"

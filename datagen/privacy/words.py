@@ -1,5 +1,6 @@
 """The word lists of the privacy patterns, from ``words.yaml``."""
 
+import functools
 import re
 from importlib import resources
 
@@ -49,6 +50,7 @@ _CONDITION = re.compile(
 )
 
 
+@functools.lru_cache(1 << 14)
 def is_ordinary(word: str) -> bool:
     """Say whether a capitalised word is one of everyday or clinical English, in any case of letters.
 
