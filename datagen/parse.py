@@ -11,7 +11,7 @@ returned as :class:`Rejected` with its text, so that reply = tasks + rejected + 
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datagen.finish import read_finish
@@ -23,13 +23,12 @@ from datagen.replies.marks import FIELDS, HEADERS, NUMBERED, OUTPUT, Mark, find_
 from datagen.replies.markup import as_plain_lines
 from datagen.replies.structures import Structure, find_structures, mend, without_wrapper
 from datagen.replies.thinking import without_thoughts
-from datagen.replies.values import clean, unindent, unquote
+from datagen.replies.values import clean, is_block, unindent, unquote
 
-__all__ = ["FIELDS", "Rejected", "parse_tasks"]
+__all__ = ["FIELDS", "Rejected", "as_task", "parse_tasks"]
 
 _HEADING = re.compile(r"^[ \t]*(?:\d+[.)][ \t]*)?#+[ \t]*[^\W\d]", re.MULTILINE)
 _LAST_HASHES = re.compile(r"\n[ \t]*#+\s*\Z")
-_DECORATION = " \t>*_#•+-"
 _WRAPPING = re.compile(r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+", re.IGNORECASE)
 
 
@@ -122,7 +121,7 @@ def _read_structure(text: str, structure: Structure, cut: bool) -> Iterator[Seed
         else:
             values[kind] = value
             strays += leftovers
-    yield from _finish(values, whole, [*strays, *(("stray-text", other) for other in structure.others)])
+    yield from as_task(values, whole, [*strays, *(("stray-text", other) for other in structure.others)])
 
 
 def _read_plain(text: str, open_number: int | None, *, cut: bool) -> Iterator[SeedTask | Rejected]:
@@ -193,26 +192,28 @@ def _build(
     # Keys of YAML and TOML are written in small letters.
     data = all(text[mark.start : mark.end].islower() for mark in group)
     values = dict(given)
+    literal: dict[str, str] = {}
     strays: list[tuple[str, str]] = []
     for place, mark in enumerate(group):
         following = group[place + 1] if place + 1 < len(group) else None
         raw = text[mark.end : following.start if following else end]
         if following and following.inline:
             raw = raw.rstrip(" \t;|,/·." if mark.kind in HEADERS else " \t;|,/·")
-        label = text[mark.start : mark.end]
-        raw, below = unindent(raw, len(label) - len(label.lstrip(_DECORATION)), data=data)
+        column = next(at for at, char in enumerate(text[mark.start : mark.end]) if char.isalnum())
+        target = literal if is_block(raw) else values
+        raw, below = unindent(raw, column, data=data)
         value, leftovers = clean(mark.kind, raw, final=following is None)
         leftovers += [("stray-text", below)] if any(map(str.isalnum, below)) else []
         if mark.kind == OUTPUT:
             leftovers = [("unasked-output", value), *leftovers] if value else leftovers
         else:
-            values[mark.kind] = value
+            target[mark.kind] = value
         strays += leftovers
-    yield from _finish(unquote(values, data=data), whole, strays)
+    yield from as_task(unquote(values, data=data) | literal, whole, strays)
 
 
-def _finish(
-    values: dict[str, str], whole: str, strays: Sequence[tuple[str, str]]
+def as_task(
+    values: Mapping[str, str], whole: str, strays: Sequence[tuple[str, str]]
 ) -> Iterator[SeedTask | Rejected]:
     """Yield the task that the values make, or why they make none; leftovers follow."""
     if not values.get("instruction"):

@@ -13,9 +13,9 @@ from datagen import parse
 from datagen.finish import read_finish
 from datagen.labels import normalise_difficulty
 from datagen.parse import FIELDS, Rejected
-from datagen.quality import refers_to_material
 from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.thinking import without_thoughts
+from datagen.replies.values import clean
 from datagen.service.chat import TEXT
 
 REFUSED = "refusal"
@@ -26,13 +26,6 @@ _FENCE = re.compile(r"^[^\S\n]*`{3,}\w*[^\S\n]*$", re.MULTILINE)
 _BETWEEN = re.compile(r"[\s,\]}`]*")
 _OBJECT = re.compile(r"\{\s*\"[\w ]{1,40}\"\s*:")
 _END_OF_OBJECT = re.compile(r"\}[\s,\]}]*(?=\{\s*\"[\w ]{1,40}\"\s*:)")
-_NONE = re.compile(
-    r"<\s*no[\s_-]*input\s*/?>\.?|none\.?|n\s*/\s*a\.?|null|nil|not applicable\.?|no input( needed)?\.?|-+"
-)
-_LABEL = re.compile(
-    r"^(?:[^\w\n]|\d){0,40}(type|topic|view|difficulty|instruction|input)\W{0,2}:",
-    re.IGNORECASE | re.MULTILINE,
-)
 
 
 def response_format() -> dict[str, Any]:
@@ -156,24 +149,17 @@ def _build(value: dict[str, Any]) -> Iterator[SeedTask | Rejected]:
     if any(given.get(field, "") is None for field in FIELDS):
         yield Rejected("wrong-field-type", whole)
         return
-    values: dict[str, Any] = {field: given.get(field) or "" for field in FIELDS}
-    if not values["instruction"]:
-        yield Rejected("missing-instruction", whole)
-        return
-    if not values["input"] and refers_to_material(values["instruction"]):
-        yield Rejected("missing-input", whole)
-        return
-    if any(_holds_task(values[field]) for field in ("instruction", "input")):
-        yield Rejected("nested", whole)
-        return
-    if not values["input"] or _NONE.fullmatch(values["input"].lower()):
+    values = {field: given.get(field) or "" for field in FIELDS}
+    if clean("input", values["input"], final=False) == (NO_INPUT, []):
         values["input"] = NO_INPUT
     if values["difficulty"]:
         values["difficulty"] = normalise_difficulty(values["difficulty"])
-    yield SeedTask(**values)
-    for key, item in value.items():
-        if str(key).strip().lower() not in FIELDS and item not in (None, "", [], {}):
-            yield Rejected("unasked-output", json.dumps({key: item}, ensure_ascii=False))
+    others = [
+        ("unasked-output", json.dumps({key: item}, ensure_ascii=False))
+        for key, item in value.items()
+        if str(key).strip().lower() not in FIELDS and item not in (None, "", [], {})
+    ]
+    yield from parse.as_task(values, whole, others)
 
 
 def _text(item: object) -> str | None:
@@ -187,8 +173,3 @@ def _text(item: object) -> str | None:
     if isinstance(item, list) and all(isinstance(each, str) for each in item):
         return "\n".join(item).strip()
     return None
-
-
-def _holds_task(value: str) -> bool:
-    kinds = {match.group(1).lower() for match in _LABEL.finditer(value)}
-    return "instruction" in kinds and len(kinds) > 1

@@ -34,6 +34,8 @@ _DIGITS = "一二三四五六七八九"
 _CHINESE = re.compile(
     rf"^([^\W\d]{{0,4}}?)([{_DIGITS}]?十?[{_DIGITS}]|[{_DIGITS}]?十)(?=$|[题題项項个個]|\W)"
 )
+# A line of signs alone; brackets, quotation marks and stops may end a text.
+_SYMBOLS = re.compile(r"[^\w`\"'|.?!…()\[\]{}]+")
 _ENDING = re.compile(
     r"(?:[^\w\s]\W*(?:end|fin|ende|fine|fim|einde|koniec|slut|конец|انتهى|समाप्त|完|终|終|结束|結束|끝)"
     r"|\W*(?:the )?end of (?:the |all )?(?:\w+ )?(?:tasks?|list|items?|examples?|batch|set|output|response))\W*",
@@ -178,7 +180,10 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
             if heading is None:
                 if len(line) > _LONGEST_HEADING or line == NO_INPUT:
                     break
-                pending = at if _is_rule(line) else pending
+                if _SYMBOLS.fullmatch(line) and evidence.recurs(line):
+                    start = at
+                elif _SYMBOLS.fullmatch(line) and len(line) >= 3:
+                    pending = at
                 continue
             words += 1
             above = gap.lines[number + 1][1] if number + 1 < len(gap.lines) else gap.first
@@ -193,10 +198,6 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
             yield start
 
 
-def _is_rule(line: str) -> bool:
-    return len(line) >= 3 and not set(line) & set("`\"'|.?!…")
-
-
 class _Evidence:
     """What the gaps of a reply say about the forms of its headings."""
 
@@ -206,12 +207,17 @@ class _Evidence:
         self.led = any(gap.lines for gap in gaps if gap.place == 0)
         self.found: dict[str, dict[int, Heading]] = collections.defaultdict(dict)
         self.words: dict[str, set[int]] = collections.defaultdict(set)
+        self.signs = collections.Counter(line for gap in gaps for line in {text for _, text in gap.lines})
         for gap in gaps:
             for _, line in [item for item in gap.lines if item[1].strip()][:_HEADING_LINES]:
                 if heading := read_heading(line):
                     self.found[heading.form].setdefault(gap.place, heading)
                     for word in _few_words(heading) if not gap.last else ():
                         self.words[word].add(gap.place)
+
+    def recurs(self, line: str) -> bool:
+        """Say whether the same line stands before every task."""
+        return self.signs[line] >= max(2, len(self.inner))
 
     def heads(self, gap: Gap, heading: Heading, above: str, alone: bool) -> bool:
         if heading.hashes and not gap.last and (heading.numbers or self._with_others(gap, heading, above)):

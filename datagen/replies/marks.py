@@ -1,5 +1,6 @@
 """Finds labels (``Type:``) and separators (``###``) in a teacher's reply, however they are decorated."""
 
+import bisect
 import collections
 import dataclasses
 import itertools
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from rapidfuzz.distance import OSA
 
 from datagen.phrases import any_of
+from datagen.records import NO_INPUT
 from datagen.replies.headings import Gap, find_headings, roman
 
 FIELDS = ("type", "topic", "view", "difficulty", "instruction", "input")
@@ -35,9 +37,7 @@ class Mark:
     listed: bool = False
 
 
-_NAMES = {kind: any_of(f"labels of {kind}") for kind in FIELDS} | {
-    OUTPUT: r"(?:(?:expected|sample|example)[ ]+)?outputs?|(?:expected[ ]+)?response"
-}
+_NAMES = {kind: any_of(f"labels of {kind}") for kind in _ORDER}
 _ANY_NAME = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _NAMES.items())
 _NAME_ALONE = re.compile(_ANY_NAME, re.IGNORECASE)
 _IN_BRACKETS = re.compile(r"[ ]?\([^()\n]{1,40}\)\Z")
@@ -58,6 +58,8 @@ _FOLD = str.maketrans(
         "＝": "=",
         "【": "[",
         "】": "]",
+        "–": "-",
+        "—": "-",
     }
     | {chr(0x2460 + n): str((n + 1) % 10) for n in range(20)}
     | {chr(n): unicodedata.normalize("NFKC", chr(n)) for n in range(0x1D400, 0x1D800)}
@@ -79,12 +81,7 @@ _COLON = rf"[ \t]*::?(?:[*_`\]}}]|{_TAGS})*"
 _SIGNS = r":*_`\[\](){}#<>|,.;!?=/\"\\"
 _LINE_LABEL = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?"
-    rf"(?:{_ANY_NAME})(?:[ ]?/[ ]?[^\W\d]{{2,20}})?{_CLOSE}{_REMARK}(?:{_COLON}|[ ]+[-–—=][ ]+|[ ]*(?:->|=>|→)[ ]*)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_HEADING_LABEL = re.compile(
-    r"^[ \t]*(?:(?:task[ \t]*)?[*(]{0,3}\d{1,4}[.):*]{1,4}\s{0,2})?"
-    rf"(?:#{{1,6}}[ \t]*|\*\*[ \t]*)(?:{_NUMBER})?(?:{_ANY_NAME})[ \t]*(?:\*\*)?[ \t]*$",
+    rf"(?:{_ANY_NAME})(?:[ ]?/[ ]?[^\W\d]{{2,20}})?{_CLOSE}{_REMARK}(?:{_COLON}|[ \t]*\Z)",
     re.IGNORECASE | re.MULTILINE,
 )
 _CAPITAL_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()}|{kind.upper()})" for kind in _ORDER)
@@ -94,21 +91,14 @@ _INLINE_LABEL = re.compile(
     rf"(?:{_CAPITAL_NAME}){_COLON}"
 )
 _INLINE_HEADER = re.compile(rf"(?<=[;,|/·][ ])(?P<number>(?!))?(?:{_ANY_NAME}){_COLON}")
-_BARE_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()})" for kind in _ORDER)
-_BARE_LABEL = re.compile(
-    rf"^[ \t]*(?P<number>(?!))?\[(?:{_ANY_NAME})\][ \t]*(?=\S)", re.IGNORECASE | re.MULTILINE
+# Whatever else may stand between a name and its value: a bracket, a tab, a line end, nothing.
+_FORM_LABEL = re.compile(
+    rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?(?P<letter>[a-h][.)][ ]+)?"
+    rf"(?:{_ANY_NAME})(?!\w)(?P<after>(?>{_CLOSE})"
+    r"(?:[ ]*(?:[-=]>|→|(?<=[ ])[-=](?=[ ]))|[ ]?[;:=]|[ ]?\.+|\t+|[ \t]*\n(?:[ \t]*:)?|))[ \t]*(?:(?=[^\s:])|$)",
+    re.IGNORECASE | re.MULTILINE,
 )
-_BOLD_LABEL = re.compile(
-    rf"^[ \t]*(?P<number>(?!))?\*\*(?:{_ANY_NAME})\*\*[ \t]+(?=\S)", re.IGNORECASE | re.MULTILINE
-)
-_KEY_LABEL = re.compile(rf"^[ \t]*(?P<number>(?!))?(?:{_ANY_NAME})=(?=\S)", re.IGNORECASE | re.MULTILINE)
-_TAB_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_ANY_NAME})\t+(?=\S)", re.IGNORECASE | re.MULTILINE)
-_STOP_LABEL = re.compile(
-    rf"^[ \t]*(?:{_NUMBER})?(?:{_BARE_NAME})[ ]?(?:[;.][ ]|\.{{2,}}[ ]|[ \t]*\n[ \t]*:[ ])(?=\S)",
-    re.MULTILINE,
-)
-_LETTER_LABEL = re.compile(rf"^(?:{_NUMBER}\n)?[ \t]*[a-h][.)][ ](?:{_BARE_NAME}):", re.MULTILINE)
-_LONE_LABEL = re.compile(rf"^(?P<number>(?!))?(?:{_BARE_NAME})[ \t]*\n(?=\S)", re.MULTILINE)
+_ANSWER = re.compile(any_of("names of an answer"), re.IGNORECASE)
 _SOME_LABEL = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[^\W\d][^\s\d{_SIGNS}]*+(?:[ ][^\s\d{_SIGNS}]++){{0,3}})"
     rf"(?:[ ]?/[ ]?[^\W\d]{{2,20}})?{_CLOSE}{_REMARK}{_COLON}",
@@ -155,6 +145,7 @@ def find_marks(text: str, *, first_number: int = 1, cut: bool = False) -> list[M
     """Return labels and separators in the order of the text, none overlapping another."""
     folded = text.translate(_FOLD)
     marks = [*_labels(folded)]
+    marks += _unasked(folded, _in_order(folded, marks))
     labels = _in_order(folded, marks)
     marks += _separators(folded, marks)
     marks += (Mark(SEPARATOR, at, at) for at in find_headings(list(_gaps(folded, labels, cut)), first_number))
@@ -205,7 +196,7 @@ def _gap(text: str, start: int, end: int, place: int) -> Gap:
 
 
 def _labels(text: str) -> Iterator[Mark]:
-    for pattern in (_LINE_LABEL, _HEADING_LABEL, _INLINE_HEADER):
+    for pattern in (_LINE_LABEL, _INLINE_HEADER):
         for match in pattern.finditer(text):
             yield Mark(_kind(match), match.start(), match.end(), _number(match))
     for match in _INLINE_LABEL.finditer(text):
@@ -214,19 +205,13 @@ def _labels(text: str) -> Iterator[Mark]:
         start = match.end("fence") if match.group("fence") else match.start()
         yield Mark(_kind(match), start, match.end(), _number(match))
     # Such forms occur in plain text too; they are labels where a reply writes most of its labels so.
-    for pattern in (
-        _BARE_LABEL,
-        _BOLD_LABEL,
-        _STOP_LABEL,
-        _LETTER_LABEL,
-        _LONE_LABEL,
-        _TAB_LABEL,
-        _KEY_LABEL,
-    ):
-        found = [Mark(_kind(match), match.start(), match.end()) for match in pattern.finditer(text)]
-        kinds = {mark.kind for mark in found}
-        if "instruction" in kinds and len(kinds) >= 3:
-            yield from found
+    forms = collections.defaultdict(list)
+    for match in _FORM_LABEL.finditer(text):
+        forms[bool(match["letter"]), frozenset(match["after"]) - set(" *_")].append(match)
+    for (_, form), found in forms.items():
+        kinds = {_kind(match) for match in found}
+        if "instruction" in kinds and len(kinds) >= (3 if form else len(FIELDS)):
+            yield from (Mark(_kind(match), match.start(), match.end(), _number(match)) for match in found)
     for kind, match in _labels_by_place(text):
         yield Mark(kind, match.start(), match.end(), _number(match))
     for match in _LONG_WORD.finditer(text):
@@ -250,6 +235,26 @@ def _labels_by_place(text: str) -> Iterator[tuple[str, re.Match[str]]]:
         for word, match in zip(words, found, strict=True):
             if word in kinds and known[word] is None:
                 yield kinds[word], match
+
+
+def _unasked(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
+    """Read labels of fields that nobody asked for: a word behind the input of every task, even where it is empty."""
+    labels = [label for label in labels if label.kind != SEPARATOR]
+    tails = [
+        (label.end, after.start if after else len(text))
+        for label, after in itertools.zip_longest(labels, labels[1:])
+        if after is None or _ORDER.index(after.kind) <= _ORDER.index(label.kind)
+    ]
+    found = collections.defaultdict(list)
+    for match in _SOME_LABEL.finditer(text):
+        place = bisect.bisect(tails, (match.start("word"), 0)) - 1
+        if place >= 0 and match.start() < tails[place][1]:
+            found[match["word"].lower()].append((place, match))
+    for word, matches in found.items():
+        if len(tails) > 1 and [place for place, _ in matches] == list(range(len(tails))):
+            empty = any(NO_INPUT in text[tails[place][0] : match.start()] for place, match in matches)
+            if empty or _ANSWER.fullmatch(word):
+                yield from (Mark(OUTPUT, match.start(), match.end()) for _, match in matches)
 
 
 def _kind(match: re.Match[str]) -> str:
@@ -327,5 +332,7 @@ def _follows_on_line(text: str, before: Mark, mark: Mark, line: int) -> bool:
 
 def holds_task(value: str) -> bool:
     """Say whether a value has lines that are labels of another task; "Type:" and "Instructions:" may be a drug's."""
-    kinds = {_kind(match) for match in _LINE_LABEL.finditer(value.translate(_FOLD))}
-    return "instruction" in kinds and (len(kinds) > 2 or "input" in kinds)
+    found = list(_LINE_LABEL.finditer(value.translate(_FOLD)))
+    kinds = {_kind(match) for match in found}
+    numbered = any(_kind(match) == "type" and _number(match) for match in found)
+    return "instruction" in kinds and (len(kinds) > 2 or "input" in kinds or numbered)

@@ -23,7 +23,9 @@ _NO_INPUT = re.compile(
     r"(?=\s*$|\s*\n\s*\n|\s*[(\[]))",
     re.IGNORECASE,
 )
-_ASSISTANT_VOICE = re.compile(r"^\W*" + any_of("closing words"), re.IGNORECASE | re.DOTALL)
+_ASSISTANT_VOICE = re.compile(
+    r"^\W*(?:(?:note|nb|p\.?s\.?)\W+)?" + any_of("closing words"), re.IGNORECASE | re.DOTALL
+)
 
 # In other languages: a paragraph that speaks of the tasks, or a hope that ends in an exclamation.
 _ABOUT_TASKS = re.compile(any_of("speaks of tasks"), re.IGNORECASE)
@@ -105,6 +107,11 @@ _STRING = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|'(?:[^']|'')*+'", re.DOTALL)
 _LONG_STRING = re.compile(r"(?P<mark>\"\"\"|''')\n?(?P<text>.*)(?P=mark)", re.DOTALL)
 _WRAPPED = 60
 """A line that is shorter ends where its author ended it; a longer one may have been wrapped."""
+
+
+def is_block(raw: str) -> bool:
+    """Say whether a value is a block scalar of YAML, whose quotation marks are its own."""
+    return bool(_BLOCK_SCALAR.match(raw))
 
 
 def unindent(raw: str, column: int, *, data: bool = False) -> tuple[str, str]:

@@ -201,6 +201,12 @@ LAYOUTS: dict[str, Layout] = {
             + f">{html.escape(task['input'])}</task>"
         )
     ),
+    "one sign between the tasks": headed("Task {} 🩺", end="\n\n⸻"),
+    "two kinds of bullets": lambda tasks: "\n\n".join(
+        f"• Task {number}:\n"
+        + lines(task, "  ◦ {}: {}").replace("\n", "\n    ").replace("    " + "  ◦", "  ◦")
+        for number, task in enumerate(tasks, start=4)
+    ),
     "JSON with comments": each(
         lambda task: f"// a task\n{json.dumps(task)[:-1]},\n}}",
         before="```json\n[\n",
