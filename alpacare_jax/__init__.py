@@ -16,19 +16,28 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Compute": "model:ComputeConfig",
     "LanguageModel": "language_model",
+    "LoRA": "train",
     "Mesh": "sharding:MeshConfig",
+    "Optim": "optim:OptimConfig",
     "PackedDataset": "data.dataset",
     "evaluate": "evaluate.heldout_file",
     "generate": "inference",
     "JudgeSettings": "evaluate.judge",
     "judge": "evaluate.judging",
+    "TrainConfig": "train",
+    "Trainer": "train",
+    "callbacks": "train",
     "load": "language_model",
     "pack": "data.pack",
     "score": "evaluate.tables",
     "serve": "inference",
 }
-"""Public name -> module, with the name there after a colon where it differs; ``:`` alone is the module itself."""
+"""Public name -> module, with the name there after a colon where it differs.
+
+A public name cannot be that of a room, such as ``generate``, which is the room once that is imported.
+"""
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
@@ -37,8 +46,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, there = _PUBLIC[name].partition(":")
-    found = importlib.import_module(f"{__name__}.{module}")
-    value = found if _PUBLIC[name].endswith(":") else getattr(found, there or name)
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), there or name)
     globals()[name] = value
     return value
 

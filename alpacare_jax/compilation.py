@@ -14,6 +14,9 @@ FOLDER = "JAX_COMPILATION_CACHE_DIR"
 SIZE = "JAX_COMPILATION_CACHE_MAX_SIZE"
 LEAST_TIME = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
+THREAD = "compiler"
+"""Name of the thread that compiles a run's step."""
+
 MOST_BYTES = 10 << 30
 """How much is kept before the programs that were not used for longest are deleted."""
 

@@ -1,4 +1,4 @@
-"""A training run's whole configuration: read from YAML, changed by dotted overrides, checked key by key."""
+"""Configurations: dataclasses read from YAML, changed by dotted overrides, checked key by key."""
 
 import dataclasses
 import difflib
@@ -6,110 +6,20 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
-from jax.sharding import Mesh
 
-from alpacare_jax.adapters import AdapterConfig
 from alpacare_jax.adapters import config as adapters
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig, fp8
-from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
-from alpacare_jax.ranges import Range, check_settings
-from alpacare_jax.sharding import MeshConfig
-from alpacare_jax.train import Stepper, TrainConfig
 from datagen.decoding import Malformed, parse_yaml, read_yaml_mapping
-from datagen.locations import refuse_remote
 from datagen.records import shorten
 
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """A training run.
-
-    Args:
-        out: The run folder; a run that already stands there is resumed.
-        init: Where the weights come from: a model folder, a Hugging Face folder, a hub name, a ``.gguf`` file, or
-            another run's folder. None draws random weights of ``architecture``.
-        architecture: The model's shape: a name of :data:`alpacare_jax.model.shapes.SHAPES` or a Hugging Face
-            ``config.json``. Where ``init`` is None random weights of it are drawn; beside ``init`` it says what that
-            model must be, so that the run can be planned before anything is downloaded.
-        train_data: Packed data set to train on.
-        seq_len: Tokens in a row of ``train_data``, which must agree; planning reads it here, without the data.
-        validation_data: Packed data set to validate on; None for no validation.
-        topology: Name of the devices the run was written for, such as ``v5e:4x4``; None for any.
-        mesh: Sizes of the mesh axes.
-        compute: Dtypes and recomputation.
-        adapter: What is trained beside the model instead of the model itself.
-        optim: The optimiser.
-        train: The loop.
-    """
-
-    out: str
-    train_data: str
-    init: str | None = None
-    architecture: str | None = None
-    seq_len: Annotated[int | None, Range(2, 1_048_576)] = None
-    validation_data: str | None = None
-    topology: str | None = None
-    mesh: MeshConfig = MeshConfig()
-    compute: ComputeConfig = ComputeConfig()
-    adapter: AdapterConfig = AdapterConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig = TrainConfig(batch_rows=8)
-
-    def __post_init__(self) -> None:
-        for key in ("out", "train_data", "init", "architecture", "validation_data"):
-            refuse_remote(getattr(self, key), key)
-        if self.init is None and self.architecture is None:
-            raise ConfigError(
-                "a run starts from a model or from nothing",
-                where="init, architecture",
-                found="neither",
-                expected="`init` (a model), or `architecture` (a shape's name or a config.json) for random weights",
-            )
-        check_settings(self, "")
-        if self.compute.layer_rows is not None and self.adapter.dropout:
-            raise ConfigError(
-                "dropout is drawn for all rows of a layer at once",
-                where="compute.layer_rows, adapter.dropout",
-                found=f"{self.compute.layer_rows}, {self.adapter.dropout:g}",
-                remedy="leave one of them out",
-            )
-
-    def stepper(self, model: LlamaConfig, steps: int, mesh: Mesh) -> Stepper:
-        """Build the training step of this run, the same to train with and to plan with.
-
-        Args:
-            model: The model's shape.
-            steps: Steps of the whole run.
-            mesh: The devices.
-
-        Raises:
-            ConfigError: The devices cannot compute what ``compute.matmul`` asks for.
-        """
-        if self.compute.matmul == fp8.NAME and isinstance(mesh, Mesh):
-            fp8.check_device(mesh.devices.flat[0])
-        return Stepper(
-            architecture=Architecture(model, self.compute),
-            optimizer=make_optimizer(self.optim, steps),
-            schedule=make_schedule(self.optim, steps),
-            mesh=mesh,
-            microbatches=self.train.microbatches,
-            rounding=self.optim.rounding,
-            adapter=self.adapter,
-            freeze=self.train.freeze,
-            neftune_alpha=self.train.neftune_alpha,
-            guard=self.train.guard,
-            seed=self.train.seed,
-        )
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = (), kind: type[T] = RunConfig) -> T:  # type: ignore[assignment]
+def load_config(path: str | Path, overrides: Sequence[str], kind: type[T]) -> T:
     """Read a configuration file and apply overrides.
 
     Args:
@@ -122,7 +32,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), kind: type[T] =
             named at once, each with the nearest known key.
 
     Example:
-        >>> load_config("run.yaml", ["optim.learning_rate=1e-5", "train.epochs=1"])
+        >>> load_config("run.yaml", ["optim.learning_rate=1e-5", "train.epochs=1"], RunConfig)
     """
     values = read_yaml_mapping(path)
     for override in overrides:

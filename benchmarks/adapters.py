@@ -21,14 +21,13 @@ import jax
 
 from alpacare_jax import load, sharding
 from alpacare_jax.adapters import AdapterConfig, bytes_a_device, count
-from alpacare_jax.config import RunConfig
 from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.data.loader import BatchStream, batches_in_order
-from alpacare_jax.evaluate.heldout import heldout_evaluator
+from alpacare_jax.loss.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, ComputeConfig
 from alpacare_jax.optim import OptimConfig
 from alpacare_jax.sharding import MeshConfig
-from alpacare_jax.train import TrainConfig
+from alpacare_jax.train import LoopConfig, RunConfig
 
 
 def main() -> None:
@@ -74,7 +73,7 @@ def train(arguments: argparse.Namespace, base: str) -> dict[str, Any]:
         compute=ComputeConfig(dtype=arguments.dtype, remat=arguments.remat),
         adapter=AdapterConfig(kind="lora", rank=16, alpha=32.0, base=stored, start=start or "zero"),
         optim=OptimConfig(learning_rate=2e-4, warmup_ratio=0.1),
-        train=TrainConfig(steps=arguments.steps, batch_rows=arguments.rows),
+        train=LoopConfig(steps=arguments.steps, batch_rows=arguments.rows),
     )
     mesh = sharding.make_mesh(MeshConfig())
     opened = config.adapter.base_dtype(arguments.dtype)

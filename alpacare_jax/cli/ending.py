@@ -5,9 +5,7 @@ import sys
 import threading
 
 from alpacare_jax.cli import main
-
-COMPILER = "compiler"
-"""Name of the thread that compiles a run's step."""
+from alpacare_jax.compilation import THREAD
 
 
 def run() -> None:
@@ -30,6 +28,6 @@ def run() -> None:
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    if any(thread.name == COMPILER for thread in threading.enumerate()):
+    if any(thread.name == THREAD for thread in threading.enumerate()):
         os._exit(code)
     sys.exit(code)

@@ -107,9 +107,14 @@ def command(
     from alpacare_jax import plan
     from alpacare_jax.config import load_config
     from alpacare_jax.plan import compilers, request, tables
+    from alpacare_jax.train import RunConfig
 
     program, place = request.make_program(
-        load_config(config, overrides or []), topology=topology, rows=rows, seq_len=seq_len, layers=layers
+        load_config(config, overrides or [], RunConfig),
+        topology=topology,
+        rows=rows,
+        seq_len=seq_len,
+        layers=layers,
     )
 
     if host_gib is not None:

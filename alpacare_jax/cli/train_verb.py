@@ -51,7 +51,8 @@ def command(
         flags.set_flags()
     compilation.keep_programs()
     with stages.time("imports"), collecting_nothing():
-        from alpacare_jax.config import RunConfig, load_config
+        from alpacare_jax.config import load_config
+        from alpacare_jax.train import RunConfig, Trainer
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alpacare").setLevel(logging.INFO)
@@ -59,15 +60,13 @@ def command(
         distributed.initialize_from_environment()
     run_config = load_config(config, overrides or [], RunConfig)
     with stages.time("imports"), collecting_nothing():
-        from alpacare_jax.cli.training import train_from_config
-
         for name in IMPORTED_LATER:
             importlib.import_module(name)
 
     try:
-        train_from_config(
+        Trainer.from_config(
             run_config, accept_changes=accept_changes, profile_steps=profile_steps, stages=stages
-        )
+        ).train()
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

@@ -108,7 +108,7 @@ class PackedDataset:
             row_length=length,
             template="",
             packing="",
-            tokenizer={"fingerprint": None, "largest_id": largest, "pad_id": 0, "end_ids": []},
+            tokenizer={"fingerprint": None, "vocab_size": largest + 1, "pad_id": 0, "end_ids": []},
             statistics=statistics,
             left_out_ids=[],
             truncated_ids=[],

@@ -233,7 +233,7 @@ def _placed(source: Source, files: Sequence[Path]) -> Iterator[tuple[str, Mappin
     for file in files:
         yield from read_objects(file)
     if not files:
-        yield from ((f"record {number}", row) for number, row in enumerate(source))  # type: ignore[misc]
+        yield from ((f"record {number}", row) for number, row in enumerate(source))  # type: ignore[misc,arg-type]
 
 
 def _encode(

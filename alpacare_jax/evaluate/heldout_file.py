@@ -14,7 +14,7 @@ from alpacare_jax.data.manifest import describe_overrun
 from alpacare_jax.data.packing import pack_rows
 from alpacare_jax.errors import DataError
 from alpacare_jax.evaluate.answers import count_words, read_reference_texts
-from alpacare_jax.evaluate.heldout import heldout_evaluator
+from alpacare_jax.loss.heldout import heldout_evaluator
 from alpacare_jax.evaluate.rouge import mean_rouge_l
 from alpacare_jax.generate import batch
 from alpacare_jax.language_model import LanguageModel

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 
-from alpacare_jax.plan.chips import Chip
+from alpacare_jax.hardware.chips import Chip
 from alpacare_jax.plan.hlo import Instruction, Module
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")

@@ -9,12 +9,12 @@ import dataclasses
 from typing import Any
 
 from alpacare_jax.errors import UserError
+from alpacare_jax.hardware.topology import Topology
 from alpacare_jax.model.compute import WHOLE_LAYERS
 from alpacare_jax.plan.compiler import Compiler
 from alpacare_jax.plan.estimate import Estimate, estimate
 from alpacare_jax.plan.model import Modelled, model_step, state_bytes
 from alpacare_jax.plan.programs import Compiled, Outcome, Program
-from alpacare_jax.plan.topology import Topology
 
 REMAT = ("full", "attention", "projections", "products", "offload")
 """Policies that are compared."""

@@ -17,10 +17,10 @@ from typing import IO, Any
 import alpacare_jax
 from alpacare_jax.cache import default_cache
 from alpacare_jax.errors import ServiceError, UserError
+from alpacare_jax.hardware.chips import GIB
+from alpacare_jax.hardware.topology import parse_topology
 from alpacare_jax.plan import compilers
-from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, outcome_from_dict
-from alpacare_jax.plan.topology import parse_topology
 
 NOT_IN_THE_STEP = (
     "cli",

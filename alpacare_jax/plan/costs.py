@@ -12,8 +12,8 @@ it is. Here each computation counts as often as it runs:
 import dataclasses
 from typing import Any
 
+from alpacare_jax.hardware.chips import Chip
 from alpacare_jax.plan import hlo, loops
-from alpacare_jax.plan.chips import Chip
 from alpacare_jax.plan.collectives import Collectives, Places, Transfer, is_collective
 from alpacare_jax.plan.hlo import DEVICE, HOST, Computation, Instruction, Module, Shape
 from alpacare_jax.plan.products import is_kernel, line_flops

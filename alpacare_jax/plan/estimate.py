@@ -12,10 +12,10 @@ An estimate, to compare ways of running one model with one another; only a run o
 import dataclasses
 from typing import Any
 
+from alpacare_jax.hardware.chips import Chip
+from alpacare_jax.hardware.topology import Topology
 from alpacare_jax.model.flops import flops_per_row
-from alpacare_jax.plan.chips import Chip
 from alpacare_jax.plan.programs import Compiled, Program
-from alpacare_jax.plan.topology import Topology
 
 REACHED = {"cores": 0.8, "links": 0.8, "network": 0.7, "host": 0.8}
 """Shares of the published peaks that large transformers reach: what estimates assume."""

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from alpacare_jax.errors import ServiceError
-from alpacare_jax.plan.chips import Chip
-from alpacare_jax.plan.topology import Topology
+from alpacare_jax.hardware.chips import Chip
+from alpacare_jax.hardware.topology import Topology
 
 PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 """Packages that hold the compiler, the newer first."""
@@ -70,7 +70,7 @@ SILICON = {
     "l4-24gb": Silicon("NVIDIA L4", 58, 128, 1536, 100 * KIB, 48 * MIB, 2.04),
     "l40s-48gb": Silicon("NVIDIA L40S", 142, 128, 1536, 100 * KIB, 96 * MIB, 2.52),
 }
-"""By chip of :data:`alpacare_jax.plan.chips.CHIPS`."""
+"""By chip of :data:`alpacare_jax.hardware.chips.CHIPS`."""
 
 
 def plugin() -> str | None:
@@ -113,7 +113,7 @@ def target(chip: Chip) -> str:
     """Describe a GPU in the compiler's own words (a ``GpuTargetConfigProto`` as text).
 
     Example:
-        >>> from alpacare_jax.plan.chips import CHIPS
+        >>> from alpacare_jax.hardware.chips import CHIPS
         >>> "core_count: 132" in target(CHIPS["h100-80gb"])
         True
     """

@@ -16,13 +16,13 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+from alpacare_jax.hardware.topology import Topology
 from alpacare_jax.loss.tiling import CHUNK_BYTES, PIECES, SMALL_BYTES, WIDTHS
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.model.llama import parts_of
 from alpacare_jax.plan.estimate import REACHED
 from alpacare_jax.plan.programs import Program
-from alpacare_jax.plan.topology import Topology
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh

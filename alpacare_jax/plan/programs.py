@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
-from alpacare_jax.config import RunConfig, build
+from alpacare_jax.config import build
+from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.plan.chips import GIB
+from alpacare_jax.train import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 
 from alpacare_jax import attention
-from alpacare_jax.config import RunConfig
 from alpacare_jax.errors import ConfigError, ShardingError
+from alpacare_jax.hardware.topology import Topology, parse_topology
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.shapes import SHAPES, cut_to, named_shape
 from alpacare_jax.plan.programs import Program
-from alpacare_jax.plan.topology import Topology, parse_topology
+from alpacare_jax.train import RunConfig
 from datagen.decoding import read_json_object
 
 

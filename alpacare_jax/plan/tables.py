@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from alpacare_jax.plan.chips import GIB, HOST_RESERVED
+from alpacare_jax.hardware.chips import GIB, HOST_RESERVED
+from alpacare_jax.hardware.topology import Topology
 from alpacare_jax.plan.compare import Way, choose, mesh_name
 from alpacare_jax.plan.compiler import summarize
 from alpacare_jax.plan.estimate import Estimate, estimate
 from alpacare_jax.plan.model import Modelled
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, outcome_to_dict
 from alpacare_jax.plan.search import Search
-from alpacare_jax.plan.topology import Topology
 
 
 def plan_values(

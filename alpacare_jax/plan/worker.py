@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from alpacare_jax.errors import ConfigError, UserError
+from alpacare_jax.hardware.topology import Topology, parse_topology
 from alpacare_jax.plan import assignment, costs, gpus, hlo
-from alpacare_jax.plan.chips import GIB
 from alpacare_jax.plan.collectives import Places
 from alpacare_jax.plan.programs import Compiled, Outcome, Program, TooLarge, outcome_to_dict
-from alpacare_jax.plan.topology import Topology, parse_topology
 from alpacare_jax.plan.workspaces import attention_workspace
+from alpacare_jax.train.program import is_too_large, needed_memory
 
 
 def devices_of(topology: Topology) -> list[Any]:
@@ -102,7 +102,8 @@ def compile_program(program: Program, early: Early | None = None) -> Outcome:
     except jax.errors.JaxRuntimeError as error:
         if not is_too_large(error):
             raise
-        return too_large(str(error), topology.chip.memory_bytes, time.monotonic() - started)
+        needed, most = needed_memory(str(error))
+        return TooLarge(needed, most or topology.chip.memory_bytes, time.monotonic() - started)
     seconds = time.monotonic() - started
     found, text = compiled.memory_analysis(), program_text(compiled)
     outcome = Compiled(
@@ -210,35 +211,6 @@ def _island(device: Any, topology: Topology) -> int:
     if topology.chip.platform == "gpu":
         return int(device.process_index)
     return getattr(device, "slice_index", 0) or 0
-
-
-def is_too_large(error: Exception) -> bool:
-    """Say whether a failure of the compiler is one of memory."""
-    return "RESOURCE_EXHAUSTED" in str(error)
-
-
-SIZE = r"([\d.]+)\s*([KMGT]?)i?B?"
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
-NEEDED = (
-    rf"total memory required for HLO temporaries \({SIZE}\) exceeds available HBM \({SIZE}\)",
-    rf"Used {SIZE} of {SIZE} hbm",
-)
-"""How the compiler says that a program is too large, by version."""
-
-
-def too_large(message: str, limit: int, seconds: float) -> TooLarge:
-    """Read from the compiler's message how much a program needs and may have.
-
-    Example:
-        >>> too_large("... Used 33.5G of 31.24G hbm ...", 0, 1.0).needed == int(33.5 * GIB)
-        True
-    """
-    for pattern in NEEDED:
-        match = re.search(pattern, message)
-        if match:
-            needed, most = (int(float(match[i]) * UNITS[match[i + 1]]) for i in (1, 3))
-            return TooLarge(needed, most, seconds)
-    return TooLarge(0, limit, seconds)
 
 
 PARTS = ("what", "where", "found", "expected", "remedy")

@@ -1,24 +1,25 @@
-"""Training: the step, the loop around it, and where its figures go."""
+"""Training: the trainer, its configuration, the step, and who is told of its figures."""
 
-from alpacare_jax.train.loop import Checkpoints, Run, train
+from alpacare_jax.train import callbacks
+from alpacare_jax.train.config import LoRA, RunConfig, TrainConfig
 from alpacare_jax.train.profile import Profile
-from alpacare_jax.train.recorder import Yardstick
-from alpacare_jax.train.settings import Progress, Schedule, TrainConfig
-from alpacare_jax.train.sinks import JsonlSink, TensorBoardSink
+from alpacare_jax.train.recorder import Throughput
+from alpacare_jax.train.settings import LoopConfig, Progress, Schedule
 from alpacare_jax.train.step import Step, Stepper, TrainState
+from alpacare_jax.train.trainer import Trainer
 
 __all__ = [
-    "Checkpoints",
-    "JsonlSink",
+    "LoRA",
+    "LoopConfig",
     "Profile",
     "Progress",
-    "Run",
+    "RunConfig",
     "Schedule",
     "Step",
     "Stepper",
-    "TensorBoardSink",
+    "Throughput",
     "TrainConfig",
     "TrainState",
-    "Yardstick",
-    "train",
+    "Trainer",
+    "callbacks",
 ]

@@ -1,13 +1,17 @@
-"""What the products of a model's layers are multiplied with on some rows, as second moments."""
+"""What adapters' start is fitted to: the inputs of a model's products on some rows, as second moments."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from alpacare_jax import sharding
 from alpacare_jax.adapters.residual import ObservedWeight
+from alpacare_jax.data.dataset import RowSource
+from alpacare_jax.data.loader import BatchStream
 from alpacare_jax.loss import Batch, loss_sum
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.model.params import flatten, unflatten
@@ -50,3 +54,24 @@ def second_moments(
     for batch in batches:
         found = add(found, params, batch)
     return found
+
+
+def first_batches(data: RowSource, seed: int, mesh: Mesh, *, rows: int, at_once: int) -> Iterator[Batch]:
+    """Yield the first training rows of a run, never more at once than a step takes.
+
+    Args:
+        data: The rows.
+        seed: Of their order.
+        mesh: The devices.
+        rows: How many, rounded up to what the devices divide.
+        at_once: Rows of a microbatch over all devices.
+    """
+    shards = sharding.batch_shards(mesh)
+    wanted, most = -(-rows // shards), at_once // shards
+    each = max(size for size in range(1, most + 1) if wanted % size == 0)
+    stream = BatchStream(data, shards * each, seed, sharding=sharding.batch_sharding(mesh))
+    try:
+        for _ in range(wanted // each):
+            yield next(stream)[0]
+    finally:
+        stream.close()

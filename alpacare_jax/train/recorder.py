@@ -1,4 +1,4 @@
-"""What is known of a step once the device has finished it: figures for the sinks, checked and timed."""
+"""What is known of a step once the device has finished it: figures for the callbacks, checked and timed."""
 
 import dataclasses
 import logging
@@ -11,15 +11,15 @@ import jax
 
 from alpacare_jax.data.loader import BatchStream
 from alpacare_jax.errors import TrainingError
-from alpacare_jax.train.settings import Schedule, TrainConfig
-from alpacare_jax.train.sinks import Metrics, Sink, log_line
+from alpacare_jax.train.callbacks import Callback, Figures, tell
+from alpacare_jax.train.settings import LoopConfig, Schedule
 
 logger = logging.getLogger("alpacare.train")
 
 
 @dataclasses.dataclass(frozen=True)
-class Yardstick:
-    """What the speed of a step is measured by.
+class Throughput:
+    """Measures the speed of steps.
 
     Args:
         flops_per_row: Operations of a row, forward and backward (:func:`alpacare_jax.model.flops.flops_per_row`).
@@ -27,7 +27,7 @@ class Yardstick:
         peak_flops: Published peak of one device, FLOP/s; None where it is not known.
 
     Example:
-        >>> Yardstick(flops_per_row=8e13, devices=4, peak_flops=2e14).figures(rows=8, seconds=2.0)
+        >>> Throughput(flops_per_row=8e13, devices=4, peak_flops=2e14).figures(rows=8, seconds=2.0)
         {'tflops_per_device': 80.0, 'mfu': 0.4}
     """
 
@@ -43,28 +43,28 @@ class Yardstick:
 
 
 class Recorder:
-    """Turns the device's figures of a step into a line for the sinks, one step late.
+    """Turns the device's figures of a step into a line for the callbacks, one step late.
 
     Args:
         config: Settings of the loop.
         schedule: Steps and batch size.
-        sinks: Take every line.
-        yardstick: What the speed of a step is measured by; None leaves it out.
+        callbacks: Told every line.
+        meter: What the speed of a step is measured by; None leaves it out.
         start_step: The step the run went on from.
         speak: Whether lines are logged.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: LoopConfig,
         schedule: Schedule,
-        sinks: Sequence[Sink],
-        yardstick: Yardstick | None = None,
+        callbacks: Sequence[Callback],
+        meter: Throughput | None = None,
         *,
         start_step: int = 0,
         speak: bool = True,
     ) -> None:
-        self.config, self.schedule, self.sinks, self.yardstick = config, schedule, sinks, yardstick
+        self.config, self.schedule, self.callbacks, self.meter = config, schedule, callbacks, meter
         self.speak = speak
         self._open: tuple[int, dict[str, jax.Array], dict[str, Any]] | None = None
         self._finished_at = time.perf_counter()
@@ -105,7 +105,7 @@ class Recorder:
         )
         skipped = self._check(values, where)
         if skipped:
-            self.emit({"step": step, "position": known["position"], **skipped}, show=False)
+            tell(self.callbacks, "on_step", {"step": step, "position": known["position"], **skipped})
             return
         line: dict[str, Any] = {
             "step": step,
@@ -121,14 +121,16 @@ class Recorder:
             "tokens_per_s": values["tokens"] / elapsed,
             **known,
         }
-        if self.yardstick is not None:
-            line |= self.yardstick.figures(self.schedule.batch_rows, elapsed)
+        if self.meter is not None:
+            line |= self.meter.figures(self.schedule.batch_rows, elapsed)
         peak = peak_memory()
         if peak is not None:
             line["peak_memory_bytes"] = peak
         if step == self._first:
             line["compiled"] = True
-        self.emit(line, show=step % self.config.log_every == 0 or step == self._first)
+        tell(self.callbacks, "on_step", line)
+        if step % self.config.log_every == 0 or step == self._first:
+            self._show(line)
 
     def _check(self, values: dict[str, float], where: str) -> dict[str, Any]:
         """Stop the run at a step that is not sound, or return the figures of one that was skipped, else nothing.
@@ -155,17 +157,16 @@ class Recorder:
             remedy="look at these rows, lower the learning rate, or go on from an earlier checkpoint",
         )
 
-    def validated(self, step: int, figures: Metrics) -> None:
+    def validated(self, step: int, figures: Figures) -> None:
         """Pass the figures of a validation on; its time belongs to no step."""
-        self.emit({"step": step, **figures}, show=True)
+        line = {"step": step, **figures}
+        tell(self.callbacks, "on_validation", line)
+        self._show(line)
         self._finished_at = time.perf_counter()
         self._saving_s = 0.0
 
-    def emit(self, line: Metrics, *, show: bool) -> None:
-        """Hand a line to the sinks, and to the log where it is to be shown."""
-        for sink in self.sinks:
-            sink(line)
-        if show and self.speak:
+    def _show(self, line: Figures) -> None:
+        if self.speak:
             logger.info("%s", log_line(line, self.schedule.steps))
 
 
@@ -173,3 +174,37 @@ def peak_memory() -> int | None:
     """Return the most memory in use so far on any device of this process, in bytes; None where devices do not say."""
     known = [statistics for device in jax.local_devices() if (statistics := device.memory_stats())]
     return max((int(statistics["peak_bytes_in_use"]) for statistics in known), default=None)
+
+
+def log_line(figures: Figures, steps: int) -> str:
+    """Say a step or a validation in one line.
+
+    Example:
+        >>> log_line({"step": 7, "val_loss": 2.5, "val_tokens": 10}, 60)
+        'step 00007/00060 | validation loss 2.5000'
+    """
+    head = f"step {figures['step']:05d}/{steps:05d}"
+    if "val_loss" in figures:
+        return f"{head} | validation loss {figures['val_loss']:.4f}"
+    speed = f" | MFU {100 * float(figures['mfu']):.1f}%" if "mfu" in figures else ""
+    memory = (
+        f" | {float(figures['peak_memory_bytes']) / 2**30:.1f} GiB" if "peak_memory_bytes" in figures else ""
+    )
+    return (
+        f"{head} | loss {figures['loss']:.4f} | lr {figures['lr']:.1e} | {figures['step_ms']:.0f} ms"
+        f" | {short(float(figures['tokens_per_s']))} tok/s | pack {100 * float(figures['fill']):.0f}%{speed}{memory}"
+    )
+
+
+def short(number: float) -> str:
+    """Shorten a number to three digits and a unit.
+
+    Example:
+        >>> short(159_400), short(87.2)
+        ('159k', '87.2')
+    """
+    for unit in ("", "k", "M"):
+        if abs(number) < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}G"

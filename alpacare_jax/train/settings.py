@@ -15,7 +15,7 @@ ROUNDING = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class LoopConfig:
     """Settings of the training loop.
 
     Args:
@@ -57,7 +57,7 @@ class TrainConfig:
 
     def for_data(
         self, statistics: Statistics, batch_shards: int, started: "Progress | None" = None
-    ) -> "TrainConfig":
+    ) -> "LoopConfig":
         """Return the settings with fewer microbatches where their number would change the recipe's batch.
 
         Packed rows hold several examples, so a batch counted in examples may have fewer rows than devices times

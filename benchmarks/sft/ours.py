@@ -68,13 +68,12 @@ def train(work: Work, setting: Setting, dtype: str) -> dict[str, Any]:
 
     from alpacare_jax import sharding
     from alpacare_jax.adapters import AdapterConfig
-    from alpacare_jax.config import RunConfig
     from alpacare_jax.data.packing import stack_rows
     from alpacare_jax.model import ComputeConfig
     from alpacare_jax.model.shapes import cut_to, named_shape
     from alpacare_jax.optim import OptimConfig
     from alpacare_jax.sharding import MeshConfig
-    from alpacare_jax.train import TrainConfig
+    from alpacare_jax.train import LoopConfig, RunConfig
 
     model = named_shape(work.shape)
     model = cut_to(model, work.layers) if work.layers else model
@@ -88,7 +87,7 @@ def train(work: Work, setting: Setting, dtype: str) -> dict[str, Any]:
         ),
         adapter=AdapterConfig(**METHODS[work.method]),
         optim=OptimConfig(state_dtype=setting.state_dtype),
-        train=TrainConfig(batch_rows=work.rows, microbatches=setting.microbatches),
+        train=LoopConfig(batch_rows=work.rows, microbatches=setting.microbatches),
     )
     mesh = sharding.single_device_mesh()
     stepper = config.stepper(model, 100, mesh)

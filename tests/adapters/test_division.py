@@ -18,8 +18,7 @@ from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
 from alpacare_jax.model.params import flatten
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train import Stepper
-from alpacare_jax.train.loop import Run, first_batches
-from alpacare_jax.train.settings import Schedule, TrainConfig
+from alpacare_jax.train.inputs import first_batches
 
 TINY = LlamaConfig(
     vocab_size=64,
@@ -211,18 +210,9 @@ def test_the_start_sees_as_many_rows_as_asked_and_no_more_at_once_than_a_step(
 ):
     count = len(jax.devices()) if len(shape) > 1 else 1
     mesh = sharding.make_mesh(MeshConfig(**shape), jax.devices()[:count])
-    adapter = AdapterConfig(kind="lora", rank=4, base="nf4", start="residual", start_rows=start_rows)
     data = [{name: np.full(ROW, row, np.int32) for name in random_batch()} for row in range(100)]
-    run = Run(
-        config=TrainConfig(batch_rows=rows, microbatches=microbatches, seed=3),
-        schedule=Schedule(steps=1, batch_rows=rows, epoch_rows=len(data)),
-        stepper=make(mesh, microbatches=microbatches, adapter=adapter),
-        data=data,
-        initial_params=dict,
-        checkpoints=None,
-        metadata={},
-    )
-    pieces = [piece["tokens"] for piece in first_batches(run)]
+    most = rows // microbatches
+    pieces = [piece["tokens"] for piece in first_batches(data, 3, mesh, rows=start_rows, at_once=most)]
     assert {piece.shape for piece in pieces} == {(at_once, ROW)}
     assert {piece.sharding for piece in pieces} == {sharding.batch_sharding(mesh)}
     seen = np.concatenate(pieces)[:, 0].tolist()

@@ -4,16 +4,15 @@ import dataclasses
 import logging
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from alpacare_jax import attention, sharding
 from alpacare_jax.attention import check
-from alpacare_jax.cli.kernels import settle_attention
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.model import ComputeConfig, LlamaConfig
+from alpacare_jax.train.kernels import settle_attention
 
 MODEL = LlamaConfig(num_attention_heads=4, num_key_value_heads=2, head_dim=16)
 
@@ -24,7 +23,7 @@ class Rows:
 
     row_length: int = 128
     fullest: int = 9
-    folder: Path = Path("packed")
+    where: str = "packed"
 
     def most_segments(self) -> int:
         return self.fullest

@@ -6,9 +6,10 @@ from typing import get_args
 
 import pytest
 
-from alpacare_jax.config import RunConfig, load_config, to_yaml
+from alpacare_jax.config import load_config, to_yaml
 from alpacare_jax.errors import ConfigError, ShardingError
 from alpacare_jax.ranges import Range, declared
+from alpacare_jax.train import RunConfig
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "configs" / "train").glob("*.yaml"))
 
@@ -111,7 +112,7 @@ def test_what_is_no_usable_number_is_refused_by_its_key(tmp_path, override):
     file = tmp_path / "run.yaml"
     file.write_text("{out: run, init: model, train_data: data, train: {steps: 1, batch_rows: 1}}")
     with pytest.raises(ConfigError) as error:
-        load_config(file, [override])
+        load_config(file, [override], RunConfig)
     assert override.partition("=")[0].rpartition(".")[2] in str(error.value)
 
 

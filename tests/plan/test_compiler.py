@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from alpacare_jax import plan
-from alpacare_jax.config import RunConfig, load_config
+from alpacare_jax.config import load_config
 from alpacare_jax.errors import ConfigError, ServiceError, ShardingError, UserError
+from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.plan import Compiled, Program, TooLarge, compiler, compilers, request, worker
-from alpacare_jax.plan.chips import GIB
+from alpacare_jax.plan import Compiled, Program, TooLarge, compiler, compilers, request
+from alpacare_jax.train import RunConfig
+from alpacare_jax.train.program import needed_memory
 
 TINY = LlamaConfig(
     vocab_size=512,
@@ -168,8 +170,7 @@ def test_a_compiler_that_ends_is_one_message(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_the_compilers_words_are_read(message: str, needed: float, limit: float) -> None:
-    found = worker.too_large(message, 0, 1.0)
-    assert (found.needed, found.limit) == (int(needed * GIB), int(limit * GIB))
+    assert needed_memory(message) == (int(needed * GIB), int(limit * GIB))
 
 
 def test_a_program_survives_the_way_to_the_other_process() -> None:
@@ -211,7 +212,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 
 
 def test_a_mesh_larger_than_the_topology_is_refused() -> None:
-    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml")
+    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", [], RunConfig)
     with pytest.raises(ShardingError) as caught:
         request.make_program(config, topology="v5e-8")
     assert "v5e:2x4" in str(caught.value)
@@ -228,13 +229,13 @@ def test_a_mesh_larger_than_the_topology_is_refused() -> None:
     ],
 )
 def test_what_is_needed_and_not_named_is_asked_for(changes: dict, key: str) -> None:
-    config = dataclasses.replace(load_config(CONFIGS / "llama2_7b_v5e16.yaml"), **changes)
+    config = dataclasses.replace(load_config(CONFIGS / "llama2_7b_v5e16.yaml", [], RunConfig), **changes)
     with pytest.raises(ConfigError) as caught:
         request.make_program(config)
     assert key in str(caught.value)
 
 
 def test_rows_that_do_not_divide_are_refused() -> None:
-    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", ["train.microbatches=2"])
+    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", ["train.microbatches=2"], RunConfig)
     with pytest.raises(ConfigError, match="does not divide"):
         request.make_program(config, rows=48)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alpacare_jax.hardware.chips import CHIPS
 from alpacare_jax.plan import costs, hlo, loops, products
-from alpacare_jax.plan.chips import CHIPS
 from alpacare_jax.plan.collectives import Places
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from alpacare_jax.plan.chips import CHIPS
+from alpacare_jax.hardware.chips import CHIPS
 from alpacare_jax.plan.costs import Cost
 from alpacare_jax.plan.estimate import REACHED, Stretch, stretch
 

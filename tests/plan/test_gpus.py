@@ -11,11 +11,11 @@ import pytest
 
 from alpacare_jax import plan
 from alpacare_jax.attention.choice import OLDEST_JAX
-from alpacare_jax.config import RunConfig
+from alpacare_jax.hardware.chips import CHIPS
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.plan import Compiled, Program, TooLarge, compilers, gpus, model, parse_topology
-from alpacare_jax.plan.chips import CHIPS
+from alpacare_jax.train import RunConfig
 
 TINY = LlamaConfig(
     vocab_size=2048,

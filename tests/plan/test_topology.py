@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.plan.chips import CHIPS
-from alpacare_jax.plan.topology import known_slices, parse_topology
+from alpacare_jax.hardware.chips import CHIPS
+from alpacare_jax.hardware.topology import known_slices, parse_topology
 
 
 @pytest.mark.parametrize(

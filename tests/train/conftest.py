@@ -103,13 +103,13 @@ def run_yaml(
 def trained_once(
     tokenizer_folder: Path, packed: Path, user_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    from alpacare_jax.cli.training import train_from_config
-    from alpacare_jax.config import RunConfig, load_config
+    from alpacare_jax.config import load_config
+    from alpacare_jax.train import RunConfig, Trainer
 
     path = write_run(tmp_path_factory.mktemp("trained"), tokenizer_folder, packed)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("ALPACARE_CACHE", str(user_cache))
-        train_from_config(load_config(path, [], RunConfig))
+        Trainer.from_config(load_config(path, [], RunConfig)).train()
     return path.parent / "run"
 
 

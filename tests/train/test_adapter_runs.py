@@ -10,17 +10,17 @@ from marking import slow_but
 
 from alpacare_jax import checkpoint, convert, load, sharding
 from alpacare_jax.cli import export_verb
-from alpacare_jax.cli.training import train_from_config
-from alpacare_jax.config import RunConfig, load_config
+from alpacare_jax.config import load_config
 from alpacare_jax.convert.adapted import load_adapters, read_division
 from alpacare_jax.errors import CheckpointError, ConfigError, ConversionError, TrainingError
+from alpacare_jax.train import RunConfig, Trainer
 
 TOKENS = np.arange(48, dtype=np.int32).reshape(2, 24)
 
 
 def run(path, *overrides, **kwargs):
     config = load_config(path, ["adapter.kind=lora", "adapter.rank=4", *overrides], RunConfig)
-    train_from_config(config, **kwargs)
+    Trainer.from_config(config, **kwargs).train()
 
 
 def lines(folder):

@@ -8,17 +8,16 @@ import pytest
 import yaml
 
 from alpacare_jax import checkpoint, load
-from alpacare_jax.cli.training import train_from_config
-from alpacare_jax.config import RunConfig, load_config
+from alpacare_jax.config import load_config
 from alpacare_jax.errors import CheckpointError, ConfigError
-from alpacare_jax.train import TrainConfig
+from alpacare_jax.train import LoopConfig, RunConfig, Trainer
 
 LORA = ["adapter.kind=lora", "adapter.rank=4", "adapter.targets=[query]"]
 SKIP = "train.guard.action=skip"
 
 
 def run(path, *overrides, **kwargs):
-    train_from_config(load_config(path, list(overrides), RunConfig), **kwargs)
+    Trainer.from_config(load_config(path, list(overrides), RunConfig), **kwargs).train()
 
 
 def losses(folder):
@@ -125,7 +124,7 @@ def test_a_run_goes_on_with_the_batch_it_was_started_with(begun, tmp_path, monke
     by_examples = ("train.batch_rows=null", "train.batch_examples=8", "train.microbatches=2")
     with monkeypatch.context() as older:
         # Until microbatches were fitted to the data, sixteen rows was the least that eight devices could share in two.
-        older.setattr(TrainConfig, "for_data", lambda self, *_: self)
+        older.setattr(LoopConfig, "for_data", lambda self, *_: self)
         path, out = begun(tmp_path, *by_examples, "train.checkpoint_every=1")
     before = losses(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")

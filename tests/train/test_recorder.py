@@ -9,10 +9,9 @@ import pytest
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.flops import flops_per_row, matmul_parameters
-from alpacare_jax.train import TrainConfig
 from alpacare_jax.train.profile import Profile
-from alpacare_jax.train.recorder import Recorder, Yardstick
-from alpacare_jax.train.settings import Schedule
+from alpacare_jax.train.recorder import Recorder, Throughput
+from alpacare_jax.train.settings import LoopConfig, Schedule
 
 
 @dataclasses.dataclass
@@ -40,7 +39,7 @@ def metrics(loss=1.0):
 
 def record(seen, **more):
     return Recorder(
-        TrainConfig(batch_rows=8), Schedule(steps=9, batch_rows=8, epoch_rows=80), [seen.append], **more
+        LoopConfig(batch_rows=8), Schedule(steps=9, batch_rows=8, epoch_rows=80), [seen.append], **more
     )
 
 
@@ -71,7 +70,7 @@ def test_a_checkpoint_counts_for_one_step_alone():
 
 def test_the_speed_of_a_step_is_its_rows_operations_over_its_time():
     seen: list = []
-    recorder = record(seen, yardstick=Yardstick(flops_per_row=1e12, devices=2, peak_flops=1e14))
+    recorder = record(seen, meter=Throughput(flops_per_row=1e12, devices=2, peak_flops=1e14))
     time.sleep(0.1)
     recorder.begin(1, metrics(), Stream(0.0, Order()), 8)
     recorder.finish()
@@ -81,7 +80,7 @@ def test_the_speed_of_a_step_is_its_rows_operations_over_its_time():
 
 
 def test_without_a_known_peak_there_is_no_utilisation():
-    assert "mfu" not in Yardstick(1e12, 1).figures(8, 1.0)
+    assert "mfu" not in Throughput(1e12, 1).figures(8, 1.0)
 
 
 def test_operations_are_those_counted_by_hand():

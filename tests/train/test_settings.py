@@ -5,8 +5,8 @@ import pytest
 from alpacare_jax.data.manifest import Statistics
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.optim import OptimConfig, decays, make_schedule
-from alpacare_jax.train import Progress, Schedule, TrainConfig
-from alpacare_jax.train.sinks import log_line
+from alpacare_jax.train import LoopConfig, Progress, Schedule
+from alpacare_jax.train.recorder import log_line
 
 
 def statistics(rows=100, examples=400):
@@ -27,9 +27,9 @@ def statistics(rows=100, examples=400):
 
 def test_a_batch_in_examples_is_turned_into_rows_that_divide():
     # 128 examples at 4 a row are 32 rows.
-    assert TrainConfig(batch_examples=128).schedule(statistics(), batch_shards=8).batch_rows == 32
+    assert LoopConfig(batch_examples=128).schedule(statistics(), batch_shards=8).batch_rows == 32
     # 100 examples are 25 rows, rounded to a multiple of 4 devices x 2 microbatches.
-    assert TrainConfig(batch_examples=100, microbatches=2).schedule(statistics(), 4).batch_rows == 24
+    assert LoopConfig(batch_examples=100, microbatches=2).schedule(statistics(), 4).batch_rows == 24
 
 
 @pytest.mark.parametrize(
@@ -46,24 +46,24 @@ def test_a_batch_in_examples_is_turned_into_rows_that_divide():
 def test_microbatches_do_not_change_how_many_examples_an_update_sees(
     examples, shards, microbatches, taken, rows
 ):
-    asked = TrainConfig(batch_examples=examples, microbatches=microbatches)
+    asked = LoopConfig(batch_examples=examples, microbatches=microbatches)
     settled = asked.for_data(statistics(), shards)
     assert (settled.microbatches, settled.schedule(statistics(), shards).batch_rows) == (taken, rows)
     planned = max(asked.schedule(statistics(), shards).batch_rows, examples) / microbatches
     assert rows / taken <= planned
-    by_rows = TrainConfig(batch_rows=64, microbatches=4)
+    by_rows = LoopConfig(batch_rows=64, microbatches=4)
     assert by_rows.for_data(statistics(), 16) is by_rows
 
 
 @pytest.mark.parametrize("microbatches", [8, 16])
 def test_a_batch_that_rounding_hardly_moves_is_left_as_it_was_asked(microbatches):
     # 30.5 rows, 32 in 8 or 16 parts.
-    asked = TrainConfig(batch_examples=128, microbatches=microbatches)
+    asked = LoopConfig(batch_examples=128, microbatches=microbatches)
     assert asked.for_data(statistics(rows=100, examples=420), 1) is asked
 
 
 def test_a_resumed_run_keeps_its_size_where_some_number_of_microbatches_gives_it():
-    asked = TrainConfig(batch_examples=128, microbatches=4)
+    asked = LoopConfig(batch_examples=128, microbatches=4)
     for shards, rows, parts in ((16, 64, 4), (16, 32, 1), (8, 32, 4), (4, 32, 4)):
         started = Progress(step=2, position=2 * rows, batch_rows=rows)
         settled = asked.for_data(statistics(), shards, started)
@@ -73,9 +73,9 @@ def test_a_resumed_run_keeps_its_size_where_some_number_of_microbatches_gives_it
 
 
 def test_steps_cover_all_epochs():
-    schedule = TrainConfig(epochs=3, batch_rows=8).schedule(statistics(rows=100), batch_shards=1)
+    schedule = LoopConfig(epochs=3, batch_rows=8).schedule(statistics(rows=100), batch_shards=1)
     assert schedule.steps == 38
-    assert TrainConfig(steps=5, batch_rows=8).schedule(statistics(), 1).steps == 5
+    assert LoopConfig(steps=5, batch_rows=8).schedule(statistics(), 1).steps == 5
 
 
 @pytest.mark.parametrize("epochs", [0.5, 1, 2.9, 3])
@@ -84,7 +84,7 @@ def test_a_run_that_goes_on_in_batches_of_another_size_still_sees_all_epochs(epo
     """However often it is begun again, it takes as few steps as reach the end of the data, and counts the same."""
     step = position = 0
     for rows in sizes:
-        config, counted = TrainConfig(epochs=epochs, batch_rows=rows), set()
+        config, counted = LoopConfig(epochs=epochs, batch_rows=rows), set()
         for _ in range(2):
             done = Progress(step, position, rows) if step else None
             counted.add(config.schedule(statistics(rows=100), 1, done).steps)
@@ -94,12 +94,12 @@ def test_a_run_that_goes_on_in_batches_of_another_size_still_sees_all_epochs(epo
     while step < max(counted):
         step, position = step + 1, position + rows
     assert position - rows < 100 * epochs <= position
-    assert TrainConfig(steps=5, batch_rows=8).schedule(statistics(), 1, Progress(2, 8, 4)).steps == 5
+    assert LoopConfig(steps=5, batch_rows=8).schedule(statistics(), 1, Progress(2, 8, 4)).steps == 5
 
 
 def test_rows_that_do_not_divide_are_refused():
     with pytest.raises(ConfigError, match="does not divide") as caught:
-        TrainConfig(batch_rows=6, microbatches=2).schedule(statistics(), batch_shards=2)
+        LoopConfig(batch_rows=6, microbatches=2).schedule(statistics(), batch_shards=2)
     assert "a multiple of 4" in str(caught.value)
 
 
@@ -108,7 +108,7 @@ def test_rows_that_do_not_divide_are_refused():
 )
 def test_impossible_settings_are_refused(values):
     with pytest.raises(ConfigError, match="not valid"):
-        TrainConfig(**values)
+        LoopConfig(**values)
 
 
 def test_warm_up_rises_from_zero_and_cosine_falls_to_zero():

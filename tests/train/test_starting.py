@@ -13,12 +13,11 @@ import jax
 import pytest
 
 from alpacare_jax import compilation, sharding
-from alpacare_jax.cli.program import begin_to_compile
-from alpacare_jax.config import RunConfig
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.stages import Stages, process_began
-from alpacare_jax.train import Schedule
+from alpacare_jax.train import RunConfig, Schedule
+from alpacare_jax.train.program import begin_to_compile
 
 TINY = LlamaConfig(
     vocab_size=64,
@@ -80,7 +79,7 @@ def test_ctrl_c_while_a_run_starts_ends_it_and_the_same_command_starts_it(run_ya
 def test_a_step_is_compiled_in_a_thread_of_its_own_where_nothing_speaks_against_it(stepper, monkeypatch):
     threads, stages = [], Stages()
     monkeypatch.setattr(
-        "alpacare_jax.cli.program.compile_fitting", lambda *_: threads.append(threading.current_thread())
+        "alpacare_jax.train.program.compile_fitting", lambda *_: threads.append(threading.current_thread())
     )
     begin_to_compile(stepper, SCHEDULE, 32, stages, resuming=True)()
     monkeypatch.setattr(jax, "process_count", lambda: 2)
@@ -92,10 +91,10 @@ def test_a_step_is_compiled_in_a_thread_of_its_own_where_nothing_speaks_against_
 def test_where_memory_is_known_a_state_too_large_is_refused_at_once_and_a_checkpoint_waits_for_the_step(
     stepper, monkeypatch
 ):
-    monkeypatch.setattr("alpacare_jax.cli.program.memory_limit", lambda _: 10_000)
+    monkeypatch.setattr("alpacare_jax.train.program.memory_limit", lambda _: 10_000)
     with pytest.raises(ConfigError, match="does not fit"):
         begin_to_compile(stepper, SCHEDULE, 32, Stages(), resuming=False)
-    monkeypatch.setattr("alpacare_jax.cli.program.memory_limit", lambda _: 100_000)
+    monkeypatch.setattr("alpacare_jax.train.program.memory_limit", lambda _: 100_000)
     with pytest.raises(ConfigError, match="does not fit"):
         begin_to_compile(stepper, SCHEDULE, 32, Stages(), resuming=True)
     step = begin_to_compile(stepper, SCHEDULE, 32, Stages(), resuming=False)
@@ -133,7 +132,8 @@ def test_a_process_knows_when_it_began():
 
 SLOW_COMPILER = """
 import sys, time
-from alpacare_jax.cli import ending, program
+from alpacare_jax.cli import ending
+from alpacare_jax.train import program
 compile_now, seconds = program.compile_fitting, float(sys.argv[1])
 def slowly(*arguments):
     time.sleep(seconds)

@@ -3,13 +3,10 @@
 import numpy as np
 import pytest
 
-from alpacare_jax import checkpoint, load, sharding
+import alpacare_jax as alpacare
 from alpacare_jax.data.examples import Example
 from alpacare_jax.data.loader import RowOrder
 from alpacare_jax.data.packing import pack_rows
-from alpacare_jax.model import Architecture
-from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
-from alpacare_jax.train import Run, Schedule, Stepper, TrainConfig, train
 
 pytestmark = pytest.mark.torch
 
@@ -106,45 +103,26 @@ def trainer_losses(folder, examples, out, weight_decay):
     return np.add.reduceat(losses, range(0, STEPS * MICROBATCHES, MICROBATCHES))
 
 
-def our_losses(folder, examples, out, weight_decay, mesh_config, devices):
-    """Train with this stack's loop, one example a row, and return the loss of every step."""
-    mesh = sharding.make_mesh(mesh_config, devices)
-    loaded = load(folder, mesh=mesh, dtype="float32")
-    optim = OptimConfig(learning_rate=LEARNING_RATE, weight_decay=weight_decay)
-    stepper = Stepper(
-        Architecture(loaded.config),
-        make_optimizer(optim, STEPS),
-        make_schedule(optim, STEPS),
-        mesh,
-        MICROBATCHES,
+def our_losses(folder, examples, weight_decay):
+    """Train with this stack's trainer, one example a row, and return the loss of every step."""
+    config = alpacare.TrainConfig(
+        steps=STEPS,
+        batch_size=BATCH,
+        microbatches=MICROBATCHES,
+        seed=SEED,
+        optim=alpacare.Optim(learning_rate=LEARNING_RATE, weight_decay=weight_decay),
     )
-    rows = pack_rows(examples, LENGTH, pack=False)
     lines = []
-    with checkpoint.RunCheckpoints(out) as checkpoints:
-        train(
-            Run(
-                config=TrainConfig(steps=STEPS, batch_rows=BATCH, microbatches=MICROBATCHES, seed=SEED),
-                schedule=Schedule(steps=STEPS, batch_rows=BATCH, epoch_rows=len(rows)),
-                stepper=stepper,
-                data=rows,
-                initial_params=lambda: loaded.params,
-                checkpoints=checkpoints,
-                metadata={},
-                sinks=[lines.append],
-            )
-        )
+    model, rows = alpacare.load(folder, dtype="float32"), pack_rows(examples, LENGTH, pack=False)
+    alpacare.Trainer(model, rows, config, callbacks=[lines.append]).train()
     return np.array([line["loss"] for line in lines])
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_ten_steps_of_the_recipe_give_the_trainers_losses(folder, examples, tmp_path, weight_decay):
-    import jax
-
     order = RowOrder(len(examples), SEED).window(0, STEPS * BATCH)
     expected = trainer_losses(folder, [examples[row] for row in order], tmp_path / "hf", weight_decay)
-    found = our_losses(
-        folder, examples, tmp_path / "ours", weight_decay, sharding.MeshConfig(fsdp=1), jax.devices()[:1]
-    )
+    found = our_losses(folder, examples, weight_decay)
     assert expected[-1] < expected[0] - 0.05, "the loss must move for this to say anything"
     difference = np.max(np.abs(found - expected) / expected)
     print(f"largest relative difference: {difference:.1e}")

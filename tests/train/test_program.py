@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from alpacare_jax import sharding
-from alpacare_jax.config import RunConfig
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.plan.fitting import check_state_fits, compile_fitting, memory_limit
+from alpacare_jax.train import RunConfig
+from alpacare_jax.train.program import check_state_fits, compile_fitting, memory_limit
 
 TINY = LlamaConfig(
     vocab_size=64,

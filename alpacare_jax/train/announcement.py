@@ -3,10 +3,11 @@
 import logging
 
 from alpacare_jax.adapters import bytes_a_device, count
-from alpacare_jax.config import RunConfig
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.uneven import describe_uneven
-from alpacare_jax.train import Schedule, Stepper
+from alpacare_jax.train.config import RunConfig
+from alpacare_jax.train.settings import Schedule
+from alpacare_jax.train.step import Stepper
 
 logger = logging.getLogger("alpacare.train")
 

@@ -1,50 +1,33 @@
 """The model that a training run starts from: an existing one, random weights, or the run's own checkpoint."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
 from alpacare_jax import checkpoint, convert
-from alpacare_jax.config import RunConfig
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, LlamaConfig, Params
 from alpacare_jax.model.shapes import named_shape
+from alpacare_jax.train.config import RunConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """What a run starts from.
+def find_start(config: RunConfig) -> convert.FoundModel:
+    """Find the model a run starts from; its weights are not read.
 
-    Args:
-        model: The model's shape.
-        assets: Folder of config, tokenizer and chat template.
-        params: Gives the first parameters, the same ones every time; not called where a checkpoint is resumed.
-        origin: Where the model comes from, plain JSON values.
-    """
-
-    model: LlamaConfig
-    assets: Path
-    params: Callable[[], Params]
-    origin: dict[str, Any]
-
-
-def open_start(config: RunConfig, mesh: Mesh) -> Start:
-    """Open the model a run starts from: an existing one, or random weights of an architecture.
+    That is an existing model, or random weights of an architecture. A run that goes on from a checkpoint of all its
+    weights needs neither; one of adapters needs its base again.
 
     Raises:
-        UserError: There is no such model, or it does not fit the mesh.
+        UserError: There is no such model, or it is not of the shape that the configuration names.
     """
+    out = Path(config.out)
+    if checkpoint.steps_of(out) and not config.adapter.on:
+        return _resumed(out)
     if config.init is not None:
         found = convert.find_model(config.init)
         check_shape(config, found.config)
-        dtype = opened_dtype(config)
-        return Start(
-            found.config, found.hf_folder, functools.cache(lambda: found.read(mesh, dtype)), found.origin
-        )
+        return found
     path = Path(config.architecture or "")
     if path.suffix != ".json":
         raise ConfigError(
@@ -53,21 +36,16 @@ def open_start(config: RunConfig, mesh: Mesh) -> Start:
             expected="the path of a config.json, in a folder that holds a tokenizer too",
             remedy="name such a file, or set `init` to a model",
         )
-    model = named_shape(str(path))
-    architecture = Architecture(model, dataclasses.replace(config.compute, param_dtype=opened_dtype(config)))
     origin = {"reference": str(path), "format": "random", "seed": config.train.seed}
-    params = functools.cache(lambda: architecture.init(config.train.seed, mesh))
-    return Start(model, path.parent, params, origin)
+    return convert.random_model(Architecture(named_shape(str(path)), config.compute), path.parent, origin)
 
 
-def resume_start(out: Path) -> Start:
-    """Describe the start of a run that has a checkpoint."""
-
-    def no_params() -> Params:
+def _resumed(out: Path) -> convert.FoundModel:
+    def read(mesh: Mesh | None, dtype: str | None) -> Params:
         raise AssertionError("a resumed run takes its parameters from a checkpoint")
 
     described = checkpoint.read_description(out)
-    return Start(described["config"], out / "hf", no_params, described.get("source", {}))
+    return convert.FoundModel(described["config"], out / "hf", out.name, described.get("source", {}), read)
 
 
 def check_shape(config: RunConfig, found: LlamaConfig) -> None:

@@ -59,7 +59,7 @@ def _too_many_segments(compute: ComputeConfig, data: PackedDataset) -> bool:
     if compute.attention == "cudnn":
         raise DataError(
             "rows have more segments than the attention kernel takes",
-            where=data.folder,
+            where=data.where,
             found=f"{most} in the fullest row, its padding counted",
             expected=f"at most {limit} (compute.attention_segments)",
             remedy=f"set compute.attention_segments to {most}, which costs memory, or compute.attention to auto",

@@ -1,11 +1,18 @@
-"""Where a run's figures go: ``metrics.jsonl``, which is the truth, TensorBoard, and the log."""
+"""Who is told of a run's figures: ``metrics.jsonl``, which is the truth, TensorBoard, and callbacks of your own.
+
+A callback is a function of one line of figures, that of a step or of a validation; or an object with any of these
+methods: ``on_step(figures)``, ``on_validation(figures)``, ``on_save(step, folder)``. The first process alone calls.
+
+Example:
+    >>> losses = []
+    >>> trainer = Trainer(model, data, config, callbacks=[lambda figures: losses.append(figures.get("loss"))])
+"""
 
 import json
-import logging
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,13 +20,21 @@ from typing import Any
 from alpacare_jax.errors import DataError
 from datagen.records import read_objects, write_objects
 
-logger = logging.getLogger("alpacare.train")
-
-Metrics = Mapping[str, float | int | str]
-Sink = Callable[[Metrics], None]
+Figures = Mapping[str, float | int | str]
+Callback = Callable[[Figures], None] | object
 
 
-class JsonlSink:
+def tell(callbacks: Iterable[Callback], event: str, *arguments: Any) -> None:
+    """Tell callbacks of an event: ``on_step``, ``on_validation`` or ``on_save``."""
+    for callback in callbacks:
+        method = getattr(callback, event, None)
+        if method is None and event != "on_save" and callable(callback):
+            method = callback
+        if method is not None:
+            method(*arguments)
+
+
+class JsonLines:
     """Appends a JSON object a line; on resume, drops the lines of steps that will be run again.
 
     Args:
@@ -44,7 +59,7 @@ class JsonlSink:
             kept = []
         write_objects(path, kept)
 
-    def __call__(self, metrics: Metrics) -> None:
+    def __call__(self, metrics: Figures) -> None:
         """Append one line and hand it to the operating system."""
         # A figure that is not finite is null: JSON has no NaN.
         figures = {
@@ -61,7 +76,7 @@ class JsonlSink:
         self._file.close()
 
 
-class TensorBoardSink:
+class TensorBoard:
     """Writes every number as a TensorBoard scalar, in a thread of its own.
 
     Importing the writer takes seconds where torch is installed, which it looks for: no step waits for that.
@@ -77,7 +92,7 @@ class TensorBoardSink:
         self._pending: deque[Future[None]] = deque()
         self._writer: Any = None
 
-    def __call__(self, metrics: Metrics) -> None:
+    def __call__(self, metrics: Figures) -> None:
         """Write the numbers of one line, soon.
 
         Raises:
@@ -87,7 +102,7 @@ class TensorBoardSink:
             self._pending.popleft().result()
         self._pending.append(self._thread.submit(self._write, dict(metrics)))
 
-    def _write(self, metrics: Metrics) -> None:
+    def _write(self, metrics: Figures) -> None:
         if self._writer is None:
             from tensorboardX import SummaryWriter
 
@@ -108,37 +123,3 @@ class TensorBoardSink:
             self._writer.close()
         for line in self._pending:
             line.result()
-
-
-def log_line(metrics: Metrics, steps: int) -> str:
-    """Say a step or a validation in one line.
-
-    Example:
-        >>> log_line({"step": 7, "val_loss": 2.5, "val_tokens": 10}, 60)
-        'step 00007/00060 | validation loss 2.5000'
-    """
-    head = f"step {metrics['step']:05d}/{steps:05d}"
-    if "val_loss" in metrics:
-        return f"{head} | validation loss {metrics['val_loss']:.4f}"
-    speed = f" | MFU {100 * float(metrics['mfu']):.1f}%" if "mfu" in metrics else ""
-    memory = (
-        f" | {float(metrics['peak_memory_bytes']) / 2**30:.1f} GiB" if "peak_memory_bytes" in metrics else ""
-    )
-    return (
-        f"{head} | loss {metrics['loss']:.4f} | lr {metrics['lr']:.1e} | {metrics['step_ms']:.0f} ms"
-        f" | {short(float(metrics['tokens_per_s']))} tok/s | pack {100 * float(metrics['fill']):.0f}%{speed}{memory}"
-    )
-
-
-def short(number: float) -> str:
-    """Shorten a number to three digits and a unit.
-
-    Example:
-        >>> short(159_400), short(87.2)
-        ('159k', '87.2')
-    """
-    for unit in ("", "k", "M"):
-        if abs(number) < 1000:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g}G"

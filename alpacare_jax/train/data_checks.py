@@ -10,11 +10,11 @@ from jax.sharding import Mesh
 
 from alpacare_jax import checkpoint, convert, sharding, tokenizer, tokenizer_files
 from alpacare_jax.cache import default_cache
-from alpacare_jax.config import RunConfig
 from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.data.manifest import describe_overrun
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.model import LlamaConfig
+from alpacare_jax.train.config import RunConfig
 from datagen.records import write_atomically
 
 logger = logging.getLogger("alpacare.train")
@@ -31,7 +31,7 @@ def check_rows(config: RunConfig, data: PackedDataset, mesh: Mesh) -> None:
         raise ConfigError(
             "the rows are not as long as the configuration says",
             where="seq_len",
-            found=f"{config.seq_len}; {data.folder} holds rows of {data.row_length} tokens",
+            found=f"{config.seq_len}; {data.where} holds rows of {data.row_length} tokens",
             remedy="change `seq_len`, or run `alpacare pack` with that --seq-len",
         )
     sharding.check_divides(mesh, {"length": data.row_length})
@@ -45,16 +45,16 @@ def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> N
     Raises:
         DataError: The data were packed with another tokenizer, or its ids exceed the model's table.
     """
-    if any(assets.glob("tokenizer*")):
+    if any(assets.glob("tokenizer*")) and data.manifest.tokenizer["fingerprint"]:
         check_tokenizer(assets, data)
     longest = min(data.row_length, data.manifest.statistics.longest_example)
     if overrun := describe_overrun(longest, model.max_position_embeddings):
-        logger.warning("%s: %s", data.folder, overrun)
+        logger.warning("%s: %s", data.where, overrun)
     found = data.manifest.largest_id
     if found >= model.vocab_size:
         raise DataError(
             "the tokenizer has more tokens than the model, and the rows hold some of them",
-            where=data.folder,
+            where=data.where,
             found=f"id {found:,}",
             expected=f"at most {model.vocab_size - 1:,}",
             remedy="pack with the model's own tokenizer",

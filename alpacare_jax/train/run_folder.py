@@ -13,11 +13,11 @@ from jax.sharding import Mesh
 
 import alpacare_jax
 from alpacare_jax import checkpoint, convert
-from alpacare_jax.cli.first_model import Start
-from alpacare_jax.config import RunConfig
 from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.train import Schedule
+from alpacare_jax.model import Params
+from alpacare_jax.train.config import RunConfig
+from alpacare_jax.train.settings import Schedule
 from datagen.records import read_objects, write_atomically
 
 logger = logging.getLogger("alpacare.train")
@@ -47,19 +47,21 @@ def check_run_folder(out: Path) -> None:
         )
 
 
-def write_run_folder(out: Path, start: Start, config: RunConfig, mesh: Mesh) -> None:
+def write_run_folder(
+    out: Path, start: convert.FoundModel, params: Params, config: RunConfig, mesh: Mesh
+) -> None:
     """Write what makes a folder a run: its description and the files that travel with the model."""
     described: dict[str, Any] = {"source": start.origin}
     if config.adapter.on:
-        mark = convert.mark_base(start.params(), mesh)
+        mark = convert.mark_base(params, mesh)
         described["adapter"] = convert.describe_adapter(
-            config.adapter, config.compute.dtype, config.init, mark
+            config.adapter, config.compute.dtype, start.reference, mark
         )
     if jax.process_index() == 0:
         # Of a start that came to nothing, perhaps with another model.
         shutil.rmtree(out / "hf", ignore_errors=True)
-        checkpoint.copy_assets(start.assets, out / "hf")
-        checkpoint.write_description(out, "run", start.model, described)
+        checkpoint.copy_assets(start.hf_folder, out / "hf")
+        checkpoint.write_description(out, "run", start.config, described)
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

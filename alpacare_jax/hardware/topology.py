@@ -6,7 +6,7 @@ import math
 import re
 
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.plan.chips import ALIASES, CHIPS, HOST_RESERVED, HOSTS, Chip, Host
+from alpacare_jax.hardware.chips import ALIASES, CHIPS, HOST_RESERVED, HOSTS, Chip, Host
 
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 """Slices of the generations whose chips form a two-dimensional torus."""

@@ -8,11 +8,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from alpacare_jax import checkpoint, convert
-from alpacare_jax.config import RunConfig
 from alpacare_jax.convert.adapted import check_base
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig, Params
-from alpacare_jax.train import Progress
+from alpacare_jax.train.config import RunConfig
+from alpacare_jax.train.settings import Progress
 
 FREE_TO_CHANGE = ("out", "mesh", "compute", "topology", "validation_data")
 """Parts of the configuration that a resumed run may change without changing what is learnt."""

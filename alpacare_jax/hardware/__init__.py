@@ -1,0 +1,1 @@
+"""What is published about chips and their hosts, and the names of topologies."""

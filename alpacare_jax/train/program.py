@@ -1,0 +1,183 @@
+"""The compiled step of a run: begun as soon as it is known, waited for when needed, refused where it does not fit."""
+
+import logging
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from alpacare_jax import compilation, sharding
+from alpacare_jax.adapters import bytes_a_device
+from alpacare_jax.errors import ConfigError
+from alpacare_jax.hardware.chips import GIB
+from alpacare_jax.stages import Stages
+from alpacare_jax.train.settings import Schedule
+from alpacare_jax.train.step import Step, Stepper
+
+logger = logging.getLogger("alpacare.train")
+
+REMEDY = (
+    "more train.microbatches, a stronger compute.remat (full, offload), more devices along mesh.fsdp, or a smaller "
+    "batch; `alpacare plan --config ... --search-batch` finds the largest"
+)
+
+
+def begin_to_compile(
+    stepper: Stepper, schedule: Schedule, row_length: int, stages: Stages, *, resuming: bool
+) -> Callable[[], Step]:
+    """Begin to compile a run's step, or to read it from the cache, beside what else a start does.
+
+    Nothing goes on beside it where that could do harm: several processes must ask their devices for the same things
+    in the same order; on a GPU the compiler times its choices; and where devices say what they hold, a step that does
+    not fit is refused before a checkpoint is read onto them.
+
+    Args:
+        stepper: The run's step.
+        schedule: The run's size.
+        row_length: Tokens of a row.
+        stages: Takes the time it took.
+        resuming: Whether the run goes on from a checkpoint.
+
+    Returns:
+        Waits for the step and gives it; raises what the compiler or the check of its memory raised.
+
+    Raises:
+        ConfigError: The state, or the step where it was not left to go on beside, does not fit the devices.
+    """
+    device = stepper.mesh.local_devices[0]
+    limit, rows = memory_limit(device), schedule.batch_rows
+    check_state_fits(stepper, rows, limit)
+    beside = jax.process_count() == 1 and device.platform != "gpu" and not (resuming and limit is not None)
+
+    def compiled() -> Step:
+        with stages.time("program", beside=beside) as stage, compilation.watch() as programs:
+            step = compile_fitting(stepper, rows, row_length, limit)
+        stage.note = "from the cache" if programs == ["kept"] else "compiled"
+        return step
+
+    if not beside:
+        step = compiled()
+        return lambda: step
+    future: Future[Step] = Future()
+
+    def compile_beside() -> None:
+        try:
+            future.set_result(compiled())
+        except BaseException as error:  # noqa: BLE001  # raised where the step is waited for
+            future.set_exception(error)
+
+    # A compiler cannot be stopped: a process that ends early does not wait for it (alpacare_jax/cli/ending.py).
+    threading.Thread(target=compile_beside, name=compilation.THREAD, daemon=True).start()
+    return future.result
+
+
+def memory_limit(device: jax.Device) -> int | None:
+    """Return the bytes a program may use on a device; None where it does not say, as a CPU."""
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    return (statistics or {}).get("bytes_limit")
+
+
+def check_state_fits(stepper: Stepper, rows: int, limit: int | None) -> None:
+    """Check that a device has room for its part of a run's state, which no compiler is needed to know.
+
+    Args:
+        stepper: The run's step.
+        rows: Rows of a batch over all devices, for the message.
+        limit: Bytes that a program may use on one device; nothing is checked where that is not known.
+
+    Raises:
+        ConfigError: The state does not fit.
+    """
+    if limit is not None and (needed := bytes_a_device(stepper.abstract_state())) > limit:
+        raise _refusal(needed, limit, rows)
+
+
+def compile_fitting(stepper: Stepper, rows: int, seq_len: int, limit: int | None) -> Step:
+    """Compile a run's step and compare what it needs with what a device has.
+
+    Args:
+        stepper: The run's step.
+        rows: Rows of a batch over all devices.
+        seq_len: Tokens of a row.
+        limit: Bytes that a program may use on one device; nothing is compared where that is not known.
+
+    Returns:
+        The compiled step.
+
+    Raises:
+        ConfigError: The step does not fit: how much it needs, what there is, what to change.
+    """
+    mesh = stepper.mesh
+    column = jax.ShapeDtypeStruct((rows, seq_len), jnp.int32, sharding=sharding.batch_sharding(mesh))
+    batch = dict.fromkeys(("tokens", "segment_ids", "positions", "loss_mask"), column)
+    step = cast(Any, stepper.compile_step())
+    with sharding.use_mesh(mesh):
+        lowered = step.lower(stepper.abstract_state(), batch)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if limit is None or not is_too_large(error):
+            raise
+        raise _refusal(needed_memory(str(error))[0], limit, rows) from None
+    if limit is not None:
+        _check_needed(compiled, limit, rows)
+    return compiled
+
+
+def _check_needed(compiled: jax.stages.Compiled, limit: int, rows: int) -> None:
+    found = compiled.memory_analysis()
+    if found is None:
+        return
+    needed = (
+        found.argument_size_in_bytes
+        + found.temp_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+    )
+    if needed > limit:
+        raise _refusal(needed, limit, rows)
+    logger.info("memory    %.2f of %.2f GiB per device, by the compiler", needed / GIB, limit / GIB)
+
+
+def _refusal(needed: int, limit: int, rows: int) -> ConfigError:
+    found = f"{needed / GIB:.2f} GiB per device" if needed else "more than that"
+    return ConfigError(
+        "the step does not fit the devices' memory",
+        where=f"a batch of {rows} rows",
+        found=found,
+        expected=f"at most {limit / GIB:.2f} GiB",
+        remedy=REMEDY,
+    )
+
+
+def is_too_large(error: Exception) -> bool:
+    """Say whether a failure of the compiler is one of memory."""
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
+SIZE = r"([\d.]+)\s*([KMGT]?)i?B?"
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
+NEEDED = (
+    rf"total memory required for HLO temporaries \({SIZE}\) exceeds available HBM \({SIZE}\)",
+    rf"Used {SIZE} of {SIZE} hbm",
+)
+"""How the compiler says that a program is too large, by version."""
+
+
+def needed_memory(message: str) -> tuple[int, int]:
+    """Read from the compiler's message how much a program needs and may have, in bytes; zeros where it does not say.
+
+    Example:
+        >>> needed_memory("... Used 33.5G of 31.0G hbm ...") == (int(33.5 * GIB), 31 * GIB)
+        True
+    """
+    for pattern in NEEDED:
+        match = re.search(pattern, message)
+        if match:
+            needed, most = (int(float(match[i]) * UNITS[match[i + 1]]) for i in (1, 3))
+            return needed, most
+    return 0, 0
