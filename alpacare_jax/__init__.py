@@ -34,10 +34,7 @@ _PUBLIC = {
     "score": "evaluate.tables",
     "serve": "inference",
 }
-"""Public name -> module, with the name there after a colon where it differs.
-
-A public name cannot be that of a room, such as ``generate``, which is the room once that is imported.
-"""
+"""Public name -> module, with the name there after a colon where it differs."""
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 

@@ -55,20 +55,10 @@ def command(
     from alpacare_jax import pack
 
     started = time.perf_counter()
+    layout = {"template": template, "split": split, "truncate": truncate, "share_rows": not no_pack}
     with _shown_progress() as progress:
-        manifest = pack(
-            source,
-            tokenizer,
-            seq_len=seq_len,
-            out=out,
-            template=template,
-            split=split,
-            truncate=truncate,
-            share_rows=not no_pack,
-            shards=shards,
-            overwrite=overwrite,
-            progress=progress,
-        ).manifest
+        writing = {"out": out, "shards": shards, "overwrite": overwrite, "progress": progress}
+        manifest = pack(source, tokenizer, seq_len=seq_len, **layout, **writing).manifest
     lines = [*manifest.summary(), ("time", f"{time.perf_counter() - started:.1f} s")]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
