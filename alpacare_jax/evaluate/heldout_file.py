@@ -14,10 +14,10 @@ from alpacare_jax.data.manifest import describe_overrun
 from alpacare_jax.data.packing import pack_rows
 from alpacare_jax.errors import DataError
 from alpacare_jax.evaluate.answers import count_words, read_reference_texts
-from alpacare_jax.loss.heldout import heldout_evaluator
 from alpacare_jax.evaluate.rouge import mean_rouge_l
 from alpacare_jax.generate import batch
 from alpacare_jax.language_model import LanguageModel
+from alpacare_jax.loss.heldout import heldout_evaluator
 from alpacare_jax.prompts import Template, check_template
 from datagen.records import Instruction, Response, read_objects, write_atomically
 
