@@ -9,8 +9,10 @@ from safetensors.numpy import load_file
 from tiny_llama import TINY
 from typer.testing import CliRunner
 
+import alpacare_jax as alpacare
 from alpacare_jax import checkpoint, convert, load, sharding
 from alpacare_jax.cli import export_verb, import_verb
+from alpacare_jax.convert.folders import parse_size
 from alpacare_jax.errors import CheckpointError, ConfigError, ConversionError, DataError
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>\r\n{{ m['content'] }}\u00e9{% endfor %}\n\n"
@@ -79,13 +81,13 @@ def test_weights_are_split_over_files_of_the_size_asked_for(make_folder, tmp_pat
 
 @pytest.mark.parametrize("text", ["5 GB", "5gb", "5000000000", "5000MB"])
 def test_sizes_are_read(text):
-    assert export_verb.parse_size(text) == 5_000_000_000
+    assert parse_size(text) == 5_000_000_000
 
 
 @pytest.mark.parametrize("text", ["", "5TB", "-1GB", "0", "five"])
 def test_a_size_that_is_none_is_refused(text):
     with pytest.raises(ConfigError):
-        export_verb.parse_size(text)
+        parse_size(text)
 
 
 def test_a_model_spread_over_a_mesh_is_exported_the_same(make_folder, tmp_path):
@@ -242,3 +244,17 @@ def test_an_export_reads_every_leaf_once_and_fills_files_of_any_size_with_the_sa
     assert {name: tensor.tobytes() for name, tensor in written.items()} == {
         name: tensor.tobytes() for name, tensor in before.items()
     }
+
+
+def test_from_python_a_model_is_imported_and_exported_as_by_the_commands(make_folder, tmp_path, capsys):
+    folder = make_folder()
+    made = alpacare.import_model(folder, tmp_path / "ckpt")
+    assert (made.folder, made.dtype, made.note) == (tmp_path / "ckpt", "float32", None)
+    written = alpacare.export_model(tmp_path / "ckpt", tmp_path / "out", max_shard_size=6000, progress=False)
+    assert written.parameters == made.parameters
+    assert written.files == len(list((tmp_path / "out").glob("*.safetensors"))) > 1
+    assert "writing files" not in capsys.readouterr().err
+    with pytest.raises(DataError, match="exists"):
+        alpacare.import_model(folder, tmp_path / "ckpt")
+    with pytest.raises(ConfigError, match="no adapters"):
+        alpacare.export_adapters(tmp_path / "ckpt", tmp_path / "peft")
