@@ -1,6 +1,9 @@
 """What a training run says of itself before it starts."""
 
+import contextlib
 import logging
+import sys
+from collections.abc import Iterator
 
 from alpacare_jax.adapters import bytes_a_device, count
 from alpacare_jax.model import LlamaConfig
@@ -61,3 +64,20 @@ def describe_memory(stepper: Stepper) -> str:
     whole = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes)
     kept = "; checkpoints keep the adapters and their optimiser alone" if stepper.adapter.on else ""
     return f"{whole} a device, before activations and gradients{kept}"
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[None]:
+    """Show what a run says where nobody has set up logging, as in a notebook."""
+    if logger.hasHandlers():
+        yield
+        return
+    handler, root = logging.StreamHandler(sys.stderr), logging.getLogger("alpacare")
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)

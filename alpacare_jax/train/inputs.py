@@ -1,17 +1,20 @@
 """What adapters' start is fitted to: the inputs of a model's products on some rows, as second moments."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.adapters.residual import ObservedWeight
 from alpacare_jax.data.dataset import RowSource
 from alpacare_jax.data.loader import BatchStream
+from alpacare_jax.data.packing import COLUMNS
+from alpacare_jax.errors import DataError, ShardingError
 from alpacare_jax.loss import Batch, loss_sum
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.model.params import flatten, unflatten
@@ -75,3 +78,37 @@ def first_batches(data: RowSource, seed: int, mesh: Mesh, *, rows: int, at_once:
             yield next(stream)[0]
     finally:
         stream.close()
+
+
+def place_batch(batch: Mapping[str, Any], mesh: Mesh, microbatches: int) -> Batch:
+    """Put a caller's batch onto the mesh.
+
+    Args:
+        batch: The arrays of :data:`alpacare_jax.data.packing.COLUMNS`, [B, T] each.
+        mesh: The devices.
+        microbatches: Into how many parts a step splits it.
+
+    Raises:
+        DataError: An array lacks, or they differ in shape.
+        ShardingError: Devices and microbatches do not divide it.
+    """
+    shapes = {name: np.shape(batch[name]) for name in COLUMNS if name in batch}
+    if len(shapes) < len(COLUMNS) or len(set(shapes.values())) > 1 or len(shapes["tokens"]) != 2:
+        raise DataError(
+            "the batch does not hold arrays of one shape",
+            where="batch",
+            found=", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "none",
+            expected=f"{', '.join(COLUMNS)}, each [B, T]",
+        )
+    rows, length = shapes["tokens"]
+    unit = microbatches * sharding.batch_shards(mesh)
+    if rows % unit:
+        raise ShardingError(
+            "the batch does not divide over devices and microbatches",
+            where="batch",
+            found=f"{rows} rows",
+            expected=f"a multiple of {unit}",
+        )
+    sharding.check_divides(mesh, {"length": length})
+    places = sharding.batch_sharding(mesh)
+    return {name: jax.device_put(jnp.asarray(batch[name], jnp.int32), places) for name in COLUMNS}

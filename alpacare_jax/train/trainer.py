@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from alpacare_jax import checkpoint, convert, sharding
@@ -27,19 +25,19 @@ from alpacare_jax.adapters import merge
 from alpacare_jax.config import to_yaml
 from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.data.loader import Batch, BatchStream, batches_in_order
-from alpacare_jax.data.packing import COLUMNS, Row
-from alpacare_jax.errors import ConfigError, DataError
+from alpacare_jax.data.packing import Row
+from alpacare_jax.errors import ConfigError
 from alpacare_jax.hardware.chips import chip_of
 from alpacare_jax.loss.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, ComputeConfig, Params
 from alpacare_jax.model.flops import flops_per_row
 from alpacare_jax.stages import Stages
-from alpacare_jax.train.announcement import announce
+from alpacare_jax.train.announcement import announce, shown
 from alpacare_jax.train.callbacks import Callback, JsonLines, TensorBoard, tell
 from alpacare_jax.train.config import RunConfig, TrainConfig
 from alpacare_jax.train.data_checks import check_rows, check_vocabulary, record_ends
 from alpacare_jax.train.guard import GuardConfig
-from alpacare_jax.train.inputs import first_batches
+from alpacare_jax.train.inputs import first_batches, place_batch
 from alpacare_jax.train.interruption import StopRequest, between_steps
 from alpacare_jax.train.kernels import settle_attention
 from alpacare_jax.train.profile import Profile
@@ -187,7 +185,7 @@ class Trainer:
             TrainingError: The loss is not finite; the message names the step and the rows of its batch.
         """
         began = time.monotonic()
-        with _shown(), self._claimed():
+        with shown(), self._claimed():
             self._prepare()
             if self.taken < self.schedule.steps:
                 self._current = None
@@ -210,7 +208,7 @@ class Trainer:
             ShardingError: Devices and microbatches do not divide it.
         """
         self._ready()
-        placed = self._placed(batch)
+        placed = place_batch(batch, self.mesh, self.stepper.microbatches)
         rows, length = placed["tokens"].shape
         with sharding.use_mesh(self.mesh):
             usual = (rows, length) == (self.schedule.batch_rows, self.data.row_length)
@@ -308,7 +306,7 @@ class Trainer:
 
     def _ready(self) -> None:
         if self._state is None:
-            with _shown(), self._claimed():
+            with shown(), self._claimed():
                 self._prepare()
 
     def _prepare(self) -> None:
@@ -510,31 +508,6 @@ class Trainer:
         flops = flops_per_row(self._start.config, self.data.row_length, trained=trained)
         return Throughput(flops, self.mesh.size, peak)
 
-    def _placed(self, batch: Mapping[str, Any]) -> Batch:
-        """Put a batch onto the mesh, if it fits."""
-        shapes = {name: np.shape(batch[name]) for name in COLUMNS if name in batch}
-        if len(shapes) < len(COLUMNS) or len(set(shapes.values())) > 1 or len(shapes["tokens"]) != 2:
-            raise DataError(
-                "the batch does not hold arrays of one shape",
-                where="batch",
-                found=", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "none",
-                expected=f"{', '.join(COLUMNS)}, each [B, T]",
-            )
-        rows, length = shapes["tokens"]
-        parts = self.stepper.microbatches
-        sharding.check_divides(
-            self.mesh, {"batch": rows if rows % parts else rows // parts, "length": length}
-        )
-        if rows % parts:
-            raise DataError(
-                "the batch does not divide over the microbatches",
-                where="batch",
-                found=f"{rows} rows",
-                expected=f"a multiple of {parts * sharding.batch_shards(self.mesh)}",
-            )
-        places = sharding.batch_sharding(self.mesh)
-        return {name: jax.device_put(jnp.asarray(batch[name], jnp.int32), places) for name in COLUMNS}
-
     # -- the model ------------------------------------------------------------------------------------------
 
     def _whole_params(self) -> Params:
@@ -560,20 +533,3 @@ class Trainer:
 def is_due(step: int, last: int, every: int) -> bool:
     """Say whether something that happens every so many steps, and at the last one, happens now."""
     return step == last or (every > 0 and step % every == 0)
-
-
-@contextlib.contextmanager
-def _shown() -> Iterator[None]:
-    """Show what a run says where nobody has set up logging, as in a notebook."""
-    if logger.hasHandlers():
-        yield
-        return
-    handler, root = logging.StreamHandler(sys.stderr), logging.getLogger("alpacare")
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
