@@ -85,11 +85,11 @@ def parse_tasks(
 
 def _read(text: str, first_number: int, cut: bool) -> Iterator[SeedTask | Rejected]:
     shown = without_thoughts(text)
-    if shown != text and text.rstrip().endswith(shown):
+    if text.rstrip().endswith(shown):
         thoughts = text.rstrip().removesuffix(shown).strip()
         if any(map(str.isalnum, thoughts)):
             yield Rejected("prose" if shown or not cut else "truncated", thoughts)
-        text = shown
+    text = shown
     structures = find_structures(text)
     start = 0
     for place, structure in enumerate(structures):

@@ -55,8 +55,7 @@ def as_plain_lines(reply: str) -> str:
     """
     if len(_kinds(_QUOTED_LABEL, reply)) >= 3:
         reply = _QUOTED.sub("", reply)
-    tags = [match for match in _TAG.finditer(reply) if _is_field_tag(match)]
-    named = {field for match in tags for field in _fields_of(match)}
+    named = {field for match in _TAG.finditer(reply) for field in _fields_of(match)}
     if len(named) < 3 and len(_kinds(_LABELLED, reply)) < 3 and not _PAGE.match(reply):
         return reply
     text = _NOT_SHOWN.sub("", reply)
@@ -78,10 +77,6 @@ def _as_label(cells: re.Match[str]) -> str:
 
 def _kinds(pattern: re.Pattern[str], text: str) -> set[str]:
     return {field for match in pattern.finditer(text) if (field := name_of_field(match["word"]))}
-
-
-def _is_field_tag(tag: re.Match[str]) -> bool:
-    return bool(_fields_of(tag))
 
 
 def _fields_of(tag: re.Match[str]) -> dict[str, str]:

@@ -30,23 +30,19 @@ _LABEL_NEXT = (
 )
 _BR = re.compile(rf"<br\s*/?>{_LABEL_NEXT}", re.IGNORECASE)
 _WRITTEN_OUT = re.compile(rf"\\n{_LABEL_NEXT}", re.IGNORECASE)
-_END_OF_TEXT = re.compile(
-    r"(?:(?:<\|[a-z_]{2,20}\|>|</s>|<eos>|<end_of_turn>)\s{0,9}){1,20}\Z", re.IGNORECASE
-)
 
 
 def mend(reply: str) -> str:
-    r"""Write every line end as a newline and drop a model's own end-of-text marks.
+    r"""Write every line end as a newline.
 
     Line ends that are written out (``\n`` as two characters, ``<br>``) are line ends where labels follow them.
 
     Example:
-        >>> mend("Type: Chat<br>Topic: Gout\r\nView: Nurse<|im_end|>")
+        >>> mend("Type: Chat<br>Topic: Gout\r\nView: Nurse")
         'Type: Chat\nTopic: Gout\nView: Nurse'
     """
     text = _ESCAPE_SEQUENCE.sub("", reply.replace("\r\n", "\n"))
     text = _unquoted(text)
-    text = _END_OF_TEXT.sub("", text.rstrip()) if text.rstrip().endswith(">") else text
     text = _NEXT_TASK.sub("\n", text)
     text = re.sub("[\r\u2028\u2029\x85]", "\n", text)
     if len(_WRITTEN_OUT.findall(text)) >= 3:
