@@ -74,12 +74,11 @@ def command(
     verbs with their objects, types, views, topics, difficulty, lengths, nearest
     neighbours, funnel, tokens and cost. The other options do not apply to it.
     """
-    from alpacare_jax.cli import reporting
-    from datagen.replacing import refuse_existing
+    from alpacare_jax.report.writing import report
 
-    out = out or run / "report.html"
-    refuse_existing(out, overwrite)
-    sources = reporting.Sources(
+    made = report(
+        run,
+        out,
         synthesis=synthesis,
         packed=packed or (),
         before=before,
@@ -88,9 +87,8 @@ def command(
         verdicts=verdicts,
         figures=figures,
         journal=journal,
+        shown=shown,
+        title=title,
+        overwrite=overwrite,
     )
-    if reporting.is_work_folder(run):
-        reporting.report_synthesis(run, out, title, sources)
-    else:
-        reporting.report_training(run, out, title, sources, shown=shown)
-    typer.echo(f"wrote {out}")
+    typer.echo(f"wrote {made}")

@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import alpacare_jax as alpacare
 from alpacare_jax.cli import report_verb
 from alpacare_jax.evaluate.scores import score_verdicts
 from alpacare_jax.report import AnswerComparison, ComparisonRow, ReportInputs, loss_rows, render, write_report
@@ -335,6 +336,14 @@ def test_the_verb_needs_only_a_run(finished: Path) -> None:
     text = Page((finished / "report.html").read_text()).text
     assert "No synthesis work folder was given" in text
     assert "98.6%" in text
+
+
+def test_from_python_the_page_is_the_verbs(finished: Path) -> None:
+    out = alpacare.report(str(finished / "run"), title="From Python", overwrite=True)
+    assert out == finished / "run" / "report.html"
+    assert "From Python" in out.read_text()
+    with pytest.raises(DataError, match="exists"):
+        alpacare.report(finished / "run")
 
 
 def test_the_verb_refuses_what_is_not_a_run_and_what_exists(finished: Path) -> None:

@@ -6,12 +6,11 @@ from typing import Any
 
 from datagen.decoding import Malformed, parse_yaml, read_json_object
 from datagen.errors import DataError
+from datagen.records import read_objects
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read JSON Lines; no rows where the file is missing or empty."""
-    from datagen.records import read_objects
-
     if not path.exists() or not path.stat().st_size:
         return []
     return [row for _, row in read_objects(path)]

@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from alpacare_jax.evaluate.answers import Answers, check_join, read_reference_texts, read_responses
+from alpacare_jax.evaluate.rouge import RougeL, mean_rouge_l
+from alpacare_jax.report.inputs import AnswerComparison, ComparisonRow, loss_rows
 from datagen.decoding import read_json_object
 from datagen.errors import DataError
-
-if TYPE_CHECKING:
-    from alpacare_jax.evaluate.rouge import RougeL
-    from alpacare_jax.report import AnswerComparison, ComparisonRow
+from datagen.records import normal_input, read_objects
 
 RESPONSES, FIGURES = "responses.jsonl", "evaluation.json"
 """What `alpacare evaluate` writes."""
@@ -35,15 +35,13 @@ def read_side(path: Path | None) -> Side:
     Raises:
         DataError: A file is broken, or the folder holds neither answers nor figures.
     """
-    from alpacare_jax.evaluate import answers
-
     if path is None:
         return Side(None, {}, {}, {})
     folder, file = (path, path / RESPONSES) if path.is_dir() else (path.parent, path)
     figures = (
         read_json_object(folder / FIGURES) if (folder / FIGURES).exists() and file.name == RESPONSES else {}
     )
-    responses = answers.read_responses(file) if file.exists() or not figures else []
+    responses = read_responses(file) if file.exists() or not figures else []
     return Side(
         file,
         {response.id: response.response for response in responses},
@@ -52,10 +50,8 @@ def read_side(path: Path | None) -> Side:
     )
 
 
-def figure_rows(before: Side, after: Side) -> "list[ComparisonRow]":
+def figure_rows(before: Side, after: Side) -> list[ComparisonRow]:
     """Compare the held-out losses of two evaluations; no rows where either has none."""
-    from alpacare_jax.report import loss_rows
-
     sides = (before.figures, after.figures)
     losses = [float(figures["loss"]) for figures in sides if isinstance(figures.get("loss"), int | float)]
     if len(losses) < len(sides):
@@ -76,10 +72,8 @@ def figure_rows(before: Side, after: Side) -> "list[ComparisonRow]":
     return loss_rows(losses[0], losses[1], note)
 
 
-def rouge_row(before: "RougeL | None", after: "RougeL | None", questions: int) -> "list[ComparisonRow]":
+def rouge_row(before: RougeL | None, after: RougeL | None, questions: int) -> list[ComparisonRow]:
     """Give the row of mean ROUGE-L; none where neither side has references."""
-    from alpacare_jax.report import ComparisonRow
-
     if before is None and after is None:
         return []
     row = ComparisonRow(
@@ -96,7 +90,7 @@ def rouge_row(before: "RougeL | None", after: "RougeL | None", questions: int) -
 
 def compare_answers(
     before: Side, after: Side, references: Path | None
-) -> "tuple[list[ComparisonRow], list[AnswerComparison]]":
+) -> tuple[list[ComparisonRow], list[AnswerComparison]]:
     """Join answers before and after by id, with ROUGE-L against the references where these are given.
 
     Returns:
@@ -105,11 +99,6 @@ def compare_answers(
     Raises:
         DataError: The files are not about the same questions.
     """
-    from alpacare_jax.evaluate.answers import Answers, check_join, read_reference_texts
-    from alpacare_jax.evaluate.rouge import mean_rouge_l
-    from alpacare_jax.report import AnswerComparison
-    from datagen.records import normal_input
-
     sides = (before, after)
     if before.texts and after.texts:
         ours, theirs = (
@@ -139,10 +128,8 @@ def compare_answers(
     return rouge_row(rouge[0], rouge[1], len(tasks)), table
 
 
-def validation_rows(metrics: Sequence[Mapping[str, Any]]) -> "list[ComparisonRow]":
+def validation_rows(metrics: Sequence[Mapping[str, Any]]) -> list[ComparisonRow]:
     """Compare the validation before the first step with the one after the last, where the run has both."""
-    from alpacare_jax.report import loss_rows
-
     losses = {row["step"]: row["val_loss"] for row in metrics if "step" in row and "val_loss" in row}
     if 0 not in losses or len(losses) < 2:
         return []
@@ -152,15 +139,12 @@ def validation_rows(metrics: Sequence[Mapping[str, Any]]) -> "list[ComparisonRow
     )
 
 
-def read_figures(path: Path) -> "list[ComparisonRow]":
+def read_figures(path: Path) -> list[ComparisonRow]:
     """Read further rows of the before/after table.
 
     Raises:
         DataError: A row has an unknown key, lacks one, or holds no number.
     """
-    from alpacare_jax.report import ComparisonRow
-    from datagen.records import read_objects
-
     rows = []
     for where, row in read_objects(path):
         numbers = [row.get(key) for key in ("before", "after")]
