@@ -44,6 +44,15 @@ def test_generate_writes_responses_on_a_mesh(
     assert "Traceback" not in again.stderr
 
 
+@pytest.mark.parametrize("option", ["--template=vicuna", "--mesh=rows=2", "--dtype=int8", "--top-p=0"])
+def test_a_wrong_argument_of_the_library_is_named_by_its_option(
+    prompts: Path, tmp_path: Path, alpacare: Alpacare, option: str
+) -> None:
+    done = alpacare("generate", "--model=none", "--prompts", prompts, "--out", tmp_path / "out.jsonl", option)
+    assert done.returncode == 2
+    assert f"where:    {option.partition('=')[0]}\n" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def served(tiny_folder: Path) -> Iterator[tuple["subprocess.Popen[str]", int, str]]:
     command = [*ALPACARE, "serve", "--model", str(tiny_folder), "--port", "0", "--slots", "2"]
