@@ -50,6 +50,7 @@ _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existi
 
 
 def command(
+    context: typer.Context,
     run: _Run,
     out: _Out = None,
     synthesis: _Synthesis = None,
@@ -76,19 +77,4 @@ def command(
     """
     from alpacare_jax.report.writing import report
 
-    made = report(
-        run,
-        out,
-        synthesis=synthesis,
-        packed=packed or (),
-        before=before,
-        after=after,
-        references=references,
-        verdicts=verdicts,
-        figures=figures,
-        journal=journal,
-        shown=shown,
-        title=title,
-        overwrite=overwrite,
-    )
-    typer.echo(f"wrote {made}")
+    typer.echo(f"wrote {report(**context.params)}")

@@ -10,6 +10,7 @@ from alpacare_jax.cli import model_options as options
 
 
 def command(
+    context: typer.Context,
     model: options.Model,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
@@ -34,15 +35,5 @@ def command(
     api_key = api_key_env and os.environ.get(api_key_env)
     if api_key_env is not None and not api_key:
         raise ConfigError("the API key is not set", where=api_key_env, remedy=f"export {api_key_env}=...")
-    inference.serve(
-        model,
-        host=host,
-        port=port,
-        slots=slots,
-        max_len=max_len,
-        name=name,
-        dtype=dtype,
-        mesh=mesh,
-        api_key=api_key,
-        say=typer.echo,
-    )
+    given = {name: value for name, value in context.params.items() if name != "api_key_env"}
+    inference.serve(**given, api_key=api_key, say=typer.echo)

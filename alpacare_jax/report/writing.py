@@ -24,7 +24,7 @@ def report(
     out: Place = None,
     *,
     synthesis: Place = None,
-    packed: Sequence[str | Path] = (),
+    packed: Sequence[str | Path] | None = None,
     before: Place = None,
     after: Place = None,
     references: Place = None,
@@ -45,7 +45,7 @@ def report(
             ``out``, ``title`` and ``overwrite`` apply.
         out: HTML file to write; ``report.html`` in the folder when None.
         synthesis: Work folder of a synthesis, for the funnel.
-        packed: Packed data sets; those that the run's config names when empty.
+        packed: Packed data sets; those that the run's config names when None.
         before: Folder of :func:`alpacare_jax.evaluate` for the model before fine-tuning, or its responses.
         after: The same for the fine-tuned model.
         references: Reference answers for ROUGE-L: rows with id and output (or response).
@@ -74,7 +74,7 @@ def report(
         Path(source) if source else None for source in (synthesis, references, verdicts, figures, journal)
     ]
     sides = [Path(side) if side else None for side in (before, after)]
-    data = [Path(folder) for folder in packed]
+    data = [Path(folder) for folder in packed or ()]
     if (run / "config.json").exists() and not (run / "config.yaml").exists():
         if any([*sources, *sides, *data]):
             raise ConfigError(
