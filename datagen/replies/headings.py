@@ -34,8 +34,9 @@ _DIGITS = "一二三四五六七八九"
 _CHINESE = re.compile(
     rf"^([^\W\d]{{0,4}}?)([{_DIGITS}]?十?[{_DIGITS}]|[{_DIGITS}]?十)(?=$|[题題项項个個]|\W)"
 )
-# A line of signs alone; brackets, quotation marks and stops may end a text.
-_SYMBOLS = re.compile(r"[^\w`\"'|.?!…()\[\]{}]+")
+# A line of signs alone; brackets and quotation marks may end a text, and so may stops and pictures that do not recur.
+_SYMBOLS = re.compile(r"[^\w`\"'|()\[\]{}]+")
+_RULE = re.compile(r"[^\w`\"'|()\[\]{}.?!…>\U0001f000-\U0010ffff]{3,}")
 _ENDING = re.compile(
     r"(?:[^\w\s]\W*(?:end|fin|ende|fine|fim|einde|koniec|slut|конец|انتهى|समाप्त|完|终|終|结束|結束|끝)"
     r"|\W*(?:the )?end of (?:the |all )?(?:\w+ )?(?:tasks?|list|items?|examples?|batch|set|output|response))\W*",
@@ -182,7 +183,7 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
                     break
                 if _SYMBOLS.fullmatch(line) and evidence.recurs(line):
                     start = at
-                elif _SYMBOLS.fullmatch(line) and len(line) >= 3:
+                elif _RULE.fullmatch(line):
                     pending = at
                 continue
             words += 1

@@ -98,7 +98,7 @@ _FORM_LABEL = re.compile(
     r"(?:[ ]*(?:[-=]>|→|(?<=[ ])[-=](?=[ ]))|[ ]?[;:=]|[ ]?\.+|\t+|[ \t]*\n(?:[ \t]*:)?|))[ \t]*(?:(?=[^\s:])|$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_ANSWER = re.compile(any_of("names of an answer"), re.IGNORECASE)
+_ANSWER = re.compile(any_of("names of an answer") + "|" + any_of("reasons for an answer"), re.IGNORECASE)
 _SOME_LABEL = re.compile(
     rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[^\W\d][^\s\d{_SIGNS}]*+(?:[ ][^\s\d{_SIGNS}]++){{0,3}})"
     rf"(?:[ ]?/[ ]?[^\W\d]{{2,20}})?{_CLOSE}{_REMARK}{_COLON}",
@@ -245,6 +245,7 @@ def _unasked(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
         for label, after in itertools.zip_longest(labels, labels[1:])
         if after is None or _ORDER.index(after.kind) <= _ORDER.index(label.kind)
     ]
+    markup = {_markup(text[label.start : label.end]) for label in labels if label.kind == "input"}
     found = collections.defaultdict(list)
     for match in _SOME_LABEL.finditer(text):
         place = bisect.bisect(tails, (match.start("word"), 0)) - 1
@@ -253,8 +254,13 @@ def _unasked(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
     for word, matches in found.items():
         if len(tails) > 1 and [place for place, _ in matches] == list(range(len(tails))):
             empty = any(NO_INPUT in text[tails[place][0] : match.start()] for place, match in matches)
-            if empty or _ANSWER.fullmatch(word):
+            marked = {_markup(match.group()) for _, match in matches} == markup != {""}
+            if empty or marked or _ANSWER.fullmatch(word):
                 yield from (Mark(OUTPUT, match.start(), match.end()) for _, match in matches)
+
+
+def _markup(label: str) -> str:
+    return "".join(char for char in label if char in "*_#`")
 
 
 def _kind(match: re.Match[str]) -> str:

@@ -31,7 +31,8 @@ _ASSISTANT_VOICE = re.compile(
 _ABOUT_TASKS = re.compile(any_of("speaks of tasks"), re.IGNORECASE)
 _HOPE = re.compile(r"\A\W*" + any_of("hopes") + r"[^\n]*[!！\U0001f300-\U0001faff]\W*\Z", re.IGNORECASE)
 _REMARK = re.compile(
-    r"[*_]*[(\[].*\b(?:inputs?|tasks?|instructions?|difficulty|requested)\b.*[)\]][*_]*", re.IGNORECASE
+    r"(?:[*_]*[(\[]|[*_]).*\b(?:inputs?|tasks?|instructions?|difficulty|requested)\b.*(?:[)\]][*_]*|[*_])",
+    re.IGNORECASE,
 )
 _LONGEST_CLOSING = 300
 
