@@ -304,6 +304,13 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     path = Path(source)
     if not path.exists():
         raise DataError("the tokenizer does not exist", where=path, remedy="check the path")
+    if path.suffix.lower() == ".gguf":
+        raise DataError(
+            "a .gguf file cannot be used as a tokenizer directly",
+            where=path,
+            expected="a folder with tokenizer.json or tokenizer.model, or one of these files",
+            remedy=f"run `alpacare import {path.name} --out MODEL` and name that folder",
+        )
     if path.is_dir() and not _holds_tokenizer(path) and _holds_tokenizer(path / "hf"):
         path = path / "hf"
     file = path

@@ -73,11 +73,15 @@ def shown() -> Iterator[None]:
         yield
         return
     handler, root = logging.StreamHandler(sys.stderr), logging.getLogger("alpacare")
-    level = root.level
+    level, propagate = root.level, root.propagate
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    root.propagate = (
+        False  # a library may give the root logger a handler meanwhile, and every line would be doubled
+    )
     try:
         yield
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+        root.propagate = propagate

@@ -169,3 +169,9 @@ def test_keys_that_change_ids_or_texts_are_followed_or_refused(chat_folder: Path
     with pytest.raises(DataError, match="taken out of every answer") as caught:
         load_tokenizer(folder)
     assert cleaning in str(caught.value)
+
+
+def test_a_gguf_file_as_a_tokenizer_is_sent_to_import(tmp_path):
+    (tmp_path / "Model.GGUF").write_bytes(b"GGUF")
+    with pytest.raises(DataError, match=r"alpacare import Model\.GGUF"):
+        load_tokenizer(tmp_path / "Model.GGUF")
