@@ -156,18 +156,33 @@ def _in_order(text: str, marks: Sequence[Mark]) -> list[Mark]:
     return _without_overlaps(text, sorted(marks, key=lambda mark: (mark.start, -mark.end)))
 
 
+def _first_labels(labels: Sequence[Mark]) -> list[int]:
+    """Return the places of the labels that begin a task: there the order of the fields begins anew.
+
+    A line of an input ("Topic: none") begins otherwise than the first task, and no instruction follows it.
+    """
+    starts = [
+        place
+        for place, label in enumerate(labels)
+        if not label.inline
+        and (not place or _ORDER.index(label.kind) <= _ORDER.index(labels[place - 1].kind))
+    ]
+    return [
+        start
+        for start, stop in itertools.pairwise([*starts, len(labels)])
+        if labels[start].kind == labels[0].kind or any(x.kind == "instruction" for x in labels[start:stop])
+    ]
+
+
 def _gaps(text: str, labels: Sequence[Mark], cut: bool) -> Iterator[Gap]:
-    """Yield the lines above each label that begins a task; it does where the order of the fields begins anew."""
-    place, before = 0, Mark(OUTPUT, 0, 0)
+    """Yield the lines above each label that begins a task, and those below the last label."""
     labels = [label for label in labels if label.kind != SEPARATOR]
-    for number, label in enumerate(labels):
-        if not label.inline and _ORDER.index(label.kind) <= _ORDER.index(before.kind):
-            gap = _gap(text, before.end, label.start, place)
-            yield dataclasses.replace(gap, header=_header(text, labels[number : number + len(HEADERS) + 1]))
-            place += 1
-        before = label
+    starts = _first_labels(labels)
+    for place, at in enumerate(starts):
+        gap = _gap(text, labels[at - 1].end if at else 0, labels[at].start, place)
+        yield dataclasses.replace(gap, header=_header(text, labels[at : at + len(HEADERS) + 1]))
     if labels and not cut:
-        yield dataclasses.replace(_gap(text, before.end, len(text), place), last=True)
+        yield dataclasses.replace(_gap(text, labels[-1].end, len(text), len(starts)), last=True)
 
 
 def _header(text: str, labels: Sequence[Mark]) -> tuple[str, ...]:
@@ -240,11 +255,9 @@ def _labels_by_place(text: str) -> Iterator[tuple[str, re.Match[str]]]:
 def _unasked(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
     """Read labels of fields that nobody asked for: a word behind the input of every task, even where it is empty."""
     labels = [label for label in labels if label.kind != SEPARATOR]
-    tails = [
-        (label.end, after.start if after else len(text))
-        for label, after in itertools.zip_longest(labels, labels[1:])
-        if after is None or _ORDER.index(after.kind) <= _ORDER.index(label.kind)
-    ]
+    starts = _first_labels(labels)[1:]
+    ends = [*(labels[start].start for start in starts), len(text)]
+    tails = [(labels[n - 1].end, end) for n, end in zip([*starts, len(labels)], ends, strict=True) if labels]
     markup = {_markup(text[label.start : label.end]) for label in labels if label.kind == "input"}
     found = collections.defaultdict(list)
     for match in _SOME_LABEL.finditer(text):
