@@ -58,7 +58,7 @@ _GOES_ON = re.compile(
 _RELATION = re.compile(
     r"\b(?:better|superior|best|preferable|preferred|stronger|worse|worst|inferior|weaker)\b"
 )
-_LONGEST = 4000  # characters; what is longer is no sentence
+_LONGEST = 2000  # characters; what is longer is no sentence
 
 
 def sentences(line: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ and denies, asks, supposes or reports what is said makes it no statement.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 Choice = Literal["first", "second", "tie", "invalid"]
@@ -60,20 +61,22 @@ SO = joined(
     )(?:\b|(?<=:))[,:]? ?)"""
 )
 # Any row of these words in front of a label leads in and says nothing else.
-_LEAD = joined(
-    rf"""\W*(?P<lead>(?:(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|i'm|we|my|our|your|the|an?|it|it's|its
+_LEAD = lines(
+    rf"""(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|i'm|we|my|our|your|the|an?|it|it's|its
     |this|that|is|was|are|be|has|have|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too|just|barely|correction|no(?=,)
-    |(?<=preference )for|(?<=vote )for|in favou?r of|→|->|=>)(?!\w))[\s:=,.-]*){{0,16}})\W*"""
+    |(?<=preference )for|(?<=vote )for|in favou?r of|→|->|=>)(?!\w))[\s:=,.-]*"""
 )
+_MOST_LEADS = 16
 _TIE = joined(
     r"""(?:equal(?: quality)?|same|equally good|no (?:winner|preference|difference)|dead even|too close to call
     |(?:N|(?<!\w )T|(?<=\bis )T)(?: equal)?)(?!\w)"""
 )
 _BY_HOW_MUCH = joined(
-    r"""(?:,? (?:is better|it is|by (?:an? |the )?(?:\w+ ){0,2}\w+|\w+ly|hands down|all the way|here|for me)(?!\w))*"""
+    r"""(?:,? (?:is better|it is|by (?:an? |the )?(?:\w+ ){0,2}\w+|\w+ly|hands down|all the way|here
+    |for me)(?!\w)){0,3}"""
 )
 _LABEL = re.compile(
-    rf"{_LEAD}(?:(?P<label>\b(?:[AB]|tied?|draw|dead heat|toss-?up)\b)|{_TIE})(?P<degree>{_BY_HOW_MUCH})(?P<tail>.*)"
+    rf"\W*(?:(?P<label>\b(?:[AB]|tied?|draw|dead heat|toss-?up)\b)|{_TIE})(?P<degree>{_BY_HOW_MUCH})(?P<tail>.*)"
 )
 _REASON = lines(
     r"""(?: is better)?,? ?\((?![AB]\)).*| [-–—]+ .*|,? because of [^,]*|,? (?:al)?though .*
@@ -94,8 +97,7 @@ def label_alone(line: str) -> Statement | None:
     """
     if len(line) > 200 or line.endswith((":", "?")):
         return None
-    hit = _LABEL.fullmatch(line)
-    return _labelled(hit) if hit and not hit["tail"].strip(" .,!;)]}\"'") else None
+    return next((_labelled(hit) for hit in _led_to(line) if not hit["tail"].strip(" .,!;)]}\"'")), None)
 
 
 def label_first(sentence: str) -> Statement | None:
@@ -106,12 +108,23 @@ def label_first(sentence: str) -> Statement | None:
         Statement(choice='second', weight=2)
         >>> label_first("B, because of its length, misses the point.")
     """
-    hit = None if sentence.endswith("?") else _LABEL.match(sentence)
+    if sentence.endswith("?"):
+        return None
+    hit = next(_led_to(sentence), None)
     return _labelled(hit) if hit and hit["label"] and _REASON.fullmatch(hit["tail"]) else None
 
 
+def _led_to(text: str) -> Iterator[re.Match[str]]:
+    """Match a label behind its lead-in, the longest lead-in first; each word of it is read once."""
+    ends = [re.match(r"\W*", text).end()]  # type: ignore[union-attr]  # it always matches
+    while len(ends) <= _MOST_LEADS and (hit := _LEAD.match(text, ends[-1])):
+        ends.append(hit.end())
+    return filter(None, (_LABEL.match(text, end) for end in reversed(ends)))
+
+
 def _labelled(hit: re.Match[str]) -> Statement:
-    return Statement(_choice(hit["label"] or "T"), 3 if hit["lead"] or hit["degree"].strip(", ") else 2)
+    led = re.search(r"\w", hit.string[: hit.start()])
+    return Statement(_choice(hit["label"] or "T"), 3 if led or hit["degree"].strip(", ") else 2)
 
 
 # --- An answer and a relation

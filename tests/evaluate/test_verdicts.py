@@ -352,6 +352,10 @@ RUNAWAY = {
     "marks": "x" + "\u0301\u0327" * 50_000,
     "better": "better best " * 9_000,
     "if": "Output (a) or if " * 8_000,
+    "so": ("so, " * 49 + "\n") * 500,
+    "lead-ins": ("my final, correct: verdict " * 7 + "\n") * 500,
+    "degrees": ("Output (a) " + "by far by a mile, clearly " * 7 + "x\n") * 500,
+    "denied": "Output (a) is better than nothing " * 3_000,
 }
 
 
