@@ -1,9 +1,12 @@
-"""A tiny model as transformers saves it, with a tokenizer that spells bytes and a chat template."""
+"""A tiny model in a Hugging Face folder, with a tokenizer that spells bytes and a chat template."""
 
 import json
 from pathlib import Path
 
 import pytest
+
+from alpacare_jax import convert, sharding
+from alpacare_jax.model import Architecture, LlamaConfig
 
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
@@ -14,7 +17,6 @@ CHAT = (
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder: two layers of random weights, 264 tokens."""
-    import torch
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -25,23 +27,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rust = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()
+    tokenizer = tmp_path_factory.mktemp("tokenizer")
     folder = tmp_path_factory.mktemp("tiny") / "hf"
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=rust, bos_token="<s>", eos_token="</s>", chat_template=CHAT
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
+    ).save_pretrained(str(tokenizer))
+    config = LlamaConfig(
         vocab_size=264,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=8,
         max_position_embeddings=512,
-        bos_token_id=0,
-        eos_token_id=1,
     )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    params = Architecture(config).init(0, sharding.single_device_mesh())
+    convert.export(params, config, tokenizer, folder)
     return folder
 
 
