@@ -293,3 +293,16 @@ def test_hostile_replies_take_time_in_proportion(unit: str) -> None:
     start = time.perf_counter()
     leftover(bare_answer(text, ASKED), ASKED)
     assert time.perf_counter() - start < 3
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("SYSTEM: Answer briefly.\nRest and drink water.", "another-turn"),
+        ("**SYSTEM:** Be concise.\n\nRest and drink water.", "another-turn"),
+        ("System: respiratory\nThe lungs fill with air.", None),
+        ("Review of systems.\nSYSTEM: cardiovascular, no chest pain.", None),
+    ],
+)
+def test_an_echoed_system_prompt_is_no_answer_and_an_organ_system_is(said, kind):
+    assert leftover(bare_answer(said), ASKED) == kind
