@@ -63,7 +63,8 @@ SO = joined(
 # Any row of these words in front of a label leads in and says nothing else.
 _LEAD = lines(
     rf"""(?:{SO}|(?:{VERDICT}|{BETTER}|{ANSWER}|{_CHOOSE}|i|i'd|i'll|i'm|we|my|our|your|the|an?|it|it's|its
-    |this|that|is|was|are|be|has|have|to|say|would|will|should|must|goes|final|correct|short|slight|small|close|call|too|just|barely|correction|no(?=,)
+    |this|that|is|was|are|be|has|have|to|say|would|will|should|must|goes
+    |rank(?:ed)? (?:1|first)|final|correct|short|slight|small|close|call|too|just|barely|correction|no(?=,)
     |(?<=preference )for|(?<=vote )for|in favou?r of|→|->|=>)(?!\w))[\s:=,.-]*"""
 )
 _MOST_LEADS = 16

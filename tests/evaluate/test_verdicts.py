@@ -27,6 +27,8 @@ CLEAR = [
     ("My verdict is Output (a).", "first"),
     ("It is a tie.", "tie"),
     ("It's a tie", "tie"),
+    ("Rank 1: (b)\nRank 2: (a)", "second"),
+    ("Ranked first: Output (a)", "first"),
     ("Output (a)\n\nOutput (a) is more complete than Output (b), which omits the dose.", "first"),
     ("Output (b) omits the dose; Output (a) gives it.\n\nOutput (a)", "first"),
     ("Output (a) is longer.\nFinal verdict: Output (b)", "second"),
