@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from alpacare_jax import distributed
 from alpacare_jax.errors import ConfigError, ShardingError
 from alpacare_jax.ranges import Range, check_settings
 
@@ -173,9 +174,13 @@ def read_mesh(text: str) -> MeshConfig:
 
 
 def resolve_mesh(mesh: MeshConfig | Mesh | str | None) -> Mesh:
-    """Return a mesh of devices from its sizes, or as it is; for None one local device, under several processes all."""
+    """Return a mesh of devices from its sizes, or as it is; for None one local device, under several processes all.
+
+    Devices are started here if nothing has started them, with what :mod:`alpacare_jax.distributed` sets before that.
+    """
     if isinstance(mesh, Mesh):
         return mesh
+    distributed.initialize_from_environment()
     if isinstance(mesh, str):
         mesh = read_mesh(mesh)
     if mesh is None and jax.process_count() == 1:

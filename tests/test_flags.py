@@ -87,6 +87,14 @@ def test_several_cpu_devices_have_threads_to_wait_with_and_a_number_of_the_users
     assert environment["NPROC"] == "5"
 
 
+def test_a_mesh_made_from_python_has_these_threads_too(monkeypatch):
+    from alpacare_jax import sharding
+
+    monkeypatch.delenv("NPROC", raising=False)
+    sharding.resolve_mesh("fsdp=8")
+    assert int(os.environ["NPROC"]) >= 8 * 8
+
+
 def test_a_flag_of_the_users_that_no_compiler_knows_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match="xla_gpu_enable_latency_hiding_scheduler") as caught:
         flags.set_flags(
