@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datagen.client import ChatRequest, Service
     from datagen.money.prices import Prices
     from datagen.work.estimate import Estimate, Step
-    from datagen.work.plan import Plan
+    from datagen.work.plan import SynthesisPlan
 
 _SHOWN_CHARACTERS = 700
 
@@ -116,7 +116,7 @@ def aligned_usd(amounts: Sequence[float | None]) -> list[str]:
     return ["unknown" if each is None else f"${each:,.{digits}f}" for each in amounts]
 
 
-def print_plan(plan: "Plan", work: Path) -> None:
+def print_plan(plan: "SynthesisPlan", work: Path) -> None:
     """Print what a run would do: services and prices, sample prompts, requests, tokens and cost."""
     settings = plan.settings
     typer.echo(

@@ -63,7 +63,7 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class JudgePlan:
     """All comparisons to ask, and what has no partner, counted for each reference."""
 
     model: str
@@ -113,7 +113,7 @@ def plan_comparisons(
     references: Sequence[Answers],
     *,
     allow_missing: bool = False,
-) -> Plan:
+) -> JudgePlan:
     """Join responses and references by id, and list every comparison in both orders.
 
     Args:
@@ -136,7 +136,7 @@ def plan_comparisons(
             if response.id in reference.texts
             for order in ORDERS
         ]
-    return Plan(own.name, comparisons, without_reference, without_response)
+    return JudgePlan(own.name, comparisons, without_reference, without_response)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ class JudgeSettings(Terms):
 
 
 def ask_judge(
-    plan: Plan,
+    plan: JudgePlan,
     settings: JudgeSettings,
     ledger: Ledger,
     purse: Purse | None = None,
@@ -198,7 +198,7 @@ def ask_judge(
     ]
 
 
-def ask_again(plan: Plan, settings: JudgeSettings, ledger: Ledger) -> int:
+def ask_again(plan: JudgePlan, settings: JudgeSettings, ledger: Ledger) -> int:
     """Take back what an earlier run gave up on: failed requests, and replies without a verdict, empty or not whole.
 
     They are asked with the settings as they are now, so a larger ``max_tokens`` applies to them alone.
@@ -262,7 +262,7 @@ class Estimate:
     worst_usd: float | None
 
 
-def estimate(plan: Plan, settings: JudgeSettings, ledger: Ledger | None) -> Estimate:
+def estimate(plan: JudgePlan, settings: JudgeSettings, ledger: Ledger | None) -> Estimate:
     """Estimate what a run will ask: four characters a token, and a verdict of 100 tokens unless fewer are allowed.
 
     Args:

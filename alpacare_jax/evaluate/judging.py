@@ -11,8 +11,8 @@ from typing import Any
 from alpacare_jax.evaluate import answers
 from alpacare_jax.evaluate.judge import (
     STAGE,
+    JudgePlan,
     JudgeSettings,
-    Plan,
     ask_again,
     ask_judge,
     comparison_messages,
@@ -123,7 +123,7 @@ def plan_files(
     reference_fields: Sequence[str] = (),
     allow_missing: bool = False,
     limit: int | None = None,
-) -> tuple[Plan, str]:
+) -> tuple[JudgePlan, str]:
     """Read and join answers; return the comparisons, and what will be asked and what has no partner."""
     asked = answers.read_responses(responses)[:limit]
     own = answers.as_answers(asked, responses, name)
@@ -152,7 +152,7 @@ def cancel(settings: JudgeSettings, work: str | Path) -> str:
     return describe(ended) if ended else "No batch is under way; nothing was ended."
 
 
-def describe_cost(plan: Plan, settings: JudgeSettings, work: str | Path) -> str:
+def describe_cost(plan: JudgePlan, settings: JudgeSettings, work: str | Path) -> str:
     """Say what a run would ask and cost, with the first question."""
     file = Path(work) / LEDGER
     with Ledger(file, read_only=True) if file.exists() else nullcontext() as ledger:

@@ -19,7 +19,7 @@ TOKENS_AT_ONCE_ELSEWHERE = 8192
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class PrefillPlan:
     """How a prompt is read: what it begins with, how long its rest is with padding, and the cache's length."""
 
     prefix: Prefix | None
@@ -115,11 +115,11 @@ class Reader:
             return None, 0
         return prefix, start
 
-    def _plan(self, request: Generation) -> Plan:
+    def _plan(self, request: Generation) -> PrefillPlan:
         prefix, start = self._covered(request)
         whole = len(request.prompt)
         length = self.bucket(whole - start, SHORTEST_PROMPT)
-        return Plan(prefix, length, length if prefix is None else self.bucket(whole, SHORTEST_PROMPT))
+        return PrefillPlan(prefix, length, length if prefix is None else self.bucket(whole, SHORTEST_PROMPT))
 
     def _keep_beginnings(self, group: list[Generation], cache: KVCache) -> None:
         if self._prefixes is None:

@@ -18,7 +18,7 @@ from datagen.work.folder import differences, refuse_foreign
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class SynthesisPlan:
     """A run as it would be.
 
     Attributes:
@@ -45,7 +45,7 @@ class Plan:
     evaluation: list[EvaluationFile]
 
 
-def plan(settings: Settings, work: Path) -> Plan:
+def plan(settings: Settings, work: Path) -> SynthesisPlan:
     """Plan a run. Nothing is sent or written, and no key is needed.
 
     Raises:
@@ -57,7 +57,7 @@ def plan(settings: Settings, work: Path) -> Plan:
     refuse_foreign(work)
     first = next(islice(task_requests(settings, seeds), 1))
     sample = KeptTask("t000000-00", seeds[0], "000000", settings.teacher.model)
-    return Plan(
+    return SynthesisPlan(
         settings=settings,
         seeds=len(seeds),
         odd_labels=[*odd_labels(settings.seeds), *leaking_seeds(settings, seeds)],
