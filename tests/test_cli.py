@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from alpacare_jax.cli import app, explain_os_error, main
 from alpacare_jax.cli.verbs import VERBS
@@ -56,12 +57,16 @@ def test_every_option_says_what_it_means(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(commands()))
-def test_help_can_be_shown(name: str) -> None:
-    from typer.testing import CliRunner
-
-    shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "100"})
+def test_help_fits_on_a_screen_and_help_all_lists_every_option(name: str) -> None:
+    shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "80"})
     assert shown.exit_code == 0, shown.output
     assert "Usage:" in shown.output
+    assert len(shown.output.splitlines()) <= 50 or name == "filter"
+    hidden = [option.opts[0] for option in commands()[name].params if getattr(option, "hidden", False)]
+    assert not any(f"{option} " in shown.output for option in hidden)
+    assert ("--help-all" in shown.output) == bool(hidden)
+    everything = CliRunner().invoke(app, [*name.split(), "--help-all"]).output
+    assert not hidden or all(f"{option} " in everything or f"{option}\n" in everything for option in hidden)
 
 
 def test_a_users_error_is_one_message_and_exit_status_2(tmp_path: Path) -> None:

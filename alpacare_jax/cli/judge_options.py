@@ -18,7 +18,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         for name in ("temperature", "top_p", "presence_penalty", "max_tokens", "max_tokens_field")
     },
 }
-_drawn = partial(Option, rich_help_panel="How verdicts are drawn")
+_drawn = partial(Option, hidden=True)
 _sampled = partial(_drawn, parser=options.number_or_none, metavar="NUMBER|none")
 
 Responses = Annotated[

@@ -7,20 +7,9 @@ from typing import Annotated, Any
 
 from typer import Option
 
-_TASKS = "Tasks"
-_SERVICES = "Services"
-_LIMITS = "Limits and money"
-_BATCHES = "Batches"
-_REPLIES = "How replies are drawn"
-_RUN = "What to do"
-
-# An option in each of the panels.
-_task = partial(Option, rich_help_panel=_TASKS)
-_service = partial(Option, rich_help_panel=_SERVICES)
-_limit = partial(Option, rich_help_panel=_LIMITS)
-_batch = partial(Option, rich_help_panel=_BATCHES)
-_reply = partial(Option, rich_help_panel=_REPLIES)
-_run = partial(Option, rich_help_panel=_RUN)
+# Everyday options, and the rare ones that --help-all lists.
+_service = _run = Option
+_task = _limit = _batch = _reply = partial(Option, hidden=True)
 
 # The work folder and the file of settings.
 Work = Annotated[Path, Option(help="Work folder: ledger and results; made if missing, resumed if not.")]
@@ -30,11 +19,11 @@ Config = Annotated[
 
 # What is asked for.
 Seeds = Annotated[
-    Path | None, _task(help="Seed tasks, JSONL or JSON list.", show_default="the project's own")
+    Path | None, Option(help="Seed tasks, JSONL or JSON list.", show_default="the project's own")
 ]
 Target = Annotated[
     int | None,
-    _task(
+    Option(
         help="Accepted tasks to reach, of which instructions are a few fewer; may be raised later.",
         show_default="100",
     ),
@@ -100,7 +89,7 @@ AnswerApiKeyEnv = Annotated[
 # How much, how fast.
 BudgetUsd = Annotated[
     float | None,
-    _limit(
+    Option(
         help="Most that the work folder may ever spend, in US dollars; inf lifts the cap.",
         show_default="the folder's own, or none",
     ),
@@ -112,7 +101,7 @@ PricesFile = Annotated[
 MaxRequests = Annotated[
     int | None, _limit(help="Task requests at most.", show_default="ten times what the target needs")
 ]
-Concurrency = Annotated[int | None, _limit(help="Requests in flight at once.", show_default="8")]
+Concurrency = Annotated[int | None, Option(help="Requests in flight at once.", show_default="8")]
 RequestsPerMinute = Annotated[
     int | None, _limit(help="Requests a minute at most, to each service.", show_default="as the service says")
 ]
@@ -136,7 +125,7 @@ Eager = Annotated[
 # Batches.
 Mode = Annotated[
     str | None,
-    _batch(
+    Option(
         help="live asks one by one; batch through the service's batch interface, within a day at lower prices.",
         show_default="live",
     ),
@@ -154,14 +143,14 @@ BatchPollS = Annotated[
 ]
 NoWait = Annotated[
     bool,
-    _batch(
+    Option(
         "--no-wait",
         help="Bring in what has ended, send what can be sent and leave; the same command later goes on.",
     ),
 ]
 CancelBatches = Annotated[
     bool,
-    _batch(
+    Option(
         "--cancel-batches",
         help="End the batches that are under way, bring in what they have done, and send nothing.",
     ),

@@ -2,9 +2,10 @@
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -40,8 +41,8 @@ def build_app() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
-        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
 
     @app.callback()
@@ -56,8 +57,46 @@ def build_app() -> typer.Typer:
         if register is not None:
             register(app)
         else:
-            app.command(verb)(with_local_paths(module.command))
+            app.command(verb)(with_help_all(with_local_paths(module.command)))
     return app
+
+
+def with_help_all(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb with rare options, which are declared with ``hidden=True``, the option ``--help-all``."""
+    signature = inspect.signature(command)
+    hints = [parameter.annotation for parameter in signature.parameters.values()]
+    options = [option for hint in hints for option in getattr(hint, "__metadata__", ())]
+    if not any(getattr(option, "hidden", False) for option in options):
+        return command
+
+    def without_flag(*, help_all: bool, **options: Any) -> None:
+        command(**options)
+
+    flag = inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll)
+    without_flag.__doc__ = command.__doc__
+    without_flag.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), flag]
+    )
+    return without_flag
+
+
+def show_all(context: typer.Context, wanted: bool) -> None:
+    """Print the help with the rare options and end."""
+    if not wanted:
+        return
+    hidden = [option for option in context.command.params if getattr(option, "hidden", False)]
+    for option in hidden:
+        option.hidden = False  # type: ignore[attr-defined]
+    typer.echo(context.get_help())
+    for option in hidden:
+        option.hidden = True  # type: ignore[attr-defined]
+    raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool,
+    typer.Option("--help-all", is_eager=True, callback=show_all, help="Show every option and exit."),
+]
 
 
 def with_local_paths(command: Callable[..., None]) -> Callable[..., None]:

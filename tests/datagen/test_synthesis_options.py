@@ -3,9 +3,7 @@ import doctest
 import inspect
 import typing
 
-from typer.testing import CliRunner
-
-from alpacare_jax.cli import app, synthesis_options, synthesis_progress
+from alpacare_jax.cli import synthesis_options, synthesis_progress
 from alpacare_jax.cli.synthesis_options import SETTINGS, to_settings
 from alpacare_jax.cli.synthesis_progress import progress_words
 from alpacare_jax.cli.synthesize_verb import command
@@ -48,20 +46,6 @@ def test_options_become_nested_settings() -> None:
     }
     assert to_settings({"evaluation_files": ()}) == {}
     assert to_settings({"budget_usd": float("inf")}) == {"budget_usd": None}
-
-
-def test_the_help_has_panels_and_every_option_a_text() -> None:
-    output = CliRunner().invoke(app, ["synthesize", "--help"], env={"COLUMNS": "160"}).output
-    panels = (
-        synthesis_options._TASKS,
-        synthesis_options._SERVICES,
-        synthesis_options._LIMITS,
-        synthesis_options._BATCHES,
-        synthesis_options._REPLIES,
-        synthesis_options._RUN,
-    )
-    positions = [output.index(f"─ {panel} ─") for panel in panels]
-    assert positions == sorted(positions)
 
 
 def test_the_examples_are_true() -> None:
