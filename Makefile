@@ -43,7 +43,7 @@ test-configs: $(VENV)/.installed  ## compile every shipped TPU configuration who
 
 # Apache Beam holds protobuf, numpy and others back, so it has an environment of its own.
 test-beam: $(BEAM_VENV)/.installed  ## the tests of publishing through Apache Beam
-	$(BEAM_VENV)/bin/python -m pytest tests/datagen/release/with_beam.py $(ARGS)
+	$(BEAM_VENV)/bin/python -m pytest tests/datagen/publish/with_beam.py $(ARGS)
 
 lint: $(VENV)/.installed  ## formatting, lint and shell scripts
 	$(BIN)/ruff format --check .

@@ -11,8 +11,8 @@ from datagen.records import SeedTask
 from datagen.seeds import load_seeds
 from datagen.service.chat import TEXT, ChatRequest
 from datagen.settings import Settings
-from datagen.sieve import KeptTask
 from datagen.structured import response_format
+from datagen.task_filter import KeptTask
 
 #: The ledger's stages.
 TASKS = "tasks"

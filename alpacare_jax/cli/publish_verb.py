@@ -49,9 +49,9 @@ def command(
     data set card), provenance.json, and manifest.json, which is written last. The
     same work folder gives the same bytes. Nothing is uploaded.
     """
-    from datagen.release import ReleaseConfig, release
+    from datagen.publish import PublishConfig, publish
 
-    config = ReleaseConfig(
+    config = PublishConfig(
         license=(license or "").strip() or None,
         name=name,
         validation_share=validation_share,
@@ -59,7 +59,7 @@ def command(
         beam_options=tuple(beam_option or ()),
         shards=shards,
     )
-    manifest = release(work, out, config, overwrite=overwrite)
+    manifest = publish(work, out, config, overwrite=overwrite)
     for split, rows in manifest["rows"].items():
         typer.echo(f"{split:<12}{rows:>9,} rows")
     size = sum(file["bytes"] for file in manifest["files"])

@@ -19,10 +19,10 @@ from datagen.dedup import count_words
 from datagen.figures.neighbours import nearest_scores
 from datagen.figures.roots import find_root
 from datagen.ledger import Entry, Ledger
+from datagen.publish import is_written
+from datagen.publish.provenance import count_identifiers, sum_up
 from datagen.questions import read_seeds
 from datagen.records import SeedTask, normal_input, read_objects
-from datagen.release import is_written
-from datagen.release.provenance import count_identifiers, sum_up
 from datagen.safety import CONTAMINATION_REPORT
 from datagen.synthesize import count
 from datagen.work.folder import CONFIG, LEDGER, pinned_settings, recorded_settings, refuse_lost
@@ -56,7 +56,7 @@ def gather(work: Path) -> dict[str, Any]:
     Returns:
         Plain values for JSON: ``state`` ("finished", "running", "stopped" or "nothing yet"), ``rows`` and ``what``
         they are, ``funnel``, ``rejected`` (rows), ``roots``, ``labels``, ``lengths``, ``without_input``,
-        ``nearest``, ``examples``, ``timeline``, ``requests`` (as :func:`datagen.release.provenance.sum_up`),
+        ``nearest``, ``examples``, ``timeline``, ``requests`` (as :func:`datagen.publish.provenance.sum_up`),
         ``contamination``, ``privacy``, ``settings``, and ``expected_rows`` (as many as the funnel counts, or None).
 
     Raises:
@@ -155,10 +155,10 @@ def _holds(work: Path, name: str) -> bool:
 
 def _so_far(ledger: Ledger, work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
     settings = recorded_settings(work)
-    sieve, outcome = replay(ledger, settings, read_seeds(settings))
+    task_filter, outcome = replay(ledger, settings, read_seeds(settings))
     answers = [each.output for each in outcome.instructions]
-    rows = Rows([kept.task for kept in sieve.kept], answers, "tasks kept so far")
-    return rows, count(sieve, outcome, settings), [*sieve.rejected, *outcome.rejected]
+    rows = Rows([kept.task for kept in task_filter.kept], answers, "tasks kept so far")
+    return rows, count(task_filter, outcome, settings), [*task_filter.rejected, *outcome.rejected]
 
 
 def root_verbs(instructions: Sequence[str], *, verbs: int = VERBS, objects: int = OBJECTS) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from datagen import prompts, publish
+from datagen import prompts, results
 from datagen.batch.asking import describe
 from datagen.batch.book import BatchBook
 from datagen.client import Reply
@@ -20,10 +20,10 @@ from datagen.questions import ANSWERS, TASKS, read_seeds
 from datagen.safety import leaking_seeds, write_reports
 from datagen.seeds import odd_labels
 from datagen.settings import Settings
-from datagen.sieve import Sieve, answer_checks
 from datagen.synthesize.funnel import account, count, why_none_kept, why_nothing
 from datagen.synthesize.gathering import Gathering
 from datagen.synthesize.overview import status
+from datagen.task_filter import TaskFilter, filter_answers
 from datagen.work.asking import take_up_batches
 from datagen.work.estimate import expected_answer_usd
 from datagen.work.folder import LEDGER, pin, refuse_foreign
@@ -76,26 +76,28 @@ def synthesize(
         answer_usd = expected_answer_usd(settings, seeds, prices)
         reporter = Reporter(ledger, purse, settings.target, answer_usd, watch)
         _take_up(settings, ledger, purse, retry_failed=retry_failed)
-        sieve = Sieve(seeds, settings)
-        gathering = Gathering(settings, seeds, ledger, purse, reporter, sieve, wait)
+        task_filter = TaskFilter(seeds, settings)
+        gathering = Gathering(settings, seeds, ledger, purse, reporter, task_filter, wait)
         reached = gathering.tasks()
         # Files of an earlier, finished run stay as they are until this one has finished too.
         if not (work / "funnel.json").exists():
-            publish.write_tasks(work, sieve.kept, sieve.rejected)
-        if not sieve.kept:
-            raise reached or _none_was_kept(work, sieve)
+            results.write_tasks(work, task_filter.kept, task_filter.rejected)
+        if not task_filter.kept:
+            raise reached or _none_was_kept(work, task_filter)
         replies, reached = _have_answered(gathering, reached)
-        outcome = publish.settle(sieve.kept, replies, prompts.PROMPT_VERSION, answer_checks(settings))
+        outcome = filter_answers(task_filter.kept, replies, settings)
         purse.close()
-        funnel = count(sieve, outcome, settings) | {
+        funnel = count(task_filter, outcome, settings) | {
             "budget_reached": reached is not None or "budget" in outcome.failed,
-            "money": account(ledger, settings, sieve, outcome.replies),
+            "money": account(ledger, settings, task_filter, outcome.replies),
         }
         funnel["money"] |= unjudged(ledger, funnel)
         if not outcome.instructions:
             funnel["nothing_published"] = why_nothing(outcome)
-        funnel |= write_reports(work, settings, outcome.instructions, [*sieve.rejected, *outcome.rejected])
-        publish.write_all(work, sieve.kept, sieve.rejected, outcome, funnel)
+        funnel |= write_reports(
+            work, settings, outcome.instructions, [*task_filter.rejected, *outcome.rejected]
+        )
+        results.write_all(work, task_filter.kept, task_filter.rejected, outcome, funnel)
         reporter.note(funnel)
         if left := BatchBook(ledger).under_way():
             log.warning("not needed any more, and ended by --cancel-batches: %s", describe(left))
@@ -118,21 +120,21 @@ def _have_answered(
     replies = gathering.answers()
     # Answers mostly cost less than was set aside for them; what is left buys further tasks.
     while reached is not None:
-        before = gathering.sieve.requests
+        before = gathering.task_filter.requests
         reached = gathering.tasks()
-        if gathering.sieve.requests == before:
+        if gathering.task_filter.requests == before:
             break
         replies = gathering.answers()
     return replies, reached
 
 
-def _none_was_kept(work: Path, sieve: Sieve) -> DataError:
-    reasons, remedy = why_none_kept(sieve)
+def _none_was_kept(work: Path, task_filter: TaskFilter) -> DataError:
+    reasons, remedy = why_none_kept(task_filter)
     return DataError(
         "no task was kept",
         where=work / "rejected.jsonl",
-        found=f"{sieve.requests} requests, {sum(sieve.failed.values())} of them failed, "
-        f"{len(sieve.rejected)} tasks rejected: {reasons}",
+        found=f"{task_filter.requests} requests, {sum(task_filter.failed.values())} of them failed, "
+        f"{len(task_filter.rejected)} tasks rejected: {reasons}",
         expected="replies in the form the prompt asks for",
         remedy=remedy,
     )

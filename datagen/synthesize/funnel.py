@@ -4,44 +4,43 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-from datagen import publish
 from datagen.finish import read_finish
 from datagen.ledger import Ledger
 from datagen.settings import Settings
-from datagen.sieve import Sieve
+from datagen.task_filter import FilteredAnswers, TaskFilter
 from datagen.work.status import money
 
 
-def count(sieve: Sieve, outcome: publish.Outcome, settings: Settings) -> dict[str, Any]:
+def count(task_filter: TaskFilter, outcome: FilteredAnswers, settings: Settings) -> dict[str, Any]:
     """Count what became of every request, task and answer; each level adds up to the one before."""
-    reasons = Counter(row["reason"] for row in sieve.rejected)
+    reasons = Counter(row["reason"] for row in task_filter.rejected)
     unfit = Counter(row["reason"] for row in outcome.rejected if "error" not in row)
     return {
         "target": settings.target,
-        "target_reached": sieve.full,
-        "task_requests": sieve.requests,
-        "task_replies": sieve.replies,
-        "task_requests_failed": dict(sorted(sieve.failed.items())),
-        "tasks_found": sieve.found,
+        "target_reached": task_filter.full,
+        "task_requests": task_filter.requests,
+        "task_replies": task_filter.replies,
+        "task_requests_failed": dict(sorted(task_filter.failed.items())),
+        "tasks_found": task_filter.found,
         "tasks_rejected": dict(sorted(reasons.items())),
-        "tasks_kept": len(sieve.kept),
-        "answer_requests": len(sieve.kept),
+        "tasks_kept": len(task_filter.kept),
+        "answer_requests": len(task_filter.kept),
         "answer_replies": outcome.replies,
         "answer_requests_failed": dict(sorted(outcome.failed.items())),
         "answers_rejected": dict(sorted(unfit.items())),
         "instructions": len(outcome.instructions),
-        "prompt_tokens": sieve.prompt_tokens + outcome.prompt_tokens,
-        "completion_tokens": sieve.completion_tokens + outcome.completion_tokens,
+        "prompt_tokens": task_filter.prompt_tokens + outcome.prompt_tokens,
+        "completion_tokens": task_filter.completion_tokens + outcome.completion_tokens,
     }
 
 
-def account(ledger: Ledger, settings: Settings, sieve: Sieve, answered: int) -> dict[str, Any]:
+def account(ledger: Ledger, settings: Settings, task_filter: TaskFilter, answered: int) -> dict[str, Any]:
     """Account for everything the ledger spent, to the billionth of a dollar."""
-    kept, target = len(sieve.kept), settings.target
+    kept, target = len(task_filter.kept), settings.target
     spent = money(
         ledger.spending(),
         kept=kept,
-        requests=sieve.requests,
+        requests=task_filter.requests,
         answered=answered,
         target=target,
         budget_usd=settings.budget_usd,
@@ -75,21 +74,21 @@ _KNOWN = {
 _USUAL = "read the reasons in rejected.jsonl; --retry-failed asks failed requests again"
 
 
-def why_none_kept(sieve: Sieve) -> tuple[str, str]:
+def why_none_kept(task_filter: TaskFilter) -> tuple[str, str]:
     """Say what became of the requests for tasks where no task was kept, and what to do about the main reason."""
-    reasons = sieve.failed + Counter(row["reason"] for row in sieve.rejected)
+    reasons = task_filter.failed + Counter(row["reason"] for row in task_filter.rejected)
     told = ", ".join(f"{reason} {many}" for reason, many in reasons.most_common(3))
     main = reasons.most_common(1)[0][0] if reasons else ""
     words, remedy = _KNOWN.get(main, ("", f"{_USUAL}; a stronger teacher or a larger --max-tokens may help"))
     return f"{told} ({words})" if words else told, remedy
 
 
-def why_nothing(outcome: publish.Outcome) -> str:
+def why_nothing(outcome: FilteredAnswers) -> str:
     """Say why no answer could be published: the most frequent reasons, with an example and what to do.
 
     Example:
         >>> row = {"id": "t0", "reason": "unfinished", "finish_reason": "length", "text": "Rest and"}
-        >>> print(why_nothing(publish.Outcome(rejected=[row])))
+        >>> print(why_nothing(FilteredAnswers(rejected=[row])))
         No answer of 1 can be published.
           1: it was cut at its largest number of tokens; raise --answer-max-tokens, with --fork NEW_FOLDER
           read the reasons in rejected.jsonl; --retry-failed asks failed requests again

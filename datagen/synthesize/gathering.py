@@ -1,4 +1,4 @@
-"""Both stages of a run: ask for tasks and keep what the sieve lets pass, then have the kept tasks answered."""
+"""Both stages of a run: ask for tasks and keep what the task filter lets pass, then have the kept tasks answered."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Sequence
 from itertools import islice
 from typing import Any
 
-from datagen import publish
 from datagen.batch.asking import stream_in_batches
 from datagen.client import ChatRequest, Reply, read_reply, stream
 from datagen.ledger import Ledger
@@ -15,8 +14,8 @@ from datagen.money.purse import BudgetReached, Purse
 from datagen.questions import ANSWERS, TASKS, answer_request, task_requests
 from datagen.records import SeedTask
 from datagen.settings import BATCH, Settings
-from datagen.sieve import Sieve
 from datagen.synthesize.funnel import count
+from datagen.task_filter import FilteredAnswers, TaskFilter
 from datagen.work.asking import ask_all
 from datagen.work.keys import with_keys
 from datagen.work.status import Progress, Reporter
@@ -32,7 +31,7 @@ class Gathering:
         ledger: Where every outcome is written down.
         purse: Keeps the cap.
         reporter: Is told how far the run is.
-        sieve: Judges the replies with tasks, in their order.
+        task_filter: Judges the replies with tasks, in their order.
         wait: In batch mode, wait for replies.
     """
 
@@ -41,11 +40,11 @@ class Gathering:
     ledger: Ledger
     purse: Purse
     reporter: Reporter
-    sieve: Sieve
+    task_filter: TaskFilter
     wait: bool
 
     def tasks(self) -> BudgetReached | None:
-        """Ask for tasks until the sieve has enough; where the budget ends that, return what says so.
+        """Ask for tasks until the task filter has enough; where the budget ends that, return what says so.
 
         Raises:
             BatchesUnderWay: Nothing more can be done without waiting.
@@ -59,10 +58,10 @@ class Gathering:
         try:
             async with contextlib.aclosing(self._task_replies()) as replies:
                 async for reply in replies:
-                    self.sieve.take(reply)
+                    self.task_filter.take(reply)
                     self._keep_for_answers(answered)
                     self.reporter.tell(dataclasses.replace(self._progress(), answered=answered), self._counts)
-                    if self.sieve.full:
+                    if self.task_filter.full:
                         break
         except BudgetReached as reached:
             self._take_settled()
@@ -72,12 +71,12 @@ class Gathering:
         return None
 
     def _task_replies(self) -> AsyncGenerator[Reply, None]:
-        """Return the stream of replies behind those that the sieve has taken, live or through batches.
+        """Return the stream of replies behind those that the task filter has taken, live or through batches.
 
         A batch is paid for as a whole, so it leaves what the answers to its tasks are expected to cost.
         """
         settings = self.settings
-        missing = islice(task_requests(settings, self.seeds), self.sieve.requests, None)
+        missing = islice(task_requests(settings, self.seeds), self.task_filter.requests, None)
         requests = with_keys(missing, settings, self.ledger, TASKS)
         if settings.mode == BATCH:
             return stream_in_batches(
@@ -89,17 +88,17 @@ class Gathering:
                 purse=self.purse,
                 limits=settings.batch,
                 wait=self.wait,
-                leave_usd=lambda: self.sieve.kept_of_a_request() * (self.reporter.answer_usd() or 0.0),
+                leave_usd=lambda: self.task_filter.kept_of_a_request() * (self.reporter.answer_usd() or 0.0),
             )
-        window = None if settings.eager else self.sieve.requests_wanted
+        window = None if settings.eager else self.task_filter.requests_wanted
         return stream(requests, settings.teacher, self.ledger, stage=TASKS, window=window, purse=self.purse)
 
     def _requests_wanted(self, ahead: Sequence[Reply]) -> int:
         """Estimate how many requests the target still needs, with replies that are in but cannot be judged yet."""
         if not ahead:
-            return self.sieve.requests_wanted()
-        trial = Sieve(self.seeds, self.settings)
-        for number in range(self.sieve.requests):
+            return self.task_filter.requests_wanted()
+        trial = TaskFilter(self.seeds, self.settings)
+        for number in range(self.task_filter.requests):
             entry = self.ledger.get(TASKS, f"{number:06d}")
             assert entry is not None
             trial.take(read_reply(entry))
@@ -111,22 +110,22 @@ class Gathering:
         """Keep enough of a budget to have the kept tasks answered, instead of spending all of it on more tasks."""
         if self.purse.budget_usd is None:
             return
-        waiting = len(self.sieve.kept) - answered
+        waiting = len(self.task_filter.kept) - answered
         if waiting <= 0:
             self.purse.set_aside(ANSWERS, 0.0)
             return
         model = self.settings.answerer.model
-        last = answer_request(self.settings, self.sieve.kept[-1]).body(model)
+        last = answer_request(self.settings, self.task_filter.kept[-1]).body(model)
         one_in_flight = self.purse.worst_usd(model, last, batch=self.settings.mode == BATCH)
         self.purse.set_aside(ANSWERS, waiting * (self.reporter.answer_usd() or 0.0) + one_in_flight)
 
     def _take_settled(self) -> None:
         """Judge the replies behind the one at which a run stopped; they are paid for."""
-        while not self.sieve.full and self.sieve.requests < self.settings.request_limit():
-            entry = self.ledger.get(TASKS, f"{self.sieve.requests:06d}")
+        while not self.task_filter.full and self.task_filter.requests < self.settings.request_limit():
+            entry = self.ledger.get(TASKS, f"{self.task_filter.requests:06d}")
             if entry is None or entry.state == "sent":
                 return
-            self.sieve.take(read_reply(entry))
+            self.task_filter.take(read_reply(entry))
 
     def answers(self) -> list[Reply]:
         """Have the kept tasks answered; those for which the budget does not suffice are said to have failed for it.
@@ -135,7 +134,7 @@ class Gathering:
             BatchesUnderWay: Nothing more can be done without waiting.
             ServiceError: The service refuses or cannot be reached; what was answered is kept.
         """
-        requests = [answer_request(self.settings, kept) for kept in self.sieve.kept]
+        requests = [answer_request(self.settings, kept) for kept in self.task_filter.kept]
         try:
             return self._ask_for_answers(requests)
         except BudgetReached:
@@ -166,8 +165,14 @@ class Gathering:
         return read_reply(entry)
 
     def _progress(self) -> Progress:
-        sieve = self.sieve
-        return Progress(TASKS, sieve.requests, len(sieve.kept), len(sieve.rejected), self.settings.target)
+        task_filter = self.task_filter
+        return Progress(
+            TASKS,
+            task_filter.requests,
+            len(task_filter.kept),
+            len(task_filter.rejected),
+            self.settings.target,
+        )
 
     def _counts(self) -> dict[str, Any]:
-        return count(self.sieve, publish.Outcome(), self.settings)
+        return count(self.task_filter, FilteredAnswers(), self.settings)

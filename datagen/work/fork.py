@@ -16,7 +16,7 @@ from datagen.ledger import Entry, Ledger
 from datagen.questions import ANSWERS, TASKS, answer_request, read_seeds, task_request
 from datagen.service.chat import prompt_hash
 from datagen.settings import Settings
-from datagen.sieve import Sieve
+from datagen.task_filter import TaskFilter
 from datagen.work.folder import LEDGER, pin, refuse_foreign, refuse_lost
 
 
@@ -77,13 +77,13 @@ def _applying_tasks(old: Ledger, settings: Settings) -> Iterator[Entry]:
 
 def _applying_answers(old: Ledger, settings: Settings, tasks: dict[str, Entry]) -> Iterator[Entry]:
     """Yield the settled answers to tasks that the new settings keep too, and ask in the same words."""
-    sieve = Sieve(read_seeds(settings), settings)
+    task_filter = TaskFilter(read_seeds(settings), settings)
     for number in range(settings.request_limit()):
         entry = tasks.get(f"{number:06d}")
-        if entry is None or sieve.full:
+        if entry is None or task_filter.full:
             break
-        sieve.take(read_reply(entry))
-    for kept in sieve.kept:
+        task_filter.take(read_reply(entry))
+    for kept in task_filter.kept:
         answer = old.get(ANSWERS, kept.id)
         if answer is None or answer.state == "sent":
             continue

@@ -12,7 +12,7 @@ from datagen.safety import leaking_seeds
 from datagen.seeds import odd_labels
 from datagen.service.chat import ChatRequest
 from datagen.settings import Settings
-from datagen.sieve import KeptTask
+from datagen.task_filter import KeptTask
 from datagen.work.estimate import Estimate, estimate
 from datagen.work.folder import differences, refuse_foreign
 

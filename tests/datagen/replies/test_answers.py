@@ -8,7 +8,7 @@ from datagen.client import Reply
 from datagen.records import SeedTask
 from datagen.replies.answers import bare_answer, leftover
 from datagen.replies.thinking import without_thoughts
-from datagen.sieve import check_leftover, show_task
+from datagen.task_filter import check_leftover, show_task
 
 THOUGHT = "The user asks about rest. I should mention water."
 ANSWER = "Rest and drink enough water."

@@ -15,13 +15,13 @@ import yaml
 from scripted_server import ScriptedServer, write_tasks
 from typer.testing import CliRunner
 
-import datagen.release as module
+import datagen.publish as module
 from datagen.client import Service
 from datagen.errors import ConfigError, DataError
 from datagen.ledger import Ledger
+from datagen.publish import PublishConfig, in_validation, publish
+from datagen.publish.dataset_builder import key_of, plan_chunks, read_chunk
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_objects, write_records
-from datagen.release import ReleaseConfig, in_validation, release
-from datagen.release.dataset_builder import key_of, plan_chunks, read_chunk
 from datagen.settings import Settings
 from datagen.synthesize import synthesize
 
@@ -66,7 +66,7 @@ def test_the_rows_are_read_back_as_json_lines_and_as_a_tfds_data_set(finished: P
     import tensorflow_datasets as tfds
 
     out = tmp_path / "out"
-    manifest = release(finished, out, ReleaseConfig(shards=3))
+    manifest = publish(finished, out, PublishConfig(shards=3))
     rows = read_records(out / "instructions.jsonl", Instruction)
     assert rows == read_records(finished / "instructions.jsonl", Instruction)
     assert manifest["rows"] == {"train": len(rows)} == {"train": 30}
@@ -82,7 +82,7 @@ def test_the_rows_are_read_back_as_json_lines_and_as_a_tfds_data_set(finished: P
 
 
 def test_the_manifest_names_every_other_file(finished: Path, tmp_path: Path) -> None:
-    manifest = release(finished, tmp_path / "out", ReleaseConfig())
+    manifest = publish(finished, tmp_path / "out", PublishConfig())
     files = content(tmp_path / "out")
     assert json.loads(files.pop("manifest.json")) == manifest
     assert manifest["files"] == [
@@ -94,11 +94,11 @@ def test_the_manifest_names_every_other_file(finished: Path, tmp_path: Path) -> 
 def test_another_process_in_another_place_at_another_time_writes_the_same_bytes(
     finished: Path, tmp_path: Path
 ) -> None:
-    release(finished, tmp_path / "here", ReleaseConfig(license="cc-by-4.0", validation_share=0.2))
+    publish(finished, tmp_path / "here", PublishConfig(license="cc-by-4.0", validation_share=0.2))
     elsewhere = Path(shutil.copytree(finished, tmp_path / "moved" / "elsewhere"))
     program = (
-        "import sys, pathlib; from datagen.release import *;"
-        "release(*map(pathlib.Path, sys.argv[1:]), ReleaseConfig(license='cc-by-4.0', validation_share=0.2))"
+        "import sys, pathlib; from datagen.publish import *;"
+        "publish(*map(pathlib.Path, sys.argv[1:]), PublishConfig(license='cc-by-4.0', validation_share=0.2))"
     )
     # The order of a protocol buffer's map changes with the process: several, so that one is sure to differ.
     for number in range(3):
@@ -117,15 +117,15 @@ def test_another_process_in_another_place_at_another_time_writes_the_same_bytes(
 def test_the_card_states_what_is_known_and_no_licence_that_nobody_named(
     finished: Path, tmp_path: Path
 ) -> None:
-    release(finished, tmp_path / "without", ReleaseConfig())
+    publish(finished, tmp_path / "without", PublishConfig())
     assert "license" not in front_matter(tmp_path / "without")
     assert "Not stated." in (tmp_path / "without" / "README.md").read_text()
-    release(finished, tmp_path / "with", ReleaseConfig(license="cc-by-nc-4.0", name="A *wild* | name"))
+    publish(finished, tmp_path / "with", PublishConfig(license="cc-by-nc-4.0", name="A *wild* | name"))
     card, front = (tmp_path / "with" / "README.md").read_text(), front_matter(tmp_path / "with")
     assert (front["license"], front["pretty_name"]) == ("cc-by-nc-4.0", "A *wild* | name")
     assert front["size_categories"] == ["n<1K"]
     assert front["configs"][0]["data_files"] == [{"split": "train", "path": "instructions.jsonl"}]
-    release(finished, tmp_path / "other", ReleaseConfig(license="Our own: terms"))
+    publish(finished, tmp_path / "other", PublishConfig(license="Our own: terms"))
     other = front_matter(tmp_path / "other")
     assert (other["license"], other["license_name"]) == ("other", "Our own: terms")
     assert r"# A \*wild\* \| name" in card
@@ -143,7 +143,7 @@ def test_the_card_states_what_is_known_and_no_licence_that_nobody_named(
 def test_the_provenance_adds_up_what_the_ledger_knows_of_cost(work: Path, tmp_path: Path) -> None:
     with Ledger(work / "ledger.sqlite") as ledger:
         ledger.execute("UPDATE requests SET cost_usd = 0.25 WHERE stage = 'answers'")
-    release(work, tmp_path / "out", ReleaseConfig())
+    publish(work, tmp_path / "out", PublishConfig())
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
     stages = provenance["requests"]["stages"]
     assert stages["answers"]["cost_usd"] == 7.5
@@ -165,7 +165,7 @@ def test_the_card_says_what_was_checked_without_what_was_found(work: Path, tmp_p
         "overlaps": [{"id": "t1", "overlap_text": "a question of the test"}],
     }
     (work / "contamination.json").write_text(json.dumps(report))
-    release(work, tmp_path / "out", ReleaseConfig())
+    publish(work, tmp_path / "out", PublishConfig())
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| `NAME` | masked | 3 |" in card
     assert "| `medqa.jsonl` | 1,273 | 2 |" in card
@@ -189,7 +189,7 @@ def test_the_cells_of_the_card_are_words_and_the_seeds_keep_their_licence(work: 
     config["fixed"]["task_sampling.extra_body"] = {"top_k": 5, "think": False}
     (work / "config.json").write_text(json.dumps(config))
     for license in (None, "cc-by-4.0"):
-        release(work, tmp_path / "out", ReleaseConfig(license=license), overwrite=True)
+        publish(work, tmp_path / "out", PublishConfig(license=license), overwrite=True)
         card = (tmp_path / "out" / "README.md").read_text()
         row = "| `0123456789ab` | `question`, `options` | 1,273 | 5 | 0 | tokens in a row 4, whole text 1 |"
         assert f"| `medqa.jsonl` {row}" in card
@@ -218,16 +218,16 @@ def test_the_card_names_the_language_of_the_run(
     config = json.loads((work / "config.json").read_text())
     config["fixed"]["language"] = language
     (work / "config.json").write_text(json.dumps(config))
-    release(work, tmp_path / "out", ReleaseConfig())
+    publish(work, tmp_path / "out", PublishConfig())
     assert front_matter(tmp_path / "out").get("language") == front
     assert words in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing_behind(finished: Path, tmp_path: Path) -> None:
     program = (
-        "import resource, sys, pathlib; from datagen.release import *;"
+        "import resource, sys, pathlib; from datagen.publish import *;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
-        "release(*map(pathlib.Path, sys.argv[1:]), ReleaseConfig())"
+        "publish(*map(pathlib.Path, sys.argv[1:]), PublishConfig())"
     )
     command = [sys.executable, "-c", program, str(finished), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -236,7 +236,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_behind(finished: Path, tm
 
 
 def test_a_row_stays_on_its_side_when_the_data_set_grows(work: Path, tmp_path: Path) -> None:
-    counts = release(work, tmp_path / "out", ReleaseConfig(validation_share=0.3))["rows"]
+    counts = publish(work, tmp_path / "out", PublishConfig(validation_share=0.3))["rows"]
     sides = [
         read_records(tmp_path / "out" / name, Instruction)
         for name in ("instructions.jsonl", "validation.jsonl")
@@ -288,7 +288,7 @@ def test_a_work_folder_that_cannot_be_published_is_refused_and_nothing_is_left(
     spoil(work, how)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(DataError, match=words):
-        release(work, tmp_path / "out", ReleaseConfig())
+        publish(work, tmp_path / "out", PublishConfig())
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -297,53 +297,53 @@ def test_a_folder_that_a_run_writes_to_is_refused(work: Path, tmp_path: Path) ->
         Ledger(work / "ledger.sqlite"),
         pytest.raises(DataError, match="a run is writing to this work folder"),
     ):
-        release(work, tmp_path / "out", ReleaseConfig())
+        publish(work, tmp_path / "out", PublishConfig())
     with (work / "ledger.sqlite.lock").open("rb") as other:  # another reader is no obstacle
         fcntl.flock(other, fcntl.LOCK_SH)
-        release(work, tmp_path / "out", ReleaseConfig())
+        publish(work, tmp_path / "out", PublishConfig())
 
 
 def test_only_a_published_data_set_is_replaced_and_only_when_told(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    release(finished, out, ReleaseConfig())
+    publish(finished, out, PublishConfig())
     with pytest.raises(DataError, match="exists already"):
-        release(finished, out, ReleaseConfig())
-    release(finished, out, ReleaseConfig(license="mit"), overwrite=True)
+        publish(finished, out, PublishConfig())
+    publish(finished, out, PublishConfig(license="mit"), overwrite=True)
     assert front_matter(out)["license"] == "mit"
     (out / "manifest.json").write_text(json.dumps({"kind": "alpacare-packed"}))
     with pytest.raises(DataError, match="published data sets alone"):
-        release(finished, out, ReleaseConfig(), overwrite=True)
+        publish(finished, out, PublishConfig(), overwrite=True)
     assert front_matter(out)["license"] == "mit"
 
 
 def test_overwrite_deletes_no_file_that_the_manifest_does_not_list(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    release(finished, out, ReleaseConfig())
+    publish(finished, out, PublishConfig())
     (out / "keep").mkdir()
     for mine in (out / "keep" / "thesis.txt", out / "tfds" / "notes.txt"):
         mine.write_text("years of work")
         with pytest.raises(DataError, match="would delete what this command did not write") as caught:
-            release(finished, out, ReleaseConfig(license="mit"), overwrite=True)
+            publish(finished, out, PublishConfig(license="mit"), overwrite=True)
         assert mine.relative_to(out).as_posix() in str(caught.value)
         assert mine.read_text() == "years of work"
         mine.unlink()
     (out / "link").symlink_to(finished)
     with pytest.raises(DataError, match="would delete"):
-        release(finished, out, ReleaseConfig(), overwrite=True)
+        publish(finished, out, PublishConfig(), overwrite=True)
     (out / "link").unlink()
     with pytest.raises(DataError, match="would delete"):  # an empty folder is somebody's, too
-        release(finished, out, ReleaseConfig(), overwrite=True)
+        publish(finished, out, PublishConfig(), overwrite=True)
     (out / "keep").rmdir()
     (out / "manifest.json").unlink()
     with pytest.raises(DataError, match="published data sets alone"):
-        release(finished, out, ReleaseConfig(), overwrite=True)
+        publish(finished, out, PublishConfig(), overwrite=True)
 
 
 def test_a_file_put_there_while_the_data_set_is_written_is_kept(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, write = tmp_path / "out", module._write_tfds
-    release(finished, out, ReleaseConfig())
+    publish(finished, out, PublishConfig())
 
     def slow(*arguments: Any) -> None:
         (out / "mine.txt").write_text("put here meanwhile")
@@ -351,7 +351,7 @@ def test_a_file_put_there_while_the_data_set_is_written_is_kept(
 
     monkeypatch.setattr(module, "_write_tfds", slow)
     with pytest.raises(DataError, match="would delete"):
-        release(finished, out, ReleaseConfig(license="mit"), overwrite=True)
+        publish(finished, out, PublishConfig(license="mit"), overwrite=True)
     assert (out / "mine.txt").read_text() == "put here meanwhile"
     assert "license" not in front_matter(out)
 
@@ -360,14 +360,14 @@ def test_a_file_put_there_while_the_data_set_is_written_is_kept(
 def test_a_data_set_does_not_go_into_the_work_folder(work: Path, inside: str) -> None:
     before = content(work)
     with pytest.raises(DataError, match="would lie in the work folder"):
-        release(work, work / inside, ReleaseConfig())
+        publish(work, work / inside, PublishConfig())
     assert content(work) == before
 
 
 def test_impossible_settings_are_refused() -> None:
     for changes in ({"validation_share": 1.0}, {"shards": 0}, {"beam_options": ("--x",)}):
         with pytest.raises(ConfigError):
-            dataclasses.replace(ReleaseConfig(), **changes)
+            dataclasses.replace(PublishConfig(), **changes)
 
 
 def test_chunks_cover_a_file_once_whatever_their_size(tmp_path: Path) -> None:
@@ -389,13 +389,13 @@ def test_unknown_fields_travel_and_half_a_surrogate_pair_is_refused_with_its_lin
     rows = [row for _, row in read_objects(work / "instructions.jsonl")]
     rows[3] |= {"extra_field": {"a": 1}}
     write_objects(work / "instructions.jsonl", rows)
-    release(work, tmp_path / "out", ReleaseConfig())
+    publish(work, tmp_path / "out", PublishConfig())
     source = tfds.builder_from_directory(str(tmp_path / "out" / "tfds")).as_data_source("train")
     assert json.loads(source[3]["extra"]) == {"extra_field": {"a": 1}}
     rows[3]["output"] = "broken \ud83d end"
     (work / "instructions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match="not valid JSON") as error:
-        release(work, tmp_path / "other", ReleaseConfig())
+        publish(work, tmp_path / "other", PublishConfig())
     assert str(error.value.where).endswith("instructions.jsonl:4")
 
 
@@ -423,5 +423,5 @@ def test_no_key_reaches_what_is_published(
         service = Service(server.base_url, "scripted", api_key_env="SECRET_OF_TEST", timeout_s=5)
         synthesize(Settings(service, service, seeds, target=5, tasks_per_request=4), tmp_path / "work")
         assert KEY in server.authorizations[0]
-    release(tmp_path / "work", tmp_path / "out", ReleaseConfig())
+    publish(tmp_path / "work", tmp_path / "out", PublishConfig())
     assert not any(KEY.encode() in data for data in content(tmp_path / "out").values())

@@ -42,7 +42,7 @@ def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]
     """Write the data set card: YAML front matter as data set hubs read it, then Markdown.
 
     Args:
-        provenance: As :func:`datagen.release.provenance.gather` returns it.
+        provenance: As :func:`datagen.publish.provenance.gather` returns it.
         name: Name of the data set.
         files: JSON Lines file of each split.
     """

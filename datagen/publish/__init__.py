@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 
 from datagen.decoding import read_json_object
 from datagen.errors import ConfigError, DataError
+from datagen.publish import card
+from datagen.publish.provenance import gather
 from datagen.records import Instruction, parse_line, write_atomically, write_objects
-from datagen.release import card
-from datagen.release.provenance import gather
 from datagen.replacing import moved_into_place, refuse_strangers
 from datagen.work.folder import LEDGER, pinned_settings
 
@@ -36,7 +36,7 @@ _PACKAGES = ("alpacare-jax", "array-record", "tensorflow-datasets")
 
 
 @dataclasses.dataclass(frozen=True)
-class ReleaseConfig:
+class PublishConfig:
     """How to publish.
 
     Attributes:
@@ -69,7 +69,7 @@ class ReleaseConfig:
             raise ConfigError("impossible shard count", found=self.shards, expected="at least 1")
 
 
-def release(work: Path, out: Path, config: ReleaseConfig, *, overwrite: bool = False) -> dict[str, Any]:
+def publish(work: Path, out: Path, config: PublishConfig, *, overwrite: bool = False) -> dict[str, Any]:
     """Publish the results of a finished work folder.
 
     Args:
@@ -95,7 +95,7 @@ def release(work: Path, out: Path, config: ReleaseConfig, *, overwrite: bool = F
 
 
 def _fill(
-    work: Path, folder: Path, config: ReleaseConfig, funnel: dict[str, Any], beam: dict[str, Any]
+    work: Path, folder: Path, config: PublishConfig, funnel: dict[str, Any], beam: dict[str, Any]
 ) -> dict[str, Any]:
     """Write all files of the data set, the manifest last, and return it."""
     counts = _write_rows(work, folder, config, funnel)
@@ -146,7 +146,7 @@ def _read_finished(work: Path) -> dict[str, Any]:
     return funnel
 
 
-def _write_rows(work: Path, folder: Path, config: ReleaseConfig, funnel: dict[str, Any]) -> dict[str, int]:
+def _write_rows(work: Path, folder: Path, config: PublishConfig, funnel: dict[str, Any]) -> dict[str, int]:
     """Write the rows of each split as JSON Lines, row by row, and return how many each has."""
     source = work / SPLITS["train"]
     total = _check_rows(source)
@@ -198,7 +198,7 @@ def _read_rows(source: Path) -> Iterator[tuple[str, Instruction]]:
             yield where, Instruction.from_dict(parse_line(line, where), where=where)
 
 
-def _describe_beam(config: ReleaseConfig) -> dict[str, Any]:
+def _describe_beam(config: PublishConfig) -> dict[str, Any]:
     """Return what TFDS is told about Beam: nothing, or a runner that exists and its options."""
     if config.beam_runner is None:
         return {}
@@ -219,10 +219,10 @@ def _describe_beam(config: ReleaseConfig) -> dict[str, Any]:
     return {"beam_runner": runner, "beam_options": PipelineOptions(list(config.beam_options))}
 
 
-def _write_tfds(folder: Path, counts: dict[str, int], config: ReleaseConfig, beam: dict[str, Any]) -> None:
+def _write_tfds(folder: Path, counts: dict[str, int], config: PublishConfig, beam: dict[str, Any]) -> None:
     import tensorflow_datasets as tfds
 
-    from datagen.release.dataset_builder import MedicalInstructions, plan_chunks
+    from datagen.publish.dataset_builder import MedicalInstructions, plan_chunks
 
     plans = {name: plan_chunks(folder / SPLITS[name], shards=config.shards) for name in counts}
     shards = min(max(chunks[0].shards for chunks in plans.values()), *counts.values())

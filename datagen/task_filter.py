@@ -18,7 +18,8 @@ from datagen.dedup import RougeFilter
 from datagen.finish import read_finish
 from datagen.language import ANY
 from datagen.parse import FIELDS, Rejected
-from datagen.records import SeedTask
+from datagen.prompts import PROMPT_VERSION
+from datagen.records import Instruction, SeedTask
 from datagen.replies.answers import CONTROL_TOKENS, bare_answer, holds_thoughts, leftover
 from datagen.replies.thinking import without_thoughts
 from datagen.replies.tokens import control_tokens
@@ -132,7 +133,7 @@ class _NoNearDuplicate:
         return Objection("near-duplicate", {"nearest": near.text, "rouge_l": round(near.score, 4)})
 
 
-class Sieve:
+class TaskFilter:
     """Turns task replies, offered in request order, into kept and rejected tasks.
 
     Args:
@@ -199,3 +200,69 @@ class Sieve:
     def kept_of_a_request(self) -> float:
         """Estimate how many tasks of one more request are kept; all of them, as long as none is in."""
         return (len(self.kept) + self._settings.tasks_per_request) / (self.requests + 1)
+
+
+@dataclasses.dataclass
+class FilteredAnswers:
+    """What became of the answers: instructions, rejected rows, failed requests by code, tokens."""
+
+    instructions: list[Instruction] = dataclasses.field(default_factory=list)
+    rejected: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    failed: Counter[str] = dataclasses.field(default_factory=Counter)
+    replies: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def filter_answers(kept: Sequence[KeptTask], replies: Sequence[Reply], settings: Settings) -> FilteredAnswers:
+    """Join every kept task with its answer, which becomes an instruction or is rejected with a reason.
+
+    Args:
+        kept: Kept tasks.
+        replies: Their answers, in the same order.
+        settings: The checks that an answer must pass.
+    """
+    checks = answer_checks(settings)
+    answers = FilteredAnswers()
+    for task, reply in zip(kept, replies, strict=True):
+        assert task.id == reply.id, "an answer belongs to another task"
+        row: dict[str, Any] = {
+            "id": task.id,
+            "request": f"answers/{reply.id}",
+            "reason": "",
+            **task.task.to_dict(),
+        }
+        if reply.error:
+            answers.failed[reply.error_code] += 1
+            answers.rejected.append(row | {"reason": f"answer-{reply.error_code}", "error": reply.error})
+            continue
+        answers.replies += 1
+        answers.prompt_tokens += reply.prompt_tokens
+        answers.completion_tokens += reply.completion_tokens
+        passed = apply_answer_checks(task.task, reply, checks)
+        if isinstance(passed, Objection):
+            answers.rejected.append(row | {"reason": passed.reason, "text": reply.text} | passed.details)
+        else:
+            answers.instructions.append(_instruction(task, passed))
+    return answers
+
+
+def _instruction(kept: KeptTask, reply: Reply) -> Instruction:
+    task = kept.task
+    return Instruction(
+        instruction=task.instruction,
+        output=reply.text.strip(),
+        input=task.normal_input(),
+        id=kept.id,
+        type=task.type,
+        topic=task.topic,
+        view=task.view,
+        difficulty=task.difficulty,
+        source={
+            "models": {"task": kept.model, "answer": reply.model},
+            "prompt_version": PROMPT_VERSION,
+            "requests": {"task": f"tasks/{kept.request}", "answer": f"answers/{reply.id}"},
+            "time": reply.time,
+        },
+        extra=task.extra,
+    )
