@@ -22,8 +22,8 @@ sys.path.extend(
 
 from datagen.batch.asking import BatchesUnderWay, BatchLimits, complete_in_batches
 from datagen.ledger import Ledger
+from datagen.money.budget import Budget
 from datagen.money.prices import Price, Prices
-from datagen.money.purse import Purse
 from datagen.service.chat import ChatRequest, Sampling
 from datagen.service.wire import Service
 
@@ -51,7 +51,7 @@ def ask(work: Path, base_url: str, requests: int, wait: bool) -> dict[str, float
     ]
     begun, cpu = time.monotonic(), time.process_time()
     with Ledger(work / "ledger.sqlite") as ledger:
-        purse = Purse(ledger, PRICES, BUDGET_USD)
+        budget = Budget(ledger, PRICES, BUDGET_USD)
         answered = 0
         try:
             replies = complete_in_batches(
@@ -59,14 +59,14 @@ def ask(work: Path, base_url: str, requests: int, wait: bool) -> dict[str, float
                 service,
                 ledger,
                 stage="answers",
-                purse=purse,
+                budget=budget,
                 limits=BatchLimits(poll_s=0.2),
                 wait=wait,
             )
             answered = sum(not reply.error for reply in replies)
         except BatchesUnderWay:
             pass
-        money = {"spent_usd": purse.spent_usd, "held_usd": purse.held_usd}
+        money = {"spent_usd": budget.spent_usd, "held_usd": budget.held_usd}
     return {
         "seconds": time.monotonic() - begun,
         "cpu_seconds": time.process_time() - cpu,

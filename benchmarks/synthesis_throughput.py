@@ -5,7 +5,7 @@
 A loopback server in a process of its own enforces 6,000 requests and 2,000,000 tokens a minute over a sliding
 window, and answers 30% of the requests with a mix, in equal parts, of 429 with Retry-After, 429 without, 429 with
 an absurd Retry-After (a day), 500, 503, silence, a connection reset, a truncated body, invalid JSON, no choices, a
-withheld reply (content filter) and a cut one (finish_reason=length). The client asks with a ledger and a purse, as
+withheld reply (content filter) and a cut one (finish_reason=length). The client asks with a ledger and a budget, as
 ``alpacare synthesize`` does. Afterwards the server's own log and the ledger are held against each other.
 
 Useful throughput, as a share of what the limit allows net of faults:
@@ -35,7 +35,7 @@ from typing import Any
 
 from datagen.client import Reply, stream
 from datagen.ledger import Ledger
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 from datagen.service import meter
 from datagen.service.chat import ChatRequest, Sampling
 from datagen.service.wire import Service
@@ -94,7 +94,7 @@ async def ask_all(count: int, service: Service, ledger: Ledger, stalls: Stalls) 
     ticker = asyncio.ensure_future(stalls.watch())
     errors: list[str] = []
     replies: AsyncIterator[Reply] = stream(
-        questions(count), service, ledger, stage=STAGE, window=lambda: count, purse=Purse(ledger)
+        questions(count), service, ledger, stage=STAGE, window=lambda: count, budget=Budget(ledger)
     )
     async for reply in replies:
         errors.append(reply.error)

@@ -19,7 +19,7 @@ from datagen.service.stop import Stop
 from datagen.service.wire import Service
 
 if TYPE_CHECKING:
-    from datagen.money.purse import Purse
+    from datagen.money.budget import Budget
 
 __all__ = ["ChatRequest", "Reply", "Sampling", "Service", "complete", "prompt_hash", "read_reply", "stream"]
 
@@ -59,7 +59,7 @@ def complete(
     *,
     stage: str,
     progress: Callable[[int, int], None] | None = None,
-    purse: "Purse | None" = None,
+    budget: "Budget | None" = None,
 ) -> list[Reply]:
     """Ask all requests, several at a time, and return their replies in the order of the requests.
 
@@ -69,7 +69,7 @@ def complete(
         ledger: Remembers every outcome; what it holds is not asked again.
         stage: The ledger's stage under which the requests stand.
         progress: Called with (settled, total) each time a request is settled.
-        purse: Sets the worst case of every try aside and writes down what it cost.
+        budget: Sets the worst case of every try aside and writes down what it cost.
 
     Returns:
         One reply a request; a request that failed for good has ``error`` set.
@@ -88,7 +88,7 @@ def complete(
 
     async def collect() -> list[Reply]:
         # All of them are wanted, so none waits for an earlier one.
-        flow = _Flow(requests, service, ledger, stage, purse, window=lambda: total, settled=tell)
+        flow = _Flow(requests, service, ledger, stage, budget, window=lambda: total, settled=tell)
         return [reply async for reply in flow.replies()]
 
     return asyncio.run(collect())
@@ -101,7 +101,7 @@ async def stream(
     *,
     stage: str,
     window: Callable[[], int] | None = None,
-    purse: "Purse | None" = None,
+    budget: "Budget | None" = None,
 ) -> AsyncGenerator[Reply, None]:
     """Yield replies in the order of the requests, while later requests are already in flight.
 
@@ -115,13 +115,13 @@ async def stream(
         stage: The ledger's stage.
         window: Tells how many requests may be drawn ahead of the reply that is yielded next, at least 1; the
             concurrency bounds what is in flight in any case. Without it, four times the concurrency.
-        purse: Sets the worst case of every try aside and writes down what it cost.
+        budget: Sets the worst case of every try aside and writes down what it cost.
 
     Raises:
         ServiceError: The service as a whole refuses or is not there, or the budget is reached.
         DataError: The ledger holds another prompt under the same id.
     """
-    flow = _Flow(requests, service, ledger, stage, purse, window=window)
+    flow = _Flow(requests, service, ledger, stage, budget, window=window)
     async with contextlib.aclosing(flow.replies()) as replies:
         async for reply in replies:
             yield reply
@@ -141,13 +141,13 @@ class _Flow:
         service: Service,
         ledger: Ledger,
         stage: str,
-        purse: "Purse | None",
+        budget: "Budget | None",
         *,
         window: Callable[[], int] | None = None,
         settled: Callable[[int], None] = lambda settled: None,
     ) -> None:
         self._source = iter(requests)
-        self._service, self._ledger, self._stage, self._purse = service, ledger, stage, purse
+        self._service, self._ledger, self._stage, self._budget = service, ledger, stage, budget
         self._window = window or (lambda: AHEAD * service.concurrency)
         self._settled = settled
         self._changed = asyncio.Event()
@@ -159,7 +159,7 @@ class _Flow:
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """Yield the replies in order."""
-        async with Asker(self._service, self._ledger, self._stage, self._purse, self._changed.set) as asker:
+        async with Asker(self._service, self._ledger, self._stage, self._budget, self._changed.set) as asker:
             try:
                 while True:
                     self._draw(asker)
@@ -179,7 +179,7 @@ class _Flow:
                     await self._changed.wait()
             except GeneratorExit:
                 # Whoever asks no further has enough. What is in flight must be paid: let its bill become known.
-                if self._purse is not None and self._purse.held_usd > 0:
+                if self._budget is not None and self._budget.held_usd > 0:
                     await self._drain(asker)
                 raise
             finally:

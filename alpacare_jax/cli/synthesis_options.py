@@ -210,9 +210,13 @@ Status = Annotated[
 ]
 AsJson = Annotated[bool, _run("--json", help="With --status: print one JSON object, for scripts.")]
 RetryFailed = Annotated[bool, _run("--retry-failed", help="Ask again what an earlier run gave up on.")]
-Fork = Annotated[
+Derive = Annotated[
     Path | None,
-    _run(help="Go on in this new folder, under changed settings, with every reply that still applies."),
+    _run(
+        "--derive",
+        "--fork",
+        help="Go on in this new folder, under changed settings, with every reply that still applies.",
+    ),
 ]
 
 #: The limits of a service that options set.

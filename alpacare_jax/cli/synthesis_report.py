@@ -60,7 +60,7 @@ def _print_unjudged(counts: Mapping[str, Any]) -> None:
             typer.echo(f"{words}: {each['requests']} task requests; {tokens}")
     if "taken_over_usd" in counts:
         amount = usd(counts["taken_over_usd"])
-        typer.echo(f"{amount} of these replies was paid in the folder that this one was forked from")
+        typer.echo(f"{amount} of these replies was paid in the folder that this one was derived from")
 
 
 def _print_safety(funnel: Mapping[str, Any]) -> None:
@@ -144,7 +144,7 @@ def print_plan(plan: "SynthesisPlan", work: Path) -> None:
     typer.echo(f"budget      {budget}")
     typer.echo(f"work        {work} ({'in use' if work.exists() else 'new'})")
     if plan.differences:
-        typer.echo("            made by another configuration; it needs --fork NEW_FOLDER:")
+        typer.echo("            made by another configuration; it needs --derive NEW_FOLDER:")
         for each in plan.differences:
             typer.echo(f"              {each}")
     _print_sample("first task request", plan.task_sample)

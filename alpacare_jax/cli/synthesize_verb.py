@@ -65,7 +65,7 @@ def command(
     status: options.Status = False,
     as_json: options.AsJson = False,
     retry_failed: options.RetryFailed = False,
-    fork: options.Fork = None,
+    derive: options.Derive = None,
 ) -> None:
     """Write new medical tasks with a model, filter them, and have them answered.
 
@@ -87,8 +87,8 @@ def command(
     if dry_run:
         _show_plan(settings, work)
         return
-    if fork is not None:
-        work = _fork(work, fork, settings)
+    if derive is not None:
+        work = _derive(work, derive, settings)
     if cancel_batches:
         _cancel(settings, work)
         return
@@ -180,10 +180,10 @@ def _refuse_missing_files(where: str, mapping: Mapping[str, Any]) -> None:
         )
 
 
-def _fork(work: Path, target: Path, settings: "Settings") -> Path:
-    from datagen.work.fork import fork
+def _derive(work: Path, target: Path, settings: "Settings") -> Path:
+    from datagen.work.derive import derive
 
-    taken = fork(work, target, settings)
+    taken = derive(work, target, settings)
     typer.echo(
         f"{target} takes over {taken.tasks} of {taken.of_tasks} task requests and {taken.answers} of "
         f"{taken.of_answers} answers from {work}.",

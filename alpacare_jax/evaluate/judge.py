@@ -15,7 +15,7 @@ from datagen.client import ChatRequest, Reply, Sampling, Service, prompt_hash
 from datagen.finish import read_finish
 from datagen.ledger import Entry, Ledger
 from datagen.money.bounds import most_prompt_tokens
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 from datagen.records import Response, Verdict, normal_input
 from datagen.replies.thinking import without_thoughts
 from datagen.service.chat import LENGTH_FIELDS
@@ -160,7 +160,7 @@ def ask_judge(
     plan: JudgePlan,
     settings: JudgeSettings,
     ledger: Ledger,
-    purse: Purse | None = None,
+    budget: Budget | None = None,
     *,
     wait: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -173,7 +173,7 @@ def ask_judge(
         plan: What to ask.
         settings: The judge.
         ledger: Remembers every reply.
-        purse: Keeps the budget; one without a cap where it is not given.
+        budget: Keeps the budget; one without a cap where it is not given.
         wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
         progress: Called with (settled, total).
 
@@ -186,11 +186,11 @@ def ask_judge(
         ServiceError: The judge as a whole refuses or is not there, or the budget is reached.
         DataError: The ledger was made with another judge, prompt or answer under the same id.
     """
-    purse = purse or Purse(ledger, settings.all_prices(), settings.budget_usd)
-    take_up_batches({STAGE: settings.judge}, ledger, settings, purse)
+    budget = budget or Budget(ledger, settings.all_prices(), settings.budget_usd)
+    take_up_batches({STAGE: settings.judge}, ledger, settings, budget)
     requests = [_request(item, settings, ledger) for item in plan.comparisons]
     replies = ask_all(
-        requests, settings.judge, ledger, settings, purse, stage=STAGE, wait=wait, progress=progress
+        requests, settings.judge, ledger, settings, budget, stage=STAGE, wait=wait, progress=progress
     )
     return [
         _verdict(plan.model, settings.judge.model, comparison, reply)

@@ -23,8 +23,8 @@ from datagen.batch.asking import cancel_batches, describe
 from datagen.decoding import read_yaml_mapping
 from datagen.finish import read_finish
 from datagen.ledger import Ledger
+from datagen.money.budget import Budget
 from datagen.money.dollars import usd
-from datagen.money.purse import Purse
 from datagen.progress import ProgressDisplay
 from datagen.records import Response, Verdict, write_records
 from datagen.replacing import refuse_existing
@@ -92,15 +92,15 @@ def judge(
     tell(heading)
     with Ledger(Path(work) / LEDGER) as ledger:
         settings = dataclasses.replace(settings, budget_usd=_budget(settings, ledger, lift_budget))
-        purse = Purse(ledger, settings.all_prices(), settings.budget_usd)
+        budget = Budget(ledger, settings.all_prices(), settings.budget_usd)
         if retry_failed:
             tell(f"{ask_again(plan, settings, ledger)} failed, empty or cut replies are asked again")
         with ProgressDisplay(enabled=say is not None) as display:
             progress = partial(display.update, "judging")
-            verdicts = ask_judge(plan, settings, ledger, purse, wait=wait, progress=progress)
-        purse.close()
-        if purse.spent_usd:
-            tell(f"spent so far in {work}: {usd(purse.spent_usd)}")
+            verdicts = ask_judge(plan, settings, ledger, budget, wait=wait, progress=progress)
+        budget.close()
+        if budget.spent_usd:
+            tell(f"spent so far in {work}: {usd(budget.spent_usd)}")
     if out is not None:
         write_records(Path(out), verdicts)
     return verdicts
@@ -147,8 +147,8 @@ def plan_files(
 def cancel(settings: JudgeSettings, work: str | Path) -> str:
     """End the batches that are under way in a work folder, and say which."""
     with Ledger(Path(work) / LEDGER) as ledger:
-        purse = Purse(ledger, settings.all_prices(), _budget(settings, ledger, False))
-        ended = cancel_batches({STAGE: settings.judge}, ledger, purse, settings.batch)
+        budget = Budget(ledger, settings.all_prices(), _budget(settings, ledger, False))
+        ended = cancel_batches({STAGE: settings.judge}, ledger, budget, settings.batch)
     return describe(ended) if ended else "No batch is under way; nothing was ended."
 
 

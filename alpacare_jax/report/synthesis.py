@@ -35,7 +35,7 @@ def write_synthesis_report(
     """Write the page as one HTML file that needs no network and no other file.
 
     Args:
-        figures: As ``datagen.figures.gather`` returns them.
+        figures: As ``datagen.statistics.collect`` returns them.
         path: The file; it appears whole or not at all.
         title: Heading of the page.
         subtitle: One line below it.
@@ -254,7 +254,7 @@ def sunburst(top: Sequence[Mapping[str, Any]], other_verbs: int = 0) -> Chart:
     shown.
 
     Args:
-        top: The verbs, as ``datagen.figures.root_verbs`` returns them.
+        top: The verbs, as ``datagen.statistics.root_verbs`` returns them.
         other_verbs: Commands of the verbs that are not among them.
     """
     nodes = []

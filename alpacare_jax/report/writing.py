@@ -13,8 +13,8 @@ from alpacare_jax.report.page import write_report
 from alpacare_jax.report.provenance import describe_code, hash_file
 from alpacare_jax.report.synthesis import write_synthesis_report
 from datagen.decoding import read_json_object
-from datagen.figures import gather
 from datagen.replacing import refuse_existing
+from datagen.statistics import collect
 
 Place = str | Path | None
 
@@ -86,7 +86,7 @@ def report(
         provenance = _work_provenance(run)
         name = run.resolve().name
         write_synthesis_report(
-            gather(run), out, title=title or "Synthesis report", subtitle=name, provenance=provenance
+            collect(run), out, title=title or "Synthesis report", subtitle=name, provenance=provenance
         )
     else:
         inputs = _training_inputs(run, title or ReportInputs.title, data, sides, sources, shown)

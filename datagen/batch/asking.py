@@ -18,7 +18,7 @@ from datagen.batch.files import BatchLimits
 from datagen.client import Reply, read_reply
 from datagen.errors import DataError
 from datagen.ledger import Entry, Ledger
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 from datagen.service.chat import ChatRequest, prompt_hash
 from datagen.service.limits import in_words
 from datagen.service.wire import Service
@@ -40,7 +40,7 @@ async def stream_in_batches(
     *,
     stage: str,
     wanted: Callable[[Sequence[Reply]], int],
-    purse: Purse,
+    budget: Budget,
     limits: BatchLimits,
     wait: bool = True,
     leave_usd: Callable[[], float] = lambda: 0.0,
@@ -54,7 +54,7 @@ async def stream_in_batches(
         stage: The ledger's stage.
         wanted: Tells how many more replies are needed. It is asked when one is missing, with those behind it that
             are in: they cannot be taken yet, and a day that is spent on the missing one should not be its alone.
-        purse: Sets the worst case of a whole batch aside before it is sent.
+        budget: Sets the worst case of a whole batch aside before it is sent.
         limits: How batches are cut, sent again and waited for.
         wait: Wait for replies; otherwise leave as soon as everything that can be sent is under way.
         leave_usd: Tells what must be left of a budget, in US dollars, for what follows from one request.
@@ -91,7 +91,7 @@ async def stream_in_batches(
             ahead.extend(fresh)
             if run is None:
                 run = await stack.enter_async_context(
-                    BatchRun(service, ledger, stage, purse, limits, wait, leave_usd=leave_usd)
+                    BatchRun(service, ledger, stage, budget, limits, wait, leave_usd=leave_usd)
                 )
             await run.ask_once([*missing, *fresh])
 
@@ -113,7 +113,7 @@ def complete_in_batches(
     ledger: Ledger,
     *,
     stage: str,
-    purse: Purse,
+    budget: Budget,
     limits: BatchLimits,
     wait: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -125,7 +125,7 @@ def complete_in_batches(
         service: Where to ask.
         ledger: Remembers every outcome; what it holds is not asked again.
         stage: The ledger's stage.
-        purse: Sets the worst case of a whole batch aside before it is sent.
+        budget: Sets the worst case of a whole batch aside before it is sent.
         limits: How batches are cut, sent again and waited for.
         wait: Wait for replies; otherwise leave as soon as everything that can be sent is under way.
         progress: Called with (settled, total) whenever something is known anew.
@@ -145,7 +145,7 @@ def complete_in_batches(
             progress(min(total, counts["answered"] + counts["failed"]), total)
 
     async def ask() -> None:
-        async with BatchRun(service, ledger, stage, purse, limits, wait, watch=tell) as run:
+        async with BatchRun(service, ledger, stage, budget, limits, wait, watch=tell) as run:
             await run.settle(requests)
 
     if any(_settled(ledger, stage, request, service) is None for request in requests):
@@ -156,21 +156,21 @@ def complete_in_batches(
 
 
 def collect_batches(
-    services: Mapping[str, Service], ledger: Ledger, purse: Purse, limits: BatchLimits
+    services: Mapping[str, Service], ledger: Ledger, budget: Budget, limits: BatchLimits
 ) -> None:
     """Bring in what ended batches hold, before a run asks in another way.
 
     Args:
         services: The service of each stage.
         ledger: The ledger.
-        purse: Its purse.
+        budget: Its budget.
         limits: As in batch mode.
 
     Raises:
         DataError: Batches are still under way; what is in them would be paid for twice.
         ServiceError: The service cannot say how far they are.
     """
-    asyncio.run(_over_all(services, ledger, purse, limits, BatchRun.look_once))
+    asyncio.run(_over_all(services, ledger, budget, limits, BatchRun.look_once))
     open_ = BatchBook(ledger).under_way()
     if open_:
         raise DataError(
@@ -183,7 +183,7 @@ def collect_batches(
 
 
 def cancel_batches(
-    services: Mapping[str, Service], ledger: Ledger, purse: Purse, limits: BatchLimits
+    services: Mapping[str, Service], ledger: Ledger, budget: Budget, limits: BatchLimits
 ) -> list[BatchRecord]:
     """End every batch that is under way, and bring in what it has done.
 
@@ -193,20 +193,20 @@ def cancel_batches(
         The batches that were ended.
     """
     before = BatchBook(ledger).under_way()
-    asyncio.run(_over_all(services, ledger, purse, limits, BatchRun.cancel))
+    asyncio.run(_over_all(services, ledger, budget, limits, BatchRun.cancel))
     return [BatchBook(ledger).get(record.number) for record in before]
 
 
 async def _over_all(
     services: Mapping[str, Service],
     ledger: Ledger,
-    purse: Purse,
+    budget: Budget,
     limits: BatchLimits,
     act: Callable[[BatchRun], object],
 ) -> None:
     for stage, service in services.items():
         if BatchBook(ledger).under_way(stage):
-            async with BatchRun(service, ledger, stage, purse, limits) as run:
+            async with BatchRun(service, ledger, stage, budget, limits) as run:
                 await act(run)  # type: ignore[misc]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from datagen.ledger import Ledger, utc_now
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 
 _FOLDER = "work folder"
 #: By content, not by number: a batch that was never made is planned anew under another number.
@@ -180,26 +180,26 @@ class BatchBook:
             (utc_now(), words, record.number),
         )
 
-    def take_back(self, record: BatchRecord, purse: Purse, words: str) -> None:
+    def take_back(self, record: BatchRecord, budget: Budget, words: str) -> None:
         """Undo a batch of which nothing was run: its money is free and its tries do not count."""
-        held = purse.open_batch(record.stage)
+        held = budget.open_batch(record.stage)
         with self._ledger.transaction():
             for id in self.members(record):
                 if id in held:
-                    purse.release(held[id])
+                    budget.release(held[id])
                 self._ledger.execute(
                     "UPDATE requests SET tries = MAX(0, tries - 1), batch_id = NULL WHERE stage = ? AND id = ?",
                     (record.stage, id),
                 )
             self.ended(record, words)
 
-    def give_up(self, record: BatchRecord, purse: Purse) -> None:
+    def give_up(self, record: BatchRecord, budget: Budget) -> None:
         """Forget a batch that its provider does not know; all of it may have to be paid for."""
-        held = purse.open_batch(record.stage)
+        held = budget.open_batch(record.stage)
         with self._ledger.transaction():
             for id in self.members(record):
                 if id in held:
-                    purse.forfeit(held[id])
+                    budget.forfeit(held[id])
             self.ended(record, "not known at the provider; counts as spent")
 
     def get(self, number: int) -> BatchRecord:

@@ -22,7 +22,7 @@ from datagen.batch.states import counts, file_id, read_state
 from datagen.batch.wire import BatchWire, Unlisted
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 from datagen.service.chat import ChatRequest, prompt_hash
 from datagen.service.limits import in_words
 from datagen.service.stop import stop_for
@@ -60,7 +60,7 @@ class BatchRun:
         service: Where to ask.
         ledger: Where every batch, request and reply is written down.
         stage: The ledger's stage.
-        purse: Sets the worst case of a whole batch aside before it is sent.
+        budget: Sets the worst case of a whole batch aside before it is sent.
         limits: How batches are cut, sent again and waited for.
         wait: Wait for replies.
         watch: Called whenever something is known anew.
@@ -72,19 +72,19 @@ class BatchRun:
         service: Service,
         ledger: Ledger,
         stage: str,
-        purse: Purse,
+        budget: Budget,
         limits: BatchLimits,
         wait: bool = True,
         watch: Callable[[], None] = lambda: None,
         leave_usd: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._service, self._ledger, self._stage, self._purse = service, ledger, stage, purse
+        self._service, self._ledger, self._stage, self._budget = service, ledger, stage, budget
         self._limits, self._wait, self._watch = limits, wait, watch
         self._wire = BatchWire(service)
         self._book = BatchBook(ledger)
-        self._poster = Poster(self._wire, ledger, self._book, purse, limits)
-        self._sender = Sender(self._poster, self._wire, ledger, stage, self._book, purse, limits, leave_usd)
-        self._harvester = Harvester(self._wire, ledger, self._book, purse, limits)
+        self._poster = Poster(self._wire, ledger, self._book, budget, limits)
+        self._sender = Sender(self._poster, self._wire, ledger, stage, self._book, budget, limits, leave_usd)
+        self._harvester = Harvester(self._wire, ledger, self._book, budget, limits)
         self._took_up = self._cancelling = False
         self._asked: set[str] = set()
         self._ends = Ends(self._wire, self._book)
@@ -124,8 +124,8 @@ class BatchRun:
             enough_money = await self._sender.send(to_send)
             if not self._under_way():
                 if not enough_money:
-                    worst_usd = self._purse.worst_usd(self._service.model, to_send[0].body, batch=True)
-                    raise self._purse.reached(worst_usd)
+                    worst_usd = self._budget.worst_usd(self._service.model, to_send[0].body, batch=True)
+                    raise self._budget.reached(worst_usd)
                 await asyncio.sleep(self._sender.holds_back_s())
             elif not await self._look():
                 if not self._wait:
@@ -176,18 +176,18 @@ class BatchRun:
         self._took_up = True
         for record in self._under_way():
             if record.state == "planned" and not record.asked_for:
-                self._book.take_back(record, self._purse, "never sent")
+                self._book.take_back(record, self._budget, "never sent")
         self._refuse_elsewhere()
         for record in self._under_way():
             if record.state == "planned":
                 found = await self._look_for(record)
                 if found is None:
-                    self._book.give_up(record, self._purse)
+                    self._book.give_up(record, self._budget)
                 elif found:
                     log.info("%s: batch %s was sent by an earlier process", record.stage, found[0]["id"])
                     await self._poster.adopt(record, found)
                 else:
-                    self._book.take_back(record, self._purse, "never made")
+                    self._book.take_back(record, self._budget, "never made")
 
     async def _look_for(self, record: BatchRecord) -> list[dict[str, Any]] | None:
         """Look for a batch at the provider; None where it cannot be told of and is to be given up."""
@@ -243,7 +243,7 @@ class BatchRun:
             if batch is None or (self._cancelling and self._ends.is_lost(record)):
                 why = "is not known at the provider" if batch is None else "is given up"
                 log.warning("%s: batch %s %s", self._stage, record.batch_id, why)
-                self._book.give_up(record, self._purse)
+                self._book.give_up(record, self._budget)
                 ended = True
             elif self._ends.has_ended(record, batch):
                 self._asked |= self._book.members(record).keys()
@@ -304,7 +304,7 @@ class BatchRun:
         """Deal with a batch that the provider refused as a whole, before it ran any of it."""
         refusal = read_refusal(batch, self._wire.words)
         ids = list(self._book.members(record))
-        self._book.take_back(record, self._purse, f"failed: {refusal.words}")
+        self._book.take_back(record, self._budget, f"failed: {refusal.words}")
         self._asked.difference_update(ids)
         if self._cancelling:
             return

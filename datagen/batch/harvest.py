@@ -15,7 +15,7 @@ from datagen.batch.files import BatchLimits, Line, Replies, scratch_file
 from datagen.batch.states import file_id
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 from datagen.service.wire import Trouble
 
 log = logging.getLogger(__name__)
@@ -58,15 +58,15 @@ class Harvester:
         wire: To the service that has them.
         ledger: Where replies go.
         book: Where batches stand.
-        purse: Which holds the worst case of each of their requests.
+        budget: Which holds the worst case of each of their requests.
         limits: How often a request is sent at most.
     """
 
     def __init__(
-        self, wire: BatchWire, ledger: Ledger, book: BatchBook, purse: Purse, limits: BatchLimits
+        self, wire: BatchWire, ledger: Ledger, book: BatchBook, budget: Budget, limits: BatchLimits
     ) -> None:
         self._wire, self._ledger, self._book = wire, ledger, book
-        self._purse, self._limits = purse, limits
+        self._budget, self._limits = budget, limits
         #: Take replies whose file the provider does not have any more for lost.
         self.gives_up = False
 
@@ -80,7 +80,7 @@ class Harvester:
         Raises:
             ServiceError: Its files cannot be fetched.
         """
-        one = _One(record, self._ledger, self._purse, self._limits, self._book.members(record))
+        one = _One(record, self._ledger, self._budget, self._limits, self._book.members(record))
         replies = Replies(record.stage, one.members)
         read = 0
         for kind in _FILES:
@@ -159,14 +159,14 @@ class _One:
         self,
         record: BatchRecord,
         ledger: Ledger,
-        purse: Purse,
+        budget: Budget,
         limits: BatchLimits,
         members: Mapping[str, Member],
     ) -> None:
-        self._record, self._ledger, self._purse, self._limits = record, ledger, purse, limits
+        self._record, self._ledger, self._budget, self._limits = record, ledger, budget, limits
         self.members = members
         self._left = {id for id, member in members.items() if member.state == "sent"}
-        self._held = purse.open_batch(record.stage)
+        self._held = budget.open_batch(record.stage)
         self._refused: dict[str, Trouble] = {}
         self._for_nothing: dict[str, Trouble] = {}
         self.harvest = Harvest(answered=len(members) - len(self._left))
@@ -181,14 +181,14 @@ class _One:
             answer = wire.read_line(line)
         except Trouble as trouble:
             if held is not None:
-                self._purse.pay(held, trouble.bill, *trouble.usage)
+                self._budget.pay(held, trouble.bill, *trouble.usage)
             if trouble.kind == "fault" and trouble.bill != "none":
                 self._for_nothing[line.id] = trouble
             self._judge(line.id, trouble)
             return
         cost = None
         if held is not None:
-            cost = self._purse.settle(held, answer.prompt_tokens, answer.completion_tokens)
+            cost = self._budget.settle(held, answer.prompt_tokens, answer.completion_tokens)
         self._ledger.record_reply(self._record.stage, line.id, **answer.row(), cost_usd=cost)
         self.harvest.answered += 1
 
@@ -241,10 +241,10 @@ class _One:
         missing.sort(key=lambda each: (-(each[0].worst_usd or 0.0), each[1]))
         for place, (held, id) in enumerate(missing):
             if place < lost:
-                self._purse.forfeit(held)
+                self._budget.forfeit(held)
                 self._for_nothing[id] = absent
             else:
-                self._purse.release(held)
+                self._budget.release(held)
         for id in sorted(self._left):
             self._again_or_never(id, absent)
         self._stop_paying_for_nothing()

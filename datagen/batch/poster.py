@@ -16,7 +16,7 @@ from datagen.batch.input_files import InputFiles
 from datagen.batch.states import read_state
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 from datagen.service.wire import Trouble
 
 log = logging.getLogger(__name__)
@@ -33,15 +33,15 @@ class Poster:
         wire: To the provider.
         ledger: Where the requests stand.
         book: Where the batches stand.
-        purse: Which holds the worst case of each of their requests.
+        budget: Which holds the worst case of each of their requests.
         limits: How long to wait before the provider's list is trusted.
     """
 
     def __init__(
-        self, wire: BatchWire, ledger: Ledger, book: BatchBook, purse: Purse, limits: BatchLimits
+        self, wire: BatchWire, ledger: Ledger, book: BatchBook, budget: Budget, limits: BatchLimits
     ) -> None:
         self._wire, self._ledger, self._book = wire, ledger, book
-        self._purse, self._limits = purse, limits
+        self._budget, self._limits = budget, limits
         self._files = InputFiles(wire, book, limits)
 
     async def make(self, record: BatchRecord) -> None:
@@ -92,11 +92,11 @@ class Poster:
         for other in made[1:]:
             log.warning("batch %s was made twice; cancelling %s", made[0]["id"], other.get("id"))
             await self.ask_for_the_end(str(other.get("id")))
-            held = self._purse.open_batch(record.stage)
+            held = self._budget.open_batch(record.stage)
             with self._ledger.transaction():
                 for id in self._book.members(record):
                     if id in held:
-                        self._purse.forfeit_copy(held[id])
+                        self._budget.forfeit_copy(held[id])
 
     async def ask_for_the_end(self, batch_id: str) -> None:
         """Ask for the end of a batch; one that has ended or is not known is left alone."""

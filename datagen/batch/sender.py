@@ -12,7 +12,7 @@ from datagen.batch.poster import Poster
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
 from datagen.money.account import Reservation
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 from datagen.service.chat import prompt_hash
 from datagen.service.limits import in_words
 from datagen.service.wire import Trouble
@@ -34,7 +34,7 @@ class Sender:
         ledger: Where the requests stand.
         stage: The ledger's stage.
         book: Where the batches stand.
-        purse: Sets the worst case of a whole batch aside.
+        budget: Sets the worst case of a whole batch aside.
         limits: How large a batch may be, and how much may be under way.
         leave_usd: Tells what must be left of a budget, in US dollars, for what follows from one request.
     """
@@ -46,12 +46,12 @@ class Sender:
         ledger: Ledger,
         stage: str,
         book: BatchBook,
-        purse: Purse,
+        budget: Budget,
         limits: BatchLimits,
         leave_usd: Callable[[], float],
     ) -> None:
         self._poster, self._wire, self._ledger, self._stage = poster, wire, ledger, stage
-        self._book, self._purse, self._limits, self._leave_usd = book, purse, limits, leave_usd
+        self._book, self._budget, self._limits, self._leave_usd = book, budget, limits, leave_usd
         self._token_room = math.inf if limits.enqueued_tokens is None else limits.enqueued_tokens
         self._queue_full = 0
         self._hold_until_s = 0.0
@@ -88,7 +88,7 @@ class Sender:
             held = self._reserve(part)
             if len(held) < min(fewest, len(part)):
                 for one in held:
-                    self._purse.release(one)
+                    self._budget.release(one)
                 return None
             paid_for = part[: len(held)]
             record = self._book.plan(
@@ -113,7 +113,7 @@ class Sender:
         held: list[Reservation] = []
         for each in part:
             leave = leave_usd * (before + len(held))
-            one = self._purse.try_reserve(
+            one = self._budget.try_reserve(
                 self._wire.service.model,
                 each.body,
                 stage=self._stage,

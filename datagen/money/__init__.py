@@ -1,1 +1,1 @@
-"""What tokens cost, and the purse that keeps a spending cap."""
+"""What tokens cost, and the budget that keeps a spending cap."""

@@ -25,7 +25,7 @@ from datagen.service.wire import Answer, Service, Trouble, Wire
 
 if TYPE_CHECKING:
     from datagen.money.account import Bill, Reservation
-    from datagen.money.purse import Purse
+    from datagen.money.budget import Budget
 
 #: This many requests in a row that are refused for what they say mean that all of them are wrong.
 REFUSED_IN_A_ROW = 5
@@ -66,7 +66,7 @@ class Asker:
         service: Where to ask.
         ledger: Where every try and outcome is written down.
         stage: The ledger's stage.
-        purse: Sets the worst case of every try aside, if there is a cap or costs are to be known.
+        budget: Sets the worst case of every try aside, if there is a cap or costs are to be known.
         changed: Called whenever a try has ended.
     """
 
@@ -75,10 +75,10 @@ class Asker:
         service: Service,
         ledger: Ledger,
         stage: str,
-        purse: "Purse | None" = None,
+        budget: "Budget | None" = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.service, self.ledger, self.stage, self.purse = service, ledger, stage, purse
+        self.service, self.ledger, self.stage, self.budget = service, ledger, stage, budget
         self._changed = changed
         self._wire = Wire(service)
         clock = asyncio.get_running_loop().time
@@ -182,21 +182,21 @@ class Asker:
         """Wait for the limits, and set money aside at the last moment before sending."""
         tokens = self._appetite.of(job.prompt_bytes, most_completion_tokens(job.body) or 0)
         ticket = await self._pace.admit(job.order, tokens)
-        if self.purse is None:
+        if self.budget is None:
             return ticket, None
         model, stage = self.service.model, self.stage
         try:
-            reservation = self.purse.try_reserve(model, job.body, stage=stage, id=job.id)
+            reservation = self.budget.try_reserve(model, job.body, stage=stage, id=job.id)
         except BaseException:
             self._pace.take_back(ticket)
             raise
         if reservation is None:
             self._pace.take_back(ticket)
-            reservation = await self.purse.reserve(model, job.body, stage=stage, id=job.id)
+            reservation = await self.budget.reserve(model, job.body, stage=stage, id=job.id)
             try:
                 ticket = await self._pace.admit(job.order, tokens)
             except BaseException:
-                self.purse.release(reservation)
+                self.budget.release(reservation)
                 raise
         return ticket, reservation
 
@@ -208,9 +208,9 @@ class Asker:
         completion_tokens: int = 0,
     ) -> float | None:
         """Close a reservation by what is known of the bill; return the cost in US dollars where it is counted."""
-        if self.purse is None or reservation is None:
+        if self.budget is None or reservation is None:
             return None
-        return self.purse.pay(reservation, bill, prompt_tokens, completion_tokens)
+        return self.budget.pay(reservation, bill, prompt_tokens, completion_tokens)
 
     def _take(self, job: Job, ticket: Ticket, answer: Answer, cost_usd: float | None) -> None:
         """Write a reply down and learn from it."""

@@ -33,7 +33,7 @@ def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
         "the account's credit",
         "region": "ask from a place that the provider serves, or ask another provider",
         "bad-request": field_remedy(stage, trouble)
-        + (_FORK if trouble.field in OWN and stage in _FORKED else ""),
+        + (_DERIVE if trouble.field in OWN and stage in _DERIVABLE else ""),
         "not-found": "check the model's name and the base URL, which usually ends in /v1"
         + ("" if urlsplit(service.base_url).path else f": perhaps {service.address}/v1"),
         "quota": "add credit at the provider, or raise the limit of the key, then run the same command again",
@@ -53,7 +53,7 @@ def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
     return stop
 
 
-_FORK = "; then add --fork NEW_FOLDER"
+_DERIVE = "; then add --derive NEW_FOLDER"
 _NO_STREAM = "turn streaming off at the server or gateway, or choose a model that replies without it"
 #: Fields whose values stand in the fixed settings of a work folder.
 OWN = frozenset((*FIELDS, "length"))
@@ -62,7 +62,7 @@ _GROUPS = {
     "answers": ("answer_sampling", "--answer-"),
     "judge": ("sampling", "--"),
 }
-_FORKED = (
+_DERIVABLE = (
     "tasks",
     "answers",
 )  # stages of work folders that go on under changed settings in a new folder alone

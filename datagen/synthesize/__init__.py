@@ -15,14 +15,14 @@ from datagen.batch.book import BatchBook
 from datagen.client import Reply
 from datagen.errors import DataError
 from datagen.ledger import Ledger
-from datagen.money.purse import BudgetReached, Purse
+from datagen.money.budget import Budget, BudgetReached
 from datagen.questions import ANSWERS, TASKS, read_seeds
 from datagen.safety import leaking_seeds, write_reports
 from datagen.seeds import odd_labels
 from datagen.settings import Settings
 from datagen.synthesize.funnel import account, count, why_none_kept, why_nothing
-from datagen.synthesize.gathering import Gathering
 from datagen.synthesize.overview import status
+from datagen.synthesize.pipeline import Pipeline
 from datagen.task_filter import TaskFilter, filter_answers
 from datagen.work.asking import take_up_batches
 from datagen.work.estimate import expected_answer_usd
@@ -72,21 +72,21 @@ def synthesize(
         log.warning("seeds: %s", leak)
     with Ledger(work / LEDGER) as ledger:
         pin(work, settings, seeds, prompts.PROMPT_VERSION, began=ledger.began())
-        purse = Purse(ledger, prices, settings.budget_usd)
+        budget = Budget(ledger, prices, settings.budget_usd)
         answer_usd = expected_answer_usd(settings, seeds, prices)
-        reporter = Reporter(ledger, purse, settings.target, answer_usd, watch)
-        _take_up(settings, ledger, purse, retry_failed=retry_failed)
+        reporter = Reporter(ledger, budget, settings.target, answer_usd, watch)
+        _take_up(settings, ledger, budget, retry_failed=retry_failed)
         task_filter = TaskFilter(seeds, settings)
-        gathering = Gathering(settings, seeds, ledger, purse, reporter, task_filter, wait)
-        reached = gathering.tasks()
+        pipeline = Pipeline(settings, seeds, ledger, budget, reporter, task_filter, wait)
+        reached = pipeline.tasks()
         # Files of an earlier, finished run stay as they are until this one has finished too.
         if not (work / "funnel.json").exists():
             results.write_tasks(work, task_filter.kept, task_filter.rejected)
         if not task_filter.kept:
             raise reached or _none_was_kept(work, task_filter)
-        replies, reached = _have_answered(gathering, reached)
+        replies, reached = _have_answered(pipeline, reached)
         outcome = filter_answers(task_filter.kept, replies, settings)
-        purse.close()
+        budget.close()
         funnel = count(task_filter, outcome, settings) | {
             "budget_reached": reached is not None or "budget" in outcome.failed,
             "money": account(ledger, settings, task_filter, outcome.replies),
@@ -104,27 +104,27 @@ def synthesize(
     return funnel
 
 
-def _take_up(settings: Settings, ledger: Ledger, purse: Purse, *, retry_failed: bool) -> None:
+def _take_up(settings: Settings, ledger: Ledger, budget: Budget, *, retry_failed: bool) -> None:
     """Go on where an earlier run stopped: with what failed, if so asked, and with what ended batches hold."""
     if retry_failed:
         ledger.reopen(TASKS)
         ledger.reopen(ANSWERS)
     services = {TASKS: settings.teacher, ANSWERS: settings.answerer}
-    take_up_batches(services, ledger, settings, purse)
+    take_up_batches(services, ledger, settings, budget)
 
 
 def _have_answered(
-    gathering: Gathering, reached: BudgetReached | None
+    pipeline: Pipeline, reached: BudgetReached | None
 ) -> tuple[list[Reply], BudgetReached | None]:
     """Return the answers to all kept tasks, also to further ones, and what says that the budget is reached, if so."""
-    replies = gathering.answers()
+    replies = pipeline.answers()
     # Answers mostly cost less than was set aside for them; what is left buys further tasks.
     while reached is not None:
-        before = gathering.task_filter.requests
-        reached = gathering.tasks()
-        if gathering.task_filter.requests == before:
+        before = pipeline.task_filter.requests
+        reached = pipeline.tasks()
+        if pipeline.task_filter.requests == before:
             break
-        replies = gathering.answers()
+        replies = pipeline.answers()
     return replies, reached
 
 

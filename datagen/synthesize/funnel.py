@@ -67,9 +67,12 @@ _KNOWN = {
     ),
     "cut": (
         "it was cut at its largest number of tokens",
-        "raise --answer-max-tokens, with --fork NEW_FOLDER",
+        "raise --answer-max-tokens, with --derive NEW_FOLDER",
     ),
-    "truncated": ("it was cut at its largest number of tokens", "raise --max-tokens, with --fork NEW_FOLDER"),
+    "truncated": (
+        "it was cut at its largest number of tokens",
+        "raise --max-tokens, with --derive NEW_FOLDER",
+    ),
 }
 _USUAL = "read the reasons in rejected.jsonl; --retry-failed asks failed requests again"
 
@@ -90,7 +93,7 @@ def why_nothing(outcome: FilteredAnswers) -> str:
         >>> row = {"id": "t0", "reason": "unfinished", "finish_reason": "length", "text": "Rest and"}
         >>> print(why_nothing(FilteredAnswers(rejected=[row])))
         No answer of 1 can be published.
-          1: it was cut at its largest number of tokens; raise --answer-max-tokens, with --fork NEW_FOLDER
+          1: it was cut at its largest number of tokens; raise --answer-max-tokens, with --derive NEW_FOLDER
           read the reasons in rejected.jsonl; --retry-failed asks failed requests again
     """
     reasons = [_reason(row) for row in outcome.rejected]

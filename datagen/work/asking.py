@@ -6,7 +6,7 @@ from datagen.batch.asking import collect_batches, complete_in_batches
 from datagen.batch.book import BatchBook
 from datagen.client import ChatRequest, Reply, Service, complete
 from datagen.ledger import Ledger
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 from datagen.settings import BATCH, Terms
 
 
@@ -15,7 +15,7 @@ def ask_all(
     service: Service,
     ledger: Ledger,
     terms: Terms,
-    purse: Purse,
+    budget: Budget,
     *,
     stage: str,
     wait: bool = True,
@@ -28,7 +28,7 @@ def ask_all(
         service: Where to ask.
         ledger: Remembers every outcome; what it holds is not asked again.
         terms: In which way to ask.
-        purse: Sets the worst case of every try aside and writes down what it cost.
+        budget: Sets the worst case of every try aside and writes down what it cost.
         stage: The ledger's stage.
         wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
         progress: Called with (settled, total).
@@ -44,26 +44,26 @@ def ask_all(
             service,
             ledger,
             stage=stage,
-            purse=purse,
+            budget=budget,
             limits=terms.batch,
             wait=wait,
             progress=progress,
         )
-    return complete(requests, service, ledger, stage=stage, progress=progress, purse=purse)
+    return complete(requests, service, ledger, stage=stage, progress=progress, budget=budget)
 
 
-def take_up_batches(services: Mapping[str, Service], ledger: Ledger, terms: Terms, purse: Purse) -> None:
+def take_up_batches(services: Mapping[str, Service], ledger: Ledger, terms: Terms, budget: Budget) -> None:
     """Before asking one by one, bring in what batches of an earlier run hold.
 
     Args:
         services: The service of each stage.
         ledger: The ledger.
         terms: In which way the run asks.
-        purse: The ledger's purse.
+        budget: The ledger's budget.
 
     Raises:
         DataError: Batches are still under way; what is in them would be paid for twice.
         ServiceError: The service cannot say how far they are.
     """
     if terms.mode != BATCH and BatchBook(ledger).under_way():
-        collect_batches(services, ledger, purse, terms.batch)
+        collect_batches(services, ledger, budget, terms.batch)

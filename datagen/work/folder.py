@@ -71,7 +71,7 @@ def pin(
                 "the work folder was made by another configuration",
                 where=path,
                 found="; ".join(differences),
-                remedy=f"go back to the values in the folder{own}, or add --fork NEW_FOLDER to go on in a folder of "
+                remedy=f"go back to the values in the folder{own}, or add --derive NEW_FOLDER to go on in a folder of "
                 "its own with every reply that still applies",
             )
     keep_copy(work, seeds)

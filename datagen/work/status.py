@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from datagen.ledger import Ledger
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 
 _NOTE = "progress"
 _SECONDS_BETWEEN_NOTES = 1.0
@@ -55,7 +55,7 @@ def money(
     """Sum what was spent, and project it: what a request cost so far, times what is missing.
 
     Only bills that are known say what a request costs. Worst cases of tries whose bill is unknown count once, as
-    spent; replies that a fork took over count nothing.
+    spent; replies taken over from another folder count nothing.
 
     Args:
         spending: What :meth:`Ledger.spending` says.
@@ -131,16 +131,16 @@ class Reporter:
 
     Args:
         ledger: Where the funnel is noted.
-        purse: What is spent.
+        budget: What is spent.
         target: Tasks wanted.
         answer_usd: What one answer is expected to cost as long as none is in, in US dollars.
         watch: Called at every step, or None.
     """
 
     def __init__(
-        self, ledger: Ledger, purse: Purse, target: int, answer_usd: float | None, watch: Watch | None
+        self, ledger: Ledger, budget: Budget, target: int, answer_usd: float | None, watch: Watch | None
     ) -> None:
-        self._ledger, self._purse, self._watch = ledger, purse, watch
+        self._ledger, self._budget, self._watch = ledger, budget, watch
         self._target, self._answer_usd = target, answer_usd
         counts = ledger.counts()
         settled = {stage: each["answered"] + each["failed"] for stage, each in counts.items()}
@@ -152,7 +152,7 @@ class Reporter:
         """Pass a step on; ``funnel`` is asked for the counts only when they are noted."""
         if self._watch is not None:
             money = self.money(progress)
-            self._watch(dataclasses.replace(progress, tries=self._purse.tries_ended, money=money))
+            self._watch(dataclasses.replace(progress, tries=self._budget.tries_ended, money=money))
         if time.monotonic() - self._noted_at_s >= _SECONDS_BETWEEN_NOTES:
             self.note(funnel())
 
@@ -163,17 +163,17 @@ class Reporter:
 
     def answer_usd(self) -> float | None:
         """Return what one answer costs: the mean of those that are in, or what is expected; None without a price."""
-        return mean_usd(self._purse.spending(), "answers", self._answer_usd)
+        return mean_usd(self._budget.spending(), "answers", self._answer_usd)
 
     def money(self, progress: Progress) -> Money:
         """Return what is spent at a step, and what it will be in all once earlier replies are judged anew."""
         return money(
-            self._purse.spending(),
+            self._budget.spending(),
             kept=progress.kept,
             requests=progress.requests,
             answered=max(progress.answered, self._answers_before),
             target=self._target,
-            budget_usd=self._purse.budget_usd,
+            budget_usd=self._budget.budget_usd,
             answer_usd=self._answer_usd,
             foreseen=progress.stage != "tasks" or progress.requests >= self._tasks_before,
         )

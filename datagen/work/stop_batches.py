@@ -6,7 +6,7 @@ from typing import Any
 from datagen.batch.asking import cancel_batches
 from datagen.batch.book import described
 from datagen.ledger import Ledger
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 from datagen.questions import ANSWERS, TASKS
 from datagen.settings import Settings
 from datagen.work.folder import LEDGER, pinned_settings, refuse_lost
@@ -28,7 +28,7 @@ def cancel_all(settings: Settings, work: Path) -> list[dict[str, Any]]:
     refuse_lost(work)
     services = {TASKS: settings.teacher, ANSWERS: settings.answerer}
     with Ledger(work / LEDGER) as ledger:
-        purse = Purse(ledger, settings.all_prices(), settings.budget_usd)
-        ended = cancel_batches(services, ledger, purse, settings.batch)
-        purse.close()
+        budget = Budget(ledger, settings.all_prices(), settings.budget_usd)
+        ended = cancel_batches(services, ledger, budget, settings.batch)
+        budget.close()
     return [described(record) for record in ended]

@@ -18,7 +18,7 @@ ACTIONS = {
     "status",
     "as_json",
     "retry_failed",
-    "fork",
+    "derive",
     "no_wait",
     "cancel_batches",
 }

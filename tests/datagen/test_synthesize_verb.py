@@ -101,7 +101,7 @@ def test_a_folder_that_lost_its_ledger_is_not_paid_for_again(
         ["--dry-run"],
         ["--status"],
         ["--cancel-batches"],
-        ["--fork", tmp_path / "forked"],
+        ["--derive", tmp_path / "derived"],
     ):
         run = synthesize("--work", work, *arguments)
         assert words in str(run.exception) + run.output, arguments
@@ -170,10 +170,10 @@ def test_costs_are_unknown_where_no_price_is_and_written_alike_elsewhere(
     run = synthesize("--work", work, *service, "--answer-model", "unlisted", "--prices", prices)
     assert run.exit_code == 0, run.output
     assert re.search(r"spent \(tasks \$0\.\d+, answers unknown\)", run.output)
-    forked = synthesize("--work", work, "--fork", tmp_path / "fork", "--answer-model", "scripted")
-    assert forked.exit_code == 0, forked.output
-    assert re.search(r"\$0\.\d+ of these replies was paid in the folder", forked.output)
-    amounts = re.search(r"cost: \$0\.(\d+) spent \(tasks \$0\.(\d+), answers \$0\.(\d+)\)", forked.output)
+    derived = synthesize("--work", work, "--derive", tmp_path / "derived", "--answer-model", "scripted")
+    assert derived.exit_code == 0, derived.output
+    assert re.search(r"\$0\.\d+ of these replies was paid in the folder", derived.output)
+    amounts = re.search(r"cost: \$0\.(\d+) spent \(tasks \$0\.(\d+), answers \$0\.(\d+)\)", derived.output)
     assert amounts is not None
     assert len({len(each) for each in amounts.groups()}) == 1
 

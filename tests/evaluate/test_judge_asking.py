@@ -36,7 +36,7 @@ def test_a_refused_field_is_named_with_the_option_that_leaves_it_out(files: Path
     with ScriptedServer(lambda body, tried: refusal) as server, pytest.raises(ServiceError) as caught:
         run(*arguments(files, server))
     assert "--temperature none" in str(caught.value.remedy)
-    assert "--fork" not in str(caught.value.remedy)
+    assert "--derive" not in str(caught.value.remedy)
 
 
 def test_a_file_of_settings_says_what_options_say_and_more(files: Path) -> None:

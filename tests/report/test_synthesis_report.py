@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from alpacare_jax.cli import app
 from alpacare_jax.report.synthesis import STATES, dollars, short, sunburst, variety
-from datagen import figures
+from datagen import statistics
 from datagen.client import Sampling, Service
 from datagen.errors import DataError
 from datagen.ledger import Entry, Ledger
@@ -117,7 +117,7 @@ def test_a_work_folder_without_any_reply_says_so(tmp_path: Path, settings: Setti
     assert charts_of(page) == set()
     (work / "ledger.sqlite").unlink()
     with pytest.raises(DataError, match="its ledger is missing"):
-        figures.gather(work)
+        statistics.collect(work)
 
 
 def test_a_reply_without_a_task_still_gives_a_page(tmp_path: Path, settings: Settings) -> None:
@@ -159,7 +159,7 @@ def test_the_figures_of_a_finished_run_are_those_of_its_instructions(
     (work / "instructions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (work / "rejected.jsonl").write_text("")
     (work / "funnel.json").write_text(json.dumps({"tasks_found": 9, "tasks_kept": 7, "instructions": 7}))
-    found = figures.gather(work)
+    found = statistics.collect(work)
     assert (found["state"], found["rows"], found["what"]) == ("finished", 7, "published instructions")
     assert found["roots"]["top"] == [
         {"verb": "list", "count": 7, "objects": [("cause", 7)], "without_object": 0}
@@ -187,7 +187,7 @@ def test_a_run_that_ended_before_its_target_says_why(
 def test_costs_and_tokens_add_up_over_time_and_are_thinned(tmp_path: Path, settings: Settings) -> None:
     begin(tmp_path / "work", settings, replies=9)
     with Ledger(tmp_path / "work" / "ledger.sqlite", read_only=True) as ledger:
-        rows = figures.over_time(ledger.entries(), points=4)
+        rows = statistics.over_time(ledger.entries(), points=4)
     assert [row["replies"] for row in rows] == [3, 6, 9]
     assert rows[-1] | {"time": ""} == {
         "time": "",
@@ -201,8 +201,8 @@ def test_costs_and_tokens_add_up_over_time_and_are_thinned(tmp_path: Path, setti
 def test_the_nearest_neighbours_of_a_large_pool_are_sampled_and_the_page_says_so(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "SAMPLE_ABOVE", 10)
-    monkeypatch.setattr(figures, "SAMPLE", 6)
+    monkeypatch.setattr(statistics, "SAMPLE_ABOVE", 10)
+    monkeypatch.setattr(statistics, "SAMPLE", 6)
     begin(tmp_path / "work", settings, replies=5)
     assert "a sample of 6, spread evenly, each against all" in report(tmp_path / "work").text
 
@@ -210,7 +210,7 @@ def test_the_nearest_neighbours_of_a_large_pool_are_sampled_and_the_page_says_so
 def test_commands_without_an_object_are_shown_and_all_commands_add_up() -> None:
     texts = ["Identify which test fits.", "Identify how it spreads.", "List signs of gout.", "What is gout?"]
     texts += [f"{verb} the dose." for verb in ("Name", "Explain", "Calculate", "Describe")]
-    found = figures.root_verbs(texts, verbs=3)
+    found = statistics.root_verbs(texts, verbs=3)
     assert found["top"][0] == {"verb": "identify", "count": 2, "objects": [], "without_object": 2}
     nodes = sunburst(found["top"], found["other_verbs"])["nodes"]
     assert sum(node["value"] for node in nodes if not node["parent"]) == found["kinds"]["command"] == 7
@@ -234,7 +234,7 @@ def test_the_figures_of_a_running_job_are_of_one_moment(
 ) -> None:
     work = tmp_path / "work"
     begin(work, settings, replies=2)
-    summed = figures.sum_up
+    summed = statistics.sum_up
 
     def sum_up_while_a_reply_comes(entries: Iterable[Entry]) -> dict[str, Any]:
         sums = summed(entries)
@@ -242,8 +242,8 @@ def test_the_figures_of_a_running_job_are_of_one_moment(
             begin(work, settings, replies=3)
         return sums
 
-    monkeypatch.setattr(figures, "sum_up", sum_up_while_a_reply_comes)
-    found = figures.gather(work)
+    monkeypatch.setattr(statistics, "sum_up", sum_up_while_a_reply_comes)
+    found = statistics.collect(work)
     answered = found["requests"]["stages"]["tasks"]["answered"]
     assert answered == found["timeline"][-1]["replies"] == found["funnel"]["task_replies"] == 2
 
@@ -300,11 +300,11 @@ def test_labels_are_summed_up_in_words() -> None:
 def test_a_histogram_counts_every_value_once() -> None:
     values = [0, 1, 2, 3, 5, 8, 13, 21, 34, 1000]
     for step in (1, 5, 100):
-        found = figures.histogram(values, step=step)
+        found = statistics.histogram(values, step=step)
         assert found is not None
         assert sum(found["counts"]) == len(values)
-    assert figures.histogram([]) is None
-    wide = figures.histogram([*range(200), 10**6])
+    assert statistics.histogram([]) is None
+    wide = statistics.histogram([*range(200), 10**6])
     assert wide is not None
     assert (wide["open"], wide["max"], len(wide["counts"])) == (True, 10**6, 20)
 

@@ -8,8 +8,8 @@ from datagen.batch.asking import describe
 from datagen.batch.book import BatchBook
 from datagen.batch.refusal import read_refusal
 from datagen.ledger import Ledger
+from datagen.money.budget import Budget
 from datagen.money.prices import Price, Prices
-from datagen.money.purse import Purse
 from datagen.service.refusals import NO_CREDIT
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Why rest?"}], "max_tokens": 10}
@@ -72,23 +72,23 @@ def test_two_folders_and_two_contents_are_told_apart(tmp_path: Path) -> None:
 
 def test_what_was_never_run_is_free_and_what_is_lost_is_not(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        book, purse = BatchBook(ledger), Purse(ledger, PRICES, 1.0)
+        book, budget = BatchBook(ledger), Budget(ledger, PRICES, 1.0)
         for number, end in ((0, "take_back"), (1, "give_up")):
             id = str(number)
             record = book.plan("tasks", **ABOUT)
-            held = purse.try_reserve("m", BODY, stage="tasks", id=id, batch=True)
+            held = budget.try_reserve("m", BODY, stage="tasks", id=id, batch=True)
             assert held is not None
             ledger.record_sent("tasks", id, prompt_hash="h", request=BODY)
             book.add(record, id)
             if end == "take_back":
-                book.take_back(record, purse, "never sent")
-                assert purse.spent_usd == 0
+                book.take_back(record, budget, "never sent")
+                assert budget.spent_usd == 0
             else:
-                book.give_up(record, purse)
-                assert purse.spent_usd == held.worst_usd
+                book.give_up(record, budget)
+                assert budget.spent_usd == held.worst_usd
         entries = list(ledger.entries("tasks"))
         assert [(each.tries, each.state) for each in entries] == [(0, "sent"), (1, "sent")]
-        assert purse.held_usd == 0
+        assert budget.held_usd == 0
 
 
 def test_age_runs_until_the_end(tmp_path: Path) -> None:

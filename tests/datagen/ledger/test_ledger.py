@@ -10,8 +10,8 @@ import pytest
 from datagen.errors import DataError
 from datagen.ledger import Ledger
 from datagen.ledger import file as ledger_file
+from datagen.money.budget import Budget
 from datagen.money.prices import Price, Prices
-from datagen.money.purse import Purse
 
 
 @pytest.fixture
@@ -297,8 +297,8 @@ def test_a_ledger_of_the_first_version_is_taken_over(earlier: Path) -> None:
         ("3", "unknown", 2 * bound, 100),
     ]
     with Ledger(earlier) as ledger:
-        purse = Purse(ledger, Prices({"m": Price(1.0, 1.0)}), 1.0)
-        assert purse.spent_usd == pytest.approx((2 * 30 + 5 * (bound + 50)) / 1e6)
+        budget = Budget(ledger, Prices({"m": Price(1.0, 1.0)}), 1.0)
+        assert budget.spent_usd == pytest.approx((2 * 30 + 5 * (bound + 50)) / 1e6)
 
 
 def test_taking_over_is_all_or_nothing(earlier: Path) -> None:
@@ -328,7 +328,7 @@ from datagen.ledger import file as ledger_file
 from datagen.errors import DataError
 from datagen.ledger import Ledger
 from datagen.money.prices import Price, Prices
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 ledger = Ledger(sys.argv[1])

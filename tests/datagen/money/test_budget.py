@@ -16,7 +16,7 @@ from alpacare_jax.cli import app
 from datagen.client import Service
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
-from datagen.money.purse import BudgetReached
+from datagen.money.budget import BudgetReached
 from datagen.records import read_objects
 from datagen.settings import Settings
 from datagen.synthesize import synthesize

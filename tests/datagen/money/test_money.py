@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from datagen.errors import ConfigError, ServiceError
 from datagen.ledger import Ledger
 from datagen.money.bounds import most_prompt_tokens
+from datagen.money.budget import Budget, BudgetReached
 from datagen.money.dollars import usd
 from datagen.money.prices import Price, Prices
-from datagen.money.purse import BudgetReached, Purse
 
 # A dollar per million tokens, in and out: costs are token counts in millionths of a dollar.
 PRICES = Prices({"m": Price(1.0, 1.0), "free": Price(0.0, 0.0), "half": Price(2.0, 2.0, batch_discount=0.5)})
@@ -33,42 +33,42 @@ def outcomes(ledger: Ledger) -> list[str]:
 
 
 def test_what_the_service_counts_replaces_the_worst_case(path: Path) -> None:
-    async def spend(purse: Purse) -> None:
-        one = await purse.reserve("m", BODY, stage="tasks", id="0")
-        assert purse.held_usd == one.worst_usd == WORST
-        assert purse.left_usd == pytest.approx(0.01 - WORST)
-        assert purse.settle(one, 20, 10) == 30 / 1e6
-        two = await purse.reserve("m", BODY)
-        purse.release(two)
-        three = await purse.reserve("m", BODY)
-        assert purse.forfeit(three) == WORST
+    async def spend(budget: Budget) -> None:
+        one = await budget.reserve("m", BODY, stage="tasks", id="0")
+        assert budget.held_usd == one.worst_usd == WORST
+        assert budget.left_usd == pytest.approx(0.01 - WORST)
+        assert budget.settle(one, 20, 10) == 30 / 1e6
+        two = await budget.reserve("m", BODY)
+        budget.release(two)
+        three = await budget.reserve("m", BODY)
+        assert budget.forfeit(three) == WORST
 
     with Ledger(path) as ledger:
-        purse = Purse(ledger, PRICES, 0.01)
-        asyncio.run(spend(purse))
-        assert purse.held_usd == 0
-        assert purse.spent_usd == pytest.approx(30 / 1e6 + WORST)
-        assert purse.unknown_usd == WORST
+        budget = Budget(ledger, PRICES, 0.01)
+        asyncio.run(spend(budget))
+        assert budget.held_usd == 0
+        assert budget.spent_usd == pytest.approx(30 / 1e6 + WORST)
+        assert budget.unknown_usd == WORST
         assert outcomes(ledger) == ["settled", "free", "unknown"]
         first = next(ledger.tries())
         assert (first.stage, first.id, first.prompt_tokens, first.completion_tokens) == ("tasks", "0", 20, 10)
         assert first.finished_at is not None
-        assert Purse(ledger, PRICES, 0.01).spent_usd == purse.spent_usd
+        assert Budget(ledger, PRICES, 0.01).spent_usd == budget.spent_usd
 
 
 def test_a_try_waits_for_those_in_flight_and_only_then_gives_up(path: Path) -> None:
-    async def spend(purse: Purse) -> None:
-        one, two = await purse.reserve("m", BODY), await purse.reserve("m", BODY)
-        waiting = asyncio.ensure_future(purse.reserve("m", BODY))
+    async def spend(budget: Budget) -> None:
+        one, two = await budget.reserve("m", BODY), await budget.reserve("m", BODY)
+        waiting = asyncio.ensure_future(budget.reserve("m", BODY))
         await asyncio.sleep(0.01)
         assert not waiting.done()
-        purse.settle(one, 5, 5)
+        budget.settle(one, 5, 5)
         three = await asyncio.wait_for(waiting, 1)
-        late = asyncio.ensure_future(purse.reserve("m", BODY))
-        purse.forfeit(three)
+        late = asyncio.ensure_future(budget.reserve("m", BODY))
+        budget.forfeit(three)
         await asyncio.sleep(0.01)
         assert not late.done(), "the second try may still turn out cheap"
-        purse.forfeit(two)
+        budget.forfeit(two)
         with pytest.raises(BudgetReached, match="budget is reached") as caught:
             await asyncio.wait_for(late, 1)
         assert isinstance(caught.value, ServiceError)
@@ -76,120 +76,120 @@ def test_a_try_waits_for_those_in_flight_and_only_then_gives_up(path: Path) -> N
             assert part in str(caught.value)
 
     with Ledger(path) as ledger:
-        purse = Purse(ledger, PRICES, 2.5 * WORST + 20 / 1e6)
-        asyncio.run(bill_one_by_one(purse, [0] * 20))
-        asyncio.run(spend(purse))
+        budget = Budget(ledger, PRICES, 2.5 * WORST + 20 / 1e6)
+        asyncio.run(bill_one_by_one(budget, [0] * 20))
+        asyncio.run(spend(budget))
         assert outcomes(ledger)[20:] == ["settled", "unknown", "unknown"]
 
 
-async def bill_one_by_one(purse: Purse, outputs: list[int]) -> None:
+async def bill_one_by_one(budget: Budget, outputs: list[int]) -> None:
     for output in outputs:
-        purse.settle(await asyncio.wait_for(purse.reserve("m", BODY), 1), 1, output)
+        budget.settle(await asyncio.wait_for(budget.reserve("m", BODY), 1), 1, output)
 
 
 @pytest.mark.parametrize("times", [1.1, 3, 30])
 @pytest.mark.parametrize("honest", [0, 5, 19])
-@pytest.mark.parametrize("budget", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("cap_usd", [0.02, 0.1, 0.3])
 def test_bills_beyond_the_bound_do_not_pass_the_cap_however_many_are_in_flight(
-    times: float, honest: int, budget: float, path: Path
+    times: float, honest: int, cap_usd: float, path: Path
 ) -> None:
     left = itertools.count()
 
-    async def ask(purse: Purse) -> None:
+    async def ask(budget: Budget) -> None:
         for number in left:
-            one = await purse.reserve("m", BODY)
+            one = await budget.reserve("m", BODY)
             await asyncio.sleep(0)
-            purse.settle(one, 20, 20 if number < honest else round(times * WORST * 1e6))
-            assert purse.spent_usd + purse.held_usd <= budget
+            budget.settle(one, 20, 20 if number < honest else round(times * WORST * 1e6))
+            assert budget.spent_usd + budget.held_usd <= cap_usd
 
-    async def ask_many(purse: Purse) -> list[BaseException | None]:
-        return await asyncio.gather(*(ask(purse) for _ in range(16)), return_exceptions=True)
+    async def ask_many(budget: Budget) -> list[BaseException | None]:
+        return await asyncio.gather(*(ask(budget) for _ in range(16)), return_exceptions=True)
 
     with Ledger(path) as ledger:
-        purse = Purse(ledger, PRICES, budget)
-        assert all(isinstance(end, BudgetReached) for end in asyncio.run(ask_many(purse)))
+        budget = Budget(ledger, PRICES, cap_usd)
+        assert all(isinstance(end, BudgetReached) for end in asyncio.run(ask_many(budget)))
         # What is left would not have sufficed for another two like the dearest.
-        assert purse.spent_usd > budget - 2.1 * times * WORST
+        assert budget.spent_usd > cap_usd - 2.1 * times * WORST
 
 
 def test_a_service_that_keeps_to_the_bound_is_trusted_after_twenty_bills(path: Path) -> None:
-    def fits(purse: Purse) -> bool:
-        one, two = purse.try_reserve("m", BODY), purse.try_reserve("m", BODY)
+    def fits(budget: Budget) -> bool:
+        one, two = budget.try_reserve("m", BODY), budget.try_reserve("m", BODY)
         for each in (one, two):
             if each is not None:
-                purse.release(each)
+                budget.release(each)
         assert one is not None, "a lone try needs no more than its worst case"
         return two is not None
 
     with Ledger(path) as ledger:
-        purse = Purse(ledger, PRICES, 10 * WORST)
-        asyncio.run(bill_one_by_one(purse, [1] * 19))
-        assert not fits(purse)
-        asyncio.run(bill_one_by_one(purse, [1]))
-        assert fits(purse)
-        assert fits(Purse(ledger, PRICES, 10 * WORST)), "also by the next process"
+        budget = Budget(ledger, PRICES, 10 * WORST)
+        asyncio.run(bill_one_by_one(budget, [1] * 19))
+        assert not fits(budget)
+        asyncio.run(bill_one_by_one(budget, [1]))
+        assert fits(budget)
+        assert fits(Budget(ledger, PRICES, 10 * WORST)), "also by the next process"
     with Ledger(path.with_name("new.sqlite")) as ledger:
-        assert fits(Purse(ledger, PRICES, 70 * WORST)), "there is enough for whatever two tries may cost"
+        assert fits(Budget(ledger, PRICES, 70 * WORST)), "there is enough for whatever two tries may cost"
 
 
 def test_a_reply_without_a_count_of_tokens_stays_spent_at_its_worst(path: Path) -> None:
     with Ledger(path) as ledger:
-        purse = Purse(ledger, PRICES, 1.0)
-        one = purse.try_reserve("m", BODY)
+        budget = Budget(ledger, PRICES, 1.0)
+        one = budget.try_reserve("m", BODY)
         assert one is not None
-        assert purse.settle(one, 0, 0) is None
-        assert purse.unknown_usd == WORST
+        assert budget.settle(one, 0, 0) is None
+        assert budget.unknown_usd == WORST
 
 
 def test_a_service_that_counts_more_than_the_bound_raises_the_next_worst_case(path: Path) -> None:
     with Ledger(path) as ledger:
-        purse = Purse(ledger, PRICES, 1.0)
-        one = purse.try_reserve("m", BODY)
+        budget = Budget(ledger, PRICES, 1.0)
+        one = budget.try_reserve("m", BODY)
         assert one is not None
-        purse.settle(one, 3 * round(WORST * 1e6), 0)
-        two = purse.try_reserve("m", BODY)
+        budget.settle(one, 3 * round(WORST * 1e6), 0)
+        two = budget.try_reserve("m", BODY)
         assert two is not None
         assert two.worst_usd == pytest.approx(3 * WORST)
-        again = Purse(ledger, PRICES, 1.0).try_reserve("m", BODY)
+        again = Budget(ledger, PRICES, 1.0).try_reserve("m", BODY)
         assert again is not None
         assert again.worst_usd == pytest.approx(3 * WORST)
 
 
 def test_without_a_cap_an_unknown_model_costs_what_nobody_knows(path: Path) -> None:
     with Ledger(path) as ledger:
-        purse = Purse(ledger, PRICES)
-        one = purse.try_reserve("new", BODY)
+        budget = Budget(ledger, PRICES)
+        one = budget.try_reserve("new", BODY)
         assert one is not None
-        assert (one.worst_usd, purse.left_usd) == (None, math.inf)
-        assert purse.settle(one, 20, 10) is None
+        assert (one.worst_usd, budget.left_usd) == (None, math.inf)
+        assert budget.settle(one, 20, 10) is None
         assert ledger.spending()[""]["unpriced"] == 1
         with pytest.raises(ConfigError, match="a budget needs the price") as caught:
-            Purse(ledger, PRICES, 1.0)
+            Budget(ledger, PRICES, 1.0)
         assert "no price for new" in str(caught.value)
         assert "--prices FILE" in str(caught.value)
         # A price that is named later also holds for what was spent before.
-        assert Purse(ledger, Prices({"new": Price(2.0, 2.0)}), 1.0).spent_usd == 60 / 1e6
+        assert Budget(ledger, Prices({"new": Price(2.0, 2.0)}), 1.0).spent_usd == 60 / 1e6
 
 
 def test_a_free_model_needs_no_money_and_a_bound_is_needed_for_others(path: Path) -> None:
     with Ledger(path) as ledger:
-        purse = Purse(ledger, PRICES, 0.0)
-        assert purse.try_reserve("free", BODY) is not None
-        assert purse.try_reserve("m", BODY) is None
+        budget = Budget(ledger, PRICES, 0.0)
+        assert budget.try_reserve("free", BODY) is not None
+        assert budget.try_reserve("m", BODY) is None
         with pytest.raises(ConfigError, match="bound of every reply"):
-            purse.try_reserve("m", {"messages": []})
+            budget.try_reserve("m", {"messages": []})
 
 
 def test_batches_cost_less_and_outlive_their_process(path: Path) -> None:
     with Ledger(path) as ledger:
-        purse = Purse(ledger, PRICES, 1.0)
-        one = purse.try_reserve("half", BODY, stage="tasks", id="7", batch=True)
-        two = purse.try_reserve("half", BODY, stage="tasks", id="8")
+        budget = Budget(ledger, PRICES, 1.0)
+        one = budget.try_reserve("half", BODY, stage="tasks", id="7", batch=True)
+        two = budget.try_reserve("half", BODY, stage="tasks", id="8")
         assert one is not None
         assert two is not None
         assert one.worst_usd == pytest.approx(WORST)
         assert two.worst_usd == pytest.approx(2 * WORST)
-        again = Purse(ledger, PRICES, 1.0)
+        again = Budget(ledger, PRICES, 1.0)
         assert outcomes(ledger) == ["open", "unknown"]
         assert again.open_batch("tasks") == {"7": one}
         assert again.held_usd == one.worst_usd
@@ -200,20 +200,20 @@ KILLED = """
 import asyncio, os, random, signal, sys
 from datagen.ledger import Ledger
 from datagen.money.prices import Price, Prices
-from datagen.money.purse import Purse
+from datagen.money.budget import Budget
 body = {"messages": [{"role": "user", "content": "Why rest?"}], "max_tokens": 100}
-async def ask(purse, draw):
-    one = await purse.reserve("m", body)
+async def ask(budget, draw):
+    one = await budget.reserve("m", body)
     await asyncio.sleep(0.001 * draw.random())
-    draw.choice([lambda: purse.settle(one, 9, draw.randrange(100)), lambda: purse.release(one),
-                 lambda: purse.forfeit(one)])()
+    draw.choice([lambda: budget.settle(one, 9, draw.randrange(100)), lambda: budget.release(one),
+                 lambda: budget.forfeit(one)])()
 async def run():
     draw = random.Random(sys.argv[2])
-    purse = Purse(Ledger(sys.argv[1]), Prices({"m": Price(1.0, 1.0)}), 0.02)
+    budget = Budget(Ledger(sys.argv[1]), Prices({"m": Price(1.0, 1.0)}), 0.02)
     for number in range(100):
         if number == int(sys.argv[2]) * 3 + 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        await asyncio.gather(*(ask(purse, draw) for _ in range(5)))
+        await asyncio.gather(*(ask(budget, draw) for _ in range(5)))
 asyncio.run(run())
 """
 
@@ -229,7 +229,7 @@ def test_the_cap_holds_over_kills(path: Path) -> None:
     assert spent == sorted(spent)
     assert 0 < spent[-1] <= 0.02
     with Ledger(path) as ledger:
-        assert Purse(ledger, PRICES, 0.02).spent_usd == pytest.approx(spent[-1])
+        assert Budget(ledger, PRICES, 0.02).spent_usd == pytest.approx(spent[-1])
         assert "open" not in outcomes(ledger)
 
 

@@ -17,8 +17,8 @@ from scripted_server import Scripted, ScriptedServer, text_of
 from datagen.client import Reply, complete, stream
 from datagen.errors import ServiceError
 from datagen.ledger import Ledger
+from datagen.money.budget import Budget
 from datagen.money.prices import Price, Prices
-from datagen.money.purse import Purse
 from datagen.service.chat import ChatRequest, Sampling
 from datagen.service.wire import Service
 
@@ -412,10 +412,10 @@ def test_every_try_is_paid_for_as_it_ended(ledger: Ledger) -> None:
         Scripted(raw=usage % b'{"prompt_tokens": 9, "completion_tokens": 0}'),
         Scripted("too long", 400),
     ]
-    purse = Purse(ledger, Prices({"scripted": Price(1.0, 2.0)}), 1.0)
+    budget = Budget(ledger, Prices({"scripted": Price(1.0, 2.0)}), 1.0)
     with ScriptedServer(script) as server:
         complete(
-            questions("abc"), service(server, concurrency=1, max_tries=5), ledger, stage="s", purse=purse
+            questions("abc"), service(server, concurrency=1, max_tries=5), ledger, stage="s", budget=budget
         )
     assert [each.outcome for each in ledger.tries()] == [
         "free",
@@ -425,15 +425,15 @@ def test_every_try_is_paid_for_as_it_ended(ledger: Ledger) -> None:
         "settled",
         "free",
     ]
-    assert purse.held_usd == 0
+    assert budget.held_usd == 0
 
 
 def test_an_interrupted_try_keeps_its_worst_case_spent(ledger: Ledger) -> None:
-    purse = Purse(ledger, Prices({"scripted": Price(1.0, 2.0)}), 1.0)
+    budget = Budget(ledger, Prices({"scripted": Price(1.0, 2.0)}), 1.0)
 
     async def interrupted(server: ScriptedServer) -> None:
         async def consume() -> None:
-            async for _ in stream(questions("ab"), service(server), ledger, stage="s", purse=purse):
+            async for _ in stream(questions("ab"), service(server), ledger, stage="s", budget=budget):
                 pass
 
         task = asyncio.ensure_future(consume())
@@ -448,4 +448,4 @@ def test_an_interrupted_try_keeps_its_worst_case_spent(ledger: Ledger) -> None:
     with ScriptedServer(script) as server:
         asyncio.run(interrupted(server))
     assert sorted(each.outcome for each in ledger.tries()) == ["settled", "unknown"]
-    assert purse.held_usd == 0
+    assert budget.held_usd == 0

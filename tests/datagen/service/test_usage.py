@@ -8,8 +8,8 @@ from scripted_server import Scripted, ScriptedServer
 
 from datagen.client import ChatRequest, Sampling, Service, complete
 from datagen.ledger import Ledger
+from datagen.money.budget import Budget
 from datagen.money.prices import Price, Prices
-from datagen.money.purse import Purse
 
 
 def outcome_of(tmp_path: Path, content: str, usage: object) -> tuple[str, int | None, int | None]:
@@ -18,8 +18,8 @@ def outcome_of(tmp_path: Path, content: str, usage: object) -> tuple[str, int | 
     raw = json.dumps({"choices": [choice], "usage": usage}).encode()
     asked = ChatRequest("a", ({"role": "user", "content": "a"},), Sampling(max_tokens=100))
     with Ledger(tmp_path / "ledger.sqlite") as ledger, ScriptedServer([Scripted(raw=raw)]) as server:
-        purse = Purse(ledger, Prices({"scripted": Price(1.0, 2.0)}), 1.0)
-        complete([asked], Service(server.base_url, "scripted", max_tries=1), ledger, stage="s", purse=purse)
+        budget = Budget(ledger, Prices({"scripted": Price(1.0, 2.0)}), 1.0)
+        complete([asked], Service(server.base_url, "scripted", max_tries=1), ledger, stage="s", budget=budget)
         (only,) = ledger.tries()
         if only.outcome == "unknown":
             assert only.cost_usd == only.reserved_usd

@@ -1,4 +1,4 @@
-"""A work folder keeps its seed tasks: it is reported on, resumed and forked after their file moved or changed."""
+"""A work folder keeps its seed tasks: it is reported on, resumed and derived after their file moved or changed."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ from scripted_server import ScriptedServer, write_tasks
 from typer.testing import CliRunner
 
 from alpacare_jax.cli import app
-from datagen.figures import gather
 from datagen.records import SeedTask, write_records
 from datagen.seeds import load_seeds
+from datagen.statistics import collect
 from datagen.work.own_seeds import SEEDS, fingerprint, keep_copy
 
 TEXTS = ("What is gout?", "List signs of sepsis.", "Explain insulin to a child.", "Why rest?")
@@ -70,9 +70,9 @@ def test_after_the_original_is_gone_a_run_is_reported_on_resumed_and_forked(scen
     more = scene.run("--target", 16)
     assert more.exit_code == 0, words(more)
     assert f"going on with the folder's own copy, {moved / SEEDS}" in words(more)
-    forked = scene.run("--fork", scene.folder / "forked", "--similarity", 0.5)
-    assert forked.exit_code == 0, words(forked)
-    assert load_seeds(scene.folder / "forked" / SEEDS) == load_seeds(moved / SEEDS)
+    derived = scene.run("--fork", scene.folder / "derived", "--similarity", 0.5)
+    assert derived.exit_code == 0, words(derived)
+    assert load_seeds(scene.folder / "derived" / SEEDS) == load_seeds(moved / SEEDS)
     scene.forget_progress()
     assert scene.run("--status").exit_code == 0
     page = alpacare("report", moved, "--out", scene.folder / "report.html")
@@ -103,10 +103,10 @@ def test_an_original_that_changed_is_named_and_the_copy_goes_on(scene: Scene) ->
 
 def test_figures_look_back_with_the_copy_whatever_became_of_the_original(scene: Scene) -> None:
     scene.forget_progress()
-    before = gather(scene.work)["funnel"]
+    before = collect(scene.work)["funnel"]
     assert before["tasks_kept"] == 8
     write_seeds(scene.seeds, "Explain gout and its usual treatment briefly.")
-    assert gather(scene.work)["funnel"] == before
+    assert collect(scene.work)["funnel"] == before
 
 
 def test_a_copy_that_was_changed_is_named_and_written_anew_from_the_original(scene: Scene) -> None:

@@ -104,7 +104,7 @@ def test_the_projection_follows_what_a_task_and_an_answer_cost_so_far() -> None:
     assert money(spending, **so_far, foreseen=False).projected_usd is None
 
 
-def test_what_a_fork_took_over_says_nothing_of_what_its_answers_will_cost() -> None:
+def test_what_a_derived_folder_took_over_says_nothing_of_what_its_answers_will_cost() -> None:
     taken = {"kept": 40, "requests": 10, "answered": 30, "target": 40}
     assert money({}, **taken).projected_usd is None
     assert money({}, **taken, answer_usd=0.25).projected_usd == 2.5

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from datagen.figures.roots import find_root
+from datagen.statistics.roots import find_root
 
 LABELLED = Path(__file__).with_name("labelled_roots.tsv")
 

@@ -1,5 +1,5 @@
-from datagen.figures import count_labels
 from datagen.records import SeedTask
+from datagen.statistics import count_labels
 
 
 def test_difficulties_stand_in_the_order_of_numbers_also_beyond_five() -> None:

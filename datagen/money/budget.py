@@ -1,4 +1,4 @@
-"""Money: a purse that keeps a spending cap over restarts and kills.
+"""Money: a budget that keeps a spending cap over restarts and kills.
 
 Before a request is sent its worst case is reserved and written into the ledger: no more prompt tokens than its
 body has bytes, and as many output tokens as it allows. What the service then counts replaces the reservation.
@@ -38,7 +38,7 @@ class BudgetReached(ServiceError):
     """The next request could cost more than what is left of the budget; everything answered is kept."""
 
 
-class Purse:
+class Budget:
     """Watches over what a ledger's requests cost, and keeps a cap.
 
     Args:

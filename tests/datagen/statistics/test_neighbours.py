@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.dedup import rouge_l
-from datagen.figures.neighbours import nearest_scores
 from datagen.records import read_objects
+from datagen.statistics.neighbours import nearest_scores
 
 
 def brute_force(texts: list[str]) -> list[float]:

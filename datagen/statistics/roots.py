@@ -38,7 +38,9 @@ class Root:
 @functools.cache
 def _words() -> dict[str, Any]:
     text = (
-        importlib.resources.files("datagen.figures").joinpath("root_words.yaml").read_text(encoding="utf-8")
+        importlib.resources.files("datagen.statistics")
+        .joinpath("root_words.yaml")
+        .read_text(encoding="utf-8")
     )
     lists: dict[str, Any] = yaml.safe_load(text)
     polite = [phrase.split() for phrase in lists.pop("polite").split("|")]

@@ -21,7 +21,7 @@ from datagen.work.folder import LEDGER, pin, refuse_foreign, refuse_lost
 
 
 @dataclasses.dataclass(frozen=True)
-class Fork:
+class Derived:
     """How many settled requests of each stage the new folder took over, and of how many."""
 
     tasks: int
@@ -30,7 +30,7 @@ class Fork:
     of_answers: int
 
 
-def fork(source: Path, target: Path, settings: Settings) -> Fork:
+def derive(source: Path, target: Path, settings: Settings) -> Derived:
     """Make a work folder for other settings and copy into it what still applies.
 
     What the copied replies cost was paid by the old folder and does not count against the new one's budget.
@@ -44,7 +44,7 @@ def fork(source: Path, target: Path, settings: Settings) -> Fork:
         DataError: The source is no work folder, or the target holds a run or other files.
     """
     if source.resolve() == target.resolve():
-        raise DataError("a work folder cannot be forked into itself", where=target)
+        raise DataError("a work folder cannot be derived from itself", where=target)
     refuse_foreign(target)
     refuse_lost(source)
     seeds = read_seeds(settings)
@@ -53,7 +53,7 @@ def fork(source: Path, target: Path, settings: Settings) -> Fork:
             raise DataError(
                 "the new folder holds a run already",
                 where=target,
-                remedy=f"go on with --work {target} and without --fork, or choose another new folder",
+                remedy=f"go on with --work {target} and without --derive, or choose another new folder",
             )
         pin(target, settings, seeds, prompts.PROMPT_VERSION, began=False, forked_from=str(source.absolute()))
         tasks = {entry.id: entry for entry in _applying_tasks(old, settings)}
@@ -61,7 +61,7 @@ def fork(source: Path, target: Path, settings: Settings) -> Fork:
         new.copy([*tasks.values(), *answers])
         counts = old.counts()
     settled = {stage: each["answered"] + each["failed"] for stage, each in counts.items()}
-    return Fork(len(tasks), settled.get(TASKS, 0), len(answers), settled.get(ANSWERS, 0))
+    return Derived(len(tasks), settled.get(TASKS, 0), len(answers), settled.get(ANSWERS, 0))
 
 
 def _applying_tasks(old: Ledger, settings: Settings) -> Iterator[Entry]:

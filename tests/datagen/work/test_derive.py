@@ -12,7 +12,7 @@ from datagen.errors import DataError
 from datagen.ledger import Ledger
 from datagen.settings import Settings
 from datagen.synthesize import synthesize
-from datagen.work.fork import Fork, fork
+from datagen.work.derive import Derived, derive
 
 FILES = ("instructions.jsonl", "tasks.jsonl", "rejected.jsonl")
 
@@ -50,7 +50,7 @@ def test_another_filter_keeps_every_task_that_was_paid_for(
     asked = server.count
     synthesize(stricter, tmp_path / "whole")
     needed = server.count - asked
-    taken = fork(tmp_path / "old", tmp_path / "new", stricter)
+    taken = derive(tmp_path / "old", tmp_path / "new", stricter)
     assert taken.tasks == taken.of_tasks > 0
     assert 0 < taken.answers <= taken.of_answers == 12
     asked = server.count
@@ -71,8 +71,8 @@ def test_another_answerer_keeps_the_tasks_and_none_of_the_answers(
 ) -> None:
     synthesize(settings, tmp_path / "old")
     other = dataclasses.replace(settings, answerer=dataclasses.replace(settings.answerer, model="another"))
-    taken = fork(tmp_path / "old", tmp_path / "new", other)
-    assert taken == Fork(taken.of_tasks, taken.of_tasks, 0, 12)
+    taken = derive(tmp_path / "old", tmp_path / "new", other)
+    assert taken == Derived(taken.of_tasks, taken.of_tasks, 0, 12)
     asked = server.count
     synthesize(other, tmp_path / "new")
     assert not any(asks_for_tasks(body) for body in server.bodies[asked:])
@@ -81,25 +81,25 @@ def test_another_answerer_keeps_the_tasks_and_none_of_the_answers(
 def test_other_prompts_keep_nothing(tmp_path: Path, settings: Settings) -> None:
     synthesize(settings, tmp_path / "old")
     other = dataclasses.replace(settings, seed=1)
-    taken = fork(tmp_path / "old", tmp_path / "new", other)
+    taken = derive(tmp_path / "old", tmp_path / "new", other)
     assert (taken.tasks, taken.answers) == (0, 0)
-    # Nothing was asked yet, so the new folder may still be forked another way.
-    assert fork(tmp_path / "old", tmp_path / "new", settings).answers == 12
+    # Nothing was asked yet, so the new folder may still be derived another way.
+    assert derive(tmp_path / "old", tmp_path / "new", settings).answers == 12
 
 
-def test_a_fork_starts_a_folder_of_its_own(tmp_path: Path, settings: Settings) -> None:
+def test_deriving_starts_a_folder_of_its_own(tmp_path: Path, settings: Settings) -> None:
     synthesize(settings, tmp_path / "old")
-    fork(tmp_path / "old", tmp_path / "new", settings)
+    derive(tmp_path / "old", tmp_path / "new", settings)
     before = contents(tmp_path / "new")
     with pytest.raises(DataError, match="holds a run already") as caught:
-        fork(tmp_path / "old", tmp_path / "new", settings)
+        derive(tmp_path / "old", tmp_path / "new", settings)
     assert f"--work {tmp_path / 'new'}" in str(caught.value)
     assert contents(tmp_path / "new") == before
-    with pytest.raises(DataError, match="into itself"):
-        fork(tmp_path / "old", tmp_path / "old" / ".." / "old", settings)
+    with pytest.raises(DataError, match="from itself"):
+        derive(tmp_path / "old", tmp_path / "old" / ".." / "old", settings)
     with pytest.raises(DataError, match="no ledger yet"):
-        fork(tmp_path / "nowhere", tmp_path / "other", settings)
+        derive(tmp_path / "nowhere", tmp_path / "other", settings)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("precious")
     with pytest.raises(DataError, match="other files"):
-        fork(tmp_path / "old", tmp_path / "notes", settings)
+        derive(tmp_path / "old", tmp_path / "notes", settings)

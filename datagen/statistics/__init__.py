@@ -1,4 +1,4 @@
-"""The figures of a work folder, as plain values: what the run made, what it dropped, and what it spent.
+"""Statistics of a work folder, as plain values: what the run made, what it dropped, and what it spent.
 
 They are those of the paper (root verbs with their objects, views, types, difficulty) and those a person asks for
 before spending more: lengths, how near the tasks are to each other, the funnel, tokens and cost over time. They
@@ -16,14 +16,14 @@ from typing import Any
 from datagen import labels
 from datagen.decoding import read_json_object
 from datagen.dedup import count_words
-from datagen.figures.neighbours import nearest_scores
-from datagen.figures.roots import find_root
 from datagen.ledger import Entry, Ledger
 from datagen.publish import is_written
 from datagen.publish.provenance import count_identifiers, sum_up
 from datagen.questions import read_seeds
 from datagen.records import SeedTask, normal_input, read_objects
 from datagen.safety import CONTAMINATION_REPORT
+from datagen.statistics.neighbours import nearest_scores
+from datagen.statistics.roots import find_root
 from datagen.synthesize import count
 from datagen.work.folder import CONFIG, LEDGER, pinned_settings, recorded_settings, refuse_lost
 from datagen.work.replay import replay
@@ -40,15 +40,15 @@ _POINTS = 240
 
 @dataclasses.dataclass
 class Rows:
-    """The tasks that the figures are about, and the answers that are in."""
+    """The tasks that the statistics are about, and the answers that are in."""
 
     tasks: list[SeedTask]
     answers: list[str]
     what: str
 
 
-def gather(work: Path) -> dict[str, Any]:
-    """Gather the figures of a work folder.
+def collect(work: Path) -> dict[str, Any]:
+    """Collect the statistics of a work folder.
 
     Args:
         work: Work folder of a synthesis run, finished, stopped or running.
@@ -101,7 +101,7 @@ def gather(work: Path) -> dict[str, Any]:
 
 
 def describe(rows: Rows) -> dict[str, Any]:
-    """Return the figures that are about the tasks and answers themselves."""
+    """Return the statistics of the tasks and answers themselves."""
     instructions = [task.instruction for task in rows.tasks]
     inputs = [normal_input(task.input) for task in rows.tasks]
     return {

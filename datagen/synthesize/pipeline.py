@@ -10,7 +10,7 @@ from typing import Any
 from datagen.batch.asking import stream_in_batches
 from datagen.client import ChatRequest, Reply, read_reply, stream
 from datagen.ledger import Ledger
-from datagen.money.purse import BudgetReached, Purse
+from datagen.money.budget import Budget, BudgetReached
 from datagen.questions import ANSWERS, TASKS, answer_request, task_requests
 from datagen.records import SeedTask
 from datagen.settings import BATCH, Settings
@@ -22,14 +22,14 @@ from datagen.work.status import Progress, Reporter
 
 
 @dataclasses.dataclass
-class Gathering:
+class Pipeline:
     """Asks what a run asks, live or through batches, and may go on with more tasks when answers are in.
 
     Attributes:
         settings: What to do.
         seeds: The seed tasks.
         ledger: Where every outcome is written down.
-        purse: Keeps the cap.
+        budget: Keeps the cap.
         reporter: Is told how far the run is.
         task_filter: Judges the replies with tasks, in their order.
         wait: In batch mode, wait for replies.
@@ -38,7 +38,7 @@ class Gathering:
     settings: Settings
     seeds: Sequence[SeedTask]
     ledger: Ledger
-    purse: Purse
+    budget: Budget
     reporter: Reporter
     task_filter: TaskFilter
     wait: bool
@@ -85,13 +85,13 @@ class Gathering:
                 self.ledger,
                 stage=TASKS,
                 wanted=self._requests_wanted,
-                purse=self.purse,
+                budget=self.budget,
                 limits=settings.batch,
                 wait=self.wait,
                 leave_usd=lambda: self.task_filter.kept_of_a_request() * (self.reporter.answer_usd() or 0.0),
             )
         window = None if settings.eager else self.task_filter.requests_wanted
-        return stream(requests, settings.teacher, self.ledger, stage=TASKS, window=window, purse=self.purse)
+        return stream(requests, settings.teacher, self.ledger, stage=TASKS, window=window, budget=self.budget)
 
     def _requests_wanted(self, ahead: Sequence[Reply]) -> int:
         """Estimate how many requests the target still needs, with replies that are in but cannot be judged yet."""
@@ -108,16 +108,16 @@ class Gathering:
 
     def _keep_for_answers(self, answered: int) -> None:
         """Keep enough of a budget to have the kept tasks answered, instead of spending all of it on more tasks."""
-        if self.purse.budget_usd is None:
+        if self.budget.budget_usd is None:
             return
         waiting = len(self.task_filter.kept) - answered
         if waiting <= 0:
-            self.purse.set_aside(ANSWERS, 0.0)
+            self.budget.set_aside(ANSWERS, 0.0)
             return
         model = self.settings.answerer.model
         last = answer_request(self.settings, self.task_filter.kept[-1]).body(model)
-        one_in_flight = self.purse.worst_usd(model, last, batch=self.settings.mode == BATCH)
-        self.purse.set_aside(ANSWERS, waiting * (self.reporter.answer_usd() or 0.0) + one_in_flight)
+        one_in_flight = self.budget.worst_usd(model, last, batch=self.settings.mode == BATCH)
+        self.budget.set_aside(ANSWERS, waiting * (self.reporter.answer_usd() or 0.0) + one_in_flight)
 
     def _take_settled(self) -> None:
         """Judge the replies behind the one at which a run stopped; they are paid for."""
@@ -152,7 +152,7 @@ class Gathering:
             self.settings.answerer,
             self.ledger,
             self.settings,
-            self.purse,
+            self.budget,
             stage=ANSWERS,
             wait=self.wait,
             progress=tell,
