@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from alpacare_jax import distributed
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.generate import Engine, Sampling, batch
+from alpacare_jax.generate import Engine, SamplingParams, batch
 from alpacare_jax.generate.progress import GenerationProgress
 from alpacare_jax.language_model import LanguageModel, load
 from alpacare_jax.prompts import Template, check_template
@@ -57,7 +57,7 @@ def generate(
         progress: True shows how far it is, False does not; or what is called with the responses finished, those in
             all, and the tokens drawn.
         **sampling: ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``stop``, ``seed`` and what else
-            :class:`alpacare_jax.generate.Sampling` takes.
+            :class:`alpacare_jax.generate.SamplingParams` takes.
 
     Returns:
         The responses, in the order of the prompts.
@@ -72,7 +72,7 @@ def generate(
         >>> responses[0].response
     """
     check_template(template)
-    wanted, asked = Sampling(**sampling), batch.read_prompts(prompts)
+    wanted, asked = SamplingParams(**sampling), batch.read_prompts(prompts)
     out = None if out is None else Path(out)
     if out is not None:
         refuse_existing(out, overwrite)  # before the model is loaded
@@ -117,13 +117,13 @@ def serve(
     Example:
         >>> serve("model", port=8000)
     """
-    from alpacare_jax.generate import listen
-    from alpacare_jax.generate.server import Api
+    from alpacare_jax.generate.api import Api
+    from alpacare_jax.generate.serve import bind, is_loopback, make_server, run
     from alpacare_jax.generate.worker import Worker
 
-    listener = listen.bind(host, port)  # first, so that a port in use is reported before the model is loaded
+    listener = bind(host, port)  # first, so that a port in use is reported before the model is loaded
     port = listener.getsockname()[1]
-    if not listen.is_loopback(host) and api_key is None:
+    if not is_loopback(host) and api_key is None:
         logger.warning(
             "WARNING: listening on %s, which other machines can reach, and no key is asked for: anyone who can reach "
             "this port can use the model. Set --api-key-env, or leave --host at 127.0.0.1.",
@@ -144,10 +144,8 @@ def serve(
     ready = f"ready: http://{shown}:{port}/v1  model {name}  {engine.slots} slots  {engine.max_len} tokens of context"
     app = Api(worker, name, api_key).build()
     try:
-        server = listen.make_server(
-            app, lambda: say(ready), worker.give_up, lambda: worker.failure is not None
-        )
-        listen.run(listener, server)
+        server = make_server(app, lambda: say(ready), worker.give_up, lambda: worker.failure is not None)
+        run(listener, server)
     finally:
         worker.stop()
     if worker.failure is not None:

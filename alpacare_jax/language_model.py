@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from alpacare_jax import convert, sharding
 from alpacare_jax.data.examples import encode_prompt
 from alpacare_jax.errors import ConfigError, DataError
-from alpacare_jax.generate import Engine, Generation, Sampling
+from alpacare_jax.generate import Engine, Generation, SamplingParams
 from alpacare_jax.model import Architecture, ComputeConfig, Llama, LlamaConfig, Params
 from alpacare_jax.model.compute import DTYPES
 from alpacare_jax.prompts import Template, check_template
@@ -163,7 +163,7 @@ class LanguageModel:
             template: Into what a text is put: "alpaca", "chat" (the model's own chat template), or None for the text
                 as it is. Conversations always go through the chat template.
             **sampling: ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``stop``, ``seed`` and what else
-                :class:`alpacare_jax.generate.Sampling` takes.
+                :class:`alpacare_jax.generate.SamplingParams` takes.
 
         Returns:
             The reply, or the list of replies where a list was given.
@@ -174,7 +174,7 @@ class LanguageModel:
         if template is not None:
             check_template(template)
         alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
-        asked = Sampling(**sampling)
+        asked = SamplingParams(**sampling)
         waiting = [
             Generation(self._encode(prompt, template), asked, continues=template is None)
             for prompt in ([prompts] if alone else prompts)

@@ -10,7 +10,7 @@ import argparse
 import statistics
 import time
 
-from alpacare_jax.generate import Engine, Generation, Sampling
+from alpacare_jax.generate import Engine, Generation, SamplingParams
 from alpacare_jax.inference import open_engine
 
 
@@ -20,7 +20,7 @@ def measure(engine: Engine, prompt: int, tokens: int) -> tuple[float, list[float
     Returns:
         Seconds to the first token of all, and the seconds of every later step.
     """
-    wish = Sampling(max_tokens=tokens, ignore_eos=True)
+    wish = SamplingParams(max_tokens=tokens, ignore_eos=True)
     for slot in range(engine.slots):
         engine.submit(Generation([100 + slot, *range(100, 99 + prompt)], wish))
     seconds = []

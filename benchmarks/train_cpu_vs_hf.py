@@ -82,7 +82,7 @@ def load_examples(arguments: argparse.Namespace) -> Any:
     import random
 
     from alpacare_jax.data.examples import encode_examples
-    from alpacare_jax.data.packing import plan_rows
+    from alpacare_jax.data.packing import plan_sequences
     from alpacare_jax.tokenizer import load_tokenizer
     from datagen.records import Instruction, read_records
 
@@ -96,7 +96,8 @@ def load_examples(arguments: argparse.Namespace) -> Any:
     count = 1
     while (
         count < len(rest)
-        and len(plan_rows(lengths[: count + 1], arguments.seq_len)) <= arguments.updates * ROWS_PER_UPDATE
+        and len(plan_sequences(lengths[: count + 1], arguments.seq_len))
+        <= arguments.updates * ROWS_PER_UPDATE
     ):
         count += 1
     return warm, rest[:count], tokenizer.pad_id
@@ -120,12 +121,12 @@ def train_ours(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from alpacare_jax import load, optim, sharding
     from alpacare_jax.data.loader import batches_in_order
-    from alpacare_jax.data.packing import pack_rows
+    from alpacare_jax.data.packing import pack_sequences
     from alpacare_jax.model import Architecture
     from alpacare_jax.train import Stepper
 
     warm, timed, pad_id = load_examples(arguments)
-    rows = pack_rows(timed, arguments.seq_len, pad_id=pad_id)
+    rows = pack_sequences(timed, arguments.seq_len, pad_id=pad_id)
     mesh = sharding.single_device_mesh()
     loaded = load(arguments.model, mesh=mesh, dtype="float32")
     settings = optim.OptimConfig()
@@ -139,7 +140,7 @@ def train_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     with sharding.use_mesh(mesh):
         state, step = stepper.start(loaded.params), stepper.compile_step()
         place = sharding.batch_sharding(mesh)
-        warm_rows = pack_rows(warm, arguments.seq_len, pad_id=pad_id)[:1] * ROWS_PER_UPDATE
+        warm_rows = pack_sequences(warm, arguments.seq_len, pad_id=pad_id)[:1] * ROWS_PER_UPDATE
         for arrays in batches_in_order(warm_rows, ROWS_PER_UPDATE, sharding=place):
             state, metrics = step(state, arrays)
             jax.block_until_ready(metrics)

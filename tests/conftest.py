@@ -142,7 +142,7 @@ def smollm2_ckpt(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("smollm2") / "ckpt"
     with convert.open_foreign(smollm2_gguf) as foreign:
         params = convert.load(foreign.source, foreign.config)
-        checkpoint.save_model(folder, params, foreign.config, hf=foreign.assets)
+        checkpoint.save_model(folder, params, foreign.config, hf=foreign.hf_folder)
     yield folder
     shutil.rmtree(folder)
 

@@ -1,7 +1,7 @@
 """Checkpoints: parameter trees, model folders, and the checkpoints of a run, all through Orbax."""
 
-from alpacare_jax.checkpoint.assets import TRAVELLING, copy_assets
 from alpacare_jax.checkpoint.claims import claimed
+from alpacare_jax.checkpoint.config_files import CONFIG_FILES, copy_config_files
 from alpacare_jax.checkpoint.folders import (
     DESCRIPTION,
     atomic_folder,
@@ -18,14 +18,14 @@ from alpacare_jax.checkpoint.runs import RunCheckpoints, put_damaged_aside
 from alpacare_jax.checkpoint.streaming import open_params
 
 __all__ = [
+    "CONFIG_FILES",
     "DESCRIPTION",
-    "TRAVELLING",
     "RunCheckpoints",
     "abstract_params",
     "atomic_folder",
     "check_free",
     "claimed",
-    "copy_assets",
+    "copy_config_files",
     "flatten",
     "load_params",
     "open_params",

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 
 from alpacare_jax.checkpoint import checksums, failures
 from alpacare_jax.checkpoint import params as trees
-from alpacare_jax.checkpoint.assets import TRAVELLING, copy_assets
 from alpacare_jax.checkpoint.claims import claimed, on_first
+from alpacare_jax.checkpoint.config_files import CONFIG_FILES, copy_config_files
 from alpacare_jax.errors import CheckpointError, DataError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
@@ -34,7 +34,7 @@ CHUNK_BYTES = 32 << 20
 DESCRIPTION = "alpacare.json"
 MODEL_FILES = (
     DESCRIPTION,
-    *(f"hf/{name}" for name in TRAVELLING),
+    *(f"hf/{name}" for name in CONFIG_FILES),
     "params/_*",
     "params/commit_success.txt",
     "params/manifest.ocdbt",
@@ -160,7 +160,7 @@ def save_model(
         folder: The folder to make.
         params: The parameters.
         config: The model's shape.
-        hf: Folder of the files that travel with the model: config, tokenizer, chat template.
+        hf: Folder of the model's tokenizer, config and chat template files.
         source: Where the model comes from, plain JSON values.
         overwrite: Replace an existing model folder.
 
@@ -172,7 +172,7 @@ def save_model(
     with atomic_folder(target, overwrite=overwrite) as partial:
         with failures.writing(target):
             if jax.process_index() == 0:
-                copy_assets(hf, partial / "hf")
+                copy_config_files(hf, partial / "hf")
             save_params(partial / "params", params)
         dtype = str(jax.tree.leaves(params)[0].dtype)
         write_description(partial, "model", config, {"dtype": dtype, "source": source or {}})

@@ -14,13 +14,14 @@ from alpacare_jax import checkpoint
 from alpacare_jax.checkpoint import failures
 from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.checkpoint.folders import atomic_folder
-from alpacare_jax.convert import hf_folder, table
+from alpacare_jax.convert import table
+from alpacare_jax.convert.hf_folder import complete_generation_config, write_config
 from alpacare_jax.convert.sources import SAFETENSORS_DTYPES
 from alpacare_jax.errors import ConfigError, ConversionError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
 
-EXPORT_FILES = (*checkpoint.TRAVELLING, "model*.safetensors", "model.safetensors.index.json")
+EXPORT_FILES = (*checkpoint.CONFIG_FILES, "model*.safetensors", "model.safetensors.index.json")
 """Patterns of the files of an exported folder."""
 
 DTYPES = {
@@ -33,7 +34,7 @@ DTYPES = {
 def export(
     params: Params,
     config: LlamaConfig,
-    assets: Path,
+    hf_folder: Path,
     out: Path,
     *,
     dtype: str | None = None,
@@ -47,7 +48,7 @@ def export(
         params: The parameters; memory beside them is one leaf's worth. Leaves that are read when used, as
             :func:`alpacare_jax.checkpoint.open_params` gives them, are read once each.
         config: The model's shape.
-        assets: Folder of config, tokenizer and chat template, carried over unchanged.
+        hf_folder: Folder of config, tokenizer and chat template, carried over unchanged.
         out: The folder to make.
         dtype: Dtype of the weights, "float32", "bfloat16" or "float16"; as the parameters are when None.
         max_shard_bytes: Largest size of one file of weights, in bytes; a larger tensor gets its own.
@@ -70,9 +71,9 @@ def export(
         atomic_folder(out, overwrite=overwrite, marker="config.json", own=EXPORT_FILES) as partial,
         failures.writing(out, "the export"),
     ):
-        checkpoint.copy_assets(assets, partial)
-        hf_folder.write_config(partial, config, dtype)
-        hf_folder.complete_generation_config(partial)
+        checkpoint.copy_config_files(hf_folder, partial)
+        write_config(partial, config, dtype)
+        complete_generation_config(partial)
         write_weights(leaves, config, partial, DTYPES[dtype], max_shard_bytes, progress)
 
 

@@ -70,7 +70,7 @@ def import_model(
             )
         origin = opening.describe_source(foreign, str(source))
         checkpoint.save_model(
-            out, params, foreign.config, hf=foreign.assets, source=origin, overwrite=overwrite
+            out, params, foreign.config, hf=foreign.hf_folder, source=origin, overwrite=overwrite
         )
     return Converted(
         folder=out,

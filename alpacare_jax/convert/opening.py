@@ -30,13 +30,13 @@ class ForeignModel:
         name: What to call it.
         config: Its shape.
         source: Its tensors.
-        assets: Folder of config, tokenizer and chat template.
+        hf_folder: Folder of config, tokenizer and chat template.
     """
 
     name: str
     config: LlamaConfig
     source: Source
-    assets: Path
+    hf_folder: Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FoundModel:
 
     Args:
         config: Its shape.
-        hf_folder: Folder of the files that travel with it; it may be gone once nothing refers to this object.
+        hf_folder: Folder of its tokenizer and config files; it may be gone once nothing refers to this object.
         name: What to call it.
         origin: Where it came from, plain JSON values.
         read: Reads its parameters onto a mesh (one local device when None), in a dtype (as stored when None). They
@@ -93,7 +93,7 @@ def find_model(reference: str | Path, *, step: int | None = None) -> FoundModel:
         return load(foreign.source, foreign.config, mesh=mesh, dtype=dtype)
 
     origin = describe_source(foreign, str(reference))
-    return FoundModel(foreign.config, foreign.assets, foreign.name, origin, read_foreign, named, keep)
+    return FoundModel(foreign.config, foreign.hf_folder, foreign.name, origin, read_foreign, named, keep)
 
 
 def _open_adapted(
@@ -164,7 +164,7 @@ def open_foreign(reference: str | Path) -> Iterator[ForeignModel]:
         reference: What names it.
 
     Yields:
-        The model; its folder of assets may be temporary.
+        The model; its folder of config and tokenizer may be temporary.
 
     Raises:
         ConversionError: There is no such model, or its files are broken.
@@ -227,7 +227,7 @@ def fetch(name: str) -> Path:
     from huggingface_hub import errors
 
     found: Exception
-    wanted = ["*.safetensors", "model.safetensors.index.json", hf_folder.ADAPTER, *checkpoint.TRAVELLING]
+    wanted = ["*.safetensors", "model.safetensors.index.json", hf_folder.ADAPTER, *checkpoint.CONFIG_FILES]
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
     except errors.GatedRepoError as error:

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from alpacare_jax.data.manifest import Manifest, Statistics, hash_file, read_manifest
-from alpacare_jax.data.packing import COLUMNS, Row
+from alpacare_jax.data.packing import COLUMNS, PackedSequence
 from alpacare_jax.errors import DataError
 from alpacare_jax.tokenizer import Tokenizer
 
@@ -19,12 +19,12 @@ IN_MEMORY = "(packed in memory)"
 """What stands for the folder of rows that lie in memory."""
 
 
-class RowSource(Protocol):
+class SequenceSource(Protocol):
     """Anything that gives rows by number: a :class:`PackedDataset`, or a list of rows in memory."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Row: ...
+    def __getitem__(self, index: int, /) -> PackedSequence: ...
 
 
 class PackedDataset:
@@ -41,7 +41,7 @@ class PackedDataset:
         self,
         folder: Path | None,
         manifest: Manifest,
-        source: Sequence[Row],
+        source: Sequence[PackedSequence],
         ids: Sequence[Sequence[str]] | None = None,
     ) -> None:
         self.folder, self.manifest, self._source, self._listed = folder, manifest, source, ids
@@ -69,7 +69,7 @@ class PackedDataset:
         return cls(folder, manifest, source)
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Row]) -> Self:
+    def from_sequences(cls, rows: Sequence[PackedSequence]) -> Self:
         """Take rows of your own packing, whose tokenizer is not known.
 
         Args:
@@ -136,7 +136,7 @@ class PackedDataset:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> PackedSequence:
         row = self._source[index]
         return {name: row[name] for name in COLUMNS}
 
@@ -203,7 +203,7 @@ class PackedDataset:
                 )
 
 
-def describe_memory(rows: Sequence[Row]) -> dict[str, object]:
+def describe_memory(rows: Sequence[PackedSequence]) -> dict[str, object]:
     """Return what a manifest says of rows in memory in place of shards."""
     digest, size = hashlib.sha256(), 0
     for row in rows:

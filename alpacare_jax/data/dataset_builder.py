@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import writer as tfds_writer
 from tensorflow_datasets.proto import tf_example_pb2
 
-from alpacare_jax.data.packing import COLUMNS, Row
+from alpacare_jax.data.packing import COLUMNS, PackedSequence
 
 
 class SameBytesWriter(tfds_writer.ExampleWriter):
@@ -31,7 +31,9 @@ class PackedInstructions(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, rows: Iterable[Row], row_length: int, split: str = "train", **kwargs: Any) -> None:
+    def __init__(
+        self, *, rows: Iterable[PackedSequence], row_length: int, split: str = "train", **kwargs: Any
+    ) -> None:
         self._rows, self._row_length, self._split = rows, row_length, split
         super().__init__(**kwargs)
 
@@ -51,5 +53,5 @@ class PackedInstructions(tfds.core.GeneratorBasedBuilder):
     def _example_writer(self) -> SameBytesWriter:
         return SameBytesWriter(file_format=self.info.file_format)
 
-    def _generate_examples(self) -> Iterator[tuple[int, Row]]:
+    def _generate_examples(self) -> Iterator[tuple[int, PackedSequence]]:
         yield from enumerate(self._rows)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import jax
 import numpy as np
 
-from alpacare_jax.data.dataset import RowSource
-from alpacare_jax.data.packing import COLUMNS, empty_row
+from alpacare_jax.data.dataset import SequenceSource
+from alpacare_jax.data.packing import COLUMNS, empty_sequence
 from alpacare_jax.errors import ConfigError, DataError, ShardingError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def count_steps(rows: int, epochs: float, global_batch: int) -> int:
     return max(1, math.ceil(rows * epochs / global_batch))
 
 
-class RowOrder:
+class SequenceOrder:
     """The endless shuffled sequence of row numbers: every row once per epoch, each epoch ordered anew.
 
     Args:
@@ -92,7 +92,7 @@ class BatchStream:
 
     def __init__(
         self,
-        dataset: RowSource,
+        dataset: SequenceSource,
         global_batch: int,
         seed: int,
         start_sample: int = 0,
@@ -101,7 +101,7 @@ class BatchStream:
         ahead: int = 2,
     ) -> None:
         self.dataset, self.global_batch, self.position = dataset, global_batch, start_sample
-        self.order = RowOrder(len(dataset), seed)
+        self.order = SequenceOrder(len(dataset), seed)
         self.wait_s = 0.0
         """Seconds that the latest batch was waited for."""
         self.total_wait_s = 0.0
@@ -132,7 +132,7 @@ class BatchStream:
 
 
 def batches_in_order(
-    dataset: RowSource, global_batch: int, *, sharding: "NamedSharding | None" = None, pad_id: int = 0
+    dataset: SequenceSource, global_batch: int, *, sharding: "NamedSharding | None" = None, pad_id: int = 0
 ) -> Iterator[Batch]:
     """Yield every row once, in the order of the data set; for validation.
 
@@ -143,7 +143,7 @@ def batches_in_order(
         pad_id: Token id of the empty rows that fill the last batch; they carry no target.
     """
     placement = _Placement.of(dataset, global_batch, sharding)
-    empty = empty_row(placement.row_length, pad_id)
+    empty = empty_sequence(placement.row_length, pad_id)
 
     def read(step: int) -> dict[str, np.ndarray]:
         rows = [step * global_batch + offset for offset in placement.offsets]
@@ -177,7 +177,7 @@ class _Placement:
     sharding: "NamedSharding | None"
 
     @classmethod
-    def of(cls, dataset: RowSource, global_batch: int, sharding: "NamedSharding | None") -> "_Placement":
+    def of(cls, dataset: SequenceSource, global_batch: int, sharding: "NamedSharding | None") -> "_Placement":
         if len(dataset) == 0:
             raise DataError("the data set holds no row", expected="at least one")
         shape = (global_batch, len(dataset[0]["tokens"]))

@@ -19,9 +19,9 @@ FILE = "manifest.json"
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What packing did. ``fill`` is the share of slots that hold a token.
+    """What packing did. ``fill`` is the packing efficiency: the share of places that hold a token.
 
-    ``left_out`` and ``truncated`` count examples longer than a row; ``prompt_too_long`` counts those among
+    ``left_out`` and ``truncated`` count examples longer than a sequence; ``prompt_too_long`` counts those among
     the left-out ones of which not one response token would have fitted.
     """
 
@@ -69,22 +69,22 @@ class Manifest:
         """Return what packing did as lines of a table: a name and a value each."""
         found = self.statistics
         ends = zip(self.tokenizer["end_tokens"], self.end_ids, strict=True)
-        rows = f"{found.rows:,} of {self.row_length:,} tokens ({self.packing}, {self.template})"
+        sequences = f"{found.rows:,} of {self.row_length:,} tokens ({self.packing}, {self.template})"
         fingerprint, vocabulary = self.tokenizer["fingerprint"][:16], self.tokenizer["vocab_size"]
         return [
             ("records read", f"{found.records:,}"),
             ("examples packed", f"{found.examples:,}"),
-            ("left out, longer than a row", _with_ids(found.left_out, self.left_out_ids)),
+            ("left out, too long", _with_ids(found.left_out, self.left_out_ids)),
             ("truncated, without end token", _with_ids(found.truncated, self.truncated_ids)),
             ("longest example", f"{found.longest_example:,} tokens"),
-            ("rows", rows),
+            ("sequences", sequences),
             ("tokens", f"{found.tokens:,}"),
             ("answers end with", ", ".join(f"{t} (id {i})" for t, i in ends) or "nothing, all are truncated"),
             (
                 "supervised tokens",
                 f"{found.supervised_tokens:,} ({found.supervised_tokens / found.tokens:.1%})",
             ),
-            ("fill", f"{found.fill:.2%} of {found.slots:,} slots"),
+            ("packing efficiency", f"{found.fill:.2%} of {found.slots:,} tokens"),
             ("shards", f"{len(self.shards)}, {sum(s['bytes'] for s in self.shards) / 2**20:.1f} MiB"),
             ("tokenizer", f"{fingerprint}, vocabulary {vocabulary:,}"),
         ]

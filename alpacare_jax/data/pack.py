@@ -21,7 +21,7 @@ from alpacare_jax.data import manifest as manifests
 from alpacare_jax.data.dataset import EXAMPLES_FILE, IN_MEMORY, PackedDataset, describe_memory
 from alpacare_jax.data.examples import Example, encode_examples
 from alpacare_jax.data.manifest import Manifest, Statistics
-from alpacare_jax.data.packing import Row, fill_row, plan_rows
+from alpacare_jax.data.packing import PackedSequence, fill_sequence, plan_sequences
 from alpacare_jax.errors import ConfigError, DataError, is_full
 from alpacare_jax.prompts import TEMPLATES, Template
 from alpacare_jax.ranges import Range
@@ -115,8 +115,8 @@ def pack(
             expected=f"at most {seq_len} tokens",
             remedy="choose a larger --seq-len, or cut with --truncate",
         )
-    plan = plan_rows([len(example) for example in kept], seq_len, pack=share_rows)
-    rows = (fill_row([kept[i] for i in row], seq_len, tokenizer.filler_id) for row in plan)
+    plan = plan_sequences([len(example) for example in kept], seq_len, pack=share_rows)
+    rows = (fill_sequence([kept[i] for i in row], seq_len, tokenizer.filler_id) for row in plan)
     ids = [[kept[i].id for i in row] for row in plan]
     cut = {id(example) for example in truncated}
     ends = {int(example.tokens[-1]) for example in kept if id(example) not in cut}
@@ -323,7 +323,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _write_shards(
-    rows: Iterator[Row], count: int, folder: Path, seq_len: int, split: str, shards: int | None
+    rows: Iterator[PackedSequence], count: int, folder: Path, seq_len: int, split: str, shards: int | None
 ) -> None:
     import tensorflow_datasets as tfds
 
@@ -355,7 +355,9 @@ def _write_shards(
     shutil.rmtree(folder / "tfds")
 
 
-def _counted(rows: Iterator[Row], total: int, progress: Progress | None) -> Iterator[Row]:
+def _counted(
+    rows: Iterator[PackedSequence], total: int, progress: Progress | None
+) -> Iterator[PackedSequence]:
     for done, row in enumerate(rows, start=1):
         yield row
         if progress and (done % 100 == 0 or done == total):

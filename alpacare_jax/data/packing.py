@@ -9,7 +9,7 @@ from alpacare_jax.data.examples import Example
 COLUMNS = ("tokens", "segment_ids", "positions", "loss_mask")
 """The int32 arrays [T] of a packed row."""
 
-Row = dict[str, np.ndarray]
+PackedSequence = dict[str, np.ndarray]
 
 
 def best_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
@@ -51,7 +51,7 @@ def best_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     return sorted(sorted(row) for row in rows)
 
 
-def fill_row(examples: Sequence[Example], row_length: int, pad_id: int = 0) -> Row:
+def fill_sequence(examples: Sequence[Example], row_length: int, pad_id: int = 0) -> PackedSequence:
     """Lay examples into one row.
 
     Args:
@@ -72,7 +72,7 @@ def fill_row(examples: Sequence[Example], row_length: int, pad_id: int = 0) -> R
             positions    0 1 2 3   0 1 2   0 0
             loss_mask    0 0 1 1   0 1 1   0 0
     """
-    row = empty_row(row_length, pad_id)
+    row = empty_sequence(row_length, pad_id)
     at = 0
     for segment, example in enumerate(examples, start=1):
         here = slice(at, at + len(example))
@@ -86,26 +86,26 @@ def fill_row(examples: Sequence[Example], row_length: int, pad_id: int = 0) -> R
     return row
 
 
-def empty_row(row_length: int, pad_id: int = 0) -> Row:
+def empty_sequence(row_length: int, pad_id: int = 0) -> PackedSequence:
     """Return a row without examples; it adds nothing to any loss."""
     row = {name: np.zeros(row_length, np.int32) for name in COLUMNS}
     row["tokens"][:] = pad_id
     return row
 
 
-def plan_rows(lengths: Sequence[int], row_length: int, *, pack: bool = True) -> list[list[int]]:
+def plan_sequences(lengths: Sequence[int], row_length: int, *, pack: bool = True) -> list[list[int]]:
     """Assign examples to rows by :func:`best_fit`, or one to each row where ``pack`` is False."""
     return best_fit(lengths, row_length) if pack else [[index] for index in range(len(lengths))]
 
 
-def pack_rows(
+def pack_sequences(
     examples: Sequence[Example], row_length: int, *, pad_id: int = 0, pack: bool = True
-) -> list[Row]:
-    """Pack examples, none longer than a row, in memory; see :func:`plan_rows` and :func:`fill_row`."""
-    plan = plan_rows([len(example) for example in examples], row_length, pack=pack)
-    return [fill_row([examples[index] for index in row], row_length, pad_id) for row in plan]
+) -> list[PackedSequence]:
+    """Pack examples, none longer than a row, in memory; see :func:`plan_sequences` and :func:`fill_sequence`."""
+    plan = plan_sequences([len(example) for example in examples], row_length, pack=pack)
+    return [fill_sequence([examples[index] for index in row], row_length, pad_id) for row in plan]
 
 
-def stack_rows(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def stack_sequences(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Stack rows to arrays [B, T]."""
     return {name: np.stack([row[name] for row in rows]) for name in COLUMNS}

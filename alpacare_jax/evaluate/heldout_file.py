@@ -11,7 +11,7 @@ from alpacare_jax import distributed, inference, sharding
 from alpacare_jax.data.examples import encode_examples
 from alpacare_jax.data.loader import Batch, batches_in_order
 from alpacare_jax.data.manifest import describe_overrun
-from alpacare_jax.data.packing import pack_rows
+from alpacare_jax.data.packing import pack_sequences
 from alpacare_jax.errors import DataError
 from alpacare_jax.evaluate.answers import count_words, read_reference_texts
 from alpacare_jax.evaluate.rouge import mean_rouge_l
@@ -120,7 +120,7 @@ def heldout_loss(model: LanguageModel, data: Data, template: Template, seq_len: 
         )
     overrun = describe_overrun(max(map(len, fitting)), model.config.max_position_embeddings)
     pad_id = model.tokenizer.filler_id
-    rows = pack_rows(fitting, seq_len, pad_id=pad_id)
+    rows = pack_sequences(fitting, seq_len, pad_id=pad_id)
     shards = sharding.batch_shards(model.mesh)
 
     def batches() -> Iterator[Batch]:

@@ -2,6 +2,6 @@
 
 from alpacare_jax.generate.engine import Engine
 from alpacare_jax.generate.generation import Generation, TokenScore
-from alpacare_jax.generate.sampling import Sampling
+from alpacare_jax.generate.sampling import SamplingParams
 
-__all__ = ["Engine", "Generation", "Sampling", "TokenScore"]
+__all__ = ["Engine", "Generation", "SamplingParams", "TokenScore"]

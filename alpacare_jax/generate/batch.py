@@ -23,7 +23,7 @@ from alpacare_jax.data.examples import encode_prompt
 from alpacare_jax.errors import DataError, ServiceError, UserError
 from alpacare_jax.generate.engine import Engine
 from alpacare_jax.generate.generation import Generation
-from alpacare_jax.generate.sampling import Sampling
+from alpacare_jax.generate.sampling import SamplingParams
 from alpacare_jax.prompts import Template
 from datagen.decoding import Malformed, parse_json
 from datagen.records import Prompt, Response, read_objects, write_records
@@ -50,7 +50,7 @@ class Job:
     out: Path | None
     model: str
     template: Template = "alpaca"
-    sampling: Sampling = Sampling()
+    sampling: SamplingParams = SamplingParams()
 
     @property
     def part(self) -> Path:

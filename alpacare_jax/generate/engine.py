@@ -17,11 +17,11 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.errors import DataError
-from alpacare_jax.generate import placement
+from alpacare_jax.generate import weight_layout
 from alpacare_jax.generate.generation import Generation, TokenScore
+from alpacare_jax.generate.prefill import Prefill
 from alpacare_jax.generate.programs import Programs
-from alpacare_jax.generate.reading import Reader
-from alpacare_jax.generate.sampling import Draw, Logprobs, Rows, Sampling
+from alpacare_jax.generate.sampling import Draw, Logprobs, Rows, SamplingParams
 from alpacare_jax.generate.text import Decoder, StopFilter
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.tokenizer import Tokenizer
@@ -60,8 +60,8 @@ class Engine:
         mesh: The devices; one local device when None.
         slots: How many requests are answered at the same time; rounded up to the mesh's batch shards.
         max_len: Most tokens of prompt and reply together; the model's own limit when None.
-        reuse_prefixes: Read beginnings that prompts share, such as a system prompt, once; see
-            :mod:`alpacare_jax.generate.prefixes`.
+        reuse_prefixes: Compute a prefix that prompts share, such as a system prompt, once; see
+            :mod:`alpacare_jax.generate.prefill`.
 
     Raises:
         ShardingError: The mesh does not divide the model.
@@ -69,7 +69,7 @@ class Engine:
 
     Example:
         >>> engine = Engine(architecture, params, tokenizer, slots=8)
-        >>> generation = engine.submit(Generation(tokenizer.encode("Anaemia is"), Sampling(max_tokens=20)))
+        >>> generation = engine.submit(Generation(tokenizer.encode("Anaemia is"), SamplingParams(max_tokens=20)))
         >>> engine.run()
         >>> generation.text
     """
@@ -106,22 +106,22 @@ class Engine:
         with sharding.use_mesh(self.mesh):
             self._programs = Programs(architecture, params, self.mesh, self.slots)
             reuse = reuse_prefixes and config.rope.kind != "dynamic"
-            self._reader = Reader(self._programs, shards, self.max_len, reuse=reuse)
+            self._prefill = Prefill(self._programs, shards, self.max_len, reuse=reuse)
             self._reset()
         self._waiting: collections.deque[Generation] = collections.deque()
-        self._reading: list[Generation] = []  # prompts that are being read
+        self._prefilling: list[Generation] = []  # prompts whose prefill is running
         self.drawn_tokens = 0
 
     def _reset(self) -> None:
         """Make the state of the rows anew, all of them free."""
         self._rows: list[_Row | None] = [None] * self.slots
         self._logits = self._programs.empty_logits()
-        self._cache = self._programs.empty_cache(self._reader.bucket(SHORTEST_CACHE, SHORTEST_CACHE))
+        self._cache = self._programs.empty_cache(self._prefill.bucket(SHORTEST_CACHE, SHORTEST_CACHE))
         self._counts: jax.Array | None = None
 
     # -- what callers do ------------------------------------------------------------------------------------
 
-    def check(self, prompt: Sequence[int], sampling: Sampling, where: str = "the prompt") -> None:
+    def check(self, prompt: Sequence[int], sampling: SamplingParams, where: str = "the prompt") -> None:
         """Check that a prompt leaves room for a reply.
 
         Raises:
@@ -170,7 +170,7 @@ class Engine:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the weights as they are computed with; every process must ask for it."""
-        return placement.fingerprint(self._programs.params, self.mesh)
+        return weight_layout.fingerprint(self._programs.params, self.mesh)
 
     @property
     def busy(self) -> bool:
@@ -208,25 +208,25 @@ class Engine:
         Raises:
             Exception: The engine cannot go on: the state cannot be made anew, or its own request fails too.
         """
-        failed, self._reading = self._reading, []
+        failed, self._prefilling = self._prefilling, []
         self._waiting = collections.deque(each for each in self._waiting if each not in failed)
         kept = jax.tree.leaves((self._cache, self._logits, self._counts))
         if not failed or any(array.is_deleted() for array in kept):  # donated to a program that failed
             failed += [row.generation for row in self._rows if row is not None]
             with sharding.use_mesh(self.mesh):
-                self._reader.forget()
+                self._prefill.forget()
                 self._reset()
             waiting, self._waiting = self._waiting, collections.deque()
             try:
-                self.submit(Generation([0], Sampling(max_tokens=1)))
+                self.submit(Generation([0], SamplingParams(max_tokens=1)))
                 self.run()
             finally:
-                self._reading, self._waiting = [], waiting
+                self._prefilling, self._waiting = [], waiting
         self._rows = [None if row is None or row.generation in failed else row for row in self._rows]
         for generation in failed:
             generation.finish_reason = generation.finish_reason or "error"
 
-    # -- reading prompts ------------------------------------------------------------------------------------
+    # -- prefill --------------------------------------------------------------------------------------------
 
     def _admit(self) -> list[Generation]:
         """Read waiting prompts into free rows; return those that end without drawing a token."""
@@ -235,15 +235,15 @@ class Engine:
             free = [index for index, row in enumerate(self._rows) if row is None]
             if not free:
                 break
-            self._reading = [self._waiting[0]]
-            self._reading = self._reader.next_group(self._waiting, len(free))
-            finished += self._read(self._reading, free)
-            self._reading = []
+            self._prefilling = [self._waiting[0]]
+            self._prefilling = self._prefill.next_group(self._waiting, len(free))
+            finished += self._read(self._prefilling, free)
+            self._prefilling = []
         return finished
 
     def _read(self, group: list[Generation], free: list[int]) -> list[Generation]:
-        read = self._reader.read(group)
-        rows_P = np.full(len(read.tokens_PT), self.slots, np.int32)  # past the end: left out
+        done = self._prefill.run(group)
+        rows_P = np.full(len(done.tokens_PT), self.slots, np.int32)  # past the end: left out
         finished = []
         for place, generation in enumerate(group):
             if generation.sampling.max_tokens == 0:
@@ -253,11 +253,11 @@ class Engine:
             rows_P[place] = free.pop(0)
             self._rows[rows_P[place]] = self._make_row(generation)
         if any(generation.scores_prompt for generation in group):
-            self._score_prompts(group, read.hidden_PTD, read.tokens_PT)
+            self._score_prompts(group, done.hidden_PTD, done.tokens_PT)
         if len(finished) < len(group):
-            self._fit_cache(read.cache.slots)
+            self._fit_cache(done.cache.slots)
             self._cache, self._logits = self._programs.insert(
-                self._cache, self._logits, read.cache, read.logits_PV, rows_P
+                self._cache, self._logits, done.cache, done.logits_PV, rows_P
             )
         return finished
 
@@ -325,7 +325,7 @@ class Engine:
     def _fit_cache(self, needed: int) -> None:
         """Make the cache as long as its rows need; shorter only when most of it lies unused."""
         held = [row.position + 1 for row in self._rows if row is not None]
-        needed = self._reader.bucket(max([needed, *held]), SHORTEST_CACHE)
+        needed = self._prefill.bucket(max([needed, *held]), SHORTEST_CACHE)
         if needed > self._cache.slots or needed * 4 <= self._cache.slots:
             self._cache = self._programs.resize(self._cache, needed)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from alpacare_jax.generate.sampling import Sampling
+from alpacare_jax.generate.sampling import SamplingParams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Generation:
     """
 
     prompt: list[int]
-    sampling: Sampling
+    sampling: SamplingParams
     continues: bool = False
     echo: bool = False
     text: str = ""

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from alpacare_jax import sharding
-from alpacare_jax.generate import placement
+from alpacare_jax.generate import weight_layout
 from alpacare_jax.generate.sampling import Draw, Logprobs, Rows, choose, log_probabilities
 from alpacare_jax.model import Architecture, KVCache, Params
 
@@ -32,13 +32,13 @@ class Programs:
     """
 
     def __init__(self, architecture: Architecture, params: Params, mesh: Mesh, rows: int) -> None:
-        placement.check_mesh(architecture, mesh)
+        weight_layout.check_mesh(architecture, mesh)
         self.config, self.mesh, self.rows = architecture.config, mesh, rows
         self.dtype = jnp.dtype(architecture.compute.dtype)
-        self.params = placement.place(architecture, params, mesh)
-        self._graph = placement.unstacked_graph(architecture)
+        self.params = weight_layout.place(architecture, params, mesh)
+        self._graph = weight_layout.unstacked_graph(architecture)
         self._whole = sharding.replicated(mesh)
-        self._cache_sharding = sharding.named(mesh, placement.CACHE_AXES)
+        self._cache_sharding = sharding.named(mesh, weight_layout.CACHE_AXES)
         self._logits_sharding = sharding.placed(mesh, ("batch", "vocab"), (rows, self.config.vocab_size))
         self._jit_all()
 
@@ -51,7 +51,7 @@ class Programs:
         self._prefill_after = jax.jit(
             self._prefill_after_impl, static_argnames=("slots",), out_shardings=(hidden, logits, cache)
         )
-        row: Any = tuple(sharding.named(self.mesh, placement.ROW_AXES) for _ in cache.keys)
+        row: Any = tuple(sharding.named(self.mesh, weight_layout.ROW_AXES) for _ in cache.keys)
         self._take_row = jax.jit(_take_row, static_argnames=("slots",), out_shardings=KVCache(row, row))
         one = self._cache_sharding
         self._insert_layer = jax.jit(_insert_layer, donate_argnums=(0, 1), out_shardings=(one, one))
@@ -160,13 +160,13 @@ class Programs:
         return self._score(self.params, hidden_PTD, self._put(targets_PT))
 
     def _put(self, array: np.ndarray) -> jax.Array:
-        return placement.to_device(self.mesh, np.asarray(array))
+        return weight_layout.to_device(self.mesh, np.asarray(array))
 
     def _empty_impl(self, slots: int) -> KVCache:
         return KVCache.empty(self.config, self.rows, slots, self.dtype)
 
     def _prefill_impl(self, params: Params, tokens_PT: jax.Array, lengths_P: jax.Array) -> Any:
-        model = placement.rebuild(self._graph, params)
+        model = weight_layout.rebuild(self._graph, params)
         P, T = tokens_PT.shape
         cache = KVCache.empty(self.config, P, T, self.dtype)
         positions_PT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (P, T))
@@ -184,7 +184,7 @@ class Programs:
         *,
         slots: int,
     ) -> Any:
-        model = placement.rebuild(self._graph, params)
+        model = weight_layout.rebuild(self._graph, params)
         P, T = tokens_PT.shape
         row = _resize(before, slots)
         cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (P, *x.shape[1:])), row)
@@ -196,12 +196,12 @@ class Programs:
     def _decode_impl(
         self, params: Params, cache: KVCache, tokens_B: jax.Array, positions_B: jax.Array
     ) -> Any:
-        model = placement.rebuild(self._graph, params)
+        model = weight_layout.rebuild(self._graph, params)
         hidden_B1D, cache = model.extend(tokens_B[:, None], positions_B[:, None], cache)
         return model.logits(hidden_B1D)[:, 0], cache
 
     def _score_impl(self, params: Params, hidden_PTD: jax.Array, targets_PT: jax.Array) -> Logprobs:
-        model = placement.rebuild(self._graph, params)
+        model = weight_layout.rebuild(self._graph, params)
         P, T, D = hidden_PTD.shape
         chunk = max(1, min(T, SCORED_AT_ONCE // P))
 

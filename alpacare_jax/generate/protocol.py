@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from pydantic_core import PydanticCustomError
 
 from alpacare_jax.errors import DataError
-from alpacare_jax.generate.sampling import MAX_TOP_LOGPROBS, Sampling
+from alpacare_jax.generate.sampling import MAX_TOP_LOGPROBS, SamplingParams
 
 MOST_CHOICES = 128
 MOST_REPLIES = 2048
@@ -97,13 +97,13 @@ class Request(Fields):
     metadata: dict[str, Any] | None = None
     store: bool | None = None
 
-    def sampling(self, seed: int, max_tokens: int, logprobs: int | None) -> Sampling:
+    def sampling(self, seed: int, max_tokens: int, logprobs: int | None) -> SamplingParams:
         """Return what the sampler is asked for.
 
         Raises:
             DataError: A value cannot be honoured.
         """
-        return Sampling(
+        return SamplingParams(
             max_tokens=max_tokens,
             temperature=self.temperature,
             top_p=self.top_p,

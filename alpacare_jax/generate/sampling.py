@@ -17,7 +17,7 @@ SMALLEST_TEMPERATURE = float(jnp.finfo(jnp.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """What a request asks of the sampler, in OpenAI's terms.
 
     Args:
@@ -47,7 +47,7 @@ class Sampling:
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         object.__setattr__(self, "stop", stop)
-        for name, allowed in declared(Sampling).items():
+        for name, allowed in declared(SamplingParams).items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise DataError(f"{name} is out of range", where=name, found=value, expected=allowed)
@@ -74,7 +74,7 @@ class Draw:
     logprobs: bool = False
 
     @classmethod
-    def of(cls, requests: list[Sampling]) -> "Draw":
+    def of(cls, requests: list[SamplingParams]) -> "Draw":
         """Combine what the requests of one step need."""
         warm = [request for request in requests if request.temperature > 0]
         return cls(

@@ -211,7 +211,7 @@ def headlines(inputs: ReportInputs) -> list[dict[str, str]]:
     for row in packing_rows(inputs.packing)[:1]:
         if row["fill"] is not None:
             context = f"{row['tokens']:,} tokens, {row['rows']:,} rows" if row["rows"] is not None else ""
-            tiles.append(_tile("Slots filled", f"{100 * row['fill']:.1f}%", context))
+            tiles.append(_tile("Packing efficiency", f"{100 * row['fill']:.1f}%", context))
     losses = series(inputs.metrics, "loss", "train_loss")
     if losses:
         steps = f"first {losses[0][1]:.3f}, after {losses[-1][0]:,} steps"

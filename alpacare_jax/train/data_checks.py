@@ -37,7 +37,7 @@ def check_rows(config: RunConfig, data: PackedDataset, mesh: Mesh) -> None:
     sharding.check_divides(mesh, {"length": data.row_length})
 
 
-def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> None:
+def check_vocabulary(hf_folder: Path, model: LlamaConfig, data: PackedDataset) -> None:
     """Check that data and model speak of the same tokens; warn of examples longer than the model's positions.
 
     A tokenizer may have tokens without an embedding, such as one for padding, as long as no row holds them.
@@ -45,8 +45,8 @@ def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> N
     Raises:
         DataError: The data were packed with another tokenizer, or its ids exceed the model's table.
     """
-    if any(assets.glob("tokenizer*")) and data.manifest.tokenizer["fingerprint"]:
-        check_tokenizer(assets, data)
+    if any(hf_folder.glob("tokenizer*")) and data.manifest.tokenizer["fingerprint"]:
+        check_tokenizer(hf_folder, data)
     longest = min(data.row_length, data.manifest.statistics.longest_example)
     if overrun := describe_overrun(longest, model.max_position_embeddings):
         logger.warning("%s: %s", data.where, overrun)
@@ -61,24 +61,24 @@ def check_vocabulary(assets: Path, model: LlamaConfig, data: PackedDataset) -> N
         )
 
 
-def check_tokenizer(assets: Path, data: PackedDataset) -> None:
+def check_tokenizer(hf_folder: Path, data: PackedDataset) -> None:
     """Check that data were packed with a tokenizer; one that was read before is not read again to know that.
 
     A tokenizer's fingerprint depends on its files, and on the code and the libraries that read them. It is remembered
     by all of these in the user's cache, since reading a tokenizer takes a second of every start.
 
     Args:
-        assets: Folder of the tokenizer.
+        hf_folder: Folder of the tokenizer.
         data: The data set.
 
     Raises:
         DataError: The data were packed with another one, or the tokenizer is broken.
     """
-    memory = default_cache() / "tokenizers" / f"{_hash_of_what_is_read(assets)}.txt"
+    memory = default_cache() / "tokenizers" / f"{_hash_of_what_is_read(hf_folder)}.txt"
     expected = data.manifest.tokenizer["fingerprint"]
     if memory.exists() and memory.read_text(encoding="utf-8") == expected:
         return
-    data.check_tokenizer(tokenizer.load_tokenizer(assets))
+    data.check_tokenizer(tokenizer.load_tokenizer(hf_folder))
     try:
         write_atomically(memory, lambda file: file.write(expected))
     except OSError as error:
@@ -91,7 +91,7 @@ def record_ends(folder: Path, ends: Iterable[int]) -> None:
     What is exported from the run stops at them, and so do ``generate`` and ``serve``.
 
     Args:
-        folder: The run's folder of files that travel with the model.
+        folder: The run's folder of tokenizer and config files.
         ends: The tokens.
     """
     where, ids = tokenizer.configured_ends(folder)
@@ -107,14 +107,14 @@ def record_ends(folder: Path, ends: Iterable[int]) -> None:
     convert.add_end_tokens(folder, missing)
 
 
-def _hash_of_what_is_read(assets: Path) -> str:
+def _hash_of_what_is_read(hf_folder: Path) -> str:
     found = hashlib.sha256()
     for module in (tokenizer, tokenizer_files):
         found.update(Path(str(module.__file__)).read_bytes())
     for package in ("transformers", "tokenizers", "sentencepiece"):
         found.update(f"{package} {importlib.metadata.version(package)}\n".encode())
-    for pattern in checkpoint.TRAVELLING:
-        for file in sorted(assets.glob(pattern)):
+    for pattern in checkpoint.CONFIG_FILES:
+        for file in sorted(hf_folder.glob(pattern)):
             content = file.read_bytes()
-            found.update(f"{file.relative_to(assets)} {len(content)}\n".encode() + content)
+            found.update(f"{file.relative_to(hf_folder)} {len(content)}\n".encode() + content)
     return found.hexdigest()

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.adapters.residual import ObservedWeight
-from alpacare_jax.data.dataset import RowSource
+from alpacare_jax.data.dataset import SequenceSource
 from alpacare_jax.data.loader import BatchStream
 from alpacare_jax.data.packing import COLUMNS
 from alpacare_jax.errors import DataError, ShardingError
@@ -59,7 +59,7 @@ def second_moments(
     return found
 
 
-def first_batches(data: RowSource, seed: int, mesh: Mesh, *, rows: int, at_once: int) -> Iterator[Batch]:
+def first_batches(data: SequenceSource, seed: int, mesh: Mesh, *, rows: int, at_once: int) -> Iterator[Batch]:
     """Yield the first training rows of a run, never more at once than a step takes.
 
     Args:

@@ -50,7 +50,7 @@ def check_run_folder(out: Path) -> None:
 def write_run_folder(
     out: Path, start: convert.FoundModel, params: Params, config: RunConfig, mesh: Mesh
 ) -> None:
-    """Write what makes a folder a run: its description and the files that travel with the model."""
+    """Write what makes a folder a run: its description, and the model's tokenizer and config files."""
     described: dict[str, Any] = {"source": start.origin}
     if config.adapter.on:
         mark = convert.mark_base(params, mesh)
@@ -60,7 +60,7 @@ def write_run_folder(
     if jax.process_index() == 0:
         # Of a start that came to nothing, perhaps with another model.
         shutil.rmtree(out / "hf", ignore_errors=True)
-        checkpoint.copy_assets(start.hf_folder, out / "hf")
+        checkpoint.copy_config_files(start.hf_folder, out / "hf")
         checkpoint.write_description(out, "run", start.config, described)
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils

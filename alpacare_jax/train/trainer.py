@@ -25,7 +25,7 @@ from alpacare_jax.adapters import merge
 from alpacare_jax.config import to_yaml
 from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.data.loader import Batch, BatchStream, batches_in_order
-from alpacare_jax.data.packing import Row
+from alpacare_jax.data.packing import PackedSequence
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.hardware.chips import chip_of
 from alpacare_jax.loss.heldout import heldout_evaluator
@@ -83,10 +83,10 @@ class Trainer:
     def __init__(
         self,
         model: "LanguageModel | convert.FoundModel",
-        data: PackedDataset | Sequence[Row],
+        data: PackedDataset | Sequence[PackedSequence],
         config: TrainConfig | RunConfig,
         *,
-        validation: PackedDataset | Sequence[Row] | None = None,
+        validation: PackedDataset | Sequence[PackedSequence] | None = None,
         out: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
         accept_changes: bool = False,
@@ -96,11 +96,11 @@ class Trainer:
     ) -> None:
         self.stages = Stages() if stages is None else stages
         self.out = None if out is None else Path(out)
-        self.data = data if isinstance(data, PackedDataset) else PackedDataset.from_rows(data)
+        self.data = data if isinstance(data, PackedDataset) else PackedDataset.from_sequences(data)
         self.validation = (
             validation
             if validation is None or isinstance(validation, PackedDataset)
-            else PackedDataset.from_rows(validation)
+            else PackedDataset.from_sequences(validation)
         )
         if isinstance(model, convert.FoundModel):
             self._start, self.mesh, dtype = model, sharding.resolve_mesh(mesh), "float32"
@@ -525,7 +525,7 @@ class Trainer:
         if not self.data.manifest.end_ids:
             return {}
         held = tempfile.TemporaryDirectory(prefix="alpacare-model-")  # removed with the model
-        checkpoint.copy_assets(self._start.hf_folder, Path(held.name))
+        checkpoint.copy_config_files(self._start.hf_folder, Path(held.name))
         record_ends(Path(held.name), self.data.manifest.end_ids)
         return {"hf_folder": Path(held.name), "_keeps": held}
 

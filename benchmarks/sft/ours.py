@@ -68,7 +68,7 @@ def train(work: Work, setting: Setting, dtype: str) -> dict[str, Any]:
 
     from alpacare_jax import sharding
     from alpacare_jax.adapters import AdapterConfig
-    from alpacare_jax.data.packing import stack_rows
+    from alpacare_jax.data.packing import stack_sequences
     from alpacare_jax.model import ComputeConfig
     from alpacare_jax.model.shapes import cut_to, named_shape
     from alpacare_jax.optim import OptimConfig
@@ -99,7 +99,7 @@ def train(work: Work, setting: Setting, dtype: str) -> dict[str, Any]:
         state, step = stepper.start(base.init(0, mesh)), stepper.compile_step()
         place = sharding.batch_sharding(mesh)
         batches = [
-            jax.device_put(stack_rows(packed(examples, work)), place)
+            jax.device_put(stack_sequences(packed(examples, work)), place)
             for examples in examples_of(work, model.vocab_size)
         ]
         started = time.perf_counter()

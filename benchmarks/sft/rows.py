@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from alpacare_jax.data.examples import Example
-from alpacare_jax.data.packing import Row, empty_row, pack_rows, plan_rows
+from alpacare_jax.data.packing import PackedSequence, empty_sequence, pack_sequences, plan_sequences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def examples_of(work: Work, vocab_size: int, seed: int = 0) -> list[list[Example
         lengths: list[int] = []
         while True:
             length = int(np.clip(random.lognormal(np.log(220), 0.7), 16, work.seq_len))
-            if len(plan_rows([*lengths, length], work.seq_len)) > work.rows:
+            if len(plan_sequences([*lengths, length], work.seq_len)) > work.rows:
                 break
             lengths.append(length)
         updates.append(
@@ -53,10 +53,10 @@ def examples_of(work: Work, vocab_size: int, seed: int = 0) -> list[list[Example
     return updates
 
 
-def packed(examples: list[Example], work: Work) -> list[Row]:
+def packed(examples: list[Example], work: Work) -> list[PackedSequence]:
     """Pack an update's examples into its rows."""
-    rows = pack_rows(examples, work.seq_len)
-    return [*rows, *(empty_row(work.seq_len) for _ in range(work.rows - len(rows)))]
+    rows = pack_sequences(examples, work.seq_len)
+    return [*rows, *(empty_sequence(work.seq_len) for _ in range(work.rows - len(rows)))]
 
 
 def _example(random: np.random.Generator, length: int, vocab_size: int, name: str) -> Example:

@@ -12,7 +12,7 @@ from marking import slow_but
 
 from alpacare_jax import sharding
 from alpacare_jax.adapters import AdapterConfig, Division, merge
-from alpacare_jax.data.loader import RowOrder
+from alpacare_jax.data.loader import SequenceOrder
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
 from alpacare_jax.model.params import flatten
@@ -216,7 +216,7 @@ def test_the_start_sees_as_many_rows_as_asked_and_no_more_at_once_than_a_step(
     assert {piece.shape for piece in pieces} == {(at_once, ROW)}
     assert {piece.sharding for piece in pieces} == {sharding.batch_sharding(mesh)}
     seen = np.concatenate(pieces)[:, 0].tolist()
-    assert seen == list(RowOrder(len(data), 3).window(0, in_all)), "the rows the run starts with"
+    assert seen == list(SequenceOrder(len(data), 3).window(0, in_all)), "the rows the run starts with"
 
 
 def test_frozen_layers_keep_their_bits_and_the_others_learn():

@@ -48,7 +48,7 @@ def test_a_file_a_list_of_files_and_records_give_the_rows_that_are_written(
 def test_rows_of_ones_own_packing_are_described(tiny, tasks):
     packed = alpacare.pack(tasks, tiny, seq_len=256)
     rows = [packed[index] for index in range(len(packed))]
-    own = alpacare.PackedDataset.from_rows(rows)
+    own = alpacare.PackedDataset.from_sequences(rows)
     same_rows(own, packed)
     for name in ("examples", "rows", "tokens", "supervised_tokens", "fill", "longest_example"):
         assert getattr(own.manifest.statistics, name) == getattr(packed.manifest.statistics, name)
@@ -59,7 +59,7 @@ def test_rows_of_ones_own_packing_are_described(tiny, tasks):
         [rows[0], {name: part[:-1] for name, part in rows[0].items()}],
     ):
         with pytest.raises(DataError, match="arrays of one length"):
-            alpacare.PackedDataset.from_rows(wrong)
+            alpacare.PackedDataset.from_sequences(wrong)
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_links_within_a_folder_and_within_the_cache_of_the_hub_are_followed(tmp_
     mine.symlink_to(folder)
     for source in (folder, mine):
         assert list(open_safetensors(source).tensors) == ["lm_head.weight"]
-        checkpoint.copy_assets(source, tmp_path / "copy")
+        checkpoint.copy_config_files(source, tmp_path / "copy")
         assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [
             "LICENSE",
             "LICENSE.txt",

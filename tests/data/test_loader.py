@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alpacare_jax.data.loader import BatchStream, RowOrder, batches_in_order, count_steps
+from alpacare_jax.data.loader import BatchStream, SequenceOrder, batches_in_order, count_steps
 from alpacare_jax.data.packing import COLUMNS, Row
 from alpacare_jax.errors import ConfigError, DataError, ShardingError
 from alpacare_jax.sharding import MeshConfig, batch_sharding, make_mesh
@@ -52,22 +52,22 @@ def take(stream: BatchStream, batches: int) -> list[tuple[list[int], int]]:
 @settings(max_examples=30)
 @given(rows=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
 def test_every_row_once_per_epoch(rows: int, seed: int) -> None:
-    order = RowOrder(rows, seed)
+    order = SequenceOrder(rows, seed)
     for epoch in range(3):
         assert sorted(order.window(epoch * rows, (epoch + 1) * rows)) == list(range(rows))
 
 
 def test_epochs_and_seeds_are_shuffled_apart() -> None:
-    first, second = RowOrder(50, 1).window(0, 50), RowOrder(50, 1).window(50, 100)
+    first, second = SequenceOrder(50, 1).window(0, 50), SequenceOrder(50, 1).window(50, 100)
     assert first != second
     assert first != list(range(50))
-    assert first != RowOrder(50, 2).window(0, 50)
+    assert first != SequenceOrder(50, 2).window(0, 50)
     # Neighbours in the data set (which packing puts together by length and source) are torn apart.
     assert sum(abs(a - b) == 1 for a, b in itertools.pairwise(first)) < 10
 
 
 def test_positions_count_rows_and_batches_run_across_epochs() -> None:
-    order = RowOrder(10, 3)
+    order = SequenceOrder(10, 3)
     found = take(BatchStream(Rows(10), 4, seed=3), 6)
     assert [position for _, position in found] == [4, 8, 12, 16, 20, 24]
     assert [row for rows, _ in found for row in rows] == order.window(0, 24)
@@ -84,7 +84,7 @@ def test_resuming_gives_exactly_the_rest(rows: int, batch: int, skipped: int) ->
 def test_resuming_with_another_batch_size_skips_and_repeats_nothing() -> None:
     before = take(BatchStream(Rows(23), 6, seed=5), 3)
     after = take(BatchStream(Rows(23), 4, seed=5, start_sample=before[-1][1]), 7)
-    assert [row for rows, _ in before + after for row in rows] == RowOrder(23, 5).window(0, 46)
+    assert [row for rows, _ in before + after for row in rows] == SequenceOrder(23, 5).window(0, 46)
 
 
 MESHES = [

@@ -404,8 +404,8 @@ def test_the_command_reports_what_it_did(source: Path, tmp_path: Path, chat_fold
     assert found.left_out > 0
     table = dict(line.split("  ", 1) for line in result.stdout.splitlines() if "  " in line)
     assert table["records read"].strip() == "40"
-    assert table["left out, longer than a row"].strip().startswith(f"{found.left_out} (q")
-    assert table["fill"].strip().startswith(f"{found.fill:.2%}")
+    assert table["left out, too long"].strip().startswith(f"{found.left_out} (q")
+    assert table["packing efficiency"].strip().startswith(f"{found.fill:.2%}")
     assert "encoding 40/40" in result.stderr
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpacare_jax.data.examples import Example
-from alpacare_jax.data.packing import COLUMNS, best_fit, empty_row, fill_row, pack_rows
+from alpacare_jax.data.packing import COLUMNS, best_fit, empty_sequence, fill_sequence, pack_sequences
 
 ROW = 32
 
@@ -31,7 +31,7 @@ EXAMPLES = st.lists(
 def test_the_worked_example_of_fill_row() -> None:
     first = Example(np.array([7, 8, 9, 2], np.int32), np.array([0, 0, 1, 1], np.int32), "a")
     second = Example(np.array([7, 5, 2], np.int32), np.array([0, 1, 1], np.int32), "b")
-    row = fill_row([first, second], 9)
+    row = fill_sequence([first, second], 9)
     assert {name: row[name].tolist() for name in row} == {
         "tokens": [7, 8, 9, 2, 7, 5, 2, 0, 0],
         "segment_ids": [1, 1, 1, 1, 2, 2, 2, 0, 0],
@@ -46,19 +46,19 @@ def test_the_worked_example_of_best_fit() -> None:
 
 
 def test_an_empty_row_supervises_nothing() -> None:
-    row = empty_row(4, pad_id=9)
+    row = empty_sequence(4, pad_id=9)
     assert row["tokens"].tolist() == [9] * 4
     assert not any(row[name].any() for name in ("segment_ids", "positions", "loss_mask"))
 
 
 def test_a_first_token_is_never_a_target() -> None:
     example = Example(np.array([5, 2], np.int32), np.array([1, 1], np.int32), "")
-    assert fill_row([example, example], 4)["loss_mask"].tolist() == [0, 1, 0, 1]
+    assert fill_sequence([example, example], 4)["loss_mask"].tolist() == [0, 1, 0, 1]
 
 
 @given(examples=EXAMPLES, pack=st.booleans())
 def test_every_example_comes_out_whole_exactly_once(examples: list[Example], pack: bool) -> None:
-    rows = pack_rows(examples, ROW, pad_id=99, pack=pack)
+    rows = pack_sequences(examples, ROW, pad_id=99, pack=pack)
     found = []
     for row in rows:
         segments = row["segment_ids"]

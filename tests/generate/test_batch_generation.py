@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from alpacare_jax import sharding
 from alpacare_jax.data.examples import encode_prompt
 from alpacare_jax.errors import DataError
-from alpacare_jax.generate import Engine, Generation, Sampling, batch, placement
+from alpacare_jax.generate import Engine, Generation, SamplingParams, batch, weight_layout
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.model.params import flatten, unflatten
 from alpacare_jax.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ def prompts(tmp_path: Path) -> Path:
 
 def job(prompts: Path, out: Path, **sampling: object) -> batch.Job:
     options = {"max_tokens": 10, "temperature": 1.0} | sampling
-    return batch.Job(batch.read_prompts(prompts), out, "tiny", "alpaca", Sampling(**options))  # type: ignore
+    return batch.Job(batch.read_prompts(prompts), out, "tiny", "alpaca", SamplingParams(**options))  # type: ignore
 
 
 def test_responses_come_in_the_order_of_the_prompts(
@@ -53,7 +53,7 @@ def test_responses_come_in_the_order_of_the_prompts(
 
     seed = zlib.crc32(b"0:q4")
     ids = encode_prompt(responses[4].instruction, responses[4].input, tokenizer, "alpaca")
-    alone = engine.submit(Generation(ids, Sampling(max_tokens=10, temperature=1.0, seed=seed)))
+    alone = engine.submit(Generation(ids, SamplingParams(max_tokens=10, temperature=1.0, seed=seed)))
     engine.run()
     assert responses[4].response == alone.text
 
@@ -179,7 +179,7 @@ def test_the_fingerprint_of_weights_sees_places_and_not_meshes(
     architecture: Architecture, params: Params
 ) -> None:
     def fingerprint(params: Params, mesh: Mesh) -> str:
-        return placement.fingerprint(placement.place(architecture, params, mesh), mesh)
+        return weight_layout.fingerprint(weight_layout.place(architecture, params, mesh), mesh)
 
     one, leaves = sharding.single_device_mesh(), flatten(params)
     found = fingerprint(params, one)

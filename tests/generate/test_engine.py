@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alpacare_jax.errors import DataError
-from alpacare_jax.generate import Engine, Generation, Sampling
+from alpacare_jax.generate import Engine, Generation, SamplingParams
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.tokenizer import Tokenizer
 
@@ -43,7 +43,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def test_greedy_tokens_are_those_of_the_plain_model(make_engine: MakeEngine, forward: Forward) -> None:
     # Lengths on both sides of the buckets, more requests than rows, and one that outgrows the first cache.
     lengths = [1, 31, 32, 33, 64, 100, 126, 250]
-    sampling = Sampling(max_tokens=20, ignore_eos=True)
+    sampling = SamplingParams(max_tokens=20, ignore_eos=True)
     asked = answer(make_engine(), *[Generation(some_prompt(length), sampling) for length in lengths])
     for generation in asked:
         assert generation.tokens == reference(forward, generation.prompt, 20)
@@ -52,21 +52,21 @@ def test_greedy_tokens_are_those_of_the_plain_model(make_engine: MakeEngine, for
 
 def test_the_cache_shrinks_again_for_short_prompts(make_engine: MakeEngine, forward: Forward) -> None:
     engine = make_engine()
-    answer(engine, Generation(some_prompt(480), Sampling(max_tokens=30, ignore_eos=True)))
-    (short,) = answer(engine, Generation(some_prompt(5), Sampling(max_tokens=8, ignore_eos=True)))
+    answer(engine, Generation(some_prompt(480), SamplingParams(max_tokens=30, ignore_eos=True)))
+    (short,) = answer(engine, Generation(some_prompt(5), SamplingParams(max_tokens=8, ignore_eos=True)))
     assert short.tokens == reference(forward, short.prompt, 8)
 
 
 def test_neighbours_change_nothing(make_engine: MakeEngine) -> None:
     engine = make_engine()
     wishes = [
-        Sampling(max_tokens=24, temperature=1.0, seed=5, ignore_eos=True),
-        Sampling(max_tokens=24, temperature=0.8, top_p=0.9, top_k=40, seed=6, ignore_eos=True),
-        Sampling(max_tokens=24, frequency_penalty=0.7, presence_penalty=0.3, ignore_eos=True),
-        Sampling(max_tokens=24, temperature=1.3, presence_penalty=1.5, seed=7, ignore_eos=True),
+        SamplingParams(max_tokens=24, temperature=1.0, seed=5, ignore_eos=True),
+        SamplingParams(max_tokens=24, temperature=0.8, top_p=0.9, top_k=40, seed=6, ignore_eos=True),
+        SamplingParams(max_tokens=24, frequency_penalty=0.7, presence_penalty=0.3, ignore_eos=True),
+        SamplingParams(max_tokens=24, temperature=1.3, presence_penalty=1.5, seed=7, ignore_eos=True),
     ]
     alone = [answer(engine, Generation(some_prompt(12), wish))[0].tokens for wish in wishes]
-    crowd = [Generation(some_prompt(9 + i, i), Sampling(max_tokens=3 + 5 * i)) for i in range(6)]
+    crowd = [Generation(some_prompt(9 + i, i), SamplingParams(max_tokens=3 + 5 * i)) for i in range(6)]
     mixed = [Generation(some_prompt(12), wish) for wish in wishes]
     order = [crowd[0], mixed[0], *crowd[1:3], *mixed[1:3], *crowd[3:5], mixed[3], crowd[5]]
     answer(engine, *order)
@@ -76,7 +76,7 @@ def test_neighbours_change_nothing(make_engine: MakeEngine) -> None:
 
 def test_seeds_decide(make_engine: MakeEngine) -> None:
     def draw(seed: int) -> list[int]:
-        sampling = Sampling(max_tokens=16, temperature=1.0, seed=seed, ignore_eos=True)
+        sampling = SamplingParams(max_tokens=16, temperature=1.0, seed=seed, ignore_eos=True)
         return answer(make_engine(), Generation(some_prompt(8), sampling))[0].tokens
 
     assert draw(1) == draw(1)
@@ -85,9 +85,9 @@ def test_seeds_decide(make_engine: MakeEngine) -> None:
 
 def test_a_freed_row_is_refilled_at_once(make_engine: MakeEngine) -> None:
     engine = make_engine(slots=2)
-    long = engine.submit(Generation(some_prompt(5), Sampling(max_tokens=12, ignore_eos=True)))
+    long = engine.submit(Generation(some_prompt(5), SamplingParams(max_tokens=12, ignore_eos=True)))
     short = [
-        engine.submit(Generation(some_prompt(5, i), Sampling(max_tokens=3, ignore_eos=True)))
+        engine.submit(Generation(some_prompt(5, i), SamplingParams(max_tokens=3, ignore_eos=True)))
         for i in range(1, 5)
     ]
     steps = 0
@@ -104,7 +104,9 @@ def test_log_probabilities_are_those_of_the_plain_model(make_engine: MakeEngine,
     prompt = some_prompt(23)
     (generation,) = answer(
         make_engine(),
-        Generation(prompt, Sampling(max_tokens=6, logprobs=3, ignore_eos=True), continues=True, echo=True),
+        Generation(
+            prompt, SamplingParams(max_tokens=6, logprobs=3, ignore_eos=True), continues=True, echo=True
+        ),
     )
     scores = log_softmax(forward(prompt + generation.tokens).astype(np.float64))
     everything = generation.prompt_scores + generation.scores
@@ -120,7 +122,7 @@ def test_log_probabilities_are_those_of_the_plain_model(make_engine: MakeEngine,
 def test_prompts_can_be_scored_without_drawing(make_engine: MakeEngine, forward: Forward) -> None:
     engine = make_engine()
     prompts = [some_prompt(length) for length in (1, 7, 40, 512)]
-    sampling = Sampling(max_tokens=0, logprobs=1)
+    sampling = SamplingParams(max_tokens=0, logprobs=1)
     asked = answer(engine, *[Generation(prompt, sampling, echo=True) for prompt in prompts])
     for generation in asked:
         scores = log_softmax(forward(generation.prompt).astype(np.float64))
@@ -132,7 +134,7 @@ def test_prompts_can_be_scored_without_drawing(make_engine: MakeEngine, forward:
 
 def test_an_end_token_ends_the_reply_and_is_not_shown(make_engine: MakeEngine, tokenizer: Tokenizer) -> None:
     # Warm sampling meets the end token sooner or later.
-    wishes = [Sampling(max_tokens=400, temperature=1.5, seed=seed) for seed in range(12)]
+    wishes = [SamplingParams(max_tokens=400, temperature=1.5, seed=seed) for seed in range(12)]
     asked = answer(make_engine(), *[Generation(some_prompt(6), wish) for wish in wishes])
     ended = [generation for generation in asked if generation.finish_reason == "stop"]
     assert ended
@@ -146,11 +148,11 @@ def test_an_end_token_ends_the_reply_and_is_not_shown(make_engine: MakeEngine, t
 
 def test_stop_strings_across_tokens_cut_the_text(make_engine: MakeEngine) -> None:
     engine = make_engine()
-    (free,) = answer(engine, Generation(some_prompt(30), Sampling(max_tokens=40, ignore_eos=True)))
+    (free,) = answer(engine, Generation(some_prompt(30), SamplingParams(max_tokens=40, ignore_eos=True)))
     at = len(free.text) // 2
     stop = free.text[at : at + 5]
     assert len(stop) == 5
-    sampling = Sampling(max_tokens=40, stop=(stop, "never seen"), logprobs=0, ignore_eos=True)
+    sampling = SamplingParams(max_tokens=40, stop=(stop, "never seen"), logprobs=0, ignore_eos=True)
     (cut,) = answer(engine, Generation(some_prompt(30), sampling))
     assert cut.text == free.text.partition(stop)[0]
     assert cut.finish_reason == "stop"
@@ -161,21 +163,23 @@ def test_stop_strings_across_tokens_cut_the_text(make_engine: MakeEngine) -> Non
 
 def test_the_context_is_a_hard_limit(make_engine: MakeEngine) -> None:
     engine = make_engine(max_len=64)
-    (generation,) = answer(engine, Generation(some_prompt(60), Sampling(max_tokens=50, ignore_eos=True)))
+    (generation,) = answer(
+        engine, Generation(some_prompt(60), SamplingParams(max_tokens=50, ignore_eos=True))
+    )
     assert len(generation.tokens) == 4
     assert generation.finish_reason == "length"
     with pytest.raises(DataError, match="longer than the context") as caught:
-        engine.submit(Generation(some_prompt(64), Sampling()))
+        engine.submit(Generation(some_prompt(64), SamplingParams()))
     assert "64 tokens" in str(caught.value)
     for prompt in ([], [5000], [-1]):
         with pytest.raises(DataError):
-            engine.submit(Generation(prompt, Sampling()))
+            engine.submit(Generation(prompt, SamplingParams()))
     assert not engine.busy
 
 
 def test_a_cancelled_request_frees_its_row(make_engine: MakeEngine) -> None:
     engine = make_engine(slots=2)
-    asked = [Generation(some_prompt(5, i), Sampling(max_tokens=50, ignore_eos=True)) for i in range(3)]
+    asked = [Generation(some_prompt(5, i), SamplingParams(max_tokens=50, ignore_eos=True)) for i in range(3)]
     for generation in asked:
         engine.submit(generation)
     engine.step()
@@ -201,13 +205,13 @@ def test_a_step_that_fails_ends_its_requests_alone(
     make_engine: MakeEngine, forward: Forward, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     engine = make_engine(slots=2)
-    wish = Sampling(max_tokens=6, ignore_eos=True)
+    wish = SamplingParams(max_tokens=6, ignore_eos=True)
     running, poison, waiting = (Generation(some_prompt(9, i), wish) for i in range(3))
     engine.submit(running)
     engine.step()
     owner = next(
         each
-        for each in (engine, engine._reader, engine._programs)
+        for each in (engine, engine._prefill, engine._programs)
         if hasattr(each, fault)  # where the fault comes from
     )
     healthy, calls = getattr(owner, fault), []
@@ -240,7 +244,7 @@ def test_a_stop_text_that_is_a_control_token_ends_the_reply(
 ) -> None:
     engine, spelled = make_engine(), {index: text for text, index in tokenizer.special_texts.items()}
     for seed in range(20):
-        sampling = Sampling(max_tokens=200, temperature=1.5, seed=seed, ignore_eos=True, logprobs=0)
+        sampling = SamplingParams(max_tokens=200, temperature=1.5, seed=seed, ignore_eos=True, logprobs=0)
         (free,) = answer(engine, Generation(some_prompt(6), sampling))
         at = next((at for at, token in enumerate(free.tokens) if token in spelled), None)
         if at is None:

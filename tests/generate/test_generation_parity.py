@@ -7,7 +7,7 @@ import pytest
 
 from alpacare_jax import LanguageModel, convert, load
 from alpacare_jax.data.examples import encode_prompt
-from alpacare_jax.generate import Engine, Generation, Sampling
+from alpacare_jax.generate import Engine, Generation, SamplingParams
 from alpacare_jax.model import Architecture
 
 pytestmark = pytest.mark.torch
@@ -42,7 +42,7 @@ def ours(
 ) -> list[list[int]]:
     architecture = Architecture(loaded.config, loaded.compute)
     engine = Engine(architecture, loaded.params, loaded.tokenizer, slots=slots, max_len=512)
-    sampling = Sampling(max_tokens=count, ignore_eos=not stop_at_end)
+    sampling = SamplingParams(max_tokens=count, ignore_eos=not stop_at_end)
     asked = [engine.submit(Generation(prompt, sampling)) for prompt in prompts]
     engine.run()
     return [generation.tokens for generation in asked]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from alpacare_jax import sharding
-from alpacare_jax.generate import Engine, Generation, Sampling
-from alpacare_jax.generate.prefixes import KEPT, Prefix, Prefixes
+from alpacare_jax.generate import Engine, Generation, SamplingParams
+from alpacare_jax.generate.prefill import KEPT, Prefix, PrefixCache
 from alpacare_jax.model import Architecture, KVCache, Params, RopeConfig
 from alpacare_jax.tokenizer import Tokenizer
 
-GREEDY = Sampling(max_tokens=12, ignore_eos=True)
+GREEDY = SamplingParams(max_tokens=12, ignore_eos=True)
 
 
 def text(length: int, seed: int) -> list[int]:
@@ -40,9 +40,9 @@ def test_replies_are_those_of_an_engine_that_reads_everything(
 ) -> None:
     plain, sharing = make_engine(slots=slots, reuse_prefixes=False), make_engine(slots=slots)
     assert answers(sharing, family()) == answers(plain, family())
-    assert plain._reader.tokens_reused == 0
+    assert plain._prefill.tokens_reused == 0
     # The second prompt shows the beginning; those after it start from there, where that spares padding too.
-    assert sharing._reader.tokens_reused >= 4 * 200
+    assert sharing._prefill.tokens_reused >= 4 * 200
 
 
 def test_on_a_mesh_too(architecture: Architecture, params: Params, tokenizer: Tokenizer) -> None:
@@ -50,17 +50,17 @@ def test_on_a_mesh_too(architecture: Architecture, params: Params, tokenizer: To
     engine = Engine(architecture, params, tokenizer, mesh=mesh, slots=4)
     plain = Engine(architecture, params, tokenizer, slots=4, reuse_prefixes=False)
     assert answers(engine, family()) == answers(plain, family())
-    assert engine._reader.tokens_reused > 0
+    assert engine._prefill.tokens_reused > 0
 
 
 def test_scored_prompts_are_read_whole(make_engine: Callable[..., Engine]) -> None:
     engine = make_engine(slots=4)
     answers(engine, family())
-    before = engine._reader.tokens_reused
+    before = engine._prefill.tokens_reused
     asked = Generation(family()[3], dataclasses.replace(GREEDY, max_tokens=0, logprobs=0), echo=True)
     engine.submit(asked)
     engine.run()
-    assert engine._reader.tokens_reused == before
+    assert engine._prefill.tokens_reused == before
     assert len(asked.prompt_scores) == len(asked.prompt)
 
 
@@ -73,11 +73,11 @@ def test_angles_that_depend_on_the_whole_length_are_never_reused(
     dynamic = dataclasses.replace(architecture, config=config)
     engine = Engine(dynamic, params, tokenizer, slots=2, max_len=512)
     answers(engine, family()[:4])
-    assert engine._reader.tokens_reused == 0
+    assert engine._prefill.tokens_reused == 0
 
 
 def test_the_least_recently_used_beginning_makes_room() -> None:
-    prefixes, cache = Prefixes(), KVCache((), ())
+    prefixes, cache = PrefixCache(), KVCache((), ())
     for number in range(KEPT):
         prefixes.keep(Prefix(np.full(100, number, np.int32), cache))
     assert prefixes.find([0] * 80 + [9]) == (prefixes._kept[-1], 80)

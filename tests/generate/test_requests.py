@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from alpacare_jax.generate import Engine, listen
+from alpacare_jax.generate import Engine, serve
+from alpacare_jax.generate.api import Api
 from alpacare_jax.generate.connections import Limits
-from alpacare_jax.generate.server import Api
 from alpacare_jax.generate.worker import Worker
 from alpacare_jax.tokenizer import Tokenizer
 
@@ -27,10 +27,10 @@ class Running:
     def __init__(self, engine: Engine, limits: Limits = LIMITS) -> None:
         self.worker = Worker(engine)
         self.worker.start()
-        listener = listen.bind("127.0.0.1", 0)
+        listener = serve.bind("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
         ready = threading.Event()
-        self.server = listen.make_server(
+        self.server = serve.make_server(
             Api(self.worker, "tiny", limits=limits).build(),
             ready.set,
             self.worker.give_up,

@@ -11,7 +11,7 @@ from alpacare_jax.errors import DataError
 from alpacare_jax.generate.sampling import (
     Draw,
     Rows,
-    Sampling,
+    SamplingParams,
     choose,
     invert_cumulative,
     most_probable,
@@ -146,7 +146,7 @@ def test_a_row_given_anew_forgets_what_was_counted() -> None:
 )
 def test_impossible_values_are_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(DataError) as caught:
-        Sampling(**wrong)  # type: ignore[arg-type]
+        SamplingParams(**wrong)  # type: ignore[arg-type]
     assert caught.value.where == next(iter(wrong))
 
 

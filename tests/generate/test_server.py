@@ -14,8 +14,8 @@ import openai
 import pytest
 
 from alpacare_jax.errors import ServiceError
-from alpacare_jax.generate import Engine, Generation, Sampling, listen
-from alpacare_jax.generate.server import Api
+from alpacare_jax.generate import Engine, Generation, SamplingParams, serve
+from alpacare_jax.generate.api import Api
 from alpacare_jax.generate.worker import Worker
 from alpacare_jax.tokenizer import Tokenizer
 
@@ -28,12 +28,12 @@ class Running:
     def __init__(self, engine: Engine, api_key: str | None = None) -> None:
         self.worker = Worker(engine)
         self.worker.start()
-        listener = listen.bind("127.0.0.1", 0)
+        listener = serve.bind("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         ready = threading.Event()
         app = Api(self.worker, "tiny", api_key).build()
-        self.server = listen.make_server(app, ready.set, self.worker.give_up)
+        self.server = serve.make_server(app, ready.set, self.worker.give_up)
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[listener])))
         self.thread.start()
         assert ready.wait(30)
@@ -70,7 +70,7 @@ def alone(make_engine: Callable[..., Engine]) -> Callable[..., Generation]:
 
     def answer(prompt: list[int], **sampling: Any) -> Generation:
         own = make_engine()
-        generation = own.submit(Generation(prompt, Sampling(**sampling), continues=True))
+        generation = own.submit(Generation(prompt, SamplingParams(**sampling), continues=True))
         own.run()
         return generation
 
@@ -261,7 +261,7 @@ def test_a_key_is_asked_for(make_engine: Callable[..., Engine]) -> None:
 def test_replies_under_way_are_told_when_the_server_ends(
     make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listen, "GRACE_S", 0.2)
+    monkeypatch.setattr(serve, "GRACE_S", 0.2)
     engine = make_engine(slots=1)
     step = engine.step
     monkeypatch.setattr(
@@ -285,14 +285,14 @@ def test_replies_under_way_are_told_when_the_server_ends(
 
 
 def test_a_port_in_use_is_named() -> None:
-    taken = listen.bind("127.0.0.1", 0)
+    taken = serve.bind("127.0.0.1", 0)
     port = taken.getsockname()[1]
     with pytest.raises(ServiceError, match=f"port {port} is in use") as caught:
-        listen.bind("127.0.0.1", port)
+        serve.bind("127.0.0.1", port)
     assert "--port" in str(caught.value)
     taken.close()
 
 
 def test_loopback_addresses() -> None:
-    assert [listen.is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "127.8.0.1")] == [True] * 4
-    assert [listen.is_loopback(host) for host in ("0.0.0.0", "192.168.1.4", "example.org")] == [False] * 3
+    assert [serve.is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "127.8.0.1")] == [True] * 4
+    assert [serve.is_loopback(host) for host in ("0.0.0.0", "192.168.1.4", "example.org")] == [False] * 3

@@ -9,7 +9,7 @@ from marking import slow_but
 
 from alpacare_jax import sharding
 from alpacare_jax.errors import ShardingError
-from alpacare_jax.generate import Engine, Generation, Sampling
+from alpacare_jax.generate import Engine, Generation, SamplingParams
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.tokenizer import Tokenizer
 
@@ -19,8 +19,10 @@ LENGTHS = [3, 16, 17, 30, 5]
 def generate(engine: Engine) -> list[list[int]]:
     rng = np.random.default_rng(0)
     prompts = [rng.integers(3, 300, length).tolist() for length in LENGTHS]
-    greedy = [Generation(prompt, Sampling(max_tokens=12, ignore_eos=True)) for prompt in prompts]
-    warm = Sampling(max_tokens=12, temperature=0.9, top_p=0.8, seed=4, presence_penalty=1.0, ignore_eos=True)
+    greedy = [Generation(prompt, SamplingParams(max_tokens=12, ignore_eos=True)) for prompt in prompts]
+    warm = SamplingParams(
+        max_tokens=12, temperature=0.9, top_p=0.8, seed=4, presence_penalty=1.0, ignore_eos=True
+    )
     asked = [*greedy, Generation(prompts[0], warm)]
     for generation in asked:
         engine.submit(generation)

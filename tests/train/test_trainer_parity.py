@@ -5,8 +5,8 @@ import pytest
 
 import alpacare_jax as alpacare
 from alpacare_jax.data.examples import Example
-from alpacare_jax.data.loader import RowOrder
-from alpacare_jax.data.packing import pack_rows
+from alpacare_jax.data.loader import SequenceOrder
+from alpacare_jax.data.packing import pack_sequences
 
 pytestmark = pytest.mark.torch
 
@@ -113,14 +113,14 @@ def our_losses(folder, examples, weight_decay):
         optim=alpacare.Optim(learning_rate=LEARNING_RATE, weight_decay=weight_decay),
     )
     lines = []
-    model, rows = alpacare.load(folder, dtype="float32"), pack_rows(examples, LENGTH, pack=False)
+    model, rows = alpacare.load(folder, dtype="float32"), pack_sequences(examples, LENGTH, pack=False)
     alpacare.Trainer(model, rows, config, callbacks=[lines.append]).train()
     return np.array([line["loss"] for line in lines])
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_ten_steps_of_the_recipe_give_the_trainers_losses(folder, examples, tmp_path, weight_decay):
-    order = RowOrder(len(examples), SEED).window(0, STEPS * BATCH)
+    order = SequenceOrder(len(examples), SEED).window(0, STEPS * BATCH)
     expected = trainer_losses(folder, [examples[row] for row in order], tmp_path / "hf", weight_decay)
     found = our_losses(folder, examples, weight_decay)
     assert expected[-1] < expected[0] - 0.05, "the loss must move for this to say anything"

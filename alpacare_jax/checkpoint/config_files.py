@@ -1,4 +1,4 @@
-"""The files that travel with a model beside its weights, from import to export, byte for byte."""
+"""A model's tokenizer, config, chat template and licence files: copied from import to export, byte for byte."""
 
 import logging
 import shutil
@@ -6,8 +6,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# Tokenizers, generation defaults, chat templates, and the licence, which binds copies of the weights.
-TRAVELLING = (
+CONFIG_FILES = (
     "config.json",
     "generation_config.json",
     "tokenizer*.json",
@@ -22,6 +21,7 @@ TRAVELLING = (
     "NOTICE*",
     "USE_POLICY*",
 )
+"""Patterns of tokenizer, config and chat template files, and of the licence, which binds copies of the weights."""
 
 
 def is_inside(file: Path, folder: Path) -> bool:
@@ -43,15 +43,15 @@ def is_inside(file: Path, folder: Path) -> bool:
         return False
 
 
-def copy_assets(source: Path, target: Path) -> None:
-    """Copy the files that travel with a model, byte for byte; links out of its folder are left out, which is said.
+def copy_config_files(source: Path, target: Path) -> None:
+    """Copy a model's tokenizer and config files, byte for byte; links out of its folder are skipped with a warning.
 
     Args:
         source: A Hugging Face folder or the ``hf`` folder of a model or run; its weights are left.
         target: Gets the files; made if missing.
     """
     target.mkdir(parents=True, exist_ok=True)
-    for pattern in TRAVELLING:
+    for pattern in CONFIG_FILES:
         for file in sorted(source.glob(pattern)):
             if not is_inside(file, source):
                 logger.warning("left out %s: it is a link that leads out of the model's folder", file)
