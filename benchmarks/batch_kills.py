@@ -29,7 +29,7 @@ sys.path.extend(
 from batch_server import BatchServer, Course, Fault, expire, refuse, succeed
 from scripted_server import Scripted
 
-from datagen.batch.book import BatchBook
+from datagen.batch.store import BatchStore
 from datagen.ledger import Ledger
 
 FILES = ("instructions.jsonl", "tasks.jsonl", "rejected.jsonl")
@@ -116,7 +116,7 @@ def _state(work: Path) -> str:
         return "before the ledger"
     with Ledger(work / "ledger.sqlite", read_only=True) as ledger:
         return (
-            ", ".join(sorted({record.status or record.state for record in BatchBook(ledger).under_way()}))
+            ", ".join(sorted({record.status or record.state for record in BatchStore(ledger).under_way()}))
             or "none"
         )
 

@@ -20,7 +20,7 @@ sys.path.extend(
     str(Path(__file__).parents[1].resolve() / "tests" / "datagen" / room) for room in (".", "batch")
 )
 
-from datagen.batch.asking import BatchesUnderWay, BatchLimits, complete_in_batches
+from datagen.batch.client import BatchesUnderWay, BatchLimits, complete_in_batches
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
 from datagen.money.prices import Price, Prices

@@ -36,7 +36,7 @@ from typing import Any
 from datagen.client import Reply, stream
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
-from datagen.service import meter
+from datagen.service import rates
 from datagen.service.chat import ChatRequest, Sampling
 from datagen.service.wire import Service
 
@@ -152,7 +152,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     if options.window_s < 60:
         # What may be made up for after a stall is meant for limits a minute.
-        meter.CATCH_UP_S = 0.01 * options.window_s
+        rates.CATCH_UP_S = 0.01 * options.window_s
     stalls = Stalls()
     with tempfile.TemporaryDirectory() as folder, server(rules) as address:
         service = Service(

@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from datagen.ledger import Entry, Ledger
-from datagen.service.asking import Asker
 from datagen.service.chat import ChatRequest, Sampling, prompt_hash
+from datagen.service.retry import Sender
 from datagen.service.stop import Stop
 from datagen.service.wire import Service
 
@@ -159,7 +159,7 @@ class _Flow:
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """Yield the replies in order."""
-        async with Asker(self._service, self._ledger, self._stage, self._budget, self._changed.set) as asker:
+        async with Sender(self._service, self._ledger, self._stage, self._budget, self._changed.set) as asker:
             try:
                 while True:
                     self._draw(asker)
@@ -187,7 +187,7 @@ class _Flow:
                     task.cancel()
                 await asyncio.gather(*self._open, return_exceptions=True)
 
-    def _draw(self, asker: Asker) -> None:
+    def _draw(self, asker: Sender) -> None:
         """Take up as many requests as there is room for."""
         most_open = OPEN_PER_SLOT * self._service.concurrency
         while (
@@ -206,7 +206,7 @@ class _Flow:
             task.add_done_callback(self._close)
             self._drawn += 1
 
-    async def _ask(self, asker: Asker, order: int, request: ChatRequest) -> None:
+    async def _ask(self, asker: Sender, order: int, request: ChatRequest) -> None:
         entry = await asker.ask(order, request.id, request.body(self._service.model))
         self._ready[order] = read_reply(entry)
         self._settled(self._given + len(self._ready))
@@ -217,7 +217,7 @@ class _Flow:
             self._failure = self._failure or task.exception()
         self._changed.set()
 
-    async def _drain(self, asker: Asker) -> None:
+    async def _drain(self, asker: Sender) -> None:
         """Let what is in flight end, which is paid for, unless it is bound to fail."""
         asker.close()
         if isinstance(self._failure, Stop) and self._failure.at_once:

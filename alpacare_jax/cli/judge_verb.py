@@ -56,7 +56,7 @@ def command(
     verdict, 2 error, 3 batches are under way (--no-wait), 130 interrupted.
     """
     from alpacare_jax.evaluate import judging
-    from datagen.batch.asking import BatchesUnderWay, describe
+    from datagen.batch.client import BatchesUnderWay, describe
     from datagen.replacing import refuse_existing
 
     settings = judging.read_settings(config, options.to_settings(context.params, judge_options.SETTINGS))

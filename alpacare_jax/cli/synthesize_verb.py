@@ -194,7 +194,7 @@ def _derive(work: Path, target: Path, settings: "Settings") -> Path:
 
 def _run(settings: "Settings", work: Path, retry_failed: bool, *, wait: bool) -> dict[str, Any]:
     from alpacare_jax.cli.synthesis_progress import watching
-    from datagen.batch.asking import BatchesUnderWay, describe
+    from datagen.batch.client import BatchesUnderWay, describe
     from datagen.synthesize import synthesize
 
     signal.signal(signal.SIGTERM, _end_politely)

@@ -19,7 +19,7 @@ from alpacare_jax.evaluate.judge import (
     estimate,
     plan_comparisons,
 )
-from datagen.batch.asking import cancel_batches, describe
+from datagen.batch.client import cancel_batches, describe
 from datagen.decoding import read_yaml_mapping
 from datagen.finish import read_finish
 from datagen.ledger import Ledger

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from datagen.batch.book import BatchBook, BatchRecord
 from datagen.batch.states import ENDED, file_id, read_state
+from datagen.batch.store import BatchRecord, BatchStore
 from datagen.batch.wire import BatchWire
 from datagen.service.limits import in_words
-from datagen.service.wire import Trouble
+from datagen.service.wire import RequestError
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Ends:
         book: Where they stand.
     """
 
-    def __init__(self, wire: BatchWire, book: BatchBook) -> None:
+    def __init__(self, wire: BatchWire, book: BatchStore) -> None:
         self._wire, self._book = wire, book
         self._unknown: set[tuple[int, str]] = set()
 
@@ -62,7 +62,7 @@ class Ends:
         if self.is_lost(record):
             raise self._wire.stop(
                 f"batch {record.batch_id} is in a state that is not known, for {in_words(record.age_s())}",
-                Trouble("unknown-state", record.status, "fatal"),
+                RequestError("unknown-state", record.status, "fatal"),
                 remedy="look at the batch on the provider's page; run the same command again when it has ended, or "
                 "give it up with --cancel-batches (its requests then count as spent)",
             )

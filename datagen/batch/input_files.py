@@ -6,12 +6,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import IO, Any
 
-from datagen.batch.book import BatchBook, BatchRecord
 from datagen.batch.files import BatchLimits
 from datagen.batch.states import read_file_state
+from datagen.batch.store import BatchRecord, BatchStore
 from datagen.batch.wire import BatchWire
 from datagen.service.limits import in_words
-from datagen.service.wire import Trouble
+from datagen.service.wire import RequestError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class InputFiles:
         limits: The longest wait between two looks.
     """
 
-    def __init__(self, wire: BatchWire, book: BatchBook, limits: BatchLimits) -> None:
+    def __init__(self, wire: BatchWire, book: BatchStore, limits: BatchLimits) -> None:
         self._wire, self._book, self._limits = wire, book, limits
 
     async def ready(self, record: BatchRecord, content: IO[bytes], size: int) -> str:
@@ -78,7 +78,7 @@ class InputFiles:
             self._book.keep_file(record, "")
             try:
                 return await self._wire.upload(content, name)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 may_be_there = trouble.bill == "unknown"
                 raise
 
@@ -111,7 +111,7 @@ class InputFiles:
             said = file.get("status_details") or file.get("error") or "no reason is given"
             raise self._wire.stop(
                 "the provider could not process a batch's file",
-                Trouble("bad-file", self._wire.words(f"{file.get('status')}: {said}"), "fatal"),
+                RequestError("bad-file", self._wire.words(f"{file.get('status')}: {said}"), "fatal"),
                 remedy="run the same command again to send the file anew, or ask with --mode live; nothing was run",
             )
         return file_id
@@ -124,7 +124,7 @@ class InputFiles:
         async def ask() -> dict[str, Any] | None:
             try:
                 return await call()
-            except Trouble as trouble:
+            except RequestError as trouble:
                 if trouble.code in _UNSUPPORTED:
                     return None
                 raise

@@ -10,14 +10,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datagen.batch.book import BatchBook, BatchRecord
 from datagen.batch.files import BatchLimits, input_line, scratch_file
 from datagen.batch.input_files import InputFiles
 from datagen.batch.states import read_state
+from datagen.batch.store import BatchRecord, BatchStore
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
-from datagen.service.wire import Trouble
+from datagen.service.wire import RequestError
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Poster:
     """
 
     def __init__(
-        self, wire: BatchWire, ledger: Ledger, book: BatchBook, budget: Budget, limits: BatchLimits
+        self, wire: BatchWire, ledger: Ledger, book: BatchStore, budget: Budget, limits: BatchLimits
     ) -> None:
         self._wire, self._ledger, self._book = wire, ledger, book
         self._budget, self._limits = budget, limits
@@ -104,7 +104,7 @@ class Poster:
         async def cancel() -> None:
             try:
                 await self._wire.cancel(batch_id)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 # One that has ended cannot be cancelled, and one that is not known need not be.
                 if trouble.kind != "final" and trouble.code != "not-found" and " 409" not in str(trouble):
                     raise

@@ -29,12 +29,12 @@ class Refusal:
     meant: refusals.Refusal | None = None
 
 
-def read_refusal(batch: Mapping[str, Any], conceal: Callable[[str], str]) -> Refusal:
+def read_refusal(batch: Mapping[str, Any], redact: Callable[[str], str]) -> Refusal:
     """Read the errors of a batch that failed.
 
     Args:
         batch: As the provider describes it.
-        conceal: Takes a key out of words and shortens them.
+        redact: Takes a key out of words and shortens them.
 
     Example:
         >>> error = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached.", "line": None}
@@ -45,13 +45,11 @@ def read_refusal(batch: Mapping[str, Any], conceal: Callable[[str], str]) -> Ref
     codes = [str(row.get("code") or "") for row in rows]
     said = [f"{code or 'error'}: {row.get('message') or ''}" for code, row in zip(codes, rows, strict=True)]
     lines = {
-        row["line"]: conceal(str(row.get("message") or ""))
-        for row in rows
-        if isinstance(row.get("line"), int)
+        row["line"]: redact(str(row.get("message") or "")) for row in rows if isinstance(row.get("line"), int)
     }
     meant = refusals.read_refusal(read_error(0, rows))
     return Refusal(
-        words=conceal("; ".join(said[:_SHOWN]) or "no reason is given"),
+        words=redact("; ".join(said[:_SHOWN]) or "no reason is given"),
         queue_is_full=any("limit" in code and "token" in code for code in codes)
         or (not any(codes) and bool(_QUEUE_FULL.search(" ".join(said)))),
         lines=lines if all(isinstance(row.get("line"), int) for row in rows) else {},

@@ -1,6 +1,6 @@
 """The wire to a provider's batch interface: files up and down, batches made, looked at, found again and cancelled.
 
-One call is one HTTP request (a search is several), and whatever goes wrong is a :class:`Trouble`, as in
+One call is one HTTP request (a search is several), and whatever goes wrong is a :class:`RequestError`, as in
 :mod:`datagen.service.wire`; :meth:`BatchWire.insist` repeats a call for as long as that may help.
 """
 
@@ -17,11 +17,11 @@ from datagen.batch.files import ENDPOINT, Line
 from datagen.batch.states import read_file_state, unwrapped
 from datagen.errors import ServiceError
 from datagen.money.account import Bill
-from datagen.service.breaker import backoff_s
+from datagen.service.circuit import backoff_s
 from datagen.service.error_body import read_error
 from datagen.service.limits import Limits, in_words, read_limits
 from datagen.service.web_page import remedy_for
-from datagen.service.wire import Answer, Trouble, Wire
+from datagen.service.wire import Answer, RequestError, Wire
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class BatchWire(Wire):
     async def _page(self, after: Mapping[str, str]) -> dict[str, Any]:
         try:
             return await self._call(partial(_list, after=after))
-        except Trouble as trouble:
+        except RequestError as trouble:
             if trouble.code not in ("not-found", "bad-request"):
                 raise
             raise Unlisted(
@@ -166,7 +166,7 @@ class BatchWire(Wire):
         """Take the reply out of a line of a batch's files, as if it had come by itself.
 
         Raises:
-            Trouble: It is no usable reply; what a provider did not run costs nothing.
+            RequestError: It is no usable reply; what a provider did not run costs nothing.
         """
         if line.status == 200:
             return self._read(json.dumps(line.body), Limits())
@@ -179,7 +179,7 @@ class BatchWire(Wire):
                 raise trouble
         bill: Bill = "none" if error else "unknown"
         words = self._words(said.words or code or "no reply")
-        raise Trouble(known.get(code, "batch-error"), words, "fault", bill=bill)
+        raise RequestError(known.get(code, "batch-error"), words, "fault", bill=bill)
 
     def words(self, text: str) -> str:
         """Return a provider's words without the key, shortened."""
@@ -219,7 +219,7 @@ class BatchWire(Wire):
 
         Args:
             what: What is being done, for messages, such as "looking at a batch".
-            call: Raises a Trouble when it fails.
+            call: Raises a RequestError when it fails.
             if_unknown: What to do where the service does not know what is spoken of (HTTP 404).
 
         Raises:
@@ -231,7 +231,7 @@ class BatchWire(Wire):
                 result = await call()
                 self.reached = True
                 return result
-            except Trouble as trouble:
+            except RequestError as trouble:
                 failures += 1
                 now_s = time.monotonic()
                 since_s = since_s or now_s
@@ -256,7 +256,7 @@ class BatchWire(Wire):
     #: Whether the service ever answered as it should.
     reached = False
 
-    def stop(self, what: str, trouble: Trouble | None = None, *, remedy: str = "") -> ServiceError:
+    def stop(self, what: str, trouble: RequestError | None = None, *, remedy: str = "") -> ServiceError:
         """Return the error that ends a run resumably."""
         code = trouble.code if trouble else ""
         remedy = remedy or _REMEDIES.get(code, "run the same command again later; nothing is lost")

@@ -7,7 +7,7 @@ from datagen.errors import ServiceError
 from datagen.service.chat import LENGTH_FIELDS
 from datagen.service.refusals import FIELDS
 from datagen.service.web_page import remedy_for
-from datagen.service.wire import Service, Trouble
+from datagen.service.wire import RequestError, Service
 
 #: Troubles that no request in flight will escape; others leave those in flight time to end.
 AT_ONCE = {"unauthorized", "region", "not-found"}
@@ -19,7 +19,7 @@ class Stop(ServiceError):
     at_once = False
 
 
-def stop_for(service: Service, stage: str, what: str, trouble: Trouble) -> Stop:
+def stop_for(service: Service, stage: str, what: str, trouble: RequestError) -> Stop:
     """Return the error that ends the run.
 
     Args:
@@ -71,7 +71,7 @@ _TOO_LARGE = re.compile(
 )
 
 
-def field_remedy(stage: str, trouble: Trouble) -> str:
+def field_remedy(stage: str, trouble: RequestError) -> str:
     """Return how to change the field of a request that a service does not take: by which option or key of the config.
 
     Args:

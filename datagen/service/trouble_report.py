@@ -8,14 +8,14 @@ import asyncio
 import logging
 from collections import Counter
 
-from datagen.service.wire import Trouble
+from datagen.service.wire import RequestError
 
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN = 30.0
 
 
-class TroubleReport:
+class FailureLog:
     """Says what goes wrong in one stage.
 
     Args:
@@ -29,7 +29,7 @@ class TroubleReport:
         self._failed: Counter[str] = Counter()
         self._said_at = 0.0
 
-    def add(self, id: str, trouble: Trouble) -> None:
+    def add(self, id: str, trouble: RequestError) -> None:
         """Count a trouble after which the request is asked again."""
         if self._is_new(trouble.code):
             log.info("%s %s: %s; asking again", self._stage, id, trouble)

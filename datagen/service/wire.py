@@ -1,7 +1,7 @@
 """The wire to one OpenAI-compatible service: one try of one request, and what came of it.
 
 Nothing here repeats or remembers; :mod:`datagen.client` does. Whatever a service sends back, a try ends with
-a reply or with a :class:`Trouble` that says how bad it is, and the key is in neither.
+a reply or with a :class:`RequestError` that says how bad it is, and the key is in neither.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 from datagen.finish import read_finish
 from datagen.money.account import Bill
 from datagen.records import shorten
-from datagen.service.concealment import Concealer, LogGuard
 from datagen.service.content import UnreadableError, read_content
 from datagen.service.endpoint import Service
 from datagen.service.error_body import Said, read_error
 from datagen.service.limits import Limits, read_limits
+from datagen.service.redaction import LogRedactor, Redactor
 from datagen.service.refusals import FILTERED, Kind, read_refusal
 from datagen.service.usage import read_usage
 from datagen.service.web_page import page_words
@@ -44,7 +44,7 @@ class Answer:
 
 
 @dataclasses.dataclass(eq=False)
-class Trouble(Exception):
+class RequestError(Exception):
     """One try that came to nothing.
 
     Attributes:
@@ -86,7 +86,7 @@ class Wire:
     def __init__(self, service: Service) -> None:
         self.service = service
         self._client: Any = None
-        self._concealer = Concealer()
+        self._redactor = Redactor()
         self._opening = asyncio.Lock()
         self._open = contextlib.ExitStack()
 
@@ -107,15 +107,15 @@ class Wire:
         async with self._opening:
             if self._client is None:
                 key = self.service.api_key()
-                self._concealer = Concealer(key)
-                self._open.enter_context(LogGuard(self._concealer))
+                self._redactor = Redactor(key)
+                self._open.enter_context(LogRedactor(self._redactor))
                 self._client = await asyncio.to_thread(_make_client, self.service, key)
 
     async def post(self, body: dict[str, Any]) -> Answer:
         """Send one request once.
 
         Raises:
-            Trouble: No usable reply.
+            RequestError: No usable reply.
         """
         await self.open()
         timeout_s = self.service.timeout_s
@@ -132,7 +132,7 @@ class Wire:
 
     @contextlib.contextmanager
     def _troubles(self, timeout_s: float) -> Iterator[None]:
-        """Turn what the HTTP library raises into a Trouble."""
+        """Turn what the HTTP library raises into a RequestError."""
         import openai
 
         try:
@@ -141,23 +141,25 @@ class Wire:
             sent = not any(type(cause).__name__ == "ConnectTimeout" for cause in _causes(error))
             bill: Bill = "unknown" if sent else "none"
             words = f"no reply within {timeout_s:g} s"
-            raise Trouble("timeout", words, "fault", busy=True, bill=bill) from None
+            raise RequestError("timeout", words, "fault", busy=True, bill=bill) from None
         except openai.APIConnectionError as error:
             raise self._broken_connection(error) from None
         except openai.APIStatusError as error:
             raise self._refusal(error) from None
         except UnicodeError as error:
-            raise Trouble("bad-reply", f"the reply is not text: {error}", "fault", bill="unknown") from None
+            raise RequestError(
+                "bad-reply", f"the reply is not text: {error}", "fault", bill="unknown"
+            ) from None
 
-    def _broken_connection(self, error: Exception) -> Trouble:
+    def _broken_connection(self, error: Exception) -> RequestError:
         causes = _causes(error)
         unreachable = any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes)
         words = self._words(next((str(cause) for cause in reversed(causes) if str(cause)), str(error)))
         if unreachable:
-            return Trouble("unreachable", words, "fault")
-        return Trouble("connection", words, "fault", bill="unknown")
+            return RequestError("unreachable", words, "fault")
+        return RequestError("connection", words, "fault", bill="unknown")
 
-    def _refusal(self, error: Any) -> Trouble:
+    def _refusal(self, error: Any) -> RequestError:
         """Judge an HTTP error status."""
         text = error.response.text
         page = page_words(text)
@@ -168,14 +170,14 @@ class Wire:
         trouble.page = page is not None
         return trouble
 
-    def _judge(self, said: Said, words: str, limits: Limits) -> Trouble | None:
+    def _judge(self, said: Said, words: str, limits: Limits) -> RequestError | None:
         """Return what an error means; None where nothing of it is known."""
         if said.wait_s is not None and said.wait_s > (limits.wait_s or 0.0):
             limits = dataclasses.replace(limits, wait_s=said.wait_s)
         meant = read_refusal(said, asked_to_wait=limits.wait_s is not None)
         if meant is None:
             return None
-        return Trouble(
+        return RequestError(
             meant.code,
             self._words(f"HTTP {said.status}: {words}" if said.status else words),
             meant.kind,
@@ -199,7 +201,7 @@ class Wire:
                 f"the content cannot be read: {error}: {self._words(json.dumps(choice, ensure_ascii=False))}"
             )
             tokens = read_usage(data.get("usage"), 0)
-            raise Trouble("bad-reply", words, "fault", bill="counted", usage=tokens, paid=True) from None
+            raise RequestError("bad-reply", words, "fault", bill="counted", usage=tokens, paid=True) from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise self._no_completion(data, text, limits) from None
         usage = data.get("usage") or data.get("usageMetadata")
@@ -210,17 +212,17 @@ class Wire:
             finish = "failed"
         settled: Any = {"limits": limits, "bill": "counted", "usage": tokens}
         if finish == "filtered" and not content.refused:
-            raise Trouble("content-filter", "the service withheld its reply", "final", **settled)
+            raise RequestError("content-filter", "the service withheld its reply", "final", **settled)
         if finish == "failed":
             raise self._failed(choice, reason, settled)
         if finish == "whole" and content.thoughts and not content.text.strip():
             words = f"the reply has no text; all it holds are {content.thoughts:,} characters of reasoning"
-            raise Trouble("no-text", words, "final", **settled)
-        shown = _clean(self._concealer.conceal(content.text))
+            raise RequestError("no-text", words, "final", **settled)
+        shown = _clean(self._redactor.redact(content.text))
         model = self._label(data.get("model")) or self.service.model
         return Answer(shown, reason, model, *tokens, limits)
 
-    def _failed(self, choice: dict[str, Any], reason: str, settled: dict[str, Any]) -> Trouble:
+    def _failed(self, choice: dict[str, Any], reason: str, settled: dict[str, Any]) -> RequestError:
         """Judge a reply that ended by something else than its end; what stands beside it may say by what."""
         words = f"the reply ended with finish_reason {reason!r}"
         if choice.get("error"):
@@ -231,9 +233,9 @@ class Wire:
             if meant is not None and (meant.kind == "fatal" or meant.code == FILTERED.code):
                 meant.bill, meant.usage = settled["bill"], settled["usage"]
                 return meant
-        return Trouble("interrupted", words, "fault", paid=True, **settled)
+        return RequestError("interrupted", words, "fault", paid=True, **settled)
 
-    def _no_completion(self, data: Any, text: str, limits: Limits) -> Trouble:
+    def _no_completion(self, data: Any, text: str, limits: Limits) -> RequestError:
         """Judge a body with status 200 that is no reply: some gateways put an error there."""
         if data is None and _is_stream(text):
             failed = [
@@ -243,7 +245,7 @@ class Wire:
             if failed and (trouble := self._judge(said, said.words, limits)) is not None:
                 return trouble
             words = "an event stream, which was not asked for: the service only streams its replies"
-            return Trouble("streams", words, "fault", limits=limits, bill="unknown", paid=True)
+            return RequestError("streams", words, "fault", limits=limits, bill="unknown", paid=True)
         paid = isinstance(data, dict) and any(data.get(key) for key in _WORK_WAS_DONE)
         if isinstance(data, dict | list) and not (isinstance(data, dict) and data.get("choices")):
             said = read_error(0, data)
@@ -255,17 +257,17 @@ class Wire:
         shown = text if data is None else json.dumps(data, ensure_ascii=False)
         page = page_words(text) if data is None else None
         words = self._words(page) if page else f"not a chat completion: {self._words(shown)}"
-        return Trouble(
+        return RequestError(
             "bad-reply", words, "fault", limits=limits, bill="unknown", page=page is not None, paid=paid
         )
 
     def _label(self, value: object) -> str:
         """Return a short text of the service's that goes into the ledger."""
-        return shorten(_clean(self._concealer.conceal(str(value or ""))), 200)
+        return shorten(_clean(self._redactor.redact(str(value or ""))), 200)
 
     def _words(self, words: str) -> str:
         """Take the key out of a provider's words, also where the provider shows only a part of it."""
-        return shorten(_clean(self._concealer.conceal_words(words)), 300)
+        return shorten(_clean(self._redactor.redact_words(words)), 300)
 
 
 def _make_client(service: Service, key: str) -> Any:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from datagen import prompts, results
-from datagen.batch.asking import describe
-from datagen.batch.book import BatchBook
+from datagen.batch.client import describe
+from datagen.batch.store import BatchStore
 from datagen.client import Reply
 from datagen.errors import DataError
 from datagen.ledger import Ledger
@@ -99,7 +99,7 @@ def synthesize(
         )
         results.write_all(work, task_filter.kept, task_filter.rejected, outcome, funnel)
         reporter.note(funnel)
-        if left := BatchBook(ledger).under_way():
+        if left := BatchStore(ledger).under_way():
             log.warning("not needed any more, and ended by --cancel-batches: %s", describe(left))
     return funnel
 

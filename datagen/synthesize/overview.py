@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from datagen.batch.book import BatchBook, described
+from datagen.batch.store import BatchStore, described
 from datagen.errors import ConfigError, DataError
 from datagen.ledger import Ledger
 from datagen.questions import ANSWERS, TASKS, read_seeds
@@ -34,7 +34,7 @@ def status(work: Path) -> dict[str, Any]:
     with Ledger(work / LEDGER, read_only=True) as ledger:
         funnel = noted_funnel(ledger) or count(*replay(ledger, settings, read_seeds(settings)), settings)
         counts = ledger.counts()
-        batches = [described(record) for record in BatchBook(ledger).all()]
+        batches = [described(record) for record in BatchStore(ledger).all()]
         spending = ledger.spending()
         answered = counts.get(ANSWERS, {"answered": 0})["answered"]
         known = funnel | {"ledger": counts, "batches": batches} | unjudged(ledger, funnel)

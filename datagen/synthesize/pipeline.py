@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from itertools import islice
 from typing import Any
 
-from datagen.batch.asking import stream_in_batches
+from datagen.batch.client import stream_in_batches
 from datagen.client import ChatRequest, Reply, read_reply, stream
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget, BudgetReached

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from datagen.batch.asking import collect_batches, complete_in_batches
-from datagen.batch.book import BatchBook
+from datagen.batch.client import collect_batches, complete_in_batches
+from datagen.batch.store import BatchStore
 from datagen.client import ChatRequest, Reply, Service, complete
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
@@ -65,5 +65,5 @@ def take_up_batches(services: Mapping[str, Service], ledger: Ledger, terms: Term
         DataError: Batches are still under way; what is in them would be paid for twice.
         ServiceError: The service cannot say how far they are.
     """
-    if terms.mode != BATCH and BatchBook(ledger).under_way():
+    if terms.mode != BATCH and BatchStore(ledger).under_way():
         collect_batches(services, ledger, budget, terms.batch)

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from datagen.batch.asking import cancel_batches
-from datagen.batch.book import described
+from datagen.batch.client import cancel_batches
+from datagen.batch.store import described
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
 from datagen.questions import ANSWERS, TASKS

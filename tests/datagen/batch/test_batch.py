@@ -11,9 +11,9 @@ import pytest
 from batch_server import BatchServer, Course, Fault, Row, expire, refuse, succeed
 from scripted_server import Scripted, ScriptedServer, write_tasks
 
-from datagen.batch.asking import BatchesUnderWay
-from datagen.batch.book import BatchBook
+from datagen.batch.client import BatchesUnderWay
 from datagen.batch.files import BatchLimits
+from datagen.batch.store import BatchStore
 from datagen.errors import ConfigError, DataError, ServiceError
 from datagen.ledger import Ledger
 from datagen.records import SeedTask, write_records
@@ -502,7 +502,7 @@ def test_a_batch_that_was_never_sent_is_taken_back_before_asking_live(tmp_path: 
         with pytest.raises(ServiceError, match="refused the key"):
             synthesize(settings, work)
         with Ledger(work / "ledger.sqlite", read_only=True) as ledger:
-            assert [record.state for record in BatchBook(ledger).all()] == ["planned"]
+            assert [record.state for record in BatchStore(ledger).all()] == ["planned"]
         synthesize(dataclasses.replace(settings, mode="live"), work)
         assert not server.batches
         assert status(work)["batches"][0]["words"] == "never sent"

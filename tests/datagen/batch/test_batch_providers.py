@@ -10,7 +10,7 @@ from batch_server import BatchServer, Course, Fault, Row, answer, refuse, succee
 from scripted_server import Scripted
 from test_batch import by_try, errors, live_results, outcomes, results, seeds, settings_for
 
-from datagen.batch.asking import BatchesUnderWay
+from datagen.batch.client import BatchesUnderWay
 from datagen.batch.states import read_file_state, read_state
 from datagen.errors import ServiceError
 from datagen.ledger import Ledger

@@ -13,7 +13,7 @@ from scripted_server import Scripted
 from datagen.batch.files import Line, input_line
 from datagen.batch.wire import BatchWire
 from datagen.errors import ServiceError
-from datagen.service.wire import Service, Trouble
+from datagen.service.wire import RequestError, Service
 
 T = TypeVar("T")
 KEY = "sk-abcdefgh-0123456789-ZYXWVUTS"
@@ -35,12 +35,12 @@ def line_of(row: dict[str, Any]) -> Line:
     return Line("0", response.get("status_code", 0), response.get("body"), row["error"])
 
 
-def trouble_of(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def trouble_of(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> RequestError:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
-    async def read(wire: BatchWire) -> Trouble:
+    async def read(wire: BatchWire) -> RequestError:
         await wire.open()
-        with pytest.raises(Trouble) as caught:
+        with pytest.raises(RequestError) as caught:
             wire.read_line(line_of(row))
         return caught.value
 

@@ -28,7 +28,7 @@ DAY = "86400"
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is made up for after a stall suits a window of a minute; the servers here have windows of seconds."""
-    monkeypatch.setattr("datagen.service.meter.CATCH_UP_S", 0.05)
+    monkeypatch.setattr("datagen.service.rates.CATCH_UP_S", 0.05)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_an_absurd_wait_for_one_request_ends_that_request_with_the_reason(
 def test_an_absurd_wait_for_everyone_ends_the_run_at_once_and_resumably(
     remaining: int | None, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datagen.service.breaker.FIRST_PROBE_S", 0.02)
+    monkeypatch.setattr("datagen.service.circuit.FIRST_PROBE_S", 0.02)
     closed = True
 
     def script(body: dict[str, Any], tried: int) -> Scripted | str:

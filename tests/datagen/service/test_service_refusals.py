@@ -15,7 +15,7 @@ from datagen.errors import ServiceError
 from datagen.ledger import Ledger
 from datagen.service.error_body import read_error, wait_in_words
 from datagen.service.refusals import read_refusal
-from datagen.service.wire import Trouble, Wire
+from datagen.service.wire import RequestError, Wire
 
 
 def openai(message: str, **fields: Any) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def test_a_wait_in_the_body_is_kept_and_the_longer_one_counts(tmp_path: Path) ->
         assert complete([request], service, ledger, stage="s")[0].text == "ok"
         # Never earlier; how much later is the machine's affair, and what was understood is what the trouble says.
         assert times[1] - times[0] >= 0.3
-        with pytest.raises(Trouble) as caught:
+        with pytest.raises(RequestError) as caught:
             asyncio.run(post(server))
     assert caught.value.limits.wait_s == 0.3
 

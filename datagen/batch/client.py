@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
-from datagen.batch.book import BatchBook, BatchRecord
-from datagen.batch.course import BatchesUnderWay, BatchRun
 from datagen.batch.files import BatchLimits
+from datagen.batch.runner import BatchesUnderWay, BatchRunner
+from datagen.batch.store import BatchRecord, BatchStore
 from datagen.client import Reply, read_reply
 from datagen.errors import DataError
 from datagen.ledger import Entry, Ledger
@@ -68,7 +68,7 @@ async def stream_in_batches(
     ahead: deque[ChatRequest] = deque()
     known = 0
     async with contextlib.AsyncExitStack() as stack:
-        run: BatchRun | None = None
+        run: BatchRunner | None = None
         while True:
             if not ahead:
                 ahead.extend(islice(source, 1))
@@ -91,7 +91,7 @@ async def stream_in_batches(
             ahead.extend(fresh)
             if run is None:
                 run = await stack.enter_async_context(
-                    BatchRun(service, ledger, stage, budget, limits, wait, leave_usd=leave_usd)
+                    BatchRunner(service, ledger, stage, budget, limits, wait, leave_usd=leave_usd)
                 )
             await run.ask_once([*missing, *fresh])
 
@@ -145,7 +145,7 @@ def complete_in_batches(
             progress(min(total, counts["answered"] + counts["failed"]), total)
 
     async def ask() -> None:
-        async with BatchRun(service, ledger, stage, budget, limits, wait, watch=tell) as run:
+        async with BatchRunner(service, ledger, stage, budget, limits, wait, watch=tell) as run:
             await run.settle(requests)
 
     if any(_settled(ledger, stage, request, service) is None for request in requests):
@@ -170,8 +170,8 @@ def collect_batches(
         DataError: Batches are still under way; what is in them would be paid for twice.
         ServiceError: The service cannot say how far they are.
     """
-    asyncio.run(_over_all(services, ledger, budget, limits, BatchRun.look_once))
-    open_ = BatchBook(ledger).under_way()
+    asyncio.run(_over_all(services, ledger, budget, limits, BatchRunner.look_once))
+    open_ = BatchStore(ledger).under_way()
     if open_:
         raise DataError(
             "requests of this work folder are in batches that are under way",
@@ -192,9 +192,9 @@ def cancel_batches(
     Returns:
         The batches that were ended.
     """
-    before = BatchBook(ledger).under_way()
-    asyncio.run(_over_all(services, ledger, budget, limits, BatchRun.cancel))
-    return [BatchBook(ledger).get(record.number) for record in before]
+    before = BatchStore(ledger).under_way()
+    asyncio.run(_over_all(services, ledger, budget, limits, BatchRunner.cancel))
+    return [BatchStore(ledger).get(record.number) for record in before]
 
 
 async def _over_all(
@@ -202,11 +202,11 @@ async def _over_all(
     ledger: Ledger,
     budget: Budget,
     limits: BatchLimits,
-    act: Callable[[BatchRun], object],
+    act: Callable[[BatchRunner], object],
 ) -> None:
     for stage, service in services.items():
-        if BatchBook(ledger).under_way(stage):
-            async with BatchRun(service, ledger, stage, budget, limits) as run:
+        if BatchStore(ledger).under_way(stage):
+            async with BatchRunner(service, ledger, stage, budget, limits) as run:
                 await act(run)  # type: ignore[misc]
 
 

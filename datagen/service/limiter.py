@@ -22,12 +22,12 @@ import logging
 import math
 from collections.abc import Callable
 
-from datagen.service.breaker import Breaker
+from datagen.service.circuit import Circuit
 from datagen.service.endpoint import Service
 from datagen.service.in_flight import InFlight
 from datagen.service.learned_rate import LearnedRate
 from datagen.service.limits import Limits, in_words
-from datagen.service.meter import MINUTE_S, REMEDY, Meter
+from datagen.service.rates import MINUTE_S, REMEDY, RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Ticket:
     tokens: float
 
 
-class Pace:
+class Limiter:
     """Lets tries go when limits, the number in flight and the breaker allow, the earliest request first.
 
     Args:
@@ -55,9 +55,9 @@ class Pace:
         clock: Tells the time in seconds.
     """
 
-    def __init__(self, service: Service, breaker: Breaker, clock: Callable[[], float]) -> None:
-        self.requests = Meter(service.requests_per_minute, "requests")
-        self.tokens = Meter(service.tokens_per_minute, "tokens")
+    def __init__(self, service: Service, breaker: Circuit, clock: Callable[[], float]) -> None:
+        self.requests = RateLimit(service.requests_per_minute, "requests")
+        self.tokens = RateLimit(service.tokens_per_minute, "tokens")
         known = service.requests_per_minute is not None or service.tokens_per_minute is not None
         first = _FIRST_IN_FLIGHT_HERE if service.is_loopback() else _FIRST_IN_FLIGHT_ELSEWHERE
         self.in_flight_limit = InFlight(service.concurrency, first=first, limits_known=known)

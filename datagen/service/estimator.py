@@ -4,15 +4,15 @@
 _REMEMBERED = 200
 
 
-class Appetite:
+class TokenEstimator:
     """Learns how many tokens requests take.
 
     Example:
-        >>> appetite = Appetite()
-        >>> appetite.of(400, 1000)  # nothing is known yet: every byte a token, and the longest reply
+        >>> estimator = TokenEstimator()
+        >>> estimator.of(400, 1000)  # nothing is known yet: every byte a token, and the longest reply
         1400.0
-        >>> appetite.learn(400, 100, 200)
-        >>> round(appetite.of(800, 1000))
+        >>> estimator.learn(400, 100, 200)
+        >>> round(estimator.of(800, 1000))
         420
     """
 

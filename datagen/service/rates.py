@@ -1,4 +1,4 @@
-"""Even spending under one limit a minute, of requests or of tokens; :mod:`datagen.service.pace` says to what end."""
+"""Even spending under a limit per minute, of requests or tokens; used by :mod:`datagen.service.limiter`."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ REMEDY = (
 MINUTE_S = 60.0
 
 
-class Meter:
+class RateLimit:
     """Spreads spending evenly under one limit a minute.
 
     Args:
@@ -35,7 +35,7 @@ class Meter:
         name: What is spent, for messages.
 
     Example:
-        >>> meter = Meter(bound=600)
+        >>> meter = RateLimit(bound=600)
         >>> meter.spend(1, now=0.0)
         >>> round(meter.ready_at(now=0.0), 3)
         0.103

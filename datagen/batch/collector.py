@@ -10,13 +10,13 @@ import logging
 from collections.abc import Mapping
 from typing import IO, Any, Literal
 
-from datagen.batch.book import BatchBook, BatchRecord, Member
 from datagen.batch.files import BatchLimits, Line, Replies, scratch_file
 from datagen.batch.states import file_id
+from datagen.batch.store import BatchRecord, BatchStore, Member
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
-from datagen.service.wire import Trouble
+from datagen.service.wire import RequestError
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ _REFUSED_TOGETHER = 5
 
 
 @dataclasses.dataclass
-class Harvest:
+class Collected:
     """What came of one batch: counts of its requests, useless lines, and a trouble that concerns all of them."""
 
     answered: int = 0
     failed: int = 0
     again: int = 0
     problems: list[str] = dataclasses.field(default_factory=list)
-    fatal: Trouble | None = None
+    fatal: RequestError | None = None
 
     def words(self) -> str:
         """Say it in one line."""
@@ -51,7 +51,7 @@ class Harvest:
         return words + (f", {len(self.problems)} useless lines" if self.problems else "")
 
 
-class Harvester:
+class ResultCollector:
     """Brings in ended batches of one stage.
 
     Args:
@@ -63,14 +63,14 @@ class Harvester:
     """
 
     def __init__(
-        self, wire: BatchWire, ledger: Ledger, book: BatchBook, budget: Budget, limits: BatchLimits
+        self, wire: BatchWire, ledger: Ledger, book: BatchStore, budget: Budget, limits: BatchLimits
     ) -> None:
         self._wire, self._ledger, self._book = wire, ledger, book
         self._budget, self._limits = budget, limits
         #: Take replies whose file the provider does not have any more for lost.
         self.gives_up = False
 
-    async def bring_in(self, record: BatchRecord, batch: Mapping[str, Any]) -> Harvest:
+    async def bring_in(self, record: BatchRecord, batch: Mapping[str, Any]) -> Collected:
         """Settle everything that an ended batch brought, and mark it as ended.
 
         Args:
@@ -110,7 +110,7 @@ class Harvester:
         async def download() -> None:
             try:
                 await self._wire.download(file_id, into)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 if trouble.code != "not-found" or not self.gives_up:
                     raise
                 log.warning("batch %s: its file %s is gone", record.batch_id, file_id)
@@ -167,9 +167,9 @@ class _One:
         self.members = members
         self._left = {id for id, member in members.items() if member.state == "sent"}
         self._held = budget.open_batch(record.stage)
-        self._refused: dict[str, Trouble] = {}
-        self._for_nothing: dict[str, Trouble] = {}
-        self.harvest = Harvest(answered=len(members) - len(self._left))
+        self._refused: dict[str, RequestError] = {}
+        self._for_nothing: dict[str, RequestError] = {}
+        self.harvest = Collected(answered=len(members) - len(self._left))
 
     def take(self, line: Line, wire: BatchWire) -> None:
         """Settle the request of one line."""
@@ -179,7 +179,7 @@ class _One:
         held = self._held.pop(line.id, None)
         try:
             answer = wire.read_line(line)
-        except Trouble as trouble:
+        except RequestError as trouble:
             if held is not None:
                 self._budget.pay(held, trouble.bill, *trouble.usage)
             if trouble.kind == "fault" and trouble.bill != "none":
@@ -192,7 +192,7 @@ class _One:
         self._ledger.record_reply(self._record.stage, line.id, **answer.row(), cost_usd=cost)
         self.harvest.answered += 1
 
-    def _judge(self, id: str, trouble: Trouble) -> None:
+    def _judge(self, id: str, trouble: RequestError) -> None:
         if trouble.kind == "fatal":
             self.harvest.fatal = self.harvest.fatal or trouble
             self.harvest.again += 1
@@ -201,7 +201,7 @@ class _One:
         else:
             self._again_or_never(id, trouble)
 
-    def _again_or_never(self, id: str, trouble: Trouble) -> None:
+    def _again_or_never(self, id: str, trouble: RequestError) -> None:
         """Leave a request to the next round, unless it has had its rounds, or was paid for twice already."""
         tries = self.members[id].tries
         paid = self._ledger.batch_tries_paid(self._record.stage, id)
@@ -225,7 +225,7 @@ class _One:
         together = not self.harvest.answered and len(self._refused) >= _REFUSED_TOGETHER
         if together and all(each.code == "bad-request" for each in self._refused.values()):
             first = next(iter(self._refused.values()))
-            self.harvest.fatal = self.harvest.fatal or Trouble(
+            self.harvest.fatal = self.harvest.fatal or RequestError(
                 first.code,
                 first.words,
                 "fatal",
@@ -236,7 +236,7 @@ class _One:
         else:
             for id, trouble in self._refused.items():
                 self._fail(id, str(trouble))
-        absent = Trouble("missing", "the batch ended without a reply to it", "fault", bill="unknown")
+        absent = RequestError("missing", "the batch ended without a reply to it", "fault", bill="unknown")
         missing = [(self._held[id], id) for id in self._left if id in self._held]
         missing.sort(key=lambda each: (-(each[0].worst_usd or 0.0), each[1]))
         for place, (held, id) in enumerate(missing):
@@ -255,7 +255,7 @@ class _One:
             return
         if len(self._for_nothing) >= _REFUSED_TOGETHER or self.harvest.failed:
             words = next(iter(self._for_nothing.values())).words
-            self.harvest.fatal = self.harvest.fatal or Trouble(
+            self.harvest.fatal = self.harvest.fatal or RequestError(
                 "unreadable",
                 words,
                 "fatal",

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.service.appetite import Appetite
-from datagen.service.breaker import Breaker
+from datagen.service.circuit import Circuit
+from datagen.service.estimator import TokenEstimator
 from datagen.service.in_flight import InFlight
+from datagen.service.limiter import Limiter
 from datagen.service.limits import Allowance, Limits
-from datagen.service.meter import CATCH_UP_S, HURRY, SHARE, Meter
-from datagen.service.pace import Pace
+from datagen.service.rates import CATCH_UP_S, HURRY, SHARE, RateLimit
 
 
 @dataclasses.dataclass
@@ -27,11 +27,11 @@ class Bounds:
         return True
 
 
-def breaker(clock: Callable[[], float]) -> Breaker:
-    return Breaker(patience_s=60, first_wait_s=0.1, max_tries=3, clock=clock)
+def breaker(clock: Callable[[], float]) -> Circuit:
+    return Circuit(patience_s=60, first_wait_s=0.1, max_tries=3, clock=clock)
 
 
-def times_of(meter: Meter, count: int, lateness: Callable[[int], float] = lambda at: 0.0) -> list[float]:
+def times_of(meter: RateLimit, count: int, lateness: Callable[[int], float] = lambda at: 0.0) -> list[float]:
     """Spend 1 again and again, as early as the meter allows or a little later."""
     now, times = 100.0, []
     for at in range(count):
@@ -46,7 +46,7 @@ def most_in(times: list[float], seconds: float) -> int:
 
 
 def test_spending_is_even_from_the_first_on() -> None:
-    times = times_of(Meter(600), 100)
+    times = times_of(RateLimit(600), 100)
     gaps = [after - before for before, after in itertools.pairwise(times)]
     assert min(gaps) == pytest.approx(0.1 / SHARE)
     assert max(gaps) == pytest.approx(0.1 / SHARE)
@@ -59,7 +59,7 @@ def test_spending_is_even_from_the_first_on() -> None:
 def test_no_minute_sees_more_than_the_limit_however_late_the_clock_comes(
     late: list[float], limit: int
 ) -> None:
-    times = times_of(Meter(limit), 300, lambda at: late[at])
+    times = times_of(RateLimit(limit), 300, lambda at: late[at])
     assert most_in(times, 59.99) <= limit * SHARE + 1
     assert most_in(times, 5.0) <= limit / 60 * SHARE * HURRY * 5.1 + 2, "no bursts within it"
 
@@ -67,7 +67,7 @@ def test_no_minute_sees_more_than_the_limit_however_late_the_clock_comes(
 @given(st.lists(st.tuples(st.floats(1, 400), st.floats(0, 1.5), st.floats(0, 3)), min_size=150, max_size=150))
 def test_no_minute_sees_more_tokens_than_the_limit(tries: list[tuple[float, float, float]]) -> None:
     """Estimates are corrected up or down, after a while; what a minute really took stays within the limit."""
-    meter, now = Meter(20_000), 100.0
+    meter, now = RateLimit(20_000), 100.0
     open_tries: list[tuple[float, float]] = []
     taken: list[tuple[float, float]] = []
     for estimate, ratio, delay in tries:
@@ -84,27 +84,27 @@ def test_no_minute_sees_more_tokens_than_the_limit(tries: list[tuple[float, floa
 
 
 def test_a_small_lateness_is_made_up_for() -> None:
-    on_time = times_of(Meter(6000), 1000)
-    a_little_late = times_of(Meter(6000), 1000, lambda at: 0.03 if at % 50 == 0 else 0.0)
+    on_time = times_of(RateLimit(6000), 1000)
+    a_little_late = times_of(RateLimit(6000), 1000, lambda at: 0.03 if at % 50 == 0 else 0.0)
     assert a_little_late[-1] - on_time[-1] < 0.05
 
 
 def test_a_stall_is_made_up_for_step_by_step_and_a_long_one_in_part() -> None:
-    on_time = times_of(Meter(6000), 6000)
-    stalled = times_of(Meter(6000), 6000, lambda at: 5.0 if at == 500 else 0.0)
+    on_time = times_of(RateLimit(6000), 6000)
+    stalled = times_of(RateLimit(6000), 6000, lambda at: 5.0 if at == 500 else 0.0)
     assert stalled[-1] - on_time[-1] < 0.1
     after = [at - stalled[500] for at in stalled[500:1000]]
     assert most_in(after, 0.5) <= 0.5 * 100 * SHARE * HURRY + 4, "not in a burst"
-    long = times_of(Meter(6000), 6000, lambda at: 30.0 if at == 500 else 0.0)
+    long = times_of(RateLimit(6000), 6000, lambda at: 30.0 if at == 500 else 0.0)
     assert long[-1] - on_time[-1] == pytest.approx(30.0 - CATCH_UP_S, abs=0.2)
 
 
 def test_without_a_limit_everything_goes_at_once() -> None:
-    assert times_of(Meter(None), 50) == [100.0] * 50
+    assert times_of(RateLimit(None), 50) == [100.0] * 50
 
 
 def test_headers_tighten_and_loosen_below_the_bound_of_the_settings() -> None:
-    meter = Meter(1000)
+    meter = RateLimit(1000)
     seen = []
     for limit in (2000, 400, 800, 5000):
         meter.hear(Allowance(limit), now=0)
@@ -113,7 +113,7 @@ def test_headers_tighten_and_loosen_below_the_bound_of_the_settings() -> None:
 
 
 def test_headers_alone_set_the_limit_where_the_settings_are_silent() -> None:
-    meter = Meter(None)
+    meter = RateLimit(None)
     seen = []
     for limit in (2000.0, 400.0, None, 5000.0):
         meter.hear(Allowance(limit), now=0)
@@ -122,24 +122,24 @@ def test_headers_alone_set_the_limit_where_the_settings_are_silent() -> None:
 
 
 def test_a_limit_a_day_is_not_taken_for_one_a_minute() -> None:
-    meter = Meter(None)
+    meter = RateLimit(None)
     meter.hear(Allowance(limit=14400, remaining=14370, reset_s=179.6), now=0)
     assert meter.per_minute is None
 
 
 def test_a_scarce_remainder_slows_the_pace_until_it_is_reset() -> None:
-    meter = Meter(6000)
+    meter = RateLimit(6000)
     meter.hear(Allowance(6000, remaining=24, reset_s=10), now=0.0)
     meter.spend(1, 0.0)
     assert meter.ready_at(0.0) == pytest.approx(0.1 / SHARE)
-    meter = Meter(6000)
+    meter = RateLimit(6000)
     meter.hear(Allowance(6000, remaining=24, reset_s=10), now=0.0)
     meter.spend(1, 11.0)
     assert meter.ready_at(11.0) == pytest.approx(11.0 + 0.01 / SHARE)
 
 
 def test_tokens_are_corrected_when_they_are_counted() -> None:
-    meter = Meter(60_000)
+    meter = RateLimit(60_000)
     meter.spend(2000, 0.0)
     assert meter.ready_at(0.0) == pytest.approx(2 / SHARE)
     meter.correct(-1500, 0.0)
@@ -150,14 +150,14 @@ def test_tokens_are_corrected_when_they_are_counted() -> None:
     assert meter.ready_at(0.0) == pytest.approx(0.5 / SHARE), "what came back early is no credit"
 
 
-def test_the_appetite_starts_with_the_worst_case_and_never_exceeds_it() -> None:
-    appetite = Appetite()
-    assert appetite.of(500, 1000) == 1500
-    appetite.learn(500, 5000, 5000)
-    assert appetite.of(500, 1000) == 1500
+def test_the_estimator_starts_with_the_worst_case_and_never_exceeds_it() -> None:
+    estimator = TokenEstimator()
+    assert estimator.of(500, 1000) == 1500
+    estimator.learn(500, 5000, 5000)
+    assert estimator.of(500, 1000) == 1500
     for _ in range(1000):
-        appetite.learn(400, 100, 50)
-    assert 150 <= appetite.of(400, 1000) < 165
+        estimator.learn(400, 100, 50)
+    assert 150 <= estimator.of(400, 1000) < 165
 
 
 def test_the_number_in_flight_rises_in_use_and_halves_once_for_a_round() -> None:
@@ -194,7 +194,7 @@ def test_known_limits_leave_the_number_in_flight_alone_unless_the_whole_service_
 def test_earlier_requests_go_first_and_a_cancelled_one_takes_no_room() -> None:
     async def run() -> list[int]:
         loop = asyncio.get_running_loop()
-        pace = Pace(Bounds(concurrency=1), breaker(loop.time), loop.time)
+        pace = Limiter(Bounds(concurrency=1), breaker(loop.time), loop.time)
         first = await pace.admit(0, 1)
         went: list[int] = []
 
@@ -218,7 +218,7 @@ def test_earlier_requests_go_first_and_a_cancelled_one_takes_no_room() -> None:
 def test_a_permission_given_and_cancelled_at_once_is_returned() -> None:
     async def run() -> int:
         loop = asyncio.get_running_loop()
-        pace = Pace(Bounds(concurrency=1), breaker(loop.time), loop.time)
+        pace = Limiter(Bounds(concurrency=1), breaker(loop.time), loop.time)
         first = await pace.admit(0, 1)
         second = asyncio.ensure_future(pace.admit(1, 1))
         await asyncio.sleep(0)
@@ -233,7 +233,7 @@ def test_a_permission_given_and_cancelled_at_once_is_returned() -> None:
 def test_an_allowance_that_is_used_up_pauses_before_any_refusal() -> None:
     now = 50.0
     held = breaker(lambda: now)
-    pace = Pace(Bounds(requests_per_minute=60), held, lambda: now)
+    pace = Limiter(Bounds(requests_per_minute=60), held, lambda: now)
     pace.hear(Limits(None, Allowance(60, 0, 12.0)))
     assert held.open_at() == 62.0
     pace.hear(Limits(None, Allowance(60, 0, 86400.0)))
@@ -241,7 +241,7 @@ def test_an_allowance_that_is_used_up_pauses_before_any_refusal() -> None:
     assert not held.ended
 
 
-def said_so_far(pace: Pace, *limits: Limits, tokens: float = 500.0) -> None:
+def said_so_far(pace: Limiter, *limits: Limits, tokens: float = 500.0) -> None:
     """Let replies with these limits come, a try before and one after them."""
 
     async def run() -> None:
@@ -278,7 +278,7 @@ def test_a_header_that_all_but_stops_the_run_is_warned_of(
     bounds: Bounds, limits: list[Limits], words: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     times = itertools.count(100.0, 0.001)
-    said_so_far(Pace(bounds, breaker(lambda: next(times)), lambda: next(times)), *limits)
+    said_so_far(Limiter(bounds, breaker(lambda: next(times)), lambda: next(times)), *limits)
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     if words is None:
         assert not warned
@@ -290,7 +290,7 @@ def test_a_header_that_all_but_stops_the_run_is_warned_of(
 
 def test_limits_in_headers_are_not_heeded_on_request() -> None:
     times = itertools.count(100.0, 0.001)
-    pace = Pace(Bounds(heed_headers=False), breaker(lambda: next(times)), lambda: next(times))
+    pace = Limiter(Bounds(heed_headers=False), breaker(lambda: next(times)), lambda: next(times))
     pace.hear(allowed(1, 10))
     assert pace.requests.per_minute is None
     assert pace.tokens.per_minute is None

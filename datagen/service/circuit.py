@@ -47,7 +47,7 @@ def backoff_s(first_wait_s: float, failures: int) -> float:
     return random.uniform(0, min(LONGEST_BACKOFF_S, first_wait_s * 2 ** min(failures - 1, 30)))
 
 
-class Breaker:
+class Circuit:
     """Holds and releases one service.
 
     Args:

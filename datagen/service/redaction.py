@@ -1,7 +1,7 @@
 """Keeping a key out of everything that is written: error texts, logs, ledgers, replies.
 
 Providers echo keys: whole, cut, with stars in the middle, percent-encoded, in headers, inside JSON. A
-:class:`Concealer` takes all of that out of a text; a :class:`LogGuard` does so for the HTTP library's own log lines.
+:class:`Redactor` takes all of that out of a text; a :class:`LogRedactor` does so for the HTTP library's own log lines.
 """
 
 import base64
@@ -26,14 +26,14 @@ _LOGGERS = ("httpx", "httpx2", "openai._base_client", "openai", "httpcore.connec
             "httpcore2.proxy")  # fmt: skip
 
 
-class Concealer:
+class Redactor:
     """Takes one key, whole or in part, out of texts.
 
     Args:
         key: The key; a placeholder such as "none" is left alone.
 
     Example:
-        >>> Concealer("abcdefgh12345678").conceal("key abcdefgh12345678, again ...efgh12345678")
+        >>> Redactor("abcdefgh12345678").redact("key abcdefgh12345678, again ...efgh12345678")
         'key [key], again ...[key]'
     """
 
@@ -59,7 +59,7 @@ class Concealer:
         self._letters = {"".join(letters[at : at + _PART]) for at in range(len(letters) - _PART + 1)}
         self._masked = re.compile(re.escape(key[:3]) + r"[\w-]*(?:\*+|•+|…|\.{3,})[\w*•….-]*")
 
-    def conceal(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return a text without the key and without any eight characters in a row of it."""
         if self._whole is None or not any(trace in text for trace in self._traces):
             return text
@@ -73,19 +73,19 @@ class Concealer:
             at = end
         return "".join(parts) + text[at:]
 
-    def conceal_words(self, words: str) -> str:
+    def redact_words(self, words: str) -> str:
         """Return a provider's message without the key, and without what looks like a masked or foreign key.
 
         Here the key is found in any case, spelt in entities or escapes, and with other characters between its letters.
         """
-        words = self._conceal_spelt(words)
+        words = self._redact_spelt(words)
         if self._masked is not None:
             words = self._masked.sub(HIDDEN, words)
-        words = self.conceal(words)
+        words = self.redact(words)
         words = re.sub(r"(?i)\b(bearer\s+)[\w.~+/=*•…-]{6,}", rf"\1{HIDDEN}", words)
         return re.sub(r"\bsk-[\w*•….-]{4,}", HIDDEN, words)
 
-    def _conceal_spelt(self, words: str) -> str:
+    def _redact_spelt(self, words: str) -> str:
         """Hide the key where only its letters and digits are there, in order; entities and escapes are read first."""
         if not self._letters:
             return words
@@ -127,17 +127,17 @@ def _in_base64(key: str) -> set[str]:
     return forms
 
 
-class LogGuard(logging.Filter):
+class LogRedactor(logging.Filter):
     """Conceals the key in the log lines of the HTTP libraries, as long as it is entered as a context."""
 
-    def __init__(self, concealer: Concealer) -> None:
+    def __init__(self, redactor: Redactor) -> None:
         super().__init__()
-        self._concealer = concealer
+        self._redactor = redactor
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Replace the key in a record, whatever its form; every record passes."""
         text = record.getMessage()
-        hidden = self._concealer.conceal_words(text)
+        hidden = self._redactor.redact_words(text)
         if hidden != text:
             record.msg, record.args = hidden, ()
         return True

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from datagen.batch.asking import describe
-from datagen.batch.book import BatchBook
+from datagen.batch.client import describe
 from datagen.batch.refusal import read_refusal
+from datagen.batch.store import BatchStore
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
 from datagen.money.prices import Price, Prices
@@ -26,16 +26,16 @@ def test_a_ledger_of_before_batches_is_brought_up_to_date(tmp_path: Path) -> Non
         db.execute("PRAGMA user_version = 2")
     db.close()
     with Ledger(path, read_only=True) as ledger:
-        assert BatchBook(ledger).all() == []
-        assert BatchBook(ledger).under_way() == []
+        assert BatchStore(ledger).all() == []
+        assert BatchStore(ledger).under_way() == []
     with Ledger(path) as ledger:
-        assert BatchBook(ledger).plan("tasks", **ABOUT).number == 1
+        assert BatchStore(ledger).plan("tasks", **ABOUT).number == 1
         assert ledger.get("tasks", "0") is not None
 
 
 def test_a_batch_goes_from_planned_to_open_to_ended(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        book = BatchBook(ledger)
+        book = BatchStore(ledger)
         record = book.plan("tasks", **ABOUT)
         for id in ("1", "0"):
             ledger.record_sent("tasks", id, prompt_hash="h", request=BODY | {"n": int(id)})
@@ -62,17 +62,17 @@ def test_two_folders_and_two_contents_are_told_apart(tmp_path: Path) -> None:
     seen = []
     for name in ("a", "b"):
         with Ledger(tmp_path / name / "ledger.sqlite") as ledger:
-            book = BatchBook(ledger)
+            book = BatchStore(ledger)
             for content in ("ab", "cd"):
                 seen.append(book.metadata(book.plan("tasks", **ABOUT | {"content": content})))
-            assert BatchBook(ledger).folder() == book.folder()
+            assert BatchStore(ledger).folder() == book.folder()
     assert len({tuple(sorted(each.items())) for each in seen}) == 4
     assert all(len(value) <= 64 for each in seen for value in each.values())
 
 
 def test_what_was_never_run_is_free_and_what_is_lost_is_not(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        book, budget = BatchBook(ledger), Budget(ledger, PRICES, 1.0)
+        book, budget = BatchStore(ledger), Budget(ledger, PRICES, 1.0)
         for number, end in ((0, "take_back"), (1, "give_up")):
             id = str(number)
             record = book.plan("tasks", **ABOUT)
@@ -93,7 +93,7 @@ def test_what_was_never_run_is_free_and_what_is_lost_is_not(tmp_path: Path) -> N
 
 def test_age_runs_until_the_end(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        book = BatchBook(ledger)
+        book = BatchStore(ledger)
         record = book.plan("tasks", **ABOUT)
         later = datetime.datetime.fromisoformat(record.planned_at) + datetime.timedelta(hours=3)
         assert record.age_s(later) == 3 * 3600

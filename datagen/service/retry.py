@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from datagen.ledger import Entry, Ledger
 from datagen.money.bounds import most_completion_tokens
-from datagen.service.appetite import Appetite
-from datagen.service.breaker import Breaker, backoff_s
 from datagen.service.chat import prompt_hash
+from datagen.service.circuit import Circuit, backoff_s
+from datagen.service.estimator import TokenEstimator
+from datagen.service.limiter import Limiter, Ticket
 from datagen.service.limits import in_words, utc_in
-from datagen.service.pace import Pace, Ticket
 from datagen.service.stop import AT_ONCE, Stop, stop_for
-from datagen.service.trouble_report import TroubleReport
-from datagen.service.wire import Answer, Service, Trouble, Wire
+from datagen.service.trouble_report import FailureLog
+from datagen.service.wire import Answer, RequestError, Service, Wire
 
 if TYPE_CHECKING:
     from datagen.money.account import Bill, Reservation
@@ -59,7 +59,7 @@ class Job:
     answers_before: int | None = None
 
 
-class Asker:
+class Sender:
     """Asks single requests of one service and settles each in the ledger; an asynchronous context manager.
 
     Args:
@@ -82,7 +82,7 @@ class Asker:
         self._changed = changed
         self._wire = Wire(service)
         clock = asyncio.get_running_loop().time
-        self._breaker = Breaker(
+        self._breaker = Circuit(
             patience_s=service.patience_s,
             first_wait_s=service.first_wait_s,
             max_tries=service.max_tries,
@@ -90,18 +90,18 @@ class Asker:
             woken=self._wake,
             address=service.base_url,
         )
-        self._pace = Pace(service, self._breaker, clock)
-        self._appetite = Appetite()
+        self._pace = Limiter(service, self._breaker, clock)
+        self._appetite = TokenEstimator()
         self._suspects: list[str] = []
         self._refused_in_a_row = self._strays_in_a_row = 0
         self._answers = 0
         self._undecided: list[asyncio.Future[None]] = []
-        self._report = TroubleReport(stage)
+        self._report = FailureLog(stage)
         self._open = contextlib.ExitStack()
         #: How many requests wait before their next try.
         self.resting = 0
 
-    async def __aenter__(self) -> "Asker":
+    async def __aenter__(self) -> "Sender":
         self._open.enter_context(self.ledger.checkpoints_in_background())
         return self
 
@@ -158,7 +158,7 @@ class Asker:
             bill = "unknown"
             try:
                 answer = await self._wire.post(job.body)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 bill = None
                 self._pay(reservation, trouble.bill, *trouble.usage)
                 wait_s = self._judge(job, ticket, trouble)
@@ -226,7 +226,7 @@ class Asker:
         self._breaker.answered(ticket.number)
         self.ledger.record_reply(self.stage, job.id, **answer.row(), cost_usd=cost_usd)
 
-    def _judge(self, job: Job, ticket: Ticket, trouble: Trouble) -> float | None:
+    def _judge(self, job: Job, ticket: Ticket, trouble: RequestError) -> float | None:
         """Decide what follows from a trouble: a wait in seconds, None for a failure for good, or the end."""
         job.troubles += 1
         self._pace.hear(trouble.limits)
@@ -272,7 +272,7 @@ class Asker:
             return wait_s + backoff_s(self.service.first_wait_s / 4, job.troubles)
         return backoff_s(self.service.first_wait_s, job.troubles)
 
-    def _concerns_all(self, trouble: Trouble) -> bool:
+    def _concerns_all(self, trouble: RequestError) -> bool:
         """Tell whether no request will be answered: a lone refusal after answers may be a proxy's, and passes."""
         # A field that all requests share, unless others were taken with it: several services may share one address.
         if trouble.kind == "final" and trouble.what and not self._answers:
@@ -296,7 +296,7 @@ class Asker:
             await self._rest(decision)
         finally:
             self._undecided.remove(decision)
-        trouble = Trouble("rate-limited", f"told to wait {in_words(wait_s)}", "refusal")
+        trouble = RequestError("rate-limited", f"told to wait {in_words(wait_s)}", "refusal")
         if self._breaker.ended:
             raise self._stop(self._breaker.ended, trouble)
         self._give_up(job, trouble, wait_s)
@@ -316,7 +316,7 @@ class Asker:
                 decision.set_result(None)
         asyncio.get_running_loop().call_soon(self._pace.pump)
 
-    def _refuse(self, job: Job, ticket: Ticket, trouble: Trouble) -> None:
+    def _refuse(self, job: Job, ticket: Ticket, trouble: RequestError) -> None:
         """Record that the service will not take a request, whenever it is sent."""
         self._breaker.answered(ticket.number)
         # What is filtered concerns one text alone, however many there are in a row.
@@ -325,7 +325,7 @@ class Asker:
         if self._refused_in_a_row >= REFUSED_IN_A_ROW:
             raise self._stop(f"{REFUSED_IN_A_ROW} requests in a row failed", trouble)
 
-    def _give_up(self, job: Job, trouble: Trouble, wait_s: float | None = None) -> None:
+    def _give_up(self, job: Job, trouble: RequestError, wait_s: float | None = None) -> None:
         """Record that a request failed for good."""
         wait_s = trouble.limits.wait_s if wait_s is None else wait_s
         words = str(trouble)
@@ -340,7 +340,7 @@ class Asker:
         if trouble.kind != "final" or trouble.page:
             self._suspects.append(job.id)
 
-    def _stop(self, what: str, trouble: Trouble) -> Stop:
+    def _stop(self, what: str, trouble: RequestError) -> Stop:
         """Make the error that ends the run; requests that failed with nothing but faults since are not to blame."""
         for id in self._suspects:
             self.ledger.reopen(self.stage, id)

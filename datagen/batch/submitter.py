@@ -6,16 +6,16 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from datagen.batch.book import BatchBook, BatchRecord
 from datagen.batch.files import BatchLimits, Question, input_line, next_part
 from datagen.batch.poster import Poster
+from datagen.batch.store import BatchRecord, BatchStore
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
 from datagen.money.account import Reservation
 from datagen.money.budget import Budget
 from datagen.service.chat import prompt_hash
 from datagen.service.limits import in_words
-from datagen.service.wire import Trouble
+from datagen.service.wire import RequestError
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _QUEUE_FULL = 12
 _SMALLEST_PART = 0.02
 
 
-class Sender:
+class BatchSubmitter:
     """Cuts questions of one stage into batches, writes them down with their worst case, and has them sent.
 
     Args:
@@ -45,7 +45,7 @@ class Sender:
         wire: BatchWire,
         ledger: Ledger,
         stage: str,
-        book: BatchBook,
+        book: BatchStore,
         budget: Budget,
         limits: BatchLimits,
         leave_usd: Callable[[], float],
@@ -152,7 +152,7 @@ class Sender:
         if self._queue_full > _QUEUE_FULL:
             raise self._wire.stop(
                 "the provider's queue has no room, time and again",
-                Trouble("queue-full", words, "fault"),
+                RequestError("queue-full", words, "fault"),
                 remedy="run the same command again later, or set batch.enqueued_tokens to your account's limit",
             )
         self._token_room = max(1, min(self._token_room, record.prompt_tokens) // 2)

@@ -86,7 +86,7 @@ class Member:
     tries: int
 
 
-class BatchBook:
+class BatchStore:
     """Reads and writes the batches of a ledger.
 
     Args:

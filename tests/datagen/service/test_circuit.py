@@ -1,6 +1,6 @@
 import pytest
 
-from datagen.service.breaker import FAULTS_IN_A_ROW, FIRST_PROBE_S, Breaker
+from datagen.service.circuit import FAULTS_IN_A_ROW, FIRST_PROBE_S, Circuit
 from datagen.service.limits import Allowance, Limits
 
 DAY_S = 86400.0
@@ -14,7 +14,7 @@ class Scene:
     def __init__(self, **changes: float) -> None:
         self.now = 1000.0
         settings = {"patience_s": 600.0, "first_wait_s": 1.0, "max_tries": 3} | changes
-        self.breaker = Breaker(clock=lambda: self.now, **settings)  # type: ignore[arg-type]
+        self.breaker = Circuit(clock=lambda: self.now, **settings)  # type: ignore[arg-type]
 
     def send(self, *numbers: int) -> None:
         for number in numbers:

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from datagen.batch.book import BatchBook, BatchRecord
+from datagen.batch.collector import ResultCollector
 from datagen.batch.ends import Ends
 from datagen.batch.files import BatchLimits, Question, as_question
-from datagen.batch.harvest import Harvester
 from datagen.batch.poster import Poster
 from datagen.batch.refusal import read_refusal
-from datagen.batch.sender import Sender
 from datagen.batch.states import counts, file_id, read_state
+from datagen.batch.store import BatchRecord, BatchStore
+from datagen.batch.submitter import BatchSubmitter
 from datagen.batch.wire import BatchWire, Unlisted
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
@@ -26,7 +26,7 @@ from datagen.money.budget import Budget
 from datagen.service.chat import ChatRequest, prompt_hash
 from datagen.service.limits import in_words
 from datagen.service.stop import stop_for
-from datagen.service.wire import Service, Trouble
+from datagen.service.wire import RequestError, Service
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class BatchesUnderWay(Exception):
         super().__init__(f"{len(self.records)} batches are under way")
 
 
-class BatchRun:
+class BatchRunner:
     """Has requests of one stage answered through batches; an asynchronous context manager.
 
     Args:
@@ -81,10 +81,12 @@ class BatchRun:
         self._service, self._ledger, self._stage, self._budget = service, ledger, stage, budget
         self._limits, self._wait, self._watch = limits, wait, watch
         self._wire = BatchWire(service)
-        self._book = BatchBook(ledger)
+        self._book = BatchStore(ledger)
         self._poster = Poster(self._wire, ledger, self._book, budget, limits)
-        self._sender = Sender(self._poster, self._wire, ledger, stage, self._book, budget, limits, leave_usd)
-        self._harvester = Harvester(self._wire, ledger, self._book, budget, limits)
+        self._sender = BatchSubmitter(
+            self._poster, self._wire, ledger, stage, self._book, budget, limits, leave_usd
+        )
+        self._harvester = ResultCollector(self._wire, ledger, self._book, budget, limits)
         self._took_up = self._cancelling = False
         self._asked: set[str] = set()
         self._ends = Ends(self._wire, self._book)
@@ -260,7 +262,7 @@ class BatchRun:
         async def retrieve() -> dict[str, Any] | None:
             try:
                 return await self._wire.retrieve(batch_id)
-            except Trouble as trouble:
+            except RequestError as trouble:
                 if self._cancelling and trouble.code == "not-found":
                     return None
                 raise
@@ -322,11 +324,11 @@ class BatchRun:
             )
         elif refusal.meant is not None and (refusal.meant.kind == "fatal" or refusal.meant.field):
             meant = refusal.meant
-            trouble = Trouble(meant.code, refusal.words, "fatal", field=meant.field)
+            trouble = RequestError(meant.code, refusal.words, "fatal", field=meant.field)
             raise stop_for(self._service, self._stage, meant.what or "the service refused a batch", trouble)
         else:
             raise self._wire.stop(
                 "the service refused a batch",
-                Trouble("bad-request", refusal.words, "fatal"),
+                RequestError("bad-request", refusal.words, "fatal"),
                 remedy="mend what the provider names, then run the same command again; nothing was run",
             )

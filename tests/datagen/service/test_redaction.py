@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.service.concealment import HIDDEN, Concealer, LogGuard
+from datagen.service.redaction import HIDDEN, LogRedactor, Redactor
 
 KEY = "sk-proj-Zq81/hTn+w0Ye_77aLmV"
 
@@ -17,7 +17,7 @@ KEY = "sk-proj-Zq81/hTn+w0Ye_77aLmV"
     [KEY, quote(KEY, safe=""), base64.b64encode(KEY.encode()).decode(), KEY[:12], KEY[-9:], KEY[5:20]],
 )
 def test_a_key_is_hidden_whole_in_part_and_encoded(shown: str) -> None:
-    assert Concealer(KEY).conceal(f"header: {shown}, sorry") == f"header: {HIDDEN}, sorry"
+    assert Redactor(KEY).redact(f"header: {shown}, sorry") == f"header: {HIDDEN}, sorry"
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_key_is_hidden_whole_in_part_and_encoded(shown: str) -> None:
     ],
 )
 def test_masked_and_foreign_keys_are_hidden_in_error_texts(shown: str) -> None:
-    hidden = Concealer(KEY).conceal_words(f"Incorrect API key provided: {shown}.")
+    hidden = Redactor(KEY).redact_words(f"Incorrect API key provided: {shown}.")
     assert HIDDEN in hidden
     assert "aLmV" not in hidden
     assert "sk-" not in hidden
@@ -65,7 +65,7 @@ def spelled(form: str) -> str:
     ],
 )
 def test_a_key_is_hidden_in_error_texts_however_it_is_spelt(shown: str) -> None:
-    hidden = Concealer(KEY).conceal_words(f"<p>The key is {shown}, and wrong.</p>")
+    hidden = Redactor(KEY).redact_words(f"<p>The key is {shown}, and wrong.</p>")
     assert hidden.startswith("<p>The key is ")
     assert HIDDEN in hidden
     assert hidden.endswith(", and wrong.</p>")
@@ -74,37 +74,37 @@ def test_a_key_is_hidden_in_error_texts_however_it_is_spelt(shown: str) -> None:
 
 @pytest.mark.parametrize("words", ["5 &lt; 7 &#38; 100%", "%41 \\u0041 of C:\\users", "İstanbul ﬁle"])
 def test_words_without_a_key_keep_their_form(words: str) -> None:
-    assert Concealer(KEY).conceal_words(words) == words
+    assert Redactor(KEY).redact_words(words) == words
 
 
 def test_a_long_page_without_a_key_is_searched_quickly() -> None:
     page = "<td class='x'>&#176; 100% of the pages \\u00e9</td>\n" * 20_000
     start = time.process_time()
-    assert Concealer(KEY).conceal_words(page) == page
+    assert Redactor(KEY).redact_words(page) == page
     assert time.process_time() - start < 3
 
 
 @given(st.text(max_size=40), st.integers(0, len(KEY) - 8), st.integers(8, len(KEY)), st.text(max_size=40))
 def test_no_eight_characters_of_the_key_survive(before: str, start: int, length: int, after: str) -> None:
-    text = Concealer(KEY).conceal(before + KEY[start : start + length] + after)
+    text = Redactor(KEY).redact(before + KEY[start : start + length] + after)
     assert not any(KEY[at : at + 8] in text for at in range(len(KEY) - 7))
 
 
 @given(st.text(alphabet="abcdefghij klmnop", max_size=200))
 def test_other_text_is_left_alone(text: str) -> None:
-    assert Concealer(KEY).conceal(text) == text
+    assert Redactor(KEY).redact(text) == text
 
 
 @pytest.mark.parametrize("key", ["", "none", "EMPTY", "sk-no-key-required", "abc"])
 def test_a_placeholder_is_no_secret(key: str) -> None:
     text = "The EMPTY stomach, none of it abc; sk-no-key-required."
-    assert Concealer(key).conceal(text) == text
+    assert Redactor(key).redact(text) == text
 
 
 def test_log_lines_of_the_http_library_are_guarded(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     log = logging.getLogger("httpcore2.http11")
-    with LogGuard(Concealer(KEY)):
+    with LogRedactor(Redactor(KEY)):
         log.debug("headers %r", [(b"x-echo", KEY.encode())])
         log.debug("nothing %s", "special")
     log.debug("afterwards")
