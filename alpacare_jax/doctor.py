@@ -74,7 +74,7 @@ def examine(folder: Path, environment: Mapping[str, str] = os.environ) -> Checku
     import jax
 
     from alpacare_jax import sharding
-    from alpacare_jax.attention import survey
+    from alpacare_jax.attention import check_all_kernels
 
     devices = tuple(
         Device(device.device_kind, device.platform, _device_memory(device)) for device in jax.local_devices()
@@ -92,7 +92,7 @@ def examine(folder: Path, environment: Mapping[str, str] = os.environ) -> Checku
         all_devices=jax.device_count(),
         optional={name: any(map(_importable, modules)) for name, (_, modules, _) in OPTIONAL.items()},
         environment={name: environment[name] for name in _SETTINGS if name in environment},
-        attention=survey(sharding.single_device_mesh()),
+        attention=check_all_kernels(sharding.single_device_mesh()),
     )
     return Checkup(**{**checkup.__dict__, "advice": advise(checkup)})
 

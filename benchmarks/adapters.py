@@ -78,14 +78,14 @@ def train(arguments: argparse.Namespace, base: str) -> dict[str, Any]:
     mesh = sharding.make_mesh(MeshConfig())
     opened = config.adapter.base_dtype(arguments.dtype)
     loaded = load(arguments.model, mesh=mesh, dtype=opened)
-    stepper = config.stepper(loaded.config, arguments.steps, mesh)
-    validate = make_validation(stepper.architecture, arguments, mesh)
+    train_step = config.train_step(loaded.config, arguments.steps, mesh)
+    validate = make_validation(train_step.architecture, arguments, mesh)
     data = PackedDataset.open(arguments.train)
     losses, started = [], time.perf_counter()
     with sharding.use_mesh(mesh):
-        state = stepper.start(loaded.params, first_batches(data, config, mesh))
-        first = validate(stepper.model_params(state))["val_loss"]
-        step = stepper.compile_step()
+        state = train_step.start(loaded.params, first_batches(data, config, mesh))
+        first = validate(train_step.model_params(state))["val_loss"]
+        step = train_step.compile_step()
         stream = BatchStream(
             data, arguments.rows, config.train.seed, 0, sharding=sharding.batch_sharding(mesh)
         )
@@ -95,7 +95,7 @@ def train(arguments: argparse.Namespace, base: str) -> dict[str, Any]:
                 losses.append(float(metrics["loss"]))
         finally:
             stream.close()
-        last = validate(stepper.model_params(state))["val_loss"]
+        last = validate(train_step.model_params(state))["val_loss"]
     return {
         "base": base,
         "first_10": sum(losses[:10]) / len(losses[:10]),

@@ -25,7 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from alpacare_jax import sharding
-from alpacare_jax.attention import KERNELS, Shapes, attend, check_kernel, choose, obstacle, situation
+from alpacare_jax.attention import (
+    KERNELS,
+    Shapes,
+    attend,
+    check_kernel,
+    kernel_context,
+    select_kernel,
+    unsupported_reason,
+)
 
 PACKAGES = ("alpacare-jax", "jax", "jaxlib", "libtpu", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12", "tokamax")
 
@@ -125,8 +133,8 @@ def needed_flops(ids: np.ndarray, heads: int, head_dim: int) -> float:
 def measure_length(options: argparse.Namespace, length: int) -> list[dict[str, Any]]:
     """Measure every kernel on rows of one length."""
     shapes = Shapes(options.heads, options.kv_heads, options.head_dim, length, options.dtype)
-    here = situation(options.dtype, options.head_dim, length)
-    chosen = choose(here).name
+    here = kernel_context(options.dtype, options.head_dim, length)
+    chosen = select_kernel(here).name
     ids = packed_rows(max(1, options.tokens // length), length, options.mean)
     flops = needed_flops(ids, options.heads, options.head_dim)
     found, programs = [], {}
@@ -137,7 +145,7 @@ def measure_length(options: argparse.Namespace, length: int) -> list[dict[str, A
             "segments": int(ids.max()),
             "kernel": kernel,
         }
-        row |= {"chosen": kernel == chosen, "against": obstacle(kernel, here)}
+        row |= {"chosen": kernel == chosen, "against": unsupported_reason(kernel, here)}
         found.append(row)
         if row["against"] is None:
             check = check_kernel(kernel, shapes, sharding.single_device_mesh())

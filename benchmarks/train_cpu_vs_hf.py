@@ -123,14 +123,14 @@ def train_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     from alpacare_jax.data.loader import batches_in_order
     from alpacare_jax.data.packing import pack_sequences
     from alpacare_jax.model import Architecture
-    from alpacare_jax.train import Stepper
+    from alpacare_jax.train import TrainStep
 
     warm, timed, pad_id = load_examples(arguments)
     rows = pack_sequences(timed, arguments.seq_len, pad_id=pad_id)
     mesh = sharding.single_device_mesh()
     loaded = load(arguments.model, mesh=mesh, dtype="float32")
     settings = optim.OptimConfig()
-    stepper = Stepper(
+    train_step = TrainStep(
         Architecture(loaded.config),
         optim.make_optimizer(settings, 100),
         optim.make_schedule(settings, 100),
@@ -138,7 +138,7 @@ def train_ours(arguments: argparse.Namespace) -> dict[str, Any]:
         microbatches=MICROBATCHES,
     )
     with sharding.use_mesh(mesh):
-        state, step = stepper.start(loaded.params), stepper.compile_step()
+        state, step = train_step.start(loaded.params), train_step.compile_step()
         place = sharding.batch_sharding(mesh)
         warm_rows = pack_sequences(warm, arguments.seq_len, pad_id=pad_id)[:1] * ROWS_PER_UPDATE
         for arrays in batches_in_order(warm_rows, ROWS_PER_UPDATE, sharding=place):

@@ -18,11 +18,11 @@ class Target:
     """A weight that can carry an adapter.
 
     Args:
-        room: The part of a layer it lies in, "attention" or "mlp".
+        submodule: The part of a layer it lies in, "attention" or "mlp".
         inputs: How many of its first axes (after the layers') a product sums; the rest are outputs.
     """
 
-    room: str
+    submodule: str
     inputs: int
 
 

@@ -65,7 +65,7 @@ def merge(params: Params, dtype: str, places: Params) -> Params:
     """Turn joined parameters into plain ones of the model's shape, one layer's fp32 at a time.
 
     Args:
-        params: What :meth:`Division.join` returns, on devices; every process of a run must call.
+        params: What :meth:`Partition.join` returns, on devices; every process of a run must call.
         dtype: Of the result.
         places: Shardings of the result.
     """

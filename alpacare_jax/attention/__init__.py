@@ -1,13 +1,19 @@
 """Attention in training: causal, within packed segments, grouped-query, by the kernel that suits the platform."""
 
 from alpacare_jax.attention.attend import attend
-from alpacare_jax.attention.check import Check, Settled, Shapes, check_kernel, settle
-from alpacare_jax.attention.choice import Choice, Situation, choose, obstacle, situation
+from alpacare_jax.attention.check import Check, Shapes, VerifiedKernel, check_kernel, select_and_verify
 from alpacare_jax.attention.heads import HeadLayout, layout_here, layout_over
 from alpacare_jax.attention.names import AUTO, KERNELS, RESIDUALS, check_name
 from alpacare_jax.attention.packed import SEGMENTS, keeps_packed
 from alpacare_jax.attention.plain import attend_masked, segment_mask
-from alpacare_jax.attention.survey import survey
+from alpacare_jax.attention.selection import (
+    KernelChoice,
+    KernelContext,
+    kernel_context,
+    select_kernel,
+    unsupported_reason,
+)
+from alpacare_jax.attention.survey import check_all_kernels
 
 __all__ = [
     "AUTO",
@@ -15,22 +21,22 @@ __all__ = [
     "RESIDUALS",
     "SEGMENTS",
     "Check",
-    "Choice",
     "HeadLayout",
-    "Settled",
+    "KernelChoice",
+    "KernelContext",
     "Shapes",
-    "Situation",
+    "VerifiedKernel",
     "attend",
     "attend_masked",
+    "check_all_kernels",
     "check_kernel",
     "check_name",
-    "choose",
     "keeps_packed",
+    "kernel_context",
     "layout_here",
     "layout_over",
-    "obstacle",
     "segment_mask",
-    "settle",
-    "situation",
-    "survey",
+    "select_and_verify",
+    "select_kernel",
+    "unsupported_reason",
 ]

@@ -8,16 +8,16 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from alpacare_jax import sharding
-from alpacare_jax.attention.choice import choose, situation
 from alpacare_jax.attention.chunked import attend_chunked
 from alpacare_jax.attention.context import attend_across
 from alpacare_jax.attention.heads import layout_here
+from alpacare_jax.attention.mask import SegmentMask
 from alpacare_jax.attention.mosaic import attend_mosaic
 from alpacare_jax.attention.names import AUTO, RESIDUALS, check_name
 from alpacare_jax.attention.packed import SEGMENTS, attend_packed
 from alpacare_jax.attention.plain import attend_plainly
+from alpacare_jax.attention.selection import kernel_context, select_kernel
 from alpacare_jax.attention.splash import attend_splash
-from alpacare_jax.attention.visible import Visible
 
 Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -56,8 +56,8 @@ def attend(
     check_name(kernel, where="kernel")
     if kernel == AUTO:
         mesh = jax.sharding.get_abstract_mesh()
-        here = situation(q_BTNH.dtype.name, q_BTNH.shape[3], q_BTNH.shape[1], mesh)
-        kernel = choose(here).name
+        here = kernel_context(q_BTNH.dtype.name, q_BTNH.shape[3], q_BTNH.shape[1], mesh)
+        kernel = select_kernel(here).name
     layout = layout_here(q_BTNH.shape[2], k_BTKH.shape[2])
     if layout.is_plain:
         return _run(kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, segments)
@@ -90,7 +90,7 @@ def _run(
     if kernel == "xla":
         return checkpoint_name(attend_plainly(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT), RESIDUALS)
     kernels: dict[str, Kernel] = {
-        "chunked": lambda q, k, v, ids: attend_chunked(q, k, v, Visible.whole(ids)),
+        "chunked": lambda q, k, v, ids: attend_chunked(q, k, v, SegmentMask.whole(ids)),
         "splash": attend_splash,
         "cudnn": functools.partial(attend_packed, segments=segments),
         "tokamax": attend_mosaic,

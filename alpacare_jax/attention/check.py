@@ -17,10 +17,10 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.attention.attend import attend
-from alpacare_jax.attention.choice import choose, situation
 from alpacare_jax.attention.names import AUTO
 from alpacare_jax.attention.packed import SEGMENTS
 from alpacare_jax.attention.plain import attend_masked, segment_mask
+from alpacare_jax.attention.selection import kernel_context, select_kernel
 from alpacare_jax.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settled:
+class VerifiedKernel:
     """The kernel a run takes, why, and what its check found.
 
     Args:
@@ -110,14 +110,14 @@ class Settled:
     checks: tuple[Check, ...]
 
 
-def settle(
+def select_and_verify(
     shapes: Shapes,
     mesh: Mesh,
     asked: str = AUTO,
     *,
     segments: int = SEGMENTS,
     refused: Sequence[str] = (),
-) -> Settled:
+) -> VerifiedKernel:
     """Choose a run's kernel and check it; where the chosen one differs, say so loudly and take its fall-back.
 
     Args:
@@ -130,16 +130,16 @@ def settle(
     Raises:
         ConfigError: The kernel asked for does not exist, cannot run here, or differs from the reference.
     """
-    here = situation(shapes.dtype, shapes.head_dim, shapes.length, mesh)
+    here = kernel_context(shapes.dtype, shapes.head_dim, shapes.length, mesh)
     checks: list[Check] = []
     while True:
-        choice = choose(here, asked, refused=[*refused, *(check.kernel for check in checks)])
+        choice = select_kernel(here, asked, refused=[*refused, *(check.kernel for check in checks)])
         if choice.name == REFERENCE:
-            return Settled(choice.name, choice.reason, tuple(checks))
+            return VerifiedKernel(choice.name, choice.reason, tuple(checks))
         found = check_kernel(choice.name, shapes, mesh, segments=segments)
         checks.append(found)
         if found.passed:
-            return Settled(choice.name, choice.reason, tuple(checks))
+            return VerifiedKernel(choice.name, choice.reason, tuple(checks))
         if asked != AUTO:
             raise ConfigError(
                 "the attention kernel does not compute attention here",

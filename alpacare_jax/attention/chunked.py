@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
+from alpacare_jax.attention.mask import SegmentMask
 from alpacare_jax.attention.names import RESIDUALS
-from alpacare_jax.attention.visible import Visible
 
 BLOCK = 512
 """Most queries, and most keys, in a block."""
@@ -35,7 +35,7 @@ def attend_chunked(
     q_BTNH: Float[Array, "B T N H"],
     k_BSKH: Float[Array, "B S K H"],
     v_BSKH: Float[Array, "B S K H"],
-    visible: Visible,
+    mask: SegmentMask,
     block: int | None = None,
 ) -> Float[Array, "B T N H"]:
     """Attend block by block; never holds scores of more than one block of queries and one of keys.
@@ -47,7 +47,7 @@ def attend_chunked(
         q_BTNH: Queries, rotated, not scaled.
         k_BSKH: Keys, rotated.
         v_BSKH: Values.
-        visible: Which keys each query sees. A query that sees none gets zeros.
+        mask: Which keys each query sees. A query that sees none gets zeros.
         block: Tokens in a block; chosen from the shapes when None.
 
     Returns:
@@ -57,11 +57,11 @@ def attend_chunked(
     S, K = k_BSKH.shape[1:3]
     block = choose_block(B, N, max(T, S)) if block is None else block
     queries, keys = min(block, T), min(block, S)
-    padded = Visible(
-        _padded(visible.query_segments_BT, queries, NOBODY),
-        _padded(visible.key_segments_BS, keys, NOBODY),
-        _padded(visible.query_places_T[None], queries, T + S)[0],
-        _padded(visible.key_places_S[None], keys, T + S)[0],
+    padded = SegmentMask(
+        _padded(mask.query_segments_BT, queries, NOBODY),
+        _padded(mask.key_segments_BS, keys, NOBODY),
+        _padded(mask.query_places_T[None], queries, T + S)[0],
+        _padded(mask.key_places_S[None], keys, T + S)[0],
     )
     q_BKGTH = jnp.moveaxis(_padded(q_BTNH, queries, 0).reshape(B, -1, K, N // K, H), 1, 3)
     k_BKSH, v_BKSH = (jnp.moveaxis(_padded(x, keys, 0), 1, 2) for x in (k_BSKH, v_BSKH))
@@ -89,7 +89,7 @@ def _padded(x: jax.Array, block: int, value: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, short)) + ((0, 0),) * (x.ndim - 2), constant_values=value) if short else x
 
 
-def _needed(visible: Visible, queries: int, keys: int) -> tuple[jax.Array, jax.Array]:
+def _needed(mask: SegmentMask, queries: int, keys: int) -> tuple[jax.Array, jax.Array]:
     """Return, for each block of queries, the first block of keys that it needs and the one behind the last."""
 
     def ends(x: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
@@ -97,13 +97,13 @@ def _needed(visible: Visible, queries: int, keys: int) -> tuple[jax.Array, jax.A
         return x.min(axis=-1), x.max(axis=-1)
 
     (q_least, q_most), (k_least, k_most) = (
-        ends(visible.query_segments_BT, queries),
-        ends(visible.key_segments_BS, keys),
+        ends(mask.query_segments_BT, queries),
+        ends(mask.key_segments_BS, keys),
     )
     share = (q_least[:, :, None] <= k_most[:, None, :]) & (k_least[:, None, :] <= q_most[:, :, None])
     latest, earliest = (
-        ends(visible.query_places_T[None], queries)[1][0],
-        ends(visible.key_places_S[None], keys)[0][0],
+        ends(mask.query_places_T[None], queries)[1][0],
+        ends(mask.key_places_S[None], keys)[0][0],
     )
     needed = share.any(axis=0) & (latest[:, None] >= earliest[None, :])
     blocks = needed.shape[1]
@@ -116,9 +116,9 @@ def _needed(visible: Visible, queries: int, keys: int) -> tuple[jax.Array, jax.A
 class _Blocks:
     """Cuts blocks out of the arrays of one call."""
 
-    def __init__(self, visible: Visible, queries: int, keys: int) -> None:
-        self.visible, self.queries, self.keys = visible, queries, keys
-        self.first, self.behind = _needed(visible, queries, keys)
+    def __init__(self, mask: SegmentMask, queries: int, keys: int) -> None:
+        self.mask, self.queries, self.keys = mask, queries, keys
+        self.first, self.behind = _needed(mask, queries, keys)
         self.count = self.first.shape[0]
 
     def of_queries(self, x: jax.Array, i: jax.Array, axis: int) -> jax.Array:
@@ -127,14 +127,14 @@ class _Blocks:
     def of_keys(self, x: jax.Array, j: jax.Array, axis: int) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, j * self.keys, self.keys, axis)
 
-    def mask(self, i: jax.Array, j: jax.Array) -> Bool[Array, "B 1 1 T S"]:
-        part = Visible(
-            self.of_queries(self.visible.query_segments_BT, i, 1),
-            self.of_keys(self.visible.key_segments_BS, j, 1),
-            self.of_queries(self.visible.query_places_T, i, 0),
-            self.of_keys(self.visible.key_places_S, j, 0),
+    def block_mask(self, i: jax.Array, j: jax.Array) -> Bool[Array, "B 1 1 T S"]:
+        part = SegmentMask(
+            self.of_queries(self.mask.query_segments_BT, i, 1),
+            self.of_keys(self.mask.key_segments_BS, j, 1),
+            self.of_queries(self.mask.query_places_T, i, 0),
+            self.of_keys(self.mask.key_places_S, j, 0),
         )
-        return part.mask()[:, None, None]
+        return part.dense()[:, None, None]
 
 
 def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -143,23 +143,23 @@ def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attend(
-    q_BKGTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, visible: Visible, queries: int, keys: int
+    q_BKGTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, mask: SegmentMask, queries: int, keys: int
 ) -> jax.Array:
-    return _forward(q_BKGTH, k_BKSH, v_BKSH, visible, queries, keys)[0]
+    return _forward(q_BKGTH, k_BKSH, v_BKSH, mask, queries, keys)[0]
 
 
 def _forward(
-    q_BKGTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, visible: Visible, queries: int, keys: int
+    q_BKGTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, mask: SegmentMask, queries: int, keys: int
 ) -> tuple[jax.Array, tuple]:
     B, K, G, _, H = q_BKGTH.shape
-    blocks = _Blocks(visible, queries, keys)
+    blocks = _Blocks(mask, queries, keys)
 
     def of_block(_: None, i: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
         q_BKGTH_i = blocks.of_queries(q_BKGTH, i, 3) * H**-0.5
 
         def meet(j: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             most, total, sums = carry
-            seen = blocks.mask(i, j)
+            seen = blocks.block_mask(i, j)
             scores = _product("BKGTH,BKSH->BKGTS", q_BKGTH_i, blocks.of_keys(k_BKSH, j, 2))
             scores = jnp.where(seen, scores, MASKED)
             higher = jnp.maximum(most, scores.max(axis=-1))
@@ -184,7 +184,7 @@ def _forward(
     normaliser_BKGT = _joined(normaliser)
     attended_BKGTH = checkpoint_name(attended_BKGTH, RESIDUALS)
     normaliser_BKGT = checkpoint_name(normaliser_BKGT, RESIDUALS)
-    return attended_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, visible, attended_BKGTH, normaliser_BKGT)
+    return attended_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, mask, attended_BKGTH, normaliser_BKGT)
 
 
 def _joined(parts: jax.Array) -> jax.Array:
@@ -194,9 +194,9 @@ def _joined(parts: jax.Array) -> jax.Array:
 
 
 def _backward(queries: int, keys: int, saved: tuple, d_attended_BKGTH: jax.Array) -> tuple:
-    q_BKGTH, k_BKSH, v_BKSH, visible, attended_BKGTH, normaliser_BKGT = saved
+    q_BKGTH, k_BKSH, v_BKSH, mask, attended_BKGTH, normaliser_BKGT = saved
     scale = q_BKGTH.shape[-1] ** -0.5
-    blocks = _Blocks(visible, queries, keys)
+    blocks = _Blocks(mask, queries, keys)
     inner_BKGT = jnp.sum(attended_BKGTH.astype(jnp.float32) * d_attended_BKGTH.astype(jnp.float32), axis=-1)
 
     def of_block(d_keys_values: tuple, i: jax.Array) -> tuple[tuple, jax.Array]:
@@ -207,7 +207,7 @@ def _backward(queries: int, keys: int, saved: tuple, d_attended_BKGTH: jax.Array
             d_q, d_k, d_v = carry
             k, v = blocks.of_keys(k_BKSH, j, 2), blocks.of_keys(v_BKSH, j, 2)
             scores = _product("BKGTH,BKSH->BKGTS", q * scale, k)
-            weights = jnp.where(blocks.mask(i, j), jnp.exp(scores - normaliser[..., None]), 0)
+            weights = jnp.where(blocks.block_mask(i, j), jnp.exp(scores - normaliser[..., None]), 0)
             d_weights = _product("BKGTH,BKSH->BKGTS", d_out, v)
             d_scores = (weights * (d_weights - inner[..., None]) * scale).astype(q.dtype)
             d_q = d_q + _product("BKGTS,BKSH->BKGTH", d_scores, k)

@@ -19,8 +19,8 @@ from jax.sharding import NamedSharding
 from alpacare_jax import collectives, sharding
 from alpacare_jax.attention import splash
 from alpacare_jax.attention.chunked import attend_chunked
+from alpacare_jax.attention.mask import SegmentMask
 from alpacare_jax.attention.plain import attend_masked
-from alpacare_jax.attention.visible import Visible
 from alpacare_jax.errors import ConfigError
 
 KERNELS = ("xla", "chunked", "splash")
@@ -72,11 +72,9 @@ def attend_across(
         if kernel == "splash":
             out = splash.run_kernel(prepared, q, k, v, ids, all_ids)
         else:
-            visible = Visible(ids, all_ids, places, jnp.arange(length, dtype=jnp.int32))
+            mask = SegmentMask(ids, all_ids, places, jnp.arange(length, dtype=jnp.int32))
             out = (
-                attend_chunked(q, k, v, visible)
-                if kernel == "chunked"
-                else attend_masked(q, k, v, visible.mask())
+                attend_chunked(q, k, v, mask) if kernel == "chunked" else attend_masked(q, k, v, mask.dense())
             )
         return exchange_back(out, axis, shards) if balanced else out
 

@@ -3,8 +3,8 @@
 from jax.sharding import Mesh
 
 from alpacare_jax.attention.check import REFERENCE, Shapes, check_kernel
-from alpacare_jax.attention.choice import choose, obstacle, situation
 from alpacare_jax.attention.names import KERNELS
+from alpacare_jax.attention.selection import kernel_context, select_kernel, unsupported_reason
 
 SAMPLE = Shapes(heads=8, kv_heads=2, head_dim=128, length=1024, dtype="bfloat16")
 """Shapes that kernels are tried on where no run gives them: a Llama 3's, with fewer heads."""
@@ -12,7 +12,7 @@ SMALL = Shapes(heads=4, kv_heads=2, head_dim=64, length=256, dtype="float32")
 """The same for CPUs."""
 
 
-def survey(mesh: Mesh, shapes: Shapes | None = None) -> dict[str, str]:
+def check_all_kernels(mesh: Mesh, shapes: Shapes | None = None) -> dict[str, str]:
     """Check every kernel that can run on a mesh.
 
     Args:
@@ -24,13 +24,13 @@ def survey(mesh: Mesh, shapes: Shapes | None = None) -> dict[str, str]:
     """
     if shapes is None:
         shapes = SMALL if mesh.devices.flat[0].platform == "cpu" else SAMPLE
-    here = situation(shapes.dtype, shapes.head_dim, shapes.length, mesh)
+    here = kernel_context(shapes.dtype, shapes.head_dim, shapes.length, mesh)
     checks = {
         name: check_kernel(name, shapes, mesh)
         for name in KERNELS
-        if name != REFERENCE and not obstacle(name, here)
+        if name != REFERENCE and not unsupported_reason(name, here)
     }
-    choice = choose(here, refused=[name for name, check in checks.items() if not check.passed])
+    choice = select_kernel(here, refused=[name for name, check in checks.items() if not check.passed])
     found = {choice.name: f"taken by auto ({choice.reason})"}
     for name in KERNELS:
         if name in checks:
@@ -40,5 +40,5 @@ def survey(mesh: Mesh, shapes: Shapes | None = None) -> dict[str, str]:
         elif name == REFERENCE:
             found.setdefault(name, "the plain form, which the others are checked against")
         else:
-            found[name] = f"cannot run: {obstacle(name, here)}"
+            found[name] = f"cannot run: {unsupported_reason(name, here)}"
     return found

@@ -43,29 +43,29 @@ def command(
     events and checkpoints. The same command run again goes on from the latest checkpoint.
     """
     from alpacare_jax import compilation, distributed, flags
-    from alpacare_jax.stages import Stages, process_began
+    from alpacare_jax.startup import StartupTimer, process_began
 
-    stages = Stages(process_began())
-    stages.add("python", time.monotonic() - stages.since)
-    with stages.time("flags"):
+    timer = StartupTimer(process_began())
+    timer.add("python", time.monotonic() - timer.since)
+    with timer.time("flags"):
         flags.set_flags()
     compilation.keep_programs()
-    with stages.time("imports"), collecting_nothing():
+    with timer.time("imports"), collecting_nothing():
         from alpacare_jax.config import load_config
         from alpacare_jax.train import RunConfig, Trainer
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alpacare").setLevel(logging.INFO)
-    with stages.time("processes"):
+    with timer.time("processes"):
         distributed.initialize_from_environment()
     run_config = load_config(config, overrides or [], RunConfig)
-    with stages.time("imports"), collecting_nothing():
+    with timer.time("imports"), collecting_nothing():
         for name in IMPORTED_LATER:
             importlib.import_module(name)
 
     try:
         Trainer.from_config(
-            run_config, accept_changes=accept_changes, profile_steps=profile_steps, stages=stages
+            run_config, accept_changes=accept_changes, profile_steps=profile_steps, timer=timer
         ).train()
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

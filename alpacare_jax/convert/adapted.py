@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from alpacare_jax import checkpoint, sharding
-from alpacare_jax.adapters import AdapterConfig, Division, merge
+from alpacare_jax.adapters import AdapterConfig, Partition, merge
 from alpacare_jax.checkpoint import failures
 from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.checkpoint.folders import check_architecture, stored_leaves
@@ -81,14 +81,14 @@ def mark_base(params: Params, mesh: Mesh) -> str:
     return hashlib.sha256(b"".join(np.asarray(row).tobytes() for row in rows)).hexdigest()[:16]
 
 
-def read_division(described: dict[str, Any]) -> Division:
+def read_partition(described: dict[str, Any]) -> Partition:
     """Return how a run's parameters are divided, from its ``alpacare.json``."""
     settings, base = described["adapter"]["settings"], described["adapter"]["base"]
     adapter = AdapterConfig(**{**settings, "targets": tuple(settings["targets"])})
-    return Division(Architecture(described["config"], ComputeConfig(base["compute_dtype"])), adapter)
+    return Partition(Architecture(described["config"], ComputeConfig(base["compute_dtype"])), adapter)
 
 
-def load_adapters(run: Path, division: Division, mesh: Mesh, step: int | None = None) -> Params:
+def load_adapters(run: Path, partition: Partition, mesh: Mesh, step: int | None = None) -> Params:
     """Read the adapters of a run's checkpoint.
 
     Raises:
@@ -97,7 +97,7 @@ def load_adapters(run: Path, division: Division, mesh: Mesh, step: int | None = 
     import orbax.checkpoint as ocp
 
     path = checkpoint.params_folder(run, step)
-    stored, wanted = stored_leaves(path), division.abstract_on(mesh)[0]
+    stored, wanted = stored_leaves(path), partition.abstract_on(mesh)[0]
     check_architecture(path, stored, trees.flatten(wanted))
     wanted = jax.tree.map(
         lambda leaf, found: jax.ShapeDtypeStruct(leaf.shape, found.dtype, sharding=leaf.sharding),
@@ -139,8 +139,8 @@ def merge_run(
         dtype: Of the result; that of the base when None.
         step: Which checkpoint; the latest when None.
     """
-    division = read_division(described)
-    adapters = load_adapters(run, division, mesh, step)
+    partition = read_partition(described)
+    adapters = load_adapters(run, partition, mesh, step)
     dtype = dtype or str(base["embed"].dtype)
-    places = division.architecture.shardings(mesh)
-    return merge(division.join(adapters, division.freeze_base(base, mesh)), dtype, places)
+    places = partition.architecture.shardings(mesh)
+    return merge(partition.join(adapters, partition.freeze_base(base, mesh)), dtype, places)

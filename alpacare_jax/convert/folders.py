@@ -191,16 +191,16 @@ def export_adapters(
             expected="a run with adapter.kind",
             remedy="leave out --peft",
         )
-    division = adapted.read_division(described)
+    partition = adapted.read_partition(described)
     base = base or adapted.public_base(described["adapter"]["base"]["reference"])
-    peft_folder.check_alone(division.adapter, run)
-    trained = adapted.load_adapters(run, division, sharding.host_mesh(), step)
-    config = division.architecture.config
-    peft_folder.export_peft(trained, division.adapter, config, out, base=base, overwrite=overwrite)
+    peft_folder.check_alone(partition.adapter, run)
+    trained = adapted.load_adapters(run, partition, sharding.host_mesh(), step)
+    config = partition.architecture.config
+    peft_folder.export_peft(trained, partition.adapter, config, out, base=base, overwrite=overwrite)
     notes = []
-    if division.adapter.quantized:
+    if partition.adapter.quantized:
         notes.append(
-            f"they were trained on a base in {division.adapter.base}, whose rounding a full base does not share"
+            f"they were trained on a base in {partition.adapter.base}, whose rounding a full base does not share"
         )
     if base is None:
         notes.append(

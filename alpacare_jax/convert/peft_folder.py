@@ -35,7 +35,7 @@ def export_peft(
     """Write adapters as a PEFT folder, whole or not at all.
 
     Args:
-        adapters: The trained tree of :class:`alpacare_jax.adapters.Division`, on one host.
+        adapters: The trained tree of :class:`alpacare_jax.adapters.Partition`, on one host.
         adapter: Its settings.
         config: The base's shape.
         out: The folder to make.
@@ -130,5 +130,5 @@ def _layouts(rule: table.Rule, inputs: int) -> dict[str, tuple[str, str, str]]:
 
 
 def _rule(target: str) -> table.Rule:
-    path = f"layers.{TARGETS[target].room}.{target}"
+    path = f"layers.{TARGETS[target].submodule}.{target}"
     return next(rule for rule in table.RULES if rule.ours == path)

@@ -88,11 +88,11 @@ class Attention(nnx.Module):
         self.out_bias = weights((D,), ("norm",), 0) if bias else None
 
     def __call__(
-        self, x_BTD: jax.Array, angles: Any, visible: jax.Array, row: RowAxes, cache: Any = None
+        self, x_BTD: jax.Array, angles: Any, mask: jax.Array, row: RowAxes, cache: Any = None
     ) -> Any:
         """Attend within the row, or to the cache after writing this row's keys and values into it.
 
-        ``visible`` says what each token sees: within the row its segment ids [B, T], in a cache the mask [B, T, S].
+        ``mask`` says what each token sees: within the row its segment ids [B, T], in a cache the mask [B, T, S].
         ``row`` says how the residual stream lies, and the result with it.
         """
         dtype = x_BTD.dtype
@@ -113,7 +113,7 @@ class Attention(nnx.Module):
             q_BTNH, k_BSKH = checkpoint_name(q_BTNH, "query"), checkpoint_name(k_BSKH, "key")
             v_BSKH = checkpoint_name(v_BSKH, "value")
             attended_BTNH = attention.attend(
-                q_BTNH, k_BSKH, v_BSKH, visible, kernel=self.kernel, segments=self.segments
+                q_BTNH, k_BSKH, v_BSKH, mask, kernel=self.kernel, segments=self.segments
             )
         else:
             keys, values, slots_BT = cache
@@ -123,7 +123,7 @@ class Attention(nnx.Module):
             values = values.at[rows_B1, :, slots_BT].set(v_BSKH.astype(values.dtype), mode="drop")
             cache = (keys, values)
             q_BTNH = layout.spread_queries(q_BTNH)
-            attended_BTNH = attend_cached(q_BTNH, keys.astype(dtype), values.astype(dtype), visible)
+            attended_BTNH = attend_cached(q_BTNH, keys.astype(dtype), values.astype(dtype), mask)
             attended_BTNH = layout.collect(attended_BTNH)
         out_BTD = project("BTNH,NHD->BTD", attended_BTNH, self.out, self.out_bias, self.precision)
         return checkpoint_name(sharding.constrain(out_BTD, *row), "attention_out"), cache
@@ -169,7 +169,7 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(weights, config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config, weights)
 
-    def __call__(self, x_BTD: jax.Array, angles: Any, visible: jax.Array, cache: Any = None) -> Any:
+    def __call__(self, x_BTD: jax.Array, angles: Any, mask: jax.Array, cache: Any = None) -> Any:
         """Return the layer's output and its cache, None where none was given.
 
         In training, what stands between the products, the residual stream and its norms, is split by length over
@@ -177,7 +177,7 @@ class Block(nnx.Module):
         keeps or normalises what others keep too (Korthikanti et al. 2022, sequence parallelism).
         """
         row = WHOLE_ROW if cache is not None else SPLIT_ROW
-        attended_BTD, cache = self.attention(self.attention_norm(x_BTD), angles, visible, row, cache)
+        attended_BTD, cache = self.attention(self.attention_norm(x_BTD), angles, mask, row, cache)
         x_BTD = x_BTD + attended_BTD
         x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD), row)
         return sharding.constrain(x_BTD, *row), cache

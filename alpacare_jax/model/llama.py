@@ -171,15 +171,15 @@ class Llama(nnx.Module):
         return sharding.constrain(x_BTD, *WHOLE_ROW)
 
     def _run_layers(
-        self, x_BTD: jax.Array, angles: Any, visible: jax.Array, cache: Any = None, slots_BT: Any = None
+        self, x_BTD: jax.Array, angles: Any, mask: jax.Array, cache: Any = None, slots_BT: Any = None
     ) -> Any:
         if isinstance(self.layers, Block) and cache is None:
-            return self._scan_layers(x_BTD, angles, visible), None
+            return self._scan_layers(x_BTD, angles, mask), None
         layers = self.layers if not isinstance(self.layers, Block) else self.unstack().layers
         keys, values = [], []
         for i, layer in enumerate(layers):
             layer_cache = None if cache is None else (cache.keys[i], cache.values[i], slots_BT)
-            x_BTD, written = layer(x_BTD, angles, visible, layer_cache)
+            x_BTD, written = layer(x_BTD, angles, mask, layer_cache)
             if cache is not None:
                 keys.append(written[0])
                 values.append(written[1])
@@ -199,9 +199,9 @@ class Llama(nnx.Module):
                 return apply(layer_state, x, angles, segment_ids_BT), None
             # Each part is computed again right before its gradients, so that one part's activations exist at a time.
             again = jax.checkpoint(apply, prevent_cse=False)
-            dealt = jax.tree.map(lambda rows: deal(rows, parts), (x, angles, segment_ids_BT))
-            _, x = collectives.scan(lambda _, part: (None, again(layer_state, *part)), None, dealt)
-            return collect(x), None
+            split = jax.tree.map(lambda rows: split_microbatches(rows, parts), (x, angles, segment_ids_BT))
+            _, x = collectives.scan(lambda _, part: (None, again(layer_state, *part)), None, split)
+            return merge_microbatches(x), None
 
         policy = REMAT_POLICIES[self.compute.remat]
         if policy is not None:
@@ -221,11 +221,11 @@ def parts_of(rows: int, at_once: int | None) -> int:
     return next(parts for parts in range(1, rows + 1) if rows % parts == 0 and rows // parts <= at_once)
 
 
-def deal(rows: jax.Array, parts: int) -> jax.Array:
+def split_microbatches(rows: jax.Array, parts: int) -> jax.Array:
     """Deal rows out to parts in turn, so that every device keeps its own: [B, ...] -> [parts, B / parts, ...]."""
     return jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0)
 
 
-def collect(parts: jax.Array) -> jax.Array:
-    """Undo :func:`deal`: [parts, B / parts, ...] -> [B, ...]."""
+def merge_microbatches(parts: jax.Array) -> jax.Array:
+    """Undo :func:`split_microbatches`: [parts, B / parts, ...] -> [B, ...]."""
     return jnp.moveaxis(parts, 0, 1).reshape(-1, *parts.shape[2:])

@@ -109,9 +109,9 @@ def state_bytes(program: Program, place: Topology) -> dict[str, int]:
 
     # Shapes and shardings are all that is asked of it, which a mesh of no devices can tell as well.
     mesh = cast("Mesh", sharding.abstract_mesh(program.config.mesh, place.devices))
-    stepper = program.config.stepper(program.model, 1000, mesh)
-    stepper.architecture.check_mesh(mesh)
-    state = stepper.abstract_state()
+    train_step = program.config.train_step(program.model, 1000, mesh)
+    train_step.architecture.check_mesh(mesh)
+    state = train_step.abstract_state()
 
     def size(leaf: Any) -> int:
         return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

@@ -82,8 +82,8 @@ def check_kernel(config: RunConfig, model: LlamaConfig, place: Topology, length:
         ConfigError: It does not: why, and which do.
     """
     chip = place.chip
-    attention.choose(
-        attention.Situation(
+    attention.select_kernel(
+        attention.KernelContext(
             platform=chip.platform,
             device_kind=chip.name,
             dtype=config.compute.dtype,

@@ -84,9 +84,9 @@ def compile_program(program: Program, early: Early | None = None) -> Outcome:
     topology = parse_topology(program.topology)
     mesh = sharding.make_mesh(program.config.mesh, devices_of(topology))
     program, kernel = with_kernel(program, topology)
-    stepper = program.config.stepper(program.model, 1000, mesh)
-    stepper.architecture.check_mesh(mesh)
-    state, step = stepper.abstract_state(), cast(Any, stepper.compile_step())
+    train_step = program.config.train_step(program.model, 1000, mesh)
+    train_step.architecture.check_mesh(mesh)
+    state, step = train_step.abstract_state(), cast(Any, train_step.compile_step())
     column = jax.ShapeDtypeStruct(
         (program.rows, program.seq_len), jnp.int32, sharding=sharding.batch_sharding(mesh)
     )
@@ -133,8 +133,8 @@ def with_kernel(program: Program, topology: Topology) -> tuple[Program, str]:
     from alpacare_jax import attention
 
     compute, chip = program.config.compute, topology.chip
-    chosen = attention.choose(
-        attention.Situation(
+    chosen = attention.select_kernel(
+        attention.KernelContext(
             platform=chip.platform,
             device_kind=chip.name,
             dtype=compute.dtype,

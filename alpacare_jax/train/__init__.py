@@ -5,7 +5,7 @@ from alpacare_jax.train.config import LoRA, RunConfig, TrainConfig
 from alpacare_jax.train.profile import Profile
 from alpacare_jax.train.recorder import Throughput
 from alpacare_jax.train.settings import LoopConfig, Progress, Schedule
-from alpacare_jax.train.step import Step, Stepper, TrainState
+from alpacare_jax.train.step import StepFunction, TrainState, TrainStep
 from alpacare_jax.train.trainer import Trainer
 
 __all__ = [
@@ -15,11 +15,11 @@ __all__ = [
     "Progress",
     "RunConfig",
     "Schedule",
-    "Step",
-    "Stepper",
+    "StepFunction",
     "Throughput",
     "TrainConfig",
     "TrainState",
+    "TrainStep",
     "Trainer",
     "callbacks",
 ]

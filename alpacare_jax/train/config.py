@@ -15,7 +15,7 @@ from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
 from alpacare_jax.ranges import Range, check_settings
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train.settings import LoopConfig
-from alpacare_jax.train.step import Stepper
+from alpacare_jax.train.step import TrainStep
 from datagen.locations import refuse_remote
 
 IN_MEMORY = "(in memory)"
@@ -154,7 +154,7 @@ class RunConfig:
                 remedy="leave one of them out",
             )
 
-    def stepper(self, model: LlamaConfig, steps: int, mesh: Mesh) -> Stepper:
+    def train_step(self, model: LlamaConfig, steps: int, mesh: Mesh) -> TrainStep:
         """Build the training step of this run, the same to train with and to plan with.
 
         Args:
@@ -167,7 +167,7 @@ class RunConfig:
         """
         if self.compute.matmul == fp8.NAME and isinstance(mesh, Mesh):
             fp8.check_device(mesh.devices.flat[0])
-        return Stepper(
+        return TrainStep(
             architecture=Architecture(model, self.compute),
             optimizer=make_optimizer(self.optim, steps),
             schedule=make_schedule(self.optim, steps),

@@ -14,7 +14,7 @@ from alpacare_jax.model import ComputeConfig, LlamaConfig
 logger = logging.getLogger("alpacare.train")
 
 
-def settle_attention(
+def select_attention(
     compute: ComputeConfig, model: LlamaConfig, data: PackedDataset, mesh: Mesh
 ) -> ComputeConfig:
     """Replace "auto" by a kernel that has shown to be right on the run's devices, and check one that was asked for.
@@ -39,11 +39,13 @@ def settle_attention(
         length=data.row_length,
         dtype=compute.dtype,
     )
-    settled = attention.settle(shapes, mesh, compute.attention, segments=compute.attention_segments)
+    settled = attention.select_and_verify(
+        shapes, mesh, compute.attention, segments=compute.attention_segments
+    )
     if settled.name == "cudnn":
         refused = _too_many_segments(compute, data)
         if refused:
-            settled = attention.settle(shapes, mesh, compute.attention, refused=["cudnn"])
+            settled = attention.select_and_verify(shapes, mesh, compute.attention, refused=["cudnn"])
     if jax.process_index() == 0:
         logger.info("attention %s: %s", settled.name, settled.reason)
         for check in settled.checks:

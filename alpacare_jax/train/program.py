@@ -14,9 +14,9 @@ from alpacare_jax import compilation, sharding
 from alpacare_jax.adapters import bytes_a_device
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.stages import Stages
+from alpacare_jax.startup import StartupTimer
 from alpacare_jax.train.settings import Schedule
-from alpacare_jax.train.step import Step, Stepper
+from alpacare_jax.train.step import StepFunction, TrainStep
 
 logger = logging.getLogger("alpacare.train")
 
@@ -27,8 +27,8 @@ REMEDY = (
 
 
 def begin_to_compile(
-    stepper: Stepper, schedule: Schedule, row_length: int, stages: Stages, *, resuming: bool
-) -> Callable[[], Step]:
+    train_step: TrainStep, schedule: Schedule, row_length: int, timer: StartupTimer, *, resuming: bool
+) -> Callable[[], StepFunction]:
     """Begin to compile a run's step, or to read it from the cache, beside what else a start does.
 
     Nothing goes on beside it where that could do harm: several processes must ask their devices for the same things
@@ -36,10 +36,10 @@ def begin_to_compile(
     not fit is refused before a checkpoint is read onto them.
 
     Args:
-        stepper: The run's step.
+        train_step: The run's step.
         schedule: The run's size.
         row_length: Tokens of a row.
-        stages: Takes the time it took.
+        timer: Takes the time it took.
         resuming: Whether the run goes on from a checkpoint.
 
     Returns:
@@ -48,21 +48,21 @@ def begin_to_compile(
     Raises:
         ConfigError: The state, or the step where it was not left to go on beside, does not fit the devices.
     """
-    device = stepper.mesh.local_devices[0]
+    device = train_step.mesh.local_devices[0]
     limit, rows = memory_limit(device), schedule.batch_rows
-    check_state_fits(stepper, rows, limit)
+    check_state_fits(train_step, rows, limit)
     beside = jax.process_count() == 1 and device.platform != "gpu" and not (resuming and limit is not None)
 
-    def compiled() -> Step:
-        with stages.time("program", beside=beside) as stage, compilation.watch() as programs:
-            step = compile_fitting(stepper, rows, row_length, limit)
-        stage.note = "from the cache" if programs == ["kept"] else "compiled"
+    def compiled() -> StepFunction:
+        with timer.time("program", beside=beside) as phase, compilation.watch() as programs:
+            step = compile_fitting(train_step, rows, row_length, limit)
+        phase.note = "from the cache" if programs == ["kept"] else "compiled"
         return step
 
     if not beside:
         step = compiled()
         return lambda: step
-    future: Future[Step] = Future()
+    future: Future[StepFunction] = Future()
 
     def compile_beside() -> None:
         try:
@@ -81,26 +81,26 @@ def memory_limit(device: jax.Device) -> int | None:
     return (statistics or {}).get("bytes_limit")
 
 
-def check_state_fits(stepper: Stepper, rows: int, limit: int | None) -> None:
+def check_state_fits(train_step: TrainStep, rows: int, limit: int | None) -> None:
     """Check that a device has room for its part of a run's state, which no compiler is needed to know.
 
     Args:
-        stepper: The run's step.
+        train_step: The run's step.
         rows: Rows of a batch over all devices, for the message.
         limit: Bytes that a program may use on one device; nothing is checked where that is not known.
 
     Raises:
         ConfigError: The state does not fit.
     """
-    if limit is not None and (needed := bytes_a_device(stepper.abstract_state())) > limit:
+    if limit is not None and (needed := bytes_a_device(train_step.abstract_state())) > limit:
         raise _refusal(needed, limit, rows)
 
 
-def compile_fitting(stepper: Stepper, rows: int, seq_len: int, limit: int | None) -> Step:
+def compile_fitting(train_step: TrainStep, rows: int, seq_len: int, limit: int | None) -> StepFunction:
     """Compile a run's step and compare what it needs with what a device has.
 
     Args:
-        stepper: The run's step.
+        train_step: The run's step.
         rows: Rows of a batch over all devices.
         seq_len: Tokens of a row.
         limit: Bytes that a program may use on one device; nothing is compared where that is not known.
@@ -111,12 +111,12 @@ def compile_fitting(stepper: Stepper, rows: int, seq_len: int, limit: int | None
     Raises:
         ConfigError: The step does not fit: how much it needs, what there is, what to change.
     """
-    mesh = stepper.mesh
+    mesh = train_step.mesh
     column = jax.ShapeDtypeStruct((rows, seq_len), jnp.int32, sharding=sharding.batch_sharding(mesh))
     batch = dict.fromkeys(("tokens", "segment_ids", "positions", "loss_mask"), column)
-    step = cast(Any, stepper.compile_step())
+    step = cast(Any, train_step.compile_step())
     with sharding.use_mesh(mesh):
-        lowered = step.lower(stepper.abstract_state(), batch)
+        lowered = step.lower(train_step.abstract_state(), batch)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

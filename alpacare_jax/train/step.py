@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from alpacare_jax import collectives, optim, sharding
-from alpacare_jax.adapters import AdapterConfig, Division
+from alpacare_jax.adapters import AdapterConfig, Partition
 from alpacare_jax.loss import Batch, loss_sum, supervised_tokens
 from alpacare_jax.model import Architecture, Llama, Params
 from alpacare_jax.train.guard import GuardConfig, choose
@@ -23,12 +23,12 @@ TrainState = dict[str, Any]
 ``"frozen"``, parameters that the step reads and hands on unchanged, and ``"guard"``, what the guard remembers."""
 
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 """State and batch -> next state and metrics; the state is donated."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Stepper:
+class TrainStep:
     """What does not change during a run, and the functions made from it.
 
     Args:
@@ -58,12 +58,12 @@ class Stepper:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        assert self.division, "made here, so that what does not fit is refused before a run writes anything"
+        assert self.partition, "made here, so that what does not fit is refused before a run writes anything"
 
     @functools.cached_property
-    def division(self) -> Division:
+    def partition(self) -> Partition:
         """What of the model is trained."""
-        return Division(self.architecture, self.adapter, self.freeze)
+        return Partition(self.architecture, self.adapter, self.freeze)
 
     @property
     def is_noisy(self) -> bool:
@@ -72,7 +72,7 @@ class Stepper:
 
     def abstract_state(self) -> TrainState:
         """Return the state as shape structs with shardings."""
-        params, frozen = self.division.abstract_on(self.mesh)
+        params, frozen = self.partition.abstract_on(self.mesh)
         places = jax.tree.map(lambda leaf: leaf.sharding, params)
         where = optim.state_shardings(self.optimizer, params, places, self.mesh)
         moments = jax.tree.map(
@@ -109,9 +109,9 @@ class Stepper:
         """
         moments = None
         if self.adapter.start == "residual":
-            places = self.division.abstract_moments(self.mesh)
-            moments = second_moments(self.division.base, params, batches, places)
-        trained, frozen = self.division.split(params, self.seed, self.mesh, moments)
+            places = self.partition.abstract_moments(self.mesh)
+            moments = second_moments(self.partition.base, params, batches, places)
+        trained, frozen = self.partition.split(params, self.seed, self.mesh, moments)
         places = without_frozen(jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state()))
 
         def begin(params: Params) -> TrainState:
@@ -130,8 +130,8 @@ class Stepper:
         """
         saved = self._with_guard(saved)
         if self.adapter.on:
-            return with_frozen(saved, self.division.freeze_base(base(), self.mesh))
-        trained, frozen = self.division.split(saved["params"], self.seed, self.mesh)
+            return with_frozen(saved, self.partition.freeze_base(base(), self.mesh))
+        trained, frozen = self.partition.split(saved["params"], self.seed, self.mesh)
         return with_frozen(saved | {"params": trained}, frozen)
 
     def _with_guard(self, saved: TrainState) -> TrainState:
@@ -146,7 +146,7 @@ class Stepper:
 
     def saved(self, state: TrainState) -> TrainState:
         """Return what a checkpoint keeps of a state: the whole model, or adapters without their base."""
-        params = self.division.saved(state["params"], state.get("frozen", {}))
+        params = self.partition.saved(state["params"], state.get("frozen", {}))
         return without_frozen(state) | {"params": params}
 
     def abstract_saved(self, guard: GuardConfig | None = None) -> TrainState:
@@ -155,7 +155,7 @@ class Stepper:
         Args:
             guard: The guard of the run that wrote it; this one's when None.
         """
-        state = without_frozen(self.abstract_state()) | {"params": self.division.abstract_saved(self.mesh)}
+        state = without_frozen(self.abstract_state()) | {"params": self.partition.abstract_saved(self.mesh)}
         if guard is not None:
             state.pop("guard", None)
             state |= self._abstract_guard(guard)
@@ -163,9 +163,9 @@ class Stepper:
 
     def model_params(self, state: TrainState) -> Params:
         """Return the parameters that the state's model computes with, for :meth:`Architecture.model`."""
-        return self.division.join(state["params"], state.get("frozen", {}))
+        return self.partition.join(state["params"], state.get("frozen", {}))
 
-    def compile_step(self) -> Step:
+    def compile_step(self) -> StepFunction:
         """Return the jitted step: state and batch -> next state and metrics.
 
         The state is donated. Metrics, each a scalar: ``loss`` (nats per supervised token), ``supervised_tokens``,
@@ -224,7 +224,7 @@ class Stepper:
 
     def _model(self, params: Params, frozen: Params, part: Batch) -> Llama:
         keys = part.get("keys")
-        model = self.architecture.model(self.division.join(params, frozen, keys))
+        model = self.architecture.model(self.partition.join(params, frozen, keys))
         if keys is not None and self.neftune_alpha:
             model.embedding_noise = neftune(self.neftune_alpha, keys, part["positions"], part["segment_ids"])
         return model

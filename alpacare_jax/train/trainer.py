@@ -31,7 +31,7 @@ from alpacare_jax.hardware.chips import chip_of
 from alpacare_jax.loss.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, ComputeConfig, Params
 from alpacare_jax.model.flops import flops_per_row
-from alpacare_jax.stages import Stages
+from alpacare_jax.startup import StartupTimer
 from alpacare_jax.train.announcement import announce, shown
 from alpacare_jax.train.callbacks import Callback, JsonLines, TensorBoard, tell
 from alpacare_jax.train.config import RunConfig, TrainConfig
@@ -39,14 +39,14 @@ from alpacare_jax.train.data_checks import check_rows, check_vocabulary, record_
 from alpacare_jax.train.guard import GuardConfig
 from alpacare_jax.train.inputs import first_batches, place_batch
 from alpacare_jax.train.interruption import StopRequest, between_steps
-from alpacare_jax.train.kernels import settle_attention
+from alpacare_jax.train.kernels import select_attention
 from alpacare_jax.train.profile import Profile
 from alpacare_jax.train.program import begin_to_compile
 from alpacare_jax.train.recorder import Recorder, Throughput
 from alpacare_jax.train.resume import check_same_base, check_unchanged, progress_of
 from alpacare_jax.train.run_folder import check_run_folder, describe, write_run_folder, write_summary
 from alpacare_jax.train.start import find_start
-from alpacare_jax.train.step import Step, TrainState
+from alpacare_jax.train.step import StepFunction, TrainState
 from datagen.records import write_atomically
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Trainer:
         accept_changes: Resume although the configuration differs from the one the run was started with.
         profile_steps: The steps to write a trace of, ``first:last``; None for none.
         mesh: The devices; those of ``model`` when None.
-        stages: Takes the times of the start.
+        timer: Takes the times of the start.
 
     Raises:
         UserError: Something in the configuration, the data, the model or the folder does not fit.
@@ -92,9 +92,9 @@ class Trainer:
         accept_changes: bool = False,
         profile_steps: str | None = None,
         mesh: Mesh | None = None,
-        stages: Stages | None = None,
+        timer: StartupTimer | None = None,
     ) -> None:
-        self.stages = Stages() if stages is None else stages
+        self.timer = StartupTimer() if timer is None else timer
         self.out = None if out is None else Path(out)
         self.data = data if isinstance(data, PackedDataset) else PackedDataset.from_sequences(data)
         self.validation = (
@@ -139,7 +139,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         accept_changes: bool = False,
         profile_steps: str | None = None,
-        stages: Stages | None = None,
+        timer: StartupTimer | None = None,
     ) -> Self:
         """Return the trainer of the run that a configuration describes, or resumes.
 
@@ -148,18 +148,18 @@ class Trainer:
             callbacks: As for the class.
             accept_changes: As for the class.
             profile_steps: As for the class.
-            stages: Takes the times of the start; those before this call may stand in it.
+            timer: Takes the times of the start; those before this call may stand in it.
 
         Raises:
             UserError: Something in the configuration, the data, the model or the mesh does not fit.
         """
-        stages = Stages() if stages is None else stages
-        with stages.time("devices"):
+        timer = StartupTimer() if timer is None else timer
+        with timer.time("devices"):
             mesh = sharding.make_mesh(config.mesh)
-        with stages.time("data"):
+        with timer.time("data"):
             data = PackedDataset.open(config.train_data)
             held_out = PackedDataset.open(config.validation_data) if config.validation_data else None
-        with stages.time("model"):
+        with timer.time("model"):
             start = find_start(config)
         return cls(
             start,
@@ -171,7 +171,7 @@ class Trainer:
             accept_changes=accept_changes,
             profile_steps=profile_steps,
             mesh=mesh,
-            stages=stages,
+            timer=timer,
         )
 
     # -- what callers do ------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class Trainer:
             ShardingError: Devices and microbatches do not divide it.
         """
         self._ready()
-        placed = place_batch(batch, self.mesh, self.stepper.microbatches)
+        placed = place_batch(batch, self.mesh, self.train_step.microbatches)
         rows, length = placed["tokens"].shape
         with sharding.use_mesh(self.mesh):
             usual = (rows, length) == (self.schedule.batch_rows, self.data.row_length)
@@ -257,7 +257,7 @@ class Trainer:
             with sharding.use_mesh(self.mesh):
                 found = dataclasses.replace(self._start, read=lambda *_: {}, reference=None)
                 found = dataclasses.replace(found, **self._assets())
-                params, used = self._whole_params(), self.settled.compute
+                params, used = self._whole_params(), self.resolved.compute
             loaded = LanguageModel.of(found, params, self.mesh, ComputeConfig(precision=used.precision))
             compute = dataclasses.replace(loaded.compute, dtype=used.dtype)
             self._current = dataclasses.replace(loaded, compute=compute)
@@ -298,7 +298,7 @@ class Trainer:
         assert self._held is not None, "the folder is claimed first"
         if self._checkpoints is None:
             kept = self.config.train.keep_checkpoints
-            with self.stages.time("folder"):
+            with self.timer.time("folder"):
                 self._checkpoints = self._held.enter_context(
                     checkpoint.RunCheckpoints(self.out / "checkpoints", keep=kept)
                 )
@@ -313,25 +313,25 @@ class Trainer:
         """Do what stands before the first step: check, compile, read the weights, make run folder and state."""
         if self._state is not None:
             return
-        config, stages, mesh, start = self.config, self.stages, self.mesh, self._start
+        config, timer, mesh, start = self.config, self.timer, self.mesh, self._start
         if self.out is not None:
-            with stages.time("checkpoint"):
+            with timer.time("checkpoint"):
                 checkpoint.put_damaged_aside(self.out)
         progress = None if self.out is None else progress_of(self.out)
         statistics, shards = self.data.manifest.statistics, sharding.batch_shards(mesh)
         loop = config.train.for_data(statistics, shards, progress)
         self.schedule = loop.schedule(statistics, shards, progress)
-        with stages.time("model"):
+        with timer.time("model"):
             check_vocabulary(start.hf_folder, start.config, self.data)
         Architecture(start.config, config.compute).check_mesh(mesh)
-        with stages.time("attention"):
-            compute = settle_attention(config.compute, start.config, self.data, mesh)
-        self.settled = dataclasses.replace(config, compute=compute, train=loop)
-        self.stepper = self.settled.stepper(start.config, self.schedule.steps, mesh)
-        self._program: Callable[[], Step] | None = None
+        with timer.time("attention"):
+            compute = select_attention(config.compute, start.config, self.data, mesh)
+        self.resolved = dataclasses.replace(config, compute=compute, train=loop)
+        self.train_step = self.resolved.train_step(start.config, self.schedule.steps, mesh)
+        self._program: Callable[[], StepFunction] | None = None
         if progress is None or progress.step < self.schedule.steps:
             self._program = begin_to_compile(
-                self.stepper, self.schedule, self.data.row_length, stages, resuming=progress is not None
+                self.train_step, self.schedule, self.data.row_length, timer, resuming=progress is not None
             )
         adapter, param_dtype = config.adapter, config.compute.param_dtype
         opened = adapter.base_dtype(config.compute.dtype) if adapter.on else param_dtype
@@ -339,30 +339,30 @@ class Trainer:
         if self.out is not None:
             self._store()
         if progress is None or adapter.on:
-            with stages.time("weights"):
+            with timer.time("weights"):
                 # A base is marked, or compared with its mark, before anything is trained; and a run whose weights or
                 # step cannot be had leaves no folder behind.
                 params()
         if progress is None and self._program is not None:
-            with stages.time("waiting"):
+            with timer.time("waiting"):
                 self._program()  # what does not fit is refused before the optimiser takes memory
         self.metadata = describe(config, self.schedule, self.data)
         if self.out is not None:
             self._enter_folder(self.out, params, progress is not None)
         if self._first:
-            announce(config, start.config, self.schedule, self.stepper, self.data.row_length)
+            announce(config, start.config, self.schedule, self.train_step, self.data.row_length)
         with sharding.use_mesh(mesh):
             if progress is not None:
                 self._resume(progress.step, params)
                 return
-            with stages.time("state"):
+            with timer.time("state"):
                 rows, at_once = adapter.start_rows, self.schedule.batch_rows // loop.microbatches
                 first = first_batches(self.data, loop.seed, mesh, rows=rows, at_once=at_once)
-                self._state = self.stepper.start(params(), first)
+                self._state = self.train_step.start(params(), first)
 
     def _enter_folder(self, out: Path, params: Callable[[], Params], resuming: bool) -> None:
         """Make the folder that of this run, or check that it is."""
-        with self.stages.time("folder"):
+        with self.timer.time("folder"):
             if not resuming:
                 base = params() if self.config.adapter.on else {}
                 write_run_folder(out, self._start, base, self.config, self.mesh)
@@ -380,11 +380,11 @@ class Trainer:
         guard = (
             metadata.get("config", {}).get("train", {}).get("guard")
         )  # of the run that wrote the checkpoint
-        with self.stages.time("checkpoint"):
-            wanted = self.stepper.abstract_saved(None if guard is None else GuardConfig(**guard))
+        with self.timer.time("checkpoint"):
+            wanted = self.train_step.abstract_saved(None if guard is None else GuardConfig(**guard))
             saved = self._store().restore(step, wanted)
-        with self.stages.time("state"):
-            self._state = self.stepper.resume(saved, base)
+        with self.timer.time("state"):
+            self._state = self.train_step.resume(saved, base)
         self.taken, self.position = step, int(metadata["position"])
         if self._first:
             logger.info("resuming after step %d, %s rows into the data", step, f"{self.position:,}")
@@ -414,16 +414,16 @@ class Trainer:
             yield [lines, board]
 
     def _loop(self, callbacks: Sequence[Callback]) -> None:
-        with self.stages.time("rows"):
+        with self.timer.time("rows"):
             stream = self._stream()
         try:
-            with self.stages.time("waiting"):
+            with self.timer.time("waiting"):
                 take_step = self._any_step if self._program is None else self._program()
                 jax.block_until_ready(self._state)
             if self._first:
-                logger.info("%s", self.stages)
+                logger.info("%s", self.timer)
             recorder = Recorder(
-                self.settled.train,
+                self.resolved.train,
                 self.schedule,
                 callbacks,
                 self._meter(),
@@ -436,8 +436,8 @@ class Trainer:
         finally:
             stream.close()
 
-    def _steps(self, take_step: Step, stream: BatchStream, recorder: Recorder) -> None:
-        config, last = self.settled.train, self.schedule.steps
+    def _steps(self, take_step: StepFunction, stream: BatchStream, recorder: Recorder) -> None:
+        config, last = self.resolved.train, self.schedule.steps
         # Of several processes none can know at which step the others are told to stop.
         alone = jax.process_count() == 1
         tracing = self.profile.tracing() if self.profile else contextlib.nullcontext()
@@ -473,14 +473,14 @@ class Trainer:
     def _save(self, callbacks: Sequence[Callback]) -> float:
         """Begin to write a checkpoint; return the seconds until the state may be overwritten."""
         started = time.perf_counter()
-        saved, metadata = self.stepper.saved(self.state), self.metadata | {"position": self.position}
+        saved, metadata = self.train_step.saved(self.state), self.metadata | {"position": self.position}
         self._store().save(self.taken, saved, metadata)
         tell(callbacks, "on_save", self.taken, self._store().folder / str(self.taken))
         return time.perf_counter() - started
 
     def _validate(self, recorder: Recorder) -> None:
         if self._evaluate is not None:
-            recorder.validated(self.taken, self._evaluate(self.stepper.model_params(self.state)))
+            recorder.validated(self.taken, self._evaluate(self.train_step.model_params(self.state)))
 
     @functools.cached_property
     def _evaluate(self) -> Callable[[Params], Mapping[str, float | int]] | None:
@@ -489,7 +489,7 @@ class Trainer:
             return None
         shards = sharding.batch_shards(self.mesh)
         rows, places = shards * max(1, 4 // shards), sharding.batch_sharding(self.mesh)
-        architecture = self.stepper.architecture
+        architecture = self.train_step.architecture
         return heldout_evaluator(
             architecture,
             lambda: batches_in_order(held_out, rows, sharding=places, pad_id=held_out.pad_id),
@@ -497,9 +497,9 @@ class Trainer:
         )
 
     @functools.cached_property
-    def _any_step(self) -> Step:
+    def _any_step(self) -> StepFunction:
         """The step for batches of any size, compiled when it is first taken."""
-        return self.stepper.compile_step()
+        return self.train_step.compile_step()
 
     def _meter(self) -> Throughput:
         chip = chip_of(self.mesh.devices.flat[0].device_kind)
@@ -512,9 +512,9 @@ class Trainer:
 
     def _whole_params(self) -> Params:
         """Return the model's parameters as they are now, copied, adapters merged into their base."""
-        joined, stepper = self.stepper.model_params(self.state), self.stepper
+        joined, train_step = self.train_step.model_params(self.state), self.train_step
         if self.config.adapter.on:
-            base = stepper.division.base
+            base = train_step.partition.base
             joined = merge(joined, base.compute.param_dtype, base.shardings(self.mesh))
         return jax.tree.map(jnp.copy, joined)
 

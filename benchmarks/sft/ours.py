@@ -90,13 +90,13 @@ def train(work: Work, setting: Setting, dtype: str) -> dict[str, Any]:
         train=LoopConfig(batch_rows=work.rows, microbatches=setting.microbatches),
     )
     mesh = sharding.single_device_mesh()
-    stepper = config.stepper(model, 100, mesh)
+    train_step = config.train_step(model, 100, mesh)
     with sharding.use_mesh(mesh):
-        base = stepper.architecture
+        base = train_step.architecture
         if config.adapter.on:
             compute = dataclasses.replace(config.compute, param_dtype=config.adapter.base_dtype(dtype))
             base = dataclasses.replace(base, compute=compute)
-        state, step = stepper.start(base.init(0, mesh)), stepper.compile_step()
+        state, step = train_step.start(base.init(0, mesh)), train_step.compile_step()
         place = sharding.batch_sharding(mesh)
         batches = [
             jax.device_put(stack_sequences(packed(examples, work)), place)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from alpacare_jax import sharding
-from alpacare_jax.attention import Shapes, check, check_kernel, settle
+from alpacare_jax.attention import Shapes, check, check_kernel, select_and_verify
 from alpacare_jax.attention.chunked import attend_chunked
-from alpacare_jax.attention.visible import Visible
+from alpacare_jax.attention.mask import SegmentMask
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.sharding import MeshConfig
 
@@ -43,34 +43,34 @@ def broken(change):
 
 
 def ignoring_segments(q, k, v, ids):
-    return attend_chunked(q, k, v, Visible.whole(jnp.ones_like(ids)))
+    return attend_chunked(q, k, v, SegmentMask.whole(jnp.ones_like(ids)))
 
 
 def with_the_wrong_key_heads(q, k, v, ids):
-    return attend_chunked(q, k[:, :, ::-1], v[:, :, ::-1], Visible.whole(ids))
+    return attend_chunked(q, k[:, :, ::-1], v[:, :, ::-1], SegmentMask.whole(ids))
 
 
 def looking_one_token_ahead(q, k, v, ids):
-    right = Visible.whole(ids)
+    right = SegmentMask.whole(ids)
     return attend_chunked(q, k, v, dataclasses.replace(right, query_places_T=right.query_places_T + 1))
 
 
 def without_scale(q, k, v, ids):
-    return attend_chunked(q * 4, k, v, Visible.whole(ids))
+    return attend_chunked(q * 4, k, v, SegmentMask.whole(ids))
 
 
 def with_one_token_wrong(q, k, v, ids):
-    return attend_chunked(q, k, v, Visible.whole(ids)).at[0, 77].multiply(1.5)
+    return attend_chunked(q, k, v, SegmentMask.whole(ids)).at[0, 77].multiply(1.5)
 
 
 def without_the_gradient_of_keys(q, k, v, ids):
     import jax
 
-    return attend_chunked(q, jax.lax.stop_gradient(k), v, Visible.whole(ids))
+    return attend_chunked(q, jax.lax.stop_gradient(k), v, SegmentMask.whole(ids))
 
 
 def giving_nan_for_a_token(q, k, v, ids):
-    return attend_chunked(q, k, v, Visible.whole(ids)).at[1, 3, 0, 0].set(jnp.nan)
+    return attend_chunked(q, k, v, SegmentMask.whole(ids)).at[1, 3, 0, 0].set(jnp.nan)
 
 
 def failing(q, k, v, ids):
@@ -108,7 +108,7 @@ def test_a_wrong_kernel_is_refused_loudly_and_its_fallback_taken(one_device, mon
     monkeypatch.setattr(check, "attend", broken(ignoring_segments))
     long = dataclasses.replace(SHAPES, length=2304)
     with caplog.at_level(logging.WARNING):
-        settled = settle(long, one_device)
+        settled = select_and_verify(long, one_device)
     assert settled.name == "xla"
     assert [found.kernel for found in settled.checks] == ["chunked"]
     assert "REFUSED" in caplog.text
@@ -119,7 +119,7 @@ def test_a_wrong_kernel_is_refused_loudly_and_its_fallback_taken(one_device, mon
 def test_a_wrong_kernel_that_was_asked_for_stops_the_run(one_device, monkeypatch):
     monkeypatch.setattr(check, "attend", broken(without_scale))
     with pytest.raises(ConfigError, match="does not compute attention here") as caught:
-        settle(SHAPES, one_device, "chunked")
+        select_and_verify(SHAPES, one_device, "chunked")
     assert "DIFFERS FROM" in str(caught.value)
     assert "take xla" in str(caught.value)
 

@@ -10,13 +10,13 @@ from packed_rows import assert_same, kernel_of, packed_segments, plain, random_q
 
 from alpacare_jax.attention import RESIDUALS, attend
 from alpacare_jax.attention.chunked import attend_chunked
+from alpacare_jax.attention.mask import SegmentMask
 from alpacare_jax.attention.splash import attend_splash
-from alpacare_jax.attention.visible import Visible
 
 
 @functools.cache
 def in_blocks_of(block):
-    return lambda q, k, v, ids: attend_chunked(q, k, v, Visible.whole(ids), block)
+    return lambda q, k, v, ids: attend_chunked(q, k, v, SegmentMask.whole(ids), block)
 
 
 @pytest.mark.parametrize("kernel", ["xla", "chunked"])
@@ -65,7 +65,7 @@ def test_a_query_that_sees_no_key_gets_zeros_and_no_gradient():
 
     def blind(q, k, v, ids):
         keys = ids + jnp.where(places < 32, 1, 0)[None]
-        return attend_chunked(q, k, v, Visible(ids, keys, places, places), 16)
+        return attend_chunked(q, k, v, SegmentMask(ids, keys, places, places), 16)
 
     out, *grads = values_and_gradients(blind, qkv, ids)
     assert not out[:, :32].any()

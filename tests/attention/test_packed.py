@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packed_rows import assert_same, packed_segments, plain, random_qkv, values_and_gradients
 
-from alpacare_jax.attention import choice, packed
+from alpacare_jax.attention import packed, selection
 from alpacare_jax.attention.mosaic import attend_mosaic, begin_of_own_run
 
 
@@ -77,7 +77,7 @@ def test_a_row_of_more_segments_than_the_table_holds_is_no_number_and_others_are
 
 
 def needs_packed_cudnn():
-    if jax.__version_info__ < choice.OLDEST_JAX:
+    if jax.__version_info__ < selection.OLDEST_JAX:
         pytest.skip("the kernel is refused on this jax")
 
 

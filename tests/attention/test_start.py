@@ -12,7 +12,7 @@ from alpacare_jax import attention, sharding
 from alpacare_jax.attention import check
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.model import ComputeConfig, LlamaConfig
-from alpacare_jax.train.kernels import settle_attention
+from alpacare_jax.train.kernels import select_attention
 
 MODEL = LlamaConfig(num_attention_heads=4, num_key_value_heads=2, head_dim=16)
 
@@ -36,20 +36,20 @@ def mesh():
 
 def test_auto_becomes_the_kernel_of_the_platform(mesh, caplog):
     with caplog.at_level(logging.INFO):
-        assert settle_attention(ComputeConfig(), MODEL, Rows(), mesh).attention == "xla"
+        assert select_attention(ComputeConfig(), MODEL, Rows(), mesh).attention == "xla"
     assert "attention xla: first choice for cpu" in caplog.text
 
 
 def test_a_kernel_that_was_asked_for_is_checked_and_its_errors_told(mesh, caplog):
     with caplog.at_level(logging.INFO):
-        settled = settle_attention(ComputeConfig(attention="chunked"), MODEL, Rows(), mesh)
+        settled = select_attention(ComputeConfig(attention="chunked"), MODEL, Rows(), mesh)
     assert settled.attention == "chunked"
     assert "chunked agrees with plain fp32: values" in caplog.text
 
 
 def test_a_kernel_of_another_platform_is_refused(mesh):
     with pytest.raises(ConfigError, match="cannot run here"):
-        settle_attention(ComputeConfig(attention="splash"), MODEL, Rows(), mesh)
+        select_attention(ComputeConfig(attention="splash"), MODEL, Rows(), mesh)
 
 
 @pytest.fixture
@@ -58,23 +58,23 @@ def hopper(monkeypatch, mesh):
     from alpacare_jax.attention import Check
 
     def here(dtype, head_dim, length, mesh=None):
-        return attention.Situation(
+        return attention.KernelContext(
             "gpu", "NVIDIA H100", dtype, head_dim, length, compute_capability=(9, 0), jax_version=(0, 12, 0)
         )
 
     def right(name, shapes, mesh, *, segments):
         return Check(name, 1e-2, dict.fromkeys(check.PARTS, 0.0), 0.0, None, 0.0)
 
-    monkeypatch.setattr(check, "situation", here)
+    monkeypatch.setattr(check, "kernel_context", here)
     monkeypatch.setattr(check, "check_kernel", right)
 
 
 @pytest.mark.usefixtures("hopper")
 def test_rows_of_more_segments_than_a_kernel_takes_stop_the_run_that_asked_for_it(mesh):
     compute = ComputeConfig(dtype="bfloat16", attention="cudnn", attention_segments=16)
-    assert settle_attention(compute, MODEL, Rows(fullest=16), mesh).attention == "cudnn"
+    assert select_attention(compute, MODEL, Rows(fullest=16), mesh).attention == "cudnn"
     with pytest.raises(DataError, match="more segments than the attention kernel takes") as caught:
-        settle_attention(compute, MODEL, Rows(fullest=17), mesh)
+        select_attention(compute, MODEL, Rows(fullest=17), mesh)
     assert "at most 16" in str(caught.value)
     assert "set compute.attention_segments to 17" in str(caught.value)
 
@@ -82,8 +82,8 @@ def test_rows_of_more_segments_than_a_kernel_takes_stop_the_run_that_asked_for_i
 @pytest.mark.usefixtures("hopper")
 def test_where_the_kernel_was_left_open_another_is_taken_for_such_rows(mesh, caplog):
     compute = ComputeConfig(dtype="bfloat16", attention_segments=16)
-    assert settle_attention(compute, MODEL, Rows(fullest=16), mesh).attention == "cudnn"
-    assert settle_attention(compute, MODEL, Rows(fullest=17), mesh).attention == "chunked"
+    assert select_attention(compute, MODEL, Rows(fullest=16), mesh).attention == "cudnn"
+    assert select_attention(compute, MODEL, Rows(fullest=17), mesh).attention == "chunked"
     assert "cudnn is not taken: a row has 17 segments" in caplog.text
 
 

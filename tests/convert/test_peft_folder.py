@@ -9,7 +9,7 @@ import pytest
 from marking import slow_but
 
 from alpacare_jax import checkpoint, load, sharding
-from alpacare_jax.adapters import AdapterConfig, Division
+from alpacare_jax.adapters import AdapterConfig, Partition
 from alpacare_jax.convert.adapted import public_base
 from alpacare_jax.convert.peft_folder import export_peft
 from alpacare_jax.errors import ConfigError
@@ -22,13 +22,13 @@ def trained_adapters(folder, adapter):
     """Adapters away from their start, and the logits of base and adapters."""
     mesh = sharding.single_device_mesh()
     loaded = load(folder, dtype="float32", precision="highest")
-    division = Division(Architecture(loaded.config), adapter)
-    trained, frozen = division.split(loaded.params, 0, mesh)
+    partition = Partition(Architecture(loaded.config), adapter)
+    trained, frozen = partition.split(loaded.params, 0, mesh)
     keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(trained)))
     leaves, tree = jax.tree.flatten(trained)
     moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
     trained = jax.tree.unflatten(tree, moved)
-    logits = jax.jit(lambda a, b: division.architecture.model(division.join(a, b))(TOKENS))(trained, frozen)
+    logits = jax.jit(lambda a, b: partition.architecture.model(partition.join(a, b))(TOKENS))(trained, frozen)
     return trained, loaded.config, np.asarray(logits)
 
 

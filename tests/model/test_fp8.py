@@ -12,7 +12,7 @@ from alpacare_jax import sharding
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
 from alpacare_jax.model.fp8 import check_device, multiply_fp8
-from alpacare_jax.train import Stepper
+from alpacare_jax.train import TrainStep
 
 TINY = LlamaConfig(
     vocab_size=64,
@@ -49,13 +49,13 @@ def test_products_and_gradients_are_right_to_three_bits():
 def loss_curve(matmul, steps=40):
     mesh = sharding.single_device_mesh()
     architecture = Architecture(TINY, ComputeConfig("bfloat16", matmul=matmul))
-    stepper = Stepper(architecture, optax.adam(1e-2), lambda _: 1e-2, mesh)
+    train_step = TrainStep(architecture, optax.adam(1e-2), lambda _: 1e-2, mesh)
     rows = (np.arange(16, dtype=np.int32)[None] * np.arange(1, 9)[:, None]) % 61
     ones = np.ones_like(rows)
     positions = np.tile(np.arange(16, dtype=np.int32), (8, 1))
     batch = {"tokens": rows, "segment_ids": ones, "positions": positions, "loss_mask": ones}
     with sharding.use_mesh(mesh):
-        state, take_step = stepper.start(architecture.init(0, mesh)), stepper.compile_step()
+        state, take_step = train_step.start(architecture.init(0, mesh)), train_step.compile_step()
         losses = []
         for _ in range(steps):
             state, metrics = take_step(state, batch)

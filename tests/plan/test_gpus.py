@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from alpacare_jax import plan
-from alpacare_jax.attention.choice import OLDEST_JAX
+from alpacare_jax.attention.selection import OLDEST_JAX
 from alpacare_jax.hardware.chips import CHIPS
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.flops import flops_per_row

@@ -11,7 +11,7 @@ from marking import slow_but
 from alpacare_jax import checkpoint, convert, load, sharding
 from alpacare_jax.cli import export_verb
 from alpacare_jax.config import load_config
-from alpacare_jax.convert.adapted import load_adapters, read_division
+from alpacare_jax.convert.adapted import load_adapters, read_partition
 from alpacare_jax.errors import CheckpointError, ConfigError, ConversionError, TrainingError
 from alpacare_jax.train import RunConfig, Trainer
 
@@ -34,11 +34,11 @@ def losses(folder):
 def adapter_logits(folder):
     """Logits of base and adapters side by side, nothing merged."""
     described = checkpoint.read_description(folder)
-    division, mesh = read_division(described), sharding.single_device_mesh()
+    partition, mesh = read_partition(described), sharding.single_device_mesh()
     found, dtype = convert.opening.find_base(folder, described)
     base = found.read(mesh, dtype)
-    joined = division.join(load_adapters(folder, division, mesh), division.freeze_base(base, mesh))
-    return np.asarray(jax.jit(lambda params: division.architecture.model(params)(TOKENS))(joined))
+    joined = partition.join(load_adapters(folder, partition, mesh), partition.freeze_base(base, mesh))
+    return np.asarray(jax.jit(lambda params: partition.architecture.model(params)(TOKENS))(joined))
 
 
 @pytest.mark.parametrize("kind", slow_but(["rslora"], ["rslora", "dora"]))

@@ -13,22 +13,23 @@ import jax, numpy as np
 from alpacare_jax import sharding
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
-from alpacare_jax.train import Stepper
+from alpacare_jax.train import TrainStep
 
 shape = LlamaConfig(vocab_size=128, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
                     num_attention_heads=4, num_key_value_heads=2, head_dim=16)
 config = OptimConfig(state_dtype="int8", rounding="stochastic")
 mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=4, tensor=2))
 architecture = Architecture(shape, ComputeConfig("bfloat16", "bfloat16", "bfloat16"))
-stepper = Stepper(architecture, make_optimizer(config, 9), make_schedule(config, 9), mesh, 1, rounding="stochastic")
+adamw, rate = make_optimizer(config, 9), make_schedule(config, 9)
+train_step = TrainStep(architecture, adamw, rate, mesh, rounding="stochastic")
 ones = np.ones((8, 64), np.int32)
 rows = {"tokens": ones, "segment_ids": ones, "positions": np.arange(64, dtype=np.int32) * ones, "loss_mask": ones}
 with sharding.use_mesh(mesh):
-    state = stepper.start(architecture.init(0, mesh))
+    state = train_step.start(architecture.init(0, mesh))
     placed = jax.device_put(rows, sharding.batch_sharding(mesh))
     for _ in range(2):
         jax.clear_caches()
-        step = stepper.compile_step()
+        step = train_step.compile_step()
         for _ in range(10):
             state, metrics = jax.block_until_ready(step(state, placed))
 print("loss", float(metrics["loss"]))

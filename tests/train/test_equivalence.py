@@ -13,7 +13,7 @@ from alpacare_jax.loss import loss_sum
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig, RopeConfig
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
 from alpacare_jax.sharding import MeshConfig
-from alpacare_jax.train import Stepper
+from alpacare_jax.train import TrainStep
 
 TINY = LlamaConfig(
     vocab_size=96,
@@ -67,11 +67,13 @@ def compiled_loss_and_grads(mesh_config, batch, *, devices=None, microbatches=1,
     mesh = sharding.make_mesh(mesh_config, devices)
     architecture = Architecture(config)
     optim = OptimConfig()
-    stepper = Stepper(architecture, make_optimizer(optim, 10), make_schedule(optim, 10), mesh, microbatches)
+    train_step = TrainStep(
+        architecture, make_optimizer(optim, 10), make_schedule(optim, 10), mesh, microbatches
+    )
     with sharding.use_mesh(mesh):
         params = architecture.init(0, mesh)
         placed = jax.device_put(batch, sharding.batch_sharding(mesh))
-        program = jax.jit(stepper.loss_and_grads).lower(params, placed).compile()
+        program = jax.jit(train_step.loss_and_grads).lower(params, placed).compile()
         loss, grads = program(params, placed)
     return float(loss), jax.device_get(grads), program.as_text()
 

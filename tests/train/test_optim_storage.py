@@ -14,7 +14,7 @@ from alpacare_jax.optim import Blocks, OptimConfig, apply_updates, make_optimize
 from alpacare_jax.optim.rounding import noise, to_bfloat16
 from alpacare_jax.optim.storage import decode, encode
 from alpacare_jax.sharding import MeshConfig
-from alpacare_jax.train import Stepper
+from alpacare_jax.train import TrainStep
 
 TINY = LlamaConfig(
     vocab_size=128,
@@ -41,9 +41,9 @@ def batch(rows=8, length=64, seed=0):
     }
 
 
-def stepper(mesh, steps=200, compute=None, microbatches=1, **settings):
+def train_step(mesh, steps=200, compute=None, microbatches=1, **settings):
     config = OptimConfig(**{"learning_rate": 3e-3} | settings)
-    return Stepper(
+    return TrainStep(
         Architecture(TINY, compute or ComputeConfig()),
         make_optimizer(config, steps),
         make_schedule(config, steps),
@@ -56,7 +56,7 @@ def stepper(mesh, steps=200, compute=None, microbatches=1, **settings):
 def learn(steps=200, **options):
     """Return the mean loss of the last ten steps on one device."""
     mesh = sharding.single_device_mesh()
-    made = stepper(mesh, steps, **options)
+    made = train_step(mesh, steps, **options)
     with sharding.use_mesh(mesh):
         state = made.start(made.architecture.init(0, mesh))
         step, losses = made.compile_step(), []
@@ -194,7 +194,7 @@ def test_a_step_on_a_mesh_is_the_step_on_one_device(variant):
         options = {**VARIANTS[variant], "compute": ComputeConfig()}
         if "bfloat16" in variant and "moments" not in variant:
             options["compute"] = ComputeConfig(param_dtype="bfloat16")
-        made = stepper(mesh, 10, **options)
+        made = train_step(mesh, 10, **options)
         with sharding.use_mesh(mesh):
             state = made.start(made.architecture.init(0, mesh))
             take = made.compile_step()
@@ -211,7 +211,7 @@ def test_a_step_on_a_mesh_is_the_step_on_one_device(variant):
 @pytest.mark.parametrize("variant", slow_but(["adafactor", "muon, int8 moments"], VARIANTS))
 def test_the_compiled_step_reuses_the_memory_of_the_whole_state(variant):
     mesh = sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))
-    made = stepper(mesh, **VARIANTS[variant])
+    made = train_step(mesh, **VARIANTS[variant])
     placed = {name: jax.device_put(x, sharding.batch_sharding(mesh)) for name, x in batch().items()}
     with sharding.use_mesh(mesh):
         state = made.abstract_state()
@@ -226,7 +226,7 @@ def test_the_compiled_step_reuses_the_memory_of_the_whole_state(variant):
 @pytest.mark.parametrize("variant", ["int8 moments", "adafactor", "muon", "int8 and pure bfloat16"])
 def test_state_lies_where_the_parameters_lie(variant):
     mesh = sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))
-    made = stepper(mesh, **VARIANTS[variant])
+    made = train_step(mesh, **VARIANTS[variant])
     state = made.abstract_state()
     params = {
         tuple(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(state["params"])
@@ -251,7 +251,7 @@ def test_state_lies_where_the_parameters_lie(variant):
 )
 def test_the_state_is_saved_and_restored_onto_another_mesh(variant, tmp_path):
     meshes = sharding.make_mesh(MeshConfig(fsdp=4, tensor=2)), sharding.make_mesh(MeshConfig(fsdp=8))
-    made = [stepper(mesh, **VARIANTS[variant]) for mesh in meshes]
+    made = [train_step(mesh, **VARIANTS[variant]) for mesh in meshes]
     with sharding.use_mesh(meshes[0]):
         state = made[0].start(made[0].architecture.init(0, meshes[0]))
     random = np.random.default_rng(0)
@@ -275,7 +275,7 @@ def test_bfloat16_gradients_come_out_in_bfloat16_and_change_no_loss():
     mesh = sharding.single_device_mesh()
     losses = []
     for grad_dtype in ("float32", "bfloat16"):
-        made = stepper(mesh, compute=ComputeConfig("bfloat16", grad_dtype=grad_dtype))
+        made = train_step(mesh, compute=ComputeConfig("bfloat16", grad_dtype=grad_dtype))
         params = made.architecture.init(0, mesh)
         loss, grads = jax.jit(made.loss_and_grads)(params, batch())
         losses.append(float(loss))

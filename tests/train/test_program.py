@@ -22,34 +22,34 @@ TINY = LlamaConfig(
 
 
 @pytest.fixture(scope="module")
-def stepper():
+def train_step():
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=8))
-    return RunConfig(out="", train_data="", architecture="llama2-7b").stepper(TINY, 10, mesh)
+    return RunConfig(out="", train_data="", architecture="llama2-7b").train_step(TINY, 10, mesh)
 
 
-def test_what_does_not_fit_is_refused_with_what_to_change(stepper):
+def test_what_does_not_fit_is_refused_with_what_to_change(train_step):
     with pytest.raises(ConfigError) as caught:
-        compile_fitting(stepper, 8, 32, limit=100_000)
+        compile_fitting(train_step, 8, 32, limit=100_000)
     message = str(caught.value)
     assert "does not fit" in message
     assert "8 rows" in message
     assert "train.microbatches" in message
 
 
-def test_what_fits_goes_on(stepper, caplog):
+def test_what_fits_goes_on(train_step, caplog):
     with caplog.at_level("INFO", logger="alpacare.train"):
-        compile_fitting(stepper, 8, 32, limit=1 << 30)
+        compile_fitting(train_step, 8, 32, limit=1 << 30)
     assert "of 1.00 GiB per device" in caplog.text
 
 
-def test_a_device_that_names_no_limit_is_not_asked(stepper):
-    assert memory_limit(stepper.mesh.devices.flat[0]) is None
-    check_state_fits(stepper, 8, limit=None)
-    assert compile_fitting(stepper, 8, 32, limit=None)
+def test_a_device_that_names_no_limit_is_not_asked(train_step):
+    assert memory_limit(train_step.mesh.devices.flat[0]) is None
+    check_state_fits(train_step, 8, limit=None)
+    assert compile_fitting(train_step, 8, 32, limit=None)
 
 
-def test_a_state_that_does_not_fit_is_refused_without_the_compiler(stepper):
-    wrong = dataclasses.replace(stepper, microbatches=3)  # no step of it could be compiled
+def test_a_state_that_does_not_fit_is_refused_without_the_compiler(train_step):
+    wrong = dataclasses.replace(train_step, microbatches=3)  # no step of it could be compiled
     with pytest.raises(ConfigError, match="does not fit"):
         check_state_fits(wrong, 8, limit=10_000)
     check_state_fits(wrong, 8, limit=1 << 30)

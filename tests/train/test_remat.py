@@ -166,7 +166,7 @@ import jax
 from jax.experimental import topologies
 from alpacare_jax import optim, sharding
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
-from alpacare_jax.train import Stepper
+from alpacare_jax.train import TrainStep
 
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4")
 mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=16), topology.devices)
@@ -177,9 +177,9 @@ rows = jax.ShapeDtypeStruct((32, 512), "int32", sharding=sharding.batch_sharding
 batch = {name: rows for name in ("tokens", "segment_ids", "positions", "loss_mask")}
 for remat in sys.argv[1:]:
     architecture = Architecture(config, ComputeConfig("bfloat16", remat=remat, attention="splash"))
-    stepper = Stepper(architecture, optim.make_optimizer(settings, 10), optim.make_schedule(settings, 10), mesh)
+    train_step = TrainStep(architecture, optim.make_optimizer(settings, 10), optim.make_schedule(settings, 10), mesh)
     with sharding.use_mesh(mesh):
-        program = stepper.compile_step().lower(stepper.abstract_state(), batch).compile()
+        program = train_step.compile_step().lower(train_step.abstract_state(), batch).compile()
     memory = program.memory_analysis()
     print(remat, memory.temp_size_in_bytes, memory.host_temp_size_in_bytes, flush=True)
 """

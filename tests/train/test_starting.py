@@ -15,7 +15,7 @@ import pytest
 from alpacare_jax import compilation, sharding
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.stages import Stages, process_began
+from alpacare_jax.startup import StartupTimer, process_began
 from alpacare_jax.train import RunConfig, Schedule
 from alpacare_jax.train.program import begin_to_compile
 
@@ -32,9 +32,9 @@ SCHEDULE = Schedule(steps=3, batch_rows=8, epoch_rows=8)
 
 
 @pytest.fixture(scope="module")
-def stepper():
+def train_step():
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=8))
-    return RunConfig(out="", train_data="", architecture="llama2-7b").stepper(TINY, 3, mesh)
+    return RunConfig(out="", train_data="", architecture="llama2-7b").train_step(TINY, 3, mesh)
 
 
 def command(run_yaml, *overrides):
@@ -76,28 +76,28 @@ def test_ctrl_c_while_a_run_starts_ends_it_and_the_same_command_starts_it(run_ya
     assert done.returncode == 0, done.stderr
 
 
-def test_a_step_is_compiled_in_a_thread_of_its_own_where_nothing_speaks_against_it(stepper, monkeypatch):
-    threads, stages = [], Stages()
+def test_a_step_is_compiled_in_a_thread_of_its_own_where_nothing_speaks_against_it(train_step, monkeypatch):
+    threads, timer = [], StartupTimer()
     monkeypatch.setattr(
         "alpacare_jax.train.program.compile_fitting", lambda *_: threads.append(threading.current_thread())
     )
-    begin_to_compile(stepper, SCHEDULE, 32, stages, resuming=True)()
+    begin_to_compile(train_step, SCHEDULE, 32, timer, resuming=True)()
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    begin_to_compile(stepper, SCHEDULE, 32, stages, resuming=False)()
+    begin_to_compile(train_step, SCHEDULE, 32, timer, resuming=False)()
     assert [thread is threading.main_thread() for thread in threads] == [False, True]
-    assert [stage.beside for stage in stages.stages] == [True, False]
+    assert [stage.beside for stage in timer.phases] == [True, False]
 
 
 def test_where_memory_is_known_a_state_too_large_is_refused_at_once_and_a_checkpoint_waits_for_the_step(
-    stepper, monkeypatch
+    train_step, monkeypatch
 ):
     monkeypatch.setattr("alpacare_jax.train.program.memory_limit", lambda _: 10_000)
     with pytest.raises(ConfigError, match="does not fit"):
-        begin_to_compile(stepper, SCHEDULE, 32, Stages(), resuming=False)
+        begin_to_compile(train_step, SCHEDULE, 32, StartupTimer(), resuming=False)
     monkeypatch.setattr("alpacare_jax.train.program.memory_limit", lambda _: 100_000)
     with pytest.raises(ConfigError, match="does not fit"):
-        begin_to_compile(stepper, SCHEDULE, 32, Stages(), resuming=True)
-    step = begin_to_compile(stepper, SCHEDULE, 32, Stages(), resuming=False)
+        begin_to_compile(train_step, SCHEDULE, 32, StartupTimer(), resuming=True)
+    step = begin_to_compile(train_step, SCHEDULE, 32, StartupTimer(), resuming=False)
     with pytest.raises(ConfigError, match="does not fit"):
         step()
 
@@ -114,16 +114,16 @@ def test_programs_are_counted_for_the_thread_that_asks_for_them(tmp_path):
 
 
 def test_stages_of_one_name_are_added_up_and_those_too_short_to_count_left_out():
-    stages = Stages(since=time.monotonic() - 3)
+    timer = StartupTimer(since=time.monotonic() - 3)
     for seconds in (0.5, 0.7, 0.01):
-        stages.add("imports" if seconds > 0.1 else "attention", seconds)
-    with stages.time("program", beside=True) as stage:
+        timer.add("imports" if seconds > 0.1 else "attention", seconds)
+    with timer.time("program", beside=True) as stage:
         stage.note = "from the cache"
-    assert str(stages) == "started in 3.0 s: imports 1.2; meanwhile program 0.0 (from the cache)"
+    assert str(timer) == "started in 3.0 s: imports 1.2; meanwhile program 0.0 (from the cache)"
 
 
 def test_a_process_knows_when_it_began():
-    program = "import time; time.sleep(0.5); from alpacare_jax.stages import process_began as began; "
+    program = "import time; time.sleep(0.5); from alpacare_jax.startup import process_began as began; "
     program += "print(time.monotonic() - began())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 0.5 < float(done.stdout) < 30

@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 @dataclasses.dataclass
-class Stage:
-    """One stage: its name, its wall time in seconds, whether others went on meanwhile, and a word on its end."""
+class Phase:
+    """One phase: its name, its wall time in seconds, whether others went on meanwhile, and a word on its end."""
 
     name: str
     seconds: float = 0.0
@@ -18,58 +18,58 @@ class Stage:
     note: str = ""
 
 
-class Stages:
+class StartupTimer:
     """The stages of a start, in the order in which they began.
 
     Args:
         since: When the start began, by ``time.monotonic()``; now when None.
 
     Example:
-        >>> stages = Stages(since=time.monotonic() - 2)
-        >>> stages.add("data", 0.3)
-        >>> str(stages)
+        >>> timer = StartupTimer(since=time.monotonic() - 2)
+        >>> timer.add("data", 0.3)
+        >>> str(timer)
         'started in 2.0 s: data 0.3'
     """
 
     def __init__(self, since: float | None = None) -> None:
         self.since = time.monotonic() if since is None else since
-        self.stages: list[Stage] = []
+        self.phases: list[Phase] = []
 
     @contextlib.contextmanager
-    def time(self, name: str, *, beside: bool = False) -> Iterator[Stage]:
+    def time(self, name: str, *, beside: bool = False) -> Iterator[Phase]:
         """Time the body.
 
         Args:
             name: What the line calls it; the times of stages of one name are added up.
             beside: Whether it runs in a thread of its own, beside the others.
         """
-        stage = Stage(name, beside=beside)
-        self.stages.append(stage)
+        phase = Phase(name, beside=beside)
+        self.phases.append(phase)
         began = time.monotonic()
         try:
-            yield stage
+            yield phase
         finally:
-            stage.seconds = time.monotonic() - began
+            phase.seconds = time.monotonic() - began
 
     def add(self, name: str, seconds: float) -> None:
-        """Note a stage that has been timed elsewhere."""
-        self.stages.append(Stage(name, seconds))
+        """Note a phase that has been timed elsewhere."""
+        self.phases.append(Phase(name, seconds))
 
     def __str__(self) -> str:
         total = time.monotonic() - self.since
-        beside = [stage for stage in self.stages if stage.beside]
-        merged: dict[str, Stage] = {}
-        for stage in self.stages:
-            if not stage.beside:
-                known = merged.setdefault(stage.name, Stage(stage.name, note=stage.note))
-                known.seconds += stage.seconds
-        told = [_told(stage) for stage in merged.values() if stage.seconds >= 0.05]
+        beside = [phase for phase in self.phases if phase.beside]
+        merged: dict[str, Phase] = {}
+        for phase in self.phases:
+            if not phase.beside:
+                known = merged.setdefault(phase.name, Phase(phase.name, note=phase.note))
+                known.seconds += phase.seconds
+        told = [_told(phase) for phase in merged.values() if phase.seconds >= 0.05]
         line = f"started in {total:.1f} s: {', '.join(told)}"
         return f"{line}; meanwhile {', '.join(map(_told, beside))}" if beside else line
 
 
-def _told(stage: Stage) -> str:
-    return f"{stage.name} {stage.seconds:.1f}" + (f" ({stage.note})" if stage.note else "")
+def _told(phase: Phase) -> str:
+    return f"{phase.name} {phase.seconds:.1f}" + (f" ({phase.note})" if phase.note else "")
 
 
 def process_began() -> float:

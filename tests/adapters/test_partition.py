@@ -11,13 +11,13 @@ import pytest
 from marking import slow_but
 
 from alpacare_jax import sharding
-from alpacare_jax.adapters import AdapterConfig, Division, merge
+from alpacare_jax.adapters import AdapterConfig, Partition, merge
 from alpacare_jax.data.loader import SequenceOrder
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
 from alpacare_jax.model.params import flatten
 from alpacare_jax.sharding import MeshConfig
-from alpacare_jax.train import Stepper
+from alpacare_jax.train import TrainStep
 from alpacare_jax.train.inputs import first_batches
 
 TINY = LlamaConfig(
@@ -42,7 +42,7 @@ def random_batch():
 
 
 def make(mesh, *, microbatches=1, compute=None, **method):
-    return Stepper(
+    return TrainStep(
         Architecture(TINY, compute or ComputeConfig()),
         optax.adam(1e-2),
         lambda _: 1e-2,
@@ -69,11 +69,11 @@ def params_on(architecture, mesh):
 
 def after_steps(mesh, steps=2, **method):
     """Loss of each step, what is trained after them, and the last state."""
-    stepper = make(mesh, **method)
+    train_step = make(mesh, **method)
     with sharding.use_mesh(mesh):
-        state = stepper.start(params_on(stepper.division.base, mesh))
+        state = train_step.start(params_on(train_step.partition.base, mesh))
         batch = jax.device_put(random_batch(), sharding.batch_sharding(mesh))
-        take_step, losses = stepper.compile_step(), []
+        take_step, losses = train_step.compile_step(), []
         for _ in range(steps):
             state, metrics = take_step(state, batch)
             losses.append(float(metrics["loss"]))
@@ -126,8 +126,10 @@ def test_eight_devices_and_microbatches_train_what_one_device_does(name):
 )
 def test_the_base_has_neither_gradients_nor_optimiser_state_and_keeps_its_bits(name):
     mesh = sharding.single_device_mesh()
-    stepper = make(mesh, **METHODS[name])
-    before = jax.device_get(stepper.division.freeze_base(params_on(stepper.division.base, mesh), mesh))
+    train_step = make(mesh, **METHODS[name])
+    before = jax.device_get(
+        train_step.partition.freeze_base(params_on(train_step.partition.base, mesh), mesh)
+    )
     _, _, state = on_one_device(name)
     for a, b in zip(jax.tree.leaves(jax.device_get(state["frozen"])), jax.tree.leaves(before), strict=True):
         assert np.array_equal(a, b)
@@ -135,7 +137,7 @@ def test_the_base_has_neither_gradients_nor_optimiser_state_and_keeps_its_bits(n
     moments = sum(leaf.size for leaf in jax.tree.leaves(state["optimizer"]))
     assert moments <= 2 * trained + 8
     assert trained < 0.2 * TINY.parameter_count
-    assert "frozen" not in stepper.saved(state)
+    assert "frozen" not in train_step.saved(state)
 
 
 def test_a_base_in_the_compute_dtype_changes_no_number():
@@ -157,18 +159,18 @@ def test_a_base_in_the_compute_dtype_changes_no_number():
 )
 def test_merged_weights_give_the_logits_of_base_and_adapters(kind, base):
     mesh = sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))
-    division = Division(Architecture(TINY), AdapterConfig(kind=kind, rank=4, base=base))
+    partition = Partition(Architecture(TINY), AdapterConfig(kind=kind, rank=4, base=base))
     tokens = random_batch()["tokens"]
     with sharding.use_mesh(mesh):
-        trained, frozen = division.split(params_on(division.base, mesh), 0, mesh)
+        trained, frozen = partition.split(params_on(partition.base, mesh), 0, mesh)
         rng = np.random.default_rng(0)
         trained = jax.tree.map(
             lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(np.float32), trained
         )
-        joined = division.join(trained, frozen)
-        beside = jax.jit(lambda params: division.architecture.model(params)(tokens))(joined)
-        merged = merge(joined, "float32", division.architecture.shardings(mesh))
-        alone = jax.jit(lambda params: division.architecture.model(params)(tokens))(merged)
+        joined = partition.join(trained, frozen)
+        beside = jax.jit(lambda params: partition.architecture.model(params)(tokens))(joined)
+        merged = merge(joined, "float32", partition.architecture.shardings(mesh))
+        alone = jax.jit(lambda params: partition.architecture.model(params)(tokens))(merged)
     assert np.abs(np.asarray(beside) - np.asarray(alone)).max() <= 1e-5
     assert {name: leaf.shape for name, leaf in flatten(merged).items()} == {
         name: leaf.shape for name, leaf in flatten(Architecture(TINY).abstract()).items()
@@ -182,11 +184,11 @@ def test_a_start_as_the_residual_takes_back_most_of_what_quantising_did_on_every
     away = {}
     for mesh in (sharding.single_device_mesh(), sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))):
         for start in ("zero", "residual"):
-            stepper = make(mesh, adapter=dataclasses.replace(adapter, start=start))
+            train_step = make(mesh, adapter=dataclasses.replace(adapter, start=start))
             with sharding.use_mesh(mesh):
                 batch = jax.device_put(random_batch(), sharding.batch_sharding(mesh))
-                state = stepper.start(params_on(stepper.division.base, mesh), [batch])
-                weight = flatten(stepper.model_params(state))["layers.mlp.up"]
+                state = train_step.start(params_on(train_step.partition.base, mesh), [batch])
+                weight = flatten(train_step.model_params(state))["layers.mlp.up"]
                 away[start, mesh.size] = np.asarray(jax.lax.map(lambda layer: layer.dense(), weight))
     whole = np.asarray(flatten(first_params())["layers.mlp.up"])
     taken, left = (np.linalg.norm(away[start, 1] - whole) for start in ("zero", "residual"))
@@ -222,26 +224,26 @@ def test_the_start_sees_as_many_rows_as_asked_and_no_more_at_once_than_a_step(
 def test_frozen_layers_keep_their_bits_and_the_others_learn():
     mesh = sharding.single_device_mesh()
     method = METHODS["frozen paths"]
-    stepper = make(mesh, **method)
+    train_step = make(mesh, **method)
     before = flatten(first_params())
     _, _, state = on_one_device("frozen paths")
-    after = flatten(jax.device_get(stepper.saved(state)["params"]))
+    after = flatten(jax.device_get(train_step.saved(state)["params"]))
     assert np.array_equal(after["embed"], before["embed"])
     for name in before:
         if name.startswith("layers."):
             kept = [np.array_equal(after[name][layer], before[name][layer]) for layer in range(3)]
             assert kept == ([True] * 3 if name.endswith(".key") else [False, True, False]), name
-    again = stepper.resume(stepper.saved(state), lambda: pytest.fail("the checkpoint has everything"))
+    again = train_step.resume(train_step.saved(state), lambda: pytest.fail("the checkpoint has everything"))
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(state), strict=True):
         assert np.array_equal(a, b)
 
 
 def test_weights_of_which_layers_are_frozen_are_not_kept_whole_beside_their_parts():
     mesh = sharding.single_device_mesh()
-    stepper = make(mesh, **METHODS["frozen paths"])
-    params = params_on(stepper.division.base, mesh)
+    train_step = make(mesh, **METHODS["frozen paths"])
+    params = params_on(train_step.partition.base, mesh)
     held = flatten(params)
-    trained, frozen = (flatten(part) for part in stepper.division.split(params, 0, mesh))
+    trained, frozen = (flatten(part) for part in train_step.partition.split(params, 0, mesh))
     both = sorted(set(trained) & set(frozen))
     assert both
     assert sorted(name for name, leaf in held.items() if leaf.is_deleted()) == both
@@ -252,7 +254,7 @@ def test_gradients_beside_frozen_weights_are_those_of_full_training():
     full, part = make(mesh), make(mesh, freeze=("embed", "layers.0"))
     params = params_on(Architecture(TINY), mesh)
     _, expected = jax.jit(full.loss_and_grads)(params, random_batch())
-    trained, frozen = part.division.split(params, 0, mesh)
+    trained, frozen = part.partition.split(params, 0, mesh)
     _, found = jax.jit(part.loss_and_grads)(trained, random_batch(), frozen)
     assert "embed" not in found
     for name, grad in flatten(found).items():
@@ -301,14 +303,14 @@ def test_settings_that_make_no_sense_are_refused_by_name(settings, named):
 )
 def test_what_does_not_fit_the_model_is_refused_by_name(adapter, freeze, named):
     with pytest.raises(ConfigError) as caught:
-        Division(
+        Partition(
             Architecture(dataclasses.replace(TINY, tie_word_embeddings=True)), adapter, freeze
         ).abstract_on(sharding.single_device_mesh())
     assert named in str(caught.value)
 
 
 def test_an_adapter_beside_a_path_that_is_frozen_anyway_is_no_error():
-    Division(
+    Partition(
         Architecture(TINY),
         AdapterConfig(kind="lora", rank=4, targets=("up",)),
         ("embed", "layers.0.attention"),
@@ -316,9 +318,9 @@ def test_an_adapter_beside_a_path_that_is_frozen_anyway_is_no_error():
 
 
 def test_the_adapters_of_a_seed_are_the_same_on_every_mesh():
-    division = Division(Architecture(TINY), AdapterConfig(kind="lora", rank=4))
+    partition = Partition(Architecture(TINY), AdapterConfig(kind="lora", rank=4))
     drawn = []
     for mesh in (sharding.single_device_mesh(), sharding.make_mesh(MeshConfig(fsdp=8))):
-        params = params_on(division.base, mesh)
-        drawn.append(flatten(jax.device_get(division.split(params, 3, mesh)[0])))
+        params = params_on(partition.base, mesh)
+        drawn.append(flatten(jax.device_get(partition.split(params, 3, mesh)[0])))
     assert all(np.array_equal(drawn[0][name], drawn[1][name]) for name in drawn[0])

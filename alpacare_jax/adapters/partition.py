@@ -29,7 +29,7 @@ from alpacare_jax.model.params import flatten, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
-class Division:
+class Partition:
     """Splits a model's parameters into trained and frozen ones, and joins them.
 
     Args:
@@ -89,7 +89,7 @@ class Division:
         """Return shapes and places of the second moments that :meth:`split` takes, by names of weights."""
         found = {}
         for short in sorted({INPUTS[name] for name in self.adapter.targets}):
-            name = f"layers.{TARGETS[short].room}.{short}"
+            name = f"layers.{TARGETS[short].submodule}.{short}"
             layers, *sides = flatten(self._abstract)[name].shape
             size = math.prod(sides[: TARGETS[short].inputs])
             shape = jax.ShapeDtypeStruct((layers, size, size), jnp.float32)
@@ -122,7 +122,7 @@ class Division:
         held, leaves, where = flatten(trained), flatten(params), flatten(places)
         for name in self._targets():
             short = name.rpartition(".")[2]
-            source = f"layers.{TARGETS[INPUTS[short]].room}.{INPUTS[short]}"
+            source = f"layers.{TARGETS[INPUTS[short]].submodule}.{INPUTS[short]}"
             a, b = f"{name}.a", f"{name}.b"
             solve = jax.jit(
                 residuals, static_argnames=("layout", "scale"), out_shardings=(where[a], where[b])
@@ -238,7 +238,9 @@ class Division:
         return flatten(self.architecture.axes())
 
     def _targets(self) -> list[str]:
-        return [f"layers.{TARGETS[name].room}.{name}" for name in TARGETS if name in self.adapter.targets]
+        return [
+            f"layers.{TARGETS[name].submodule}.{name}" for name in TARGETS if name in self.adapter.targets
+        ]
 
     def _parts(self) -> tuple[str, ...]:
         return ("a", "b", "magnitude") if self.adapter.kind == "dora" else ("a", "b")
@@ -253,7 +255,7 @@ class Division:
             return {}
         leaves, layouts = flatten(self._abstract), {}
         for name, target in TARGETS.items():
-            leaf = f"layers.{target.room}.{name}"
+            leaf = f"layers.{target.submodule}.{name}"
             axes = self._axes[leaf]
             along = "head" if "head" in axes else "mlp"
             cut = (target.inputs if self.adapter.base == "int4" else axes.index(along)) - len(axes)

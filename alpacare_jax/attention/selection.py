@@ -29,7 +29,7 @@ OLDEST_GPU = (9, 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Situation:
+class KernelContext:
     """What a kernel would have to work with.
 
     Args:
@@ -56,7 +56,7 @@ class Situation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class KernelChoice:
     """A kernel and why it is the one.
 
     Args:
@@ -70,13 +70,15 @@ class Choice:
     fallback: str | None
 
 
-def situation(dtype: str, head_dim: int, length: int, mesh: Mesh | AbstractMesh | None = None) -> Situation:
+def kernel_context(
+    dtype: str, head_dim: int, length: int, mesh: Mesh | AbstractMesh | None = None
+) -> KernelContext:
     """Describe where attention would run: on a mesh, or on the first device where None is given."""
     platform, kind, context = _devices_of(mesh)
     capability = None
     if platform == "gpu":
         capability = _compute_capability()
-    return Situation(
+    return KernelContext(
         platform=platform,
         device_kind=kind,
         dtype=jnp.dtype(dtype).name,
@@ -110,21 +112,21 @@ def _compute_capability() -> tuple[int, int] | None:
     return None
 
 
-def obstacle(name: str, here: Situation) -> str | None:
-    """Say why a kernel cannot run in a situation, or None where nothing stands against it.
+def unsupported_reason(name: str, here: KernelContext) -> str | None:
+    """Say why a kernel cannot run in a context, or None where nothing stands against it.
 
     Example:
-        >>> obstacle("splash", situation("float32", 128, 1024))
+        >>> unsupported_reason("splash", kernel_context("float32", 128, 1024))
         'it is for TPUs, and these devices are cpu'
     """
     if name == "splash":
-        return _obstacle_splash(here)
+        return _unsupported_on_splash(here)
     if name in ("cudnn", "tokamax"):
-        return _obstacle_gpu(name, here)
+        return _unsupported_on_gpu(name, here)
     return None
 
 
-def _obstacle_splash(here: Situation) -> str | None:
+def _unsupported_on_splash(here: KernelContext) -> str | None:
     if here.platform != "tpu":
         return f"it is for TPUs, and these devices are {here.platform}"
     if here.dtype not in ("float32", "bfloat16"):
@@ -137,7 +139,7 @@ def _obstacle_splash(here: Situation) -> str | None:
     return None
 
 
-def _obstacle_gpu(name: str, here: Situation) -> str | None:
+def _unsupported_on_gpu(name: str, here: KernelContext) -> str | None:
     if here.platform != "gpu":
         return f"it is for NVIDIA GPUs, and these devices are {here.platform}"
     if here.compute_capability is not None and here.compute_capability < OLDEST_GPU:
@@ -157,7 +159,7 @@ def _obstacle_gpu(name: str, here: Situation) -> str | None:
     return None
 
 
-def choose(here: Situation, asked: str = AUTO, refused: Sequence[str] = ()) -> Choice:
+def select_kernel(here: KernelContext, asked: str = AUTO, refused: Sequence[str] = ()) -> KernelChoice:
     """Choose the kernel for a situation.
 
     Args:
@@ -172,13 +174,13 @@ def choose(here: Situation, asked: str = AUTO, refused: Sequence[str] = ()) -> C
     order = PREFERENCES.get(here.platform, ("chunked", "xla"))
     if here.platform == "cpu" and here.length > PLAIN_LENGTH:
         order = ("chunked", "xla")
-    against = {name: obstacle(name, here) for name in KERNELS}
+    against = {name: unsupported_reason(name, here) for name in KERNELS}
     against |= dict.fromkeys(refused, "it was refused")
     able = [name for name in order if against[name] is None]
     if asked == AUTO:
         passed_over = [f"{name}: {against[name]}" for name in order[: order.index(able[0])]]
         reason = f"first choice for {here.device_kind}" if not passed_over else "; ".join(passed_over)
-        return Choice(able[0], reason, able[1] if len(able) > 1 else None)
+        return KernelChoice(able[0], reason, able[1] if len(able) > 1 else None)
     if against[asked] is not None:
         raise ConfigError(
             "the attention kernel cannot run here",
@@ -188,4 +190,4 @@ def choose(here: Situation, asked: str = AUTO, refused: Sequence[str] = ()) -> C
             remedy=f"take {able[0]}, or auto, which does",
         )
     others = [name for name in able if name != asked]
-    return Choice(asked, "asked for", others[0] if others else None)
+    return KernelChoice(asked, "asked for", others[0] if others else None)

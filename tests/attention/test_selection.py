@@ -4,15 +4,15 @@ import dataclasses
 
 import pytest
 
-from alpacare_jax.attention import Situation, choose, obstacle
+from alpacare_jax.attention import KernelContext, select_kernel, unsupported_reason
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import ComputeConfig
 
-TPU = Situation("tpu", "TPU v5 lite", "bfloat16", 128, 1024)
-H100 = Situation(
+TPU = KernelContext("tpu", "TPU v5 lite", "bfloat16", 128, 1024)
+H100 = KernelContext(
     "gpu", "NVIDIA H100", "bfloat16", 128, 4096, compute_capability=(9, 0), jax_version=(0, 12, 0)
 )
-CPU = Situation("cpu", "cpu", "float32", 64, 512)
+CPU = KernelContext("cpu", "cpu", "float32", 64, 512)
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ CPU = Situation("cpu", "cpu", "float32", 64, 512)
     ],
 )
 def test_the_platform_decides(here, name, fallback):
-    choice = choose(here)
+    choice = select_kernel(here)
     assert (choice.name, choice.fallback) == (name, fallback)
 
 
 def test_a_kernel_that_was_refused_is_not_chosen_again():
-    assert choose(TPU, refused=["splash"]).name == "chunked"
-    assert choose(TPU, refused=["splash", "chunked"]).name == "xla"
-    assert "splash: it was refused" in choose(TPU, refused=["splash"]).reason
+    assert select_kernel(TPU, refused=["splash"]).name == "chunked"
+    assert select_kernel(TPU, refused=["splash", "chunked"]).name == "xla"
+    assert "splash: it was refused" in select_kernel(TPU, refused=["splash"]).reason
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_a_kernel_that_was_refused_is_not_chosen_again():
 )
 def test_a_kernel_that_cannot_run_is_refused_with_the_reason_and_what_can(asked, here, words):
     with pytest.raises(ConfigError, match="cannot run here") as caught:
-        choose(here, asked)
+        select_kernel(here, asked)
     assert words in str(caught.value)
-    assert choose(here).name in str(caught.value)
-    assert obstacle(asked, here) is not None
+    assert select_kernel(here).name in str(caught.value)
+    assert unsupported_reason(asked, here) is not None
 
 
 @pytest.mark.parametrize(
