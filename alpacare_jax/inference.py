@@ -16,8 +16,8 @@ from alpacare_jax.generate.progress import GenerationProgress
 from alpacare_jax.language_model import LanguageModel, load
 from alpacare_jax.prompts import Template, check_template
 from alpacare_jax.sharding import MeshConfig
+from datagen.files import refuse_existing
 from datagen.records import Response
-from datagen.replacing import refuse_existing
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,14 @@ stand in a record; a number above :data:`SCHEMA_VERSION` is refused.
 
 import dataclasses
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_args
 
 from datagen.decoding import Malformed, parse_json, parse_json_at
 from datagen.errors import DataError
+from datagen.files import write_text
 
 SCHEMA_VERSION = 1
 NO_INPUT = "<noinput>"
@@ -375,34 +374,13 @@ def write_objects(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
             count += 1
             yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
-    write_atomically(path, lambda file: file.writelines(lines()))
+    write_text(path, lines())
     return count
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> int:
     """Write records atomically as JSON Lines and return how many."""
     return write_objects(path, (record.to_dict() for record in records))
-
-
-def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
-    """Call ``write`` with a temporary text file beside ``path``, then move it into place, synced to disk."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 def shorten(text: str, limit: int = 160) -> str:

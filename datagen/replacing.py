@@ -23,23 +23,6 @@ _NAMED = 3
 _LOCK = "lock"
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuse to replace a file that holds something, unless told to.
-
-    Raises:
-        DataError: The path is a folder, or the file exists, is not empty, and ``overwrite`` is false.
-    """
-    if path.is_dir():
-        raise DataError("a file was expected, not a folder", where=path, remedy="name a file with --out")
-    if not overwrite and path.exists() and path.stat().st_size:
-        raise DataError(
-            "the output exists already",
-            where=path,
-            expected="a new file",
-            remedy="choose another --out, or replace it with --overwrite",
-        )
-
-
 def refuse_strangers(folder: Path, *, names: Collection[str] = (), patterns: Collection[str] = ()) -> None:
     """See that a folder about to be replaced holds nothing but what the command wrote.
 

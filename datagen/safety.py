@@ -1,48 +1,93 @@
-"""The checks for personal identifiers and for overlap with evaluation sets, and their reports in the work folder."""
+"""The checks for personal identifiers and for overlap with evaluation sets."""
 
 import dataclasses
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from datagen.checks import AnswerCheck, Objection, TaskCheck
+from datagen.checks import Objection
 from datagen.client import Reply
-from datagen.contamination import Benchmarks
+from datagen.contamination import Benchmarks, Leak
 from datagen.contamination.evaluation_files import content_hash
-from datagen.privacy import MASK, Detector, find, mask
-from datagen.records import Instruction, SeedTask, shorten, write_atomically, write_objects
+from datagen.privacy import Detector, Hit, find, mask
+from datagen.records import SeedTask, normal_input, shorten
 from datagen.settings import Settings
 
-PRIVACY_REPORT = "privacy.jsonl"
-CONTAMINATION_REPORT = "contamination.json"
 IDENTIFIER = "personal-identifier"
 OVERLAP = "evaluation-overlap"
 _LISTED = 10
 
 
-def safe_task_checks(settings: Settings) -> list[TaskCheck]:
-    """Return the checks that the settings ask for of a new task: overlap first, on the text as it was written."""
-    checks: list[TaskCheck] = []
-    if settings.evaluation_files:
-        checks.append(_NoOverlap(benchmarks(settings)).check_task)
-    # Loaded at the start in any case: that a model is missing must not come to light when all is paid for.
+class Checked(NamedTuple):
+    """Texts by field, masked where that is the policy; why they must go, or None; the identifiers found in them."""
+
+    texts: dict[str, str]
+    objection: Objection | None = None
+    identifiers: Sequence[dict[str, Any]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class SafetyCheck:
+    """Objects to overlap with evaluation sets; drops, masks or lists personal identifiers.
+
+    Attributes:
+        benchmarks: Evaluation sets that must not leak, or None.
+        privacy: What becomes of identifiers: "off", "report", "drop" or "mask".
+        detector: Finds identifiers beside the patterns, or None.
+
+    Example:
+        >>> SafetyCheck(privacy="mask").check({"instruction": "Write to Mrs. Lind."}).texts
+        {'instruction': 'Write to Mrs. [NAME].'}
+    """
+
+    benchmarks: Benchmarks | None = None
+    privacy: str = "off"
+    detector: Detector | None = None
+
+    def check(self, texts: dict[str, str]) -> Checked:
+        """Check any of the fields instruction, input, output and response: overlap first, on the text as written."""
+        if leak := self._leak(texts):
+            return Checked(texts, Objection(OVERLAP, leak.details()))
+        if self.privacy == "off":
+            return Checked(texts)
+        hits = {field: find(text, self.detector) for field, text in texts.items()}
+        found = [_place(field, hit) for field in hits for hit in hits[field]]
+        if found and self.privacy == "drop":
+            return Checked(texts, Objection(IDENTIFIER, {"identifiers": found}), found)
+        if found and self.privacy == "mask":
+            texts = {field: mask(text, hits[field]) for field, text in texts.items()}
+        return Checked(texts, None, found)
+
+    def check_task(self, task: SeedTask) -> Objection | SeedTask | None:
+        """Check a new task."""
+        texts = {"instruction": task.instruction, "input": task.input}
+        checked = self.check(texts)
+        changed = dataclasses.replace(task, **checked.texts) if checked.texts != texts else None
+        return checked.objection or changed
+
+    def check_answer(self, task: SeedTask, reply: Reply) -> Objection | Reply | None:
+        """Check the answer to a task."""
+        checked = self.check({"output": reply.text})
+        text = checked.texts["output"]
+        return checked.objection or (dataclasses.replace(reply, text=text) if text != reply.text else None)
+
+    def _leak(self, texts: Mapping[str, str]) -> Leak | None:
+        if self.benchmarks is None:
+            return None
+        answer = texts.get("output") or texts.get("response") or ""
+        task = self.benchmarks.check_task(texts.get("instruction", ""), normal_input(texts.get("input", "")))
+        return task or self.benchmarks.check_answer(answer)
+
+
+def safety_check(settings: Settings) -> SafetyCheck:
+    """Return the check that the settings ask for of every new task and answer.
+
+    Identifiers that are only reported are looked for in the results. Their model is loaded here in any case, so that
+    a missing one is noticed before anything is paid for.
+    """
     model = detector(settings.privacy_model) if settings.privacy != "off" else None
-    if settings.privacy in ("drop", "mask"):
-        checks.append(_NoIdentifiers(settings.privacy, model).check_task)
-    return checks
-
-
-def safe_answer_checks(settings: Settings) -> list[AnswerCheck]:
-    """Return the checks that the settings ask for of an answer."""
-    checks: list[AnswerCheck] = []
-    if settings.evaluation_files:
-        checks.append(_NoOverlap(benchmarks(settings)).check_answer)
-    if settings.privacy in ("drop", "mask"):
-        checks.append(_NoIdentifiers(settings.privacy, detector(settings.privacy_model)).check_answer)
-    return checks
+    changing = settings.privacy if settings.privacy in ("drop", "mask") else "off"
+    return SafetyCheck(benchmarks(settings) if settings.evaluation_files else None, changing, model)
 
 
 def benchmarks(settings: Settings) -> Benchmarks:
@@ -56,43 +101,6 @@ def benchmarks(settings: Settings) -> Benchmarks:
 @lru_cache(maxsize=1)
 def _benchmarks(files: tuple[str, ...], hashes: tuple[str, ...], ngram: int, rouge_l: float) -> Benchmarks:
     return Benchmarks(files, ngram, rouge_l)
-
-
-@dataclasses.dataclass(frozen=True)
-class _NoOverlap:
-    benchmarks: Benchmarks
-
-    def check_task(self, task: SeedTask) -> Objection | None:
-        leak = self.benchmarks.check_task(task.instruction, task.normal_input())
-        return Objection(OVERLAP, leak.details()) if leak else None
-
-    def check_answer(self, task: SeedTask, reply: Reply) -> Objection | None:
-        leak = self.benchmarks.check_answer(reply.text)
-        return Objection(OVERLAP, leak.details()) if leak else None
-
-
-@dataclasses.dataclass(frozen=True)
-class _NoIdentifiers:
-    policy: str
-    detector: Detector | None
-
-    def check_task(self, task: SeedTask) -> Objection | SeedTask | None:
-        said = self._check({"instruction": task.instruction, "input": task.input})
-        if not isinstance(said, dict):
-            return said
-        return dataclasses.replace(task, instruction=said["instruction"], input=said["input"])
-
-    def check_answer(self, task: SeedTask, reply: Reply) -> Objection | Reply | None:
-        said = self._check({"output": reply.text})
-        return dataclasses.replace(reply, text=said["output"]) if isinstance(said, dict) else said
-
-    def _check(self, fields: Mapping[str, str]) -> Objection | dict[str, str] | None:
-        places = list(identifiers(fields, self.detector))
-        if not places:
-            return None
-        if self.policy == "drop":
-            return Objection(IDENTIFIER, {"identifiers": places})
-        return {field: mask(text, find(text, self.detector)) for field, text in fields.items()}
 
 
 def detector(model: str) -> Detector | None:
@@ -116,84 +124,11 @@ def identifiers(fields: Mapping[str, str], detector: Detector | None = None) -> 
         [{'kind': 'NAME', 'field': 'instruction', 'start': 14, 'end': 18}]
     """
     for field, text in fields.items():
-        for hit in find(text, detector):
-            yield {"kind": hit.kind, "field": field, "start": hit.start, "end": hit.end}
+        yield from (_place(field, hit) for hit in find(text, detector))
 
 
-def privacy_rows(
-    settings: Settings, instructions: Iterable[Instruction], rejected: Iterable[Mapping[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Yield one row for every identifier: those that were published, masked, or led to a rejection.
-
-    The rows name kind and place and not the text, so that the report is no list of identifiers itself. The place of a
-    masked one is that of its mask in the published text.
-    """
-    policy, model = settings.privacy, detector(settings.privacy_model)
-    for each in instructions:
-        fields = {"instruction": each.instruction, "input": each.input, "output": each.output}
-        if policy == "report":
-            for place in identifiers(fields, model):
-                yield {"id": each.id, "action": "reported", **place}
-        elif policy == "mask":
-            for field, text in fields.items():
-                for match in MASK.finditer(text):
-                    place = {"kind": match[1], "field": field, "start": match.start(), "end": match.end()}
-                    yield {"id": each.id, "action": "masked", **place}
-    for row in rejected:
-        if row["reason"] == IDENTIFIER:
-            for place in row["identifiers"]:
-                yield {"id": row["id"], "action": "dropped", **place}
-
-
-def contamination_report(settings: Settings, rejected: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Describe the evaluation files and count, for each, the tasks and answers that were rejected because of it."""
-    files = benchmarks(settings).described()
-    overlaps = [row for row in rejected if row["reason"] == OVERLAP]
-    for file in files:
-        mine = [row for row in overlaps if row["evaluation_file"] == file["file"]]
-        answers = sum(row["overlap_in"] == "answer" for row in mine)
-        kinds = Counter(row["overlap"] for row in mine)
-        file |= {
-            "tasks_rejected": len(mine) - answers,
-            "answers_rejected": answers,
-            "by_kind": dict(sorted(kinds.items())),
-        }
-    # The texts stay in rejected.jsonl: this report is published, and test questions must not be.
-    shown = ("evaluation_file", "evaluation_item", "overlap", "overlap_in", "rouge_l")
-    return {
-        "ngram": settings.contamination_ngram,
-        "rouge_l": settings.contamination_rouge_l,
-        "files": files,
-        "overlaps": [{"id": row["id"]} | {key: row[key] for key in shown if key in row} for row in overlaps],
-    }
-
-
-def write_reports(
-    work: Path,
-    settings: Settings,
-    instructions: Sequence[Instruction],
-    rejected: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    """Write ``privacy.jsonl``, unless the policy is "off", and, with evaluation files, ``contamination.json``.
-
-    Returns:
-        For the funnel: ``identifiers``, how many of each kind were found, and ``evaluation_overlaps``, how many tasks
-        and answers were rejected for each evaluation file, also where it is none.
-    """
-    summary: dict[str, Any] = {}
-    if settings.privacy != "off":
-        rows = list(privacy_rows(settings, instructions, rejected))
-        write_objects(work / PRIVACY_REPORT, rows)
-        kinds = Counter(row["kind"] for row in rows)
-        summary["identifiers"] = dict(sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0])))
-    if settings.evaluation_files:
-        report = contamination_report(settings, rejected)
-        text = json.dumps(report, indent=2, ensure_ascii=False)
-        write_atomically(work / CONTAMINATION_REPORT, lambda file: file.write(text + "\n"))
-        summary["evaluation_overlaps"] = {
-            file["file"]: file["tasks_rejected"] + file["answers_rejected"] for file in report["files"]
-        }
-    return summary
+def _place(field: str, hit: Hit) -> dict[str, Any]:
+    return {"kind": hit.kind, "field": field, "start": hit.start, "end": hit.end}
 
 
 def leaking_seeds(settings: Settings, seeds: Sequence[SeedTask]) -> list[str]:

@@ -23,7 +23,7 @@ from datagen.records import Instruction, SeedTask
 from datagen.replies.answers import CONTROL_TOKENS, bare_answer, holds_thoughts, leftover
 from datagen.replies.thinking import without_thoughts
 from datagen.replies.tokens import control_tokens
-from datagen.safety import safe_answer_checks, safe_task_checks
+from datagen.safety import safety_check
 from datagen.settings import Settings
 from datagen.structured import REFUSED, read_tasks
 
@@ -44,7 +44,7 @@ def task_checks(settings: Settings, seeds: Sequence[SeedTask]) -> list[TaskCheck
     return [
         show_task,
         quality_check,
-        *safe_task_checks(settings),
+        safety_check(settings).check_task,
         _NoNearDuplicate(seeds, settings.similarity),
     ]
 
@@ -52,7 +52,7 @@ def task_checks(settings: Settings, seeds: Sequence[SeedTask]) -> list[TaskCheck
 def answer_checks(settings: Settings) -> list[AnswerCheck]:
     """Return the checks of an answer, in order."""
     answer_check = functools.partial(check_answer, language=settings.language)
-    return [show_answer, answer_check, check_leftover, *safe_answer_checks(settings)]
+    return [show_answer, answer_check, check_leftover, safety_check(settings).check_answer]
 
 
 def apply_task_checks(task: SeedTask, checks: Sequence[TaskCheck]) -> Objection | SeedTask:

@@ -57,7 +57,7 @@ def command(
     """
     from alpacare_jax.evaluate import judging
     from datagen.batch.client import BatchesUnderWay, describe
-    from datagen.replacing import refuse_existing
+    from datagen.files import refuse_existing
 
     settings = judging.read_settings(config, options.to_settings(context.params, judge_options.SETTINGS))
     paths = [path for text in references for path in judge_options.split_fields(text)]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from datagen.errors import UserError
-from datagen.locations import refuse_remote
+from datagen.files import refuse_remote
 
 VERBS = (
     "quickstart",

@@ -19,7 +19,7 @@ from alpacare_jax.convert.sources import Source, open_safetensors
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import Architecture, LlamaConfig
 from alpacare_jax.model.params import Params
-from datagen.locations import refuse_remote
+from datagen.files import refuse_remote
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,11 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from alpacare_jax.data.manifest import Manifest, Statistics, hash_file, read_manifest
+from alpacare_jax.data.manifest import Manifest, Statistics, read_manifest
 from alpacare_jax.data.packing import COLUMNS, PackedSequence
 from alpacare_jax.errors import DataError
 from alpacare_jax.tokenizer import Tokenizer
+from datagen.files import hash_file
 
 EXAMPLES_FILE = "examples.jsonl"
 """Which records are in which row: a line for each row."""

@@ -1,8 +1,6 @@
 """The manifest of a packed data set: what it was made from, how, and which files belong to it."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 from alpacare_jax.errors import DataError
 from alpacare_jax.tokenizer import Tokenizer
 from datagen.decoding import read_json_object
-from datagen.records import write_atomically
+from datagen.files import write_json
 
 KIND = "alpacare-packed"
 FORMAT_VERSION = 1
@@ -92,8 +90,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write the manifest into a folder, synced to disk."""
         content = {"kind": KIND, "format_version": FORMAT_VERSION} | dataclasses.asdict(self)
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / FILE, lambda file: file.write(text))
+        write_json(folder / FILE, content)
 
 
 def _with_ids(count: int, ids: list[str]) -> str:
@@ -205,9 +202,3 @@ def describe_tokenizer(tokenizer: Tokenizer, ends: Iterable[int], largest_id: in
         "end_ids": end_ids,
         "end_tokens": [str(tokenizer.backend.convert_ids_to_tokens(index)) for index in end_ids],
     }
-
-
-def hash_file(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

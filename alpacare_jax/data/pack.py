@@ -27,6 +27,7 @@ from alpacare_jax.prompts import TEMPLATES, Template
 from alpacare_jax.ranges import Range
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
 from datagen.decoding import read_json_object
+from datagen.files import hash_file
 from datagen.records import Instruction, holds_text, read_objects, write_objects
 from datagen.replacing import moved_into_place, refuse_strangers
 
@@ -367,7 +368,7 @@ def _counted(
 def _describe_source(files: Sequence[Path]) -> dict[str, Any]:
     if not files:
         return {"file": IN_MEMORY}
-    hashes = [manifests.hash_file(file) for file in files]
+    hashes = [hash_file(file) for file in files]
     return {
         "file": ", ".join(file.name for file in files),
         "bytes": sum(file.stat().st_size for file in files),
@@ -377,7 +378,7 @@ def _describe_source(files: Sequence[Path]) -> dict[str, Any]:
 
 def _describe_shards(folder: Path) -> list[dict[str, object]]:
     files = sorted(folder.glob("*.array_record-*"))
-    return [{"file": f.name, "bytes": f.stat().st_size, "sha256": manifests.hash_file(f)} for f in files]
+    return [{"file": f.name, "bytes": f.stat().st_size, "sha256": hash_file(f)} for f in files]
 
 
 def _versions() -> dict[str, str]:

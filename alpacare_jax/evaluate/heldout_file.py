@@ -1,6 +1,5 @@
 """A model measured on instructions it was not trained on: its loss, and its answers against the references."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from alpacare_jax.generate import batch
 from alpacare_jax.language_model import LanguageModel
 from alpacare_jax.loss.heldout import heldout_evaluator
 from alpacare_jax.prompts import Template, check_template
-from datagen.records import Instruction, Response, read_objects, write_atomically
+from datagen.files import write_json
+from datagen.records import Instruction, Response, read_objects
 
 RESPONSES, FIGURES = "responses.jsonl", "evaluation.json"
 Data = str | Path | Sequence[Mapping[str, Any]]
@@ -96,8 +96,7 @@ def evaluate(
         figures |= compare_answers(responses, data)
     if folder is not None and jax.process_index() == 0:
         kept = {key: value for key, value in figures.items() if key != "warning"}
-        text = json.dumps(kept, indent=2) + "\n"
-        write_atomically(folder / FIGURES, lambda file: file.write(text))
+        write_json(folder / FIGURES, kept)
     return figures
 
 

@@ -21,13 +21,13 @@ from alpacare_jax.evaluate.judge import (
 )
 from datagen.batch.client import cancel_batches, describe
 from datagen.decoding import read_yaml_mapping
+from datagen.files import refuse_existing
 from datagen.finish import read_finish
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
 from datagen.money.dollars import usd
 from datagen.progress import ProgressDisplay
 from datagen.records import Response, Verdict, write_records
-from datagen.replacing import refuse_existing
 from datagen.settings import beside, read_terms
 
 LEDGER = "ledger.sqlite"

@@ -26,8 +26,8 @@ from alpacare_jax.generate.generation import Generation
 from alpacare_jax.generate.sampling import SamplingParams
 from alpacare_jax.prompts import Template
 from datagen.decoding import Malformed, parse_json
+from datagen.files import refuse_existing
 from datagen.records import Prompt, Response, read_objects, write_records
-from datagen.replacing import refuse_existing
 
 Progress = Callable[[int, int, int], None]
 """Called with the responses finished, the responses in all, and the tokens drawn since the start."""

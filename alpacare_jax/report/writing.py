@@ -10,10 +10,10 @@ from alpacare_jax.report import comparison
 from alpacare_jax.report.files import config_data, read_journal, read_manifests, read_rows, read_run
 from alpacare_jax.report.inputs import ReportInputs
 from alpacare_jax.report.page import write_report
-from alpacare_jax.report.provenance import describe_code, hash_file
+from alpacare_jax.report.provenance import describe_code
 from alpacare_jax.report.synthesis import write_synthesis_report
 from datagen.decoding import read_json_object
-from datagen.replacing import refuse_existing
+from datagen.files import hash_file, refuse_existing
 from datagen.statistics import collect
 
 Place = str | Path | None

@@ -16,7 +16,7 @@ from alpacare_jax.ranges import Range, check_settings
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train.settings import LoopConfig
 from alpacare_jax.train.step import TrainStep
-from datagen.locations import refuse_remote
+from datagen.files import refuse_remote
 
 IN_MEMORY = "(in memory)"
 """What stands for the folder of a run that has none."""

@@ -15,7 +15,7 @@ from alpacare_jax.data.manifest import describe_overrun
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.train.config import RunConfig
-from datagen.records import write_atomically
+from datagen.files import write_text
 
 logger = logging.getLogger("alpacare.train")
 
@@ -80,7 +80,7 @@ def check_tokenizer(hf_folder: Path, data: PackedDataset) -> None:
         return
     data.check_tokenizer(tokenizer.load_tokenizer(hf_folder))
     try:
-        write_atomically(memory, lambda file: file.write(expected))
+        write_text(memory, expected)
     except OSError as error:
         logger.debug("the tokenizer is not remembered: %s", error)
 

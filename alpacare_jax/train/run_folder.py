@@ -18,7 +18,8 @@ from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Params
 from alpacare_jax.train.config import RunConfig
 from alpacare_jax.train.settings import Schedule
-from datagen.records import read_objects, write_atomically
+from datagen.files import write_json
+from datagen.records import read_objects
 
 logger = logging.getLogger("alpacare.train")
 
@@ -98,5 +99,5 @@ def write_summary(out: Path, steps: int, seconds: float) -> None:
         "wall_s": seconds,
         "peak_host_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
-    write_atomically(out / "summary.json", lambda file: file.write(json.dumps(summary, indent=2) + "\n"))
+    write_json(out / "summary.json", summary)
     logger.info("finished: %s", out)

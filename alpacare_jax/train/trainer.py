@@ -47,7 +47,7 @@ from alpacare_jax.train.resume import check_same_base, check_unchanged, progress
 from alpacare_jax.train.run_folder import check_run_folder, describe, write_run_folder, write_summary
 from alpacare_jax.train.start import find_start
 from alpacare_jax.train.step import StepFunction, TrainState
-from datagen.records import write_atomically
+from datagen.files import write_text
 
 if TYPE_CHECKING:
     from alpacare_jax.language_model import LanguageModel
@@ -373,7 +373,7 @@ class Trainer:
                     check_same_base(out, self._start.config, params(), self.mesh)
         if self._first:
             record_ends(out / "hf", self.data.manifest.end_ids)
-            write_atomically(out / "config.yaml", lambda file: file.write(to_yaml(self.config)))
+            write_text(out / "config.yaml", to_yaml(self.config))
 
     def _resume(self, step: int, base: Callable[[], Params]) -> None:
         metadata = self._store().metadata(step)

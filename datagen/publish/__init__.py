@@ -19,9 +19,10 @@ from typing import Any, BinaryIO
 
 from datagen.decoding import read_json_object
 from datagen.errors import ConfigError, DataError
+from datagen.files import write_text
 from datagen.publish import card
 from datagen.publish.provenance import gather
-from datagen.records import Instruction, parse_line, write_atomically, write_objects
+from datagen.records import Instruction, parse_line, write_objects
 from datagen.replacing import moved_into_place, refuse_strangers
 from datagen.work.folder import LEDGER, pinned_settings
 
@@ -102,7 +103,7 @@ def _fill(
     provenance = gather(work, funnel, counts, license=config.license, versions=_versions())
     _write_json(folder / "provenance.json", provenance)
     text = card.render(provenance, name=config.name, files={name: SPLITS[name] for name in counts})
-    write_atomically(folder / "README.md", lambda file: file.write(text))
+    write_text(folder / "README.md", text)
     _write_tfds(folder, counts, config, beam)
     manifest = {
         "kind": KIND,
@@ -249,7 +250,7 @@ def _write_tfds(folder: Path, counts: dict[str, int], config: PublishConfig, bea
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text))
+    write_text(path, text)
 
 
 def _describe_files(folder: Path) -> list[dict[str, Any]]:

