@@ -97,6 +97,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP (/v1/models, /v1/completions, /v1/chat/completions, /health) until told to stop.
 
+    In a notebook the cell runs until the kernel is interrupted.
+
     Args:
         model: A model, or what names it (see :func:`alpacare_jax.load`).
         host: Address to listen on.
@@ -137,15 +139,13 @@ def serve(
             remedy="start serve on one machine, without the variables that join processes",
         )
     engine, own_name = open_engine(model, slots=slots, max_len=max_len, dtype=dtype, mesh=mesh)
-    name = name or own_name
-    worker = Worker(engine)
+    name, worker = name or own_name, Worker(engine)
     worker.start()
-    shown = f"[{host}]" if ":" in host else host
-    ready = f"ready: http://{shown}:{port}/v1  model {name}  {engine.slots} slots  {engine.max_len} tokens of context"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    ready = f"ready: {address}  model {name}  {engine.slots} slots  {engine.max_len} tokens of context"
     app = Api(worker, name, api_key).build()
     try:
-        server = make_server(app, lambda: say(ready), worker.give_up, lambda: worker.failure is not None)
-        run(listener, server)
+        run(listener, make_server(app, worker, lambda: say(ready)))
     finally:
         worker.stop()
     if worker.failure is not None:

@@ -5,13 +5,14 @@ are checked against :data:`KEYS`, so that a cut file or an oddly typed key is na
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from alpacare_jax.errors import ConversionError, DataError
 from datagen.decoding import read_json_object
@@ -23,89 +24,77 @@ logger = logging.getLogger(__name__)
 
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"
-ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 MOST_IDS = 1 << 22
 """Token ids are below this; the largest vocabularies known have a million. Tables are as long as the highest id."""
 
 
-@dataclasses.dataclass(frozen=True)
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
+
+
+class WrittenOutToken(BaseModel):
+    """A token with how it is matched."""
+
+    model_config = ConfigDict(strict=True)
+
+    content: str
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = False
+    single_word: bool = False
+    special: bool = False
+
+
 class Kind:
-    """What a key may hold.
+    """What a key may hold: in words, for messages, and as a type."""
 
-    Args:
-        expected: In words, for messages.
-        holds: Whether a value is of this kind.
-    """
+    def __init__(self, expected: str, allowed: Any) -> None:
+        self.expected, self._type = expected, TypeAdapter(allowed, config=ConfigDict(strict=True))
 
-    expected: str
-    holds: Callable[[Any], bool]
-
-
-def _is_token(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return isinstance(value, str)
-    flags = ("lstrip", "rstrip", "normalized", "single_word", "special")
-    return isinstance(value.get("content"), str) and all(isinstance(value.get(k, True), bool) for k in flags)
+    def wrong(self, value: Any) -> list[tuple[Any, ...]]:
+        """Return the places in a value that are not of this kind."""
+        try:
+            self._type.validate_python(value)
+        except ValidationError as error:
+            return [problem["loc"] for problem in error.errors()]
+        return []
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_IDS
-
-
-def _is_template(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(isinstance(t, dict) and _all_text([t.get("name"), t.get("template")]) for t in value)
-    return isinstance(value, str) or (isinstance(value, dict) and _all_text([*value.values()]))
-
-
-def _all_text(values: list[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _is_decoder(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        key.isdecimal() and _is_id(int(key[:10])) and isinstance(token, dict) and _is_token(token)
-        for key, token in value.items()
-    )
-
-
-_TOKEN = Kind('a string or an object with "content"', _is_token)
-_FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-_TEXT = Kind("a string", lambda value: isinstance(value, str))
-_NUMBER = Kind("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
-_TOKENS = Kind(
-    "a list of tokens, or an object from names to tokens",
-    lambda value: (
-        isinstance(value, list | dict)
-        and all(map(_is_token, value.values() if isinstance(value, dict) else value))
-    ),
+_Id = Annotated[int, Field(ge=0, lt=MOST_IDS)]
+_Token = str | WrittenOutToken
+_Named = dict[Literal["name", "template"], str]
+_ID = Kind(f"a whole number from 0 to {MOST_IDS - 1:,}", _Id)
+_TOKEN = Kind('a string or an object with "content"', _Token)
+_FLAG = Kind("true or false", bool)
+_TEXT = Kind("a string", str)
+_TOKENS = Kind("a list of tokens, or an object from names to tokens", list[_Token] | dict[str, _Token])
+_DECODER = Kind(
+    'an object from ids to objects with "content"',
+    dict[Annotated[str, Field(pattern=r"^\d{1,7}$")], WrittenOutToken],
 )
-_LIST = Kind("a list of tokens", lambda value: isinstance(value, list) and all(map(_is_token, value)))
-_FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
-_ENDS = {
-    "eos_token_id": Kind(
-        "a token id or a list of token ids",
-        lambda value: all(map(_is_id, value)) if isinstance(value, list) else _is_id(value),
-    )
-}
+_TEMPLATE = Kind(
+    'a template, or a list of objects with "name" and "template"', str | dict[str, str] | list[_Named]
+)
+_ENDS = {"eos_token_id": Kind("a token id or a list of token ids", _Id | list[_Id])}
+_VOCABULARY = Kind("token ids", dict[str, _Id])
 
 KEYS: dict[str, dict[str, Kind]] = {
     CONFIG: {
         **dict.fromkeys(ROLES, _TOKEN),
-        **dict.fromkeys((*_FLAGS, "clean_up_tokenization_spaces", "split_special_tokens"), _FLAG),
+        **dict.fromkeys((*FLAGS, "clean_up_tokenization_spaces", "split_special_tokens"), _FLAG),
         **dict.fromkeys(("additional_special_tokens", "extra_special_tokens"), _TOKENS),
-        "added_tokens_decoder": Kind('an object from ids to objects with "content"', _is_decoder),
-        "chat_template": Kind('a template, or a list of objects with "name" and "template"', _is_template),
+        "added_tokens_decoder": _DECODER,
+        "chat_template": _TEMPLATE,
         "tokenizer_class": _TEXT,
-        "model_max_length": _NUMBER,
+        "model_max_length": Kind("a number", float),
     },
     MAP: {
         **dict.fromkeys(ROLES, _TOKEN),
-        "additional_special_tokens": _LIST,
+        "additional_special_tokens": Kind("a list of tokens", list[_Token]),
         "extra_special_tokens": _TOKENS,
     },
     "generation_config.json": _ENDS,
-    "config.json": _ENDS | {"tokenizer_class": _TEXT, "vocab_size": Kind("a whole number", _is_id)},
+    "config.json": _ENDS | {"tokenizer_class": _TEXT, "vocab_size": _ID},
 }
 """What the keys of each file hold where they are given and not null."""
 
@@ -120,12 +109,10 @@ def read_keys(file: Path) -> dict[str, Any]:
         return {}
     read_whole(file)
     content = read_json_object(file)
-    kinds = KEYS.get(file.name, {})
-    if file.name == ADDED:
-        kinds = dict.fromkeys(content, Kind("a token id", lambda value: _is_id(value)))
+    kinds = dict.fromkeys(content, _ID) if file.name == ADDED else KEYS[file.name]
     for key, kind in kinds.items():
         value = content.get(key)
-        if not (kind.holds(value) or (value is None and file.name != ADDED)):
+        if (value is not None or file.name == ADDED) and kind.wrong(value):
             raise DataError(
                 f"the file holds an impossible {key}",
                 where=f"{file}: {key}",
@@ -230,15 +217,16 @@ def _read_added(file: Path) -> dict[str, int]:
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
     listed: dict[str, Any] = {str(token.get("content")): token.get("id") for token in tokens}
-    for text, index in ((vocabulary if isinstance(vocabulary, dict) else {}) | listed).items():
-        if not _is_id(index):
-            raise DataError(
-                "the vocabulary holds an impossible token id",
-                where=f"{file}: {text!r}",
-                found=str(index)[:50],
-                expected=f"a whole number from 0 to {MOST_IDS - 1:,}",
-                remedy="fetch it again",
-            )
+    known = (vocabulary if isinstance(vocabulary, dict) else {}) | listed
+    if wrong := _VOCABULARY.wrong(known):
+        text = wrong[0][0]
+        raise DataError(
+            "the vocabulary holds an impossible token id",
+            where=f"{file}: {text!r}",
+            found=str(known[text])[:50],
+            expected=_ID.expected,
+            remedy="fetch it again",
+        )
     return listed
 
 
@@ -293,7 +281,7 @@ def _says(key: str, value: Any) -> bool:
         return False
     if key in ROLES:
         return value not in ("", {"content": ""})
-    return value is not None or key in _FLAGS
+    return value is not None or key in FLAGS
 
 
 def _as_added(value: Any, file: str) -> Any:

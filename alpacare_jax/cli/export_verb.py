@@ -50,28 +50,26 @@ def command(
 
     Adapters are merged into their base, quantised where they were trained so; with --peft they stay beside it.
     """
-    from alpacare_jax.convert import folders
+    from alpacare_jax import export_adapters, export_model
     from alpacare_jax.distributed import leaves_to_first
     from alpacare_jax.errors import ConfigError
 
     if leaves_to_first(os.environ):
         typer.echo("process 0 does the export; this one has nothing to do", err=True)
         return
-    started = time.monotonic()
-    if peft:
-        made = folders.export_adapters(ckpt, out, step=step, base=base, overwrite=overwrite)
-        typer.echo(f"exported {made.parameters:,} parameters of adapters, {made.size_bytes / 1e6:,.1f} MB")
-        typer.echo("\n".join([f"wrote {out}", *filter(None, [made.note])]))
-        return
-    if base is not None:
+    if base is not None and not peft:
         raise ConfigError(
             "a base is only named in the folder of adapters", where="--base", found=base, remedy="add --peft"
         )
-    made = folders.export_model(
-        ckpt, out, step=step, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite
-    )
-    typer.echo(
-        f"exported {made.parameters / 1e6:,.1f} million parameters as {made.dtype}: "
-        f"{made.files} file(s), {made.size_bytes / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s"
-    )
-    typer.echo(f"wrote {out}")
+    started = time.monotonic()
+    if peft:
+        made = export_adapters(ckpt, out, step=step, base=base, overwrite=overwrite)
+        said = f"exported {made.parameters:,} parameters of adapters"
+    else:
+        sizes = {"max_shard_size": max_shard_size, "overwrite": overwrite}
+        made = export_model(ckpt, out, step=step, dtype=dtype, **sizes)
+        said = (
+            f"exported {made.parameters / 1e6:,.1f} million parameters as {made.dtype}, {made.files} file(s)"
+        )
+    typer.echo(f"{said}, {made.size_bytes / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s")
+    typer.echo("\n".join([f"wrote {out}", *filter(None, [made.note])]))

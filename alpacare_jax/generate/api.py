@@ -6,14 +6,16 @@ the engine lives in its own thread (:mod:`alpacare_jax.generate.worker`).
 
 import asyncio
 import bisect
+import contextlib
+import functools
 import hmac
 import json
 import re
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,19 +25,21 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from alpacare_jax.errors import DataError, ServiceError
-from alpacare_jax.generate import refusals, replies
-from alpacare_jax.generate.bodies import read_body
+from alpacare_jax.generate import protocol, refusals
 from alpacare_jax.generate.connections import Gate, Limits
 from alpacare_jax.generate.generation import Generation
-from alpacare_jax.generate.protocol import ChatRequest, CompletionRequest, refuse, usage
+from alpacare_jax.generate.protocol import ChatRequest, CompletionRequest, parse_request, refuse
+from alpacare_jax.generate.replies import Chat, Completion
 from alpacare_jax.generate.worker import Worker
+
+AnyRequest = TypeVar("AnyRequest", bound=protocol.Request)
 
 COMPLETION_TOKENS = 16
 """Tokens of a completion whose request names no limit, as in OpenAI's API."""
-
-
 LONGEST_TOKEN = 32
 """Characters of a token, when in doubt."""
+READ_AS_JSON = ("", "application/json", "application/x-www-form-urlencoded")
+"""Content types; curl and urllib send the last one where they are told none."""
 
 
 class Api:
@@ -94,7 +98,7 @@ class Api:
 
     async def completions(self, request: Request) -> Response:
         """Answer ``POST /v1/completions``."""
-        asked = await self._read(request, CompletionRequest)
+        asked: CompletionRequest = await self._read(request, CompletionRequest)
         asked.check()
         texts: list[str | None] = []
         generations: list[Generation] = []
@@ -107,49 +111,22 @@ class Api:
                 texts.append(prompt if isinstance(prompt, str) else None)
                 sampling = asked.sampling(seed + choice, limit, asked.logprobs)
                 generations.append(Generation(list(ids), sampling, continues=True, echo=asked.echo))
-        self._check_prompts(generations, "prompt")
-        prompt_tokens = sum(len(g.prompt) for g in generations[:: asked.n])
-        head = self._head("cmpl", "text_completion")
-        if asked.stream:
-            chunks = self._stream_completion(
-                generations, head, asked.stream_options.include_usage, prompt_tokens
-            )
-            return StreamingResponse(_with_errors(chunks), media_type="text/event-stream")
-        if not await self._answer(request, generations):
-            return Response(status_code=refusals.CLIENT_GONE)
-        choices = [
-            replies.completion_choice(index, generation, self.tokenizer, text)
-            for index, (generation, text) in enumerate(zip(generations, texts, strict=True))
-        ]
-        counts = usage(prompt_tokens, [g.tokens for g in generations])
-        return JSONResponse(head | {"choices": choices, "usage": counts})
+        return await self._reply(request, asked, Completion(self.tokenizer, generations, texts))
 
     async def chat(self, request: Request) -> Response:
         """Answer ``POST /v1/chat/completions``."""
-        asked = await self._read(request, ChatRequest)
+        asked: ChatRequest = await self._read(request, ChatRequest)
         messages = [message.plain() for message in asked.messages]
         prompt = await asyncio.to_thread(self._encode_chat, messages)
         limit = self.engine.max_len if asked.limit is None else asked.limit
         seed, wanted = _seed(asked.seed), asked.wanted_logprobs
-        generations = [
-            Generation(list(prompt), asked.sampling(seed + choice, limit, wanted))
-            for choice in range(asked.n)
-        ]
-        self._check_prompts(generations)
-        if asked.stream:
-            chunks = self._stream_chat(generations, asked.stream_options.include_usage)
-            return StreamingResponse(_with_errors(chunks), media_type="text/event-stream")
-        if not await self._answer(request, generations):
-            return Response(status_code=refusals.CLIENT_GONE)
-        choices = [
-            replies.chat_choice(i, generation, self.tokenizer) for i, generation in enumerate(generations)
-        ]
-        counts = usage(len(prompt), [g.tokens for g in generations])
-        return JSONResponse(self._head("chatcmpl", "chat.completion") | {"choices": choices, "usage": counts})
+        samplings = [asked.sampling(seed + choice, limit, wanted) for choice in range(asked.n)]
+        generations = [Generation(list(prompt), sampling) for sampling in samplings]
+        return await self._reply(request, asked, Chat(self.tokenizer, generations))
 
     # -- checking and encoding ------------------------------------------------------------------------------
 
-    async def _read(self, request: Request, kind: type[Any]) -> Any:
+    async def _read(self, request: Request, kind: type[AnyRequest]) -> AnyRequest:
         self._authorise(request)
         asked = await read_body(request, kind, self._limits.body_bytes)
         self._check_model(asked.model)
@@ -186,18 +163,12 @@ class Api:
         beginning = text[: LONGEST_TOKEN * self.engine.max_len]
         if len(beginning) < len(text):
             tokens = len(self.tokenizer.encode(beginning))
-            if (
-                tokens > 2 * self.engine.max_len
-            ):  # however its end is cut, the whole has no fewer than half of them
+            if tokens > 2 * self.engine.max_len:  # wherever it is cut, the whole has at least half of them
                 raise DataError(
                     "the prompt is longer than the context",
                     found=f"more than {tokens} tokens",
                     expected=f"at most {self.engine.max_len - 1}",
                 )
-
-    def _check_prompts(self, generations: Sequence[Generation], where: str = "the prompt") -> None:
-        for generation in generations:
-            self.engine.check(generation.prompt, generation.sampling, where)
 
     def _model_card(self) -> dict[str, Any]:
         return {
@@ -208,36 +179,60 @@ class Api:
             "max_model_len": self.engine.max_len,
         }
 
-    def _head(self, prefix: str, kind: str) -> dict[str, Any]:
-        return {
-            "id": f"{prefix}-{uuid.uuid4().hex}",
-            "object": kind,
-            "created": int(time.time()),
-            "model": self.name,
-        }
-
     # -- answering ------------------------------------------------------------------------------------------
 
-    def _submit(self, generations: Sequence[Generation]) -> "asyncio.Queue[tuple[int, str, str]]":
-        """Hand requests to the engine; news come as (index, text so far, finish reason)."""
+    async def _reply(self, request: Request, asked: AnyRequest, form: Completion | Chat) -> Response:
+        """Have the engine answer, and reply in one piece or as a stream."""
+        for generation in form.generations:
+            self.engine.check(generation.prompt, generation.sampling, form.prompt_field)
+        head = {"id": f"{form.prefix}-{uuid.uuid4().hex}", "object": form.kind, "created": int(time.time())}
+        head["model"] = self.name
+        if asked.stream:
+            head["object"] += form.chunk_suffix
+            stream = self._stream(form, head, asked.stream_options.include_usage, asked.n)
+            return StreamingResponse(stream, media_type="text/event-stream")
+        if not await self._answer(request, form.generations):
+            return Response(status_code=refusals.CLIENT_GONE)
+        choices = [form.whole(index) for index in range(len(form.generations))]
+        return JSONResponse(head | {"choices": choices, "usage": _usage(form.generations, asked.n)})
+
+    async def _stream(
+        self, form: Completion | Chat, head: dict[str, Any], wants_usage: bool, n: int
+    ) -> AsyncIterator[str]:
+        """Yield each reply's new text as it comes; if it breaks off, say so last, since the status has been sent.
+
+        Log-probabilities come with their text: those of a text that is held back may yet be cut off with it.
+        """
+        for choice in form.first():
+            yield _event(head | {"choices": [choice]})
+        shown, scored = ([0] * len(form.generations) for _ in range(2))
+        async with contextlib.aclosing(self._news(form.generations)) as news:
+            try:
+                async for index, text, reason in news:
+                    offsets, piece = form.generations[index].offsets, text[shown[index] :]
+                    until = len(offsets) if reason else bisect.bisect_left(offsets, len(text))
+                    for choice in form.pieces(index, piece, slice(scored[index], until), reason or None):
+                        yield _event(head | {"choices": [choice]})
+                    shown[index], scored[index] = len(text), until
+            except ServiceError as error:
+                yield _event(refusals.error_body(error.what, kind="server_error"))
+                return
+        if wants_usage:
+            yield _event(head | {"choices": [], "usage": _usage(form.generations, n)})
+        yield "data: [DONE]\n\n"
+
+    async def _news(self, generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, str, str]]:
+        """Yield (index, text so far, finish reason) until all have ended; cancel the rest if the reader leaves."""
         loop, news = asyncio.get_running_loop(), asyncio.Queue[tuple[int, str, str]]()
 
-        def listen(index: int) -> Any:
-            def tell(text: str, reason: str) -> None:
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(news.put_nowait, (index, text, reason))
+        def tell(index: int, text: str, reason: str) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(news.put_nowait, (index, text, reason))
 
-            return tell
-
-        for index, generation in enumerate(generations):
-            self.worker.submit(generation, listen(index))
-        return news
-
-    async def _news(self, generations: Sequence[Generation]) -> AsyncIterator[tuple[int, str, str]]:
-        """Yield news until all requests have ended; give them up if the reader goes away."""
-        news = self._submit(generations)
         running = set(range(len(generations)))
         try:
+            for index, generation in enumerate(generations):
+                self.worker.submit(generation, functools.partial(tell, index))
             while running:
                 index, text, reason = await news.get()
                 if reason == "error":
@@ -253,12 +248,9 @@ class Api:
         """Wait for all requests; give them up and return False when the client has gone."""
 
         async def collect() -> None:
-            news = self._news(generations)
-            try:
+            async with contextlib.aclosing(self._news(generations)) as news:
                 async for _ in news:
                     pass
-            finally:
-                await news.aclose()  # type: ignore[attr-defined]
 
         async def watch() -> None:
             while (await request.receive())["type"] != "http.disconnect":
@@ -276,74 +268,27 @@ class Api:
                 task.cancel()
             await asyncio.gather(collecting, watching, return_exceptions=True)
 
-    async def _stream_chat(self, generations: Sequence[Generation], wants_usage: bool) -> AsyncIterator[str]:
-        head = self._head("chatcmpl", "chat.completion.chunk")
 
-        def chunk(index: int, delta: dict[str, Any], reason: str = "", logprobs: Any = None) -> str:
-            choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason or None}
-            return _event(head | {"choices": [choice]})
+async def read_body(request: Request, wanted: type[AnyRequest], most: int) -> AnyRequest:
+    """Read a request's body, at most ``most`` bytes of it, whatever the request says of its length.
 
-        for index in range(len(generations)):
-            yield chunk(index, {"role": "assistant", "content": ""})
-        async for index, piece, scored, reason in self._pieces(generations):
-            logprobs = replies.chat_logprobs(generations[index], self.tokenizer, scored)
-            if piece or (logprobs and logprobs["content"]):
-                yield chunk(index, {"content": piece}, logprobs=logprobs)
-            if reason:
-                yield chunk(index, {}, reason)
-        if wants_usage:
-            counts = usage(len(generations[0].prompt), [g.tokens for g in generations])
-            yield _event(head | {"choices": [], "usage": counts})
-        yield "data: [DONE]\n\n"
-
-    async def _stream_completion(
-        self, generations: Sequence[Generation], head: dict[str, Any], wants_usage: bool, prompt_tokens: int
-    ) -> AsyncIterator[str]:
-        async for index, piece, scored, reason in self._pieces(generations):
-            generation, logprobs = generations[index], None
-            if generation.sampling.logprobs is not None:
-                scores, offsets = generation.scores[scored], generation.offsets[scored]
-                spelled = [replies.spell(self.tokenizer, score.token) for score in scores]
-                logprobs = replies.completion_logprobs(self.tokenizer, scores, spelled, offsets)
-            if piece or reason or (logprobs and logprobs["tokens"]):
-                choice = {
-                    "index": index,
-                    "text": piece,
-                    "logprobs": logprobs,
-                    "finish_reason": reason or None,
-                }
-                yield _event(head | {"choices": [choice]})
-        if wants_usage:
-            counts = usage(prompt_tokens, [g.tokens for g in generations])
-            yield _event(head | {"choices": [], "usage": counts})
-        yield "data: [DONE]\n\n"
-
-    async def _pieces(self, generations: Sequence[Generation]) -> AsyncIterator[tuple[int, str, slice, str]]:
-        """Yield the new part of each reply as it comes: (index, text, which scores, finish reason).
-
-        Scores come with their text: those of a text that is held back may yet be cut off with it.
-        """
-        shown, scored = [0] * len(generations), [0] * len(generations)
-        news = self._news(generations)
-        try:
-            async for index, text, reason in news:
-                piece, shown[index] = text[shown[index] :], len(text)
-                offsets, since = generations[index].offsets, scored[index]
-                scored[index] = len(offsets) if reason else bisect.bisect_left(offsets, len(text))
-                yield index, piece, slice(since, scored[index]), reason
-        finally:
-            await news.aclose()  # type: ignore[attr-defined]
-
-
-async def _with_errors(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
-    """Pass a stream on; if it breaks off, say so in its last event, since its status has been sent already."""
-    try:
-        async for chunk in chunks:
-            yield chunk
-    except ServiceError as error:
-        yield _event(refusals.error_body(error.what, kind="server_error"))
-    finally:
-        await chunks.aclose()  # type: ignore[attr-defined]
+    Raises:
+        HTTPException: The body is too large, or of another type.
+        DataError: It is not a JSON object, or not of the wanted fields.
+        ClientDisconnect: The client left before it was whole.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in READ_AS_JSON and not kind.endswith("+json"):
+        raise HTTPException(415, f"the content type {kind[:100]!r} is not supported; send application/json")
+    body, too_large = bytearray(), HTTPException(413, f"the request is larger than {most:,} bytes")
+    if int(request.headers.get("content-length", 0)) > most:
+        raise too_large
+    async for piece in request.stream():
+        body += piece
+        if len(body) > most:
+            raise too_large
+    # In a thread of its own, so that a large body does not hold up the other clients.
+    return await asyncio.to_thread(parse_request, bytes(body), wanted)
 
 
 def _event(body: dict[str, Any]) -> str:
@@ -352,3 +297,10 @@ def _event(body: dict[str, Any]) -> str:
 
 def _seed(asked: int | None) -> int:
     return secrets.randbits(31) if asked is None else asked
+
+
+def _usage(generations: Sequence[Generation], n: int) -> dict[str, int]:
+    """Count tokens: each prompt once, and every token drawn, the end token included."""
+    prompts = sum(len(generation.prompt) for generation in generations[::n])
+    drawn = sum(len(generation.tokens) for generation in generations)
+    return {"prompt_tokens": prompts, "completion_tokens": drawn, "total_tokens": prompts + drawn}

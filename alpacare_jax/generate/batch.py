@@ -8,6 +8,7 @@ Under several processes each runs the same engine over the same prompts (one pro
 alone reads and writes the part file and tells the others which prompts are left.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,9 +26,8 @@ from alpacare_jax.generate.engine import Engine
 from alpacare_jax.generate.generation import Generation
 from alpacare_jax.generate.sampling import SamplingParams
 from alpacare_jax.prompts import Template
-from datagen.decoding import Malformed, parse_json
 from datagen.files import refuse_existing
-from datagen.records import Prompt, Response, read_objects, write_records
+from datagen.records import Prompt, Response, parse_line, read_objects, write_objects, write_records
 
 Progress = Callable[[int, int, int], None]
 """Called with the responses finished, the responses in all, and the tokens drawn since the start."""
@@ -121,12 +121,23 @@ def answer(
     generations = [_generation(engine, job, prompt) for prompt in job.prompts]
     settings = job.settings() | describe_model(engine)
     finished = {} if job.out is None else _agree(lambda: _resume(job, settings, overwrite), job)
-    todo = [index for index in range(len(job.prompts)) if index not in finished]
-    for index in todo:
-        engine.submit(generations[index])
-    _work(engine, job, generations, todo, finished, progress)
-    responses = [finished[index] for index in range(len(job.prompts))]
-    if job.out is not None and jax.process_index() == 0:
+    todo = [index for index in range(len(generations)) if index not in finished]
+    index_of = {engine.submit(generations[index]): index for index in todo}
+    started, tell = engine.drawn_tokens, progress or (lambda *_: None)
+    tell(len(finished), len(generations), 0)
+    writes = job.out is not None and jax.process_index() == 0
+    with job.part.open("a", encoding="utf-8") if writes else contextlib.nullcontext() as part:
+        while engine.busy:
+            for generation in engine.step():
+                if generation.done:
+                    index = index_of[generation]
+                    finished[index] = _response(job, job.prompts[index], generation)
+                    if part is not None:
+                        part.write(json.dumps(finished[index].to_dict(), ensure_ascii=False) + "\n")
+                        part.flush()
+            tell(len(finished), len(generations), engine.drawn_tokens - started)
+    responses = [finished[index] for index in range(len(generations))]
+    if job.out is not None and writes:
         write_records(job.out, responses)
         job.part.unlink(missing_ok=True)
     return responses
@@ -148,38 +159,6 @@ def _generation(engine: Engine, job: Job, prompt: Prompt) -> Generation:
     engine.check(ids, job.sampling, where)
     seed = zlib.crc32(f"{job.sampling.seed}:{prompt.id}".encode())
     return Generation(ids, dataclasses.replace(job.sampling, seed=seed))
-
-
-def _work(
-    engine: Engine,
-    job: Job,
-    generations: Sequence[Generation],
-    todo: Sequence[int],
-    finished: dict[int, Response],
-    progress: Progress | None,
-) -> None:
-    """Turn the engine until all is answered, appending what is finished to the part file."""
-    index_of = {id(generations[index]): index for index in todo}
-    started = engine.drawn_tokens
-    kept = job.out is not None and jax.process_index() == 0
-    file = job.part.open("a", encoding="utf-8") if kept else None
-    if progress is not None:
-        progress(len(finished), len(generations), 0)
-    try:
-        while engine.busy:
-            ended = [generation for generation in engine.step() if generation.done]
-            for generation in ended:
-                index = index_of[id(generation)]
-                finished[index] = _response(job, job.prompts[index], generation)
-                if file is not None:
-                    file.write(json.dumps(finished[index].to_dict(), ensure_ascii=False) + "\n")
-            if ended and file is not None:
-                file.flush()
-            if progress is not None:
-                progress(len(finished), len(generations), engine.drawn_tokens - started)
-    finally:
-        if file is not None:
-            file.close()
 
 
 def _response(job: Job, prompt: Prompt, generation: Generation) -> Response:
@@ -208,18 +187,14 @@ def _resume(job: Job, settings: dict[str, Any], overwrite: bool) -> dict[int, Re
     """Return by index what an earlier run has finished, and leave a part file that is ready for more."""
     assert job.out is not None
     refuse_existing(job.out, overwrite)
-    job.out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        finished = _read_part(job, settings)
-    except DataError:
+        finished = _read_part(job, settings) if job.part.exists() else {}
+    except DataError as error:
         if not overwrite:
+            error.remedy = f"delete {job.part.name} or give --overwrite to start anew, or use another --out"
             raise
         finished = {}
-    temporary = job.part.with_name(job.part.name + ".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        for row in ({"settings": settings}, *(response.to_dict() for response in finished.values())):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    temporary.replace(job.part)
+    write_objects(job.part, [{"settings": settings}, *(each.to_dict() for each in finished.values())])
     return finished
 
 
@@ -229,48 +204,26 @@ def _read_part(job: Job, settings: dict[str, Any]) -> dict[int, Response]:
     Raises:
         DataError: The file was made with other settings, or another line is broken.
     """
-    if not job.part.exists():
-        return {}
     index_of = {prompt.id: index for index, prompt in enumerate(job.prompts)}
     finished: dict[int, Response] = {}
     for number, line in enumerate(job.part.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            row = parse_json(line)
-        except Malformed as error:
-            raise _broken(job.part, number, error.reason) from None
-        if not isinstance(row, dict):
-            raise _broken(job.part, number, f"a {type(row).__name__}")
+        where = f"{job.part}:{number}"
+        row = parse_line(line, where)
         if number == 1:
-            _check_settings(job.part, row.get("settings"), settings)
+            theirs = row.get("settings", {})
+            if differing := [key for key in settings if key not in theirs or theirs[key] != settings[key]]:
+                raise DataError(
+                    "the unfinished work was made with other settings",
+                    where=job.part,
+                    found=f"other {', '.join(differing)}",
+                )
             continue
-        response = Response.from_dict(row, where=f"{job.part}:{number}")
+        response = Response.from_dict(row, where=where)
         if response.id not in index_of:
-            raise _broken(job.part, number, f"the unknown id {response.id}")
+            raise DataError("the unfinished work has an unknown id", where=where, found=response.id)
         index = index_of[response.id]
         finished[index] = dataclasses.replace(response, extra=_extra(job.prompts[index]))
     return finished
-
-
-def _check_settings(part: Path, theirs: Any, settings: dict[str, Any]) -> None:
-    if theirs == settings:
-        return
-    theirs = theirs if isinstance(theirs, dict) else {}
-    differing = [key for key in settings if key not in theirs or theirs[key] != settings[key]]
-    raise DataError(
-        "the unfinished work was made with other settings",
-        where=part,
-        found=f"other {', '.join(differing)}",
-        remedy=f"delete {part.name} or give --overwrite to start anew, or use another --out",
-    )
-
-
-def _broken(part: Path, line: int, found: str) -> DataError:
-    return DataError(
-        "the unfinished work is broken",
-        where=f"{part}:{line}",
-        found=found,
-        remedy=f"delete {part.name} or give --overwrite to start anew",
-    )
 
 
 def _agree(resume: Callable[[], dict[int, Response]], job: Job) -> dict[int, Response]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import json
 import sys
 from typing import Any
 
@@ -132,17 +131,9 @@ class Connection(H11Protocol):
     def _refuse(self, status: int, message: str) -> None:
         """Answer in place of the application, where nothing is answered yet, and close."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps(error_body(message)).encode()
-            headers = [
-                ("content-type", "application/json"),
-                ("content-length", str(len(body))),
-                ("connection", "close"),
-            ]
-            for event in (
-                h11.Response(status_code=status, headers=headers),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
+            reply = JSONResponse(error_body(message), status, headers={"connection": "close"})
+            head = h11.Response(status_code=status, headers=reply.raw_headers)
+            for event in (head, h11.Data(data=reply.body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self._close()
 
@@ -160,20 +151,25 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "http" and not scope["http_version"].startswith("1."):
-            body = error_body(f"HTTP/{scope['http_version']} is not spoken here; this server speaks HTTP/1.1")
-            await JSONResponse(body, 505, headers={"connection": "close"})(scope, receive, send)
-        elif scope["type"] == "http" and len(scope["headers"]) > HEADERS:
-            body = error_body(f"the request has {len(scope['headers'])} headers; this server takes {HEADERS}")
-            await JSONResponse(body, 431, headers={"connection": "close"})(scope, receive, send)
-        elif scope["type"] != "http" or scope["path"] == "/health":
+        if refused := self._refuse(scope):
+            await refused(scope, receive, send)
+            return
+        self._under_way += scope["path"] != "/health"
+        try:
             await self._app(scope, receive, send)
-        elif self._under_way >= self._most:
-            body = error_body(f"{self._most} requests are under way already", kind="server_error")
-            await JSONResponse(body, 503, headers={"retry-after": "1"})(scope, receive, send)
-        else:
-            self._under_way += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._under_way -= 1
+        finally:
+            self._under_way -= scope["path"] != "/health"
+
+    def _refuse(self, scope: Scope) -> JSONResponse | None:
+        version, headers = scope["http_version"], len(scope["headers"])
+        close = {"connection": "close"}
+        if not version.startswith("1."):
+            said = f"HTTP/{version} is not spoken here; this server speaks HTTP/1.1"
+            return JSONResponse(error_body(said), 505, headers=close)
+        if headers > HEADERS:
+            said = f"the request has {headers} headers; this server takes {HEADERS}"
+            return JSONResponse(error_body(said), 431, headers=close)
+        if self._under_way >= self._most and scope["path"] != "/health":
+            said = f"{self._most} requests are under way already"
+            return JSONResponse(error_body(said, kind="server_error"), 503, headers={"retry-after": "1"})
+        return None

@@ -5,8 +5,7 @@ must never get an answer that silently lacks it. A field that is null is absent.
 """
 
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
@@ -14,6 +13,9 @@ from pydantic_core import PydanticCustomError
 
 from alpacare_jax.errors import DataError
 from alpacare_jax.generate.sampling import MAX_TOP_LOGPROBS, SamplingParams
+from datagen.decoding import Malformed, parse_json
+
+AnyFields = TypeVar("AnyFields", bound="Fields")
 
 MOST_CHOICES = 128
 MOST_REPLIES = 2048
@@ -103,59 +105,37 @@ class Request(Fields):
         Raises:
             DataError: A value cannot be honoured.
         """
-        return SamplingParams(
-            max_tokens=max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=max(0, self.top_k),
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            stop=tuple(self.stop),
-            seed=seed,
-            logprobs=logprobs,
-            ignore_eos=self.ignore_eos,
-        )
+        names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop", "ignore_eos")
+        fields = self.model_dump(include=set(names)) | {"top_k": max(0, self.top_k)}
+        return SamplingParams(max_tokens=max_tokens, seed=seed, logprobs=logprobs, **fields)
 
 
-def _read_prompts(value: Any) -> list[str] | list[list[int]]:
-    """Return the prompts as a list: texts, or token ids.
-
-    Token ids are checked by hand, because a list may hold millions.
-    """
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list):
+def _read_prompts(value: Any) -> list[str | list[int]]:
+    """Return the prompts as a list. Checked by hand, because a list may hold millions of token ids."""
+    prompts = [value] if isinstance(value, str) or _is_ids(value) else value
+    if not isinstance(prompts, list):
         raise PydanticCustomError(
             "prompt", "it must be a text, token ids, or a list of texts or of token ids"
         )
-    if not value:
+    if not prompts:
         raise PydanticCustomError("prompt", "it is empty")
-    fits, wanted = {str: (_is_text, "a text"), int: (_is_token, "a token id")}.get(
-        type(value[0]), (_is_token_list, "a text or a list of token ids")
-    )
-    wrong = next((at for at, each in enumerate(value) if not fits(each)), None)
-    if wrong is not None:
-        raise PydanticCustomError("prompt", "element {at} must be {wanted}", {"at": wrong, "wanted": wanted})
-    return [value] if fits is _is_token else value
+    for at, prompt in enumerate(prompts):
+        if not isinstance(prompt, str) and not _is_ids(prompt):
+            raise PydanticCustomError(
+                "prompt", "element {at} must be a text or a list of token ids", {"at": at}
+            )
+    return prompts
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_token(value: Any) -> bool:
-    return type(value) is int  # JSON's true is not 1
-
-
-def _is_token_list(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_token, value))
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(each) is int for each in value)  # not True
 
 
 class CompletionRequest(Request):
     """``POST /v1/completions``."""
 
     prompt: Annotated[Any, BeforeValidator(_read_prompts)]
-    """A list of texts, or of lists of token ids."""
+    """A list of texts and of lists of token ids."""
     max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     echo: bool = False
@@ -178,38 +158,24 @@ class CompletionRequest(Request):
             )
 
 
-def _read_content(value: Any) -> str:
-    """Join the text parts of a message's content."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
+class TextPart(Fields):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+def _read_content(value: Any) -> Any:
+    if not isinstance(value, str | list):
         raise PydanticCustomError("content", "it must be a text or a list of text parts")
-    texts = []
-    for at, part in enumerate(value):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind != "text":
-            raise PydanticCustomError(
-                "content",
-                "part {at} has the type {kind}; this server reads parts of the type 'text' alone",
-                {"at": at, "kind": repr(kind[:50])},
-            )
-        known = isinstance(part, dict) and {name for name in part if part[name] is not None} == {
-            "type",
-            "text",
-        }
-        if not known or kind != "text" or not isinstance(part["text"], str):
-            raise PydanticCustomError(
-                "content", "part {at} must be an object of type and text, both texts", {"at": at}
-            )
-        texts.append(part["text"])
-    return "".join(texts)
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
 class Message(Fields):
     """A chat message."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_read_content)]
+    content: Annotated[list[TextPart], FailFast(), BeforeValidator(_read_content)]
     name: str | None = None
     annotations: list[Any] | None = None
     """What clients send back unchanged from an earlier reply."""
@@ -224,7 +190,8 @@ class Message(Fields):
 
     def plain(self) -> dict[str, str]:
         """Return role and text; a developer's message is a system message."""
-        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+        role = "system" if self.role == "developer" else self.role
+        return {"role": role, "content": "".join(part.text for part in self.content)}
 
 
 class ChatRequest(Request):
@@ -275,11 +242,19 @@ def explain(error: pydantic.ValidationError) -> DataError:
     return refuse(name, f"{place} is not valid: {what}{found}")
 
 
-def usage(prompt_tokens: int, generated: Sequence[Sequence[int]]) -> dict[str, int]:
-    """Count tokens; every token drawn counts, the end token included."""
-    completion = sum(len(tokens) for tokens in generated)
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion,
-        "total_tokens": prompt_tokens + completion,
-    }
+def parse_request(text: bytes, wanted: type[AnyFields]) -> AnyFields:
+    """Read a request's JSON body.
+
+    Raises:
+        DataError: It is not a JSON object, or not of the wanted fields.
+    """
+    try:
+        body = parse_json(text)
+    except Malformed as error:
+        raise refuse("body", f"the request is not valid JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise refuse("body", "the request must be a JSON object")
+    try:
+        return wanted.model_validate(body)
+    except pydantic.ValidationError as error:
+        raise explain(error) from None

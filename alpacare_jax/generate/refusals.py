@@ -19,14 +19,8 @@ def error_body(
     message: str, *, param: str | None = None, code: str | None = None, kind: str = ""
 ) -> dict[str, Any]:
     """Return an error in OpenAI's form."""
-    return {
-        "error": {
-            "message": message[:LONGEST_MESSAGE],
-            "type": kind or "invalid_request_error",
-            "param": param,
-            "code": code,
-        }
-    }
+    said = {"message": message[:LONGEST_MESSAGE], "type": kind or "invalid_request_error"}
+    return {"error": said | {"param": param, "code": code}}
 
 
 async def on_user_error(request: Request, error: Exception) -> Response:
@@ -34,26 +28,20 @@ async def on_user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
     if not isinstance(error, DataError):
         status = 500 if isinstance(error, RequestFailed) else 503
-        return JSONResponse(error_body(error.what, kind="server_error"), status_code=status)
+        return JSONResponse(error_body(error.what, kind="server_error"), status)
     param = error.where if isinstance(error.where, str) and error.where.isidentifier() else None
     code = "context_length_exceeded" if "longer than the context" in error.what else None
-    found = [f"found: {error.found}"] if error.found is not None else []
-    expected = [f"expected: {error.expected}"] if error.expected is not None else []
-    message = "; ".join([error.what, *found, *expected])
-    return JSONResponse(error_body(message, param=param, code=code), status_code=400)
+    named = {"found": error.found, "expected": error.expected}
+    details = [f"{name}: {value}" for name, value in named.items() if value is not None]
+    return JSONResponse(error_body("; ".join([error.what, *details]), param=param, code=code), 400)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Answer with the status that was raised."""
     assert isinstance(error, HTTPException)
-    code = None
-    if error.status_code == 404 and "no model" in error.detail:
-        code = "model_not_found"
-    elif error.status_code == 401:
-        code = "invalid_api_key"
-    return JSONResponse(
-        error_body(error.detail, code=code), status_code=error.status_code, headers=error.headers
-    )
+    missing_model = error.status_code == 404 and "no model" in error.detail
+    code = "model_not_found" if missing_model else {401: "invalid_api_key"}.get(error.status_code)
+    return JSONResponse(error_body(error.detail, code=code), error.status_code, headers=error.headers)
 
 
 async def on_client_gone(request: Request, error: Exception) -> Response:
@@ -63,9 +51,7 @@ async def on_client_gone(request: Request, error: Exception) -> Response:
 
 async def on_failure(request: Request, error: Exception) -> Response:
     """Say that the server failed; the error itself goes to the log."""
-    return JSONResponse(
-        error_body("the server failed; its log says why", kind="server_error"), status_code=500
-    )
+    return JSONResponse(error_body("the server failed; its log says why", kind="server_error"), 500)
 
 
 HANDLERS: dict[Any, Any] = {

@@ -1,11 +1,12 @@
 """Binding the port and running the server until it is told to stop."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import functools
 import ipaddress
-import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -16,8 +17,7 @@ from starlette.applications import Starlette
 
 from alpacare_jax.errors import ServiceError
 from alpacare_jax.generate.connections import Connection, Limits
-
-logger = logging.getLogger(__name__)
+from alpacare_jax.generate.worker import Worker
 
 GRACE_S = 10.0
 """Seconds that replies under way have once the server is told to stop."""
@@ -34,26 +34,20 @@ def bind(host: str, port: int) -> socket.socket:
         ServiceError: The port is in use, or the address is not this machine's.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=128, dualstack_ipv6=dual)
     except socket.gaierror as error:
         raise ServiceError("the host has no address", where=host, found=error.strerror) from None
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        listener.listen(128)
     except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ServiceError(
-                f"port {port} is in use",
-                where=f"{host}:{port}",
-                remedy="stop what listens there, or choose another port with --port (0 takes a free one)",
-            ) from None
+        in_use = error.errno == errno.EADDRINUSE
+        other = "stop what listens there, or choose another port with --port (0 takes a free one)"
         raise ServiceError(
-            "the address cannot be listened on", where=f"{host}:{port}", found=error.strerror
+            f"port {port} is in use" if in_use else "the server cannot listen on the address",
+            where=f"{host}:{port}",
+            found=None if in_use else os.strerror(error.errno or 0),
+            remedy=other if in_use else None,
         ) from None
-    return listener
 
 
 def is_loopback(host: str) -> bool:
@@ -69,18 +63,12 @@ def is_loopback(host: str) -> bool:
 class _Server(uvicorn.Server):
     """A server that says when it is ready, and that ends quietly when it is told to stop."""
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        on_ready: Callable[[], None],
-        give_up: Callable[[], None],
-        failed: Callable[[], bool],
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, worker: Worker, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._on_ready, self._give_up, self._failed = on_ready, give_up, failed
+        self._worker, self._on_ready = worker, on_ready
 
     async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self._failed()
+        return await super().on_tick(counter) or self._worker.failure is not None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -88,7 +76,7 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        timer = asyncio.get_running_loop().call_later(GRACE_S, self._give_up)
+        timer = asyncio.get_running_loop().call_later(GRACE_S, self._worker.give_up)
         try:
             await super().shutdown(sockets)
         finally:
@@ -102,19 +90,15 @@ class _Server(uvicorn.Server):
 
 
 def make_server(
-    app: Starlette,
-    on_ready: Callable[[], None],
-    give_up: Callable[[], None],
-    failed: Callable[[], bool] = lambda: False,
-    limits: Limits | None = None,
+    app: Starlette, worker: Worker, on_ready: Callable[[], None], limits: Limits | None = None
 ) -> uvicorn.Server:
     """Make a server that ends soon after its ``should_exit`` is set or the process is told to stop.
 
     Args:
         app: The application.
+        worker: The engine's thread. Once it has failed the server ends; once the server ends it gives up the replies
+            that take longer than :data:`GRACE_S` seconds.
         on_ready: Called once requests are accepted.
-        give_up: Called when replies under way have had :data:`GRACE_S` seconds to end; it must end them.
-        failed: Asked now and then; the server ends once it returns true.
         limits: What connections may take.
     """
     limits = limits or Limits()
@@ -128,15 +112,21 @@ def make_server(
         timeout_graceful_shutdown=int(GRACE_S) + 10,
         timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]
     )
-    return _Server(config, on_ready, give_up, failed)
+    return _Server(config, worker, on_ready)
 
 
 def run(listener: socket.socket, server: uvicorn.Server) -> None:
     """Serve until SIGINT or SIGTERM; replies under way get some seconds to end.
 
+    The event loop runs in a thread of its own, so that this also works where one runs already, as in a notebook.
+
     Args:
         listener: A bound socket.
         server: From :func:`make_server`.
     """
-    with contextlib.closing(listener):
-        asyncio.run(server.serve(sockets=[listener]))
+    with (
+        contextlib.closing(listener),
+        concurrent.futures.ThreadPoolExecutor(1) as thread,
+        server.capture_signals(),
+    ):
+        thread.submit(lambda: asyncio.run(server.serve(sockets=[listener]))).result()

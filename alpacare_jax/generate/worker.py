@@ -33,8 +33,8 @@ class Worker:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.failure: BaseException | None = None
-        self._inbox: queue.SimpleQueue[tuple[str, Generation | None, Listener | None]] = queue.SimpleQueue()
-        self._listeners: dict[int, tuple[Generation, Listener]] = {}
+        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._listeners: dict[Generation, Listener] = {}
         self._thread = threading.Thread(target=self._run, name="alpacare-engine", daemon=True)
         self._stopping = False
 
@@ -45,7 +45,7 @@ class Worker:
     def give_up(self) -> None:
         """Take no more requests, tell those under way that they end in error, and let the thread end."""
         self._stopping = True
-        self._inbox.put(("stop", None, None))
+        self._inbox.put(lambda: None)  # wakes the thread
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Give up and wait for the thread to end."""
@@ -58,9 +58,10 @@ class Worker:
         Raises:
             ServiceError: The engine has failed.
         """
-        if self._stopping:
+        self._listeners[generation] = listener
+        self._inbox.put(lambda: self._submit(generation))
+        if self._stopping:  # asked last: a thread that ends later has told the listener
             raise self.reason()
-        self._inbox.put(("submit", generation, listener))
 
     def reason(self) -> ServiceError:
         """Say why requests end in error."""
@@ -76,59 +77,34 @@ class Worker:
 
     def cancel(self, generation: Generation) -> None:
         """Give a request up, so that its row becomes free; nothing happens if it has ended."""
-        self._inbox.put(("cancel", generation, None))
+        self._listeners.pop(generation, None)
+        self._inbox.put(lambda: self.engine.cancel(generation))
 
     def _run(self) -> None:
         try:
             while not self._stopping:
-                self._take_orders()
-                if self.engine.busy:
+                if self.engine.busy and self._inbox.empty():
                     self._step()
+                else:
+                    self._inbox.get()()
         except BaseException as error:
             # Whoever waits must hear of it; the thread itself ends here, and the server with it.
             logger.exception("the generator cannot go on")
             self.failure = error
         finally:
             self._stopping = True
-            self._take_back()
-            for _, listener in self._listeners.values():
+            for listener in list(self._listeners.values()):
                 listener("", "error")
-
-    def _take_back(self) -> None:
-        """Take note of the requests that the engine has not been given yet."""
-        while not self._inbox.empty():
-            _, generation, listener = self._inbox.get()
-            if generation is not None and listener is not None:
-                self._listeners[id(generation)] = (generation, listener)
 
     def _step(self) -> None:
         try:
-            for generation in self.engine.step():
-                self._tell(generation)
+            news = self.engine.step()
         except Exception:  # whatever one request leads to, the others are not to suffer from it
             logger.exception("a step of the generator failed; its requests are answered with an error")
             self.engine.recover()
-            for generation, _ in list(self._listeners.values()):
-                if generation.done:
-                    self._tell(generation)
-
-    def _take_orders(self) -> None:
-        """Take all orders that lie ready; wait for one if there is nothing to do."""
-        wait = not self.engine.busy
-        while True:
-            try:
-                order, generation, listener = self._inbox.get(block=wait)
-            except queue.Empty:
-                return
-            wait = False
-            if generation is None:
-                return
-            if order == "submit" and listener is not None:
-                self._listeners[id(generation)] = (generation, listener)
-                self._submit(generation)
-            elif order == "cancel":
-                self.engine.cancel(generation)
-                self._listeners.pop(id(generation), None)
+            news = [generation for generation in list(self._listeners) if generation.done]
+        for generation in news:
+            self._tell(generation)
 
     def _submit(self, generation: Generation) -> None:
         try:
@@ -139,9 +115,7 @@ class Worker:
             self._tell(generation)
 
     def _tell(self, generation: Generation) -> None:
-        found = self._listeners.get(id(generation))
-        if found is None:
-            return
-        found[1](generation.text, generation.finish_reason)
+        if listener := self._listeners.get(generation):
+            listener(generation.text, generation.finish_reason)
         if generation.done:
-            del self._listeners[id(generation)]
+            self._listeners.pop(generation, None)

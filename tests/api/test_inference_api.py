@@ -1,6 +1,11 @@
 """Files and lists of prompts, and held-out data, as a notebook gives them."""
 
+import asyncio
 import json
+import os
+import signal
+import threading
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +89,31 @@ def test_lines_of_progress_come_now_and_then_and_at_the_end(capsys: pytest.Captu
     with ProgressDisplay(enabled=False) as display:
         display.update("writing", 3, 3)
     assert not capsys.readouterr().err
+
+
+def test_a_model_is_served_where_an_event_loop_runs_as_in_a_notebook(model: Any) -> None:
+    found: list[str] = []
+
+    def ask(ready: str) -> None:
+        try:
+            url = ready.split()[1]
+            with urllib.request.urlopen(f"{url}/models", timeout=30) as reply:
+                found.append(json.load(reply)["data"][0]["id"])
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)  # as interrupting the kernel does
+
+    async def cell() -> None:
+        told = lambda line: threading.Thread(target=ask, args=(line,)).start()  # noqa: E731
+        alpacare.serve(model, port=0, slots=1, max_len=64, name="tiny", say=told)
+
+    asyncio.run(cell())
+    assert found == ["tiny"]
+
+
+def test_the_function_and_the_package_of_one_name_are_both_there() -> None:
+    import alpacare_jax.generate as by_name
+    from alpacare_jax.generate import Engine
+
+    assert by_name is alpacare.generate
+    assert callable(by_name)
+    assert Engine.__module__ == "alpacare_jax.generate.engine"

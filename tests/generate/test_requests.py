@@ -30,13 +30,8 @@ class Running:
         listener = serve.bind("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
         ready = threading.Event()
-        self.server = serve.make_server(
-            Api(self.worker, "tiny", limits=limits).build(),
-            ready.set,
-            self.worker.give_up,
-            lambda: self.worker.failure is not None,
-            limits,
-        )
+        app = Api(self.worker, "tiny", limits=limits).build()
+        self.server = serve.make_server(app, self.worker, ready.set, limits)
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[listener])))
         self.thread.start()
         assert ready.wait(30)

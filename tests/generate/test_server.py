@@ -33,7 +33,7 @@ class Running:
         self.url = f"http://127.0.0.1:{self.port}"
         ready = threading.Event()
         app = Api(self.worker, "tiny", api_key).build()
-        self.server = serve.make_server(app, ready.set, self.worker.give_up)
+        self.server = serve.make_server(app, self.worker, ready.set)
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[listener])))
         self.thread.start()
         assert ready.wait(30)
