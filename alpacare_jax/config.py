@@ -32,7 +32,9 @@ def load_config(path: str | Path, overrides: Sequence[str], kind: type[T]) -> T:
             named at once, each with the nearest known key.
 
     Example:
-        >>> load_config("run.yaml", ["optim.learning_rate=1e-5", "train.epochs=1"], RunConfig)
+        >>> from alpacare_jax.train import RunConfig
+        >>> load_config("run.yaml", ["optim.learning_rate=1e-5", "train.epochs=1"], RunConfig).train.epochs
+        1
     """
     values = read_yaml_mapping(path)
     for override in overrides:

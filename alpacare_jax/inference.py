@@ -116,8 +116,9 @@ def serve(
         ServiceError: The port is in use, or the engine failed.
         ShardingError: The mesh does not fit the devices or the model.
 
-    Example:
-        >>> serve("model", port=8000)
+    Example::
+
+        serve("model", port=8000)
     """
     from alpacare_jax.generate.api import Api
     from alpacare_jax.generate.serve import bind, is_loopback, make_server, run

@@ -204,8 +204,8 @@ def spec(axes: Sequence[str | None]) -> PartitionSpec:
     """Map logical axes to a partition spec.
 
     Example:
-        >>> spec(("embed", "heads", "head"))
-        PartitionSpec('fsdp', 'tensor', None)
+        >>> spec(("embed", "heads", "head")) == PartitionSpec("fsdp", "tensor", None)
+        True
     """
     return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
 

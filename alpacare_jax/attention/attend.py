@@ -50,8 +50,9 @@ def attend(
         ConfigError: There is no such kernel.
 
     Example:
-        >>> attend(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, kernel="chunked").shape == q_BTNH.shape
-        True
+        >>> q_BTNH, k_BTKH, v_BTKH = (jnp.ones((1, 8, heads, 16)) for heads in (4, 2, 2))
+        >>> attend(q_BTNH, k_BTKH, v_BTKH, jnp.ones((1, 8), jnp.int32), kernel="chunked").shape
+        (1, 8, 4, 16)
     """
     check_name(kernel, where="kernel")
     if kernel == AUTO:

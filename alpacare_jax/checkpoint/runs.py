@@ -31,8 +31,9 @@ class RunCheckpoints:
         keep: How many of the latest checkpoints to keep; all when None.
 
     Example:
-        >>> with RunCheckpoints(run / "checkpoints", keep=2) as checkpoints:
-        ...     checkpoints.save(100, {"params": params, "optimizer": state, "step": step}, {"samples": 400})
+        >>> with RunCheckpoints("runs/a/checkpoints", keep=2) as checkpoints:
+        ...     checkpoints.latest_step()
+        1
     """
 
     def __init__(self, folder: str | Path, *, keep: int | None = None) -> None:

@@ -57,8 +57,8 @@ def import_model(
         DataError: The folder exists.
 
     Example:
-        >>> import_model("HuggingFaceTB/SmolLM2-135M-Instruct", "model").parameters
-        134515008
+        >>> import_model("HuggingFaceTB/SmolLM2-135M-Instruct", "imported").folder
+        PosixPath('imported')
     """
     out = Path(out)
     checkpoint.check_free(out, overwrite)  # before minutes of work
@@ -117,8 +117,8 @@ def export_model(
         DataError: The folder exists.
 
     Example:
-        >>> export_model("runs/a", "exported", dtype="bfloat16").size_bytes
-        269060552
+        >>> export_model("runs/a", "exported", dtype="bfloat16").size_bytes > 0
+        True
     """
     ckpt, out, shard_bytes = Path(ckpt), Path(out), parse_size(max_shard_size)
     checkpoint.check_free(out, overwrite, "config.json", EXPORT_FILES)

@@ -68,8 +68,9 @@ class Engine:
         DataError: The tokenizer has tokens that the model does not know.
 
     Example:
-        >>> engine = Engine(architecture, params, tokenizer, slots=8)
-        >>> generation = engine.submit(Generation(tokenizer.encode("Anaemia is"), SamplingParams(max_tokens=20)))
+        >>> engine = Engine(model.architecture, model.params, model.tokenizer, slots=8)
+        >>> prompt = model.tokenizer.encode("Anaemia is")
+        >>> generation = engine.submit(Generation(prompt, SamplingParams(max_tokens=20)))
         >>> engine.run()
         >>> generation.text
     """

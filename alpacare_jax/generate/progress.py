@@ -10,13 +10,7 @@ from datagen.progress import ProgressDisplay
 
 
 class GenerationProgress:
-    """Shows responses and tokens per second while a file is answered; process 0 alone speaks.
-
-    Example:
-        >>> with GenerationProgress() as progress:
-        ...     responses = batch.answer(engine, job, progress=progress)
-        >>> progress.describe(job.out, len(responses), ended=3)
-    """
+    """Shows responses and tokens per second while a file is answered; process 0 alone speaks."""
 
     def __init__(self) -> None:
         self.speaks = jax.process_index() == 0

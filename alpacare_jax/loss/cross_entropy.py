@@ -71,7 +71,11 @@ def cross_entropy_sum(
         The weighted sum, a scalar in fp32.
 
     Example:
-        >>> loss, grads = jax.value_and_grad(cross_entropy_sum, argnums=(0, 1))(hidden_BTD, head_DV, targets, weights)
+        >>> hidden_BTD, head_DV = jnp.ones((1, 4, 8)), jnp.zeros((8, 100))
+        >>> targets_BT, weights_BT = jnp.zeros((1, 4), jnp.int32), jnp.array([[1.0, 1.0, 0.0, 0.0]])
+        >>> loss = cross_entropy_sum(hidden_BTD, head_DV, targets_BT, weights_BT)
+        >>> round(float(loss) / 2, 4)  # the logarithm of 100
+        4.6052
     """
     assert tiling in TILINGS, tiling
     projection = project_here(hidden_BTD, head, tied=tied, vocabulary=vocabulary)

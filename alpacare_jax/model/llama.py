@@ -60,8 +60,9 @@ class Llama(nnx.Module):
         rngs: Source of the initial weights; ``nnx.Rngs(seed)``.
 
     Example:
-        >>> model = Llama(config, ComputeConfig(), rngs=nnx.Rngs(0))
-        >>> logits_BTV = model(tokens_BT)
+        >>> llama = Llama(model.config, ComputeConfig(), rngs=nnx.Rngs(0))
+        >>> llama(tokens_BT).shape == (*tokens_BT.shape, model.config.vocab_size)
+        True
 
     Source: Touvron et al. 2023; ``transformers`` ``models/llama`` for the exact order of operations.
     """

@@ -29,8 +29,8 @@ class Architecture:
         compute: Dtypes and recomputation.
 
     Example:
-        >>> architecture = Architecture(LlamaConfig.from_hf(hf_config))
-        >>> params = architecture.init(seed=0, mesh=mesh)
+        >>> architecture = Architecture(model.config)
+        >>> params = architecture.init(seed=0, mesh=sharding.single_device_mesh())
         >>> logits_BTV = architecture.model(params)(tokens_BT)
     """
 

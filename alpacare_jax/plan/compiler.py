@@ -47,10 +47,6 @@ class Compiler:
         host_bytes: Memory of one host, where it is not what is published for the machines of a topology.
         flags: Flags of the compiler, as in ``LIBTPU_INIT_ARGS`` or ``XLA_FLAGS``; those that a run would have when
             None.
-
-    Example:
-        >>> with Compiler() as compiler:
-        ...     outcome = compiler.compile(program)
     """
 
     def __init__(

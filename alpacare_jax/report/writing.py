@@ -64,7 +64,7 @@ def report(
         DataError: The file exists, the folder is neither, or a file is broken.
 
     Example:
-        >>> report("runs/a", before="evaluated/base", after="evaluated/a")
+        >>> report("runs/a", title="LoRA of rank 16")
         PosixPath('runs/a/report.html')
     """
     run = Path(run)

@@ -75,7 +75,7 @@ class Trainer:
         UserError: Something in the configuration, the data, the model or the folder does not fit.
 
     Example:
-        >>> trainer = Trainer(model, data, TrainConfig(steps=200, batch_size=8, lora=LoRA(rank=16)), out="runs/a")
+        >>> trainer = Trainer(model, data, TrainConfig(steps=2, batch_size=8, lora=LoRA(rank=16)), out="runs/b")
         >>> trainer.train()
         >>> trainer.model.generate("Name a sign of fever.", max_tokens=16)
     """
