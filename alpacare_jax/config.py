@@ -34,7 +34,7 @@ def load_config(path: str | Path, overrides: Sequence[str], kind: type[T]) -> T:
     Example:
         >>> from alpacare_jax.train import RunConfig
         >>> load_config("run.yaml", ["optim.learning_rate=1e-5", "train.epochs=1"], RunConfig).train.epochs
-        1
+        1.0
     """
     values = read_yaml_mapping(path)
     for override in overrides:

@@ -116,7 +116,7 @@ def find_base(run: Path, described: dict[str, Any]) -> tuple[FoundModel, str]:
     Raises:
         ConversionError: The base is no longer where it was.
     """
-    source, base = described["source"], adapted.read_division(described).base
+    source, base = described["source"], adapted.read_partition(described).base
     reference = described["adapter"]["base"]["reference"]
     if reference is None:
         return random_model(base, Path(), source), base.compute.param_dtype

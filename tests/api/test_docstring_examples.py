@@ -5,6 +5,7 @@ An example that shows no output is run all the same; what it returns is not comp
 
 import doctest
 import importlib
+import json
 import pkgutil
 import shutil
 from pathlib import Path
@@ -45,9 +46,19 @@ def documented(tiny: Path, tasks: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("documented")
     for name in ("HuggingFaceTB/SmolLM2-135M-Instruct", "org/model"):
         shutil.copytree(tiny, folder / name)
-    for name in ("tasks", "prompts", "heldout", "responses", "gpt-4"):
+    for name in ("tasks", "prompts", "heldout"):
         shutil.copyfile(tasks, folder / f"{name}.jsonl")
-    (folder / "run.yaml").write_text("out: runs/a\ntrain_data: data/tasks\ntrain: {batch_rows: 8}\n")
+    for name in ("responses", "gpt-4"):
+        row = {
+            "id": "1",
+            "instruction": "Name a sign of fever.",
+            "response": f"Chills, says {name}.",
+            "model": name,
+        }
+        (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "run.yaml").write_text(
+        "out: runs/a\ninit: org/model\ntrain_data: data/tasks\ntrain: {batch_rows: 8}\n"
+    )
     alpacare.import_model(tiny, folder / "model", progress=False)
     model = alpacare.load(folder / "model", dtype="float32")
     config = alpacare.TrainConfig(steps=1, batch_size=2, lora=alpacare.LoRA(rank=2))
