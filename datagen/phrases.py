@@ -1,7 +1,8 @@
-"""The wording by which replies, labels, closing words and placeholders are known, from ``phrases.yaml``."""
+"""The wording and the patterns by which texts are known: data of ``*.yaml`` files, read and compiled in one way."""
 
 import functools
 import re
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -9,24 +10,39 @@ _REFERENCE = re.compile(r"\{([a-z][a-z ]+)\}")
 
 
 @functools.cache
-def _lists() -> dict[str, Any]:
+def read_table(package: str, file: str) -> Any:
+    """Return what a YAML file of a package holds."""
     import yaml
 
-    text = (resources.files("datagen") / "phrases.yaml").read_text(encoding="utf-8")
-    lists: dict[str, Any] = yaml.safe_load(text)
-    return lists
+    text = (resources.files(package) / file).read_text(encoding="utf-8")
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def expand(pattern: str, part: Callable[[str], str]) -> str:
+    """Join the lines of a pattern, and put the parts that it names in the place of ``{their names}``."""
+    return _REFERENCE.sub(lambda reference: part(reference[1]), pattern.replace("\n", ""))
 
 
 def any_of(name: str) -> str:
-    """Return a pattern that matches any phrase of a list; the phrases are patterns themselves.
+    """Return a pattern that matches any phrase of a list of ``phrases.yaml``; phrases are patterns themselves.
 
     Example:
         >>> import re
         >>> re.fullmatch(any_of("generic texts"), "case reports", re.IGNORECASE) is not None
         True
     """
-    pattern = f"(?:{'|'.join(_lists()[name])})"
-    return _REFERENCE.sub(lambda reference: any_of(reference[1]), pattern)
+    phrases = read_table("datagen", "phrases.yaml")[name]
+    return expand(phrases if isinstance(phrases, str) else f"(?:{'|'.join(phrases)})", any_of)
+
+
+def pattern(name: str, flags: re.RegexFlag = re.IGNORECASE) -> re.Pattern[str]:
+    """Compile a pattern of ``phrases.yaml``, or any phrase of a list of it.
+
+    Example:
+        >>> pattern("hopes").match("Espero que sirva.") is not None
+        True
+    """
+    return re.compile(any_of(name), flags)
 
 
 def words_of_list(name: str) -> frozenset[str]:
@@ -36,4 +52,4 @@ def words_of_list(name: str) -> frozenset[str]:
         >>> "patient" in words_of_list("people of no name")
         True
     """
-    return frozenset(_lists()[name].split())
+    return frozenset(read_table("datagen", "phrases.yaml")[name].split())

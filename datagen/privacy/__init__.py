@@ -11,27 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal, get_args
 
-from datagen.privacy.ages import AGE_PATTERNS
-from datagen.privacy.dates import DATE_PATTERNS
-from datagen.privacy.names import NAME_PATTERNS
-from datagen.privacy.numbers import NUMBER_PATTERNS
-from datagen.privacy.pattern import Pattern
-from datagen.privacy.places import PLACE_PATTERNS
-from datagen.privacy.scripts import SCRIPT_PATTERNS
+from datagen.privacy.patterns import PATTERNS, Pattern
 from datagen.privacy.spelling import LETTER, plain, whole_words
 from datagen.privacy.tables import in_tables
 from datagen.privacy.words import STATES, is_ordinary, is_owned
 
 Policy = Literal["off", "report", "drop", "mask"]
 POLICIES: tuple[str, ...] = get_args(Policy)
-PATTERNS = (
-    *NUMBER_PATTERNS,
-    *AGE_PATTERNS,
-    *DATE_PATTERNS,
-    *NAME_PATTERNS,
-    *SCRIPT_PATTERNS,
-    *PLACE_PATTERNS,
-)
 _LABELLED = [pattern for pattern in PATTERNS if pattern.labelled]
 KINDS = tuple(dict.fromkeys(pattern.kind for pattern in PATTERNS))
 _DIGITS = re.compile(r"\d+")
@@ -99,7 +85,7 @@ def _matches(text: str, patterns: Sequence[Pattern] = PATTERNS) -> list[tuple[in
     return _without_overlaps(
         (*span, pattern.kind)
         for pattern in patterns
-        if not pattern.needs or any(word in lower for word in pattern.needs.split("|"))
+        if not pattern.needs or any(word in lower for word in pattern.needs)
         for window in (near_digits if pattern.digits else [(0, len(text))])
         for span in pattern.spans(text, *window)
     )

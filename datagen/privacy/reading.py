@@ -9,32 +9,25 @@ import functools
 import re
 from collections.abc import Iterator
 
-from datagen.privacy.spelling import LETTER, UPPER, bare
-from datagen.privacy.words import GIVEN_NAMES, is_condition, is_ordinary, is_owned, is_surname_too, one_of
+from datagen.privacy.spelling import bare
+from datagen.privacy.words import GIVEN_NAMES, compiled, is_condition, is_ordinary, is_owned, is_surname_too
 
-GAP = r"(?:[ \t]{1,8}(?:\r?\n[ \t]{0,8})?|\r?\n[ \t]{0,8})"
-WORD = rf"{UPPER}(?:-?'?{LETTER}(?<!'[sS](?!{LETTER})))++"
-INITIALS = rf"(?:{UPPER}\.[ \t]?-?){{1,3}}"
-PARTICLES = rf"(?:{one_of('particles')}{GAP}|St\.?[ ]|(?:al|el|ar|as|ash|an|at|ad)-|'t[ ]|[dl]')"
-DEGREE = rf"{one_of('degrees')}(?!\w)"
-SUFFIX = r"(?:(?:Jr|Sr|JR|SR)\b\.?|(?:II|III|IV)\b)"
-DOSE = re.compile(
-    r"[ \t]*\d[\d.,/-]*[ \t]?(?:mg|mcg|µg|μg|ug|g|kg|ml|mL|units?|IU|%|mmol|mEq|tabs?|tablets?)\b"
+DOSE = compiled("dose")
+_TOKEN, _BETWEEN, _SUFFIX, _LABEL, _COMMA, _INITIAL, _GOES_ON, _GOES_ON_OR_ENDS, _VERB, _SMALL = map(
+    compiled,
+    (
+        "part of a name",
+        "gap",
+        "suffix behind",
+        "label behind",
+        "comma",
+        "last initial",
+        "sentence goes on",
+        "goes on or ends",
+        "verb in capitals",
+        "small word",
+    ),
 )
-_TOKEN = re.compile(
-    rf"(?P<particles>{PARTICLES}{{1,4}})(?={UPPER})"
-    rf"|(?P<initials>{UPPER}(?:\.[ ]?-?{UPPER}(?=\.)){{0,3}}(?:\.|(?![\w'-])))"
-    rf"|(?P<word>{WORD})(?![\d_])"
-)
-_BETWEEN = re.compile(GAP)
-_SUFFIX = re.compile(rf",?{GAP}{SUFFIX}(?![ \t]?:)|[ ]?[А-ЯЁ]\.[ ]?[А-ЯЁ]\.")
-_LABEL = re.compile(rf"(?:[ \t]?{LETTER}{{1,15}}){{0,2}}[*_]{{0,2}}[ \t]?:(?!\w)")
-_COMMA = re.compile(rf"(?:{GAP}{SUFFIX})?[,^]{GAP}?(?!{DEGREE}|{SUFFIX})")
-_INITIAL = re.compile(rf"[ \t]{UPPER}(?:\.|(?![\w'-]))(?![ \t]?:)")
-_GOES_ON = re.compile(r"[ \t]+[a-z]|[,.;)?!]|'s\b")
-_GOES_ON_OR_ENDS = re.compile(rf"{_GOES_ON.pattern}|[ \t]*(?:\n|\Z)")
-_VERB = re.compile(r"(?:[^M]ED|ING|LY)$")
-_SMALL = re.compile(r"(?:o'|d')?[^\W\d_A-Z]{2,20}(?:-[^\W\d_A-Z]{2,20})?(?![\w-]|'[^s])")
 _WRAPPED = 50
 _WORDS = 4
 
@@ -81,17 +74,11 @@ def read_name(text: str, at: int, titled: bool = False) -> Name | None:
             continue
         word = token[0]
         first = not words
-        if (
-            _is_no_part(word, words, (titled and first) or bool(words and is_given(words[-1])))
-            or _LABEL.match(text, token.end())
-            or not _fits(words, word)
-        ):
+        named = titled if first else is_given(words[-1])
+        if _is_no_part(word, words, named) or _LABEL.match(text, token.end()) or not _fits(words, word):
             break
-        if (
-            "\n" in gap
-            and not first
-            and not _is_wrapped(text, token.start() - len(gap), token.end(), titled and is_given(words[-1]))
-        ):
+        line_end = token.start() - len(gap)
+        if "\n" in gap and not first and not _is_wrapped(text, line_end, token.end(), titled and named):
             break
         words.append(word)
         end = token.end()

@@ -1,53 +1,49 @@
-"""The word lists of the privacy patterns, from ``words.yaml``."""
+"""The word lists of ``words.yaml`` and the patterns of ``patterns.yaml``, in which they are named."""
 
 import functools
 import re
-from importlib import resources
 
-import yaml
+from datagen.phrases import expand, read_table
+from datagen.privacy.spelling import LETTER, UPPER, plain
 
-from datagen.privacy.spelling import plain
-
-_LISTS: dict[str, str] = yaml.safe_load(
-    (resources.files("datagen.privacy") / "words.yaml").read_text(encoding="utf-8")
-)
+_LISTS: dict[str, str] = read_table("datagen.privacy", "words.yaml")
+_PATTERNS = read_table("datagen.privacy", "patterns.yaml")
+_CLASSES = {"upper": UPPER, "letter": LETTER}
 
 
 def _words(name: str) -> frozenset[str]:
     return frozenset(word.strip() for word in _LISTS[name].split(","))
 
 
-def one_of(name: str) -> str:
-    """Return the regular expression of one of a list's words; a space stands for any single space."""
-    words = sorted((plain(word).text for word in _words(name)), key=lambda word: (-len(word), word))
-    return "(?:" + "|".join(map(re.escape, words)) + ")"
+@functools.cache
+def part(name: str) -> str:
+    """Return a part of the patterns, or one of a list's words, in which a space stands for any single space."""
+    if name in _CLASSES:
+        return _CLASSES[name]
+    if name in _LISTS:
+        words = sorted((plain(word).text for word in _words(name)), key=lambda word: (-len(word), word))
+        return "(?:" + "|".join(map(re.escape, words)) + ")"
+    return regex(_PATTERNS["parts"][name])
+
+
+def regex(text: str) -> str:
+    """Return a pattern with its parts in it, spelt plainly as the texts are that it reads."""
+    return expand(plain(text).text, part)
+
+
+def compiled(name: str) -> re.Pattern[str]:
+    """Compile a part of the patterns."""
+    return re.compile(part(name))
 
 
 STATES = _words("states")
 COUNTRIES = _words("countries")
-GIVEN_NAMES = _words("given_names")
-NOT_NAMES = _words("not_names")
-OWNED_NOUNS = _words("owned_nouns")
+GIVEN_NAMES = _words("given names")
+NOT_NAMES = _words("not names")
+OWNED_NOUNS = _words("owned nouns")
 _ORDINARY = frozenset(word.casefold() for word in NOT_NAMES) | _words("ordinary")
-_SURNAMES_TOO = _words("surnames_too")
-# Endings of clinical terms and, as the WHO gives them, of the names of substances.
-_TERM = re.compile(
-    r"(?:itis|osis|oses|a?emia|a?emic|olog(?:y|ies|ists?|ic|ical)|iatr(?:y|ics?|ists?)|path(?:y|ies|ic)|ectomy|o[ts]tomy"
-    r"|plasty|scop(?:y|ic)|graph(?:y|ic|ies)|troph(?:y|ic)|pleg(?:ia|ic)|algia|uria|penia|genic|(?:ол|диол)ог|певт|хирург|иатр|(?:carcin|sarc|an|mel|lymph"
-    r"|aden|gli|myel|blast|a?emat|granul|fibr|lip|neur|glauc)oma|coccus|cocci|bacter|bacillus|bacteria"
-    r"|cillin|m[yi]cin|floxacin|cycline|azole|statin|olol|sartan|april|opril|parin|xaban|gatran|[aeiuz]mab|[aei]nib|ciclib|parib"
-    r"|zomib|clovir|[nt]avir|[bm][iu]v[iu]r|tegravir|desivir|prazole|tidine|dipine|setron|triptan|gliptin|gliflozin|glutide"
-    r"|formin|glitazone|caine|solone|[ei]sone|[ht]asone|profen|coxib|barbital|azepam|azolam|zodone|oxetine|ipramine"
-    r"|triptyline|[tz]apine|peridone|azine|thiazide|semide|terol|tropium|lukast|dronate|trexate|rubicin|platin|taxel"
-    r"|mustine|fungin|roquine|maquine|pentin|balin|racetam|poetin|grastim|codone|morphone|orphine|fentanil|zosin|steride"
-    r"|nafil|dalafil|thyroxine|gestrel|estradiol|gestel|floxin|vudine|citabine)s?$"
-)
-
-# Endings of states, which stand behind "Patient:" as often as names do.
-_CONDITION = re.compile(
-    r"(?:[^m]ed|ing|ive|ous|ic|al|ent|ant|able|ible|less|ful|ly|ish|ese|tion|sion|ment|ness|ity|ance|ence|ism|ure|ory|ary"
-    r"|oid|ated|ics)$"
-)
+_SURNAMES_TOO = _words("surnames too")
+_TERM, _CONDITION = compiled("end of a clinical term"), compiled("end of a state")
 
 
 @functools.lru_cache(1 << 14)
