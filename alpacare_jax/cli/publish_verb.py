@@ -49,17 +49,12 @@ def command(
     data set card), provenance.json, and manifest.json, which is written last. The
     same work folder gives the same bytes. Nothing is uploaded.
     """
-    from datagen.publish import PublishConfig, publish
+    from datagen.publish import publish
 
-    config = PublishConfig(
-        license=(license or "").strip() or None,
-        name=name,
-        validation_share=validation_share,
-        beam_runner=beam_runner,
-        beam_options=tuple(beam_option or ()),
-        shards=shards,
-    )
-    manifest = publish(work, out, config, overwrite=overwrite)
+    manifest = publish(
+        work, out, license=license, name=name, validation_share=validation_share, shards=shards,
+        beam_runner=beam_runner, beam_options=beam_option or (), overwrite=overwrite,
+    )  # fmt: skip
     for split, rows in manifest["rows"].items():
         typer.echo(f"{split:<12}{rows:>9,} rows")
     size = sum(file["bytes"] for file in manifest["files"])

@@ -69,6 +69,8 @@ class MedicalInstructions(tfds.core.GeneratorBasedBuilder):
 
     def __init__(self, *, splits: Mapping[str, Sequence[Chunk]], beam: bool = False, **kwargs: Any) -> None:
         self._splits, self._beam = splits, beam
+        # Stands in dataset_info.json: with the name of earlier versions the bytes stay theirs.
+        self.__module__ = "datagen.release.dataset_builder"
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -1,6 +1,5 @@
 """Publishing: what a finished work folder becomes, read back by the readers that others use."""
 
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -19,7 +18,7 @@ import datagen.publish as module
 from datagen.client import Service
 from datagen.errors import ConfigError, DataError
 from datagen.ledger import Ledger
-from datagen.publish import PublishConfig, in_validation, publish
+from datagen.publish import in_validation, publish
 from datagen.publish.dataset_builder import key_of, plan_chunks, read_chunk
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_objects, write_records
 from datagen.settings import Settings
@@ -66,7 +65,7 @@ def test_the_rows_are_read_back_as_json_lines_and_as_a_tfds_data_set(finished: P
     import tensorflow_datasets as tfds
 
     out = tmp_path / "out"
-    manifest = publish(finished, out, PublishConfig(shards=3))
+    manifest = publish(finished, out, shards=3)
     rows = read_records(out / "instructions.jsonl", Instruction)
     assert rows == read_records(finished / "instructions.jsonl", Instruction)
     assert manifest["rows"] == {"train": len(rows)} == {"train": 30}
@@ -82,7 +81,7 @@ def test_the_rows_are_read_back_as_json_lines_and_as_a_tfds_data_set(finished: P
 
 
 def test_the_manifest_names_every_other_file(finished: Path, tmp_path: Path) -> None:
-    manifest = publish(finished, tmp_path / "out", PublishConfig())
+    manifest = publish(finished, tmp_path / "out")
     files = content(tmp_path / "out")
     assert json.loads(files.pop("manifest.json")) == manifest
     assert manifest["files"] == [
@@ -94,11 +93,11 @@ def test_the_manifest_names_every_other_file(finished: Path, tmp_path: Path) -> 
 def test_another_process_in_another_place_at_another_time_writes_the_same_bytes(
     finished: Path, tmp_path: Path
 ) -> None:
-    publish(finished, tmp_path / "here", PublishConfig(license="cc-by-4.0", validation_share=0.2))
+    publish(finished, tmp_path / "here", license="cc-by-4.0", validation_share=0.2)
     elsewhere = Path(shutil.copytree(finished, tmp_path / "moved" / "elsewhere"))
     program = (
         "import sys, pathlib; from datagen.publish import *;"
-        "publish(*map(pathlib.Path, sys.argv[1:]), PublishConfig(license='cc-by-4.0', validation_share=0.2))"
+        "publish(*map(pathlib.Path, sys.argv[1:]), license='cc-by-4.0', validation_share=0.2)"
     )
     # The order of a protocol buffer's map changes with the process: several, so that one is sure to differ.
     for number in range(3):
@@ -117,15 +116,15 @@ def test_another_process_in_another_place_at_another_time_writes_the_same_bytes(
 def test_the_card_states_what_is_known_and_no_licence_that_nobody_named(
     finished: Path, tmp_path: Path
 ) -> None:
-    publish(finished, tmp_path / "without", PublishConfig())
+    publish(finished, tmp_path / "without")
     assert "license" not in front_matter(tmp_path / "without")
     assert "Not stated." in (tmp_path / "without" / "README.md").read_text()
-    publish(finished, tmp_path / "with", PublishConfig(license="cc-by-nc-4.0", name="A *wild* | name"))
+    publish(finished, tmp_path / "with", license="cc-by-nc-4.0", name="A *wild* | name")
     card, front = (tmp_path / "with" / "README.md").read_text(), front_matter(tmp_path / "with")
     assert (front["license"], front["pretty_name"]) == ("cc-by-nc-4.0", "A *wild* | name")
     assert front["size_categories"] == ["n<1K"]
     assert front["configs"][0]["data_files"] == [{"split": "train", "path": "instructions.jsonl"}]
-    publish(finished, tmp_path / "other", PublishConfig(license="Our own: terms"))
+    publish(finished, tmp_path / "other", license="Our own: terms")
     other = front_matter(tmp_path / "other")
     assert (other["license"], other["license_name"]) == ("other", "Our own: terms")
     assert r"# A \*wild\* \| name" in card
@@ -143,7 +142,7 @@ def test_the_card_states_what_is_known_and_no_licence_that_nobody_named(
 def test_the_provenance_adds_up_what_the_ledger_knows_of_cost(work: Path, tmp_path: Path) -> None:
     with Ledger(work / "ledger.sqlite") as ledger:
         ledger.execute("UPDATE requests SET cost_usd = 0.25 WHERE stage = 'answers'")
-    publish(work, tmp_path / "out", PublishConfig())
+    publish(work, tmp_path / "out")
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
     stages = provenance["requests"]["stages"]
     assert stages["answers"]["cost_usd"] == 7.5
@@ -165,7 +164,7 @@ def test_the_card_says_what_was_checked_without_what_was_found(work: Path, tmp_p
         "overlaps": [{"id": "t1", "overlap_text": "a question of the test"}],
     }
     (work / "contamination.json").write_text(json.dumps(report))
-    publish(work, tmp_path / "out", PublishConfig())
+    publish(work, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| `NAME` | masked | 3 |" in card
     assert "| `medqa.jsonl` | 1,273 | 2 |" in card
@@ -189,7 +188,7 @@ def test_the_cells_of_the_card_are_words_and_the_seeds_keep_their_licence(work: 
     config["fixed"]["task_sampling.extra_body"] = {"top_k": 5, "think": False}
     (work / "config.json").write_text(json.dumps(config))
     for license in (None, "cc-by-4.0"):
-        publish(work, tmp_path / "out", PublishConfig(license=license), overwrite=True)
+        publish(work, tmp_path / "out", license=license, overwrite=True)
         card = (tmp_path / "out" / "README.md").read_text()
         row = "| `0123456789ab` | `question`, `options` | 1,273 | 5 | 0 | tokens in a row 4, whole text 1 |"
         assert f"| `medqa.jsonl` {row}" in card
@@ -218,7 +217,7 @@ def test_the_card_names_the_language_of_the_run(
     config = json.loads((work / "config.json").read_text())
     config["fixed"]["language"] = language
     (work / "config.json").write_text(json.dumps(config))
-    publish(work, tmp_path / "out", PublishConfig())
+    publish(work, tmp_path / "out")
     assert front_matter(tmp_path / "out").get("language") == front
     assert words in (tmp_path / "out" / "README.md").read_text()
 
@@ -227,7 +226,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_behind(finished: Path, tm
     program = (
         "import resource, sys, pathlib; from datagen.publish import *;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
-        "publish(*map(pathlib.Path, sys.argv[1:]), PublishConfig())"
+        "publish(*map(pathlib.Path, sys.argv[1:]))"
     )
     command = [sys.executable, "-c", program, str(finished), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -236,7 +235,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_behind(finished: Path, tm
 
 
 def test_a_row_stays_on_its_side_when_the_data_set_grows(work: Path, tmp_path: Path) -> None:
-    counts = publish(work, tmp_path / "out", PublishConfig(validation_share=0.3))["rows"]
+    counts = publish(work, tmp_path / "out", validation_share=0.3)["rows"]
     sides = [
         read_records(tmp_path / "out" / name, Instruction)
         for name in ("instructions.jsonl", "validation.jsonl")
@@ -288,7 +287,7 @@ def test_a_work_folder_that_cannot_be_published_is_refused_and_nothing_is_left(
     spoil(work, how)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(DataError, match=words):
-        publish(work, tmp_path / "out", PublishConfig())
+        publish(work, tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -297,53 +296,53 @@ def test_a_folder_that_a_run_writes_to_is_refused(work: Path, tmp_path: Path) ->
         Ledger(work / "ledger.sqlite"),
         pytest.raises(DataError, match="a run is writing to this work folder"),
     ):
-        publish(work, tmp_path / "out", PublishConfig())
+        publish(work, tmp_path / "out")
     with (work / "ledger.sqlite.lock").open("rb") as other:  # another reader is no obstacle
         fcntl.flock(other, fcntl.LOCK_SH)
-        publish(work, tmp_path / "out", PublishConfig())
+        publish(work, tmp_path / "out")
 
 
 def test_only_a_published_data_set_is_replaced_and_only_when_told(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    publish(finished, out, PublishConfig())
+    publish(finished, out)
     with pytest.raises(DataError, match="exists already"):
-        publish(finished, out, PublishConfig())
-    publish(finished, out, PublishConfig(license="mit"), overwrite=True)
+        publish(finished, out)
+    publish(finished, out, license="mit", overwrite=True)
     assert front_matter(out)["license"] == "mit"
     (out / "manifest.json").write_text(json.dumps({"kind": "alpacare-packed"}))
-    with pytest.raises(DataError, match="published data sets alone"):
-        publish(finished, out, PublishConfig(), overwrite=True)
+    with pytest.raises(DataError, match="only replaces a published dataset"):
+        publish(finished, out, overwrite=True)
     assert front_matter(out)["license"] == "mit"
 
 
 def test_overwrite_deletes_no_file_that_the_manifest_does_not_list(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    publish(finished, out, PublishConfig())
+    publish(finished, out)
     (out / "keep").mkdir()
     for mine in (out / "keep" / "thesis.txt", out / "tfds" / "notes.txt"):
         mine.write_text("years of work")
         with pytest.raises(DataError, match="would delete what this command did not write") as caught:
-            publish(finished, out, PublishConfig(license="mit"), overwrite=True)
+            publish(finished, out, license="mit", overwrite=True)
         assert mine.relative_to(out).as_posix() in str(caught.value)
         assert mine.read_text() == "years of work"
         mine.unlink()
     (out / "link").symlink_to(finished)
     with pytest.raises(DataError, match="would delete"):
-        publish(finished, out, PublishConfig(), overwrite=True)
+        publish(finished, out, overwrite=True)
     (out / "link").unlink()
     with pytest.raises(DataError, match="would delete"):  # an empty folder is somebody's, too
-        publish(finished, out, PublishConfig(), overwrite=True)
+        publish(finished, out, overwrite=True)
     (out / "keep").rmdir()
     (out / "manifest.json").unlink()
-    with pytest.raises(DataError, match="published data sets alone"):
-        publish(finished, out, PublishConfig(), overwrite=True)
+    with pytest.raises(DataError, match="only replaces a published dataset"):
+        publish(finished, out, overwrite=True)
 
 
 def test_a_file_put_there_while_the_data_set_is_written_is_kept(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, write = tmp_path / "out", module._write_tfds
-    publish(finished, out, PublishConfig())
+    publish(finished, out)
 
     def slow(*arguments: Any) -> None:
         (out / "mine.txt").write_text("put here meanwhile")
@@ -351,7 +350,7 @@ def test_a_file_put_there_while_the_data_set_is_written_is_kept(
 
     monkeypatch.setattr(module, "_write_tfds", slow)
     with pytest.raises(DataError, match="would delete"):
-        publish(finished, out, PublishConfig(license="mit"), overwrite=True)
+        publish(finished, out, license="mit", overwrite=True)
     assert (out / "mine.txt").read_text() == "put here meanwhile"
     assert "license" not in front_matter(out)
 
@@ -359,15 +358,15 @@ def test_a_file_put_there_while_the_data_set_is_written_is_kept(
 @pytest.mark.parametrize("inside", [".", "published", "a/../published/deep"])
 def test_a_data_set_does_not_go_into_the_work_folder(work: Path, inside: str) -> None:
     before = content(work)
-    with pytest.raises(DataError, match="would lie in the work folder"):
-        publish(work, work / inside, PublishConfig())
+    with pytest.raises(DataError, match="inside the work folder"):
+        publish(work, work / inside)
     assert content(work) == before
 
 
-def test_impossible_settings_are_refused() -> None:
+def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     for changes in ({"validation_share": 1.0}, {"shards": 0}, {"beam_options": ("--x",)}):
-        with pytest.raises(ConfigError):
-            dataclasses.replace(PublishConfig(), **changes)
+        with pytest.raises(ConfigError, match=next(iter(changes))):
+            publish(tmp_path / "work", tmp_path / "out", **changes)
 
 
 def test_chunks_cover_a_file_once_whatever_their_size(tmp_path: Path) -> None:
@@ -389,13 +388,13 @@ def test_unknown_fields_travel_and_half_a_surrogate_pair_is_refused_with_its_lin
     rows = [row for _, row in read_objects(work / "instructions.jsonl")]
     rows[3] |= {"extra_field": {"a": 1}}
     write_objects(work / "instructions.jsonl", rows)
-    publish(work, tmp_path / "out", PublishConfig())
+    publish(work, tmp_path / "out")
     source = tfds.builder_from_directory(str(tmp_path / "out" / "tfds")).as_data_source("train")
     assert json.loads(source[3]["extra"]) == {"extra_field": {"a": 1}}
     rows[3]["output"] = "broken \ud83d end"
     (work / "instructions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match="not valid JSON") as error:
-        publish(work, tmp_path / "other", PublishConfig())
+        publish(work, tmp_path / "other")
     assert str(error.value.where).endswith("instructions.jsonl:4")
 
 
@@ -423,5 +422,5 @@ def test_no_key_reaches_what_is_published(
         service = Service(server.base_url, "scripted", api_key_env="SECRET_OF_TEST", timeout_s=5)
         synthesize(Settings(service, service, seeds, target=5, tasks_per_request=4), tmp_path / "work")
         assert KEY in server.authorizations[0]
-    publish(tmp_path / "work", tmp_path / "out", PublishConfig())
+    publish(tmp_path / "work", tmp_path / "out")
     assert not any(KEY.encode() in data for data in content(tmp_path / "out").values())

@@ -9,7 +9,7 @@ from scripted_server import ScriptedServer, write_tasks
 
 from datagen.client import Service
 from datagen.errors import ConfigError
-from datagen.publish import PublishConfig, dataset_builder, publish
+from datagen.publish import dataset_builder, publish
 from datagen.records import SeedTask, write_records
 from datagen.settings import Settings
 from datagen.synthesize import synthesize
@@ -47,8 +47,7 @@ def test_beam_writes_the_bytes_that_one_process_writes(
             "beam_options": ("--direct_num_workers=2", f"--direct_running_mode={mode}"),
         },
     }.items():
-        config = PublishConfig(shards=shards, validation_share=0.2, **changes)
-        publish(finished, tmp_path / name, config)
+        publish(finished, tmp_path / name, shards=shards, validation_share=0.2, **changes)
     assert content(tmp_path / "plain") == content(tmp_path / "beam")
     assert sum(json.loads(content(tmp_path / "beam")["manifest.json"])["rows"].values()) == 60
     assert "tensorflow" not in sys.modules
@@ -56,5 +55,5 @@ def test_beam_writes_the_bytes_that_one_process_writes(
 
 def test_a_runner_that_does_not_exist_is_named(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such Beam runner"):
-        publish(finished, tmp_path / "out", PublishConfig(beam_runner="DirctRunner"))
+        publish(finished, tmp_path / "out", beam_runner="DirctRunner")
     assert list(tmp_path.iterdir()) == []
