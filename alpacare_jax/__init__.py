@@ -33,6 +33,7 @@ _PUBLIC = {
     "import_model": "convert.folders",
     "judge": "evaluate.judging",
     "load": "language_model",
+    "load_config": "train",
     "pack": "data.pack",
     "report": "report.writing",
     "score": "evaluate.tables",

@@ -1,9 +1,6 @@
 """The errors a user can cause, with those that only the training side knows."""
 
-import difflib
-from collections.abc import Iterable
-
-from datagen.errors import ConfigError, DataError, ServiceError, UserError
+from datagen.errors import ConfigError, DataError, ServiceError, UserError, did_you_mean, nearest
 
 __all__ = [
     "CheckpointError",
@@ -17,6 +14,7 @@ __all__ = [
     "causes",
     "did_you_mean",
     "is_full",
+    "nearest",
 ]
 
 
@@ -54,14 +52,3 @@ def causes(error: BaseException) -> list[BaseException]:
     while found[-1].__cause__ is not None:
         found.append(found[-1].__cause__)
     return found
-
-
-def did_you_mean(found: object, known: Iterable[str]) -> str | None:
-    """Return a remedy that names the known name nearest to an unknown one, or None where none is near.
-
-    Example:
-        >>> did_you_mean("offlod", ["none", "full", "offload"])
-        'did you mean offload?'
-    """
-    near = difflib.get_close_matches(str(found).lower(), known, n=1, cutoff=0.4)
-    return f"did you mean {near[0]}?" if near else None

@@ -9,7 +9,6 @@ Flags that the user has set stay, and win; one that no compiler here knows is an
 """
 
 import dataclasses
-import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -23,7 +22,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from alpacare_jax.cache import default_cache
-from alpacare_jax.errors import ConfigError
+from alpacare_jax.errors import ConfigError, did_you_mean
 
 logger = logging.getLogger("alpacare")
 
@@ -217,8 +216,7 @@ def check_given(variable: str, given: str) -> None:
     unknown = _remembered(f"{variable} {given}", lambda: unknown_flags(variable, given) or [])
     if unknown:
         there = flags_of_the_compiler(variable)
-        near = {name: difflib.get_close_matches(name, there, n=2) for name in unknown}
-        hints = [f"{name}: did you mean {' or '.join(names)}?" for name, names in near.items() if names]
+        hints = [f"{name}: {near}" for name in unknown if (near := did_you_mean(name, there, most=2))]
         raise ConfigError(
             "the compiler does not know a flag",
             where=variable,

@@ -18,7 +18,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from alpacare_jax import distributed
 from alpacare_jax.errors import ConfigError, ShardingError
-from alpacare_jax.ranges import Range, check_settings
+from datagen.configuration import Range, check
 
 MESH_AXES = ("data", "fsdp", "tensor", "context")
 DEVICES = Range(1, 1_000_000, beside=-1)
@@ -67,8 +67,8 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         free = [axis for axis in MESH_AXES if getattr(self, axis) == -1]
-        problems = [f"at most one axis may be -1, not {' and '.join(free)}"] * (len(free) > 1)
-        check_settings(self, "mesh", problems, error=ShardingError)
+        problems = [f"{' and '.join(free)}: at most one axis may be -1"] * (len(free) > 1)
+        check(self, "mesh", problems)
 
     def shape(self, device_count: int) -> tuple[int, int, int, int]:
         """Return the mesh shape for a number of devices.

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from alpacare_jax import plan
-from alpacare_jax.config import load_config
 from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.plan import request
 from alpacare_jax.plan.compilers import version
-from alpacare_jax.train import RunConfig
+from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "train"
 
@@ -51,7 +50,7 @@ def fit(
 ) -> dict[str, Any]:
     """Find the most rows per chip of a configuration, or only whether the least that must fit does."""
     changes = (f"compute.remat={remat}", f"compute.layer_rows={LAYER_ROWS}", "train.microbatches=1")
-    config = load_config(CONFIGS / f"{name}.yaml", list(changes), RunConfig)
+    config = load_config(CONFIGS / f"{name}.yaml", list(changes))
     program, place = request.make_program(config)
     shards = request.batch_shards(config, place)
     program = program.replace(rows=least * shards)

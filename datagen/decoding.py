@@ -330,6 +330,12 @@ class _StrictLoader(yaml.SafeLoader):
         return value
 
 
+# YAML 1.1 takes 1e-5 for text; YAML 1.2 does not.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
+)
+
+
 def _check_aliases(value: Any) -> None:
     """Walk what a YAML file holds level by level: aliases within aliases multiply, or contain themselves."""
     level, seen = [value], 0

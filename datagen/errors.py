@@ -5,6 +5,9 @@ found, what was expected and what to do about it. ``alpacare_jax.errors`` extend
 the top serves both packages.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """A failure that the user can mend.
@@ -51,3 +54,30 @@ class DataError(UserError):
 
 class ServiceError(UserError):
     """A remote service refused, failed for good, or could not be reached."""
+
+
+def nearest(found: object, known: Iterable[str], *, most: int = 1, cutoff: float = 0.5) -> list[str]:
+    """Return the known names nearest to an unknown one, the nearest first; none where none is near.
+
+    Example:
+        >>> nearest("warmup", ["learning_rate", "warmup_ratio"])
+        ['warmup_ratio']
+    """
+    return difflib.get_close_matches(str(found).lower(), list(known), n=most, cutoff=cutoff)
+
+
+def did_you_mean(found: object, known: Iterable[str], *, most: int = 1, prefix: str = "") -> str | None:
+    """Return a remedy that names the known names nearest to an unknown one, or None where none is near.
+
+    Args:
+        found: The unknown name.
+        known: The known ones.
+        most: How many to name at most.
+        prefix: What to write before each.
+
+    Example:
+        >>> did_you_mean("offlod", ["none", "full", "offload"])
+        'did you mean offload?'
+    """
+    near = [prefix + name for name in nearest(found, known, most=most)]
+    return f"did you mean {' or '.join(near)}?" if near else None

@@ -7,7 +7,6 @@ is not there keeps its words, in a tidy form that does not depend on case or num
 """
 
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -16,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterable
 from importlib import resources
 from typing import Any
+
+from datagen.errors import nearest
 
 FIELDS = ("type", "topic", "view", "difficulty")
 OTHER = "Other"
@@ -189,7 +190,7 @@ def nearest_known(field: str, label: str) -> str | None:
     """
     if field == "difficulty":
         return None
-    near = difflib.get_close_matches(_key(field, label), _known(field), n=1, cutoff=0.6)
+    near = nearest(_key(field, label), _known(field), cutoff=0.6)
     return _known(field)[near[0]] if near else None
 
 

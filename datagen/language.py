@@ -8,8 +8,6 @@ import re
 import unicodedata
 from collections import Counter
 
-from datagen.errors import ConfigError
-
 ANY = "any"
 
 _COMMON_WORDS = {
@@ -46,21 +44,6 @@ _SCRIPTS = {
 LANGUAGES = (*_COMMON_WORDS, *_SCRIPTS)
 _WORD = re.compile(r"[^\W\d_]+")
 _FEW = 3
-
-
-def check_known(language: str) -> None:
-    """Refuse a language that cannot be told.
-
-    Raises:
-        ConfigError: The code is neither "any" nor one of :data:`LANGUAGES`.
-    """
-    if language != ANY and language not in LANGUAGES:
-        raise ConfigError(
-            "the language is not one that can be told",
-            found=language,
-            expected=", ".join(sorted(LANGUAGES)),
-            remedy='give "any" to check no language',
-        )
 
 
 def is_other_language(text: str, language: str) -> bool:

@@ -1,27 +1,24 @@
 """The settings of a synthesis run: read strictly from YAML and flags, each laid over the one before."""
 
 import dataclasses
-import difflib
 import os
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from datagen import validation
+from datagen import configuration
 from datagen.batch.files import BatchLimits
 from datagen.client import Service
+from datagen.configuration import Range, check
 from datagen.contamination.evaluation_files import absolute, split_fields
 from datagen.coverage import EVEN, SAMPLINGS
 from datagen.errors import ConfigError
-from datagen.language import check_known
+from datagen.language import ANY, LANGUAGES
 from datagen.money.prices import Prices
 from datagen.privacy import POLICIES
 from datagen.service.chat import TEXT, Sampling
 
-T = TypeVar("T")
 LIVE, BATCH = "live", "batch"
 
 _TASK_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=3072)
@@ -39,14 +36,13 @@ class Terms:
         batch: How batches are cut, sent again and waited for.
     """
 
-    budget_usd: float | None = None
+    budget_usd: Annotated[float | None, Range(0, 10**9)] = None
     prices: Path | dict | None = None
-    mode: str = LIVE
+    mode: Annotated[str, (LIVE, BATCH)] = LIVE
     batch: BatchLimits = BatchLimits()
 
     def __post_init__(self) -> None:
-        validation.check_known(self, {"mode": (LIVE, BATCH)})
-        validation.check_ranges(self, {"budget_usd": (0, 10**9)})
+        check(self)
 
     def models(self) -> tuple[str, ...]:
         """Return the models that are asked, which need a price where there is a budget."""
@@ -102,32 +98,26 @@ class Settings(Terms):
     teacher: Service
     answerer: Service
     seeds: Path | None = None
-    target: int = 100
-    tasks_per_request: int = 12
-    examples: int = 3
-    sampling: str = EVEN
+    target: Annotated[int, Range(1, 10**9)] = 100
+    tasks_per_request: Annotated[int, Range(1, 1000)] = 12
+    examples: Annotated[int, Range(1, 1000)] = 3
+    sampling: Annotated[str, SAMPLINGS] = EVEN
     seed: int = 0
-    max_requests: int | None = None
-    similarity: float = 0.7
-    language: str = "en"
+    max_requests: Annotated[int | None, Range(1, 10**9)] = None
+    similarity: Annotated[float, Range(0, 1)] = 0.7
+    language: Annotated[str, (ANY, *LANGUAGES)] = "en"
     eager: bool = False
     send_seed: bool = False
-    privacy: str = "report"
+    privacy: Annotated[str, POLICIES] = "report"
     privacy_model: str = ""
     evaluation_files: tuple[str, ...] = ()
-    contamination_ngram: int = 13
-    contamination_rouge_l: float = 0.7
+    contamination_ngram: Annotated[int, Range(5, 1000)] = 13
+    contamination_rouge_l: Annotated[float, Range(0, 1)] = 0.7
     task_sampling: Sampling = _TASK_SAMPLING
     answer_sampling: Sampling = _ANSWER_SAMPLING
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validation.check_known(self, {"sampling": SAMPLINGS, "privacy": POLICIES})
-        check_known(self.language)
-        bounds = {"target": (1, 10**9), "max_requests": (1, 10**9), "examples": (1, 1000),
-                  "tasks_per_request": (1, 1000), "similarity": (0, 1), "contamination_rouge_l": (0, 1),
-                  "contamination_ngram": (5, 1000)}  # fmt: skip
-        validation.check_ranges(self, bounds)
         if self.answer_sampling.format != TEXT:
             raise ConfigError(
                 "answers are always text", where="answer_sampling.format", remedy="leave it out"
@@ -159,50 +149,10 @@ def read_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         >>> read_settings([("flags", flags)]).answerer.model
         'm'
     """
-    merged, problems = _merge(Settings, sources)
-    if not problems:
-        merged["answerer"] = _inherit(merged.get("teacher", {}), merged.get("answerer", {}), problems)
-    return _finish(Settings, merged, "teacher", sources, problems)
-
-
-def read_terms(kind: type[T], sources: Sequence[tuple[str, Mapping[str, Any]]], service: str) -> T:
-    """Build settings that ask one service, from nested mappings, each laid over the one before.
-
-    Args:
-        kind: The settings, on the terms of :class:`Terms`.
-        sources: As for :func:`read_settings`.
-        service: The field that holds the service, such as "judge".
-
-    Raises:
-        ConfigError: Unknown keys, wrong types or impossible values; all bad keys are named at once.
-    """
-    merged, problems = _merge(kind, sources)
-    return _finish(kind, merged, service, sources, problems)
-
-
-def _merge(kind: type, sources: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[dict[str, Any], list[str]]:
-    problems: list[str] = []
-    merged: dict[str, Any] = {}
-    for name, mapping in sources:
-        _check(kind, mapping, "", name, problems)
-        merged = _lay_over(merged, mapping)
-    return merged, problems
-
-
-def _finish(
-    kind: type[T],
-    merged: Mapping[str, Any],
-    service: str,
-    sources: Sequence[tuple[str, Mapping[str, Any]]],
-    problems: list[str],
-) -> T:
-    for key in ("base_url", "model"):
-        if not problems and not merged.get(service, {}).get(key):
-            problems.append(f"{service}.{key} is missing (in the config, or as --{key.replace('_', '-')})")
-    if problems:
-        unique = list(dict.fromkeys(problems))
-        raise ConfigError("the configuration is not valid: " + "; ".join(unique), where=_names(sources))
-    return _build(kind, merged)
+    merged = configuration.merge(Settings, *sources)
+    merged["answerer"] = _inherit(merged.get("teacher", {}), merged.get("answerer", {}))
+    where = " and ".join(name for name, mapping in sources if mapping)
+    return configuration.build(Settings, (where, merged))
 
 
 def beside(path: Path, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,10 +189,10 @@ def missing_files(mapping: Mapping[str, Any]) -> dict[str, Path]:
 
 def to_mapping(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON can hold them; :func:`read_settings` takes them back."""
-    mapping = dataclasses.asdict(settings)
+    mapping: dict[str, Any] = configuration.to_plain(settings)
     for name in ("seeds", "prices"):
-        if isinstance(mapping[name], Path):
-            mapping[name] = str(mapping[name].absolute())
+        if isinstance(mapping[name], str):
+            mapping[name] = str(Path(mapping[name]).absolute())
     mapping["evaluation_files"] = [absolute(spec) for spec in settings.evaluation_files]
     # What the answerer shares with the teacher stays shared when the teacher's is changed later.
     teacher, answerer = mapping["teacher"], mapping["answerer"]
@@ -250,89 +200,16 @@ def to_mapping(settings: Settings) -> dict[str, Any]:
     return mapping
 
 
-def _names(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    return " and ".join(name for name, mapping in sources if mapping) or "the command line"
-
-
-def _inherit(teacher: Mapping[str, Any], answerer: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _inherit(teacher: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Give the answerer what it does not name itself, but never the teacher's key on another host."""
-    own = dict(answerer)
     hosts = [urlsplit(str(service.get("base_url", ""))).netloc for service in (teacher, own)]
     if hosts[1] and hosts[0] != hosts[1] and "api_key_env" not in own:
-        if Service(str(own["base_url"]), "any").is_loopback():
-            own["api_key_env"] = ""
-        else:
-            problems.append(
-                "answerer.api_key_env is missing (in the config, or as --answer-api-key-env): "
-                "the answerer is at another host than the teacher, whose key is not for it"
+        if not Service(str(own["base_url"]), "any").is_loopback():
+            raise ConfigError(
+                "answerer.api_key_env is missing",
+                where="answerer.api_key_env",
+                found=f"the answerer at {hosts[1]}, the teacher at {hosts[0]}",
+                remedy="name the variable that holds the answerer's key: the teacher's is not for another host",
             )
-    return _lay_over(teacher, own)
-
-
-def _lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for key, value in above.items():
-        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _lay_over(result[key], value) if nested else value
-    return result
-
-
-def _check(kind: type, mapping: Mapping[str, Any], prefix: str, where: str, problems: list[str]) -> None:
-    """Collect unknown keys and wrong types of one mapping against the fields of a dataclass."""
-    hints = typing.get_type_hints(kind)
-    for key, value in mapping.items():
-        name = f"{prefix}{key}"
-        hint = hints.get(key)
-        if hint is None:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            problems.append(
-                f"unknown key {name!r} in {where}" + (f" (did you mean {near[0]!r}?)" if near else "")
-            )
-        elif dataclasses.is_dataclass(hint):
-            if isinstance(value, Mapping):
-                _check(typing.cast(type, hint), value, f"{name}.", where, problems)
-            else:
-                problems.append(f"{name} in {where} must be a mapping, not {type(value).__name__}")
-        elif not _fits(value, hint):
-            expected = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
-            problems.append(f"{name} in {where} must be {expected}, not {value!r}")
-
-
-def _fits(value: object, hint: Any) -> bool:
-    if typing.get_origin(hint) is types.UnionType:
-        return any(_fits(value, each) for each in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
-    if typing.get_origin(hint) is dict:
-        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is Path:
-        return isinstance(value, str | Path)
-    return isinstance(value, hint)
-
-
-def _build(kind: type, mapping: Mapping[str, Any]) -> Any:
-    hints = typing.get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        if field.name not in mapping:
-            continue
-        value, hint = mapping[field.name], hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            default = (
-                {}
-                if field.default is dataclasses.MISSING
-                else dataclasses.asdict(typing.cast(Any, field.default))
-            )
-            value = _build(typing.cast(type, hint), _lay_over(default, value))
-        elif hint is float:
-            value = float(value)
-        elif typing.get_origin(hint) is tuple:
-            value = tuple(value)
-        elif field.name in ("seeds", "prices") and isinstance(value, str):
-            value = Path(value)
-        values[field.name] = value
-    return kind(**values)
+        own = {**own, "api_key_env": ""}
+    return configuration.lay_over(teacher, own)

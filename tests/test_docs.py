@@ -9,8 +9,7 @@ import typer.main
 
 from alpacare_jax.cli import app
 from alpacare_jax.cli.verbs import VERBS
-from alpacare_jax.config import load_config
-from alpacare_jax.train import RunConfig
+from alpacare_jax.train import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -59,7 +58,7 @@ def check_verb(words: list[str]) -> None:
     config = own[own.index("--config") + 1] if words[0] == "train" and "--config" in own else ""
     if config.startswith("configs/"):
         # Every key that a page overrides is a key of that file, with a value of its type.
-        load_config(ROOT / config, [word for word in own if re.match(r"[\w.]+=", word)], RunConfig)
+        load_config(ROOT / config, [word for word in own if re.match(r"[\w.]+=", word)])
     check_verb(after)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.ranges import Range, check_settings
+from datagen.configuration import Range, check
 
 KINDS = ("none", "lora", "rslora", "dora")
 QUANTIZED = ("int8", "int4", "nf4")
@@ -79,7 +79,7 @@ class AdapterConfig:
                 + ("quantised" if self.quantized else "stored otherwise")
                 + ", and kind 'none' trains them all"
             )
-        check_settings(self, "adapter", problems)
+        check(self, "adapter", problems)
 
     @property
     def on(self) -> bool:

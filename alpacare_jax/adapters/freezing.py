@@ -6,14 +6,13 @@ dot, or either with shell wildcards: ``*`` stands for anything, dots included, `
 one of these.
 """
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from alpacare_jax.errors import ConfigError
+from alpacare_jax.errors import ConfigError, nearest
 
 
 def frozen_layers(
@@ -82,7 +81,7 @@ def _nearest(pattern: str, names: dict[str, int | None]) -> str:
         name if layers is None else name.replace("layers.", "layers.*.", 1) for name, layers in names.items()
     ]
     known += sorted({path.rpartition(".")[0] + ".*" for path in known if path.count(".") > 2})
-    near = difflib.get_close_matches(pattern, known, n=2, cutoff=0.4)
+    near = nearest(pattern, known, most=2)
     return f"; near it: {', '.join(near)}" if near else f"; known: {', '.join(known)}"
 
 

@@ -1,8 +1,6 @@
 """The names by which kernels are asked for, and the refusal of names that are none."""
 
-import difflib
-
-from alpacare_jax.errors import ConfigError
+from alpacare_jax.errors import ConfigError, did_you_mean
 
 KERNELS = ("xla", "chunked", "splash", "cudnn", "tokamax")
 """Every kernel there is, on whatever platform it runs."""
@@ -22,11 +20,10 @@ def check_name(name: str, *, where: str = "compute.attention") -> None:
     known = (AUTO, *KERNELS)
     if name in known:
         return
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     raise ConfigError(
         "there is no attention kernel of that name",
         where=where,
         found=name,
         expected=", ".join(known),
-        remedy=f"did you mean {near[0]}?" if near else None,
+        remedy=did_you_mean(name, known),
     )

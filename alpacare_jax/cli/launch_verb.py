@@ -106,20 +106,17 @@ def check_verb(arguments: list[str]) -> list[str]:
     Raises:
         ConfigError: No such verb, or ``launch`` itself.
     """
-    import difflib
-
     from alpacare_jax.cli.verbs import VERBS
-    from alpacare_jax.errors import ConfigError
+    from alpacare_jax.errors import ConfigError, did_you_mean
 
     verbs = [verb for verb in VERBS if verb != "launch"]
     if arguments[0] not in verbs:
-        near = difflib.get_close_matches(arguments[0], verbs, n=1)
         raise ConfigError(
             "there is no such verb to launch",
             where="the words after --",
             found=arguments[0],
             expected=", ".join(verbs),
-            remedy=f"did you mean {near[0]}?" if near else None,
+            remedy=did_you_mean(arguments[0], verbs),
         )
     return arguments
 

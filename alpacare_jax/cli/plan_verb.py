@@ -105,12 +105,11 @@ def command(
     GPUs is not installed, the same figures come from formulas and are marked so.
     """
     from alpacare_jax import plan
-    from alpacare_jax.config import load_config
     from alpacare_jax.plan import compilers, request, tables
-    from alpacare_jax.train import RunConfig
+    from alpacare_jax.train import load_config
 
     program, place = request.make_program(
-        load_config(config, overrides or [], RunConfig),
+        load_config(config, overrides or []),
         topology=topology,
         rows=rows,
         seq_len=seq_len,

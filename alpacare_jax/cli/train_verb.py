@@ -51,14 +51,13 @@ def command(
         flags.set_flags()
     compilation.keep_programs()
     with timer.time("imports"), collecting_nothing():
-        from alpacare_jax.config import load_config
-        from alpacare_jax.train import RunConfig, Trainer
+        from alpacare_jax.train import Trainer, load_config
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alpacare").setLevel(logging.INFO)
     with timer.time("processes"):
         distributed.initialize_from_environment()
-    run_config = load_config(config, overrides or [], RunConfig)
+    run_config = load_config(config, overrides or [])
     with timer.time("imports"), collecting_nothing():
         for name in IMPORTED_LATER:
             importlib.import_module(name)

@@ -13,7 +13,7 @@ from alpacare_jax.convert.sources import ForeignTensor, Source
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig, RopeConfig
 from alpacare_jax.model.rope import inverse_frequencies
-from alpacare_jax.ranges import check_settings
+from datagen.configuration import check
 from datagen.records import shorten
 
 if TYPE_CHECKING:
@@ -220,8 +220,8 @@ class GgufFile:
                 )
         self._refuse_other_keys(config)
         config = dataclasses.replace(config, rope=self._rope(config))
-        check_settings(config, f"{self.path}: llama", error=ConversionError)
-        check_settings(config.rope, f"{self.path}: llama.rope", error=ConversionError)
+        check(config, f"{self.path}: llama", error=ConversionError)
+        check(config.rope, f"{self.path}: llama.rope", error=ConversionError)
         return config
 
     def _whole(self, key: str, default: int | None = None) -> int:

@@ -24,8 +24,8 @@ from alpacare_jax.data.manifest import Manifest, Statistics
 from alpacare_jax.data.packing import PackedSequence, fill_sequence, plan_sequences
 from alpacare_jax.errors import ConfigError, DataError, is_full
 from alpacare_jax.prompts import TEMPLATES, Template
-from alpacare_jax.ranges import Range
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
+from datagen.configuration import Range
 from datagen.decoding import read_json_object
 from datagen.files import hash_file
 from datagen.records import Instruction, holds_text, read_objects, write_objects

@@ -20,6 +20,7 @@ from alpacare_jax.evaluate.judge import (
     plan_comparisons,
 )
 from datagen.batch.client import cancel_batches, describe
+from datagen.configuration import build
 from datagen.decoding import read_yaml_mapping
 from datagen.files import refuse_existing
 from datagen.finish import read_finish
@@ -28,7 +29,7 @@ from datagen.money.budget import Budget
 from datagen.money.dollars import usd
 from datagen.progress import ProgressDisplay
 from datagen.records import Response, Verdict, write_records
-from datagen.settings import beside, read_terms
+from datagen.settings import beside
 
 LEDGER = "ledger.sqlite"
 _BUDGET = "budget_usd"  # the ledger's note of the cap
@@ -113,7 +114,7 @@ def read_settings(config: str | Path | None = None, given: Mapping[str, Any] | N
         ConfigError: Unknown keys, wrong types or impossible values; all bad keys are named at once.
     """
     sources = [] if config is None else [(str(config), beside(Path(config), read_yaml_mapping(Path(config))))]
-    return read_terms(JudgeSettings, [*sources, ("the command line", given or {})], "judge")
+    return build(JudgeSettings, *sources, ("the command line", given or {}))
 
 
 def plan_files(

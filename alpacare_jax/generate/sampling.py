@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alpacare_jax.errors import DataError
-from alpacare_jax.ranges import Range, declared
+from datagen.configuration import Range, check
 
 MAX_TOP_LOGPROBS = 20
 BLOCK = 256
@@ -47,10 +47,7 @@ class SamplingParams:
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         object.__setattr__(self, "stop", stop)
-        for name, allowed in declared(SamplingParams).items():
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise DataError(f"{name} is out of range", where=name, found=value, expected=allowed)
+        check(self, error=DataError)
         if any(not text for text in self.stop):
             raise DataError(
                 "a stop string is empty", where="stop", expected="texts of at least one character"

@@ -1,11 +1,11 @@
 """Names of device topologies: ``v5e:4x4``, ``v5e-16``, ``v5p-128`` (64 chips), ``v5e:4x4 x2`` (two slices)."""
 
 import dataclasses
-import difflib
 import math
 import re
 
 from alpacare_jax.errors import ConfigError
+from alpacare_jax.errors import nearest as nearest_names
 from alpacare_jax.hardware.chips import ALIASES, CHIPS, HOST_RESERVED, HOSTS, Chip, Host
 
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -200,12 +200,12 @@ def nearest(text: str, most: int = 6) -> list[str]:
     generation = re.split(r"[:=\-\s]", lowered, maxsplit=1)[0]
     generation = ALIASES.get(generation, generation)
     if generation not in CHIPS:
-        close = difflib.get_close_matches(generation, [*CHIPS, *ALIASES], n=1, cutoff=0.5)
+        close = nearest_names(generation, [*CHIPS, *ALIASES])
         families = [name for name in CHIPS if name.startswith(generation)] if generation else []
         generation = ALIASES.get(close[0], close[0]) if close else (families or ["v5e"])[0]
     chip = CHIPS[generation]
     if chip.platform == "gpu":
-        return difflib.get_close_matches(lowered, CHIPS, n=most, cutoff=0.3) or [chip.name]
+        return nearest_names(lowered, CHIPS, most=most) or [chip.name]
     wanted = _wanted_chips(lowered, chip)
     shapes = known_slices(chip)
     if wanted is not None:

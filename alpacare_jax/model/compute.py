@@ -10,7 +10,7 @@ from alpacare_jax import attention
 from alpacare_jax.attention import SEGMENTS
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import fp8
-from alpacare_jax.ranges import Range, check_settings
+from datagen.configuration import Range, check
 
 LAYER_INPUT = "layer_input"
 PROJECTIONS = ("query", "key", "value", "attention_out", "gate", "up")
@@ -91,7 +91,7 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         attention.check_name(self.attention)
-        check_settings(self, "compute")
+        check(self, "compute")
         if self.matmul == fp8.NAME and (self.dtype != "bfloat16" or self.precision != "default"):
             raise ConfigError(
                 "products in 8-bit floats round bfloat16 ones",

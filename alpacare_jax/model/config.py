@@ -1,11 +1,10 @@
 """The shape of a LLaMA, to and from a Hugging Face config."""
 
 import dataclasses
-import typing
 from typing import Annotated, Any
 
 from alpacare_jax.errors import ConversionError
-from alpacare_jax.ranges import Range, declared
+from datagen.configuration import Range, find_problems
 
 #: The parameters that each kind of rotary embedding reads beside its base, ``rope_theta``.
 ROPE_KINDS: dict[str, tuple[str, ...]] = {
@@ -178,21 +177,9 @@ def _check_values(kind: type, values: dict[str, Any], where: str, prefix: str = 
     Raises:
         ConversionError: Names every value that does not fit.
     """
-    hints, problems = typing.get_type_hints(kind), []
-    for name, value in values.items():
-        wanted = next(p for p in typing.get_args(hints[name]) or (hints[name],) if p is not type(None))
-        fits = isinstance(value, int | float if wanted is float else wanted)
-        if not fits or (isinstance(value, bool) and wanted is not bool):
-            problems.append(f"{prefix}{name} must be {_TYPES[wanted]}, not {value!r}")
-        elif wanted is not bool and value not in declared(kind)[name]:
-            problems.append(f"{prefix}{name} must be {declared(kind)[name]}, not {str(value)[:50]}")
-    if problems:
-        raise ConversionError(
-            "the config holds values of a wrong kind", where=where, found="; ".join(problems)
-        )
-
-
-_TYPES = {int: "a whole number", float: "a number", bool: "true or false"}
+    if problems := find_problems(kind, values):
+        found = "; ".join(prefix + problem for problem in problems)
+        raise ConversionError("the config holds values of a wrong kind", where=where, found=found)
 
 
 @dataclasses.dataclass(frozen=True)

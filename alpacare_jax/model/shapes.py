@@ -4,11 +4,10 @@ Source: the models' papers (Touvron et al. 2023a, 2023b; Grattafiori et al. 2024
 """
 
 import dataclasses
-import difflib
 from pathlib import Path
 from typing import Any
 
-from alpacare_jax.errors import ConfigError
+from alpacare_jax.errors import ConfigError, did_you_mean
 from alpacare_jax.model.config import LlamaConfig, RopeConfig
 from datagen.decoding import read_json_object
 
@@ -87,13 +86,12 @@ def named_shape(name: str) -> LlamaConfig:
         return SHAPES[name]
     path = Path(name)
     if path.suffix != ".json":
-        near = difflib.get_close_matches(name.lower(), SHAPES, n=3, cutoff=0.5)
         raise ConfigError(
             "there is no such model shape",
             where="architecture",
             found=name,
             expected=f"a config.json, or one of {', '.join(SHAPES)}",
-            remedy=f"did you mean {' or '.join(near)}?" if near else "name one of these",
+            remedy=did_you_mean(name, SHAPES, most=3) or "name one of these",
         )
     return LlamaConfig.from_hf(read_json_object(path, error=ConfigError))
 

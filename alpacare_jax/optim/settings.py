@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from alpacare_jax.ranges import Range, check_settings
+from datagen.configuration import Range, check
 
 OPTIMIZERS = ("adamw", "adafactor", "lion", "muon")
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -51,4 +51,4 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         too_long = self.schedule == "wsd" and self.warmup_ratio + self.decay_ratio > 1
-        check_settings(self, "optim", ["warmup_ratio and decay_ratio together exceed 1"] * too_long)
+        check(self, "optim", ["warmup_ratio and decay_ratio together exceed 1"] * too_long)

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-from alpacare_jax.config import build
 from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.train import RunConfig
+from datagen.configuration import build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Program:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Program":
         """Read what :meth:`to_dict` wrote."""
-        config = build(RunConfig, values["config"], where="the program")
+        config = build(RunConfig, ("the program", values["config"]))
         return cls(
             config,
             LlamaConfig.from_dict(values["model"]),

@@ -1,7 +1,7 @@
 """Training: the trainer, its configuration, the step, and who is told of its figures."""
 
 from alpacare_jax.train import callbacks
-from alpacare_jax.train.config import LoRA, RunConfig, TrainConfig
+from alpacare_jax.train.config import LoRA, RunConfig, TrainConfig, load_config
 from alpacare_jax.train.profile import Profile
 from alpacare_jax.train.recorder import Throughput
 from alpacare_jax.train.settings import LoopConfig, Progress, Schedule
@@ -22,4 +22,5 @@ __all__ = [
     "TrainStep",
     "Trainer",
     "callbacks",
+    "load_config",
 ]

@@ -1,21 +1,24 @@
 """A training run's whole configuration: its sections, and what a Python caller sets of them."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from jax.sharding import Mesh
 
 from alpacare_jax.adapters import AdapterConfig
+from alpacare_jax.adapters.config import KINDS
 from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.hardware.topology import parse_topology
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig, fp8
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
-from alpacare_jax.ranges import Range, check_settings
 from alpacare_jax.sharding import MeshConfig
 from alpacare_jax.train.settings import LoopConfig
 from alpacare_jax.train.step import TrainStep
+from datagen.configuration import Range, build, check, lay_over, parse_overrides
+from datagen.decoding import read_yaml_mapping
 from datagen.files import refuse_remote
 
 IN_MEMORY = "(in memory)"
@@ -94,7 +97,7 @@ class RunConfig:
     compute: ComputeConfig = ComputeConfig()
     adapter: AdapterConfig = AdapterConfig()
     optim: OptimConfig = OptimConfig()
-    train: LoopConfig = LoopConfig(batch_rows=8)
+    train: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(batch_rows=8))
 
     @classmethod
     def of(
@@ -145,7 +148,7 @@ class RunConfig:
                 found="neither",
                 expected="`init` (a model), or `architecture` (a shape's name or a config.json) for random weights",
             )
-        check_settings(self, "")
+        check(self)
         if self.compute.layer_rows is not None and self.adapter.dropout:
             raise ConfigError(
                 "dropout is drawn for all rows of a layer at once",
@@ -180,3 +183,30 @@ class RunConfig:
             guard=self.train.guard,
             seed=self.train.seed,
         )
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read the configuration of a training run.
+
+    Args:
+        path: A YAML file.
+        overrides: ``key=value`` with dotted keys; values are read as YAML.
+
+    Raises:
+        ConfigError: The file is missing or broken; a key is unknown or a value of the wrong type. All bad keys are
+            named at once, each with the nearest known key.
+
+    Example:
+        >>> load_config("run.yaml", ["optim.learning_rate=1e-5", "train.epochs=1"])
+    """
+    values, changes = read_yaml_mapping(path), parse_overrides(RunConfig, overrides)
+    adapter = lay_over(values, changes).get("adapter")
+    if isinstance(adapter, dict) and adapter and "kind" not in adapter:
+        raise ConfigError(
+            "adapter.kind is missing, so the whole model would be trained",
+            where=path,
+            found=", ".join(map(str, adapter)),
+            expected=", ".join(KINDS),
+            remedy="name its kind, or none to train the whole model",
+        )
+    return build(RunConfig, (str(path), values), ("the command line", changes))

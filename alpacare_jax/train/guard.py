@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from alpacare_jax.ranges import Range, check_settings
+from datagen.configuration import Range, check
 
 GuardState = dict[str, jax.Array]
 """``norms`` [window] of the last steps taken, ``taken``, ``skipped``, ``in_a_row``: int32 counts."""
@@ -33,7 +33,7 @@ class GuardConfig:
     patience: Annotated[int, Range(1, 1_000_000_000)] = 5
 
     def __post_init__(self) -> None:
-        check_settings(self, "train.guard")
+        check(self, "train.guard")
 
     @property
     def on(self) -> bool:

@@ -7,8 +7,8 @@ from typing import Annotated
 from alpacare_jax.data.loader import count_steps
 from alpacare_jax.data.manifest import Statistics
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.ranges import Range, check_settings
 from alpacare_jax.train.guard import GuardConfig
+from datagen.configuration import Range, check
 
 ROUNDING = 0.1
 """By what share a batch counted in examples may be rounded before fewer microbatches are taken."""
@@ -53,7 +53,7 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         both = (self.batch_rows is None) == (self.batch_examples is None)
-        check_settings(self, "train", ["exactly one of batch_rows and batch_examples must be given"] * both)
+        check(self, "train", ["batch_rows, or else batch_examples, must be given"] * both)
 
     def for_data(
         self, statistics: Statistics, batch_shards: int, started: "Progress | None" = None

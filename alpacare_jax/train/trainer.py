@@ -22,7 +22,6 @@ from jax.sharding import Mesh
 
 from alpacare_jax import checkpoint, convert, sharding
 from alpacare_jax.adapters import merge
-from alpacare_jax.config import to_yaml
 from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.data.loader import Batch, BatchStream, batches_in_order
 from alpacare_jax.data.packing import PackedSequence
@@ -47,6 +46,7 @@ from alpacare_jax.train.resume import check_same_base, check_unchanged, progress
 from alpacare_jax.train.run_folder import check_run_folder, describe, write_run_folder, write_summary
 from alpacare_jax.train.start import find_start
 from alpacare_jax.train.step import StepFunction, TrainState
+from datagen.configuration import to_yaml
 from datagen.files import write_text
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Trainer:
         """Return the trainer of the run that a configuration describes, or resumes.
 
         Args:
-            config: The run, as :func:`alpacare_jax.config.load_config` reads it.
+            config: The run, as :func:`alpacare_jax.train.load_config` reads it.
             callbacks: As for the class.
             accept_changes: As for the class.
             profile_steps: As for the class.

@@ -10,10 +10,10 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
+from datagen.configuration import Range, check
 from datagen.errors import ConfigError, DataError
-from datagen.validation import check_ranges
 
 ENDPOINT = "/v1/chat/completions"
 #: JSON of English text has about four characters a token; counted with three, so as to stay below a queue's limit.
@@ -35,17 +35,15 @@ class BatchLimits:
         poll_s: Longest wait between two looks at a batch, in seconds.
     """
 
-    max_requests: int = 50_000
-    max_megabytes: float = 200.0
-    enqueued_tokens: int | None = None
-    max_rounds: int = 3
-    surplus: float = 0.05
-    poll_s: float = 60.0
+    max_requests: Annotated[int, Range(1, 1_000_000)] = 50_000
+    max_megabytes: Annotated[float, Range(0.001, 100_000)] = 200.0
+    enqueued_tokens: Annotated[int | None, Range(1, 10**12)] = None
+    max_rounds: Annotated[int, Range(1, 1000)] = 3
+    surplus: Annotated[float, Range(0, 10)] = 0.05
+    poll_s: Annotated[float, Range(0.01, 3600)] = 60.0
 
     def __post_init__(self) -> None:
-        bounds = {"max_requests": (1, 10**6), "max_megabytes": (0.001, 10**5), "enqueued_tokens": (1, 10**12),
-                  "max_rounds": (1, 1000), "surplus": (0, 10), "poll_s": (0.01, 3600)}  # fmt: skip
-        check_ranges(self, bounds, "batch.")
+        check(self, "batch")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """What models' tokens cost: the list prices that this package knows, and the user's own."""
 
 import dataclasses
-import difflib
+import datetime
 import importlib.resources
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
 import yaml
 
+from datagen.configuration import Range, check, find_problems, refuse
 from datagen.decoding import read_yaml_mapping
 from datagen.errors import ConfigError
 
@@ -25,11 +26,14 @@ class Price:
         as_of: Date of that list, ISO 8601.
     """
 
-    input: float
-    output: float
-    batch_discount: float = 0.0
+    input: Annotated[float, Range(0, 1_000_000)]
+    output: Annotated[float, Range(0, 1_000_000)]
+    batch_discount: Annotated[float, Range(0, 1)] = 0.0
     source: str = ""
     as_of: str = ""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def cost_usd(self, prompt_tokens: int, completion_tokens: int, *, batch: bool = False) -> float:
         """Return what so many tokens cost, in US dollars."""
@@ -89,11 +93,13 @@ class Prices:
             raise ConfigError(
                 "prices must be a mapping of models", where=where, found=type(models).__name__, remedy=_HOW_TO
             )
-        problems: list[str] = []
-        prices = {str(model): _read_price(str(model), entry, problems) for model, entry in models.items()}
-        if problems:
-            raise ConfigError("prices are not valid: " + "; ".join(problems), where=where, remedy=_HOW_TO)
-        return cls({model: price for model, price in prices.items() if price is not None})
+        entries = {str(model): _plain(entry) for model, entry in models.items()}
+        problems = []
+        for model, entry in entries.items():
+            problems += find_problems(Price, entry, f"{model}.")
+            problems += [f"{model}.{key} is missing" for key in ("input", "output") if key not in entry]
+        refuse(problems, where)
+        return cls({model: Price(**entry) for model, entry in entries.items()})
 
     def over(self, below: "Prices") -> "Prices":
         """Return these prices laid over others."""
@@ -133,28 +139,9 @@ _HOW_TO = (
     "write a file with a line for each model, such as `my-model: {input: 0.5, output: 1.5}` "
     "(US dollars per million tokens), and give it as --prices FILE, or put it under `prices:` in the config"
 )
-_KEYS = {field.name for field in dataclasses.fields(Price)}
 
 
-def _read_price(model: str, entry: object, problems: list[str]) -> Price | None:
-    if not isinstance(entry, Mapping):
-        problems.append(f"{model} must have input and output, not {entry!r}")
-        return None
-    unknown = [str(key) for key in entry if key not in _KEYS]
-    for key in unknown:
-        near = difflib.get_close_matches(key, sorted(_KEYS), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(_KEYS))}"
-        problems.append(f"unknown key {key!r} of {model} ({hint})")
-    missing = [key for key in ("input", "output") if key not in entry]
-    if missing:
-        problems.append(f"{model} must have input and output, and has no {' and no '.join(missing)}")
-    if unknown or missing:
-        return None
-    numbers: dict[str, float] = {}
-    for key, most in (("input", 1e6), ("output", 1e6), ("batch_discount", 1.0)):
-        value = entry.get(key, 0.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-            problems.append(f"{model}.{key} must be a number from 0 to {most:g}, not {value!r}")
-            return None
-        numbers[key] = float(value)
-    return Price(**numbers, source=str(entry.get("source", "")), as_of=str(entry.get("as_of", "")))
+def _plain(entry: Any) -> dict[str, Any]:
+    """Return a price's values; YAML reads an unquoted date as one. What is no mapping has no prices."""
+    values = entry if isinstance(entry, Mapping) else {}
+    return {key: str(value) if isinstance(value, datetime.date) else value for key, value in values.items()}

@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
+from datagen.configuration import Range, check
 from datagen.errors import ConfigError
-from datagen.validation import check_known, check_ranges
 
 # What a request's price depends on, what yields no text, and what is set elsewhere is not for ``extra_body``.
 _RESERVED = (
@@ -35,9 +35,9 @@ class Sampling:
     """How a reply is drawn.
 
     Attributes:
-        temperature: 0 to 2; None leaves the field out, for models that refuse it.
-        top_p: 0 to 1; None leaves the field out.
-        presence_penalty: -2 to 2; None leaves the field out.
+        temperature: None leaves the field out, for models that refuse it.
+        top_p: None leaves the field out.
+        presence_penalty: None leaves the field out.
         max_tokens: Longest reply, in tokens, a reasoning model's thoughts included.
         stop: Texts at which the model stops.
         seed: Sent only where it is set.
@@ -48,22 +48,18 @@ class Sampling:
             service can be held to a schema.
     """
 
-    temperature: float | None = 1.0
-    top_p: float | None = 1.0
-    presence_penalty: float | None = 0.0
-    max_tokens: int = 1024
+    temperature: Annotated[float | None, Range(0, 2)] = 1.0
+    top_p: Annotated[float | None, Range(0, 1)] = 1.0
+    presence_penalty: Annotated[float | None, Range(-2, 2)] = 0.0
+    max_tokens: Annotated[int, Range(1, 2**31)] = 1024
     stop: tuple[str, ...] = ()
     seed: int | None = None
-    max_tokens_field: str = LENGTH_FIELDS[0]
+    max_tokens_field: Annotated[str, LENGTH_FIELDS] = LENGTH_FIELDS[0]
     extra_body: dict[str, Any] = dataclasses.field(default_factory=dict)
-    format: str = TEXT
+    format: Annotated[str, FORMATS] = TEXT
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            {"temperature": (0, 2), "top_p": (0, 1), "presence_penalty": (-2, 2), "max_tokens": (1, 2**31)},
-        )
-        check_known(self, {"max_tokens_field": LENGTH_FIELDS, "format": FORMATS})
+        check(self)
         if wrong := [key for key in self.extra_body if key in _RESERVED]:
             raise ConfigError(
                 "extra_body may not set what the run itself sets or reckons with",

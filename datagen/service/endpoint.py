@@ -2,10 +2,13 @@
 
 import dataclasses
 import ipaddress
+import math
 import os
 import re
+from typing import Annotated
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
+from datagen.configuration import Range, check
 from datagen.errors import ConfigError, ServiceError
 
 #: What ends the path of one operation, which people copy in place of the API's; a lone ``/models`` is some API's own.
@@ -18,8 +21,7 @@ _AROUND = " \t\r\n\"'`<>,;\u00a0\u200b\ufeff\u201c\u201d"
 _SECRET_NAME = re.compile(r"key|token|secret|pass|auth|sig|code|cred", re.IGNORECASE)
 _SECRET = re.compile(r"(?=\S*\d)(?=\S*[^\W\d_])\S{20,}")
 
-_ABOVE_ZERO = ("timeout_s", "max_tries", "concurrency", "first_wait_s", "requests_per_minute", "tokens_per_minute",
-               "patience_s")  # fmt: skip
+_SECONDS, _COUNT = Range(0, math.inf, above=True), Range(1, math.inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +47,18 @@ class Service:
     base_url: str
     model: str
     api_key_env: str = "OPENAI_API_KEY"
-    timeout_s: float = 120
-    max_tries: int = 5
-    concurrency: int = 8
-    first_wait_s: float = 1.0
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    patience_s: float = 3600
+    timeout_s: Annotated[float, _SECONDS] = 120
+    max_tries: Annotated[int, _COUNT] = 5
+    concurrency: Annotated[int, _COUNT] = 8
+    first_wait_s: Annotated[float, _SECONDS] = 1.0
+    requests_per_minute: Annotated[int | None, _COUNT] = None
+    tokens_per_minute: Annotated[int | None, _COUNT] = None
+    patience_s: Annotated[float, _SECONDS] = 3600
     heed_headers: bool = True
 
     def __post_init__(self) -> None:
+        check(self)
         object.__setattr__(self, "base_url", _api_root(self.base_url))
-        for name in _ABOVE_ZERO:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be above 0", found=value)
 
     @property
     def address(self) -> str:

@@ -488,5 +488,5 @@ def test_impossible_services_are_refused() -> None:
     assert "hunter2" not in str(caught.value)
     for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "patience_s", "timeout_s"):
         for value in (0, -1):
-            with pytest.raises(ConfigError, match=f"{name} must be above 0"):
+            with pytest.raises(ConfigError, match=f"{name} must be a"):
                 Service("http://localhost/v1", "m", **{name: value})  # type: ignore[arg-type]

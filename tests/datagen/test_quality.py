@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import ConfigError
-from datagen.language import check_known, is_other_language
+from datagen.language import is_other_language
 from datagen.quality import check_answer, check_task, repeats_itself
 from datagen.records import SeedTask, read_objects
 from datagen.seeds import load_seeds
+from datagen.settings import read_settings
 
 CHOICES = "Which is live?\nA. Polio, inactivated\nB. Measles\nC. Tetanus\nD. Hepatitis B"
 
@@ -204,10 +205,11 @@ def test_each_language_is_told_from_all_others(language: str, text: str) -> None
 
 
 def test_unknown_languages_are_refused() -> None:
-    with pytest.raises(ConfigError, match="language"):
-        check_known("klingon")
-    check_known("any")
-    check_known("en")
+    service = {"base_url": "http://localhost/v1", "model": "m"}
+    with pytest.raises(ConfigError, match="language: 'klingon' is not one of"):
+        read_settings([("file", {"teacher": service, "language": "klingon"})])
+    for language in ("any", "en"):
+        read_settings([("file", {"teacher": service, "language": language})])
 
 
 def test_real_tasks_and_answers_raise_few_alarms(real_data: Path) -> None:

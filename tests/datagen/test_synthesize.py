@@ -495,11 +495,16 @@ def test_bad_settings_are_all_named_with_the_nearest_key() -> None:
     with pytest.raises(ConfigError) as caught:
         read_settings([("a.yaml", bad)])
     words = str(caught.value)
-    for part in ("'taget'", "'target'", "seed in a.yaml must be int, not 'x'", "'teacher.modle'", "'model'"):
+    for part in (
+        "a.yaml",
+        "taget: unknown key; did you mean target?",
+        "seed must be a whole number, not 'x'",
+        "teacher.modle: unknown key; did you mean teacher.model?",
+    ):
         assert part in words
     assert "teacher.concurrency" in words
     assert "task_sampling.stop" in words
-    with pytest.raises(ConfigError, match=r"teacher.model is missing.*--model"):
+    with pytest.raises(ConfigError, match=r"teacher.model is missing"):
         read_settings([("flags", {"teacher": {"base_url": "http://localhost/v1"}})])
     good = {"teacher": {"base_url": "http://localhost/v1", "model": "m"}}
     for name, value in (
@@ -508,9 +513,9 @@ def test_bad_settings_are_all_named_with_the_nearest_key() -> None:
         ("top_p", 1.5),
         ("max_tokens", 0),
     ):
-        with pytest.raises(ConfigError, match=f"{name} is out of range"):
+        with pytest.raises(ConfigError, match=f"task_sampling.{name} must be at least"):
             read_settings([("file", good | {"task_sampling": {name: value}})])
-    with pytest.raises(ConfigError, match="target is out of range"):
+    with pytest.raises(ConfigError, match="target must be at least 1"):
         read_settings(
             [("flags", {"teacher": {"base_url": "http://localhost/v1", "model": "m"}, "target": 0})]
         )
@@ -536,7 +541,7 @@ def test_the_teacher_s_key_is_not_sent_to_another_host() -> None:
     assert answerer(base_url="https://api.one.example/v2").api_key_env == "ONE_KEY"
     assert answerer(base_url="https://api.two.example/v1", api_key_env="TWO_KEY").api_key_env == "TWO_KEY"
     assert answerer(base_url="http://localhost:8000/v1").api_key() == "none"
-    with pytest.raises(ConfigError, match=r"answerer.api_key_env is missing .*--answer-api-key-env"):
+    with pytest.raises(ConfigError, match=r"answerer.api_key_env is missing"):
         answerer(base_url="https://api.two.example/v1")
 
 

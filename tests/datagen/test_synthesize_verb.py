@@ -234,7 +234,7 @@ def test_a_misspelt_key_of_a_price_is_named(tmp_path: Path, config: Path) -> Non
     prices = tmp_path / "prices.yaml"
     prices.write_text("scripted: {input: 1, ouput: 1}\n")
     run = synthesize("--work", tmp_path / "work", "--config", config, "--prices", prices, "--dry-run")
-    assert "unknown key 'ouput' of scripted (did you mean 'output'?)" in str(run.exception)
+    assert "scripted.ouput: unknown key; did you mean scripted.output?" in str(run.exception)
 
 
 def test_ending_batches_where_there_are_none_says_so(tmp_path: Path, config: Path) -> None:

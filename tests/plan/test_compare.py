@@ -6,16 +6,15 @@ from pathlib import Path
 import pytest
 
 from alpacare_jax import plan
-from alpacare_jax.config import load_config
 from alpacare_jax.errors import ServiceError
 from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.plan import Compiled, Outcome, Program, TooLarge, Way, request, tables
 from alpacare_jax.plan.compare import LAYER_ROWS, MICROBATCHES, REMAT, list_ways
 from alpacare_jax.plan.costs import Cost
-from alpacare_jax.train import RunConfig
+from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
-PROGRAM, PLACE = request.make_program(load_config(CONFIGS / "llama2_7b_v5e16.yaml", [], RunConfig), rows=128)
+PROGRAM, PLACE = request.make_program(load_config(CONFIGS / "llama2_7b_v5e16.yaml"), rows=128)
 LIMIT = PLACE.chip.memory_bytes
 
 
@@ -78,9 +77,7 @@ def test_every_microbatch_count_policy_and_part_of_a_layer_is_listed(ways):
 
 
 def test_meshes_use_every_device_and_only_data_spans_slices():
-    program, place = request.make_program(
-        load_config(CONFIGS / "llama2_7b_2x_v5e16.yaml", [], RunConfig), rows=256
-    )
+    program, place = request.make_program(load_config(CONFIGS / "llama2_7b_2x_v5e16.yaml"), rows=256)
     sizes = [one.program.config.mesh.shape(place.devices) for one in list_ways(program, place)]
     assert sizes
     for data, fsdp, tensor, context in sizes:

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from alpacare_jax import plan
-from alpacare_jax.config import load_config
 from alpacare_jax.errors import ConfigError, ServiceError, ShardingError, UserError
 from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.plan import Compiled, Program, TooLarge, compiler, compilers, request
-from alpacare_jax.train import RunConfig
+from alpacare_jax.train import RunConfig, load_config
 from alpacare_jax.train.program import needed_memory
 
 TINY = LlamaConfig(
@@ -212,7 +211,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 
 
 def test_a_mesh_larger_than_the_topology_is_refused() -> None:
-    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", [], RunConfig)
+    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml")
     with pytest.raises(ShardingError) as caught:
         request.make_program(config, topology="v5e-8")
     assert "v5e:2x4" in str(caught.value)
@@ -229,13 +228,13 @@ def test_a_mesh_larger_than_the_topology_is_refused() -> None:
     ],
 )
 def test_what_is_needed_and_not_named_is_asked_for(changes: dict, key: str) -> None:
-    config = dataclasses.replace(load_config(CONFIGS / "llama2_7b_v5e16.yaml", [], RunConfig), **changes)
+    config = dataclasses.replace(load_config(CONFIGS / "llama2_7b_v5e16.yaml"), **changes)
     with pytest.raises(ConfigError) as caught:
         request.make_program(config)
     assert key in str(caught.value)
 
 
 def test_rows_that_do_not_divide_are_refused() -> None:
-    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", ["train.microbatches=2"], RunConfig)
+    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", ["train.microbatches=2"])
     with pytest.raises(ConfigError, match="does not divide"):
         request.make_program(config, rows=48)

@@ -7,13 +7,12 @@ import pytest
 from marking import slow_but
 
 from alpacare_jax import plan
-from alpacare_jax.config import load_config
 from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.plan import Compiled, model, request
-from alpacare_jax.train import RunConfig
+from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
-PLANNED = [path for path in sorted(CONFIGS.glob("*.yaml")) if load_config(path, [], RunConfig).topology]
+PLANNED = [path for path in sorted(CONFIGS.glob("*.yaml")) if load_config(path).topology]
 QUICK = (
     "llama2_7b_v5e16",
     "llama3_8b_v6e8",
@@ -51,7 +50,7 @@ def test_the_promised_configurations_are_there() -> None:
     ids=lambda path: path.stem,
 )
 def test_two_layers_of_it_compile(path: Path) -> None:
-    program, place = request.make_program(load_config(path, [], RunConfig), layers=2)
+    program, place = request.make_program(load_config(path), layers=2)
     with plan.Compiler() as compiler:
         outcome = compiler.compile(program)
     assert isinstance(outcome, Compiled), str(outcome)
@@ -62,7 +61,7 @@ def test_two_layers_of_it_compile(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PLANNED, ids=lambda path: path.stem)
 def test_its_state_fits_with_room(path: Path) -> None:
-    program, place = request.make_program(load_config(path, [], RunConfig))
+    program, place = request.make_program(load_config(path))
     found = model.model_step(program, place)
     assert found.fits, f"{found.needed / GIB:.1f} of {found.limit / GIB:.1f} GiB by the model"
 
@@ -70,7 +69,7 @@ def test_its_state_fits_with_room(path: Path) -> None:
 @pytest.mark.tpu_compile
 @pytest.mark.parametrize("path", PLANNED, ids=lambda path: path.stem)
 def test_it_fits_whole(path: Path) -> None:
-    program, _ = request.make_program(load_config(path, [], RunConfig))
+    program, _ = request.make_program(load_config(path))
     with plan.Compiler(plan.plan_cache(), whole=True) as compiler:
         outcome = compiler.compile(program)
     assert isinstance(outcome, Compiled), str(outcome)
@@ -83,7 +82,7 @@ def test_stopping_early_gives_the_figures_of_the_whole(
     remat: str, record_property: Callable[[str, object], None]
 ) -> None:
     """Sums over the buffers that were written down against the finished program's own account."""
-    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", [f"compute.remat={remat}"], RunConfig)
+    config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", [f"compute.remat={remat}"])
     program, _ = request.make_program(config, layers=2, rows=64)
     with plan.Compiler() as early, plan.Compiler(whole=True) as whole:
         one, other = early.compile(program), whole.compile(program)

@@ -8,17 +8,16 @@ import pytest
 
 from alpacare_jax import plan
 from alpacare_jax.cli import main
-from alpacare_jax.config import load_config
 from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.plan import Compiled, compiler, request, tables
 from alpacare_jax.plan.compiler import summarize
 from alpacare_jax.plan.costs import Cost
 from alpacare_jax.plan.programs import outcome_to_dict
-from alpacare_jax.train import RunConfig
+from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 CONFIG = CONFIGS / "llama2_70b_lora_v5e16.yaml"
-PROGRAM, PLACE = request.make_program(load_config(CONFIG, [], RunConfig))
+PROGRAM, PLACE = request.make_program(load_config(CONFIG))
 
 
 def outcome(host_gib: float) -> Compiled:

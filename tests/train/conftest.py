@@ -103,13 +103,12 @@ def run_yaml(
 def trained_once(
     tokenizer_folder: Path, packed: Path, user_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    from alpacare_jax.config import load_config
-    from alpacare_jax.train import RunConfig, Trainer
+    from alpacare_jax.train import Trainer, load_config
 
     path = write_run(tmp_path_factory.mktemp("trained"), tokenizer_folder, packed)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("ALPACARE_CACHE", str(user_cache))
-        Trainer.from_config(load_config(path, [], RunConfig)).train()
+        Trainer.from_config(load_config(path)).train()
     return path.parent / "run"
 
 

@@ -10,16 +10,15 @@ from marking import slow_but
 
 from alpacare_jax import checkpoint, convert, load, sharding
 from alpacare_jax.cli import export_verb
-from alpacare_jax.config import load_config
 from alpacare_jax.convert.adapted import load_adapters, read_partition
 from alpacare_jax.errors import CheckpointError, ConfigError, ConversionError, TrainingError
-from alpacare_jax.train import RunConfig, Trainer
+from alpacare_jax.train import Trainer, load_config
 
 TOKENS = np.arange(48, dtype=np.int32).reshape(2, 24)
 
 
 def run(path, *overrides, **kwargs):
-    config = load_config(path, ["adapter.kind=lora", "adapter.rank=4", *overrides], RunConfig)
+    config = load_config(path, ["adapter.kind=lora", "adapter.rank=4", *overrides])
     Trainer.from_config(config, **kwargs).train()
 
 

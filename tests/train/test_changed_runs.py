@@ -8,16 +8,15 @@ import pytest
 import yaml
 
 from alpacare_jax import checkpoint, load
-from alpacare_jax.config import load_config
 from alpacare_jax.errors import CheckpointError, ConfigError
-from alpacare_jax.train import LoopConfig, RunConfig, Trainer
+from alpacare_jax.train import LoopConfig, Trainer, load_config
 
 LORA = ["adapter.kind=lora", "adapter.rank=4", "adapter.targets=[query]"]
 SKIP = "train.guard.action=skip"
 
 
 def run(path, *overrides, **kwargs):
-    Trainer.from_config(load_config(path, list(overrides), RunConfig), **kwargs).train()
+    Trainer.from_config(load_config(path, list(overrides)), **kwargs).train()
 
 
 def losses(folder):

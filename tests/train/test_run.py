@@ -14,16 +14,15 @@ import numpy as np
 import pytest
 
 from alpacare_jax import checkpoint, tokenizer
-from alpacare_jax.config import load_config
 from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.errors import ConfigError, DataError, ShardingError, TrainingError
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.train import RunConfig, Trainer
+from alpacare_jax.train import Trainer, load_config
 from alpacare_jax.train.data_checks import check_tokenizer, check_vocabulary, record_ends
 
 
 def run(path, *overrides, **kwargs):
-    config = load_config(path, list(overrides), RunConfig)
+    config = load_config(path, list(overrides))
     Trainer.from_config(config, **kwargs).train()
     return config
 

@@ -9,8 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from alpacare_jax import convert, load
-from alpacare_jax.config import load_config
-from alpacare_jax.train import RunConfig, Trainer
+from alpacare_jax.train import Trainer, load_config
 
 FSDP = ("mesh.fsdp=8",)
 TWO = ("mesh.fsdp=4", "mesh.tensor=2")
@@ -32,7 +31,7 @@ def uneven_yaml(run_yaml, tokenizer_folder, tmp_path):
 
 
 def run(path, out, *overrides):
-    Trainer.from_config(load_config(path, [f"out={out}", *overrides], RunConfig)).train()
+    Trainer.from_config(load_config(path, [f"out={out}", *overrides])).train()
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [(line["loss"], line["grad_norm"]) for line in lines if "loss" in line]
 

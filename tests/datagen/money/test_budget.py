@@ -204,15 +204,15 @@ def test_the_command_says_what_it_spends_and_keeps_the_cap_it_was_given(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--budget-usd", "-1"], "budget_usd is out of range"),
-        (["--budget-usd", "nan"], "budget_usd is out of range"),
+        (["--budget-usd", "-1"], "budget_usd must be at least 0"),
+        (["--budget-usd", "nan"], "budget_usd must be"),
         (["--requests-per-minute", "-5"], "requests_per_minute"),
         (["--tokens-per-minute", "0"], "tokens_per_minute"),
         (["--concurrency", "0"], "concurrency"),
         (["--timeout-s", "nan"], "timeout_s"),
         (["--timeout-s", "-1"], "timeout_s"),
         (["--max-tries", "0"], "max_tries"),
-        (["--target", "99999999999"], "target is out of range"),
+        (["--target", "99999999999"], "target must be at least 1"),
         (["--prices", "no-such.yaml"], "no-such.yaml does not exist"),
     ],
 )

@@ -252,15 +252,15 @@ def test_listed_prices_are_whole_and_dated() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("m: {input: -1, output: 2}", "m.input must be a number from 0"),
+        ("m: {input: -1, output: 2}", "m.input must be at least 0"),
         ("m: {input: 1, output: .nan}", "a number is not finite"),
         ("m: {input: true, output: 1}", "m.input must be a number"),
-        ("m: {input: 1}", "m must have input and output"),
+        ("m: {input: 1}", "m.output is missing"),
         (
             "m: {input: 1, output: 1, discount: 1}",
-            "unknown key 'discount' of m (did you mean 'batch_discount'?)",
+            "m.discount: unknown key; did you mean m.batch_discount?",
         ),
-        ("m: {input: 1, output: 1, batch_discount: 2}", "m.batch_discount must be a number from 0 to 1"),
+        ("m: {input: 1, output: 1, batch_discount: 2}", "m.batch_discount must be at least 0 and at most 1"),
         ("- 3", "must hold keys and values"),
         ("m: [", "not valid YAML"),
         ("models: 3", "must be a mapping of models"),

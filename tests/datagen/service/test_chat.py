@@ -66,7 +66,7 @@ def test_impossible_values_are_refused() -> None:
         ("presence_penalty", -3),
         ("max_tokens", 0),
     ):
-        with pytest.raises(ConfigError, match=f"{name} is out of range"):
+        with pytest.raises(ConfigError, match=f"{name} must be at least"):
             Sampling(**{name: value})  # type: ignore[arg-type]
 
 
@@ -105,5 +105,5 @@ def test_task_writer_and_answerer_are_configured_apart() -> None:
     assert answer["max_tokens"] == 1024
     assert not {"presence_penalty", "reasoning"} & answer.keys()
     assert (settings.teacher.api_key_env, settings.answerer.api_key_env) == ("ONE_KEY", "TWO_KEY")
-    with pytest.raises(ConfigError, match="extra_body in file must be"):
+    with pytest.raises(ConfigError, match="extra_body must be keys and values"):
         read_settings([("file", {"task_sampling": {"extra_body": ["top_k"]}})])
