@@ -2,37 +2,21 @@
 
 OpenAI's names are ``stop``, ``length``, ``content_filter`` and ``tool_calls``; services and gateways in front of other
 APIs pass on the names of those: ``end_turn``, ``MAX_TOKENS``, ``FINISH_REASON_SAFETY``, ``eos_token``, ``eosFound``,
-``insufficient_system_resource``. A reply counts as whole only where its reason is known to say so.
+``insufficient_system_resource``. A reply counts as whole only where its reason is known to say so. The words stand
+under ``finish reasons`` in ``providers.yaml``.
 """
 
 import functools
 import re
 from typing import Literal
 
+from datagen.providers import names, pattern, words_of
+
 #: The reply is whole; was cut at a limit of tokens; was withheld; or ended for another reason, such as an error.
 Finish = Literal["whole", "cut", "filtered", "failed"]
 
-# The end of a word of camelCase, or anything that is no letter or digit.
-_BETWEEN_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|[\W_]+")
-_ENDS = frozenset(
-    {"complete", "completed", "done", "end", "endoftext", "eos", "eot", "finish", "finished", "stop"}
-)
-# What may stand beside those: "end_of_turn", "stopStringFound", "FINISH_REASON_STOP".
-_BESIDE_ENDS = frozenset({
-    "a", "at", "by", "finishreason", "found", "hit", "id", "im", "matched", "message", "normal", "of", "on", "reached",
-    "reason", "sequence", "sequences", "str", "string", "text", "the", "token", "turn", "word",
-})  # fmt: skip
 # "['stop']" or '{"type": "stop"}' is no reason but something that holds one.
 _NAME = re.compile(r"[\w .:/-]+")
-_NOTHING_SAID = frozenset({"", "none", "null"})
-_LIMITS = frozenset(
-    {"exceeded", "exhausted", "full", "limit", "max", "maximum", "overflow", "reached", "window"}
-)
-_LIMITED = frozenset({"completion", "context", "output", "predict", "predicted", "token", "tokens"})
-_FILTER = re.compile(
-    r"armor|block|censor|filter|guardrail|harm|inspection|moderat|policy|prohibit|recitation|refus|safety|sensitive"
-    r"|spii|toxic|violat"
-)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -53,17 +37,19 @@ def read_finish(reason: str | None) -> Finish:
         ['cut', 'cut', 'filtered', 'failed', 'failed']
     """
     reason = (reason or "").strip()
-    if reason.lower() in _NOTHING_SAID:
-        return "whole"
-    spaced = [word.lower() for word in _BETWEEN_WORDS.split(reason) if word]
-    words = spaced[2:] if spaced[:2] in (["finish", "reason"], ["stop", "reason"]) else spaced
+    words = words_of(reason)
+    if words[:2] in (["finish", "reason"], ["stop", "reason"]):
+        words = words[2:]
     known = set(words)
-    if known & _ENDS and known <= _ENDS | _BESIDE_ENDS and _NAME.fullmatch(reason):
+    ends, beside, limits, limited = (
+        set(names("finish reasons", each)) for each in ("ends", "beside ends", "limits", "limited")
+    )
+    if reason.lower() in ("", *names("finish reasons", "nothing said")):
         return "whole"
-    if _FILTER.search("_".join(words)):
+    if known & ends and known <= ends | beside and _NAME.fullmatch(reason):
+        return "whole"
+    if pattern("finish reasons", "filtered").search("_".join(words)):
         return "filtered"
     if "length" in known or words in (["limit"], ["incomplete"], ["truncated"]):
         return "cut"
-    if known & _LIMITS and known & _LIMITED and "rate" not in known:
-        return "cut"
-    return "failed"
+    return "cut" if known & limits and known & limited and "rate" not in known else "failed"

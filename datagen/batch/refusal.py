@@ -1,15 +1,14 @@
 """Why a provider refuses a whole batch: its errors, read with care."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from datagen.providers import wording
 from datagen.service import refusals
 from datagen.service.error_body import read_error
 
 _SHOWN = 3
-_QUEUE_FULL = re.compile(r"enqueued|queue\b[^.]{0,20}\bfull|too many\b[^.]{0,30}\bbatch", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +46,14 @@ def read_refusal(batch: Mapping[str, Any], redact: Callable[[str], str]) -> Refu
     lines = {
         row["line"]: redact(str(row.get("message") or "")) for row in rows if isinstance(row.get("line"), int)
     }
-    meant = refusals.read_refusal(read_error(0, rows))
+    errors = read_error(0, rows)
+    quota = any("quota" in code for code in codes)
     return Refusal(
         words=redact("; ".join(said[:_SHOWN]) or "no reason is given"),
         queue_is_full=any("limit" in code and "token" in code for code in codes)
-        or (not any(codes) and bool(_QUEUE_FULL.search(" ".join(said)))),
+        or (not any(codes) and bool(wording("queue full").search(" ".join(said)))),
         lines=lines if all(isinstance(row.get("line"), int) for row in rows) else {},
-        meant=refusals.NO_CREDIT if any("quota" in code for code in codes) else meant,
+        meant=refusals.meaning("quota", errors) if quota else refusals.read_refusal(errors),
     )
 
 

@@ -9,27 +9,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from datagen.providers import names, table, words_of
+
 State = Literal["waiting", "cancelling", "completed", "failed", "expired", "cancelled", "unknown"]
 FileState = Literal["ready", "failed", "waiting"]
 
 ENDED = ("completed", "failed", "expired", "cancelled")
-
-_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|[\W_]+")
-# In this order: what was cancelled or ran out of time may be said with the words of the others.
-_STEMS: tuple[tuple[State, str], ...] = (
-    ("cancelling", r"cancell?ing\b|cancell?ation requested|cancel requested|\bstopping\b|\bcancel in progress"),
-    ("cancelled", r"\bcancel|\bstopped\b|\bterminated\b|\brevoked\b|\bdeleted\b"),
-    ("expired", r"\bexpired?\b|\btime(?:d)? ?out\b"),
-    ("waiting", r"\b(?:not|un|in)[ -]?(?:started|complete|completed|finished)\b|\bpartial(?:ly)? \w+ing\b"),
-    ("completed", r"\bcomplete[d]?\b|\bsucce\w+|\bdone\b|\bfinished\b|\bended\b"),
-    ("failed", r"\bfail|\berror|\breject|\binvalid|\babort|\brefused\b"),
-    ("waiting", r"ing\b|\bqueued?\b|\bprogress\b|\bcreated\b|\bsubmitted\b|\bscheduled\b|\baccepted\b|\bstarted\b"
-                r"|\bready\b|\bnew\b|\bactive\b|\bpaused\b|\bsuspended\b"),
-)  # fmt: skip
-_FILE_FAILED = re.compile(r"fail|error|reject|invalid|abort|delet|expired|cancel|corrupt")
-_FILE_WAITS = re.compile(
-    r"ing\b|upload|queue|progress|created|submitted|scheduled|validat(?!ed)|received|new\b"
-)
 
 
 def read_state(words: object) -> State:
@@ -41,8 +26,7 @@ def read_state(words: object) -> State:
         >>> read_state("CANCELLATION_REQUESTED"), read_state("hibernated")
         ('cancelling', 'unknown')
     """
-    plain = " ".join(_WORDS.split(str(words or ""))).lower()
-    return next((state for state, stems in _STEMS if re.search(stems, plain)), "unknown")
+    return _first("states", " ".join(words_of(str(words or "")))) or "unknown"
 
 
 def read_file_state(file: Mapping[str, Any]) -> FileState:
@@ -52,18 +36,22 @@ def read_file_state(file: Mapping[str, Any]) -> FileState:
         >>> [read_file_state({"status": status}) for status in ("uploaded", "processed", "error", None)]
         ['waiting', 'ready', 'failed', 'ready']
     """
-    status = str(file.get("status") or "").lower()
     if file.get("processed") is True:
         return "ready"
-    if _FILE_FAILED.search(status):
-        return "failed"
-    return "waiting" if _FILE_WAITS.search(status) or file.get("processed") is False else "ready"
+    state: FileState | None = _first("file states", str(file.get("status") or "").lower())
+    return state or ("waiting" if file.get("processed") is False else "ready")
+
+
+def _first(list_of: str, words: str) -> Any:
+    """Return the first state whose pattern is found in words; None where none is."""
+    patterns = (pair for row in table()["batches"][list_of] for pair in row.items())
+    return next((state for state, stems in patterns if re.search(stems, words)), None)
 
 
 def unwrapped(data: dict[str, Any]) -> dict[str, Any]:
     """Return the batch or file of a reply that wraps it, as ``{"job": {...}}``."""
     if "id" not in data:
-        for key in ("job", "batch", "file", "data"):
+        for key in names("batches", "wrapped in"):
             if isinstance(data.get(key), dict):
                 inner: dict[str, Any] = data[key]
                 return inner
@@ -86,16 +74,13 @@ def counts(batch: Mapping[str, Any]) -> tuple[int, int] | None:
         >>> counts({"request_counts": {"total": 3, "completed": 2, "failed": 1}}), counts({"succeeded_requests": 3})
         ((2, 1), (3, 0))
     """
-    told = batch.get("request_counts")
-    told = told if isinstance(told, dict) else {}
-    completed = [told.get("completed"), told.get("succeeded"), batch.get("succeeded_requests")]
-    failed = [told.get("failed"), told.get("errored"), batch.get("failed_requests")]
-    known = [
-        next((n for each in some if (n := _number(each)) is not None), None) for some in (completed, failed)
-    ]
-    if known[0] is None:
-        return None
-    return known[0], known[1] or 0
+    nested = batch.get("request_counts")
+    told = {**batch, **nested} if isinstance(nested, dict) else batch
+    completed, failed = (
+        next((n for name in names("batches", each) if (n := _number(told.get(name))) is not None), None)
+        for each in ("completed", "failed")
+    )
+    return None if completed is None else (completed, failed or 0)
 
 
 def _number(value: object) -> int | None:

@@ -20,7 +20,7 @@ from datagen.money.account import Bill
 from datagen.service.circuit import backoff_s
 from datagen.service.error_body import read_error
 from datagen.service.limits import Limits, in_words, read_limits
-from datagen.service.web_page import remedy_for
+from datagen.service.stop import stop_for
 from datagen.service.wire import Answer, RequestError, Wire
 
 log = logging.getLogger(__name__)
@@ -36,15 +36,6 @@ _MOST_PAGES = 1000
 #: A batch is not looked for among those that are older than itself by more than this, in seconds.
 _CLOCKS_DIFFER_S = 86400.0
 _SECONDS_BETWEEN_REPORTS = 60.0
-
-_REMEDIES = {
-    "unauthorized": "check the key in the environment variable {key}, and that it may use files and batches",
-    "not-found": "mend the base URL; a service without a batch interface (/files, /batches) needs --mode live",
-    "quota": "add credit at the provider, then run the same command again",
-    "unreadable": "ask a few with --mode live to see whether the service writes readable replies there; the same "
-    "command sends each request once more at most, and what was answered is kept",
-    "unreachable": "start the server or mend the base URL, then run the same command again",
-}
 
 
 class Unlisted(ServiceError):
@@ -258,16 +249,7 @@ class BatchWire(Wire):
 
     def stop(self, what: str, trouble: RequestError | None = None, *, remedy: str = "") -> ServiceError:
         """Return the error that ends a run resumably."""
-        code = trouble.code if trouble else ""
-        remedy = remedy or _REMEDIES.get(code, "run the same command again later; nothing is lost")
-        if trouble is not None and trouble.page:
-            remedy = remedy_for(code, remedy)
-        return ServiceError(
-            what,
-            where=f"{self.service.base_url}, model {self.service.model}",
-            found=None if trouble is None else str(trouble),
-            remedy=remedy.format(key=self.service.api_key_env),
-        )
+        return stop_for(self.service, "", what, trouble, remedy=remedy, batch=True)
 
 
 def _list(client: Any, *, after: Mapping[str, str]) -> Awaitable[Any]:

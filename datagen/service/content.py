@@ -4,22 +4,11 @@ import ast
 import contextlib
 import dataclasses
 import json
-import re
+from collections.abc import Iterator
 from typing import Any
 
-# Parts whose text is the reply's; a part may also have no type.
-_TEXT = frozenset({"", "text", "output_text", "message", "output_message"})
-_IS_THOUGHT = re.compile(r"think|thought|reason|analysis|summary|redact|signature", re.IGNORECASE)
-# Parts that hold no text of the reply: calls of tools, media and references.
-_NO_TEXT = re.compile(
-    r"tool|function|call|image|audio|video|file|document|media|reference|citation|annotation|search",
-    re.IGNORECASE,
-)
-_HOLDS_TEXT = ("text", "output_text", "content", "parts", "value")
-_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thinking_content", "reasoning_details",
-             "thought")  # fmt: skip
-# A text that begins as a list of parts, or as one, whose first key is one of a part's.
-_LIKE_PARTS = re.compile(r"\s*\[?\s*\{\s*(?:\"|')(?:type|text|thinking|id|role|annotations)(?:\"|')\s*:")
+from datagen.providers import names, pattern
+
 _DEPTH = 5
 
 
@@ -53,91 +42,84 @@ def read_content(message: Any) -> Content:
     if not isinstance(message, dict):
         raise TypeError("the message is no object")
     content = message.get("content")
-    thoughts = sum(_length(message.get(name)) for name in _THOUGHTS)
+    thoughts = sum(len(text) for name in _beside() for text in _texts(message.get(name)))
     if isinstance(content, str):
         content = _written_out(content) or content
-    if content is None or isinstance(content, str):  # nearly all replies
-        text, refusal = content or "", ""
-    else:
-        found = _Parts()
-        found.take(content, 0)
-        text, refusal, thoughts = "".join(found.texts), "".join(found.refusals), thoughts + found.thoughts
+    pieces = list(_pieces(content))
+    text, refusal = ("".join(said for kind, said in pieces if kind == each) for each in ("text", "refusal"))
+    thoughts += sum(len(said) for kind, said in pieces if kind == "thoughts")
     told = message.get("refusal")
-    if refusal:  # a part says so: what stands beside it is no answer
-        return Content(f"{text}{refusal}", refused=True, thoughts=thoughts)
-    if isinstance(told, str) and told and not text:
-        return Content(told, refused=True, thoughts=thoughts)
-    return Content(text, thoughts=thoughts)
+    if not refusal and not text and isinstance(told, str):
+        refusal = told
+    # Where a part is a refusal, what stands beside it is no answer.
+    return Content(text + refusal, refused=bool(refusal), thoughts=thoughts)
+
+
+def _kind_of(part: dict[str, Any]) -> str:
+    """Return whether a part is "text", "refusal", "thoughts", "no text" or of a type that is unknown: ""."""
+    kind = str(part.get("type") or "")
+    if kind == "refusal" or (not kind and isinstance(part.get("refusal"), str)):
+        return "refusal"
+    if part.get("thought") is True or pattern("content", "thoughts").search(kind):
+        return "thoughts"
+    if pattern("content", "no text").search(kind):
+        return "no text"
+    return "text" if kind.lower() in ("", *names("content", "text")) else ""
 
 
 def _written_out(content: str) -> list[Any] | None:
     """Return the parts that some gateways write into one text, as JSON or as Python does; None for any other text."""
-    if not _LIKE_PARTS.match(content):
+    if not pattern("content", "written out").match(content):
         return None
     for read in (json.loads, ast.literal_eval):
         with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             said = read(content.strip())
             parts = said if isinstance(said, list) else [said]
-            known = [part for part in parts if isinstance(part, dict) and _is_known(part)]
+            known = [part for part in parts if isinstance(part, dict) and _says_its_kind(part)]
             return parts if known and all(isinstance(part, str) or part in known for part in parts) else None
     return None
 
 
-def _is_known(part: dict[str, Any]) -> bool:
-    kind = str(part.get("type") or ("message" if part.get("role") == "assistant" else "unknown"))
-    return (
-        kind.lower() in _TEXT or kind == "refusal" or bool(_IS_THOUGHT.search(kind) or _NO_TEXT.search(kind))
-    )
+def _says_its_kind(part: dict[str, Any]) -> bool:
+    named = part.get("type") or part.get("role") == "assistant"
+    return bool(named) and _kind_of(part) != ""
 
 
-class _Parts:
-    """Collects texts, refusals and the length of thoughts from content in parts."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.refusals: list[str] = []
-        self.thoughts = 0
-
-    def take(self, part: Any, depth: int) -> None:
-        """Take in a part, or a list of them."""
-        if part is None:
-            return
-        if isinstance(part, str):
-            self.texts.append(part)
-        elif isinstance(part, list) and depth < _DEPTH:
-            for each in part:
-                self.take(each, depth + 1)
-        elif isinstance(part, dict) and depth < _DEPTH:
-            self._take_object(part, depth)
-        else:
-            raise UnreadableError("it is no text")
-
-    def _take_object(self, part: dict[str, Any], depth: int) -> None:
-        kind = str(part.get("type") or "")
-        if kind == "refusal" or (not kind and isinstance(part.get("refusal"), str)):
-            self.refusals.append(str(part.get("refusal") or part.get("text") or ""))
-        elif _IS_THOUGHT.search(kind) or part.get("thought") is True:
-            self.thoughts += _length(part)
-        elif _NO_TEXT.search(kind):
-            return
-        elif kind.lower() in _TEXT:
-            held = [part[name] for name in _HOLDS_TEXT if name in part]
-            if not held and kind:
-                raise UnreadableError("a part of it holds no text")
-            if held:
-                self.take(next((each for each in held if each is not None), None), depth + 1)
-            elif not any(name in part for name in _THOUGHTS):
-                raise UnreadableError("a part of it holds no text")
-        else:
+def _pieces(part: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a part, or of a list of them, each with its kind: "text", "refusal" or "thoughts"."""
+    if isinstance(part, str):
+        yield "text", part
+    elif isinstance(part, list) and depth < _DEPTH:
+        for each in part:
+            yield from _pieces(each, depth + 1)
+    elif isinstance(part, dict) and depth < _DEPTH:
+        kind = _kind_of(part)
+        held = [part[name] for name in names("content", "held in") if name in part]
+        if kind == "refusal":
+            yield kind, str(part.get("refusal") or part.get("text") or "")
+        elif kind == "thoughts":
+            yield from ((kind, text) for text in _texts(part))
+        elif kind == "text" and held:
+            yield from _pieces(next((each for each in held if each is not None), None), depth + 1)
+        elif kind == "text" and (part.get("type") or not any(name in part for name in _beside())):
+            raise UnreadableError("a part of it holds no text")
+        elif kind == "":
             raise UnreadableError("a part of it is of an unknown type")
+    elif part is not None:
+        raise UnreadableError("it is no text")
 
 
-def _length(value: Any, depth: int = 0) -> int:
-    """Count the characters of the texts within a value."""
+def _texts(value: Any, depth: int = 0) -> Iterator[str]:
+    """Yield the texts within a value, but for the types of parts."""
     if isinstance(value, str):
-        return len(value)
-    if depth >= _DEPTH:
-        return 0
-    if isinstance(value, dict):
-        return sum(_length(each, depth + 1) for name, each in value.items() if name != "type")
-    return sum(_length(each, depth + 1) for each in value) if isinstance(value, list) else 0
+        yield value
+    elif isinstance(value, dict) and depth < _DEPTH:
+        for name, each in value.items():
+            yield from _texts(each, depth + 1) if name != "type" else ()
+    elif isinstance(value, list) and depth < _DEPTH:
+        for each in value:
+            yield from _texts(each, depth + 1)
+
+
+def _beside() -> tuple[str, ...]:
+    return names("content", "thoughts beside")

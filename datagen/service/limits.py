@@ -7,13 +7,13 @@ times. What cannot be read counts as not said.
 import dataclasses
 import datetime
 import email.utils
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-_GO_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s))+")
-_GO_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
-_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+from datagen.providers import pattern, table
+
 #: Longer waits (three centuries) are all alike.
 _ENDLESS_S = 1e10
 #: A plain number beyond this (three years) is a moment in Unix time, unless that moment is long past: then it is a
@@ -122,8 +122,8 @@ def read_wait(text: str | None, now: datetime.datetime) -> float | None:
         moment = seconds / 1000 if seconds > 1e11 else seconds
         ahead = moment - now.timestamp()
         return seconds if ahead < -_LONG_PAST_S else max(0.0, ahead)
-    if _GO_DURATION.fullmatch(text):
-        return sum(float(amount) * _UNIT_S[unit] for amount, unit in _GO_PART.findall(text))
+    if _durations().fullmatch(text):
+        return _seconds_of(text)
     try:
         date = email.utils.parsedate_to_datetime(text)
     except (ValueError, TypeError):
@@ -143,6 +143,65 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return number if number >= 0 and math.isfinite(number) else None
+
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?")
+# "Retry-After: 30"
+_BARE_SECONDS = re.compile(
+    r"(?:retry|again|wait)[ -](?:after|in|for)\W{1,3}(\d+(?:\.\d+)?)(?![\w.])(?!\s*\w)", re.IGNORECASE
+)
+
+
+def wait_in_words(words: str) -> float | None:
+    """Return the wait that a sentence asks for, in seconds; None where it names none.
+
+    Example:
+        >>> said = "60 requests per 60 seconds. Please try again in 1m3.5s.", "Retry in 20 ms", "Try later"
+        >>> [wait_in_words(words) for words in said]
+        [63.5, 0.02, None]
+    """
+    later = pattern("waits", "later").search(words)
+    if later is None:
+        return None
+    waits = list(_waits(words))
+    behind = [wait_s for place, wait_s in waits if place > later.start()]
+    return behind[0] if behind else waits[-1][1] if waits else None
+
+
+def _waits(words: str) -> Iterator[tuple[int, float]]:
+    """Yield every moment and duration that a sentence names, with its place."""
+    now = datetime.datetime.now(datetime.UTC)
+    for match in _MOMENT.finditer(words):
+        if (ahead_s := read_wait(match.group().replace(" ", "T"), now)) is not None:
+            yield match.start(), ahead_s
+    for match in _BARE_SECONDS.finditer(words):
+        yield match.start(1), float(match[1])
+    for match in _durations().finditer(words):
+        if not pattern("waits", "a rate").search(words[: match.start()]):
+            yield match.start(), _seconds_of(match.group())
+
+
+@functools.cache
+def _amount() -> str:
+    """Return a pattern of a number and its unit."""
+    units = "|".join(table()["waits"]["units"].values())
+    # A unit of letters ends where its word ends, but for Chinese.
+    return rf"(\d+(?:[.,]\d+)?)\s*((?:{units})(?:(?![^\W\d_])|(?<=[毫秒分时天])))"
+
+
+@functools.cache
+def _durations() -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w.])(?:{_amount()}[\s钟]*(?:and\s+|und\s+|,\s*)?)+", re.IGNORECASE)
+
+
+def _seconds_of(text: str) -> float:
+    """Add the amounts of a text up, in seconds."""
+    units = table()["waits"]["units"]
+    return sum(
+        float(amount.replace(",", "."))
+        * next(seconds for seconds, names in units.items() if re.fullmatch(names, unit, re.IGNORECASE))
+        for amount, unit in re.findall(_amount(), text, re.IGNORECASE)
+    )
 
 
 def utc_in(seconds: float) -> str:

@@ -1,28 +1,19 @@
 """How many tokens a reply took, as the service counts them, or that nobody knows.
 
 The output is at least what the total holds beyond the prompt: some services count thoughts in the total alone.
-Counts that contradict each other, or that are no counts, make the bill unknown, and then the worst case stays spent.
+Counts that contradict each other, or that are malformed, make the bill unknown, and then the worst case stays spent.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-#: More tokens than any request can have; what says more is no count.
+from datagen.providers import names, plain
+
+#: More tokens than any request can have; a larger number is not a count.
 _MOST_TOKENS = 10**9
 #: A reply with more characters a token than this was not counted; the longest tokens of all are runs of blanks.
 _MOST_CHARACTERS_PER_TOKEN = 50
-
-# Names without underscores and case: OpenAI's, then those of other interfaces that gateways pass on.
-_PROMPT = ("prompttokens", "inputtokens", "prompttokencount", "inputtokencount")
-_COMPLETION = ("completiontokens", "outputtokens", "candidatestokencount", "outputtokencount")
-_TOTAL = ("totaltokens", "totaltokencount")
-_CACHED = ("cachecreationinputtokens", "cachereadinputtokens")
-_THOUGHTS = ("reasoningtokens", "thoughtstokencount")
-_DETAILS = ("completiontokensdetails", "outputtokensdetails")
-
-
-class _NotACountError(Exception):
-    """A count that cannot be believed."""
+_KINDS = ("prompt", "completion", "total")
 
 
 def read_usage(usage: object, written: int) -> tuple[int, int]:
@@ -40,52 +31,51 @@ def read_usage(usage: object, written: int) -> tuple[int, int]:
     """
     if not isinstance(usage, Mapping):
         return 0, 0
-    counts = {str(name).replace("_", "").lower(): value for name, value in usage.items()}
+    counts = {plain(name): value for name, value in usage.items()}
+    details = [counts.get(name) for name in names("usage", "details")]
+    told = [each.get("reasoning_tokens") for each in details if isinstance(each, Mapping)]
     try:
-        return _read(counts, written)
-    except _NotACountError:
+        prompt, completion, total = (_largest(counts, names("usage", kind)) for kind in _KINDS)
+        thoughts = max(
+            _largest(counts, names("usage", "thoughts")) or 0, *(_count(each) or 0 for each in told), 0
+        )
+        cached = sum(_count(counts.get(name)) or 0 for name in names("usage", "cached"))
+    except ValueError:
         return 0, 0
-
-
-def _read(counts: Mapping[str, Any], written: int) -> tuple[int, int]:
-    prompt, completion, total = (_largest(counts, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
     if not counts.get("prompttokens") and not counts.get("prompttokencount"):
         # Where input and output are told so, tokens of a cache mostly stand beside the input.
-        prompt = (prompt or 0) + sum(_count(counts.get(name)) or 0 for name in _CACHED)
-    thoughts = _largest(counts, _THOUGHTS) or 0
-    for name in _DETAILS:
-        details = counts.get(name)
-        if isinstance(details, Mapping):
-            thoughts = max(thoughts, _count(details.get("reasoning_tokens")) or 0)
+        prompt = (prompt or 0) + cached
     if not prompt or completion is None:
-        raise _NotACountError
+        return 0, 0
     if "thoughtstokencount" in counts and not total:
         completion += thoughts
-    if total:
-        if total < prompt + completion:
-            raise _NotACountError
-        completion = total - prompt
+    if total and total < prompt + completion:
+        return 0, 0
+    completion = total - prompt if total else completion
     if completion < thoughts or written > _MOST_CHARACTERS_PER_TOKEN * completion:
-        raise _NotACountError
+        return 0, 0
     return prompt, completion
 
 
-def _largest(counts: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+def _largest(counts: Mapping[str, Any], known: tuple[str, ...]) -> int | None:
     """Return the largest count under any of the names; gateways fill some of them with 0."""
-    found = [count for name in names if (count := _count(counts.get(name))) is not None]
+    found = [count for name in known if (count := _count(counts.get(name))) is not None]
     return max(found, default=None)
 
 
-def _count(value: object) -> int | None:
-    """Read a number of tokens; None where none is given.
+def _count(value: Any) -> int | None:
+    """Return a number of tokens; None where none is given.
 
     Raises:
-        _NotACountError: What is given is none.
+        ValueError: The value is not a count.
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_TOKENS:
-        raise _NotACountError
-    if value != int(value):
-        raise _NotACountError
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= _MOST_TOKENS
+        or value % 1
+    ):
+        raise ValueError(value)
     return int(value)

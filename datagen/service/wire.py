@@ -16,15 +16,15 @@ from urllib.parse import urlsplit
 
 from datagen.finish import read_finish
 from datagen.money.account import Bill
+from datagen.providers import names
 from datagen.records import shorten
 from datagen.service.content import UnreadableError, read_content
 from datagen.service.endpoint import Service
-from datagen.service.error_body import Said, read_error
+from datagen.service.error_body import Said, page_words, read_error
 from datagen.service.limits import Limits, read_limits
 from datagen.service.redaction import LogRedactor, Redactor
-from datagen.service.refusals import FILTERED, Kind, read_refusal
+from datagen.service.refusals import Kind, read_refusal
 from datagen.service.usage import read_usage
-from datagen.service.web_page import page_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +230,7 @@ class Wire:
             if said.words:
                 words += f": {self._words(said.words)}"
             meant = self._judge(said, words, settled["limits"])
-            if meant is not None and (meant.kind == "fatal" or meant.code == FILTERED.code):
+            if meant is not None and (meant.kind == "fatal" or meant.code == "content-filter"):
                 meant.bill, meant.usage = settled["bill"], settled["usage"]
                 return meant
         return RequestError("interrupted", words, "fault", paid=True, **settled)
@@ -246,7 +246,7 @@ class Wire:
                 return trouble
             words = "an event stream, which was not asked for: the service only streams its replies"
             return RequestError("streams", words, "fault", limits=limits, bill="unknown", paid=True)
-        paid = isinstance(data, dict) and any(data.get(key) for key in _WORK_WAS_DONE)
+        paid = isinstance(data, dict) and any(data.get(key) for key in names("content", "work was done"))
         if isinstance(data, dict | list) and not (isinstance(data, dict) and data.get("choices")):
             said = read_error(0, data)
             trouble = self._judge(said, said.words, limits)
@@ -311,17 +311,6 @@ def _reason_of(choice: dict[str, Any]) -> str:
     return "" if reason is None else str(reason)  # a list or a number stays one, and is no known reason
 
 
-#: What a body holds where a model was at work, in this interface's form or another's.
-_WORK_WAS_DONE = (
-    "choices",
-    "usage",
-    "usageMetadata",
-    "message",
-    "output",
-    "candidates",
-    "response",
-    "content",
-)
 #: How an event stream begins: with an event's field, or with a comment that keeps the connection open.
 _EVENTS = re.compile(r"\ufeff?\s*(?:data|event|id|retry)?:")
 

@@ -19,6 +19,7 @@ NOON = datetime.datetime(2026, 5, 1, 12, 0, 0, tzinfo=datetime.UTC)
         ("6m0s", 360.0),
         ("1h2m3.5s", 3723.5),
         ("2d", 172800.0),
+        ("6 minutes", 360.0),
         ("Fri, 01 May 2026 12:01:30 GMT", 90.0),
         ("Fri, 01 May 2026 11:00:00 GMT", 0.0),
         ("Friday, 01-May-26 12:00:10 GMT", 10.0),
@@ -35,9 +36,7 @@ def test_a_wait_is_read_in_every_form_in_use(text: str, seconds: float) -> None:
     assert read_wait(text, NOON) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(
-    "text", [None, "", "soon", "-1", "nan", "inf", "-inf", "1e400", "6 minutes", "m", "0x10"]
-)
+@pytest.mark.parametrize("text", [None, "", "soon", "-1", "nan", "inf", "-inf", "1e400", "m", "0x10"])
 def test_a_wait_that_makes_no_sense_counts_as_not_given(text: str | None) -> None:
     assert read_wait(text, NOON) is None
 

@@ -1,0 +1,76 @@
+"""How providers differ, from the table ``providers.yaml``."""
+
+import functools
+import re
+from importlib import resources
+from typing import Any
+
+_REFERENCE = re.compile(r"\{([a-z][a-z ]+)\}")
+_BETWEEN_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+")
+
+
+@functools.cache
+def table() -> dict[str, Any]:
+    """Return the whole table."""
+    import yaml
+
+    text = (resources.files("datagen") / "providers.yaml").read_text(encoding="utf-8")
+    read: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return read
+
+
+def names(section: str, key: str) -> tuple[str, ...]:
+    """Return the words that stand under a key of a section.
+
+    Example:
+        >>> names("usage", "total")
+        ('totaltokens', 'totaltokencount')
+    """
+    return tuple(table()[section][key].split())
+
+
+@functools.cache
+def pattern(section: str, key: str) -> re.Pattern[str]:
+    """Return the pattern that stands under a key of a section.
+
+    Example:
+        >>> pattern("content", "thoughts").search("Reasoning") is not None
+        True
+    """
+    return re.compile(table()[section][key], re.IGNORECASE)
+
+
+@functools.cache
+def wording(name: str) -> re.Pattern[str]:
+    """Return a pattern that finds any phrase of a list under ``wording``.
+
+    Example:
+        >>> wording("credit").search("Your balance is too low") is not None
+        True
+    """
+    return re.compile(_any_of(name), re.IGNORECASE)
+
+
+def _any_of(name: str) -> str:
+    phrases = "|".join(table()["wording"][name])
+    return f"(?:{_REFERENCE.sub(lambda reference: _any_of(reference[1]), phrases)})"
+
+
+def plain(name: object) -> str:
+    """Return the letters and digits of a name, in lower case.
+
+    Example:
+        >>> plain("Retry-After")
+        'retryafter'
+    """
+    return "".join(each for each in str(name).lower() if each.isalnum())
+
+
+def words_of(name: str) -> list[str]:
+    """Split a name in snake_case, camelCase or kebab-case into its words.
+
+    Example:
+        >>> words_of("stopReason_max-tokens")
+        ['stop', 'reason', 'max', 'tokens']
+    """
+    return [word.lower() for word in _BETWEEN_WORDS.split(name) if word]
