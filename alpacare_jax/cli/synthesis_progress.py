@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datagen.work.status import Money, Progress, Watch
+    from datagen.money.projection import Money
+    from datagen.synthesize import Progress, Watch
 
 _RATE_WINDOW_S = 60.0
 _SECONDS_FOR_A_RATE = 3.0
@@ -40,7 +41,7 @@ def money_words(money: "Money | None") -> str:
     """Say what was spent and what it will probably be in all; "" where no price is known.
 
     Example:
-        >>> from datagen.work.status import Money
+        >>> from datagen.money.projection import Money
         >>> money_words(Money(0.5, 0.0, 0.5, 0.0, 2.0, 5.0, 0))
         '$0.50 of $5.00, about $2.00 in all'
     """

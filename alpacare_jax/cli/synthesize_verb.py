@@ -13,6 +13,7 @@ from alpacare_jax.cli import synthesis_options as options
 
 if TYPE_CHECKING:
     from datagen.settings import Settings
+    from datagen.synthesize import Funnel
 
 
 def command(
@@ -94,24 +95,24 @@ def command(
         return
     funnel = _run(settings, work, retry_failed, wait=not no_wait)
     print_funnel(funnel, work)
-    less = not funnel["target_reached"] or funnel["budget_reached"]
+    less = not funnel.target_reached or funnel.budget_reached
     if less:
         typer.echo(_why_less(funnel), err=True)
-    if "nothing_published" in funnel:
-        typer.echo(funnel["nothing_published"], err=True)
-    if less or "nothing_published" in funnel:
+    if funnel.nothing_published:
+        typer.echo(funnel.nothing_published, err=True)
+    if less or funnel.nothing_published:
         raise typer.Exit(1)
 
 
 def _show(work: Path, as_json: bool) -> None:
-    from alpacare_jax.cli.synthesis_report import print_funnel
+    from alpacare_jax.cli.synthesis_report import print_status
     from datagen.synthesize import status
 
-    summary = status(work)
+    found = status(work)
     if as_json:
-        typer.echo(json.dumps(summary, indent=2))
+        typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
-        print_funnel(summary, work)
+        print_status(found, work)
 
 
 def _show_plan(settings: "Settings", work: Path) -> None:
@@ -192,7 +193,7 @@ def _derive(work: Path, target: Path, settings: "Settings") -> Path:
     return target
 
 
-def _run(settings: "Settings", work: Path, retry_failed: bool, *, wait: bool) -> dict[str, Any]:
+def _run(settings: "Settings", work: Path, retry_failed: bool, *, wait: bool) -> "Funnel":
     from alpacare_jax.cli.synthesis_progress import watching
     from datagen.batch.client import BatchesUnderWay, describe
     from datagen.synthesize import synthesize
@@ -217,18 +218,16 @@ def _run(settings: "Settings", work: Path, retry_failed: bool, *, wait: bool) ->
         raise typer.Exit(130) from None
 
 
-def _why_less(funnel: Mapping[str, Any]) -> str:
+def _why_less(funnel: "Funnel") -> str:
     from datagen.money.dollars import usd
 
-    if funnel["budget_reached"]:
+    kept = f"{funnel.tasks_kept} of {funnel.target} tasks"
+    if funnel.budget_reached and funnel.money and funnel.money.budget_usd is not None:
         return (
-            f"Stopped at the budget of {usd(funnel['money']['budget_usd'])} with {funnel['tasks_kept']} of "
-            f"{funnel['target']} tasks and {funnel['instructions']} instructions; raise --budget-usd to go on."
+            f"Stopped at the budget of {usd(funnel.money.budget_usd)} with {kept} and {funnel.instructions} "
+            "instructions; raise --budget-usd to go on."
         )
-    return (
-        f"Stopped at {funnel['task_requests']} task requests with {funnel['tasks_kept']} of "
-        f"{funnel['target']} tasks; raise --max-requests to go on."
-    )
+    return f"Stopped at {funnel.task_requests} task requests with {kept}; raise --max-requests to go on."
 
 
 def _end_politely(*_: object) -> None:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from datagen.synthesize import Funnel
+
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonRow:
@@ -57,7 +59,7 @@ class ReportInputs:
     Attributes:
         title: Heading of the page.
         subtitle: One line below it, such as the model and the data.
-        funnel: Content of the synthesis work folder's ``funnel.json``.
+        funnel: The synthesis work folder's ``funnel.json``.
         rejected: Rows of its ``rejected.jsonl``, for examples of each reason.
         packing: Content of each packed data set's ``manifest.json``, by the name to show.
         metrics: Rows of the run's ``metrics.jsonl``.
@@ -72,7 +74,7 @@ class ReportInputs:
 
     title: str = "AlpaCare-JAX report"
     subtitle: str = ""
-    funnel: Mapping[str, Any] | None = None
+    funnel: Funnel | None = None
     rejected: Sequence[Mapping[str, Any]] = ()
     packing: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import Any
 
 from alpacare_jax.report.inputs import ReportInputs
+from datagen.synthesize import Funnel
 
 EXAMPLES_PER_REASON = 2
 UNACCOUNTED = "unaccounted for"
@@ -69,55 +70,49 @@ def charts(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return shown
 
 
-def funnel_steps(funnel: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Turn the counts of ``funnel.json`` into the steps of the funnel.
+def funnel_steps(funnel: Funnel) -> list[dict[str, Any]]:
+    """Turn the counts of a funnel into the steps of the table.
 
     Returns:
         Steps with ``label``, ``count``, ``share`` (of the widest step of the same unit, 0 to 1) and ``lost``,
         a list of reasons with ``label``, ``count`` and ``share``.
 
     Example:
-        >>> steps = funnel_steps({"tasks_found": 4, "tasks_rejected": {"near-duplicate": 1}, "tasks_kept": 3})
-        >>> [(step["label"], step["count"], [loss["count"] for loss in step["lost"]]) for step in steps]
-        [('Pieces found in the replies', 4, [1]), ('Tasks kept', 3, [])]
+        >>> steps = funnel_steps(Funnel(tasks_found=4, tasks_rejected={"near-duplicate": 1}, tasks_kept=3))
+        >>> [(step["label"], step["count"], [loss["count"] for loss in step["lost"]]) for step in steps[2:4]]
+        [('Pieces found in the replies', 4, [1]), ('Tasks kept', 3, [3])]
     """
     requests = [
-        ("Task requests", "task_requests", "task_requests_failed"),
-        ("Replies", "task_replies", None),
+        ("Task requests", funnel.task_requests, _failed(funnel.task_requests_failed)),
+        ("Replies", funnel.task_replies, {}),
     ]
+    answers_lost = _failed(funnel.answer_requests_failed)
     tasks = [
-        ("Pieces found in the replies", "tasks_found", "tasks_rejected"),
-        ("Tasks kept", "tasks_kept", "answer_requests_failed"),
-        ("Answers received", "answer_replies", "answers_rejected"),
-        ("Instructions published", "instructions", None),
+        ("Pieces found in the replies", funnel.tasks_found, funnel.tasks_rejected),
+        ("Tasks kept", funnel.tasks_kept, answers_lost),
+        ("Answers received", funnel.answer_replies, funnel.answers_rejected),
+        ("Instructions published", funnel.instructions, {}),
     ]
     steps: list[dict[str, Any]] = []
     for unit in (requests, tasks):
-        present = [level for level in unit if _is_number(funnel.get(level[1]))]
-        widest = max((funnel[key] for _, key, _ in present), default=0)
-        for (label, key, lost), after in zip_longest(present, present[1:]):
-            reasons = dict(funnel.get(lost) or {}) if lost else {}
-            gone = funnel[key] - sum(reasons.values()) - (funnel[after[1]] if after else funnel[key])
-            if after and gone:
-                reasons[UNACCOUNTED] = gone
+        widest = max(count for _, count, _ in unit)
+        for (label, count, lost), after in zip_longest(unit, unit[1:]):
+            gone = count - sum(lost.values()) - after[1] if after else 0
+            reasons = lost | ({UNACCOUNTED: gone} if gone else {})
             losses = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
-            word = "failed: " if str(lost).endswith("_failed") else ""
             steps.append(
                 {
                     "label": label,
-                    "count": funnel[key],
-                    "share": _share(funnel[key], widest),
-                    "lost": [
-                        {
-                            "label": name if name == UNACCOUNTED else word + name,
-                            "count": n,
-                            "share": _share(n, widest),
-                        }
-                        for name, n in losses
-                    ],
+                    "count": count,
+                    "share": _share(count, widest),
+                    "lost": [{"label": name, "count": n, "share": _share(n, widest)} for name, n in losses],
                 }
             )
     return steps
+
+
+def _failed(reasons: Mapping[str, int]) -> dict[str, int]:
+    return {f"failed: {reason}": count for reason, count in reasons.items()}
 
 
 def _share(part: float, whole: float) -> float:
@@ -204,10 +199,9 @@ def _overlap(one: tuple[float, float] | None, other: tuple[float, float] | None)
 def headlines(inputs: ReportInputs) -> list[dict[str, str]]:
     """Choose the few figures that stand on top of the page: a label, a value, and a line of context."""
     tiles: list[dict[str, str]] = []
-    if inputs.funnel and _is_number(inputs.funnel.get("instructions")):
-        found = inputs.funnel.get("tasks_found")
-        context = f"of {found:,} tasks found" if _is_number(found) else ""
-        tiles.append(_tile("Instructions", f"{inputs.funnel['instructions']:,}", context))
+    if inputs.funnel:
+        context = f"of {inputs.funnel.tasks_found:,} tasks found"
+        tiles.append(_tile("Instructions", f"{inputs.funnel.instructions:,}", context))
     for row in packing_rows(inputs.packing)[:1]:
         if row["fill"] is not None:
             context = f"{row['tokens']:,} tokens, {row['rows']:,} rows" if row["rows"] is not None else ""

@@ -81,10 +81,10 @@ def render_synthesis(
 
 def _state(figures: Mapping[str, Any]) -> str:
     funnel = figures["funnel"]
-    if figures["state"] != "finished" or funnel.get("target_reached", True):
+    if figures["state"] != "finished" or funnel.target_reached:
         return STATES[figures["state"]]
-    why = "its budget was spent" if funnel.get("budget_reached") else "it made as many requests as it may"
-    return f"The run ended before its target of {funnel.get('target', 0):,} tasks: {why}."
+    why = "its budget was spent" if funnel.budget_reached else "it made as many requests as it may"
+    return f"The run ended before its target of {funnel.target:,} tasks: {why}."
 
 
 def _disagreement(figures: Mapping[str, Any]) -> str:
@@ -99,6 +99,8 @@ def _disagreement(figures: Mapping[str, Any]) -> str:
 
 
 def _funnel(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not figures["funnel"].task_requests:
+        return []
     steps = sections.funnel_steps(figures["funnel"])
     if figures["state"] != "finished":
         for loss in (loss for step in steps for loss in step["lost"]):
@@ -116,14 +118,14 @@ def tiles(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     target = figures["target"]
     of = f"target {target:,} tasks" if target else ""
     shown.append(_tile(figures["what"].capitalize(), f"{figures['rows']:,}", of))
-    found, kept = funnel.get("tasks_found"), funnel.get("tasks_kept")
+    found, kept = funnel.tasks_found, funnel.tasks_kept
     if found:
         shown.append(_tile("Tasks kept", f"{100 * kept / found:.1f}%", f"{kept:,} of {found:,} pieces found"))
     stages = requests["stages"].values()
     tokens = [sum(stage[key] for stage in stages) for key in ("prompt_tokens", "completion_tokens")]
     words = f"{short(tokens[0])} in, {short(tokens[1])} out"
-    if beyond := funnel.get("money", {}).get("beyond_target"):
-        words += f"; {beyond['requests']:,} requests beyond the target, not judged"
+    if funnel.money and (beyond := funnel.money.beyond_target):
+        words += f"; {beyond.requests:,} requests beyond the target, not judged"
     shown.append(_tile("Tokens", short(sum(tokens)), words))
     shown.append(_tile("Cost", *_cost(requests)))
     if requests["first_request"] and requests["last_reply"]:

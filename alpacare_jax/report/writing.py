@@ -15,6 +15,7 @@ from alpacare_jax.report.synthesis import write_synthesis_report
 from datagen.decoding import read_json_object
 from datagen.files import hash_file, refuse_existing
 from datagen.statistics import collect
+from datagen.synthesize import Funnel
 
 Place = str | Path | None
 
@@ -115,7 +116,7 @@ def _training_inputs(
     return ReportInputs(
         title=title,
         subtitle=str(run),
-        funnel=read_json_object(synthesis / "funnel.json") if synthesis else None,
+        funnel=Funnel.read(synthesis / "funnel.json") if synthesis else None,
         rejected=read_rows(synthesis / "rejected.jsonl") if synthesis else (),
         packing=read_manifests(data),
         metrics=metrics,

@@ -8,10 +8,10 @@ journal is a write-ahead log.
 
 from datagen.ledger.notes import Notes
 from datagen.ledger.requests import Requests
-from datagen.ledger.rows import Entry, Outcome, State, Try, utc_now
+from datagen.ledger.rows import Entry, Outcome, Settled, State, Try, utc_now
 from datagen.ledger.tries import Tries
 
-__all__ = ["Entry", "Ledger", "Outcome", "State", "Try", "utc_now"]
+__all__ = ["Entry", "Ledger", "Outcome", "Settled", "State", "Try", "utc_now"]
 
 
 class Ledger(Requests, Tries, Notes):

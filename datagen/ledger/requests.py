@@ -7,7 +7,7 @@ from typing import Any
 
 from datagen.errors import DataError
 from datagen.ledger.connection import Connection
-from datagen.ledger.rows import Entry, utc_now
+from datagen.ledger.rows import Entry, Settled, utc_now
 
 _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Entry))
 
@@ -153,15 +153,11 @@ class Requests(Connection):
         names = ("sent", "answered", "failed", "tries", "prompt_tokens", "completion_tokens")
         return {stage: dict(zip(names, numbers, strict=True)) for stage, *numbers in cursor}
 
-    def settled_behind(self, stage: str, count: int) -> dict[str, int]:
-        """Count the settled requests of a stage behind its first ``count``, and their tokens in and out.
-
-        Returns:
-            ``{"requests", "prompt_tokens", "completion_tokens"}``.
-        """
+    def settled_behind(self, stage: str, count: int) -> Settled:
+        """Count the settled requests of a stage behind its first ``count``, and their tokens in and out."""
         row = self.execute(
             "SELECT COUNT(*), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0)"
             " FROM requests WHERE stage = ? AND id >= ? AND state <> 'sent'",
             (stage, f"{count:06d}"),
         ).fetchone()
-        return dict(zip(("requests", "prompt_tokens", "completion_tokens"), row, strict=True))
+        return Settled(*row)

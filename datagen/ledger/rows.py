@@ -61,6 +61,15 @@ class Try:
     finished_at: str | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """How many requests were settled, and their tokens."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
 def utc_now() -> str:
     """Return the present time, UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

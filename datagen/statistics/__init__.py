@@ -24,7 +24,7 @@ from datagen.records import SeedTask, normal_input, read_objects
 from datagen.results import CONTAMINATION_REPORT
 from datagen.statistics.neighbours import nearest_scores
 from datagen.statistics.roots import find_root
-from datagen.synthesize import count
+from datagen.synthesize import Funnel
 from datagen.work.folder import CONFIG, LEDGER, pinned_settings, recorded_settings, refuse_lost
 from datagen.work.replay import replay
 
@@ -68,7 +68,7 @@ def collect(work: Path) -> dict[str, Any]:
     finished = (work / "funnel.json").exists() and not running
     requests = sum_up(())
     timeline: list[dict[str, Any]] = []
-    funnel: dict[str, Any] = {}
+    funnel = Funnel()
     rejected: list[dict[str, Any]] = []
     rows = Rows([], [], "tasks")
     if (work / LEDGER).exists():
@@ -91,7 +91,7 @@ def collect(work: Path) -> dict[str, Any]:
         "what": rows.what,
         "funnel": funnel,
         "rejected": rejected,
-        "expected_rows": funnel.get("instructions") if finished else None,
+        "expected_rows": funnel.instructions if finished else None,
         "requests": requests,
         "timeline": timeline,
         "contamination": read_json_object(contamination) if contamination.exists() else None,
@@ -137,14 +137,14 @@ def examples(rows: Rows, most: int = EXAMPLES) -> list[dict[str, str]]:
     return shown
 
 
-def _finished(work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
+def _finished(work: Path) -> tuple[Rows, Funnel, list[dict[str, Any]]]:
     objects = (
         [row for _, row in read_objects(work / "instructions.jsonl")] if _holds(work, "instructions") else []
     )
     names = ("instruction", "input", *labels.FIELDS)
     tasks = [SeedTask(*(str(row.get(name) or "") for name in names)) for row in objects]
     rejected = [row for _, row in read_objects(work / "rejected.jsonl")] if _holds(work, "rejected") else []
-    funnel = read_json_object(work / "funnel.json")
+    funnel = Funnel.read(work / "funnel.json")
     return Rows(tasks, [str(row["output"]) for row in objects], "published instructions"), funnel, rejected
 
 
@@ -153,12 +153,12 @@ def _holds(work: Path, name: str) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _so_far(ledger: Ledger, work: Path) -> tuple[Rows, dict[str, Any], list[dict[str, Any]]]:
+def _so_far(ledger: Ledger, work: Path) -> tuple[Rows, Funnel, list[dict[str, Any]]]:
     settings = recorded_settings(work)
     task_filter, outcome = replay(ledger, settings, read_seeds(settings))
     answers = [each.output for each in outcome.instructions]
     rows = Rows([kept.task for kept in task_filter.kept], answers, "tasks kept so far")
-    return rows, count(task_filter, outcome, settings), [*task_filter.rejected, *outcome.rejected]
+    return rows, Funnel.count(task_filter, outcome, settings), [*task_filter.rejected, *outcome.rejected]
 
 
 def root_verbs(instructions: Sequence[str], *, verbs: int = VERBS, objects: int = OBJECTS) -> dict[str, Any]:

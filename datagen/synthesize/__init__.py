@@ -5,9 +5,9 @@ i), and replies are judged in the order of their requests, not of their arrival.
 nor an interruption changes the result, and the state of a run is nothing but its ledger.
 """
 
+import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 from datagen import prompts, results
 from datagen.batch.client import describe
@@ -16,21 +16,21 @@ from datagen.client import Reply
 from datagen.errors import DataError
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget, BudgetReached
+from datagen.money.projection import Money
 from datagen.questions import ANSWERS, TASKS, read_seeds
 from datagen.safety import leaking_seeds
 from datagen.seeds import odd_labels
 from datagen.settings import Settings
-from datagen.synthesize.funnel import account, count, why_none_kept, why_nothing
-from datagen.synthesize.overview import status
-from datagen.synthesize.pipeline import Pipeline
-from datagen.task_filter import TaskFilter, filter_answers
+from datagen.synthesize.funnel import Funnel
+from datagen.synthesize.pipeline import Pipeline, Progress, Watch
+from datagen.synthesize.reasons import why_none_kept, why_nothing
+from datagen.synthesize.status import Status, status
+from datagen.task_filter import FilteredAnswers, TaskFilter, filter_answers
 from datagen.work.asking import take_up_batches
-from datagen.work.estimate import expected_answer_usd
 from datagen.work.folder import LEDGER, pin, refuse_foreign
 from datagen.work.keys import require_keys
-from datagen.work.status import Reporter, Watch, unjudged
 
-__all__ = ["count", "status", "synthesize"]
+__all__ = ["Funnel", "Progress", "Status", "Watch", "status", "synthesize"]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def synthesize(
     retry_failed: bool = False,
     wait: bool = True,
     watch: Watch | None = None,
-) -> dict[str, Any]:
+) -> Funnel:
     """Run both stages and publish, or go on where an earlier run of the same folder stopped.
 
     Args:
@@ -54,7 +54,7 @@ def synthesize(
         watch: Called whenever a reply has been judged.
 
     Returns:
-        The funnel, as in ``funnel.json``.
+        What became of every request, task and answer, as in ``funnel.json``.
 
     Raises:
         BatchesUnderWay: Nothing more can be done without waiting.
@@ -66,51 +66,40 @@ def synthesize(
     refuse_foreign(work)
     if not (work / LEDGER).exists():
         require_keys(settings)
-    for odd in odd_labels(settings.seeds):
-        log.warning("seeds: %s", odd)
-    for leak in leaking_seeds(settings, seeds):
-        log.warning("seeds: %s", leak)
+    for warning in [*odd_labels(settings.seeds), *leaking_seeds(settings, seeds)]:
+        log.warning("seeds: %s", warning)
     with Ledger(work / LEDGER) as ledger:
         pin(work, settings, seeds, prompts.PROMPT_VERSION, began=ledger.began())
         budget = Budget(ledger, prices, settings.budget_usd)
-        answer_usd = expected_answer_usd(settings, seeds, prices)
-        reporter = Reporter(ledger, budget, settings.target, answer_usd, watch)
-        _take_up(settings, ledger, budget, retry_failed=retry_failed)
-        task_filter = TaskFilter(seeds, settings)
-        pipeline = Pipeline(settings, seeds, ledger, budget, reporter, task_filter, wait)
+        pipeline = Pipeline(settings, seeds, ledger, budget, wait=wait, watch=watch)
+        if retry_failed:
+            ledger.reopen(TASKS)
+            ledger.reopen(ANSWERS)
+        take_up_batches({TASKS: settings.teacher, ANSWERS: settings.answerer}, ledger, settings, budget)
         reached = pipeline.tasks()
+        tasks = pipeline.task_filter
         # Files of an earlier, finished run stay as they are until this one has finished too.
         if not (work / "funnel.json").exists():
-            results.write_tasks(work, task_filter.kept, task_filter.rejected)
-        if not task_filter.kept:
-            raise reached or _none_was_kept(work, task_filter)
+            results.write_tasks(work, tasks.kept, tasks.rejected)
+        if not tasks.kept:
+            raise reached or _none_was_kept(work, tasks)
         replies, reached = _have_answered(pipeline, reached)
-        outcome = filter_answers(task_filter.kept, replies, settings)
+        answers = filter_answers(tasks.kept, replies, settings)
         budget.close()
-        funnel = count(task_filter, outcome, settings) | {
-            "budget_reached": reached is not None or "budget" in outcome.failed,
-            "money": account(ledger, settings, task_filter, outcome.replies),
-        }
-        funnel["money"] |= unjudged(ledger, funnel)
-        if not outcome.instructions:
-            funnel["nothing_published"] = why_nothing(outcome)
-        funnel |= results.write_reports(
-            work, settings, outcome.instructions, [*task_filter.rejected, *outcome.rejected]
+        funnel = dataclasses.replace(
+            Funnel.count(tasks, answers, settings),
+            budget_reached=reached is not None or "budget" in answers.failed,
+            money=_money(ledger, settings, tasks, answers),
+            nothing_published=None if answers.instructions else why_nothing(answers),
+            **results.write_reports(
+                work, settings, answers.instructions, [*tasks.rejected, *answers.rejected]
+            ),
         )
-        results.write_all(work, task_filter.kept, task_filter.rejected, outcome, funnel)
-        reporter.note(funnel)
+        results.write_all(work, tasks.kept, tasks.rejected, answers, funnel.to_dict())
+        funnel.note(ledger)
         if left := BatchStore(ledger).under_way():
             log.warning("not needed any more, and ended by --cancel-batches: %s", describe(left))
     return funnel
-
-
-def _take_up(settings: Settings, ledger: Ledger, budget: Budget, *, retry_failed: bool) -> None:
-    """Go on where an earlier run stopped: with what failed, if so asked, and with what ended batches hold."""
-    if retry_failed:
-        ledger.reopen(TASKS)
-        ledger.reopen(ANSWERS)
-    services = {TASKS: settings.teacher, ANSWERS: settings.answerer}
-    take_up_batches(services, ledger, settings, budget)
 
 
 def _have_answered(
@@ -126,6 +115,18 @@ def _have_answered(
             break
         replies = pipeline.answers()
     return replies, reached
+
+
+def _money(ledger: Ledger, settings: Settings, tasks: TaskFilter, answers: FilteredAnswers) -> Money:
+    """Account for everything that the ledger spent."""
+    return Money.project(
+        ledger.spending(),
+        kept=len(tasks.kept),
+        requests=tasks.requests,
+        answered=answers.replies,
+        target=settings.target,
+        budget_usd=settings.budget_usd,
+    ).with_unjudged(ledger, tasks.requests, target_reached=tasks.full)
 
 
 def _none_was_kept(work: Path, task_filter: TaskFilter) -> DataError:

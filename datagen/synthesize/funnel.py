@@ -1,114 +1,125 @@
 """What became of every request, task and answer of a run, and what they cost."""
 
 import dataclasses
+import json
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
 
-from datagen.finish import read_finish
+from pydantic import TypeAdapter, ValidationError
+
+from datagen.decoding import read_json_object
+from datagen.errors import DataError
 from datagen.ledger import Ledger
+from datagen.money.projection import Money
 from datagen.settings import Settings
 from datagen.task_filter import FilteredAnswers, TaskFilter
-from datagen.work.status import money
+
+_NOTE = "progress"
+Counts = dict[str, int]
 
 
-def count(task_filter: TaskFilter, outcome: FilteredAnswers, settings: Settings) -> dict[str, Any]:
-    """Count what became of every request, task and answer; each level adds up to the one before."""
-    reasons = Counter(row["reason"] for row in task_filter.rejected)
-    unfit = Counter(row["reason"] for row in outcome.rejected if "error" not in row)
-    return {
-        "target": settings.target,
-        "target_reached": task_filter.full,
-        "task_requests": task_filter.requests,
-        "task_replies": task_filter.replies,
-        "task_requests_failed": dict(sorted(task_filter.failed.items())),
-        "tasks_found": task_filter.found,
-        "tasks_rejected": dict(sorted(reasons.items())),
-        "tasks_kept": len(task_filter.kept),
-        "answer_requests": len(task_filter.kept),
-        "answer_replies": outcome.replies,
-        "answer_requests_failed": dict(sorted(outcome.failed.items())),
-        "answers_rejected": dict(sorted(unfit.items())),
-        "instructions": len(outcome.instructions),
-        "prompt_tokens": task_filter.prompt_tokens + outcome.prompt_tokens,
-        "completion_tokens": task_filter.completion_tokens + outcome.completion_tokens,
-    }
+@dataclasses.dataclass(frozen=True)
+class Funnel:
+    """The content of ``funnel.json``. Each level of the counts adds up to the one before.
 
-
-def account(ledger: Ledger, settings: Settings, task_filter: TaskFilter, answered: int) -> dict[str, Any]:
-    """Account for everything the ledger spent, to the billionth of a dollar."""
-    kept, target = len(task_filter.kept), settings.target
-    spent = money(
-        ledger.spending(),
-        kept=kept,
-        requests=task_filter.requests,
-        answered=answered,
-        target=target,
-        budget_usd=settings.budget_usd,
-    )
-    return {
-        name: round(value, 9) if isinstance(value, float) else value
-        for name, value in dataclasses.asdict(spent).items()
-    }
-
-
-#: Reasons for which all replies of a run may come to nothing: what happened, and what to do.
-_KNOWN = {
-    "no-text": (
-        "the text stood in the field for reasoning, and content was empty",
-        "turn off the model's thinking, or the server's parser of reasoning, then add --retry-failed",
-    ),
-    "streams": (
-        "the service only streams its replies, though no stream was asked for",
-        "turn streaming off at the server or gateway, then add --retry-failed",
-    ),
-    "content-filter": (
-        "a content filter of the service withheld or refused it",
-        "ask another model or provider, or add --retry-failed once the filter is changed",
-    ),
-    "cut": (
-        "it was cut at its largest number of tokens",
-        "raise --answer-max-tokens, with --derive NEW_FOLDER",
-    ),
-    "truncated": (
-        "it was cut at its largest number of tokens",
-        "raise --max-tokens, with --derive NEW_FOLDER",
-    ),
-}
-_USUAL = "read the reasons in rejected.jsonl; --retry-failed asks failed requests again"
-
-
-def why_none_kept(task_filter: TaskFilter) -> tuple[str, str]:
-    """Say what became of the requests for tasks where no task was kept, and what to do about the main reason."""
-    reasons = task_filter.failed + Counter(row["reason"] for row in task_filter.rejected)
-    told = ", ".join(f"{reason} {many}" for reason, many in reasons.most_common(3))
-    main = reasons.most_common(1)[0][0] if reasons else ""
-    words, remedy = _KNOWN.get(main, ("", f"{_USUAL}; a stronger teacher or a larger --max-tokens may help"))
-    return f"{told} ({words})" if words else told, remedy
-
-
-def why_nothing(outcome: FilteredAnswers) -> str:
-    """Say why no answer could be published: the most frequent reasons, with an example and what to do.
-
-    Example:
-        >>> row = {"id": "t0", "reason": "unfinished", "finish_reason": "length", "text": "Rest and"}
-        >>> print(why_nothing(FilteredAnswers(rejected=[row])))
-        No answer of 1 can be published.
-          1: it was cut at its largest number of tokens; raise --answer-max-tokens, with --derive NEW_FOLDER
-          read the reasons in rejected.jsonl; --retry-failed asks failed requests again
+    Attributes:
+        target: Tasks wanted.
+        target_reached: Whether that many were kept.
+        task_requests: Requests for tasks that were judged.
+        task_replies: Their replies.
+        task_requests_failed: Failed requests by reason.
+        tasks_found: Pieces found in the replies.
+        tasks_rejected: Rejected pieces by reason.
+        tasks_kept: Tasks that passed.
+        answer_requests: Requests for answers.
+        answer_replies: Answers received.
+        answer_requests_failed: Failed requests by reason.
+        answers_rejected: Rejected answers by reason.
+        instructions: Instructions published.
+        prompt_tokens: Prompt tokens of all replies.
+        completion_tokens: Their completion tokens.
+        budget_reached: Whether the budget ended the run; None while it goes on.
+        money: What was spent; None while the run goes on.
+        nothing_published: Why no answer could be published, where none could.
+        identifiers: Personal identifiers found, by kind; None unless they were looked for.
+        evaluation_overlaps: Tasks and answers rejected for each evaluation file; None without such files.
     """
-    reasons = [_reason(row) for row in outcome.rejected]
-    examples = dict(zip(reversed(reasons), reversed(outcome.rejected), strict=True))
-    lines = [f"No answer of {len(reasons)} can be published."]
-    for reason, many in Counter(reasons).most_common(3):
-        error = str(examples[reason].get("error") or "")
-        words, remedy = _KNOWN.get(
-            reason, (f"failed, such as {error}" if error else f"rejected as {reason}", "")
+
+    target: int = 0
+    target_reached: bool = False
+    task_requests: int = 0
+    task_replies: int = 0
+    task_requests_failed: Counts = dataclasses.field(default_factory=dict)
+    tasks_found: int = 0
+    tasks_rejected: Counts = dataclasses.field(default_factory=dict)
+    tasks_kept: int = 0
+    answer_requests: int = 0
+    answer_replies: int = 0
+    answer_requests_failed: Counts = dataclasses.field(default_factory=dict)
+    answers_rejected: Counts = dataclasses.field(default_factory=dict)
+    instructions: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    budget_reached: bool | None = None
+    money: Money | None = None
+    nothing_published: str | None = None
+    identifiers: Counts | None = None
+    evaluation_overlaps: Counts | None = None
+
+    @classmethod
+    def count(cls, task_filter: TaskFilter, answers: FilteredAnswers, settings: Settings) -> Self:
+        """Count what became of every request, task and answer."""
+        rejected = Counter(row["reason"] for row in task_filter.rejected)
+        unfit = Counter(row["reason"] for row in answers.rejected if "error" not in row)
+        return cls(
+            target=settings.target,
+            target_reached=task_filter.full,
+            task_requests=task_filter.requests,
+            task_replies=task_filter.replies,
+            task_requests_failed=dict(sorted(task_filter.failed.items())),
+            tasks_found=task_filter.found,
+            tasks_rejected=dict(sorted(rejected.items())),
+            tasks_kept=len(task_filter.kept),
+            answer_requests=len(task_filter.kept),
+            answer_replies=answers.replies,
+            answer_requests_failed=dict(sorted(answers.failed.items())),
+            answers_rejected=dict(sorted(unfit.items())),
+            instructions=len(answers.instructions),
+            prompt_tokens=task_filter.prompt_tokens + answers.prompt_tokens,
+            completion_tokens=task_filter.completion_tokens + answers.completion_tokens,
         )
-        lines.append(f"  {many}: {words}" + (f"; {remedy}" if remedy else ""))
-    return "\n".join([*lines, f"  {_USUAL}"])
 
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read ``funnel.json``; counts that an older version did not write are 0.
 
-def _reason(row: dict[str, Any]) -> str:
-    if read_finish(row.get("finish_reason")) == "cut":
-        return "cut"
-    return str(row["reason"]).removeprefix("answer-")
+        Raises:
+            DataError: The file is missing or broken; the first wrong key is named.
+        """
+        return cls._validate(read_json_object(path), path)
+
+    @classmethod
+    def noted(cls, ledger: Ledger) -> Self | None:
+        """Return the funnel that the run noted last, or None where it never did."""
+        text = ledger.noted(_NOTE)
+        return None if text is None else cls._validate(json.loads(text), ledger.path)
+
+    @classmethod
+    def _validate(cls, content: Mapping[str, Any], where: Path) -> Self:
+        try:
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise DataError(f"{key} of the funnel is not valid", where=where, found=first["input"]) from None
+
+    def note(self, ledger: Ledger) -> None:
+        """Note in the ledger how far the run is, for :meth:`noted`."""
+        ledger.note(_NOTE, json.dumps(self.to_dict()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content for JSON, without what is None."""
+        values = dataclasses.asdict(self) | {"money": self.money and self.money.to_dict()}
+        return {key: value for key, value in values.items() if value is not None}

@@ -1,50 +1,82 @@
-"""Both stages of a run: ask for tasks and keep what the task filter lets pass, then have the kept tasks answered."""
+"""Both stages of a run: ask for tasks and keep those that pass the filter, then have the kept tasks answered."""
 
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Sequence
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import islice
-from typing import Any
 
 from datagen.batch.client import stream_in_batches
 from datagen.client import ChatRequest, Reply, read_reply, stream
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget, BudgetReached
+from datagen.money.projection import Money, mean_usd
 from datagen.questions import ANSWERS, TASKS, answer_request, task_requests
 from datagen.records import SeedTask
 from datagen.settings import BATCH, Settings
-from datagen.synthesize.funnel import count
+from datagen.synthesize.funnel import Funnel
 from datagen.task_filter import FilteredAnswers, TaskFilter
 from datagen.work.asking import ask_all
+from datagen.work.estimate import expected_answer_usd
 from datagen.work.keys import with_keys
-from datagen.work.status import Progress, Reporter
+
+_SECONDS_BETWEEN_NOTES = 1.0
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run is: requests settled, tasks kept and rejected of the target, answers in, tries, money."""
+
+    stage: str
+    requests: int
+    kept: int
+    rejected: int
+    target: int
+    answered: int = 0
+    tries: int = 0
+    money: Money | None = None
+
+
+Watch = Callable[[Progress], None]
+
+
 class Pipeline:
     """Asks what a run asks, live or through batches, and may go on with more tasks when answers are in.
 
-    Attributes:
+    Args:
         settings: What to do.
         seeds: The seed tasks.
-        ledger: Where every outcome is written down.
+        ledger: Records every outcome, and about once a second how far the run is.
         budget: Keeps the cap.
-        reporter: Is told how far the run is.
-        task_filter: Judges the replies with tasks, in their order.
         wait: In batch mode, wait for replies.
+        watch: Called whenever a reply has been judged, or None.
     """
 
-    settings: Settings
-    seeds: Sequence[SeedTask]
-    ledger: Ledger
-    budget: Budget
-    reporter: Reporter
-    task_filter: TaskFilter
-    wait: bool
+    def __init__(
+        self,
+        settings: Settings,
+        seeds: Sequence[SeedTask],
+        ledger: Ledger,
+        budget: Budget,
+        *,
+        wait: bool = True,
+        watch: Watch | None = None,
+    ) -> None:
+        self.settings, self.seeds, self.ledger, self.budget = settings, seeds, ledger, budget
+        self.wait, self.watch = wait, watch
+        #: Judges the replies with tasks, in their order.
+        self.task_filter = TaskFilter(seeds, settings)
+        self._expected_answer_usd = expected_answer_usd(settings, seeds, budget.prices)
+        counts = ledger.counts()
+        settled = {stage: each["answered"] + each["failed"] for stage, each in counts.items()}
+        # Until these are judged anew, nobody knows what the money already spent has bought.
+        self._tasks_before, self._answers_before = settled.get(TASKS, 0), settled.get(ANSWERS, 0)
+        self._noted_at_s = -math.inf
 
     def tasks(self) -> BudgetReached | None:
-        """Ask for tasks until the task filter has enough; where the budget ends that, return what says so.
+        """Ask for tasks until the target is reached; where the budget ends that, return what says so.
 
         Raises:
             BatchesUnderWay: Nothing more can be done without waiting.
@@ -60,18 +92,18 @@ class Pipeline:
                 async for reply in replies:
                     self.task_filter.take(reply)
                     self._keep_for_answers(answered)
-                    self.reporter.tell(dataclasses.replace(self._progress(), answered=answered), self._counts)
+                    self._tell(TASKS, answered, self.settings.target)
                     if self.task_filter.full:
                         break
         except BudgetReached as reached:
             self._take_settled()
             return reached
         finally:
-            self.reporter.note(self._counts())
+            self._note()
         return None
 
     def _task_replies(self) -> AsyncGenerator[Reply, None]:
-        """Return the stream of replies behind those that the task filter has taken, live or through batches.
+        """Return the stream of replies behind those that were judged, live or through batches.
 
         A batch is paid for as a whole, so it leaves what the answers to its tasks are expected to cost.
         """
@@ -88,7 +120,7 @@ class Pipeline:
                 budget=self.budget,
                 limits=settings.batch,
                 wait=self.wait,
-                leave_usd=lambda: self.task_filter.kept_of_a_request() * (self.reporter.answer_usd() or 0.0),
+                leave_usd=lambda: self.task_filter.kept_of_a_request() * self._answer_usd(),
             )
         window = None if settings.eager else self.task_filter.requests_wanted
         return stream(requests, settings.teacher, self.ledger, stage=TASKS, window=window, budget=self.budget)
@@ -117,7 +149,11 @@ class Pipeline:
         model = self.settings.answerer.model
         last = answer_request(self.settings, self.task_filter.kept[-1]).body(model)
         one_in_flight = self.budget.worst_usd(model, last, batch=self.settings.mode == BATCH)
-        self.budget.set_aside(ANSWERS, waiting * (self.reporter.answer_usd() or 0.0) + one_in_flight)
+        self.budget.set_aside(ANSWERS, waiting * self._answer_usd() + one_in_flight)
+
+    def _answer_usd(self) -> float:
+        """Return what one answer costs: the mean of those that are in, or what is expected; 0 without a price."""
+        return mean_usd(self.budget.spending(), ANSWERS, self._expected_answer_usd) or 0.0
 
     def _take_settled(self) -> None:
         """Judge the replies behind the one at which a run stopped; they are paid for."""
@@ -136,27 +172,18 @@ class Pipeline:
         """
         requests = [answer_request(self.settings, kept) for kept in self.task_filter.kept]
         try:
-            return self._ask_for_answers(requests)
+            return ask_all(
+                requests,
+                self.settings.answerer,
+                self.ledger,
+                self.settings,
+                self.budget,
+                stage=ANSWERS,
+                wait=self.wait,
+                progress=lambda settled, total: self._tell(ANSWERS, settled, total),
+            )
         except BudgetReached:
             return [self._answer_or_none(request) for request in requests]
-
-    def _ask_for_answers(self, requests: Sequence[ChatRequest]) -> list[Reply]:
-        before = self._progress()
-
-        def tell(settled: int, total: int) -> None:
-            progress = dataclasses.replace(before, stage=ANSWERS, target=total, answered=settled)
-            self.reporter.tell(progress, self._counts)
-
-        return ask_all(
-            requests,
-            self.settings.answerer,
-            self.ledger,
-            self.settings,
-            self.budget,
-            stage=ANSWERS,
-            wait=self.wait,
-            progress=tell,
-        )
 
     def _answer_or_none(self, request: ChatRequest) -> Reply:
         entry = self.ledger.get(ANSWERS, request.id)
@@ -164,15 +191,25 @@ class Pipeline:
             return Reply(request.id, "", "", "", 0, 0, error="budget: not asked, to keep the cap")
         return read_reply(entry)
 
-    def _progress(self) -> Progress:
-        task_filter = self.task_filter
-        return Progress(
-            TASKS,
-            task_filter.requests,
-            len(task_filter.kept),
-            len(task_filter.rejected),
-            self.settings.target,
-        )
+    def _tell(self, stage: str, answered: int, target: int) -> None:
+        """Tell the watcher how far the run is, and from time to time note it in the ledger."""
+        tasks = self.task_filter
+        if self.watch is not None:
+            money = Money.project(
+                self.budget.spending(),
+                kept=len(tasks.kept),
+                requests=tasks.requests,
+                answered=max(answered, self._answers_before),
+                target=self.settings.target,
+                budget_usd=self.budget.budget_usd,
+                answer_usd=self._expected_answer_usd,
+                foreseen=stage != TASKS or tasks.requests >= self._tasks_before,
+            )
+            counts = tasks.requests, len(tasks.kept), len(tasks.rejected)
+            self.watch(Progress(stage, *counts, target, answered, self.budget.tries_ended, money))
+        if time.monotonic() - self._noted_at_s >= _SECONDS_BETWEEN_NOTES:
+            self._note()
 
-    def _counts(self) -> dict[str, Any]:
-        return count(self.task_filter, FilteredAnswers(), self.settings)
+    def _note(self) -> None:
+        self._noted_at_s = time.monotonic()
+        Funnel.count(self.task_filter, FilteredAnswers(), self.settings).note(self.ledger)

@@ -15,7 +15,7 @@ from datagen.client import Service
 from datagen.errors import ConfigError, DataError
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_records
 from datagen.settings import Settings, read_settings
-from datagen.synthesize import status, synthesize
+from datagen.synthesize import Funnel, status, synthesize
 from datagen.work.plan import plan
 
 LEAKED = (
@@ -55,7 +55,7 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def run(settings: Settings, work: Path) -> tuple[dict[str, Any], list[str]]:
+def run(settings: Settings, work: Path) -> tuple[Funnel, list[str]]:
     with ScriptedServer(teach) as server:
         service = Service(server.base_url, "scripted", timeout_s=5, concurrency=2)
         funnel = synthesize(dataclasses.replace(settings, teacher=service, answerer=service), work)
@@ -64,19 +64,21 @@ def run(settings: Settings, work: Path) -> tuple[dict[str, Any], list[str]]:
     return funnel, asked
 
 
-def check_sums(funnel: dict[str, Any], work: Path) -> None:
-    assert funnel["tasks_found"] == funnel["tasks_kept"] + sum(funnel["tasks_rejected"].values())
-    assert funnel["answer_replies"] == funnel["instructions"] + sum(funnel["answers_rejected"].values())
+def check_sums(funnel: Funnel, work: Path) -> None:
+    assert funnel.tasks_found == funnel.tasks_kept + sum(funnel.tasks_rejected.values())
+    assert funnel.answer_replies == funnel.instructions + sum(funnel.answers_rejected.values())
     rejected = (work / "rejected.jsonl").read_text().splitlines()
-    assert len(rejected) == sum(sum(funnel[key].values()) for key in ("tasks_rejected", "answers_rejected"))
+    assert len(rejected) == sum(
+        sum(getattr(funnel, key).values()) for key in ("tasks_rejected", "answers_rejected")
+    )
 
 
 def test_a_test_question_is_neither_answered_nor_published(settings: Settings, tmp_path: Path) -> None:
     funnel, asked = run(settings, tmp_path / "work")
-    assert funnel["tasks_rejected"] == {"evaluation-overlap": 1}
-    assert funnel["answers_rejected"] == {"evaluation-overlap": 1}
+    assert funnel.tasks_rejected == {"evaluation-overlap": 1}
+    assert funnel.answers_rejected == {"evaluation-overlap": 1}
     assert not any("potter" in text for text in asked)
-    assert funnel["evaluation_overlaps"] == {"exam.jsonl": 2}
+    assert funnel.evaluation_overlaps == {"exam.jsonl": 2}
     rows = [row for _, row in read_objects(tmp_path / "work" / "rejected.jsonl")]
     assert [(row["evaluation_item"], row["overlap"], row["overlap_in"]) for row in rows] == [
         ("e7", "ngram", "instruction"),
@@ -97,7 +99,7 @@ def test_files_without_an_overlap_are_reported_too(settings: Settings, tmp_path:
     other.write_text("question\nHow long does a bruise stay blue?\n")
     both = dataclasses.replace(settings, evaluation_files=(*settings.evaluation_files, str(other)))
     funnel, _ = run(both, tmp_path / "work")
-    assert funnel["evaluation_overlaps"] == {"exam.jsonl": 2, "other.csv": 0}
+    assert funnel.evaluation_overlaps == {"exam.jsonl": 2, "other.csv": 0}
     files = json.loads((tmp_path / "work" / "contamination.json").read_text())["files"]
     assert [
         (file["file"], file["items"], file["tasks_rejected"], file["answers_rejected"]) for file in files
@@ -127,7 +129,7 @@ def test_the_same_ledger_gives_the_same_reports(settings: Settings, tmp_path: Pa
     _, asked = run(masked, work)
     assert asked == []
     assert [(work / name).read_bytes() for name in names] == before
-    assert status(work)["tasks_rejected"] == {"evaluation-overlap": 1}
+    assert status(work).funnel.tasks_rejected == {"evaluation-overlap": 1}
 
 
 def test_the_command_takes_files_and_a_policy(settings: Settings, tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_the_command_takes_files_and_a_policy(settings: Settings, tmp_path: Path
 
 def test_identifiers_are_reported_by_kind_and_place(settings: Settings, tmp_path: Path) -> None:
     funnel, _ = run(settings, tmp_path / "work")
-    assert funnel["identifiers"] == {"NAME": 2, "DATE": 1, "PHONE": 1}
+    assert funnel.identifiers == {"NAME": 2, "DATE": 1, "PHONE": 1}
     texts = {each.id: each for each in read_records(tmp_path / "work" / "instructions.jsonl", Instruction)}
     found = []
     for _, row in read_objects(tmp_path / "work" / "privacy.jsonl"):
@@ -170,8 +172,8 @@ def test_identifiers_are_reported_by_kind_and_place(settings: Settings, tmp_path
 
 def test_identifiers_are_dropped_before_they_are_paid_for(settings: Settings, tmp_path: Path) -> None:
     funnel, asked = run(dataclasses.replace(settings, privacy="drop"), tmp_path / "work")
-    assert funnel["tasks_rejected"] == {"evaluation-overlap": 1, "personal-identifier": 1}
-    assert funnel["answers_rejected"] == {"evaluation-overlap": 1, "personal-identifier": 1}
+    assert funnel.tasks_rejected == {"evaluation-overlap": 1, "personal-identifier": 1}
+    assert funnel.answers_rejected == {"evaluation-overlap": 1, "personal-identifier": 1}
     assert not any("Okonkwo" in text for text in asked)
     rows = [row for _, row in read_objects(tmp_path / "work" / "rejected.jsonl")]
     assert [each["kind"] for row in rows for each in row.get("identifiers", [])] == [
@@ -186,7 +188,7 @@ def test_identifiers_are_dropped_before_they_are_paid_for(settings: Settings, tm
 
 def test_identifiers_are_masked_before_the_task_is_answered(settings: Settings, tmp_path: Path) -> None:
     funnel, asked = run(dataclasses.replace(settings, privacy="mask"), tmp_path / "work")
-    assert funnel["tasks_rejected"] == {"evaluation-overlap": 1}
+    assert funnel.tasks_rejected == {"evaluation-overlap": 1}
     assert not any("Okonkwo" in text for text in asked)
     assert any("Mr. [NAME], born on [DATE]." in text for text in asked)
     published = (tmp_path / "work" / "instructions.jsonl").read_text()
@@ -214,7 +216,7 @@ def test_a_missing_model_stops_the_run_before_it_costs_anything(
 def test_nothing_is_looked_for_when_off(settings: Settings, tmp_path: Path) -> None:
     plain = dataclasses.replace(settings, privacy="off", evaluation_files=())
     funnel, _ = run(plain, tmp_path / "work")
-    assert funnel["instructions"] == 5
+    assert funnel.instructions == 5
     assert not (tmp_path / "work" / "privacy.jsonl").exists()
     assert not (tmp_path / "work" / "contamination.json").exists()
 

@@ -7,8 +7,9 @@ from alpacare_jax.cli import synthesis_options, synthesis_progress
 from alpacare_jax.cli.synthesis_options import SETTINGS, to_settings
 from alpacare_jax.cli.synthesis_progress import progress_words
 from alpacare_jax.cli.synthesize_verb import command
+from datagen.money.projection import Money
 from datagen.settings import Settings
-from datagen.work.status import Money, Progress
+from datagen.synthesize import Progress
 
 ACTIONS = {
     "context",

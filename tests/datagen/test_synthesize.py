@@ -21,7 +21,7 @@ from datagen.ledger import Ledger
 from datagen.questions import task_request
 from datagen.records import Instruction, SeedTask, read_objects, read_records, write_records
 from datagen.settings import Settings, read_settings
-from datagen.synthesize import status, synthesize
+from datagen.synthesize import Funnel, status, synthesize
 
 SEEDS = (
     "What is gout?",
@@ -77,20 +77,18 @@ def faulty(body: dict[str, Any], tried: int) -> Scripted:
     return Scripted("not this one", 400) if fails else shuffled(body, tried)
 
 
-def check_sums(funnel: dict[str, Any], work: Path) -> None:
+def check_sums(funnel: Funnel, work: Path) -> None:
     rejected = list(read_objects(work / "rejected.jsonl"))
-    assert funnel["task_requests"] == funnel["task_replies"] + sum(funnel["task_requests_failed"].values())
-    assert funnel["tasks_found"] == funnel["tasks_kept"] + sum(funnel["tasks_rejected"].values())
-    assert funnel["tasks_kept"] == funnel["answer_requests"] == len(list(read_objects(work / "tasks.jsonl")))
-    assert funnel["answer_requests"] == funnel["answer_replies"] + sum(
-        funnel["answer_requests_failed"].values()
-    )
-    assert funnel["answer_replies"] == funnel["instructions"] + sum(funnel["answers_rejected"].values())
-    assert funnel["instructions"] == len(list(read_objects(work / "instructions.jsonl")))
+    assert funnel.task_requests == funnel.task_replies + sum(funnel.task_requests_failed.values())
+    assert funnel.tasks_found == funnel.tasks_kept + sum(funnel.tasks_rejected.values())
+    assert funnel.tasks_kept == funnel.answer_requests == len(list(read_objects(work / "tasks.jsonl")))
+    assert funnel.answer_requests == funnel.answer_replies + sum(funnel.answer_requests_failed.values())
+    assert funnel.answer_replies == funnel.instructions + sum(funnel.answers_rejected.values())
+    assert funnel.instructions == len(list(read_objects(work / "instructions.jsonl")))
     reasons = ("tasks_rejected", "answers_rejected", "answer_requests_failed")
-    assert len(rejected) == sum(sum(funnel[key].values()) for key in reasons)
+    assert len(rejected) == sum(sum(getattr(funnel, key).values()) for key in reasons)
     assert all(row["reason"] and row["request"] for _, row in rejected)
-    assert json.loads((work / "funnel.json").read_text()) == funnel
+    assert json.loads((work / "funnel.json").read_text()) == funnel.to_dict()
 
 
 def test_the_examples_of_a_request_are_a_fixed_function_of_seed_and_number(
@@ -114,9 +112,9 @@ def test_a_run_publishes_answers_joined_with_their_tasks(tmp_path: Path, seeds: 
         funnel = synthesize(settings_for(server, seeds), work)
     check_sums(funnel, work)
     instructions = read_records(work / "instructions.jsonl", Instruction)
-    assert len(instructions) == funnel["instructions"] == 20
-    assert funnel["target_reached"] is True
-    assert funnel["tasks_rejected"]["near-duplicate"] >= 3
+    assert len(instructions) == funnel.instructions == 20
+    assert funnel.target_reached is True
+    assert funnel.tasks_rejected["near-duplicate"] >= 3
     for each in instructions:
         given = f"\n\n{each.input}" if each.input else ""
         asked = {"messages": [{"role": "user", "content": each.instruction + given}]}
@@ -141,19 +139,19 @@ def test_concurrency_does_not_change_the_result(tmp_path: Path, seeds: Path, scr
         assert server.most_in_flight > 1
     assert results(tmp_path / "1") == results(tmp_path / "8")
     if script is faulty:
-        assert sum(funnel["task_requests_failed"].values()) > 0
-        assert sum(funnel["answer_requests_failed"].values()) > 0
+        assert sum(funnel.task_requests_failed.values()) > 0
+        assert sum(funnel.answer_requests_failed.values()) > 0
 
 
 def test_few_requests_are_sent_in_vain(tmp_path: Path, seeds: Path) -> None:
     with ScriptedServer(shuffled) as server:
         funnel = synthesize(settings_for(server, seeds, target=3, at_once=8), tmp_path / "work")
-        assert funnel["task_requests"] == 1
+        assert funnel.task_requests == 1
         assert server.count == 1 + 3
         eager = synthesize(settings_for(server, seeds, target=3, at_once=8, eager=True), tmp_path / "eager")
         # Every reply that waits for an earlier one lets a further request go out, four times the slots at most.
         assert 4 * 8 + 3 >= server.count - 1 - 3 > 1 + 3
-    assert eager | {"money": funnel["money"]} == funnel
+    assert dataclasses.replace(eager, money=funnel.money) == funnel
     assert results(tmp_path / "eager") == results(tmp_path / "work")
 
 
@@ -236,7 +234,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, seeds: Path, sent: si
         assert "run the same command again" in stderr
         assert "Traceback" not in stderr
         before = status(work)
-        assert before["task_replies"] >= 1
+        assert before.funnel.task_replies >= 1
         assert not (work / "instructions.jsonl").exists()
         process = start(work, server, seeds)
         stdout, stderr = process.communicate(timeout=240)
@@ -281,14 +279,14 @@ def test_status_reads_a_live_run(tmp_path: Path, seeds: Path) -> None:
         _, refusal = second.communicate(timeout=30)
         gate.set()
         process.communicate(timeout=60)
-    assert (live["tasks_kept"], live["instructions"], live["target_reached"]) == (20, 0, True)
-    assert live["ledger"]["answers"]["answered"] == 0
-    assert live["ledger"]["answers"]["sent"] >= 1
+    assert (live.funnel.tasks_kept, live.funnel.instructions, live.funnel.target_reached) == (20, 0, True)
+    assert live.ledger["answers"]["answered"] == 0
+    assert live.ledger["answers"]["sent"] >= 1
     assert re.search(r"tasks kept \(target 20\) +20\n", printed)
     assert second.returncode == 2
     assert "another process is writing" in refusal
     assert process.returncode == 0
-    assert status(work)["instructions"] == 20
+    assert status(work).funnel.instructions == 20
 
 
 def test_the_target_can_be_raised_and_nothing_is_asked_twice(tmp_path: Path, seeds: Path) -> None:
@@ -330,7 +328,7 @@ def test_failed_requests_are_asked_again_only_on_demand(tmp_path: Path, seeds: P
         again = synthesize(settings, work, retry_failed=True)
         assert server.count > count
         synthesize(settings, tmp_path / "healthy")
-    assert again["task_requests_failed"] == again["answer_requests_failed"] == {}
+    assert again.task_requests_failed == again.answer_requests_failed == {}
     assert results(work) == results(tmp_path / "healthy")
 
 
@@ -401,7 +399,7 @@ def test_cut_and_refused_answers_are_marked_and_not_published(tmp_path: Path, se
     with ScriptedServer(script) as server:
         funnel = synthesize(settings_for(server, seeds), tmp_path / "work")
     check_sums(funnel, tmp_path / "work")
-    assert set(funnel["answers_rejected"]) == {"unfinished", "empty"}
+    assert set(funnel.answers_rejected) == {"unfinished", "empty"}
     assert {each.output for each in read_records(tmp_path / "work" / "instructions.jsonl", Instruction)} == {
         "A full answer."
     }
@@ -421,7 +419,7 @@ def test_a_stop_in_the_answers_keeps_the_tasks(tmp_path: Path, seeds: Path) -> N
         assert len(list(read_objects(tmp_path / "work" / "tasks.jsonl"))) == 20
         asked = sum(asks_for_tasks(body) for body in server.bodies)
         healthy = True
-        assert synthesize(settings, tmp_path / "work")["instructions"] == 20
+        assert synthesize(settings, tmp_path / "work").instructions == 20
         assert sum(asks_for_tasks(body) for body in server.bodies) == asked
 
 
@@ -560,7 +558,7 @@ def test_clinicians_seeds_are_read_as_they_are(tmp_path: Path, real_data: Path) 
         funnel = synthesize(settings_for(server, real_data / "med_seed.json"), tmp_path / "work")
         asked = next(text_of(body) for body in server.bodies if asks_for_tasks(body))
     check_sums(funnel, tmp_path / "work")
-    assert funnel["instructions"] == 20
+    assert funnel.instructions == 20
     originals = {seed.instruction for seed in read_records(real_data / "med_seed.json", SeedTask)}
     assert sum(instruction.strip() in asked for instruction in originals) >= 3
     assert os.path.getsize(tmp_path / "work" / "ledger.sqlite") > 0

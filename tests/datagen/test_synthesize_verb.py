@@ -247,13 +247,14 @@ def test_ending_batches_where_there_are_none_says_so(tmp_path: Path, config: Pat
 
 def test_terminal_and_page_call_what_replies_hold_by_one_name(tmp_path: Path, config: Path) -> None:
     from alpacare_jax.report.sections import funnel_steps
+    from datagen.synthesize import Funnel
 
     work = tmp_path / "work"
     run = synthesize("--work", work, "--config", config)
     assert run.exit_code == 0, run.output
-    funnel = json.loads((work / "funnel.json").read_text())
-    page = next(step["label"] for step in funnel_steps(funnel) if step["count"] == funnel["tasks_found"])
-    assert re.search(rf"^{page.lower()} +{funnel['tasks_found']}$", run.output, re.MULTILINE)
+    funnel = Funnel.read(work / "funnel.json")
+    page = next(step["label"] for step in funnel_steps(funnel) if step["count"] == funnel.tasks_found)
+    assert re.search(rf"^{page.lower()} +{funnel.tasks_found}$", run.output, re.MULTILINE)
 
 
 def reply(content: object, reason: str = "stop", **message: object) -> Scripted:

@@ -131,8 +131,8 @@ def test_a_json_reply_cut_by_length_keeps_its_complete_tasks(tmp_path: Path, see
     with ScriptedServer(teacher_of(write)) as server:
         settings = settings_for(server, seeds, target=3, task_sampling=Sampling(format="json_schema"))
         funnel = synthesize(settings, tmp_path / "work")
-    assert funnel["tasks_kept"] == 3
-    assert funnel["tasks_rejected"] == {"truncated": 3}
+    assert funnel.tasks_kept == 3
+    assert funnel.tasks_rejected == {"truncated": 3}
     rows = [row for _, row in read_objects(tmp_path / "work" / "tasks.jsonl")]
     assert all(row["instruction"].startswith("Compare") for row in rows)
 
@@ -150,7 +150,7 @@ def test_thoughts_stay_in_the_ledger(tmp_path: Path, seeds: Path, form: str) -> 
     work = tmp_path / "work"
     with ScriptedServer(script) as server:
         funnel = synthesize(settings_for(server, seeds, task_sampling=Sampling(format=form)), work)
-    assert funnel["tasks_rejected"] == {}
+    assert funnel.tasks_rejected == {}
     instructions = read_records(work / "instructions.jsonl", Instruction)
     assert {each.output for each in instructions} == {"Rest and drink."}
     assert not any("No." in each.instruction or "think" in each.instruction for each in instructions)
@@ -169,9 +169,9 @@ def test_thoughts_that_fill_the_reply_leave_no_task_and_no_answer(tmp_path: Path
 
     with ScriptedServer(script) as server:
         funnel = synthesize(settings_for(server, seeds), tmp_path / "work")
-    assert funnel["tasks_rejected"]["truncated"] >= 1
-    assert sum(funnel["answers_rejected"].values()) == 1
-    assert funnel["instructions"] == 7
+    assert funnel.tasks_rejected["truncated"] >= 1
+    assert sum(funnel.answers_rejected.values()) == 1
+    assert funnel.instructions == 7
     cut = [row for _, row in read_objects(tmp_path / "work" / "rejected.jsonl") if "finish_reason" in row]
     assert [(row["finish_reason"], row["text"]) for row in cut] == [("length", "<think>It may be")]
 
@@ -195,9 +195,9 @@ def test_refusals_in_their_own_field_are_counted_as_such(tmp_path: Path, seeds: 
     with ScriptedServer(script) as server:
         settings = settings_for(server, seeds, task_sampling=Sampling(format="json_schema"))
         funnel = synthesize(settings, tmp_path / "work")
-    assert funnel["tasks_rejected"]["refusal"] == 1
-    assert funnel["answers_rejected"] == {"refusal": 2}
-    assert funnel["instructions"] == 6
+    assert funnel.tasks_rejected["refusal"] == 1
+    assert funnel.answers_rejected == {"refusal": 2}
+    assert funnel.instructions == 6
 
 
 def test_a_model_that_refuses_sampling_fields_and_one_that_wants_them(tmp_path: Path, seeds: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_model_that_refuses_sampling_fields_and_one_that_wants_them(tmp_path: 
         assert {(body["model"], body["max_tokens"], body["top_k"]) for body in plain.bodies} == {
             ("mini", 1024, 40)
         }
-    assert funnel["instructions"] == 4
+    assert funnel.instructions == 4
     # The work folder gives the settings back as they were.
     again = read_settings(
         [("folder", json.loads((tmp_path / "work" / "config.json").read_text())["settings"])]
@@ -303,7 +303,7 @@ def test_odd_labels_of_the_seeds_are_said_and_the_run_goes_on(
     with open(seeds, "a") as file:
         file.write('{"instruction": "Count bones.", "type": "Sumarisation", "difficulty": "9"}\n')
     with ScriptedServer(teacher_of(in_the_form_asked_for)) as server:
-        assert synthesize(settings_for(server, seeds), tmp_path / "work")["instructions"] == 8
+        assert synthesize(settings_for(server, seeds), tmp_path / "work").instructions == 8
     assert f"{seeds}:5: type 'Sumarisation' is not known; did you mean 'Summarization'?" in caplog.text
     assert f"{seeds}:5: difficulty '9' is not known; expected 1 to 5" in caplog.text
 

@@ -17,6 +17,7 @@ from alpacare_jax.report.provenance import describe_code, find_commit
 from alpacare_jax.report.sections import UNACCOUNTED, charts, funnel_steps, headlines, series
 from datagen.errors import DataError
 from datagen.records import Verdict, write_objects
+from datagen.synthesize import Funnel
 
 FUNNEL = {
     "task_requests": 5,
@@ -104,7 +105,7 @@ def full_inputs(text: str = "plain") -> ReportInputs:
     return ReportInputs(
         title=text,
         subtitle=text,
-        funnel=FUNNEL | {"tasks_rejected": {text: 4}},
+        funnel=Funnel(**FUNNEL | {"tasks_rejected": {text: 4}}),
         rejected=[{"reason": text, "instruction": text, "text": text, "nearest": text, "rouge_l": 0.9}],
         packing={text: MANIFEST | {"source": {"path": text}, "template": text}},
         metrics=METRICS,
@@ -193,7 +194,8 @@ def test_the_step_that_compiles_does_not_flatten_the_speed() -> None:
 
 def test_the_funnel_adds_up_or_says_by_how_much_it_does_not() -> None:
     def losses(funnel: dict[str, Any]) -> dict[str, int]:
-        return {loss["label"]: loss["count"] for step in funnel_steps(funnel) for loss in step["lost"]}
+        steps = funnel_steps(Funnel(**funnel))
+        return {loss["label"]: loss["count"] for step in steps for loss in step["lost"]}
 
     assert losses(FUNNEL) == {
         "failed: timeout": 1,
@@ -229,9 +231,7 @@ def test_loss_rows_give_perplexity_and_the_table_its_reading() -> None:
 def test_a_failed_write_leaves_the_earlier_report(tmp_path: Path) -> None:
     write_report(ReportInputs(title="first"), tmp_path / "report.html")
     with pytest.raises(TypeError):
-        write_report(
-            ReportInputs(funnel={"tasks_found": 3, "tasks_rejected": {"x": "y"}}), tmp_path / "report.html"
-        )
+        write_report(ReportInputs(wall_times_s={"training": "long"}), tmp_path / "report.html")
     assert "<title>first</title>" in (tmp_path / "report.html").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
@@ -354,6 +354,13 @@ def test_the_verb_refuses_what_is_not_a_run_and_what_exists(finished: Path) -> N
         run(finished / "run", "--out", finished / "report.html")
     assert (finished / "report.html").read_text() == "precious"
     run(finished / "run", "--out", finished / "report.html", "--overwrite")
+
+
+def test_a_broken_count_of_the_funnel_is_named(finished: Path) -> None:
+    (finished / "work" / "funnel.json").write_text(json.dumps(FUNNEL | {"tasks_rejected": {"x": "y"}}))
+    with pytest.raises(DataError, match=r"tasks_rejected\.x of the funnel is not valid") as caught:
+        run(finished / "run", "--out", finished / "report.html", "--synthesis", finished / "work")
+    assert "funnel.json" in str(caught.value)
 
 
 def test_answers_to_other_questions_are_refused(finished: Path) -> None:

@@ -158,7 +158,9 @@ def test_the_figures_of_a_finished_run_are_those_of_its_instructions(
     ]
     (work / "instructions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (work / "rejected.jsonl").write_text("")
-    (work / "funnel.json").write_text(json.dumps({"tasks_found": 9, "tasks_kept": 7, "instructions": 7}))
+    (work / "funnel.json").write_text(
+        json.dumps({"target_reached": True, "tasks_found": 9, "tasks_kept": 7, "instructions": 7})
+    )
     found = statistics.collect(work)
     assert (found["state"], found["rows"], found["what"]) == ("finished", 7, "published instructions")
     assert found["roots"]["top"] == [
@@ -245,7 +247,7 @@ def test_the_figures_of_a_running_job_are_of_one_moment(
     monkeypatch.setattr(statistics, "sum_up", sum_up_while_a_reply_comes)
     found = statistics.collect(work)
     answered = found["requests"]["stages"]["tasks"]["answered"]
-    assert answered == found["timeline"][-1]["replies"] == found["funnel"]["task_replies"] == 2
+    assert answered == found["timeline"][-1]["replies"] == found["funnel"].task_replies == 2
 
 
 def test_the_cost_is_the_least_where_some_replies_have_no_price(tmp_path: Path, settings: Settings) -> None:

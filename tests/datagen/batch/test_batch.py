@@ -90,18 +90,18 @@ def test_batches_give_what_asking_one_by_one_gives_at_half_the_price(tmp_path: P
     with BatchServer() as server:
         funnel = synthesize(settings_for(server, seeds), tmp_path / "work")
     assert results(tmp_path / "work") == live_results(tmp_path, seeds)
-    assert funnel["target_reached"]
+    assert funnel.target_reached
     assert len(server.asked()) == len(set(server.asked()))
     tokens = sum(prompt + completion for _, prompt, completion in server.billed)
-    assert funnel["money"]["spent_usd"] == pytest.approx(tokens * 1000 / 1e6 / 2)
-    assert funnel["money"]["unpriced_tries"] == 0
+    assert funnel.money.spent_usd == pytest.approx(tokens * 1000 / 1e6 / 2)
+    assert funnel.money.unpriced_tries == 0
     with Ledger(tmp_path / "work" / "ledger.sqlite", read_only=True) as ledger:
         entry = next(ledger.entries("answers"))
         assert entry.batch_id in server.batches
         assert entry.cost_usd == pytest.approx(
             ((entry.prompt_tokens or 0) + (entry.completion_tokens or 0)) * 1000 / 1e6 / 2
         )
-    rounds = [record for record in status(tmp_path / "work")["batches"] if record["stage"] == "tasks"]
+    rounds = [record for record in status(tmp_path / "work").batches if record["stage"] == "tasks"]
     assert len(rounds) <= 3
 
 
@@ -120,7 +120,7 @@ def test_only_what_is_missing_is_sent_again(tmp_path: Path, seeds: Path) -> None
         funnel = synthesize(settings_for(server, seeds), tmp_path / "work")
     asked = Counter(server.asked())
     assert {id for id, many in asked.items() if many > 1} == {"tasks-000002", "tasks-000003"}
-    assert funnel["task_requests_failed"] == {"bad-request": 1}
+    assert funnel.task_requests_failed == {"bad-request": 1}
     assert errors(tmp_path / "work") == ["bad-request: HTTP 400: this prompt is not allowed"]
     assert outcomes(tmp_path / "work") == {"settled": len(server.billed), "free": 3}
 
@@ -239,7 +239,7 @@ def test_bad_lines_cost_the_others_nothing(tmp_path: Path, seeds: Path) -> None:
     error = {"code": "invalid_request", "message": "line 2 is too long", "line": 2}
     with BatchServer([Course(end="failed", errors=[error]), Course()]) as server:
         funnel = synthesize(settings_for(server, seeds), tmp_path / "work")
-    assert funnel["task_requests_failed"] == {"bad-request": 1}
+    assert funnel.task_requests_failed == {"bad-request": 1}
     assert Counter(server.asked())["tasks-000001"] == 1
 
 
@@ -321,7 +321,7 @@ def test_a_batch_made_twice_is_cancelled_and_counts_as_spent(tmp_path: Path, see
     assert outcomes(work)["unknown"] == many
     with Ledger(work / "ledger.sqlite", read_only=True) as ledger:
         worst = sum(each.reserved_usd or 0.0 for each in ledger.tries("outcome = 'unknown'"))
-    assert funnel["money"]["unknown_usd"] == pytest.approx(worst)
+    assert funnel.money.unknown_usd == pytest.approx(worst)
     assert results(work) == live_results(tmp_path, seeds)
 
 
@@ -344,7 +344,7 @@ def test_a_reply_that_was_made_and_lost_stays_paid_and_is_asked_again(tmp_path: 
     assert 0 < len(again) < len(first)
     assert outcomes(tmp_path / "work")["unknown"] == len(again)
     bill = sum(prompt + completion for _, prompt, completion in server.billed) * 1000 / 1e6 / 2
-    assert funnel["money"]["spent_usd"] >= bill
+    assert funnel.money.spent_usd >= bill
     assert results(tmp_path / "work") == live_results(tmp_path, seeds)
 
 
@@ -364,7 +364,7 @@ def test_useless_lines_are_told_and_nothing_more(
     for words in ("'tasks-000000' for the second time", "'tasks-777777' was not asked for", "not JSON"):
         assert words in caplog.text
     assert results(tmp_path / "work") == live_results(tmp_path, seeds)
-    assert "4 useless lines" in status(tmp_path / "work")["batches"][0]["words"]
+    assert "4 useless lines" in status(tmp_path / "work").batches[0]["words"]
 
 
 def test_a_batch_cancelled_by_someone_ends_the_run_resumably(tmp_path: Path, seeds: Path) -> None:
@@ -397,7 +397,7 @@ def test_without_waiting_every_call_goes_on(tmp_path: Path, seeds: Path) -> None
             with contextlib.suppress(BatchesUnderWay):
                 synthesize(settings, work, wait=False)
                 break
-            shown = status(work)["batches"][-1]
+            shown = status(work).batches[-1]
             assert shown["batch_id"] in server.batches
             assert shown["status"] in ("validating", "in_progress", "finalizing")
             assert len(server.calls) < 100, "it never ends"
@@ -456,7 +456,7 @@ def test_a_batch_that_nobody_knows_can_be_given_up(tmp_path: Path, seeds: Path) 
         assert "--cancel-batches" in str(caught.value)
         assert len(cancel_all(settings, work)) == 1
         assert set(outcomes(work)) == {"unknown"}
-        assert synthesize(settings, work)["target_reached"]
+        assert synthesize(settings, work).target_reached
 
 
 def test_a_batch_is_not_looked_for_at_another_address(tmp_path: Path, seeds: Path) -> None:
@@ -476,13 +476,13 @@ def test_a_batch_is_made_smaller_to_fit_the_budget_and_the_cap_holds(tmp_path: P
         budget = 6.0
         settings = settings_for(server, seeds, budget_usd=budget, target=100, **sampling)
         funnel = synthesize(settings, tmp_path / "work")
-        assert funnel["budget_reached"]
+        assert funnel.budget_reached
         assert 2 <= len(server.rows["batch_0"]) < 25
         billed = sum(prompt + completion for _, prompt, completion in server.billed) * 1000 / 1e6 / 2
-        assert funnel["money"]["spent_usd"] == pytest.approx(billed)
+        assert funnel.money.spent_usd == pytest.approx(billed)
         assert budget / 2 < billed <= budget
         assert len(server.batches) < 40, "no row of tiny batches to spend the last cent"
-        assert funnel["instructions"] > 0
+        assert funnel.instructions > 0
     with Ledger(tmp_path / "work" / "ledger.sqlite", read_only=True) as ledger:
         for each in ledger.tries("outcome = 'settled'"):
             assert each.batch
@@ -505,7 +505,7 @@ def test_a_batch_that_was_never_sent_is_taken_back_before_asking_live(tmp_path: 
             assert [record.state for record in BatchStore(ledger).all()] == ["planned"]
         synthesize(dataclasses.replace(settings, mode="live"), work)
         assert not server.batches
-        assert status(work)["batches"][0]["words"] == "never sent"
+        assert status(work).batches[0]["words"] == "never sent"
     assert results(work) == live_results(tmp_path, seeds)
 
 

@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
         assert process.returncode == -signal.SIGKILL
-        shown = status(work)["batches"]
+        shown = status(work).batches
         assert [batch["state"] for batch in shown] == ["planned" if method == "POST" else "open"]
         assert bool(shown[0]["status"]) == (window != "between file and batch")
         process = start(work, server, seeds)

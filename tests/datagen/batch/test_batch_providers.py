@@ -295,8 +295,8 @@ def test_one_reply_that_cannot_be_read_is_asked_for_once_more(
     with BatchServer([Course(reply=reply)]) as server:
         funnel = synthesize(settings_for(server, seeds, batch={"max_rounds": 9}), tmp_path / "work")
         assert Counter(server.asked())["tasks-000001"] == 2
-    assert sum(funnel["task_requests_failed"].values()) == 1
-    assert funnel["target_reached"]
+    assert sum(funnel.task_requests_failed.values()) == 1
+    assert funnel.target_reached
 
 
 @pytest.mark.parametrize(

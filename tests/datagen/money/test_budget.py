@@ -67,22 +67,20 @@ def test_a_run_ends_at_its_cap_with_its_tasks_answered_and_goes_on_with_a_higher
     with ScriptedServer(billing) as server:
         whole = synthesize(settings_for(server), tmp_path / "whole")
         cost = billing.usd
-        assert whole["money"]["spent_usd"] == pytest.approx(cost)
-        assert whole["money"]["tasks_usd"] + whole["money"]["answers_usd"] == pytest.approx(cost)
+        assert whole.money.spent_usd == pytest.approx(cost)
+        assert whole.money.tasks_usd + whole.money.answers_usd == pytest.approx(cost)
         # The worst case of a request is far above what it costs, so a cap must leave room for it.
         cap, billing.usd = 0.011, 0.0
         some = synthesize(settings_for(server, budget_usd=cap, target=400, max_requests=400), tmp_path / "w")
         assert 0 < billing.usd <= cap
-        assert some["money"]["spent_usd"] == pytest.approx(billing.usd)
-        assert (some["budget_reached"], some["target_reached"]) == (True, False)
-        assert 0 < some["tasks_kept"] < 400
-        assert some["instructions"] >= 0.9 * some["tasks_kept"]
-        assert some["answer_requests"] == some["answer_replies"] + sum(
-            some["answer_requests_failed"].values()
-        )
+        assert some.money.spent_usd == pytest.approx(billing.usd)
+        assert (some.budget_reached, some.target_reached) == (True, False)
+        assert 0 < some.tasks_kept < 400
+        assert some.instructions >= 0.9 * some.tasks_kept
+        assert some.answer_requests == some.answer_replies + sum(some.answer_requests_failed.values())
         before = rows(tmp_path / "w")
-        more = synthesize(settings_for(server, budget_usd=1.0, target=some["tasks_kept"]), tmp_path / "w")
-        assert more["instructions"] == more["tasks_kept"] == some["tasks_kept"]
+        more = synthesize(settings_for(server, budget_usd=1.0, target=some.tasks_kept), tmp_path / "w")
+        assert more.instructions == more.tasks_kept == some.tasks_kept
         assert {json.dumps(row) for row in before} <= {json.dumps(row) for row in rows(tmp_path / "w")}
 
 
@@ -124,10 +122,10 @@ def test_whatever_the_service_does_the_bill_stays_within_the_cap(tmp_path: Path)
         funnel = synthesize(settings, tmp_path / "work")
     spent = spending(tmp_path / "work")
     assert 0 < billing.usd <= spent["spent_usd"] + spent["unknown_usd"] <= 0.04
-    assert funnel["budget_reached"]
+    assert funnel.budget_reached
     assert spent["unknown_usd"] > 0
     assert spent["held_usd"] == 0
-    assert funnel["money"]["unknown_usd"] == pytest.approx(spent["unknown_usd"])
+    assert funnel.money.unknown_usd == pytest.approx(spent["unknown_usd"])
 
 
 def test_a_reply_that_was_withheld_is_paid_for_all_the_same(tmp_path: Path) -> None:
@@ -138,9 +136,9 @@ def test_a_reply_that_was_withheld_is_paid_for_all_the_same(tmp_path: Path) -> N
     billing = Billing(withheld)
     with ScriptedServer(billing) as server:
         funnel = synthesize(settings_for(server, budget_usd=1.0), tmp_path / "work")
-    assert funnel["answer_requests_failed"]["content-filter"] > 0
-    assert funnel["money"]["spent_usd"] == pytest.approx(billing.usd)
-    assert funnel["money"]["unknown_usd"] == 0
+    assert funnel.answer_requests_failed["content-filter"] > 0
+    assert funnel.money.spent_usd == pytest.approx(billing.usd)
+    assert funnel.money.unknown_usd == 0
 
 
 def test_what_is_in_flight_when_the_target_is_reached_is_waited_for(tmp_path: Path) -> None:
@@ -150,8 +148,8 @@ def test_what_is_in_flight_when_the_target_is_reached_is_waited_for(tmp_path: Pa
     with ScriptedServer(later_ones_are_slow) as server:
         settings = settings_for(server, target=3, eager=True)
         funnel = synthesize(settings, tmp_path / "work")
-    assert funnel["task_requests"] == 1
-    assert funnel["money"]["unknown_usd"] == 0
+    assert funnel.task_requests == 1
+    assert funnel.money.unknown_usd == 0
     with Ledger(tmp_path / "work" / "ledger.sqlite") as ledger:
         assert {each.outcome for each in ledger.tries()} == {"settled"}
         assert sum(entry.state == "answered" for entry in ledger.entries("tasks")) > 1
@@ -166,8 +164,8 @@ def test_a_model_without_a_price_is_refused_before_anything_is_made(tmp_path: Pa
         assert "no price for scripted" in str(caught.value)
         free = {MODEL: {"input": 0, "output": 0}}
         funnel = synthesize(settings_for(server, prices=free, budget_usd=0.0), tmp_path / "work")
-    assert funnel["instructions"] == 20
-    assert funnel["money"]["spent_usd"] == 0
+    assert funnel.instructions == 20
+    assert funnel.money.spent_usd == 0
 
 
 def test_the_command_says_what_it_spends_and_keeps_the_cap_it_was_given(

@@ -9,10 +9,10 @@ from alpacare_jax.cli import app
 from datagen.client import Service
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
+from datagen.money.projection import Money
 from datagen.settings import Settings
-from datagen.synthesize import status, synthesize
+from datagen.synthesize import Progress, status, synthesize
 from datagen.work.plan import plan
-from datagen.work.status import Progress, money
 
 REMOTE = Service("https://api.example.org/v1", "gpt-4", api_key_env="NO_SUCH_KEY")
 
@@ -93,25 +93,25 @@ def test_the_projection_follows_what_a_task_and_an_answer_cost_so_far() -> None:
         "answers": {"spent_usd": 1.0, "unknown_usd": 0.0, "held_usd": 9.0, "unpriced": 2, "settled": 10},
     }
     so_far = {"kept": 25, "requests": 5, "answered": 10, "target": 100}
-    spent = money(spending, **so_far, budget_usd=20.0)
+    spent = Money.project(spending, **so_far, budget_usd=20.0)
     assert (spent.spent_usd, spent.unknown_usd, spent.tasks_usd, spent.answers_usd) == (3.5, 0.5, 2.5, 1.0)
     # A request costs $0.20 and brings five tasks; five of the ten that are paid wait to be judged.
     assert spent.projected_usd == pytest.approx(3.5 + 0.2 / 5 * 75 + 0.1 * 90)
     assert (spent.budget_usd, spent.unpriced_tries) == (20.0, 2)
     done = {"kept": 100, "requests": 20, "answered": 100, "target": 100}
-    assert money(spending, **done).projected_usd == 3.5
-    assert money({}, kept=0, requests=0, answered=0, target=100).projected_usd is None
-    assert money(spending, **so_far, foreseen=False).projected_usd is None
+    assert Money.project(spending, **done).projected_usd == 3.5
+    assert Money.project({}, kept=0, requests=0, answered=0, target=100).projected_usd is None
+    assert Money.project(spending, **so_far, foreseen=False).projected_usd is None
 
 
 def test_what_a_derived_folder_took_over_says_nothing_of_what_its_answers_will_cost() -> None:
     taken = {"kept": 40, "requests": 10, "answered": 30, "target": 40}
-    assert money({}, **taken).projected_usd is None
-    assert money({}, **taken, answer_usd=0.25).projected_usd == 2.5
+    assert Money.project({}, **taken).projected_usd is None
+    assert Money.project({}, **taken, answer_usd=0.25).projected_usd == 2.5
     unknown = {
         "answers": {"spent_usd": 0.0, "unknown_usd": 8.0, "held_usd": 0.0, "unpriced": 0, "settled": 0}
     }
-    assert money(unknown, **taken, answer_usd=0.25).projected_usd == 10.5
+    assert Money.project(unknown, **taken, answer_usd=0.25).projected_usd == 10.5
 
 
 def test_a_status_of_a_folder_without_notes_judges_anew(tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_a_status_of_a_folder_without_notes_judges_anew(tmp_path: Path) -> None:
         funnel = synthesize(settings, tmp_path)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.execute("DELETE FROM notes")
-    again = status(tmp_path)
+    again = status(tmp_path).funnel
     for key in ("tasks_kept", "tasks_rejected", "instructions", "answer_replies", "target_reached"):
-        assert again[key] == funnel[key]
+        assert getattr(again, key) == getattr(funnel, key)
 
 
 def test_no_projection_is_made_until_earlier_replies_are_judged_anew(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_no_projection_is_made_until_earlier_replies_are_judged_anew(tmp_path: P
         service = Service(server.base_url, MODEL, concurrency=1)
         prices = {MODEL: {"input": 1, "output": 1}}
         settings = Settings(service, service, target=20, tasks_per_request=4, prices=prices)
-        before = synthesize(settings, tmp_path)["task_requests"]
+        before = synthesize(settings, tmp_path).task_requests
         steps: list[Progress] = []
         synthesize(dataclasses.replace(settings, target=40), tmp_path, watch=steps.append)
     tasks = [step for step in steps if step.stage == "tasks"]
