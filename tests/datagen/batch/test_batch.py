@@ -232,7 +232,7 @@ def test_a_refused_batch_stops_with_the_providers_words(
         with pytest.raises(ServiceError, match=words):
             synthesize(settings_for(server, seeds), tmp_path / "work")
         assert set(outcomes(tmp_path / "work")) == {"free"}
-        assert synthesize(settings_for(server, seeds), tmp_path / "work")["target_reached"]
+        assert synthesize(settings_for(server, seeds), tmp_path / "work").target_reached
 
 
 def test_bad_lines_cost_the_others_nothing(tmp_path: Path, seeds: Path) -> None:
@@ -386,7 +386,7 @@ def test_every_refused_request_is_no_accident(tmp_path: Path, seeds: Path) -> No
             synthesize(settings_for(server, seeds, target=20), tmp_path / "work")
         assert "presence_penalty" in str(caught.value)
         assert not errors(tmp_path / "work")
-        assert synthesize(settings_for(server, seeds, target=20), tmp_path / "work")["target_reached"]
+        assert synthesize(settings_for(server, seeds, target=20), tmp_path / "work").target_reached
 
 
 def test_without_waiting_every_call_goes_on(tmp_path: Path, seeds: Path) -> None:
