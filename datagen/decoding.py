@@ -6,13 +6,12 @@ contains itself). Here each of these is :class:`Malformed` with the reason and t
 written again as JSON in UTF-8.
 """
 
-import functools
 import json
 import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,12 @@ MAX_DEPTH = 100
 MAX_YAML_VALUES = 1_000_000
 
 _STRING = r'"(?:[^"\\]|\\.)*+"'
-_TOKENS = re.compile(_STRING + r"|[\[{]|[\]}]", re.DOTALL)
 _KEY_BEFORE = re.compile(rf"({_STRING}|[\w.-]++)(?=\s*:\s*\Z)", re.DOTALL)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HALF = "half of a surrogate pair, which no UTF-8 file can hold"
+_MOST_DIGITS = sys.get_int_max_str_digits()
+_TOO_MANY_DIGITS = f"a number has more than {_MOST_DIGITS:,} digits"
 _TOO_DEEP = f"values are nested more than {MAX_DEPTH} levels deep"
 
 
@@ -73,8 +73,8 @@ def parse_json(text: str | bytes, *, repeats: bool = False) -> Any:
         {'n': [1, 2.5, None]}
     """
     text = _decode(text)
-    value, end = parse_json_at(text, _skip_space(text, 0), repeats=repeats)
-    if (rest := _skip_space(text, end)) < len(text):
+    value, end = parse_json_at(text, skip_space(text, 0), repeats=repeats)
+    if (rest := skip_space(text, end)) < len(text):
         raise _malformed("text follows after the JSON value", text, rest)
     return value
 
@@ -97,19 +97,17 @@ def parse_json_at(text: str, at: int, *, repeats: bool = False) -> tuple[Any, in
     except json.JSONDecodeError as error:
         raise Malformed(error.msg, error.lineno, error.colno) from None
     except RecursionError:
-        raise _too_deep(text, at) from None
+        raise _malformed(_TOO_DEEP, text, at) from None
     except _Refused as refused:
         raise _malformed(refused.reason, text, _outside_strings(re.escape(refused.token), text, at)) from None
     except ValueError:  # from int(): more digits than Python converts
-        digits = rf"-?\d{{{_most_digits() + 1}}}"
-        raise _malformed(_too_many_digits(), text, _outside_strings(digits, text, at)) from None
-    if text.count("[", at, end) + text.count("{", at, end) > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
-        raise _too_deep(text, at)
-    escape = _ESCAPED_SURROGATE.search(text, at, end)
+        digits = rf"-?\d{{{_MOST_DIGITS + 1}}}"
+        raise _malformed(_TOO_MANY_DIGITS, text, _outside_strings(digits, text, at)) from None
+    if text.count("[", at, end) + text.count("{", at, end) > MAX_DEPTH and _nested_too_deep(value):
+        raise _malformed(_TOO_DEEP, text, at)
     raw = None if text.isascii() else _SURROGATE.search(text, at, end)
-    if raw or (escape and not _is_utf8(value)):
-        place = raw or escape
-        assert place is not None
+    place = raw or _ESCAPED_SURROGATE.search(text, at, end)
+    if place and (raw or not _is_utf8(value)):
         raise _malformed(_HALF, text, place.start())
     return value, end
 
@@ -143,7 +141,8 @@ def parse_yaml(text: str | bytes) -> Any:
         raise _malformed(f"the character {error.character!r} is not allowed", text, error.position) from None
     except RecursionError:
         raise Malformed(_TOO_DEEP) from None
-    _check_aliases(value)
+    if _nested_too_deep(value, of_yaml=True):
+        raise Malformed(_TOO_DEEP)
     return value
 
 
@@ -157,8 +156,7 @@ def read_json_object(path: str | Path, *, error: type[UserError] = DataError) ->
     Raises:
         UserError: Of that kind: the file is missing or holds something else; the message names file and line.
     """
-    parse = functools.partial(parse_json, repeats=True)
-    return _read_mapping(Path(path), parse, "JSON", "a JSON object", error)
+    return _read_mapping(path, lambda data: parse_json(data, repeats=True), "JSON", "a JSON object", error)
 
 
 def read_yaml_mapping(path: str | Path, *, error: type[UserError] = ConfigError) -> dict[str, Any]:
@@ -171,12 +169,13 @@ def read_yaml_mapping(path: str | Path, *, error: type[UserError] = ConfigError)
     Raises:
         UserError: Of that kind: the file is missing or holds something else; the message names file and line.
     """
-    return _read_mapping(Path(path), parse_yaml, "YAML", "keys and values", error)
+    return _read_mapping(path, parse_yaml, "YAML", "keys and values", error)
 
 
 def _read_mapping(
-    path: Path, parse: Any, language: str, wanted: str, error: type[UserError]
+    path: str | Path, parse: Callable[[bytes], Any], language: str, wanted: str, error: type[UserError]
 ) -> dict[str, Any]:
+    path = Path(path)
     try:
         value = parse(path.read_bytes())
     except FileNotFoundError:
@@ -233,15 +232,8 @@ def _decode(text: str | bytes) -> str:
         raise Malformed("the text is not UTF-8", line, column) from None
 
 
-def _most_digits() -> int:
-    return sys.get_int_max_str_digits()
-
-
-def _too_many_digits() -> str:
-    return f"a number has more than {_most_digits():,} digits"
-
-
-def _skip_space(text: str, at: int) -> int:
+def skip_space(text: str, at: int) -> int:
+    """Return the place of the first character from ``at`` on that is no white space of JSON."""
     while text[at : at + 1] in (" ", "\t", "\n", "\r"):
         at += 1
     return at
@@ -264,26 +256,16 @@ def _under(text: str, at: int) -> str:
     return f", under {key.group()}" if key else ""
 
 
-def _too_deep(text: str, at: int) -> Malformed:
-    depth, place = 0, at
-    for token in _TOKENS.finditer(text, at):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token.group(), 0)
-        if depth > MAX_DEPTH:
-            place = token.start()
-            break
-    return _malformed(_TOO_DEEP, text, place)
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple | set) else ()
-
-
-def _depth_exceeds(value: Any, most: int) -> bool:
-    level = [value]
-    for _ in range(most):
-        level = [child for node in level for child in _children(node) if isinstance(child, dict | list)]
+def _nested_too_deep(value: Any, *, of_yaml: bool = False) -> bool:
+    """Walk a value level by level; the aliases of YAML multiply within one another, or contain themselves."""
+    level: list[Any] = [[value]]
+    seen = 0
+    for _ in range(MAX_DEPTH + 1):
+        children = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
+        seen += len(children)
+        if of_yaml and seen > MAX_YAML_VALUES:
+            raise Malformed(f"aliases expand to more than {MAX_YAML_VALUES:,} values")
+        level = [child for child in children if isinstance(child, dict | list | tuple | set)]
         if not level:
             return False
     return True
@@ -311,6 +293,7 @@ class _StrictLoader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
+        reason = None
         try:
             value = super().construct_object(node, deep)
         except yaml.YAMLError:
@@ -318,15 +301,17 @@ class _StrictLoader(yaml.SafeLoader):
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             # A scalar that looks like a number or a date, or is tagged as one, and is none.
             reason = (
-                _too_many_digits() if len(node.value) > _most_digits() else f"a value cannot be read: {error}"
+                _TOO_MANY_DIGITS if len(node.value) > _MOST_DIGITS else f"a value cannot be read: {error}"
             )
-            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
-        if isinstance(value, int) and value.bit_length() > 3.3 * _most_digits():  # hexadecimal, say
-            raise yaml.constructor.ConstructorError(None, None, _too_many_digits(), node.start_mark)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise yaml.constructor.ConstructorError(None, None, "a number is not finite", node.start_mark)
-        if isinstance(value, str) and _SURROGATE.search(value):
-            raise yaml.constructor.ConstructorError(None, None, _HALF, node.start_mark)
+        else:
+            if isinstance(value, int) and value.bit_length() > 3.3 * _MOST_DIGITS:  # hexadecimal, say
+                reason = _TOO_MANY_DIGITS
+            elif isinstance(value, float) and not math.isfinite(value):
+                reason = "a number is not finite"
+            elif isinstance(value, str) and _SURROGATE.search(value):
+                reason = _HALF
+        if reason is not None:
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
         return value
 
 
@@ -334,16 +319,3 @@ class _StrictLoader(yaml.SafeLoader):
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
 )
-
-
-def _check_aliases(value: Any) -> None:
-    """Walk what a YAML file holds level by level: aliases within aliases multiply, or contain themselves."""
-    level, seen = [value], 0
-    for _ in range(MAX_DEPTH + 1):
-        seen += len(level)
-        if seen > MAX_YAML_VALUES:
-            raise Malformed(f"aliases expand to more than {MAX_YAML_VALUES:,} values")
-        level = [child for node in level for child in _children(node)]
-        if not level:
-            return
-    raise Malformed(_TOO_DEEP)

@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar, get_args
 
-from datagen.decoding import Malformed, parse_json, parse_json_at
+from datagen.decoding import Malformed, parse_json, parse_json_at, skip_space
 from datagen.errors import DataError
 from datagen.files import write_text
 
@@ -25,8 +25,6 @@ NUMBERED = ("id", "difficulty")
 @dataclasses.dataclass(frozen=True)
 class Record:
     """Base of every record: reads a JSON object with field checks, writes it back with unknown fields kept."""
-
-    aliases: ClassVar[dict[str, str]] = {}
 
     extra: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
@@ -54,28 +52,20 @@ class Record:
                 expected=f"at most {SCHEMA_VERSION}",
                 remedy="update alpacare-jax",
             )
-        values: dict[str, Any] = {}
-        problems: list[str] = []
         known = {field.name: field for field in dataclasses.fields(cls) if field.name != "extra"}
         if "instruction" in known:
             _refuse_turns(row, known, where)
+        values: dict[str, Any] = {}
+        problems: list[str] = []
         for name, field in known.items():
-            key = (
-                name
-                if name in row
-                else next((a for a, t in cls.aliases.items() if t == name and a in row), None)
-            )
-            if key is None:
-                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            if name not in row:
+                if field.default is dataclasses.MISSING:
                     problems.append(f"field {name!r} is missing")
                 continue
-            value = row[key]
-            allowed = [] if field.type is Any else list(get_args(field.type) or (field.type,))
-            if name in NUMBERED and type(value) is int:
-                value = str(value)
-            if allowed and (not isinstance(value, tuple(allowed)) or isinstance(value, bool)):
-                problems.append(f"field {key!r} must be {allowed[0].__name__}, not {type(value).__name__}")
-                continue
+            value = str(row[name]) if name in NUMBERED and type(row[name]) is int else row[name]
+            allowed = get_args(field.type) or (field.type,)
+            if field.type is not Any and type(value) not in allowed:
+                problems.append(f"field {name!r} must be {allowed[0].__name__}, not {type(value).__name__}")
             values[name] = value
         if problems:
             raise DataError(
@@ -84,14 +74,16 @@ class Record:
                 found=shorten(json.dumps(row, ensure_ascii=False)),
                 remedy="mend or delete the record",
             )
-        taken = set(known) | {alias for alias in cls.aliases if cls.aliases[alias] not in row}
-        extra = {key: value for key, value in row.items() if key not in taken}
-        return cls(**values, extra=extra)
+        return cls(**values, extra={key: value for key, value in row.items() if key not in known})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a JSON object: known fields first, then the unknown ones; None is left out."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
         return {key: value for key, value in fields.items() if value is not None} | self.extra
+
+    def normal_input(self) -> str:
+        """Return the input, with ``<noinput>`` in any spelling mapped to the empty string."""
+        return normal_input(getattr(self, "input", ""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +100,6 @@ class SeedTask(Record):
     view: str = ""
     difficulty: str = ""
 
-    def normal_input(self) -> str:
-        """Return the input, with ``<noinput>`` in any spelling mapped to the empty string."""
-        return normal_input(self.input)
-
 
 @dataclasses.dataclass(frozen=True)
 class Instruction(Record):
@@ -127,10 +115,6 @@ class Instruction(Record):
     difficulty: str | None = None
     source: Any = None
 
-    def normal_input(self) -> str:
-        """Return the input, with ``<noinput>`` in any spelling mapped to the empty string."""
-        return normal_input(self.input)
-
 
 @dataclasses.dataclass(frozen=True)
 class Prompt(Record):
@@ -139,10 +123,6 @@ class Prompt(Record):
     id: str
     instruction: str
     input: str = ""
-
-    def normal_input(self) -> str:
-        """Return the input, with ``<noinput>`` in any spelling mapped to the empty string."""
-        return normal_input(self.input)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,41 +262,34 @@ def _read_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_list(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    at, line, first = _skip(text, text.index("[") + 1), 1, True
-    counted = 0
-    while text[at : at + 1] != "]":
+    at = skip_space(text, text.index("[") + 1)
+    closed, line, counted = text[at : at + 1] == "]", 1, 0
+    while not closed:
         line, counted = line + text.count("\n", counted, at), at
-        where = f"{path}:{line}"
         try:
-            if not first:
-                if text[at : at + 1] != ",":
-                    raise Malformed("expected ',' or ']'", line)
-                at = _skip(text, at + 1)
-                line, counted = line + text.count("\n", counted, at), at
-                where = f"{path}:{line}"
             row, at = parse_json_at(text, at)
+            at = skip_space(text, at)
+            if text[at : at + 1] not in (",", "]"):
+                raise Malformed("expected ',' or ']'", line + text.count("\n", counted, at))
         except Malformed as error:
+            where = f"{path}:{error.line}"
             raise DataError(
-                f"{path.name} is not a valid JSON list", where=f"{path}:{error.line}", found=error.reason
+                f"{path.name} is not a valid JSON list", where=where, found=error.reason
             ) from None
         if not isinstance(row, dict):
-            raise DataError("a record must be a JSON object", where=where, found=type(row).__name__)
-        yield where, row
-        at, first = _skip(text, at), False
-    if text[at + 1 :].strip():
+            raise DataError(
+                "a record must be a JSON object", where=f"{path}:{line}", found=type(row).__name__
+            )
+        yield f"{path}:{line}", row
+        closed = text[at] == "]"
+        at = at if closed else skip_space(text, at + 1)
+    if rest := text[at + 1 :].strip():
         raise DataError(
             "text follows after the list",
-            where=f"{path}:{line + text.count(chr(10), counted, _skip(text, at + 1))}",
-            found=shorten(text[at + 1 :]),
+            where=f"{path}:{text.count(chr(10), 0, text.rindex(rest)) + 1}",
+            found=shorten(rest),
             remedy="delete it, or write one JSON object a line",
         )
-
-
-def _skip(text: str, at: int) -> int:
-    """Return the place of the first character from ``at`` on that is no white space."""
-    while text[at : at + 1].isspace():
-        at += 1
-    return at
 
 
 def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
@@ -332,19 +305,16 @@ def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
     try:
         row = parse_json(line)
     except Malformed as error:
+        shown = line[:400].decode("utf-8", "replace") if isinstance(line, bytes) else line[:400]
         raise DataError(
             "the line is not valid JSON",
             where=where,
-            found=f"{error.reason} at column {error.column}: {_shown(line)}",
+            found=f"{error.reason} at column {error.column}: {shorten(shown)}",
             remedy="mend or delete the line",
         ) from None
     if not isinstance(row, dict):
         raise DataError("a record must be a JSON object", where=where, found=type(row).__name__)
     return row
-
-
-def _shown(line: str | bytes) -> str:
-    return shorten(line[:400].decode("utf-8", "replace") if isinstance(line, bytes) else line[:400])
 
 
 def read_records(path: str | Path, kind: type[R]) -> list[R]:
