@@ -71,7 +71,7 @@ class PackedDataset:
 
     @classmethod
     def from_sequences(cls, rows: Sequence[PackedSequence]) -> Self:
-        """Take rows of your own packing, whose tokenizer is not known.
+        """Take sequences of your own packing, whose tokenizer is not known.
 
         Args:
             rows: int32 arrays [T] by the names of :data:`alpacare_jax.data.packing.COLUMNS`, T the same in all.
@@ -99,23 +99,15 @@ class PackedDataset:
             supervised_tokens=sum(int(np.sum(row["loss_mask"])) for row in rows),
             fill=round(tokens / (len(rows) * length), 6),
             longest_example=longest,
-            left_out=0,
-            prompt_too_long=0,
-            truncated=0,
         )
         largest = max(int(np.max(row["tokens"])) for row in rows)
         manifest = Manifest(
             split="train",
             row_length=length,
-            template="",
-            packing="",
             tokenizer={"fingerprint": None, "vocab_size": largest + 1, "pad_id": 0, "end_ids": []},
             statistics=statistics,
-            left_out_ids=[],
-            truncated_ids=[],
             source={"file": IN_MEMORY},
             shards=[describe_memory(rows)],
-            versions={},
         )
         return cls(None, manifest, rows, [[str(number)] * found for number, found in enumerate(segments)])
 
@@ -126,7 +118,7 @@ class PackedDataset:
 
     @property
     def row_length(self) -> int:
-        """Tokens per row (T)."""
+        """Tokens per sequence (T)."""
         return self.manifest.row_length
 
     @property

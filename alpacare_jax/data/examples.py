@@ -27,18 +27,20 @@ class Example:
         tokens: int32 [n], prompt, response and end token.
         loss_mask: int32 [n], 1 where the token itself is a target (predicted from the one before it).
         id: The record's id.
+        truncated: Whether its end is cut off.
     """
 
     tokens: np.ndarray
     loss_mask: np.ndarray
     id: str
+    truncated: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def cut(self, length: int) -> "Example":
         """Return the first ``length`` tokens; the end token is lost with the rest."""
-        return dataclasses.replace(self, tokens=self.tokens[:length], loss_mask=self.loss_mask[:length])
+        return Example(self.tokens[:length], self.loss_mask[:length], self.id, truncated=True)
 
 
 def encode_example(
@@ -79,14 +81,19 @@ def encode_examples(
         DataError: A record has no output, or the chat template cannot carry it.
     """
     places = list(where) if where is not None else [f"record {index}" for index in range(len(instructions))]
-    for instruction, place in zip(instructions, places, strict=True):
-        _check_filled(instruction, place)
+    for record, place in zip(instructions, places, strict=True):
+        for field in ("instruction", "output"):
+            if not getattr(record, field).strip():
+                remedy = "fill it in or delete the record"
+                raise DataError(f"the record has an empty {field}", where=place, remedy=remedy)
     encode = _encode_alpaca if template == "alpaca" else _encode_chat
-    pairs = encode(instructions, tokenizer, places)
-    return [
-        _example(prompt, response, instruction.id or place)
-        for (prompt, response), instruction, place in zip(pairs, instructions, places, strict=True)
-    ]
+    examples = []
+    for (prompt, response), record, place in zip(
+        encode(instructions, tokenizer, places), instructions, places, strict=True
+    ):
+        mask = np.repeat(np.array([0, 1], np.int32), [len(prompt), len(response)])
+        examples.append(Example(np.asarray(prompt + response, np.int32), mask, record.id or place))
+    return examples
 
 
 def encode_prompt(
@@ -113,20 +120,6 @@ def encode_prompt(
         return _framed(tokenizer, tokenizer.encode(alpaca_prompt(instruction, input), parse_special=False))
     _check_plain(tokenizer, instruction + input, where)
     return tokenizer.apply_chat_template(chat_messages(instruction, input), add_generation_prompt=True)
-
-
-def _example(prompt: list[int], response: list[int], name: str) -> Example:
-    mask = np.zeros(len(prompt) + len(response), np.int32)
-    mask[len(prompt) :] = 1
-    return Example(tokens=np.asarray(prompt + response, np.int32), loss_mask=mask, id=name)
-
-
-def _check_filled(instruction: Instruction, where: str) -> None:
-    for field in ("instruction", "output"):
-        if not getattr(instruction, field).strip():
-            raise DataError(
-                f"the record has an empty {field}", where=where, remedy="fill it in or delete the record"
-            )
 
 
 def _framed(tokenizer: Tokenizer, prompt: list[int]) -> list[int]:

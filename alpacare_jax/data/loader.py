@@ -9,14 +9,14 @@ says all that is needed to go on, with any number of processes and with another 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
 
 from alpacare_jax.data.dataset import SequenceSource
-from alpacare_jax.data.packing import COLUMNS, empty_sequence
+from alpacare_jax.data.packing import empty_sequence, stack_sequences
 from alpacare_jax.errors import ConfigError, DataError, ShardingError
 
 if TYPE_CHECKING:
@@ -112,7 +112,9 @@ class BatchStream:
         )
 
     def _read(self, start: int) -> dict[str, np.ndarray]:
-        return _stack([self.dataset[self.order[start + offset]] for offset in self._placement.offsets])
+        return stack_sequences(
+            [self.dataset[self.order[start + offset]] for offset in self._placement.offsets]
+        )
 
     def __iter__(self) -> Iterator[tuple[Batch, int]]:
         return self
@@ -147,7 +149,7 @@ def batches_in_order(
 
     def read(step: int) -> dict[str, np.ndarray]:
         rows = [step * global_batch + offset for offset in placement.offsets]
-        return _stack([dataset[row] if row < len(dataset) else empty for row in rows])
+        return stack_sequences([dataset[row] if row < len(dataset) else empty for row in rows])
 
     local = _read_ahead(math.ceil(len(dataset) / global_batch), read, ahead=2)
     try:
@@ -155,10 +157,6 @@ def batches_in_order(
             yield placement.place(arrays)
     finally:
         local.close()
-
-
-def _stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.stack([row[name] for row in rows]) for name in COLUMNS}
 
 
 def _read_ahead(steps: int, read: Callable[[int], dict[str, np.ndarray]], ahead: int) -> Any:

@@ -1,10 +1,11 @@
 """The manifest of a packed data set: what it was made from, how, and which files belong to it."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from alpacare_jax.data.examples import Example
 from alpacare_jax.errors import DataError
 from alpacare_jax.tokenizer import Tokenizer
 from datagen.decoding import read_json_object
@@ -31,26 +32,26 @@ class Statistics:
     supervised_tokens: int
     fill: float
     longest_example: int
-    left_out: int
-    prompt_too_long: int
-    truncated: int
+    left_out: int = 0
+    prompt_too_long: int = 0
+    truncated: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of ``manifest.json``; the file is written last, so a folder without it is incomplete."""
 
     split: str
     row_length: int
-    template: str
-    packing: str
+    template: str = ""
+    packing: str = ""
     tokenizer: dict[str, Any]
     statistics: Statistics
-    left_out_ids: list[str]
-    truncated_ids: list[str]
+    left_out_ids: list[str] = dataclasses.field(default_factory=list)
+    truncated_ids: list[str] = dataclasses.field(default_factory=list)
     source: dict[str, Any]
     shards: list[dict[str, Any]]
-    versions: dict[str, str]
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def end_ids(self) -> list[int]:
@@ -113,10 +114,18 @@ def read_manifest(folder: Path) -> Manifest:
             expected=f"a folder with {FILE}, as `alpacare pack` writes it",
             remedy="run `alpacare pack` again",
         )
-    content = _read_content(path)
+    content = read_kind(folder)
+    version = content.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise DataError(
+            "the packed data set is of another format",
+            where=path,
+            found=f"format_version {version}",
+            expected=FORMAT_VERSION,
+            remedy="run `alpacare pack` of this version again",
+        )
     try:
-        statistics = Statistics(**content.pop("statistics"))
-        manifest = Manifest(statistics=statistics, **content)
+        manifest = Manifest(statistics=Statistics(**content.pop("statistics")), **content)
     except (KeyError, TypeError) as error:
         raise DataError("the manifest is damaged", where=path, found=str(error)) from None
     for shard in manifest.shards:
@@ -133,35 +142,16 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def read_kind(folder: Path) -> None:
-    """Check that a folder's manifest is one of a packed data set, of whatever version and state.
+def read_kind(folder: Path) -> dict[str, Any]:
+    """Return the content of a packed data set's manifest, of whatever version and state.
 
     Raises:
-        DataError: It is something else.
+        DataError: It is the manifest of something else.
     """
-    _read_object(folder / FILE)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    content = read_json_object(path)
-    kind = content.pop("kind", None)
-    if kind != KIND:
+    content = read_json_object(folder / FILE)
+    if (kind := content.pop("kind", None)) != KIND:
         raise DataError(
-            "this is not the manifest of a packed data set", where=path, found=kind, expected=KIND
-        )
-    return content
-
-
-def _read_content(path: Path) -> dict[str, Any]:
-    content = _read_object(path)
-    version = content.pop("format_version", None)
-    if version != FORMAT_VERSION:
-        raise DataError(
-            "the packed data set is of another format",
-            where=path,
-            found=f"format_version {version}",
-            expected=FORMAT_VERSION,
-            remedy="run `alpacare pack` of this version again",
+            "this is not the manifest of a packed data set", where=folder / FILE, found=kind, expected=KIND
         )
     return content
 
@@ -183,19 +173,19 @@ def describe_overrun(longest: int, positions: int) -> str | None:
     return f"sequences of up to {longest:,} tokens go beyond {known}"
 
 
-def describe_tokenizer(tokenizer: Tokenizer, ends: Iterable[int], largest_id: int) -> dict[str, Any]:
+def describe_tokenizer(tokenizer: Tokenizer, examples: Sequence[Example]) -> dict[str, Any]:
     """Return what the manifest says about a tokenizer and the ids it gave.
 
     Args:
         tokenizer: The tokenizer.
-        ends: The tokens at which training teaches answers to end.
-        largest_id: The largest id in the rows: what a model's table must hold, whatever the tokenizer has beside.
+        examples: What it encoded. At the last token of each that is whole, training teaches answers to end; the
+            largest id is what a model's table must hold, whatever the tokenizer has beside.
     """
-    end_ids = sorted(set(ends))
+    end_ids = sorted({int(example.tokens[-1]) for example in examples if not example.truncated})
     return {
         "fingerprint": tokenizer.fingerprint,
         "vocab_size": tokenizer.vocab_size,
-        "largest_id": largest_id,
+        "largest_id": max(tokenizer.filler_id, *(int(example.tokens.max()) for example in examples)),
         "bos_id": tokenizer.bos_id if tokenizer.adds_bos else None,
         "eos_id": tokenizer.eos_id,
         "pad_id": tokenizer.filler_id,

@@ -1,4 +1,4 @@
-"""Instructions become rows of token ids: a packed, sharded data set in a folder, or the same rows in memory.
+"""Instructions become packed sequences: a sharded data set in a folder, or the same sequences in memory.
 
 The data set is built in a hidden folder beside its destination and moved into place when its manifest is
 written, so a reader sees the whole of it or nothing.
@@ -72,23 +72,23 @@ def pack(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> PackedDataset:
-    """Encode instructions and pack them into rows for training.
+    """Encode instructions and pack them into sequences for training.
 
     Args:
         source: Instructions: a file (JSON Lines or a JSON list), a list of files, or a list of records.
         tokenizer: The model's tokenizer, or its folder or file.
-        seq_len: Tokens per row (T).
+        seq_len: Tokens per sequence (T).
         out: Folder of the data set; in memory when None.
         template: Prompt around each task: "alpaca", or "chat" for the model's own chat template.
         split: Name of the split.
-        truncate: Cut examples longer than a row at the end instead of leaving them out.
-        share_rows: Let examples share rows; otherwise one example a row, padded.
+        truncate: Cut examples longer than a sequence at the end instead of leaving them out.
+        share_rows: Let examples share sequences; otherwise one example a sequence, padded.
         shards: Number of files; chosen by size when None.
         overwrite: Replace a packed data set that is already at ``out``.
         progress: Told how far each stage is.
 
     Returns:
-        The rows, with the manifest that says what was done.
+        The sequences, with the manifest that says what was done.
 
     Raises:
         ConfigError: An argument has an impossible value.
@@ -107,42 +107,33 @@ def pack(
         tokenizer = load_tokenizer(tokenizer)
     unused: Counter[str] = Counter()
     examples = _encode(_read(source, files, unused), tokenizer, template, progress)
-    kept, left_out, truncated = fit(examples, seq_len, truncate=truncate)
-    if not kept:
-        raise DataError(
-            "no record fits into a row",
-            where=", ".join(map(str, files)) or "source",
-            found=f"{len(examples)} records, the shortest of {min(map(len, examples))} tokens",
-            expected=f"at most {seq_len} tokens",
-            remedy="choose a larger --seq-len, or cut with --truncate",
-        )
+    kept, left_out = fit(examples, seq_len, truncate=truncate, where=_named(files))
     plan = plan_sequences([len(example) for example in kept], seq_len, pack=share_rows)
-    rows = (fill_sequence([kept[i] for i in row], seq_len, tokenizer.filler_id) for row in plan)
+    sequences = (fill_sequence([kept[i] for i in row], seq_len, tokenizer.filler_id) for row in plan)
     ids = [[kept[i].id for i in row] for row in plan]
-    cut = {id(example) for example in truncated}
-    ends = {int(example.tokens[-1]) for example in kept if id(example) not in cut}
-    largest = max(tokenizer.filler_id, *(int(example.tokens.max()) for example in kept))
     described = Manifest(
         split=split,
         row_length=seq_len,
         template=template,
         packing="best-fit" if share_rows else "one-per-row",
-        tokenizer=manifests.describe_tokenizer(tokenizer, ends, largest),
-        statistics=_statistics(examples, kept, left_out, truncated, len(plan), seq_len),
-        left_out_ids=[example.id for example in left_out[:LISTED_IDS]],
-        truncated_ids=[example.id for example in truncated[:LISTED_IDS]],
-        source=_describe_source(files) | {"unused_fields": dict(unused.most_common())},
+        tokenizer=manifests.describe_tokenizer(tokenizer, kept),
         shards=[],
-        versions=_versions(),
+        source=_describe_source(files) | {"unused_fields": dict(unused.most_common())},
+        versions={"python": platform.python_version()}
+        | {n: importlib.metadata.version(n) for n in _PACKAGES},
+        **_count(examples, kept, left_out, len(plan), seq_len),
     )
     _warn(described, tokenizer)
     if target is None:
-        held = list(rows)
+        held = list(sequences)
         return PackedDataset(None, dataclasses.replace(described, shards=[describe_memory(held)]), held, ids)
     with moved_into_place(target, lambda: _check_out(target, overwrite)) as folder:
-        _write_shards(_counted(rows, len(plan), progress), len(plan), folder, seq_len, split, shards)
+        counted = _counted(sequences, len(plan), progress)
+        _write_shards(counted, len(plan), folder, seq_len, split, shards)
         write_objects(folder / EXAMPLES_FILE, ({"row": i, "ids": names} for i, names in enumerate(ids)))
-        dataclasses.replace(described, shards=_describe_shards(folder)).write(folder)
+        files = sorted(folder.glob("*.array_record-*"))
+        described = dataclasses.replace(described, shards=[_describe_file(file) for file in files])
+        described.write(folder)
     return PackedDataset.open(target)
 
 
@@ -161,9 +152,7 @@ def _warn(manifest: Manifest, tokenizer: Tokenizer) -> None:
         if isinstance(known, int) and (overrun := manifests.describe_overrun(longest, known)):
             logger.warning("%s: %s", file, overrun)
     if found.left_out > found.prompt_too_long:
-        logger.warning(
-            "Records longer than a row were left out; a larger --seq-len or --truncate keeps them."
-        )
+        logger.warning("Records longer than --seq-len were left out; a larger one or --truncate keeps them.")
     if unused := manifest.source["unused_fields"]:
         fields = ", ".join(f"{name} ({count:,} records)" for name, count in unused.items())
         logger.warning("Fields that no example is made from: %s", fields)
@@ -214,27 +203,19 @@ def _read(source: Source, files: Sequence[Path], unused: Counter[str]) -> list[t
         DataError: A record is broken; the message names file and line.
     """
     found = []
-    for where, row in _placed(source, files):
-        record = Instruction.from_dict(dict(row), where=where)
-        place, _, line = where.rpartition(":")
-        name = f"line-{line}" if place else where.replace(" ", "-")
-        name = f"{Path(place).stem}-{name}" if len(files) > 1 else name
-        unused.update(k for k, v in record.extra.items() if k != "schema_version" and holds_text(v))
-        found.append((where, dataclasses.replace(record, id=name if record.id is None else str(record.id))))
+    for each in files or [source]:
+        for where, row in read_objects(each):
+            record = Instruction.from_dict(row, where=where)
+            place, _, line = where.rpartition(":")
+            name = f"{Path(place).stem}-line-{line}" if len(files) > 1 else f"line-{line}"
+            unused.update(k for k, v in record.extra.items() if k != "schema_version" and holds_text(v))
+            named = dataclasses.replace(record, id=name if record.id is None else str(record.id))
+            found.append((where, named))
     if not found:
         raise DataError(
-            "the source holds no record",
-            where=", ".join(map(str, files)) or "source",
-            expected="at least one instruction",
+            "the source holds no record", where=_named(files), expected="at least one instruction"
         )
     return found
-
-
-def _placed(source: Source, files: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for file in files:
-        yield from read_objects(file)
-    if not files:
-        yield from ((f"record {number}", row) for number, row in enumerate(source))  # type: ignore[misc,arg-type]
 
 
 def _encode(
@@ -253,54 +234,59 @@ def _encode(
 
 
 def fit(
-    examples: Sequence[Example], row_length: int, *, truncate: bool
-) -> tuple[list[Example], list[Example], list[Example]]:
-    """Deal with examples longer than a row.
+    examples: Sequence[Example], seq_len: int, *, truncate: bool, where: str
+) -> tuple[list[Example], list[Example]]:
+    """Return the examples that are no longer than a sequence, and those that are left out.
 
     Args:
         examples: The examples.
-        row_length: T.
-        truncate: Cut the end of the response (and with it the end token) instead of leaving the example
-            out. An example whose prompt alone fills the row is left out all the same: nothing of it would
-            be learnt.
+        seq_len: T.
+        truncate: Cut the end of the response (and with it the end token) instead of leaving the example out. An
+            example whose prompt alone fills the sequence is left out all the same: nothing of it would be learnt.
+        where: The source, named in errors.
 
-    Returns:
-        The examples that fit, those left out, and those (among the first) that were cut.
+    Raises:
+        DataError: None fits.
     """
-    kept, left_out, truncated = [], [], []
+    kept, left_out = [], []
     for example in examples:
-        if len(example) <= row_length:
+        if len(example) <= seq_len:
             kept.append(example)
-        elif truncate and example.loss_mask[:row_length].any():
-            kept.append(example.cut(row_length))
-            truncated.append(kept[-1])
+        elif truncate and example.loss_mask[:seq_len].any():
+            kept.append(example.cut(seq_len))
         else:
             left_out.append(example)
-    return kept, left_out, truncated
+    if not kept:
+        raise DataError(
+            "no record fits into a sequence",
+            where=where,
+            found=f"{len(examples)} records, the shortest of {min(map(len, examples))} tokens",
+            expected=f"at most {seq_len} tokens",
+            remedy="choose a larger --seq-len, or cut with --truncate",
+        )
+    return kept, left_out
 
 
-def _statistics(
-    examples: Sequence[Example],
-    kept: Sequence[Example],
-    left_out: Sequence[Example],
-    truncated: Sequence[Example],
-    rows: int,
-    row_length: int,
-) -> Statistics:
-    tokens = sum(map(len, kept))
-    return Statistics(
+def _count(
+    examples: Sequence[Example], kept: Sequence[Example], left_out: Sequence[Example], rows: int, seq_len: int
+) -> dict[str, Any]:
+    """Return what a manifest says of the number and length of examples."""
+    tokens, truncated = sum(map(len, kept)), [example for example in kept if example.truncated]
+    statistics = Statistics(
         records=len(examples),
         examples=len(kept),
         rows=rows,
-        slots=rows * row_length,
+        slots=rows * seq_len,
         tokens=tokens,
         supervised_tokens=int(sum(example.loss_mask.sum() for example in kept)),
-        fill=round(tokens / (rows * row_length), 6),
+        fill=round(tokens / (rows * seq_len), 6),
         longest_example=max(map(len, examples)),
         left_out=len(left_out),
-        prompt_too_long=sum(not example.loss_mask[:row_length].any() for example in left_out),
+        prompt_too_long=sum(not example.loss_mask[:seq_len].any() for example in left_out),
         truncated=len(truncated),
     )
+    left_out_ids, truncated_ids = ([e.id for e in listed[:LISTED_IDS]] for listed in (left_out, truncated))
+    return {"statistics": statistics, "left_out_ids": left_out_ids, "truncated_ids": truncated_ids}
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -315,7 +301,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
     # Replacing means deleting a folder, so it must be one that this command wrote.
     if not (out / manifests.FILE).exists():
         raise DataError(
-            "--overwrite replaces packed data sets alone, and this is none",
+            "--overwrite only replaces a packed data set; this folder is not one",
             where=out,
             remedy="choose another --out, or delete it yourself",
         )
@@ -366,22 +352,16 @@ def _counted(
 
 
 def _describe_source(files: Sequence[Path]) -> dict[str, Any]:
-    if not files:
+    each = [_describe_file(file) for file in files]
+    if not each:
         return {"file": IN_MEMORY}
-    hashes = [hash_file(file) for file in files]
-    return {
-        "file": ", ".join(file.name for file in files),
-        "bytes": sum(file.stat().st_size for file in files),
-        "sha256": ", ".join(hashes),
-    }
+    texts = {key: ", ".join(str(file[key]) for file in each) for key in ("file", "sha256")}
+    return {"file": texts["file"], "bytes": sum(file["bytes"] for file in each), "sha256": texts["sha256"]}
 
 
-def _describe_shards(folder: Path) -> list[dict[str, object]]:
-    files = sorted(folder.glob("*.array_record-*"))
-    return [{"file": f.name, "bytes": f.stat().st_size, "sha256": hash_file(f)} for f in files]
+def _describe_file(file: Path) -> dict[str, Any]:
+    return {"file": file.name, "bytes": file.stat().st_size, "sha256": hash_file(file)}
 
 
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in _PACKAGES
-    }
+def _named(files: Sequence[Path]) -> str:
+    return ", ".join(map(str, files)) or "source"

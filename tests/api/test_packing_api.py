@@ -66,7 +66,7 @@ def test_rows_of_ones_own_packing_are_described(tiny, tasks):
     ("source", "options", "error", "named"),
     [
         ([], {}, DataError, "no record"),
-        ([{"instruction": "Say."}], {}, DataError, "record 0"),
+        ([{"instruction": "Say."}], {}, DataError, "row:1"),
         (["a.jsonl", {"instruction": "Say."}], {}, DataError, "mixes"),
         ("missing.jsonl", {}, DataError, "missing.jsonl"),
         (ROWS, {"template": "vicuna"}, ConfigError, "alpaca or chat"),

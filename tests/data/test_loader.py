@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpacare_jax.data.loader import BatchStream, SequenceOrder, batches_in_order, count_steps
-from alpacare_jax.data.packing import COLUMNS, Row
+from alpacare_jax.data.packing import COLUMNS, PackedSequence
 from alpacare_jax.errors import ConfigError, DataError, ShardingError
 from alpacare_jax.sharding import MeshConfig, batch_sharding, make_mesh
 
@@ -31,7 +31,7 @@ class Rows:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> PackedSequence:
         self.read.append(index)
         return {
             name: np.arange(self.length, dtype=np.int32) + 100 * index + 10 * column
@@ -131,7 +131,7 @@ def test_waiting_for_data_is_measured() -> None:
     import time
 
     class Slow(Rows):
-        def __getitem__(self, index: int) -> Row:
+        def __getitem__(self, index: int) -> PackedSequence:
             time.sleep(0.02)
             return super().__getitem__(index)
 
@@ -147,7 +147,7 @@ def test_waiting_for_data_is_measured() -> None:
 
 def test_a_failure_to_read_reaches_the_caller() -> None:
     class Broken(Rows):
-        def __getitem__(self, index: int) -> Row:
+        def __getitem__(self, index: int) -> PackedSequence:
             if self.read:
                 raise DataError("the disk is gone")
             return super().__getitem__(index)
