@@ -140,9 +140,8 @@ def smollm2_ckpt(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -
     from alpacare_jax import checkpoint, convert
 
     folder = tmp_path_factory.mktemp("smollm2") / "ckpt"
-    with convert.open_foreign(smollm2_gguf) as foreign:
-        params = convert.load(foreign.source, foreign.config)
-        checkpoint.save_model(folder, params, foreign.config, hf=foreign.hf_folder)
+    found = convert.find_foreign(smollm2_gguf)
+    checkpoint.save_model(folder, found.read(None, None), found.config, hf=found.hf_folder)
     yield folder
     shutil.rmtree(folder)
 

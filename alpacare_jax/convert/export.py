@@ -20,6 +20,7 @@ from alpacare_jax.convert.sources import SAFETENSORS_DTYPES
 from alpacare_jax.errors import ConfigError, ConversionError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
+from datagen.files import write_json
 
 EXPORT_FILES = (*checkpoint.CONFIG_FILES, "model*.safetensors", "model.safetensors.index.json")
 """Patterns of the files of an exported folder."""
@@ -136,8 +137,7 @@ def write_weights(
     if len(shards) > 1:
         total = sum(math.prod(shape) for shape in shapes.values())
         metadata = {"total_size": total * dtype.itemsize, "total_parameters": total}
-        index = json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2)
-        (folder / "model.safetensors.index.json").write_text(index + "\n", encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", {"metadata": metadata, "weight_map": weight_map})
 
 
 def _lay_out(file: Path, shapes: dict[str, tuple[int, ...]], dtype: np.dtype) -> dict[str, np.ndarray]:

@@ -62,16 +62,14 @@ def import_model(
     """
     out = Path(out)
     checkpoint.check_free(out, overwrite)  # before minutes of work
-    with opening.open_foreign(str(source)) as foreign:
-        with ProgressDisplay(enabled=progress) as display:
-            told = partial(display.update, "reading weights")
-            params = load(
-                foreign.source, foreign.config, mesh=sharding.host_mesh(), dtype=dtype, progress=told
-            )
-        origin = opening.describe_source(foreign, str(source))
-        checkpoint.save_model(
-            out, params, foreign.config, hf=foreign.hf_folder, source=origin, overwrite=overwrite
-        )
+    foreign = opening.find_foreign(source)
+    assert foreign.source is not None
+    with ProgressDisplay(enabled=progress) as display:
+        told = partial(display.update, "reading weights")
+        params = load(foreign.source, foreign.config, mesh=sharding.host_mesh(), dtype=dtype, progress=told)
+    checkpoint.save_model(
+        out, params, foreign.config, hf=foreign.hf_folder, source=foreign.origin, overwrite=overwrite
+    )
     return Converted(
         folder=out,
         parameters=foreign.config.parameter_count,

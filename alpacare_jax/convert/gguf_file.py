@@ -61,27 +61,12 @@ def _open(path: Path) -> "gguf.GGUFReader":
         ) from error
 
 
-def _wrong(path: Path, key: str, found: Any, expected: str) -> ConversionError:
-    return ConversionError(
-        "a metadata entry of the GGUF file is of a wrong kind",
-        where=f"{path}: {key}",
-        found=str(found)[:100],
-        expected=expected,
-    )
-
-
-def _parts(path: Path, reader: "gguf.GGUFReader") -> list[Path]:
-    """Return all files of a model that llama.cpp split, in order; nothing for a model in one file.
+def _parts(path: Path, count: int) -> list[Path]:
+    """Return all files of a model that llama.cpp split, in order.
 
     Raises:
         ConversionError: A part is not there.
     """
-    field = reader.fields.get("split.count")
-    count = 1 if field is None else field.contents()
-    if not isinstance(count, int):
-        raise _wrong(path, "split.count", count, "a whole number")
-    if count <= 1:
-        return []
     name = PART.fullmatch(path.name)
     if name is None or int(name["count"]) != count:
         raise ConversionError(
@@ -114,32 +99,38 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.stem
-        self._readers = [_open(path)]
-        if parts := _parts(path, self._readers[0]):
+        self.reader = _open(path)
+        self._readers = [self.reader]
+        count = self.get("split.count", 1)
+        if not isinstance(count, int):
+            raise self.wrong("split.count", count, "a whole number")
+        if count > 1:
+            parts = _parts(path, count)
             self.path, self.name = parts[0], parts[0].name[: -len("-00001-of-00002.gguf")]
             self._readers = [_open(part) for part in parts]
-        self.reader = self._readers[0]  # the first part holds the metadata
-        kind = self.get("general.type", "model")
-        if kind != "model":
-            raise ConversionError(
-                "the file holds no model of its own",
-                where=f"{path}: general.type",
-                found=kind,
-                expected="model",
-                remedy="for an adapter, merge it into its base first (llama-export-lora of llama.cpp)",
-            )
-        architecture = self.get("general.architecture")
-        if architecture != "llama":
-            raise ConversionError(
-                "the model is of another architecture",
-                where=f"{path}: general.architecture",
-                found=architecture,
-                expected="llama",
-            )
-        if self.get("llama.expert_count", 0):
-            raise ConversionError(
-                "mixtures of experts are not supported", where=f"{path}: llama.expert_count"
-            )
+            self.reader = self._readers[0]  # the first part holds the metadata
+        if (kind := self.get("general.type", "model")) != "model":
+            remedy = "for an adapter, merge it into its base first (llama-export-lora of llama.cpp)"
+            raise self.error("the file holds no model of its own", "general.type", kind, "model", remedy)
+        if (kind := self.get("general.architecture")) != "llama":
+            raise self.error("the model is of another architecture", "general.architecture", kind, "llama")
+        if found := self.get("llama.expert_count", 0):
+            raise self.error("mixtures of experts are not supported", "llama.expert_count", found)
+
+    def error(
+        self, what: str, key: str, found: object = None, expected: object = None, remedy: str | None = None
+    ) -> ConversionError:
+        """Return the error for a metadata entry."""
+        found = None if found is None else shorten(str(found), 100)
+        where = f"{self.path}: {key}"
+        return ConversionError(what, where=where, found=found, expected=expected, remedy=remedy)
+
+    def wrong(self, key: str, found: object, expected: object) -> ConversionError:
+        """Return the error for a metadata entry that no model can have."""
+        remedy = "import the model's Hugging Face folder instead, or make the file again"
+        return self.error(
+            "a metadata entry of the GGUF file is of a wrong kind", key, found, expected, remedy
+        )
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a metadata value as a Python value, or the default."""
@@ -176,10 +167,10 @@ class GgufFile:
         try:
             return gguf.dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError:
-            raise ConversionError(
+            raise self.error(
                 "the tensor is quantised in a way that cannot be decoded here",
-                where=f"{self.path}: {tensor.name}",
-                found=tensor.tensor_type.name,
+                tensor.name,
+                tensor.tensor_type.name,
                 remedy="use a GGUF file of another quantisation, such as Q8_0 or F16",
             ) from None
 
@@ -208,16 +199,12 @@ class GgufFile:
             attention_bias="blk.0.attn_q.bias" in tensors,
             mlp_bias="blk.0.ffn_up.bias" in tensors,
         )
-        for key in ("rope.dimension_count", "attention.value_length"):
+        for key, what in (
+            ("rope.dimension_count", "partial rotary embeddings are"),
+            ("attention.value_length", "values of another size than keys are"),
+        ):
             if (found := self._whole(key, config.head_dim)) != config.head_dim:
-                raise ConversionError(
-                    "partial rotary embeddings are not supported"
-                    if key.startswith("rope")
-                    else "values of another size than keys are not supported",
-                    where=f"{self.path}: llama.{key}",
-                    found=found,
-                    expected=config.head_dim,
-                )
+                raise self.error(f"{what} not supported", f"llama.{key}", found, config.head_dim)
         self._refuse_other_keys(config)
         config = dataclasses.replace(config, rope=self._rope(config))
         check(config, f"{self.path}: llama", error=ConversionError)
@@ -228,14 +215,14 @@ class GgufFile:
         """Return a positive whole number of the model's metadata."""
         value = self.need(f"llama.{key}") if default is None else self.get(f"llama.{key}", default)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000_000:
-            raise _wrong(self.path, f"llama.{key}", value, "a whole number from 1 to 1,000,000,000")
+            raise self.wrong(f"llama.{key}", value, "a whole number from 1 to 1,000,000,000")
         return value
 
     def _number(self, key: str, default: float | None = None) -> float:
         """Return a positive number of the model's metadata, as the decimal that was meant."""
         value = self.need(f"llama.{key}") if default is None else self.get(f"llama.{key}", default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-            raise _wrong(self.path, f"llama.{key}", value, "a number above 0")
+            raise self.wrong(f"llama.{key}", value, "a number above 0")
         return _shortest(value)
 
     def _rope(self, config: LlamaConfig) -> RopeConfig:
@@ -248,21 +235,15 @@ class GgufFile:
         factor = self._number("rope.scaling.factor" if has_factor else "rope.scale_linear", 1.0)
         kind = self.get("llama.rope.scaling.type", "linear")
         if kind not in ("none", "linear", "yarn"):
-            raise ConversionError(
-                "this kind of rotary embedding is not supported",
-                where=f"{self.path}: llama.rope.scaling.type",
-                found=kind,
-                expected="none, linear, yarn",
-            )
+            what = "this kind of rotary embedding is not supported"
+            raise self.error(what, "llama.rope.scaling.type", kind, "none, linear, yarn")
         scaled = kind == "yarn" or (kind == "linear" and factor != 1)
         attention = self._number("rope.scaling.attn_factor", 1.0)
         if "rope_freqs.weight" in self.source.tensors:
             if scaled:
-                raise ConversionError(
-                    "two scalings of the rotary embedding at once are not supported",
-                    where=f"{self.path}: llama.rope.scaling.type",
-                    found=f"{kind} by {factor:g}, and rope_freqs.weight",
-                )
+                what = "two scalings of the rotary embedding at once are not supported"
+                found = f"{kind} by {factor:g}, and rope_freqs.weight"
+                raise self.error(what, "llama.rope.scaling.type", found)
             return self._llama3(config, rope, self.source.tensors["rope_freqs.weight"].read())
         if not scaled:
             return rope
@@ -285,22 +266,20 @@ class GgufFile:
         Raises:
             ConversionError: There is such a key.
         """
-        prefix, yarn = "llama.", self.get("llama.rope.scaling.type") == "yarn"
+        prefix, must_be = "llama.", dict(KEYS_THAT_MUST_BE)
         found = {
             key.removeprefix(prefix): self.get(key) for key in self.reader.fields if key.startswith(prefix)
         }
-        must_be = dict(KEYS_THAT_MUST_BE)
-        if not yarn:
+        if found.get("rope.scaling.type") != "yarn":
             must_be |= {"rope.scaling.yarn_ext_factor": 0.0, "rope.scaling.attn_factor": 1.0}
+        scale = found.get("attention.scale")
+        if isinstance(scale, float) and math.isclose(scale, config.head_dim**-0.5, rel_tol=1e-4):
+            del found["attention.scale"]
         wrong = {
             key: value
             for key, value in found.items()
-            if value and key not in must_be and not KEYS.fullmatch(key)
+            if (value != must_be[key] if key in must_be else value and not KEYS.fullmatch(key))
         }
-        wrong |= {key: found[key] for key, value in must_be.items() if found.get(key, value) != value}
-        scale = found.get("attention.scale")
-        if scale and isinstance(scale, float) and math.isclose(scale, config.head_dim**-0.5, rel_tol=1e-4):
-            del wrong["attention.scale"]
         if wrong:
             raise ConversionError(
                 "the file holds parameters that are not supported",
@@ -317,9 +296,9 @@ class GgufFile:
         made, _ = inverse_frequencies(dataclasses.replace(config, rope=rope))
         wanted, _ = inverse_frequencies(dataclasses.replace(config, rope=plain))
         if factors.shape != made.shape or not np.allclose(wanted / made, factors, rtol=1e-4):
-            raise ConversionError(
+            raise self.error(
                 "the file's rotary frequencies follow no rule known here",
-                where=f"{self.path}: rope_freqs.weight",
+                "rope_freqs.weight",
                 expected="the frequencies of LLaMA 3.1 or 3.2 (trained on 8,192 positions)",
                 remedy="import the model's Hugging Face folder instead",
             )
@@ -336,7 +315,7 @@ class GgufFile:
         name = f"tokenizer.ggml.{key}_token_id"
         index = self.get(name)
         if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
-            raise _wrong(self.path, name, index, "a token id")
+            raise self.wrong(name, index, "a token id")
         return index
 
     def generation_config(self) -> dict[str, Any]:

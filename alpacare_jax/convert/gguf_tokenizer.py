@@ -50,13 +50,7 @@ def write_tokenizer(file: GgufFile, folder: Path) -> None:
     """
     kind = file.need("tokenizer.ggml.model")
     if kind not in ("llama", "gpt2"):
-        raise ConversionError(
-            "the file's tokenizer is of an unknown kind",
-            where=f"{file.path}: tokenizer.ggml.model",
-            found=kind,
-            expected="gpt2 or llama",
-            remedy="import the model's Hugging Face folder instead",
-        )
+        raise file.wrong("tokenizer.ggml.model", kind, "gpt2 or llama")
     _check_vocabulary(file)
     with _named(file):
         if kind == "llama":
@@ -81,12 +75,8 @@ def _named(file: GgufFile) -> Iterator[None]:
 
 
 def _broken(file: GgufFile, found: object) -> ConversionError:
-    return ConversionError(
-        "the file's tokenizer cannot be built",
-        where=f"{file.path}: tokenizer.ggml",
-        found=found,
-        remedy="import the model's Hugging Face folder instead, or make the file again",
-    )
+    remedy = "import the model's Hugging Face folder instead, or make the file again"
+    return file.error("the file's tokenizer cannot be built", "tokenizer.ggml", found, remedy=remedy)
 
 
 def _write_config(file: GgufFile, folder: Path, kind: str) -> None:
@@ -106,18 +96,8 @@ def _write_config(file: GgufFile, folder: Path, kind: str) -> None:
 def _flag(file: GgufFile, key: str, default: bool) -> bool:
     value = file.get(f"tokenizer.ggml.{key}", default)
     if not isinstance(value, bool):
-        raise _wrong(file, key, value, "true or false")
+        raise file.wrong(f"tokenizer.ggml.{key}", value, "true or false")
     return value
-
-
-def _wrong(file: GgufFile, key: str, found: object, expected: str) -> ConversionError:
-    return ConversionError(
-        "the file's tokenizer has an impossible entry",
-        where=f"{file.path}: tokenizer.ggml.{key}",
-        found=found,
-        expected=expected,
-        remedy="import the model's Hugging Face folder instead, or make the file again",
-    )
 
 
 def _special_id(file: GgufFile, key: str) -> Any:
@@ -130,19 +110,19 @@ def _check_vocabulary(file: GgufFile) -> None:
     """Check that the columns of the vocabulary fit together and that the special ids stand in it."""
     tokens = file.need("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise _wrong(file, "tokens", type(tokens).__name__, "a list of texts")
+        raise file.wrong("tokenizer.ggml.tokens", type(tokens).__name__, "a list of texts")
     for key in ("token_type", "scores"):
         column = file.get(f"tokenizer.ggml.{key}")
         if column is not None and (not isinstance(column, list) or len(column) != len(tokens)):
             found = f"{len(column)} entries" if isinstance(column, list) else column
-            raise _wrong(file, key, found, f"{len(tokens)}, one for each token")
+            raise file.wrong(f"tokenizer.ggml.{key}", found, f"{len(tokens)}, one for each token")
     scores = file.get("tokenizer.ggml.scores", [])
     if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
-        raise _wrong(file, "scores", "a score that is no finite number", "numbers")
+        raise file.wrong("tokenizer.ggml.scores", "a score that is no finite number", "numbers")
     for key in IDS.values():
         index = _special_id(file, key)
         if index is not None and (not isinstance(index, int) or not 0 <= index < len(tokens)):
-            raise _wrong(file, f"{key}_token_id", index, f"0 to {len(tokens) - 1}")
+            raise file.wrong(f"tokenizer.ggml.{key}_token_id", index, f"0 to {len(tokens) - 1}")
 
 
 def _byte_level(file: GgufFile) -> "tokenizers.Tokenizer":
@@ -162,7 +142,9 @@ def _byte_level(file: GgufFile) -> "tokenizers.Tokenizer":
             * (pre is None),
         )
     if _flag(file, "add_space_prefix", False):
-        raise _wrong(file, "add_space_prefix", True, "false, since a byte-level vocabulary spells spaces")
+        raise file.wrong(
+            "tokenizer.ggml.add_space_prefix", True, "false, since a byte-level vocabulary spells spaces"
+        )
     llama3 = pre.startswith("llama")
     tokens, types = file.need("tokenizer.ggml.tokens"), file.need("tokenizer.ggml.token_type")
     merges = [tuple(merge.split(" ", 1)) for merge in file.need("tokenizer.ggml.merges")]
@@ -184,7 +166,9 @@ def _byte_level(file: GgufFile) -> "tokenizers.Tokenizer":
     ids = {key: _special_id(file, key) for key, add in wanted if add}
     for key, index in ids.items():
         if index is None:
-            raise _wrong(file, f"{key}_token_id", "nothing", "the id of the token to add to every text")
+            raise file.wrong(
+                f"tokenizer.ggml.{key}_token_id", "nothing", "the id of the token to add to every text"
+            )
     names = {key: (tokens[index], index) for key, index in ids.items()}
     before, after = ([names[key][0]] if key in names else [] for key in ("bos", "eos"))
     rust.post_processor = processors.TemplateProcessing(
@@ -218,7 +202,9 @@ def _write_sentencepiece(file: GgufFile, folder: Path) -> None:
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     tokens, scores, kinds = (file.need(f"tokenizer.ggml.{key}") for key in ("tokens", "scores", "token_type"))
     if missing := sorted(BYTES - set(tokens)):
-        raise _wrong(file, "tokens", f"no {missing[0]}", "a piece for every byte, <0x00> to <0xFF>")
+        raise file.wrong(
+            "tokenizer.ggml.tokens", f"no {missing[0]}", "a piece for every byte, <0x00> to <0xFF>"
+        )
     unknown = _special_id(file, "unknown")
     for index, (token, score, kind) in enumerate(zip(tokens, scores, kinds, strict=True)):
         # llama.cpp's converter writes the spaces of user-defined pieces as spaces.

@@ -1,6 +1,5 @@
 """Reading a Hugging Face folder's config, and making an export's config say what the export holds."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.tokenizer_files import read_keys
 from datagen.decoding import read_json_object
+from datagen.files import write_json
 
 #: What a folder of PEFT's holds, by itself or beside full weights.
 ADAPTER = "adapter_config.json"
@@ -88,19 +88,19 @@ def write_config(folder: Path, config: LlamaConfig, dtype: str) -> None:
     if changed.get(key) != dtype:
         changed[key] = dtype
     if changed != found:
-        file.write_text(json.dumps(changed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(file, changed)
 
 
 def complete_generation_config(folder: Path) -> None:
     """Write ``generation_config.json`` from the config's token ids, for a model that came without one."""
     file = folder / "generation_config.json"
-    if file.exists():
-        return
-    config = read_config(folder)
+    if not file.exists():
+        write_json(file, {"_from_model_config": True} | _token_ids(read_config(folder)))
+
+
+def _token_ids(config: dict[str, Any]) -> dict[str, Any]:
     keys = ("bos_token_id", "eos_token_id", "pad_token_id")
-    found = {key: config[key] for key in keys if config.get(key) is not None}
-    text = json.dumps({"_from_model_config": True} | found, indent=2)
-    file.write_text(text + "\n", encoding="utf-8")
+    return {key: config[key] for key in keys if config.get(key) is not None}
 
 
 def add_end_tokens(folder: Path, ends: Iterable[int]) -> None:
@@ -116,11 +116,7 @@ def add_end_tokens(folder: Path, ends: Iterable[int]) -> None:
     if not (ends := list(ends)):
         return
     file = folder / "generation_config.json"
-    found = read_keys(file)
-    if not file.exists():
-        config = read_keys(folder / "config.json")
-        keys = ("bos_token_id", "eos_token_id", "pad_token_id")
-        found = {key: config[key] for key in keys if config.get(key) is not None}
+    found = read_keys(file) if file.exists() else _token_ids(read_keys(folder / "config.json"))
     old = found.get("eos_token_id")
     listed = old if isinstance(old, list) else [] if old is None else [old]
     wanted = list(dict.fromkeys([*listed, *ends]))
@@ -128,5 +124,4 @@ def add_end_tokens(folder: Path, ends: Iterable[int]) -> None:
         return
     # Marked as made from the config, the file would lose against the config in transformers.
     changed = {key: value for key, value in found.items() if key != "_from_model_config"}
-    changed["eos_token_id"] = wanted if len(wanted) > 1 else wanted[0]
-    file.write_text(json.dumps(changed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(file, changed | {"eos_token_id": wanted if len(wanted) > 1 else wanted[0]})

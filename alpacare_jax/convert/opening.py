@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,24 +18,7 @@ from alpacare_jax.convert.sources import Source, open_safetensors
 from alpacare_jax.errors import ConversionError
 from alpacare_jax.model import Architecture, LlamaConfig
 from alpacare_jax.model.params import Params
-from datagen.files import refuse_remote
-
-
-@dataclasses.dataclass(frozen=True)
-class ForeignModel:
-    """A model in a foreign format, nothing of its weights read yet.
-
-    Args:
-        name: What to call it.
-        config: Its shape.
-        source: Its tensors.
-        hf_folder: Folder of config, tokenizer and chat template.
-    """
-
-    name: str
-    config: LlamaConfig
-    source: Source
-    hf_folder: Path
+from datagen.files import refuse_remote, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +33,7 @@ class FoundModel:
         read: Reads its parameters onto a mesh (one local device when None), in a dtype (as stored when None). They
             belong to the caller, who may donate them.
         reference: What names it, a path in full; None where nothing does, as for random weights.
+        source: Its tensors, where it is in a foreign format.
     """
 
     config: LlamaConfig
@@ -59,6 +42,7 @@ class FoundModel:
     origin: dict[str, Any]
     read: Callable[[Mesh | None, str | None], Params]
     reference: str | None = None
+    source: Source | None = None
     _keeps: Any = None  # a temporary folder that lives as long as this does
 
 
@@ -75,25 +59,17 @@ def find_model(reference: str | Path, *, step: int | None = None) -> FoundModel:
         ConversionError: There is no such model, or its files are broken.
     """
     path = Path(reference)
-    named = str(path.resolve() if path.exists() else reference)
-    if (path / "alpacare.json").exists():
-        described = checkpoint.read_description(path)
+    if not (path / checkpoint.DESCRIPTION).exists():
+        return find_foreign(reference)
+    described = checkpoint.read_description(path)
 
-        def read_own(mesh: Mesh | None, dtype: str | None) -> Params:
-            if "adapter" in described:
-                return _open_adapted(path, described, mesh, dtype, step)
-            return checkpoint.load_params(path, mesh=mesh, dtype=dtype, step=step)
+    def read(mesh: Mesh | None, dtype: str | None) -> Params:
+        if "adapter" in described:
+            return _open_adapted(path, described, mesh, dtype, step)
+        return checkpoint.load_params(path, mesh=mesh, dtype=dtype, step=step)
 
-        origin = described.get("source", {})
-        return FoundModel(described["config"], path / "hf", path.resolve().name, origin, read_own, named)
-    keep = contextlib.ExitStack()
-    foreign = keep.enter_context(open_foreign(reference))
-
-    def read_foreign(mesh: Mesh | None, dtype: str | None) -> Params:
-        return load(foreign.source, foreign.config, mesh=mesh, dtype=dtype)
-
-    origin = describe_source(foreign, str(reference))
-    return FoundModel(foreign.config, foreign.hf_folder, foreign.name, origin, read_foreign, named, keep)
+    whole, origin = path.resolve(), described.get("source", {})
+    return FoundModel(described["config"], path / "hf", whole.name, origin, read, str(whole))
 
 
 def _open_adapted(
@@ -149,66 +125,48 @@ def random_model(architecture: Architecture, hf_folder: Path, origin: dict[str, 
     return FoundModel(architecture.config, hf_folder, "random", origin, draw)
 
 
-def describe_source(foreign: ForeignModel, reference: str) -> dict[str, Any]:
-    """Say where a model came from, for ``alpacare.json``; a path in full, so that it is found from anywhere."""
-    if Path(reference).exists():
-        reference = str(Path(reference).resolve())
-    return {"reference": reference, "format": foreign.source.dialect, "dtype": foreign.source.stored_dtype}
-
-
-@contextlib.contextmanager
-def open_foreign(reference: str | Path) -> Iterator[ForeignModel]:
-    """Open a model in a foreign format: a Hugging Face folder, a ``.gguf`` file or a hub name.
+def find_foreign(reference: str | Path) -> FoundModel:
+    """Find a model in a foreign format: a Hugging Face folder, a ``.gguf`` file or a hub name.
 
     Args:
         reference: What names it.
-
-    Yields:
-        The model; its folder of config and tokenizer may be temporary.
 
     Raises:
         ConversionError: There is no such model, or its files are broken.
     """
     refuse_remote(reference, "the model")
-    path = Path(reference)
-    if path.is_dir():
-        yield _open_folder(path, path.resolve().name)
-    elif path.is_file() and path.suffix.lower() == ".gguf":
-        with tempfile.TemporaryDirectory(prefix="alpacare-gguf-") as folder:
-            yield _open_gguf(path, Path(folder))
-    elif path.exists():
-        raise ConversionError(
-            "the file is not a model",
-            where=path,
-            expected="a .gguf file, or the folder that holds config.json and model.safetensors",
-        )
-    elif adapted.HUB_NAME.fullmatch(str(reference)):
-        yield _open_folder(fetch(str(reference)), str(reference).split("/")[1])
+    path, keeps = Path(reference), contextlib.ExitStack()
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        file, folder = GgufFile(path), keeps.enter_context(_temporary_folder())
+        write_json(folder / "config.json", file.hf_config())
+        write_json(folder / "generation_config.json", file.generation_config())
+        write_tokenizer(file, folder)
+        name, config, source = file.name, file.config, file.source
+    elif path.is_dir() or (not path.exists() and adapted.HUB_NAME.fullmatch(str(reference))):
+        folder = path if path.is_dir() else fetch(str(reference))
+        hf_folder.refuse_adapter(folder)
+        name = path.resolve().name
+        config, source = LlamaConfig.from_hf(hf_folder.read_config(folder)), open_safetensors(folder)
     else:
         raise ConversionError(
-            "there is no such model",
+            "the file is not a model" if path.exists() else "there is no such model",
             where=reference,
             expected="a model, run or Hugging Face folder, a .gguf file, or a hub name (org/model)",
             remedy="check the path",
         )
 
+    def read(mesh: Mesh | None, dtype: str | None) -> Params:
+        return load(source, config, mesh=mesh, dtype=dtype)
 
-def _open_folder(folder: Path, name: str) -> ForeignModel:
-    hf_folder.refuse_adapter(folder)
-    config = LlamaConfig.from_hf(hf_folder.read_config(folder))
-    return ForeignModel(name, config, open_safetensors(folder), folder)
+    named = str(path.resolve() if path.exists() else reference)
+    origin = {"reference": named, "format": source.dialect, "dtype": source.stored_dtype}
+    return FoundModel(config, folder, name, origin, read, named, source, keeps)
 
 
-def _open_gguf(path: Path, folder: Path) -> ForeignModel:
-    file = GgufFile(path)
-    for name, value in (
-        ("config.json", file.hf_config()),
-        ("generation_config.json", file.generation_config()),
-    ):
-        text = json.dumps(value, indent=2)
-        (folder / name).write_text(text + "\n", encoding="utf-8")
-    write_tokenizer(file, folder)
-    return ForeignModel(file.name, file.config, file.source, folder)
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="alpacare-gguf-") as folder:
+        yield Path(folder)
 
 
 def fetch(name: str) -> Path:
@@ -226,33 +184,21 @@ def fetch(name: str) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
-    found: Exception
     wanted = ["*.safetensors", "model.safetensors.index.json", hf_folder.ADAPTER, *checkpoint.CONFIG_FILES]
+    others = (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError)
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
-    except errors.GatedRepoError as error:
-        found, remedy = (
-            error,
-            "accept the licence on the model's page, then set HF_TOKEN to a token of that account",
-        )
-    except errors.RepositoryNotFoundError as error:
-        found, remedy = error, "check the name; for a private model set HF_TOKEN"
-    except (
-        errors.LocalEntryNotFoundError,
-        errors.HfHubHTTPError,
-        errors.OfflineModeIsEnabled,
-        OSError,
-    ) as error:
-        found, remedy = (
-            error,
-            (
-                "check the network (and unset HF_HUB_OFFLINE); or fetch the model elsewhere with "
-                f"`hf download {name} --local-dir DIR` and give DIR instead of the name"
-            ),
-        )
-    raise ConversionError(
-        "the model could not be fetched from the hub, and there is no such folder here",
-        where=name,
-        found=str(found).strip().splitlines()[0][:200],
-        remedy=remedy,
-    ) from found
+    except others as error:
+        if isinstance(error, errors.GatedRepoError):
+            remedy = "accept the licence on the model's page, then set HF_TOKEN to a token of that account"
+        elif isinstance(error, errors.RepositoryNotFoundError):
+            remedy = "check the name; for a private model set HF_TOKEN"
+        else:
+            remedy = "check the network (and unset HF_HUB_OFFLINE); or fetch the model elsewhere with "
+            remedy += f"`hf download {name} --local-dir DIR` and give DIR instead of the name"
+        raise ConversionError(
+            "the model could not be fetched from the hub, and there is no such folder here",
+            where=name,
+            found=str(error).strip().splitlines()[0][:200],
+            remedy=remedy,
+        ) from error

@@ -4,7 +4,6 @@ Names are PEFT's for causal language models (``peft/utils/save_and_load.py``): t
 ``base_model.model.``, then ``lora_A.weight`` [r, in], ``lora_B.weight`` [out, r] and ``lora_magnitude_vector`` [out].
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from alpacare_jax.convert import table
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params, flatten
+from datagen.files import write_json
 
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -54,8 +54,7 @@ def export_peft(
         atomic_folder(out, overwrite=overwrite, marker=PEFT_FILES[0], own=PEFT_FILES) as partial,
         failures.writing(out, "the export"),
     ):
-        settings = json.dumps(peft_config(adapter, base), indent=2)
-        (partial / PEFT_FILES[0]).write_text(settings + "\n", encoding="utf-8")
+        write_json(partial / PEFT_FILES[0], peft_config(adapter, base))
         mode = (partial / PEFT_FILES[0]).stat().st_mode & 0o777
         save_file(peft_tensors(adapters, config), partial / PEFT_FILES[1], metadata={"format": "pt"})
         (partial / PEFT_FILES[1]).chmod(mode)  # the library leaves it readable by its owner alone

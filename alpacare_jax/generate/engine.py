@@ -116,8 +116,8 @@ class Engine:
     def _reset(self) -> None:
         """Make the state of the rows anew, all of them free."""
         self._rows: list[_Row | None] = [None] * self.slots
-        self._logits = self._programs.empty_logits()
-        self._cache = self._programs.empty_cache(self._prefill.bucket(SHORTEST_CACHE, SHORTEST_CACHE))
+        self._logits = self._programs.zeros("float32")
+        self._cache = self._programs.empty_cache(slots=self._prefill.bucket(SHORTEST_CACHE, SHORTEST_CACHE))
         self._counts: jax.Array | None = None
 
     # -- what callers do ------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ class Engine:
     def _draw(self, active: list[_Row]) -> tuple[jax.Array, Logprobs | None]:
         draw = Draw.of([row.generation.sampling for row in active])
         if draw.penalised and self._counts is None:
-            self._counts = self._programs.empty_counts()
+            self._counts = self._programs.zeros("int32")
         counts = self._counts if draw.penalised else None
         tokens, counts, logprobs = self._programs.draw(self._logits, counts, self._settings(), draw)
         if draw.penalised:
@@ -328,7 +328,7 @@ class Engine:
         held = [row.position + 1 for row in self._rows if row is not None]
         needed = self._prefill.bucket(max([needed, *held]), SHORTEST_CACHE)
         if needed > self._cache.slots or needed * 4 <= self._cache.slots:
-            self._cache = self._programs.resize(self._cache, needed)
+            self._cache = self._programs.resize(self._cache, slots=needed)
 
     # -- what was drawn -------------------------------------------------------------------------------------
 

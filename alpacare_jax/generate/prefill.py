@@ -165,18 +165,14 @@ class Prefill:
             rest = each.prompt[starts_P[place] :]
             tokens_PT[place, : len(rest)] = rest
             lengths_P[place] = len(rest)
-        if plan.prefix is None:
-            hidden, logits, cache = self._programs.prefill(tokens_PT, lengths_P)
-        else:
-            hidden, logits, cache = self._programs.prefill_after(
-                plan.prefix.cache, starts_P, tokens_PT, lengths_P, plan.slots
-            )
+        before = None if plan.prefix is None else plan.prefix.cache
+        hidden, logits, cache = self._programs.prefill(tokens_PT, lengths_P, plan.slots, before, starts_P)
         self.tokens_read += int(lengths_P[: len(group)].sum())
         self.tokens_reused += int(starts_P.sum())
         for place, each in enumerate(group if self._reuse else []):
             if shared := self._prefixes.new_prefix(each.prompt):
                 slots = min(self.bucket(shared, SHORTEST_PROMPT), cache.slots)
-                row = self._programs.take_row(cache, place, slots)
+                row = self._programs.take_row(cache, place, slots=slots)
                 self._prefixes.keep(Prefix(np.asarray(each.prompt[:shared], np.int32), row))
         return Prefilled(tokens_PT, hidden, logits, cache)
 

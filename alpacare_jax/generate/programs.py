@@ -28,7 +28,13 @@ class Programs:
         architecture: The model's shape and dtypes.
         params: Its stacked parameters.
         mesh: The devices.
-        rows: Rows of the cache; a multiple of the mesh's batch shards.
+        rows: Rows of the cache (B); a multiple of the mesh's batch shards.
+
+    Attributes:
+        empty_cache: Makes a cache of the given ``slots`` that holds nothing.
+        zeros: Makes an array [B, V] of the given dtype: logits to be filled row by row, or counts of tokens.
+        resize: Gives a cache another number of ``slots``; what lies beyond it is dropped.
+        take_row: Gives the first ``slots`` keys and values of one row of a cache, as a cache of one row.
     """
 
     def __init__(self, architecture: Architecture, params: Params, mesh: Mesh, rows: int) -> None:
@@ -47,12 +53,11 @@ class Programs:
         cache = KVCache(every, every)
         logits, whole = self._logits_sharding, self._whole
         hidden = sharding.named(self.mesh, ("batch", None, None))
-        self._prefill = jax.jit(self._prefill_impl, out_shardings=(hidden, logits, cache))
-        self._prefill_after = jax.jit(
-            self._prefill_after_impl, static_argnames=("slots",), out_shardings=(hidden, logits, cache)
+        self._prefill = jax.jit(
+            self._prefill_impl, static_argnames=("slots",), out_shardings=(hidden, logits, cache)
         )
         row: Any = tuple(sharding.named(self.mesh, weight_layout.ROW_AXES) for _ in cache.keys)
-        self._take_row = jax.jit(_take_row, static_argnames=("slots",), out_shardings=KVCache(row, row))
+        self.take_row = jax.jit(_take_row, static_argnames=("slots",), out_shardings=KVCache(row, row))
         one = self._cache_sharding
         self._insert_layer = jax.jit(_insert_layer, donate_argnums=(0, 1), out_shardings=(one, one))
         self._insert_logits = jax.jit(_insert_logits, donate_argnums=(0,), out_shardings=logits)
@@ -61,63 +66,42 @@ class Programs:
             _draw, static_argnames=("draw",), donate_argnums=(1,), out_shardings=(whole, logits, whole)
         )
         self._score = jax.jit(self._score_impl, out_shardings=whole)
-        self._resize = jax.jit(_resize, static_argnames=("slots",), out_shardings=cache)
-        self._empty = jax.jit(self._empty_impl, static_argnames=("slots",), out_shardings=cache)
-        self._zeros = jax.jit(
+        self.resize = jax.jit(_resize, static_argnames=("slots",), out_shardings=cache)
+        self.empty_cache = jax.jit(
+            lambda slots: KVCache.empty(self.config, self.rows, slots, self.dtype),
+            static_argnames=("slots",),
+            out_shardings=cache,
+        )
+        self.zeros = jax.jit(
             lambda dtype: jnp.zeros((self.rows, self.config.vocab_size), dtype),
             static_argnums=0,
             out_shardings=logits,
         )
 
-    def empty_cache(self, slots: int) -> KVCache:
-        """Return a cache of the given length that holds nothing."""
-        return self._empty(slots=slots)
-
-    def empty_logits(self) -> jax.Array:
-        """Return logits [B, V] of no meaning, to be filled row by row."""
-        return self._zeros("float32")
-
-    def empty_counts(self) -> jax.Array:
-        """Return token counts [B, V], all 0."""
-        return self._zeros("int32")
-
-    def resize(self, cache: KVCache, slots: int) -> KVCache:
-        """Return a cache with the same tokens and another length; what lies beyond it is dropped."""
-        return self._resize(cache, slots=slots)
-
-    def prefill(self, tokens_PT: np.ndarray, lengths_P: np.ndarray) -> tuple[jax.Array, jax.Array, KVCache]:
-        """Read prompts.
+    def prefill(
+        self,
+        tokens_PT: np.ndarray,
+        lengths_P: np.ndarray,
+        slots: int,
+        before: KVCache | None = None,
+        starts_P: np.ndarray | None = None,
+    ) -> tuple[jax.Array, jax.Array, KVCache]:
+        """Compute prompts, or the rest of prompts whose beginnings were computed before.
 
         Args:
             tokens_PT: Token ids, int32, padded on the right; P a multiple of the mesh's batch shards.
-            lengths_P: Length of each prompt, at least 1.
-
-        Returns:
-            Hidden states [P, T, D], the logits after each prompt's last token [P, V], and keys and values.
-        """
-        return self._prefill(self.params, self._put(tokens_PT), self._put(lengths_P))
-
-    def prefill_after(
-        self, before: KVCache, starts_P: np.ndarray, tokens_PT: np.ndarray, lengths_P: np.ndarray, slots: int
-    ) -> tuple[jax.Array, jax.Array, KVCache]:
-        """Read the rest of prompts whose beginnings were read before.
-
-        Args:
+            lengths_P: How many there are of each prompt, at least 1.
+            slots: Length of the cache that is returned; every whole prompt fits into it.
             before: One row of keys and values, as :meth:`take_row` gives it.
             starts_P: How many tokens of that row each prompt begins with.
-            tokens_PT: The tokens that follow, int32, padded on the right.
-            lengths_P: How many follow, at least 1.
-            slots: Length of the cache that is returned; every whole prompt fits into it.
 
         Returns:
-            As :meth:`prefill`; the hidden states are those of the tokens that follow.
+            Hidden states [P, T, D] of the tokens, the logits after each prompt's last token [P, V], and the keys and
+            values of the whole prompts.
         """
-        starts, lengths = self._put(starts_P), self._put(lengths_P)
-        return self._prefill_after(self.params, before, starts, self._put(tokens_PT), lengths, slots=slots)
-
-    def take_row(self, cache: KVCache, row: int, slots: int) -> KVCache:
-        """Return the first ``slots`` keys and values of one row of a cache, as a cache of one row."""
-        return self._take_row(cache, np.int32(row), slots=slots)
+        starts = None if before is None else self._put(starts_P)
+        tokens, lengths = self._put(tokens_PT), self._put(lengths_P)
+        return self._prefill(self.params, before, starts, tokens, lengths, slots=slots)
 
     def insert(
         self,
@@ -159,26 +143,14 @@ class Programs:
         """Return the log-probabilities of targets [P, T], each predicted by the hidden state at its place."""
         return self._score(self.params, hidden_PTD, self._put(targets_PT))
 
-    def _put(self, array: np.ndarray) -> jax.Array:
+    def _put(self, array: Any) -> jax.Array:
         return weight_layout.to_device(self.mesh, np.asarray(array))
 
-    def _empty_impl(self, slots: int) -> KVCache:
-        return KVCache.empty(self.config, self.rows, slots, self.dtype)
-
-    def _prefill_impl(self, params: Params, tokens_PT: jax.Array, lengths_P: jax.Array) -> Any:
-        model = weight_layout.rebuild(self._graph, params)
-        P, T = tokens_PT.shape
-        cache = KVCache.empty(self.config, P, T, self.dtype)
-        positions_PT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (P, T))
-        hidden_PTD, cache = model.extend(tokens_PT, positions_PT, cache, lengths_P)
-        last_P1D = jnp.take_along_axis(hidden_PTD, (lengths_P - 1)[:, None, None], axis=1)
-        return hidden_PTD, model.logits(last_P1D)[:, 0], cache
-
-    def _prefill_after_impl(
+    def _prefill_impl(
         self,
         params: Params,
-        before: KVCache,
-        starts_P: jax.Array,
+        before: KVCache | None,
+        starts_P: jax.Array | None,
         tokens_PT: jax.Array,
         lengths_P: jax.Array,
         *,
@@ -186,10 +158,14 @@ class Programs:
     ) -> Any:
         model = weight_layout.rebuild(self._graph, params)
         P, T = tokens_PT.shape
-        row = _resize(before, slots)
-        cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (P, *x.shape[1:])), row)
-        positions_PT = starts_P[:, None] + jnp.arange(T, dtype=jnp.int32)[None, :]
-        hidden_PTD, cache = model.extend(tokens_PT, positions_PT, cache, starts_P + lengths_P)
+        positions_PT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (P, T))
+        whole_P = lengths_P
+        if before is None:
+            cache = KVCache.empty(self.config, P, slots, self.dtype)
+        else:
+            cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (P, *x.shape[1:])), _resize(before, slots))
+            positions_PT, whole_P = starts_P[:, None] + positions_PT, starts_P + lengths_P
+        hidden_PTD, cache = model.extend(tokens_PT, positions_PT, cache, whole_P)
         last_P1D = jnp.take_along_axis(hidden_PTD, (lengths_P - 1)[:, None, None], axis=1)
         return hidden_PTD, model.logits(last_P1D)[:, 0], cache
 
@@ -240,6 +216,8 @@ def _draw(
 
 
 def _take_row(cache: KVCache, row: jax.Array, *, slots: int) -> KVCache:
+    """Return the first ``slots`` keys and values of one row of a cache, as a cache of one row."""
+
     def take(x_PKSH: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x_PKSH, row, 1)[:, :, :slots]
 
@@ -247,6 +225,8 @@ def _take_row(cache: KVCache, row: jax.Array, *, slots: int) -> KVCache:
 
 
 def _resize(cache: KVCache, slots: int) -> KVCache:
+    """Return a cache with the same tokens and another length; what lies beyond it is dropped."""
+
     def fit(x_BKSH: jax.Array) -> jax.Array:
         more = max(0, slots - x_BKSH.shape[2])
         return jnp.pad(x_BKSH[:, :, :slots], ((0, 0), (0, 0), (0, more), (0, 0)))

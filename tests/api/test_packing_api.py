@@ -65,7 +65,7 @@ def test_rows_of_ones_own_packing_are_described(tiny, tasks):
 @pytest.mark.parametrize(
     ("source", "options", "error", "named"),
     [
-        ([], {}, DataError, "no record"),
+        ([], {}, DataError, "the list is empty"),
         ([{"instruction": "Say."}], {}, DataError, "row:1"),
         (["a.jsonl", {"instruction": "Say."}], {}, DataError, "mixes"),
         ("missing.jsonl", {}, DataError, "missing.jsonl"),

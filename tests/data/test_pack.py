@@ -332,7 +332,7 @@ def test_overwrite_deletes_nothing_that_pack_did_not_write(
     mine = tmp_path / "thesis"
     mine.mkdir()
     (mine / "chapter.txt").write_text("years of work")
-    with pytest.raises(DataError, match="packed data sets alone"):
+    with pytest.raises(DataError, match="only replaces a packed data set"):
         pack(source, chat, out=mine, seq_len=ROW_LENGTH, overwrite=True)
     (mine / "manifest.json").write_text('{"kind": "something else"}')
     with pytest.raises(DataError, match="not the manifest of a packed"):
