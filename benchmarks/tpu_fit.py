@@ -17,9 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alpacare_jax import plan
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.plan import request
+from alpacare_jax.plan import Compiled, Compiler, make_program, plan_cache, search_rows
 from alpacare_jax.plan.compilers import version
 from alpacare_jax.train import load_config
 
@@ -45,21 +44,18 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def fit(
-    compiler: plan.Compiler, name: str, remat: str, least: int, *, bounds: bool, most: int
-) -> dict[str, Any]:
+def fit(compiler: Compiler, name: str, remat: str, least: int, *, bounds: bool, most: int) -> dict[str, Any]:
     """Find the most rows per chip of a configuration, or only whether the least that must fit does."""
     changes = (f"compute.remat={remat}", f"compute.layer_rows={LAYER_ROWS}", "train.microbatches=1")
     config = load_config(CONFIGS / f"{name}.yaml", list(changes))
-    program, place = request.make_program(config)
-    shards = request.batch_shards(config, place)
-    program = program.replace(rows=least * shards)
+    program = make_program(config)
+    program, place = program.replace(rows=least * program.shards), program.place
     say(f"== {name}, remat {remat}")
     if bounds:
         outcome = compiler.compile(program, f"{least} rows per chip")
         largest, needed = (least if outcome.fits else None), outcome
     else:
-        search = plan.search_rows(compiler, program, shards, most=most)
+        search = search_rows(compiler, program, most=most)
         largest, needed = search.largest, search.best
     return {
         "config": name,
@@ -69,7 +65,7 @@ def fit(
         "rows_per_chip": largest,
         "at_least": least,
         "needed_gib": needed.needed / GIB if needed else None,
-        "host_gib": needed.host / GIB if isinstance(needed, plan.Compiled) else None,
+        "host_gib": needed.host / GIB if isinstance(needed, Compiled) else None,
         "host_limit_gib": place.host_limit / GIB if place.host_limit else None,
         "limit_gib": place.chip.memory_bytes / GIB,
         "compile_s": needed.compile_s if needed else None,
@@ -88,15 +84,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     arguments = parser.parse_args()
     found = []
-    with plan.Compiler(plan.plan_cache(), tell=say) as compiler:
-        for name, _, _, plain, offloaded in SLICES:
-            if arguments.only and name not in arguments.only:
-                continue
-            for remat, least in (("full", plain), ("offload", offloaded)):
-                if remat in arguments.remat:
-                    found.append(
-                        fit(compiler, name, remat, least, bounds=arguments.bounds, most=arguments.most)
-                    )
+    compiler = Compiler(plan_cache(), tell=say)
+    for name, _, _, plain, offloaded in SLICES:
+        if arguments.only and name not in arguments.only:
+            continue
+        for remat, least in (("full", plain), ("offload", offloaded)):
+            if remat in arguments.remat:
+                found.append(fit(compiler, name, remat, least, bounds=arguments.bounds, most=arguments.most))
     print(f"libtpu {version('libtpu')}, jax {version('jax')}\n")
     print(
         "| run | HBM | MaxText, full logits | MaxText, tiled vocabulary | nothing offloaded | layer inputs offloaded |"

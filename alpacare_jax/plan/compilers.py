@@ -1,4 +1,4 @@
-"""The two compilers that work without their devices: what each comes in, is started with, and calls its flags."""
+"""The two compilers that work without their devices: the package of each, its environment and its flags."""
 
 import importlib.metadata
 import importlib.util
@@ -18,7 +18,7 @@ QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "JAX_ENABLE_COMPILATION_CACHE": "0",
 }
-"""What a compiler's process needs beside the environment of this one."""
+"""What a compiler's process needs besides the environment of this one."""
 HIDDEN = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "TPU_WORKER_HOSTNAMES", "TPU_TOPOLOGY", "TPU_ACCELERATOR_TYPE")
 """What would lead it astray: flags of other platforms, and the description of a real slice."""
 WITHOUT_A_GPU = "--xla_gpu_autotune_level=0"
@@ -47,15 +47,6 @@ def check_installed(platform: str) -> None:
         )
 
 
-def is_installed(platform: str) -> bool:
-    """Say whether the compiler of a platform is installed."""
-    try:
-        check_installed(platform)
-    except ConfigError:
-        return False
-    return True
-
-
 def title(platform: str) -> str:
     """Name a platform's compiler with its version, for messages."""
     return " ".join(package_of(platform))
@@ -72,7 +63,7 @@ def package_of(platform: str) -> tuple[str, str]:
 
 
 def version(package: str) -> str:
-    """Return an installed package's version, ``missing`` where there is none."""
+    """Return an installed package's version, ``missing`` if there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -112,13 +103,9 @@ def environment_of(platform: str, given: str, dump: str) -> dict[str, str]:
     written = f"--xla_dump_to={dump} --xla_dump_hlo_as_text"
     found = {key: value for key, value in os.environ.items() if key not in HIDDEN} | QUIET
     if platform == "gpu":
-        paths = (
-            [found.get("PYTHONPATH", "")]
-            if gpus.plugin()
-            else [str(gpus.own_folder()), found.get("PYTHONPATH", "")]
-        )
-        python_path = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-        return found | {"XLA_FLAGS": f"{WITHOUT_A_GPU} {given} {written}"} | python_path
+        paths = ["" if gpus.plugin() else str(gpus.own_folder()), found.get("PYTHONPATH", "")]
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        return found | {"XLA_FLAGS": f"{WITHOUT_A_GPU} {given} {written}"}
     return found | {"XLA_FLAGS": written} | ({"LIBTPU_INIT_ARGS": given} if given else {})
 
 

@@ -13,9 +13,9 @@ import dataclasses
 from typing import Any
 
 from alpacare_jax.hardware.chips import Chip
-from alpacare_jax.hardware.topology import Topology
 from alpacare_jax.model.flops import flops_per_row
-from alpacare_jax.plan.programs import Compiled, Program
+from alpacare_jax.plan.costs import Cost, StepCosts
+from alpacare_jax.plan.program import Program
 
 REACHED = {"cores": 0.8, "links": 0.8, "network": 0.7, "host": 0.8}
 """Shares of the published peaks that large transformers reach: what estimates assume."""
@@ -43,6 +43,19 @@ class Stretch:
     network_s: float
     host_s: float
 
+    @classmethod
+    def of(cls, name: str, cost: Cost, chip: Chip) -> "Stretch":
+        """Turn the counts of a stretch into seconds."""
+        return cls(
+            name=name,
+            cores_s=cost.busy_s / REACHED["cores"],
+            link_waits_s=cost.link_wait_s / REACHED["links"],
+            network_waits_s=cost.network_wait_s / REACHED["network"],
+            links_s=cost.link_s / REACHED["links"],
+            network_s=cost.network_s / REACHED["network"],
+            host_s=cost.host_bytes / (1e9 * chip.host_gb_s) / REACHED["host"],
+        )
+
     @property
     def waits_s(self) -> float:
         """Seconds that the cores stand still."""
@@ -55,13 +68,11 @@ class Stretch:
 
     @property
     def bound(self) -> str:
-        """Which of the four is the slowest; where the cores with their waits are, what takes most of that time."""
+        """Which of the four is the slowest; for the cores with their waits, what takes most of that time."""
         beside = {"links": self.links_s, "network": self.network_s, "host": self.host_s}
-        slowest = max(beside, key=lambda name: beside[name])
-        if beside[slowest] > self.cores_s + self.waits_s:
-            return slowest
         own = {"cores": self.cores_s, "links": self.link_waits_s, "network": self.network_waits_s}
-        return max(own, key=lambda name: own[name])
+        times = beside if max(beside.values()) > self.cores_s + self.waits_s else own
+        return max(times, key=lambda name: times[name])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,31 +114,23 @@ class Estimate:
         }
 
 
-def estimate(program: Program, place: Topology, outcome: Compiled) -> Estimate:
-    """Estimate a compiled step's time, tokens a second and share of the peak."""
-    chip = place.chip
-    stretches = tuple(stretch(name, cost, chip) for name, cost in outcome.costs["regions"].items())
+def estimate(program: Program, costs: StepCosts) -> Estimate:
+    """Estimate a compiled step's time, tokens per second and share of the peak."""
+    chip = program.place.chip
+    stretches = tuple(Stretch.of(name, cost, chip) for name, cost in costs.regions.items())
     step_s = sum(part.seconds for part in stretches)
-    per_row = flops_per_row(program.model, program.seq_len, trained=not program.config.adapter.on)
-    model_flops = per_row * program.rows / place.devices
+    flops = model_flops(program)
     return Estimate(
         step_s=step_s,
         tokens_per_s=program.rows * program.seq_len / step_s,
-        mfu=model_flops / step_s / chip.bf16_flops,
-        model_flops=model_flops,
-        flops=outcome.costs["flops"],
+        mfu=flops / step_s / chip.bf16_flops,
+        model_flops=flops,
+        flops=costs.flops,
         stretches=stretches,
     )
 
 
-def stretch(name: str, cost: dict[str, Any], chip: Chip) -> Stretch:
-    """Turn the counts of a stretch into seconds."""
-    return Stretch(
-        name=name,
-        cores_s=cost["busy_s"] / REACHED["cores"],
-        link_waits_s=cost["link_wait_s"] / REACHED["links"],
-        network_waits_s=cost["network_wait_s"] / REACHED["network"],
-        links_s=cost["link_s"] / REACHED["links"],
-        network_s=cost["network_s"] / REACHED["network"],
-        host_s=cost["host_bytes"] / chip.host_bytes_per_s / REACHED["host"],
-    )
+def model_flops(program: Program) -> float:
+    """Return the operations that the model's mathematics asks for, per device and step."""
+    per_row = flops_per_row(program.model, program.seq_len, trained=not program.config.adapter.on)
+    return per_row * program.rows / program.place.devices

@@ -7,9 +7,7 @@ import dataclasses
 import functools
 import math
 import re
-
-DTYPE_BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128}
-"""Widths of the types whose name does not end in theirs."""
+from collections.abc import Iterator
 
 DEVICE, VECTOR, HOST = 0, 1, 5
 """Memories as TPU programs number them: the device's own (HBM), the one beside the cores (VMEM), the host's."""
@@ -26,14 +24,13 @@ class Shape:
     @property
     def bytes(self) -> int:
         """Size without padding."""
-        bits = DTYPE_BITS.get(self.dtype)
-        if bits is None:
-            digits = re.search(r"(\d+)", self.dtype)
-            bits = int(digits[1]) if digits else 0
+        digits = re.search(r"\d+", self.dtype)  # bf16, s4, f8e4m3fn; a bool takes a byte, a token nothing
+        bits = 8 if self.dtype == "pred" else int(digits[0]) if digits else 0
         return math.prod(self.sizes) * bits // 8
 
 
 ARRAY = re.compile(r"(\b[a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
+NOTHING = Shape("token", ())
 
 
 def read_shapes(text: str) -> tuple[Shape, ...]:
@@ -51,34 +48,53 @@ def read_shapes(text: str) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Instruction:
     """One line of a computation.
 
     Args:
+        home: The computation it belongs to.
         name: Its name.
-        shapes: What it gives, a tuple's parts in their order.
+        shape: What it returns, as text.
         opcode: What it does.
-        operands: Names of what it takes.
-        rest: What follows the operands: attributes as text.
-        root: Whether the computation gives what this line gives.
+        operands: Names of its operands.
         argument: The text between the brackets of a constant or parameter.
-        parts: Of a tuple, the shape of each part as text.
+        rest: What follows the operands: attributes as text.
+        root: Whether the computation returns what this line returns.
     """
 
+    home: "Computation"
     name: str
-    shapes: tuple[Shape, ...]
+    shape: str
     opcode: str
-    operands: tuple[str, ...]
-    rest: str
-    root: bool
+    operands: tuple[str, ...] = ()
     argument: str = ""
-    parts: tuple[str, ...] = ()
+    rest: str = ""
+    root: bool = False
 
-    def attribute(self, name: str) -> str | None:
-        """Return the value of an attribute that is one word or a computation's name."""
+    @functools.cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The arrays that it returns, a tuple's in their order."""
+        return read_shapes(self.shape)
+
+    @property
+    def array(self) -> Shape:
+        """The first of them; an empty shape if there is none."""
+        return self.shapes[0] if self.shapes else NOTHING
+
+    @property
+    def inputs(self) -> list["Instruction"]:
+        """The lines that return its operands."""
+        return [self.home.lines[name] for name in self.operands if name in self.home.lines]
+
+    def attribute(self, name: str) -> str:
+        """Return the value of an attribute that is one word or a computation's name; empty if it is missing."""
         match = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
-        return match[1] if match else None
+        return match[1] if match else ""
+
+    def called(self, attribute: str = "calls") -> "Computation | None":
+        """Return the computation that an attribute names."""
+        return self.home.module.computations.get(self.attribute(attribute))
 
     @property
     def op_name(self) -> str:
@@ -87,23 +103,27 @@ class Instruction:
         return match[1] if match else ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Computation:
-    """A named list of instructions."""
+    """A named list of instructions of a module."""
 
+    module: "Module"
     name: str
-    instructions: dict[str, Instruction]
+    lines: dict[str, Instruction] = dataclasses.field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Instruction]:
+        return iter(self.lines.values())
 
     @functools.cached_property
     def root(self) -> Instruction:
-        """The instruction whose value the computation gives."""
-        return next(line for line in self.instructions.values() if line.root)
+        """The instruction whose value the computation returns."""
+        return next(line for line in self if line.root)
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
         """Every instruction's users."""
         found: dict[str, list[Instruction]] = {}
-        for line in self.instructions.values():
+        for line in self:
             for operand in line.operands:
                 found.setdefault(operand, []).append(line)
         return found
@@ -111,16 +131,16 @@ class Computation:
     @functools.cached_property
     def parameters(self) -> list[Instruction]:
         """The parameters in their order."""
-        lines = [line for line in self.instructions.values() if line.opcode == "parameter"]
+        lines = [line for line in self if line.opcode == "parameter"]
         return sorted(lines, key=lambda line: int(line.argument))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False)
 class Module:
-    """A program: its computations, and the one it starts with."""
+    """A program: its computations, and the name of the one it starts with."""
 
-    computations: dict[str, Computation]
-    entry: str
+    computations: dict[str, Computation] = dataclasses.field(default_factory=dict)
+    entry: str = ""
 
 
 HEAD = re.compile(r"^(ENTRY )?%([\w.\-]+) \(.*\{$")
@@ -130,92 +150,62 @@ OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
 
 def read_module(text: str) -> Module:
     """Read a program's text."""
-    computations: dict[str, Computation] = {}
-    entry, current = "", None
+    module, current = Module(), None
     for line in text.splitlines():
-        head = HEAD.match(line)
-        if head:
-            current = Computation(head[2], {})
-            computations[head[2]] = current
-            entry = head[2] if head[1] else entry
-        elif current is not None:
-            match = LINE.match(line)
-            if match:
-                read = read_instruction(match[2], match[3], bool(match[1]))
-                current.instructions[read.name] = read
-    for computation in computations.values():
+        if head := HEAD.match(line):
+            current = module.computations[head[2]] = Computation(module, head[2])
+            module.entry = head[2] if head[1] else module.entry
+        elif current is not None and (match := LINE.match(line)):
+            current.lines[match[2]] = read_instruction(current, match[2], match[3], bool(match[1]))
+    for computation in module.computations.values():
         write_out_parts(computation)
-    return Module(computations, entry)
+    return module
 
 
-def read_instruction(name: str, text: str, root: bool) -> Instruction:
-    """Read what stands to the right of a name."""
+def read_instruction(home: Computation, name: str, text: str, root: bool) -> Instruction:
+    """Read the text to the right of a name."""
     match = OPCODE.search(text)
     if match is None:
-        return Instruction(name, (), "unknown", (), text, root)
+        return Instruction(home, name, "", "unknown", rest=text, root=root)
     inside, rest = split_brackets(text[match.end() :])
-    operands = tuple(re.findall(r"%([\w.\-#]+)", inside))
-    shape = text[: match.start()]
-    return Instruction(name, read_shapes(shape), match[1], operands, rest, root, inside, tuple_texts(shape))
+    argument = ",".join(inside)
+    operands = tuple(re.findall(r"%([\w.\-#]+)", argument))
+    return Instruction(home, name, text[: match.start()], match[1], operands, argument, rest, root)
 
 
 def write_out_parts(computation: Computation) -> None:
-    """Give parts of tuples that are named as ``%fusion.7#2`` the ``get-tuple-element`` that stands for them.
+    """Add the ``get-tuple-element`` of every part of a tuple that is named as ``%fusion.7#2``.
 
     jax 0.12 writes programs so; before, every such part was an instruction of its own.
     """
-    named = dict.fromkeys(
-        operand for line in computation.instructions.values() for operand in line.operands if "#" in operand
-    )
+    lines = computation.lines
+    named = dict.fromkeys(operand for line in computation for operand in line.operands if "#" in operand)
     for operand in named:
-        names = operand.split("#")
-        for depth in range(1, len(names)):
-            whole, index = "#".join(names[:depth]), int(names[depth])
+        whole, *indices = operand.split("#")
+        for index in indices:
             part = f"{whole}#{index}"
-            texts = computation.instructions[whole].parts if whole in computation.instructions else ()
-            if part not in computation.instructions and index < len(texts):
-                computation.instructions[part] = Instruction(
-                    name=part,
-                    shapes=read_shapes(texts[index]),
-                    opcode="get-tuple-element",
-                    operands=(whole,),
-                    rest=f", index={index}",
-                    root=False,
-                    parts=tuple_texts(texts[index]),
+            if part not in lines and whole in lines:
+                texts = split_brackets(lines[whole].shape.strip().removeprefix("("))[0]
+                shape = re.sub(r"/\*.*?\*/", "", texts[int(index)])
+                lines[part] = Instruction(
+                    computation, part, shape, "get-tuple-element", (whole,), rest=f", index={index}"
                 )
+            whole = part
 
 
-def tuple_texts(shape: str) -> tuple[str, ...]:
-    """Split a tuple's shape into the texts of its parts; an array has none.
-
-    Example:
-        >>> tuple_texts("(f32[2,3]{1,0:T(8,128)}, (s32[], u32[4]))")
-        ('f32[2,3]{1,0:T(8,128)}', '(s32[], u32[4])')
-    """
-    shape = shape.strip()
-    if not shape.startswith("("):
-        return ()
-    parts, depth, begun = [], 0, 1
-    for at, letter in enumerate(shape):
-        depth += (letter in "([{") - (letter in ")]}")
-        if (letter == "," and depth == 1) or depth == 0:
-            parts.append(re.sub(r"/\*.*?\*/", "", shape[begun:at]).strip())
-            begun = at + 1
-        if depth == 0:
-            break
-    return tuple(part for part in parts if part)
-
-
-def split_brackets(text: str) -> tuple[str, str]:
-    """Split what follows an opening bracket at the closing one.
+def split_brackets(text: str) -> tuple[list[str], str]:
+    """Split what follows an opening bracket into its parts, and the text after the closing bracket.
 
     Example:
-        >>> split_brackets("a, (b)), c=1")
-        ('a, (b)', ', c=1')
+        >>> split_brackets("f32[2,3]{1,0:T(8,128)}, (s32[], u32[4])), c=1")
+        (['f32[2,3]{1,0:T(8,128)}', ' (s32[], u32[4])'], ', c=1')
     """
-    depth = 1
+    parts, depth, begun = [], 0, 0
     for at, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        if depth == 0:
-            return text[:at], text[at + 1 :]
-    return text, ""
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth < 0 or (depth == 0 and letter == ","):
+            parts.append(text[begun:at])
+            begun = at + 1
+        if depth < 0:
+            return parts, text[begun:]
+    return [text], ""

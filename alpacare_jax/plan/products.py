@@ -4,25 +4,30 @@ import json
 import math
 import re
 
-from alpacare_jax.plan.hlo import Computation, Instruction, Module
+from alpacare_jax.plan.hlo import Instruction, Module
 
 KERNEL_PRODUCTS = (("dkv", 4), ("dq", 3), ("bwd", 5), ("fwd", 2), ("splash", 2), ("flash", 2))
 """Products of the size [T, S, H] in an attention kernel, by a word of its name; the first that occurs counts."""
+WINDOW = {"size": 1, "stride": 1, "pad": 0, "lhs_dilate": 1, "rhs_dilate": 1}
+"""What a convolution's window says of each spatial dimension, and what holds where it does not."""
 
 
-def line_flops(module: Module, computation: Computation, line: Instruction) -> float:
+def line_flops(line: Instruction) -> float:
     """Return 2 x the multiplications of a line: a product, a kernel, or a fusion that holds some."""
-    if line.opcode in ("convolution", "dot"):
-        return product_flops(computation, line)
-    if line.opcode == "custom-call":
-        if "__cublas$" in line.rest:
-            return library_product_flops(computation, line)
-        return kernel_flops(computation, line) if is_kernel(line) else 0.0
-    if line.opcode == "fusion":
-        inner = module.computations.get(line.attribute("calls") or "")
-        if inner is not None:
-            return sum(line_flops(module, inner, part) for part in inner.instructions.values())
-    return 0.0
+    if line.opcode == "dot":
+        summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)
+        return product_flops(line, summed[1].split(",") if summed else [])
+    if line.opcode == "convolution":
+        return convolution_flops(line)
+    if line.opcode == "custom-call" and "__cublas$" in line.rest:
+        settings = re.search(r'"dot_dimension_numbers":(\{[^}]*\})', line.rest)
+        return product_flops(line, json.loads(settings[1])["lhs_contracting_dimensions"] if settings else [])
+    if "__cudnn$fmha" in line.rest and line.opcode == "custom-call":
+        return library_attention_flops(line)
+    if is_kernel(line):
+        return kernel_flops(line)
+    inner = line.called() if line.opcode == "fusion" else None
+    return sum(map(line_flops, inner)) if inner is not None else 0.0
 
 
 def is_kernel(line: Instruction) -> bool:
@@ -30,58 +35,40 @@ def is_kernel(line: Instruction) -> bool:
     return line.opcode == "custom-call" and ("tpu_custom_call" in line.rest or "__cudnn$fmha" in line.rest)
 
 
-def library_product_flops(computation: Computation, line: Instruction) -> float:
-    """Return 2 x the multiplications of a matrix product that cuBLAS does; its dimensions stand in its settings."""
-    settings = re.search(r'"dot_dimension_numbers":(\{[^}]*\})', line.rest)
-    left = computation.instructions[line.operands[0]].shapes[0]
-    contracted = json.loads(settings[1])["lhs_contracting_dimensions"] if settings else []
-    return 2.0 * math.prod(line.shapes[0].sizes) * math.prod(left.sizes[int(at)] for at in contracted)
+def product_flops(line: Instruction, summed: list[str]) -> float:
+    """Return 2 x the multiplications of a matrix product over the summed dimensions of its left side."""
+    left = line.inputs[0].array.sizes
+    return 2.0 * math.prod(line.array.sizes) * math.prod(left[int(at)] for at in summed if at)
 
 
-def product_flops(computation: Computation, line: Instruction) -> float:
-    """Return 2 x the multiplications of a matrix product or convolution, padding and holes left out."""
-    left, right = (computation.instructions[name].shapes[0] for name in line.operands[:2])
-    result = line.shapes[0]
-    if line.opcode == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)
-        summed = math.prod(
-            left.sizes[at] for at in map(int, re.findall(r"\d+", contracted[1] if contracted else ""))
-        )
-        return 2.0 * math.prod(result.sizes) * summed
+def convolution_flops(line: Instruction) -> float:
+    """Return 2 x the multiplications of a convolution, padding and holes left out."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", line.rest)
     if not labels:
         return 0.0
     lhs, rhs, out = labels.groups()
-    taps = 1.0
+    left, right = (part.array.sizes for part in line.inputs[:2])
+    result = line.array.sizes
     spatial = sorted(letter for letter in out if letter.isdigit())
     window = read_window(line.rest, len(spatial))
+    taps = 1.0
     for at, letter in enumerate(spatial):
-        taps *= valid_taps(
-            left.sizes[lhs.index(letter)],
-            result.sizes[out.index(letter)],
-            **{k: v[at] for k, v in window.items()},
-        )
-    batch, features = result.sizes[out.index("b")], result.sizes[out.index("f")]
+        sizes = {key: values[at] for key, values in window.items()}
+        taps *= valid_taps(left[lhs.index(letter)], result[out.index(letter)], **sizes)
     groups = re.search(r"batch_group_count=(\d+)", line.rest)
-    kernel_features = right.sizes[rhs.index("i")] / (int(groups[1]) if groups else 1)
-    return 2.0 * batch * features * kernel_features * taps
+    kernel_features = right[rhs.index("i")] / (int(groups[1]) if groups else 1)
+    return 2.0 * result[out.index("b")] * result[out.index("f")] * kernel_features * taps
 
 
 def read_window(text: str, spatial: int) -> dict[str, list[int]]:
     """Read a convolution's window: size, stride, low padding and the two dilations of each spatial dimension."""
     match = re.search(r"window=\{([^}]*)\}", text)
-    given = dict(part.split("=") for part in match[1].split()) if match and match[1] else {}
-
-    def sizes(key: str) -> list[int]:
-        return [int(size) for size in given[key].split("x")] if key in given else [1] * spatial
-
-    pads = [pad.split("_")[0] for pad in given["pad"].split("x")] if "pad" in given else ["0"] * spatial
+    given = dict(part.split("=") for part in match[1].split()) if match else {}
     return {
-        "size": sizes("size"),
-        "stride": sizes("stride"),
-        "pad": [int(pad) for pad in pads],
-        "lhs_dilate": sizes("lhs_dilate"),
-        "rhs_dilate": sizes("rhs_dilate"),
+        key: [int(number.split("_")[0]) for number in given[key].split("x")]
+        if key in given
+        else [usual] * spatial
+        for key, usual in WINDOW.items()
     }
 
 
@@ -104,39 +91,48 @@ def valid_taps(
     return found
 
 
-def kernel_flops(computation: Computation, line: Instruction) -> float:
+def kernel_flops(line: Instruction) -> float:
     """Return 2 x the multiplications of an attention kernel, blocks behind the causal line left out.
 
     The kernel's name says how many products of [T, S, H] it holds; its operands say how large they are, and one
     operand says which blocks run.
     """
-    if "__cudnn$fmha" in line.rest:
-        return library_attention_flops(computation, line)
     products = next((n for word, n in KERNEL_PRODUCTS if word in line.name or word in line.op_name), 0)
-    if not products:
-        return 0.0
-    given = [
-        computation.instructions[name].shapes for name in line.operands if name in computation.instructions
-    ]
+    given = [part.array for part in line.inputs]
     # [B, N, T, H], or [N, T, H] where a device has one row.
-    arrays = [s[0] for s in given if s and len(s[0].sizes) in (3, 4) and s[0].dtype in ("bf16", "f16", "f32")]
-    large = [shape for shape in arrays if shape.dtype != "f32"] or arrays
-    blocks = next((s[0].sizes for s in given if s and s[0].dtype == "s8" and len(s[0].sizes) == 3), None)
-    if len(large) < 2:
+    arrays = [
+        array for array in given if len(array.sizes) in (3, 4) and array.dtype in ("bf16", "f16", "f32")
+    ]
+    large = [array for array in arrays if array.dtype != "f32"] or arrays
+    if not products or len(large) < 2:
         return 0.0
-    queries, keys = max(large, key=lambda shape: math.prod(shape.sizes)), large[1]
-    *rows, heads, length, head = queries.sizes
+    queries, keys = max(large, key=lambda array: math.prod(array.sizes)), large[1]
+    blocks = next((array.sizes for array in given if array.dtype == "s8" and len(array.sizes) == 3), None)
     share = (blocks[1] + 1) / (2 * blocks[1]) if blocks and blocks[1] == blocks[2] else 1.0
-    return 2.0 * products * math.prod(rows) * heads * length * keys.sizes[-2] * head * share
+    return 2.0 * products * math.prod(queries.sizes) * keys.sizes[-2] * share
 
 
-def library_attention_flops(computation: Computation, line: Instruction) -> float:
+def library_attention_flops(line: Instruction) -> float:
     """Return 2 x the multiplications of attention by cuDNN, what causality discards left out.
 
     Queries come first, [B, T, N, H], then keys, [B, S, K, H].
     """
-    queries, keys = (computation.instructions[name].shapes[0] for name in line.operands[:2])
+    queries, keys = (part.array.sizes for part in line.inputs[:2])
     products = 5 if "Backward" in line.rest else 2
-    length = keys.sizes[1]
-    share = (length + 1) / (2 * length) if "CAUSAL" in line.rest else 1.0
-    return 2.0 * products * math.prod(queries.sizes) * length * share
+    share = (keys[1] + 1) / (2 * keys[1]) if "CAUSAL" in line.rest else 1.0
+    return 2.0 * products * math.prod(queries) * keys[1] * share
+
+
+def attention_workspace(module: Module) -> int:
+    """Return bytes to allow for the workspace of cuDNN's attention, of which one call runs at a time.
+
+    A compiler without a GPU cannot ask the library. Its backward pass sums the gradient of the queries in fp32, and
+    one number for each of the statistics that the forward pass leaves.
+    """
+    most = 0
+    for line in (line for computation in module.computations.values() for line in computation):
+        if line.opcode == "custom-call" and "__cudnn$fmhaSoftmaxBackward" in line.rest:
+            given = [part.array for part in line.inputs[:5]]
+            statistics = next((array.bytes for array in given if array.dtype == "f32"), 0)
+            most = max(most, 4 * math.prod(given[0].sizes) + statistics)
+    return most

@@ -12,15 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from alpacare_jax.plan.compiler import Compiler
-from alpacare_jax.plan.programs import Compiled, Outcome, Program, outcome_to_dict
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """One size that was tried: rows on each device, and what the compiler said."""
-
-    rows_per_device: int
-    outcome: Outcome
+from alpacare_jax.plan.outcome import Compiled, Outcome, outcome_values
+from alpacare_jax.plan.program import Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,59 +21,49 @@ class Search:
     """What a search found.
 
     Args:
-        largest: The most rows per device that fit; 0 where not even the fewest do.
+        largest: The most rows per device that fit; 0 if not even the fewest do.
         step: Rows per device go in steps of this: one for each microbatch.
-        probes: Every size that was tried, in that order.
+        probes: Every size that was tried, in that order: rows per device, and what the compiler said.
         confirmed: Whether the next size was refused, rather than the search ended by its bound on compilations.
     """
 
     largest: int
     step: int
-    probes: tuple[Probe, ...]
+    probes: tuple[tuple[int, Outcome], ...]
     confirmed: bool
 
     @property
-    def best(self) -> Compiled | None:
+    def best(self) -> Outcome | None:
         """What the compiler said of the largest that fits."""
-        for probe in self.probes:
-            if probe.rows_per_device == self.largest and isinstance(probe.outcome, Compiled):
-                return probe.outcome
-        return None
+        return dict(self.probes).get(self.largest)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the search as plain JSON values."""
-        probes = [
-            {"rows_per_device": probe.rows_per_device} | outcome_to_dict(probe.outcome)
-            for probe in self.probes
-        ]
-        for probe in probes:
-            probe.pop("costs", None)
+        probes = [{"rows_per_device": rows} | outcome_values(outcome) for rows, outcome in self.probes]
         return {
             "rows_per_device": self.largest,
             "step": self.step,
             "confirmed": self.confirmed,
-            "probes": probes,
+            "probes": [{key: value for key, value in probe.items() if key != "costs"} for probe in probes],
         }
 
 
-def search_rows(compiler: Compiler, program: Program, shards: int, *, most: int = 10) -> Search:
+def search_rows(compiler: Compiler, program: Program, *, most: int = 10) -> Search:
     """Find the most rows per device that fit.
 
     Args:
         compiler: The compiler.
         program: The training step; its rows are where the search starts.
-        shards: Over how many devices a batch's rows are split.
         most: Most compilations; a search that they end gives the largest found so far.
     """
-    step = program.config.train.microbatches
+    step, shards = program.microbatches, program.shards
 
     def attempt(steps: int) -> Outcome:
-        rows = steps * step * shards
-        return compiler.compile(program.replace(rows=rows), f"{steps * step} rows per device")
+        rows = steps * step
+        return compiler.compile(program.replace(rows=rows * shards), f"{rows} rows per device")
 
-    start = max(1, program.rows // (shards * step))
-    largest, probes, confirmed = bisect(attempt, start, most)
-    found = tuple(Probe(steps * step, outcome) for steps, outcome in probes)
+    largest, probes, confirmed = bisect(attempt, max(1, program.rows // (shards * step)), most)
+    found = tuple((steps * step, outcome) for steps, outcome in probes)
     return Search(largest * step, step, found, confirmed)
 
 
@@ -95,7 +78,7 @@ def bisect(
         most: Most attempts.
 
     Returns:
-        The largest size that fits, 0 where none does; every attempt; whether the next size is known not to fit.
+        The largest size that fits, 0 if none does; every attempt; whether the next size is known not to fit.
     """
     fitting: dict[int, Compiled] = {}
     probes: list[tuple[int, Outcome]] = []
@@ -107,7 +90,7 @@ def bisect(
         if isinstance(outcome, Compiled) and outcome.fits:
             fitting[size] = outcome
         else:
-            refused = size if refused is None else min(refused, size)
+            refused = min(size, refused or size)
         low = max(fitting, default=0)
         if refused is not None and refused - low == 1:
             return low, probes, True
@@ -125,8 +108,7 @@ def next_size(fitting: dict[int, Compiled], refused: int | None) -> int:
     if not fitting:
         assert refused is not None
         return max(1, refused // 2)
-    low = max(fitting)
-    guess = predict(fitting)
+    low, guess = max(fitting), predict(fitting)
     if refused is None:
         return max(low + 1, guess)
     if low < guess < refused:
@@ -137,19 +119,13 @@ def next_size(fitting: dict[int, Compiled], refused: int | None) -> int:
 
 def predict(fitting: dict[int, Compiled]) -> int:
     """Return the largest size that should fit, by the lines through the two largest that do, device's and host's."""
-    *_, high = sizes = sorted(fitting)
-    top, below = fitting[high], fitting[sizes[-2]] if len(sizes) > 1 else None
-    apart = high - sizes[-2] if below else high
-    ends = [
-        _end(high, top.headroom, top.needed - below.needed if below else top.temporaries, apart),
-    ]
-    on_host = top.host - (below.host if below else 0)
-    # What does not grow ends nowhere: where nothing lies with the host, its memory bounds nothing.
+    *rest, high = sorted(fitting)
+    top, below, apart = fitting[high], fitting[rest[-1]] if rest else None, high - (rest[-1] if rest else 0)
+    grown, on_host = (
+        (top.needed - below.needed, top.host - below.host) if below else (top.temporaries, top.host)
+    )
+    end = high + math.floor(top.headroom * apart / grown) if grown > 0 else 2 * high
+    # What does not grow ends nowhere: if nothing lies with the host, its memory bounds nothing.
     if top.host_limit is not None and on_host > 0:
-        ends.append(_end(high, top.host_limit - top.host, on_host, apart))
-    return min(ends)
-
-
-def _end(size: int, room: int, grown: int, apart: int) -> int:
-    """Return where a line ends: ``room`` is left at ``size``, and ``apart`` sizes before it was ``grown`` less."""
-    return size + math.floor(room * apart / grown) if grown > 0 else size * 2
+        end = min(end, high + math.floor((top.host_limit - top.host) * apart / on_host))
+    return end

@@ -5,28 +5,37 @@ from pathlib import Path
 
 import pytest
 
-from alpacare_jax import plan
 from alpacare_jax.errors import ServiceError
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.plan import Compiled, Outcome, Program, TooLarge, Way, request, tables
-from alpacare_jax.plan.compare import LAYER_ROWS, MICROBATCHES, REMAT, list_ways
-from alpacare_jax.plan.costs import Cost
+from alpacare_jax.plan import (
+    Comparison,
+    Compiled,
+    Compiler,
+    Outcome,
+    Program,
+    TooLarge,
+    Way,
+    estimate,
+    make_program,
+)
+from alpacare_jax.plan.costs import Cost, StepCosts
+from alpacare_jax.plan.ways import LAYER_ROWS, MICROBATCHES, REMAT, compare, list_ways
 from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
-PROGRAM, PLACE = request.make_program(load_config(CONFIGS / "llama2_7b_v5e16.yaml"), rows=128)
+PROGRAM = make_program(load_config(CONFIGS / "llama2_7b_v5e16.yaml"), rows=128)
+PLACE = PROGRAM.place
 LIMIT = PLACE.chip.memory_bytes
 
 
 def compiled(seconds: float = 1.0, gib: float = 10.0, host_gib: float = 0.0) -> Compiled:
     """An outcome whose estimate is so many seconds, cores alone."""
-    region = dataclasses.asdict(Cost(busy_s=0.8 * seconds))
-    costs = {"regions": {"all": region}, "flops": 1e15, "collective_bytes": {"all-gather over fsdp": 1e9}}
+    costs = StepCosts.of({"all": Cost(busy_s=0.8 * seconds, flops=1e15, links={"all-gather over fsdp": 1e9})})
     size = int(gib * GIB)
     return Compiled(size, 0, 0, 0, 0, LIMIT, int(host_gib * GIB), 1.0, costs, host_limit=PLACE.host_limit)
 
 
-class Table(plan.Compiler):
+class Table(Compiler):
     """Answers by a function in place of libtpu, and keeps what it was asked."""
 
     def __init__(self, answer) -> None:
@@ -42,15 +51,15 @@ class Table(plan.Compiler):
 
 
 def way(seconds: float, gib: float = 10.0, outcome: Outcome | None = None) -> Way:
-    first = list_ways(PROGRAM, PLACE)[0]
+    first = list_ways(PROGRAM)[0]
     outcome = outcome or compiled(seconds, gib)
-    speed = plan.estimate(PROGRAM, PLACE, outcome) if isinstance(outcome, Compiled) else None
+    speed = estimate(PROGRAM, outcome.costs) if isinstance(outcome, Compiled) else None
     return dataclasses.replace(first, outcome=outcome, speed=speed)
 
 
 @pytest.fixture(scope="module")
 def ways() -> list[Way]:
-    return list_ways(PROGRAM, PLACE)
+    return list_ways(PROGRAM)
 
 
 def test_every_microbatch_count_policy_and_part_of_a_layer_is_listed(ways):
@@ -73,12 +82,12 @@ def test_every_microbatch_count_policy_and_part_of_a_layer_is_listed(ways):
         if at_once is None or (remat in ("full", "offload") and at_once < 8 // micro)
     }
     assert found == expected
-    assert len({str(one.program.to_dict()) for one in ways}) == len(ways)
+    assert len({str(one.program.identity()) for one in ways}) == len(ways)
 
 
 def test_meshes_use_every_device_and_only_data_spans_slices():
-    program, place = request.make_program(load_config(CONFIGS / "llama2_7b_2x_v5e16.yaml"), rows=256)
-    sizes = [one.program.config.mesh.shape(place.devices) for one in list_ways(program, place)]
+    program = make_program(load_config(CONFIGS / "llama2_7b_2x_v5e16.yaml"), rows=256)
+    sizes = [one.program.mesh.values() for one in list_ways(program)]
     assert sizes
     for data, fsdp, tensor, context in sizes:
         assert data * fsdp * tensor * context == 32
@@ -99,41 +108,41 @@ def test_the_compiler_judges_the_most_promising_and_the_fastest_that_fits_is_cho
         return compiled(2.0 if program.config.compute.remat == "attention" else 3.0)
 
     table = Table(answer)
-    found = plan.compare(PROGRAM, PLACE, table, most=12)
+    found = compare(PROGRAM, table, most=12)
     *refused, taken = [program.config.compute.remat for program in table.asked]
     # The formulas hope for projections; once a way fits, what they find slower is not asked for.
     assert set(refused) == {"projections", "products"}
     assert taken == "attention"
-    assert len({str(program.to_dict()) for program in table.asked}) == len(table.asked)
-    assert [one.judged for one in found[: len(table.asked)]] == [True] * len(table.asked)
-    best = plan.choose(found)
-    assert best == found[0]
+    assert len({str(program.identity()) for program in table.asked}) == len(table.asked)
+    assert [one.judged for one in found.ways[: len(table.asked)]] == [True] * len(table.asked)
+    best = found.choice
+    assert best == found.ways[0]
     assert best.program.config.compute.remat == "attention"
-    assert best.to_dict(PLACE)["compiled"]
+    assert best.to_dict()["compiled"]
 
 
 def test_what_formulas_find_slower_than_a_compiled_way_is_not_compiled():
     table = Table(lambda _: compiled(0.001))
-    plan.compare(PROGRAM, PLACE, table, most=12)
+    compare(PROGRAM, table, most=12)
     assert len(table.asked) == 1
 
 
 def test_on_the_configurations_mesh_alone_everything_is_compiled():
     table = Table(lambda _: compiled(0.001))
-    found = plan.compare(PROGRAM, PLACE, table, most=50, this_mesh=True)
-    assert {one.program.config.mesh.shape(16) for one in found} == {(1, 16, 1, 1)}
+    found = compare(PROGRAM, table, most=50, this_mesh=True)
+    assert {one.program.mesh_name for one in found.ways} == {"fsdp 16"}
     assert len(table.asked) > 20
 
 
 def test_equally_fast_ways_leave_the_choice_to_memory():
-    assert plan.choose([way(1.0, 15.0), way(1.005, 9.0), way(1.2, 5.0)]).outcome.needed == 9 * GIB
-    assert plan.choose([way(1.0, 15.0), way(1.02, 9.0)]).outcome.needed == 15 * GIB
+    assert Comparison([way(1.0, 15.0), way(1.005, 9.0), way(1.2, 5.0)]).choice.outcome.needed == 9 * GIB
+    assert Comparison([way(1.0, 15.0), way(1.02, 9.0)]).choice.outcome.needed == 15 * GIB
 
 
 def test_a_way_that_was_not_compiled_is_not_chosen_where_others_were(ways):
     slow = way(1000.0)
-    assert plan.choose([*ways, slow]) == slow
-    assert plan.choose(ways) == min(
+    assert Comparison([*ways, slow]).choice == slow
+    assert Comparison(ways).choice == min(
         (one for one in ways if one.fits and one.step_s <= 1.01 * ways[0].step_s),
         key=lambda one: one.modelled.needed,
     )
@@ -141,15 +150,18 @@ def test_a_way_that_was_not_compiled_is_not_chosen_where_others_were(ways):
 
 def test_nothing_fits():
     table = Table(lambda _: TooLarge(20 * GIB, LIMIT, 1.0))
-    found = plan.compare(PROGRAM, PLACE, table, most=3)
+    found = compare(PROGRAM, table, most=3)
     assert len(table.asked) == 3
-    assert plan.choose(found) is None
-    assert tables.ways_text(found, PLACE).endswith("none of them fits")
+    assert found.choice is None
+    assert str(found).endswith("none of them fits")
 
 
 def test_what_does_not_fit_the_hosts_memory_is_not_chosen():
     more_than_a_host = PLACE.host_limit / GIB + 1
-    assert plan.choose([way(1.0, outcome=compiled(1.0, host_gib=more_than_a_host)), way(2.0)]).step_s == 2.0
+    assert (
+        Comparison([way(1.0, outcome=compiled(1.0, host_gib=more_than_a_host)), way(2.0)]).choice.step_s
+        == 2.0
+    )
 
 
 def test_a_way_the_compiler_cannot_make_is_told_and_passed_over():
@@ -158,25 +170,25 @@ def test_a_way_the_compiler_cannot_make_is_told_and_passed_over():
             return ServiceError("the TPU compiler gave up", found="a check failed")
         return compiled(5.0)
 
-    found = plan.compare(PROGRAM, PLACE, Table(answer), most=40)
-    refused = [one for one in found if one.refused]
+    found = compare(PROGRAM, Table(answer), most=40)
+    refused = [one for one in found.ways if one.refused]
     assert refused
     assert not any(one.fits for one in refused)
-    assert plan.choose(found).program.config.mesh.tensor == 1
-    assert "refused: " in tables.ways_text(found, PLACE)
-    assert "a check failed" in tables.ways_text(found, PLACE)
+    assert found.choice.program.config.mesh.tensor == 1
+    assert "refused: " in str(found)
+    assert "a check failed" in str(found)
 
 
 def test_where_the_compiler_can_make_none_its_words_are_the_answer():
     table = Table(lambda _: ServiceError("the TPU compiler gave up", found="no such flag"))
     with pytest.raises(ServiceError, match="no such flag"):
-        plan.compare(PROGRAM, PLACE, table, most=3)
+        compare(PROGRAM, table, most=3)
 
 
 def test_the_table_names_the_choice_as_it_is_set():
-    found = plan.compare(PROGRAM, PLACE, Table(lambda _: compiled(5.0)), most=3)
-    text = tables.ways_text(found, PLACE)
-    best = plan.choose(found)
+    found = compare(PROGRAM, Table(lambda _: compiled(5.0)), most=3)
+    text = str(found)
+    best = found.choice
     config = best.program.config
     assert f"train.microbatches={config.train.microbatches} compute.remat={config.compute.remat}" in text
     assert f"mesh.fsdp={config.mesh.fsdp}" in text

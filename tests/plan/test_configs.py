@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from marking import slow_but
 
-from alpacare_jax import plan
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.plan import Compiled, model, request
+from alpacare_jax.plan import Compiled, Compiler, formulas, make_program, plan_cache
 from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
@@ -50,28 +49,26 @@ def test_the_promised_configurations_are_there() -> None:
     ids=lambda path: path.stem,
 )
 def test_two_layers_of_it_compile(path: Path) -> None:
-    program, place = request.make_program(load_config(path), layers=2)
-    with plan.Compiler() as compiler:
-        outcome = compiler.compile(program)
+    program = make_program(load_config(path), layers=2)
+    outcome = Compiler().compile(program)
     assert isinstance(outcome, Compiled), str(outcome)
-    assert outcome.arguments == pytest.approx(sum(model.state_bytes(program, place).values()), rel=0.02)
-    kinds = " ".join(outcome.costs["collective_bytes"])
-    assert ("data" in kinds) == (place.slices > 1)
+    assert outcome.arguments == pytest.approx(sum(formulas.state_bytes(program).values()), rel=0.02)
+    kinds = " ".join(outcome.costs.collective_bytes)
+    assert ("data" in kinds) == (program.place.slices > 1)
 
 
 @pytest.mark.parametrize("path", PLANNED, ids=lambda path: path.stem)
 def test_its_state_fits_with_room(path: Path) -> None:
-    program, place = request.make_program(load_config(path))
-    found = model.model_step(program, place)
+    program = make_program(load_config(path))
+    found = formulas.model_step(program)
     assert found.fits, f"{found.needed / GIB:.1f} of {found.limit / GIB:.1f} GiB by the model"
 
 
 @pytest.mark.tpu_compile
 @pytest.mark.parametrize("path", PLANNED, ids=lambda path: path.stem)
 def test_it_fits_whole(path: Path) -> None:
-    program, _ = request.make_program(load_config(path))
-    with plan.Compiler(plan.plan_cache(), whole=True) as compiler:
-        outcome = compiler.compile(program)
+    program = make_program(load_config(path))
+    outcome = Compiler(plan_cache(), whole=True).compile(program)
     assert isinstance(outcome, Compiled), str(outcome)
     assert outcome.needed <= outcome.limit
 
@@ -83,9 +80,8 @@ def test_stopping_early_gives_the_figures_of_the_whole(
 ) -> None:
     """Sums over the buffers that were written down against the finished program's own account."""
     config = load_config(CONFIGS / "llama2_7b_v5e16.yaml", [f"compute.remat={remat}"])
-    program, _ = request.make_program(config, layers=2, rows=64)
-    with plan.Compiler() as early, plan.Compiler(whole=True) as whole:
-        one, other = early.compile(program), whole.compile(program)
+    program = make_program(config, layers=2, rows=64)
+    one, other = Compiler().compile(program), Compiler(whole=True).compile(program)
     assert isinstance(one, Compiled)
     assert isinstance(other, Compiled)
     for name, outcome in (("early", one), ("whole", other)):

@@ -10,6 +10,7 @@ import pytest
 from alpacare_jax.hardware.chips import CHIPS
 from alpacare_jax.plan import costs, hlo, loops, products
 from alpacare_jax.plan.collectives import Places
+from alpacare_jax.plan.costs import StepCosts
 
 
 def places(count: int = 1, **sizes: int) -> Places:
@@ -21,9 +22,12 @@ def places(count: int = 1, **sizes: int) -> Places:
     )
 
 
-def count(function, *arguments) -> dict:
-    text = jax.jit(function).lower(*arguments).compile().as_text()
-    return costs.count(text, places(), CHIPS["v5e"])
+def count(function, *arguments) -> StepCosts:
+    return counted(jax.jit(function).lower(*arguments).compile().as_text())
+
+
+def counted(text: str, where: Places | None = None, chip: str = "v5e") -> StepCosts:
+    return costs.count(hlo.read_module(text), where or places(), CHIPS[chip])
 
 
 def test_a_scan_counts_as_often_as_it_runs():
@@ -34,7 +38,7 @@ def test_a_scan_counts_as_often_as_it_runs():
 
     once = 2 * 16 * 32 * 32
     found = count(layers, jnp.ones((16, 32)))
-    assert found["flops"] == 6 * once
+    assert found.flops == 6 * once
 
 
 def test_scans_within_scans_multiply():
@@ -42,7 +46,7 @@ def test_scans_within_scans_multiply():
         return jax.lax.scan(lambda x, _: (jnp.tanh(x @ x), None), x, length=3)[0], None
 
     found = count(lambda x: jax.lax.scan(inner, x, length=5)[0], jnp.ones((8, 8)))
-    assert found["flops"] == 15 * 2 * 8**3
+    assert found.flops == 15 * 2 * 8**3
 
 
 def test_a_slice_of_a_stacked_array_counts_as_a_slice():
@@ -51,7 +55,7 @@ def test_a_slice_of_a_stacked_array_counts_as_a_slice():
     def total(x):
         return jax.lax.scan(lambda x, w: (x + w, None), x, stacked)[0]
 
-    moved = count(total, jnp.ones((256, 256)))["memory_bytes"]
+    moved = count(total, jnp.ones((256, 256))).memory_bytes
     # Read the slice and the sum, write the sum, 64 times; never 64 times the whole stack.
     assert moved < 8 * 64 * 3 * 256 * 256 * 4
 
@@ -130,9 +134,9 @@ ENTRY %main (x.2: bf16[64,8]) -> bf16[64,8] {
     ],
 )
 def test_collectives_count_by_mesh_axis_in_every_trip(groups, members, axes):
-    found = costs.count(GATHER.replace("GROUPS", groups), places(8, fsdp=4, tensor=2), CHIPS["v5e"])
+    found = counted(GATHER.replace("GROUPS", groups), places(8, fsdp=4, tensor=2))
     received = 64 * 8 * 2 * (members - 1) / members
-    assert found["collective_bytes"] == {f"all-gather over {axes}": pytest.approx(10 * received)}
+    assert found.collective_bytes == {f"all-gather over {axes}": pytest.approx(10 * received)}
 
 
 PIECES = """HloModule step
@@ -164,38 +168,38 @@ ENTRY %main (x: bf16[8,8]) -> bf16[8,8] {
 
 
 def test_a_collective_in_pieces_counts_where_it_starts_and_only_the_others_are_waited_for():
-    found = costs.count(PIECES, places(8), CHIPS["v5e"])
+    found = counted(PIECES, places(8))
     received = 64 * 8 * 2 * 7 / 8
-    assert found["collective_bytes"] == {
+    assert found.collective_bytes == {
         "all-gather over fsdp": received,
         "reduce-scatter over fsdp": received,
     }
-    region = found["regions"]["outside loops"]
-    assert region["link_wait_s"] == pytest.approx(region["link_s"] / 2)
+    region = found.regions["outside loops"]
+    assert region.link_wait_s == pytest.approx(region.link_s / 2)
 
 
 def test_a_collective_of_two_copies_of_a_loop_counts_in_both():
     """The compiler splits a first trip off a loop; both copies name the same channel."""
     text = GATHER.replace("GROUPS", "replica_groups={{0,1,2,3,4,5,6,7}}")
-    once = costs.count(text, places(8), CHIPS["v5e"])["collective_bytes"]["all-gather over fsdp"]
+    once = counted(text, places(8)).collective_bytes["all-gather over fsdp"]
     lines = (
         "%part.0 = bf16[8,8]{1,0} slice(%x.2), slice={[0:8], [0:8]}",
         "%all.0 = bf16[64,8]{1,0} all-gather(%part.0), channel_id=3, replica_groups={{0,1,2,3,4,5,6,7}}",
         "%zero =",
     )
     first = "\n  ".join(lines)
-    found = costs.count(text.replace("%zero =", first), places(8), CHIPS["v5e"])
-    assert found["collective_bytes"]["all-gather over fsdp"] == pytest.approx(1.1 * once)
+    found = counted(text.replace("%zero =", first), places(8))
+    assert found.collective_bytes["all-gather over fsdp"] == pytest.approx(1.1 * once)
 
 
 def test_a_loop_without_a_name_is_told_by_its_lines():
     text = GATHER.replace("GROUPS", "replica_groups={{0,1}}")
-    assert "other loops" in costs.count(text, places(8, fsdp=4, tensor=2), CHIPS["v5e"])["regions"]
+    assert "other loops" in counted(text, places(8, fsdp=4, tensor=2)).regions
     named = text.replace(
         "dimensions={0}", 'dimensions={0}, metadata={op_name="jit(_step)/transpose(jvp())/while/body/dot"}'
     )
-    regions = costs.count(named, places(8, fsdp=4, tensor=2), CHIPS["v5e"])["regions"]
-    assert regions["backward through the layers"]["links"]
+    regions = counted(named, places(8, fsdp=4, tensor=2)).regions
+    assert regions["backward through the layers"].links
 
 
 FORWARD = "jvp()/while/body/closed_call"
@@ -230,8 +234,8 @@ def test_parts_of_tuples_may_be_named_without_an_instruction():
         short = re.sub(rf"  %{re.escape(name)} = .*get-tuple-element.*\n", "", short)
         short = re.sub(rf"%{re.escape(name)}([,)])", rf"%{part}\1", short)
     assert short.count("get-tuple-element") == 1
-    found = costs.count(short, places(8, fsdp=4, tensor=2), CHIPS["v5e"])
-    assert found == costs.count(text, places(8, fsdp=4, tensor=2), CHIPS["v5e"])
+    found = counted(short, places(8, fsdp=4, tensor=2))
+    assert found == counted(text, places(8, fsdp=4, tensor=2))
 
 
 def test_parts_of_parts_have_shapes_of_their_own():
@@ -242,7 +246,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   ROOT %twice = bf16[2,3] add(%x#1#1, %x#1#1)
 }
 """)
-    lines = module.computations["main"].instructions
+    lines = module.computations["main"].lines
     assert lines["x#1#1"].shapes == hlo.read_shapes("bf16[2,3]")
     assert [shape.sizes for shape in lines["x#1"].shapes] == [(4,), (2, 3)]
 
@@ -251,12 +255,10 @@ def test_what_crosses_slices_takes_the_network():
     place = places(8, data=2, fsdp=4, tensor=1)
     apart = Places(place.coordinates, (0, 0, 0, 0, 1, 1, 1, 1), place.sizes, place.extent)
     text = GATHER.replace("GROUPS", "replica_groups=[4,2]<=[2,4]T(1,0)")
-    region = next(
-        cost for cost in costs.count(text, apart, CHIPS["v5e"])["regions"].values() if cost["links"]
-    )
-    assert region["network_s"] > 0
-    assert region["network_wait_s"] == region["network_s"]  # nothing runs beside it
-    assert region["link_s"] == region["link_wait_s"] == 0
+    region = next(cost for cost in counted(text, apart).regions.values() if cost.links)
+    assert region.network_s > 0
+    assert region.network_wait_s == region.network_s  # nothing runs beside it
+    assert region.link_s == region.link_wait_s == 0
 
 
 def test_a_loops_end_may_be_counted_from_elsewhere_and_in_larger_steps():
@@ -283,4 +285,4 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   ROOT %twice = f32[8]{0} add(%x, %x)
 }
 """
-    assert costs.count(text, places(), CHIPS["v6e"])["memory_bytes"] == 3 * 8 * 4
+    assert counted(text, chip="v6e").memory_bytes == 3 * 8 * 4

@@ -1,19 +1,17 @@
 """What an estimate makes of a program's counts: seconds by the shares of each peak, and what bounds a stretch."""
 
-import dataclasses
-
 import pytest
 
 from alpacare_jax.hardware.chips import CHIPS
 from alpacare_jax.plan.costs import Cost
-from alpacare_jax.plan.estimate import REACHED, Stretch, stretch
+from alpacare_jax.plan.estimate import REACHED, Stretch
 
 CORES, LINKS, NETWORK = REACHED["cores"], REACHED["links"], REACHED["network"]
 
 
 def part(**seconds: float) -> Stretch:
     """A stretch whose counts are so many seconds at the published peaks."""
-    return stretch("all", dataclasses.asdict(Cost(**seconds)), CHIPS["v5e"])
+    return Stretch.of("all", Cost(**seconds), CHIPS["v5e"])
 
 
 def test_waits_take_the_share_of_what_is_waited_for():

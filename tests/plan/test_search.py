@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from alpacare_jax.plan.programs import Compiled, TooLarge
+from alpacare_jax.plan.costs import StepCosts
+from alpacare_jax.plan.outcome import Compiled, TooLarge
 from alpacare_jax.plan.search import bisect
 
 GIB = 1 << 30
@@ -14,7 +15,7 @@ LIMIT = 16 * GIB
 def compiled(needed: float, fixed: float) -> Compiled | TooLarge:
     if needed > LIMIT:
         return TooLarge(int(needed), LIMIT, 1.0)
-    return Compiled(int(fixed), int(needed - fixed), 0, 0, 0, LIMIT, 0, 1.0, {})
+    return Compiled(int(fixed), int(needed - fixed), 0, 0, 0, LIMIT, 0, 1.0, StepCosts.of({}))
 
 
 def line(per_row: float, fixed: float = 4.0, base: float = 0.3):

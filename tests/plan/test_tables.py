@@ -6,42 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from alpacare_jax import plan
 from alpacare_jax.cli import main
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.plan import Compiled, compiler, request, tables
-from alpacare_jax.plan.compiler import summarize
-from alpacare_jax.plan.costs import Cost
-from alpacare_jax.plan.programs import outcome_to_dict
+from alpacare_jax.plan import Compiled, Plan, compiler, make_program, planning
+from alpacare_jax.plan.compiler import OUTCOMES
+from alpacare_jax.plan.costs import Cost, StepCosts
 from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 CONFIG = CONFIGS / "llama2_70b_lora_v5e16.yaml"
-PROGRAM, PLACE = request.make_program(load_config(CONFIG))
+PROGRAM = make_program(load_config(CONFIG))
+PLACE = PROGRAM.place
 
 
 def outcome(host_gib: float) -> Compiled:
-    costs = {
-        "flops": 1e12,
-        "memory_bytes": 1e9,
-        "host_bytes": 0.0,
-        "collective_bytes": {},
-        "regions": {"all": dataclasses.asdict(Cost(busy_s=1.0))},
-    }
+    costs = StepCosts.of({"all": Cost(flops=1e12, memory_bytes=1e9, busy_s=1.0)})
     state, limit = 9 * GIB, PLACE.chip.memory_bytes
     host = int(host_gib * GIB)
     return Compiled(state, 4 * GIB, state, state, 0, limit, host, 1.0, costs, host_limit=PLACE.host_limit)
 
 
 def test_what_lies_with_the_hosts_is_shown_for_a_device_and_for_a_host():
-    text = tables.plan_text(PROGRAM, PLACE, outcome(10))
+    text = str(Plan(PROGRAM, outcome(10)))
     assert "on the host    10.00  of 40.98" in text
     assert "4 devices on a ct5lp-hightpu-4t: 40.0 of 178.8 GiB" in text
-    assert "on the host" not in tables.plan_text(PROGRAM, PLACE, outcome(0))
+    assert "on the host" not in str(Plan(PROGRAM, outcome(0)))
 
 
 def test_json_holds_the_same():
-    values = json.loads(json.dumps(tables.plan_values(PROGRAM, PLACE, outcome(10))))
+    values = json.loads(json.dumps(Plan(PROGRAM, outcome(10)).to_dict()))
     assert values["host"] == {
         "machine": "ct5lp-hightpu-4t",
         "devices": 4,
@@ -50,26 +43,26 @@ def test_json_holds_the_same():
         "needed_bytes": 40 * GIB,
     }
     assert values["outcome"]["fits"]
-    assert not tables.plan_values(PROGRAM, PLACE, outcome(42))["outcome"]["fits"]
+    assert not Plan(PROGRAM, outcome(42)).to_dict()["outcome"]["fits"]
 
 
 def test_a_host_that_is_too_small_is_named():
-    assert summarize(outcome(42)).startswith(
+    assert str(outcome(42)).startswith(
         "does not fit the host's memory: 13.00 of 15.75 GiB, on the host 42.00"
     )
 
 
 def test_only_what_does_not_fit_ends_with_the_reason():
-    *_, blank, last = tables.plan_text(PROGRAM, PLACE, outcome(42)).splitlines()
-    assert (blank, last) == ("", summarize(outcome(42)))
-    assert "fit" not in tables.plan_text(PROGRAM, PLACE, outcome(10))
+    *_, blank, last = str(Plan(PROGRAM, outcome(42))).splitlines()
+    assert (blank, last) == ("", str(outcome(42)))
+    assert "fit" not in str(Plan(PROGRAM, outcome(10)))
 
 
 def test_a_remembered_step_that_a_host_does_not_hold_says_why_the_status_is_1(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "plan_cache", lambda: tmp_path)
+    monkeypatch.setattr(planning, "plan_cache", lambda: tmp_path)
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "")
     remembered = tmp_path / f"{compiler.fingerprint(PROGRAM, '')}.json"
-    remembered.write_text(json.dumps({"outcome": outcome_to_dict(outcome(10))}))
+    remembered.write_bytes(OUTCOMES.dump_json(outcome(10)))
     for host_gib, status in (("48", 1), ("192", 0)):
         with pytest.raises(SystemExit) as ended:
             main(["plan", "--config", str(CONFIG), "--host-gib", host_gib])
@@ -81,14 +74,12 @@ def test_a_remembered_step_that_a_host_does_not_hold_says_why_the_status_is_1(tm
 
 
 def test_what_the_mesh_does_not_divide_is_said_in_one_line_and_in_json():
-    odd = request.with_mesh(PROGRAM, fsdp=8, tensor=2)
-    assert tables.plan_values(odd, PLACE, outcome(0))["uneven"] is None
+    odd = PROGRAM.configured(mesh={"fsdp": 8, "tensor": 2})
+    assert Plan(odd, outcome(0)).to_dict()["uneven"] is None
     odd = odd.replace(model=dataclasses.replace(odd.model, vocab_size=32_001))
-    (line,) = (
-        line for line in tables.plan_text(odd, PLACE, outcome(0)).splitlines() if line.startswith("uneven")
-    )
+    (line,) = (line for line in str(Plan(odd, outcome(0))).splitlines() if line.startswith("uneven"))
     assert line.startswith("uneven    2 devices do not divide vocab 32,001: ")
-    assert tables.plan_values(odd, PLACE, outcome(0))["uneven"] == line.removeprefix("uneven    ")
+    assert Plan(odd, outcome(0)).to_dict()["uneven"] == line.removeprefix("uneven    ")
 
 
 @pytest.mark.parametrize(
@@ -96,4 +87,4 @@ def test_what_the_mesh_does_not_divide_is_said_in_one_line_and_in_json():
 )
 def test_another_host_takes_the_place_of_the_published_one(gib, words):
     place = dataclasses.replace(PLACE, host_bytes=gib and gib * GIB)
-    assert words in tables.plan_text(PROGRAM, place, outcome(10))
+    assert words in str(Plan(PROGRAM.replace(place=place), outcome(10)))

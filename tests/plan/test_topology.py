@@ -6,7 +6,7 @@ import pytest
 
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.hardware.chips import CHIPS
-from alpacare_jax.hardware.topology import known_slices, parse_topology
+from alpacare_jax.hardware.topology import parse_topology
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_does_not_exist_is_refused_with_the_nearest_that_do(text: str, near
 
 def test_every_slice_that_is_named_can_be_read_back() -> None:
     for chip in CHIPS.values():
-        for shape in known_slices(chip) if chip.platform == "tpu" else ():
+        for shape in chip.slices:
             place = parse_topology(f"{chip.name}:{shape}")
             counted = place.devices // chip.devices_per_chip * chip.cores_named
             assert parse_topology(f"{chip.name}-{counted}") == place
