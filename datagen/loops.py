@@ -10,6 +10,8 @@ import itertools
 import re
 from collections.abc import Iterator
 
+from datagen.phrases import compiled
+
 ENOUGH = ((8, 16), (6, 24), (5, 50), (4, 120), (3, 300), (2, 800))
 """So many times a unit may not stand in a row, where all of it together has so many bytes of letters and digits."""
 
@@ -32,15 +34,7 @@ WINDOW, POOR = 60, 8
 """So many words in a row must be made of more than so many different ones; good text has at least 12."""
 
 _LONGEST_WORD = 20
-# "Step 3:", but neither the time of a day nor "Day 3:", at which the same may be due again.
-_TIME = (
-    r"(?:days?|weeks?|months?|hours?|nights?|years?|tag|woche|jour|semaine|día|dia|semana|giorno|settimana)\b"
-)
-_COUNTER = re.compile(
-    r"(?:^|(?<=[.!?;] ))[^\S\n]*(?:[*#>•-]{1,6}[^\S\n]*)?[*_]{0,2}"
-    rf"(?:(?!{_TIME})[^\W\d_]{{1,20}}[ ])?[#(\[]?\d{{1,4}}[.):\]]+(?!\d)",
-    re.MULTILINE | re.IGNORECASE,
-)
+_COUNTER = compiled("counters")
 _BARE = re.compile(r"[^\n\d.,;:!?|()\[\]*\"“”/…，。；：！？、।]{4,}")
 _ROW_OF_NUMBERS = re.compile(r"\d{1,6}(?:[\s,;.|)-]{1,4}\d{1,6}){5,}")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
-_REFERENCE = re.compile(r"\{([a-z][a-z ]+)\}")
+_REFERENCE = re.compile(r"\{([a-z][A-Za-z ]+)\}")
 
 
 @functools.cache
@@ -23,23 +23,28 @@ def expand(pattern: str, part: Callable[[str], str]) -> str:
     return _REFERENCE.sub(lambda reference: part(reference[1]), pattern.replace("\n", ""))
 
 
+def _phrases(name: str) -> Any:
+    found = read_table("datagen.replies", "patterns.yaml").get(name)
+    return found or read_table("datagen", "phrases.yaml")[name]
+
+
 def any_of(name: str) -> str:
-    """Return a pattern that matches any phrase of a list of ``phrases.yaml``; phrases are patterns themselves.
+    """Return a pattern of ``phrases.yaml`` or ``replies/patterns.yaml``, or one that any pattern of a list matches.
 
     Example:
         >>> import re
         >>> re.fullmatch(any_of("generic texts"), "case reports", re.IGNORECASE) is not None
         True
     """
-    phrases = read_table("datagen", "phrases.yaml")[name]
+    phrases = _phrases(name)
     return expand(phrases if isinstance(phrases, str) else f"(?:{'|'.join(phrases)})", any_of)
 
 
-def pattern(name: str, flags: re.RegexFlag = re.IGNORECASE) -> re.Pattern[str]:
-    """Compile a pattern of ``phrases.yaml``, or any phrase of a list of it.
+def compiled(name: str, flags: re.RegexFlag = re.IGNORECASE) -> re.Pattern[str]:
+    """Compile a pattern, or any pattern of a list (:func:`any_of`).
 
     Example:
-        >>> pattern("hopes").match("Espero que sirva.") is not None
+        >>> compiled("hopes").match("Espero que sirva.") is not None
         True
     """
     return re.compile(any_of(name), flags)
@@ -52,4 +57,14 @@ def words_of_list(name: str) -> frozenset[str]:
         >>> "patient" in words_of_list("people of no name")
         True
     """
-    return frozenset(read_table("datagen", "phrases.yaml")[name].split())
+    return frozenset(_phrases(name).split())
+
+
+def groups_of_words(name: str) -> dict[str, frozenset[str]]:
+    """Return lists of words by the names of their groups.
+
+    Example:
+        >>> groups_of_words("common words")["es"] >= {"el", "los"}
+        True
+    """
+    return {group: frozenset(words.split()) for group, words in _phrases(name).items()}

@@ -9,6 +9,7 @@ from datagen.dedup import count_words, rouge_l, tokenize
 from datagen.finish import read_finish
 from datagen.language import ANY, is_other_language
 from datagen.loops import is_caught_in_a_loop
+from datagen.phrases import compiled
 from datagen.placeholders import asks_to_insert, is_placeholder
 from datagen.records import SeedTask
 
@@ -20,48 +21,13 @@ ECHO = 0.8
 MAX_REFUSAL_WORDS = 75
 MAX_SECTIONS = 31
 
-_REFUSAL = re.compile(
-    r"^\W*(?:(?:(?:i['’]?m|i am) )?(?:very |really |so )?sorry\b[^.!?]{0,60}?\bbut |sorry, |unfortunately,? "
-    r"|i apologi[sz]e\b[^.!?]{0,60}?\bbut )?"
-    r"(?:as an? (?:ai|artificial|(?:large )?language model)\b"
-    r"|i (?:can(?:not|['’]t)|am (?:not able|unable) to|['’]?m (?:not able|unable) to)(?: \w+){0,3}? "
-    r"(?:help|assist|provide|comply|fulfil|fulfill|answer|give|write|complete|create|generate|offer|diagnose)\b)",
-    re.IGNORECASE,
-)
-_PICTURE = (
-    r"(?:image|photo(?:graph)?|picture|figure|video|audio|recording|pdf|spreadsheet|scan|x-?ray|radiograph|slide"
-    r"|graph|chart|exhibit|link|url|file)s?"
-)
-_IT = r"(?:image|photo(?:graph)?|picture|figure|exhibit|video|link|file)s?"
-_SHOWN = re.compile(
-    rf"\b{_PICTURE} (?:(?:is|are) )?(?:shown|below|above|provided|attached|supplied|uploaded)\b"
-    rf"|\b(?:following|provided|attached|supplied|given|accompanying|uploaded) (?:\w+ ){{0,2}}{_PICTURE}\b"
-    rf"|\b(?:shown|presented|seen|depicted) in (?:the |this )?(?:(?:accompanying|following|attached) )?{_IT}\b"
-    rf"|\b(?:see|refer to|look at|view|open|click) (?:on )?(?:the |this )?{_IT}\b",
-    re.IGNORECASE,
-)
-_ATTACHED = re.compile(
-    r"\battached(?! (?:to|by|at|via|with|loosely|firmly)\b)|\bupload(?:ed|ing)?\b"
-    r"|\b(?:the|an|this|your|see|in) attachment\b(?! (?:of|site|point|styl|theor))",
-    re.IGNORECASE,
-)
-_DRAWS = re.compile(
-    r"^\W*(?:please )?(?:draw(?! (?:up|on|from|out|blood|attention|conclusions?|lessons?)\b)|sketch|paint|photograph"
-    r"|film|record a video|create (?:an? )?(?:image|video|picture))\b",
-    re.IGNORECASE,
-)
+_REFUSAL = compiled("refusals")
+_SHOWN = compiled("shows a picture")
+_ATTACHED = compiled("is attached")
+_DRAWS = compiled("asks for a drawing")
 _CHOICE_TYPE = re.compile(r"multiple[\s-]*choice|\bmcq\b|usmle", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:^|[\s;,(\"“])\(?([A-Ha-h1-8])\s?[.):](?=\s*\S)")
-_MATERIAL = (
-    r"(?:text|passage|case|note|notes|list|scenario|paragraph|sentences?|abstract|question|vignette|report|letter"
-    r"|summary|results?|findings|information|description|statements?|conversation|dialogue|excerpt|record|history"
-    r"|symptoms|details|data|patient|article)"
-)
-_REFERS = re.compile(
-    rf"\bthe following\b|\b(?:given|provided|supplied|accompanying) (?:\w+ ){{0,2}}{_MATERIAL}\b"
-    rf"|\b{_MATERIAL} (?:given|provided|below|above|described below|listed below)\b",
-    re.IGNORECASE,
-)
+_REFERS = compiled("refers to material")
 _BRINGS_ITS_OWN = re.compile(r"(?::\s*|\s[-–—]\s+)\S+(?:\W+\w+){2}|[\"“][^\"”]{12,}")
 _NAMED_CHOICES = re.compile(r"\b(?:choices|options)\s*:\s*[^,;/\n]+[,;/\n]\s*\S", re.IGNORECASE)
 # "**Monday**", "## Week 2", "Day 3:": what stands below may be the same again.
@@ -71,27 +37,12 @@ _LIST_ITEM = re.compile(r"^\s*(?:\d{1,3}[.)、．）]|[-*•–|])")
 _ASKS_TO_CHOOSE = re.compile(r"which of (?:the following|these)", re.IGNORECASE)
 _END_MARKS = "。！？｡．।॥؟۔።፧။།។៕"  # of scripts that need no space behind them, or have their own
 _SENTENCE_END = re.compile(rf"(?<=[.!?])(?<![.][.])\s+|(?<=[{_END_MARKS}])\s*|\n+")
-_WANTS_MEDIA = re.compile(
-    r"\b(?:please|could you|can you|you (?:can|will need to|must)) (?:\w+ ){0,2}"
-    r"(?:upload|attach|send|share|provide|paste)\b[^.?!]{0,60}"
-    r"\b(?:image|photo(?:graph)?|picture|file|video|scan|document|text|passage|note|details)s?\b",
-    re.IGNORECASE,
-)
-_ABOUT_LANGUAGE = re.compile(
-    r"\btranslat|\blanguage|\binterpreter|\b(?:in|into|from) (?:arabic|bengali|chinese|dutch|english|french|german"
-    r"|greek|hebrew|hindi|italian|japanese|korean|latin|mandarin|persian|portuguese|russian|spanish|tamil|thai|urdu)\b",
-    re.IGNORECASE,
-)
-_BREAKS_OFF = re.compile(
-    r"(?:[,(\[–、，､،፣၊]|(?<![\u0370-\u03ff\u1f00-\u1fff]);"  # which asks in Greek
-    r"|\s[-–—]|(?<![\w-])(?:the|an|of|and|or|because|than|their|its|into|between|including|such as"
-    r"|due to|caused by|followed by|as well as|, (?:which|who|that)))\Z"
-)
+_WANTS_MEDIA = compiled("wants media")
+_ABOUT_LANGUAGE = compiled("about a language")
+_BREAKS_OFF = compiled("breaks off", re.NOFLAG)
 _HEADING_WORDS = 8
 _FRAGMENT_WORDS = 15
-_SOURCE = re.compile(
-    r"^(?:\W*(?:source|reference|nih|cdc|who|see)s?\b.{0,30}|[A-Z]\w{1,30}):\s|https?://\S+\Z", re.IGNORECASE
-)
+_SOURCE = compiled("names a source")
 _WORD = re.compile(r"[^\W\d_]+")
 _FINISHED = re.compile(rf"""[.!?…:;)\]"'”’»*`>|{_END_MARKS}）」』】》〉〕｣］｝：；؛״׃]$|\d\s*[%％٪]?$""")
 _WITHOUT_END_MARKS = re.compile("[\u0e00-\u0eff]$")  # Thai and Lao sentences end in a letter

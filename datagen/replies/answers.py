@@ -7,7 +7,7 @@ it were none either, so that it is rejected rather than published.
 import json
 import re
 
-from datagen.phrases import any_of, words_of_list
+from datagen.phrases import compiled, words_of_list
 from datagen.replies.thinking import TAG, is_thought_name, without_thoughts
 from datagen.replies.tokens import control_tokens, words_of
 
@@ -16,20 +16,14 @@ CONTROL_TOKENS, ANOTHER_TURN, THINKS_ALOUD = "control-tokens", "another-turn", "
 _ANSWER, _ROLES = words_of_list("names of an answer's tag"), words_of_list("names of a role's tag")
 _HTML = words_of_list("tags of HTML")
 _END_TAG = re.compile(r"</ ?([^\W\d]\w{0,40})")
-_ASKS_FOR_MARKUP = re.compile(
-    r"\b(?:xml|html|tags?|mark-?up|fhir|hl7|cda|template|placeholders?)\b|<\w", re.IGNORECASE
-)
+_ASKS_FOR_MARKUP = compiled("asks for markup")
 _SPEAKS_OF_MARKUP = re.compile(r"\b(?:xml|html|mark-?up|fhir|hl7|cda|schema|elements?)\b", re.IGNORECASE)
 _CODE = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1|\Z)|`[^`\n]{1,200}`", re.DOTALL | re.MULTILINE)
 _SPEAKS_OF_JSON = re.compile(r"\bjson\b|[{}]", re.IGNORECASE)
-_DIALOGUE = re.compile(r"\b" + any_of("tasks that ask for a dialogue"), re.IGNORECASE)
-_BOXED = re.compile(
-    r"(?:\$\$?|\\\[|\\\(|\*\*)?\s*\\boxed\s*\{(?P<said>.*)\}\s*(?:\$\$?|\\\]|\\\)|\*\*)?\.?", re.DOTALL
-)
+_DIALOGUE = compiled("asks for a dialogue")
+_BOXED = compiled("boxed", re.NOFLAG)
 _TEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
-_FENCED = re.compile(
-    r"(?P<fence>`{3,}|~{3,})[ \t]*(?P<kind>\w*)[ \t]*\n(?P<said>.*)\n[ \t]*(?P=fence)", re.DOTALL
-)
+_FENCED = compiled("fenced", re.NOFLAG)
 _PROSE_KINDS = {"markdown", "md", "text", "txt", "plaintext", "plain", "answer", "response", "output"}
 _LIKE_CODE = re.compile(r"[{};=]")
 _FIRST_BREAKS = re.compile(r"\A(?:\s*(?:<br\s?/?>|&nbsp;))+\s*", re.IGNORECASE)
@@ -37,70 +31,29 @@ _LAST_BREAK = re.compile(r"(?:<br\s?/?>|&nbsp;)\s*\Z", re.IGNORECASE)
 
 # --- who speaks: a name at the beginning of a line with a colon behind it ------------------------------------------
 
-_MACHINE = any_of("names of a model")
-_HEALER = any_of("names of a clinician")
-_SAID = any_of("names of an answer")
-_ASKER = any_of("names of who asks")
-_LABEL = re.compile(
-    rf"[\s>*_#\[(<]{{0,8}}(?P<name>{_MACHINE}|{_HEALER}|{_SAID})[\])>*_ \t]{{0,4}}[:：][*_ \t]{{0,4}}\s*"
-    r"|#{1,6}[ \t]*(?:response|assistant)[ \t]*\n\s*|\[?(?:assistant|model)\]?[ \t]*\n\s*|(?:bot|assistant|ai)> ",
-    re.IGNORECASE,
-)
-_SPEAKER = re.compile(
-    rf"^[ \t>*_#\[]{{0,8}}(?:(?P<asker>{_ASKER})|{_MACHINE}|{_HEALER})[\]>*_ \t]{{0,4}}[:：]"
-    r"[*_ \t]{0,4}(?P<said>.*)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_SPOKEN = re.compile(
-    r"[?!？！\"“]|\bI\b|\b(?:thank|thanks|you|your|my|me|we|okay|hello|hi)\b|谢|[感多]謝", re.IGNORECASE
-)
+_SAID = compiled("names of an answer")
+_LABEL = compiled("label of an answer")
+_SPEAKER = compiled("speakers")
+_SPOKEN = compiled("spoken")
 _THANKS = re.compile(r"\b(?:thank|thanks|ok|okay|great|gracias|merci|danke)\b|谢|спасибо", re.IGNORECASE)
-_TURN = re.compile(any_of("beginnings of a turn"), re.IGNORECASE | re.MULTILINE)
+_TURN = compiled("beginnings of a turn", re.IGNORECASE | re.MULTILINE)
 _GLUED_TURN = re.compile(r"[.!?:;)*](?:assistant|user|system)[ \t]*(?:\n|\Z)")
-_ITEM = re.compile(
-    r"^[ \t*_]{0,4}(?:\d{1,2}[.)][ ])?(?:(?P<asks>(?:follow-?up )?question|q)|instruction)[*_]{0,2}[:：]",
-    re.IGNORECASE | re.MULTILINE,
-)
-_ITS_ANSWER = re.compile(
-    r"^[ \t*_]{0,4}(?:response|output|answer|a)[*_]{0,2}[:：]", re.IGNORECASE | re.MULTILINE
-)
-_ASKS_FOR_ITEMS = re.compile(
-    r"\bquestions\b|\bquiz|\bflash ?card|\bfaq|q\s?&\s?a|\bexam|\btest\b|\binstruction", re.IGNORECASE
-)
+_ITEM = compiled("items of a list of questions")
+_ITS_ANSWER = compiled("answer to an item")
+_ASKS_FOR_ITEMS = compiled("asks for items")
 _INTRODUCES = re.compile(r"[:：][*_]{0,2}\Z|\A(?:#{1,6} |\*\*)|\bq\s?&\s?a\b|\bfaq", re.IGNORECASE)
 _HEADING = re.compile(r"^(?:#{1,6} [^\n]+|\*\*[^*\n]{1,80}\*\*:?)[ \t]*$", re.MULTILINE)
-_ANSWER_HEADING = re.compile(rf"\s*(?:#{{1,6}} *)?\**(?:{_SAID})\**[ \t]*\n\s*", re.IGNORECASE)
-_END_SAID = re.compile(
-    r"\n[\s*_=-]{0,20}end\W*\Z"
-    r"|[\[(<*-]{1,3}\s?(?:the )?end of (?:the |my )?(?:answer|response|reply|output|message|text)\W*\Z",
-    re.IGNORECASE,
-)
+_ANSWER_HEADING = compiled("heading of an answer")
+_END_SAID = compiled("end said")
 _SWITCH = re.compile(r"\A\s*/(?:no_?)?think\b\s*|\s/(?:no_?)?think\s*\Z", re.IGNORECASE)
 
 # --- thoughts without a mark: the answer begins by speaking of its task or of how to go about it -------------------
 
 _BEGINNING = 250
-_WELL = r"(?:okay|ok|alright|all right|hmm+|hm|um+|got it|right|wait)\b[,.:…! ]{1,4}(?:so,? |now,? |well,? )?"
-_I_MUST = any_of("plans")
-_PONDER = any_of("verbs of thinking")
-_ALOUD = re.compile(
-    rf"{any_of('speaks of the user')}|\A\W{{0,5}}(?:"
-    rf"{_WELL}[^.!?\n]{{0,30}}?(?:let me|let['’]s|{_I_MUST}) (?:just |first |carefully )?{_PONDER}\b"
-    rf"|(?:(?:okay|ok|alright|hmm+|well|so|first|now)\b[,.:… ]{{0,4}}){{0,3}}{any_of('beginnings of thoughts')}"
-    rf"|{any_of('plans an answer in other languages')}|{any_of('thinks aloud in other languages')})",
-    re.IGNORECASE,
-)  # fmt: skip
-_TASK = re.compile(any_of("speaks of its task"), re.IGNORECASE)
-_PLANS = re.compile(
-    rf"\b(?:{_I_MUST}|let me|let['’]s see|so i just|we (?:need to|should|must))\b|\A\W{{0,5}}{_WELL}",
-    re.IGNORECASE,
-)
-# Second thoughts, wherever they stand.
-_WAITS = re.compile(
-    r"(?:^|(?<=[.!?…] ))(?:(?:but |no,? |actually,? )?wait[,.…]+ (?:no|i|the|but|that|let|is|maybe|actually)\b"
-    r"|hmm+[,.…]|(?:actually, )?let me (?:re-?check|double-?check|reconsider|re-?think|re-?read)\b)",
-    re.IGNORECASE | re.MULTILINE,
-)
+_ALOUD = compiled("thinks aloud")
+_TASK = compiled("speaks of its task")
+_PLANS = compiled("plans aloud")
+_WAITS = compiled("second thoughts")
 
 
 def bare_answer(reply: str, asked: str = "") -> str:
@@ -300,7 +253,7 @@ def _without_label(text: str, asked: str) -> str:
         label.group().startswith(name) and not label.group().endswith("\n") and name and rest[0].islower()
     ):
         return text
-    said = re.fullmatch(_SAID, name, re.IGNORECASE)
+    said = _SAID.fullmatch(name)
     if said and label.group().rstrip(" ")[-1:] in ":：" and label.start("name") == 0 and rest[0].isdigit():
         return text
     if _SPEAKER.search(rest):  # somebody else speaks, too

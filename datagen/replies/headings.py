@@ -12,21 +12,13 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from datagen.phrases import any_of, compiled
 from datagen.records import NO_INPUT
 
-_NUMBER_WORDS = (
-    "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
-    "|eighteen|nineteen|twenty"
-)
+_NUMBER_WORDS = any_of("number words").split("|")
 _LONGEST_HEADING = 120
 _HEADING_LINES = 4
-_NAME = r"(?P<name>(?:[^\W\d_]++[ .-]*+_*+){0,3}?[ .:#°º№(\[_-]*?)"
-_TOTAL = r"(?:[ ]*(?:/|(?:[^\W\d_]{1,6}[ ]*){1,2})[ ]*(?P<total>\d{1,4})(?!\d))?"
-_COUNTED = re.compile(
-    rf"{_NAME}(?:(?P<number>\d{{1,4}})(?:\.0)?(?!\d|[.,]\d){_TOTAL}(?P<suffix>[^\W\d_]{{0,3}})"
-    rf"|(?P<word>{_NUMBER_WORDS})|(?P<letters>[IVX]{{1,6}}|[A-Z])(?!.*\d))(?!\w)(?P<rest>.*)",
-    re.IGNORECASE,
-)
+_COUNTED = compiled("counted")
 # "Gout (5/12)": the number follows the title.
 _OUT_OF = re.compile(r"(?<!\d)(\d{1,4})[ ]?/[ ]?(\d{1,4})$")
 _BULLETS = "-*+•·>([\"'<≥≤~±#"
@@ -37,11 +29,7 @@ _CHINESE = re.compile(
 # A line of signs alone; brackets and quotation marks may end a text, and so may stops and pictures that do not recur.
 _SYMBOLS = re.compile(r"[^\w`\"'|()\[\]{}]+")
 _RULE = re.compile(r"[^\w`\"'|()\[\]{}.?!…>\U0001f000-\U0010ffff]{3,}")
-_ENDING = re.compile(
-    r"(?:[^\w\s]\W*(?:end|fin|ende|fine|fim|einde|koniec|slut|конец|انتهى|समाप्त|完|终|終|结束|結束|끝)"
-    r"|\W*(?:the )?end of (?:the |all )?(?:\w+ )?(?:tasks?|list|items?|examples?|batch|set|output|response))\W*",
-    re.IGNORECASE,
-)
+_ENDING = compiled("end of the tasks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +117,7 @@ def _numbers(counted: re.Match[str]) -> tuple[int, ...]:
     if counted["number"]:
         return (int(counted["number"]),)
     if counted["word"]:
-        return (_NUMBER_WORDS.split("|").index(counted["word"].lower()) + 1,)
+        return (_NUMBER_WORDS.index(counted["word"].lower()) + 1,)
     letters = counted["letters"].upper()
     readings = (ord(letters) - ord("A") + 1,) if len(letters) == 1 else ()
     return (*readings, roman(letters)) if set(letters) <= set("IVX") else readings

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from rapidfuzz.distance import OSA
 
-from datagen.phrases import any_of
+from datagen.phrases import compiled
 from datagen.records import NO_INPUT
 from datagen.replies.headings import Gap, find_headings, roman
 
@@ -37,94 +37,31 @@ class Mark:
     listed: bool = False
 
 
-_NAMES = {kind: any_of(f"labels of {kind}") for kind in _ORDER}
-_ANY_NAME = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _NAMES.items())
-_NAME_ALONE = re.compile(_ANY_NAME, re.IGNORECASE)
+_NAME_ALONE = compiled("any field")
 _IN_BRACKETS = re.compile(r"[ ]?\([^()\n]{1,40}\)\Z")
 _JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])|[_ -]+")
 
 # One character for one, so that places stay: wide forms, circled numbers, letters of mathematics, invisible and
 # emoji-forming characters.
 _FOLD = str.maketrans(
-    {
-        "：": ":",
-        "﹕": ":",
-        "︰": ":",
-        "．": ".",
-        "、": ".",
-        "）": ")",
-        "（": "(",
-        "＃": "#",
-        "＝": "=",
-        "【": "[",
-        "】": "]",
-        "–": "-",
-        "—": "-",
-    }
+    dict(zip("：﹕︰．、）（＃＝【】–—", ":::..)(#=[]--", strict=True))
     | {chr(0x2460 + n): str((n + 1) % 10) for n in range(20)}
     | {chr(n): unicodedata.normalize("NFKC", chr(n)) for n in range(0x1D400, 0x1D800)}
     | dict.fromkeys(map(chr, range(0x2000, 0x200B)), " ")
     | dict.fromkeys("\xa0\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\ufe0f\u20e3", " ")
 )
-_TAGS = r"</?(?!no)[a-z][a-z0-9]{0,7}>"
-# Whatever stands before a label in its line: anything but words, and the marks of HTML and LaTeX.
-_DECOR = rf"(?:{_TAGS}|\\text[a-z]{{2}}\{{|[^\w\n]|_)*+"
-_NUMBER = (
-    r"(?:(?:task|item|example|question|no\.?|number)[ \t]*|[QT](?=\d))?[#(]?"
-    r"(?:(?:\d{1,3}\.(?=\d))?(?P<number>\d{1,4})(?!\d)[ \t]*(?:[.):\]/]|[-–—](?=[ ]))?|(?P<roman>[IVX]{1,6})[.)])"
-    r"[ \t]*[*_]*"
-)
-_PICTURE = "[\u2600-\u27bf\U0001f300-\U0001faff]"
-_CLOSE = rf"[ \t]*(?:[*_`\]\"'”’}}]|{_PICTURE}|{_TAGS})*"
-_REMARK = rf"(?:[ \t]*[(\[][^()\[\]\n]{{1,40}}[)\]]{_CLOSE})?"
-_COLON = rf"[ \t]*::?(?:[*_`\]}}]|{_TAGS})*"
-_SIGNS = r":*_`\[\](){}#<>|,.;!?=/\"\\"
-_LINE_LABEL = re.compile(
-    rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?"
-    rf"(?:{_ANY_NAME})(?:[ ]?/[ ]?[^\W\d]{{2,20}})?{_CLOSE}{_REMARK}(?:{_COLON}|[ \t]*\Z)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_CAPITAL_NAME = "|".join(f"(?P<{kind}>{kind.capitalize()}|{kind.upper()})" for kind in _ORDER)
-_INLINE_LABEL = re.compile(
-    r"(?:(?<=[\s;,|.>/*])|(?<!\#)(?=\#{3}))(?P<fence>\#{2,8}[ \t]{0,4})?"
-    rf"(?:(?<!ifficulty:[ ])(?P<number>\d{{1,4}})[ \t]{{0,4}}[.)][ \t]{{0,4}})?[*_`]{{0,4}}"
-    rf"(?:{_CAPITAL_NAME}){_COLON}"
-)
-_INLINE_HEADER = re.compile(rf"(?<=[;,|/·][ ])(?P<number>(?!))?(?:{_ANY_NAME}){_COLON}")
-# Whatever else may stand between a name and its value: a bracket, a tab, a line end, nothing.
-_FORM_LABEL = re.compile(
-    rf"^{_DECOR}(?:{_NUMBER}(?:(?<=[.):\]*])(?:[ \t]*\n){{0,3}})?{_DECOR})?(?P<letter>[a-h][.)][ ]+)?"
-    rf"(?:{_ANY_NAME})(?!\w)(?P<after>(?>{_CLOSE})"
-    r"(?:[ ]*(?:[-=]>|→|(?<=[ ])[-=](?=[ ]))|[ ]?[;:=]|[ ]?\.+|\t+|[ \t]*\n(?:[ \t]*:)?|))[ \t]*(?:(?=[^\s:])|$)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_ANSWER = re.compile(any_of("names of an answer") + "|" + any_of("reasons for an answer"), re.IGNORECASE)
-_SOME_LABEL = re.compile(
-    rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[^\W\d][^\s\d{_SIGNS}]*+(?:[ ][^\s\d{_SIGNS}]++){{0,3}})"
-    rf"(?:[ ]?/[ ]?[^\W\d]{{2,20}})?{_CLOSE}{_REMARK}{_COLON}",
-    re.IGNORECASE | re.MULTILINE,
-)
-_LONG_WORD = re.compile(
-    rf"^{_DECOR}(?:{_NUMBER}{_DECOR})?(?P<word>[A-Za-z]{{9,13}}){_CLOSE}{_COLON}", re.MULTILINE
-)
+_LINE_LABEL = compiled("label in its line")
+_INLINE_LABEL = compiled("label within a line", re.NOFLAG)
+_INLINE_HEADER = compiled("header within a line", re.NOFLAG)
+_FORM_LABEL = compiled("label of another form")
+_ANSWER = compiled("names of what nobody asked for")
+_SOME_LABEL = compiled("label of any name")
+_LONG_WORD = compiled("long label", re.NOFLAG)
 
-_HASHES = re.compile(
-    r"(?<!#)#{2,}[ \t]*(?=\n|$)|^[ \t]*\**(?:\\?#[ ]?){3,}\**[.:]?[ \t]*$",
-    re.MULTILINE,
-)
-# Three and more of one sign, or five and more of any: "- - -", "━━━", "~*~*~".
-_RULE = re.compile(
-    r"^[ \t]*(?:(?P<sign>[^\w\s|`\"'.?!…])(?:[ ]?(?P=sign)){2,}|(?:[^\w\s|`][ ]?){5,})[ \t]*$", re.MULTILINE
-)
-_END = (
-    r"\[{1,2}/?(?:end|task|item|stop)(?:[ _](?:of[ _])?(?:task|item))?\]{1,2}"
-    r"|(?:</?(?:details|summary)>)+(?:[^<\n]{0,40}</summary>)?"
-)
-_END_LINE = re.compile(rf"^[ \t]*(?:{_END})(?:\s*\n[ \t]*(?:{_END}))*[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_TURN = re.compile(
-    r"^(?P<asked>(?:user|human)[ \t]*:[^\n]*\n\s*)?(?P<said>(?:assistant|model)[ \t]*:[ \t]*)",
-    re.IGNORECASE | re.MULTILINE,
-)
+_HASHES = compiled("hashes", re.NOFLAG)
+_RULE = compiled("rule", re.NOFLAG)
+_END_LINE = compiled("line of end marks")
+_TURN = compiled("turn of a chat")
 _VOLUME = re.compile(r"[ \t]*\W?\d[\d.,]*[ ]?(?:m?l|cc)\b", re.IGNORECASE)
 _BLANK = re.compile(r"\s*")
 NUMBERED = re.compile(r"^\W*+(?:(?:task|item)\s*+#?)?\d{1,4}\s*+[.):：、．）]")
@@ -278,7 +215,7 @@ def _markup(label: str) -> str:
 
 def _kind(match: re.Match[str]) -> str:
     groups = match.groupdict()
-    return next(kind for kind in _NAMES if groups.get(kind))
+    return next(kind for kind in _ORDER if groups.get(kind))
 
 
 def _number(match: re.Match[str]) -> int | None:

@@ -3,43 +3,24 @@
 import html
 import re
 
+from datagen.phrases import compiled
 from datagen.replies.marks import FIELDS, name_of_field
 
-_ATTRIBUTE = r"[\w:-]+\s*=\s*(?:\"[^\"<>]*+\"|'[^'<>]*+')"
-_TAG = re.compile(
-    rf"<(?P<end>/?)(?:\w{{1,20}}:)?(?P<name>[A-Za-z][\w-]{{0,30}})(?P<attributes>(?:\s+{_ATTRIBUTE})*+)\s*/?>"
-    r"(?P<line_end>[ \t]*\n)?"
-)
+_TAG = compiled("tag", re.NOFLAG)
 _EACH_ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
-_NOT_SHOWN = re.compile(
-    r"<!--(?:[^-]|-(?!->))*+-->|<\?xml[^<>]*>|<!DOCTYPE[^<>]*>|<!\[CDATA\[|\]\]>", re.IGNORECASE
-)
+_NOT_SHOWN = compiled("not shown")
 _INLINE = re.compile(r"a|abbr|b|code|em|font|i|kbd|label|mark|q|s|small|span|strong|sub|sup|tt|u|var")
-_BLOCK = re.compile(
-    r"aside|blockquote|br|center|dd|details|div|dl|dt|fieldset|footer|form|head|header|legend|li|main"
-    r"|ol|p|pre|summary|table|title|ul"
-)
+_BLOCK = compiled("tags of blocks", re.NOFLAG)
 _SHOWN_AS = dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), "\n### ") | {
     "hr": "\n---\n",
     "li": "\n- ",
 }
-_WORD = r"(?P<word>[^\W\d]{2,20}(?: [^\W\d]{2,10}){0,2})"
-_LABELLED = re.compile(rf"(?<=>)[^\w<>\n]{{0,20}}(?:\d{{1,4}}[.)]\s*)?{_WORD}\s*(?:[:：]|</)")
-_LABEL_ALONE = re.compile(
-    rf"<(?P<tag>b|strong|span|label|em|i|dt|u)(?:\s[^<>]*)?>\s*{_WORD}\s*:?\s*</(?P=tag)>\s*:?",
-    re.IGNORECASE,
-)
-_LABEL_CELL = re.compile(
-    rf"<t[hd][^<>]*>\s*(?:<\w+>\s*)?{_WORD}\s*:?\s*(?:</\w+>\s*)?</t[hd]>\s*<td[^<>]*>(?P<next>[^<]*)",
-    re.IGNORECASE,
-)
-_PAGE = re.compile(
-    r"\s*(?:```html\s*)?<(?:!doctype|html|body|h[1-6]|pre|div|section|article)\b", re.IGNORECASE
-)
+_LABELLED = compiled("label behind a tag", re.NOFLAG)
+_LABEL_ALONE = compiled("label within a tag")
+_LABEL_CELL = compiled("label in a cell")
+_PAGE = compiled("page")
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
-_QUOTED_LABEL = re.compile(
-    rf"^[ \t]*>[^\w\n]{{0,20}}(?:\d{{1,4}}[.)][^\w\n]*)?{_WORD}[*_` ]{{0,4}}[:：]", re.MULTILINE
-)
+_QUOTED_LABEL = compiled("quoted label", re.NOFLAG)
 
 
 def as_plain_lines(reply: str) -> str:

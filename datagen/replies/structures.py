@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
+from datagen.phrases import compiled
 from datagen.replies.marks import FIELDS, HEADERS, OUTPUT, name_of_field
 
 
@@ -25,11 +26,7 @@ class Structure:
     whole: bool = True
 
 
-_LABEL_NEXT = (
-    r"(?=[\s*_`>#\-•]*(?:\d{1,4}[.)][ ]*)?[*_]*(?:type|topic|view|difficulty|instruction|input)\b[*_]*[ ]*:)"
-)
-_BR = re.compile(rf"<br\s*/?>{_LABEL_NEXT}", re.IGNORECASE)
-_WRITTEN_OUT = re.compile(rf"\\n{_LABEL_NEXT}", re.IGNORECASE)
+_BR, _WRITTEN_OUT = compiled("break before a label"), compiled("written line end before a label")
 
 
 def mend(reply: str) -> str:
@@ -56,10 +53,7 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\u00ad")
 _NEXT_TASK = re.compile(r"(?<=[.!?>])(?<!\d[.])[ ](?=Type:[^\n]{1,60}\n[ \t*_-]*Topic[*_]*:)")
 
 
-# A table of one row, with the fields of a header above the labels of one task.
-_HEADER_TABLE = re.compile(
-    r"^[ \t]*\|([^\n]+)\n[ \t]*\|[ |:-]+\n[ \t]*\|([^\n]+)$(?!\n[ \t]*\|)", re.MULTILINE
-)
+_HEADER_TABLE = compiled("table of a header", re.NOFLAG)
 
 
 def _as_labels(table: re.Match[str]) -> str:
@@ -89,16 +83,10 @@ def find_structures(text: str) -> list[Structure]:
 
 # --- JSON -------------------------------------------------------------------------------------------------------
 
-_STRING = r'(?:"(?:[^"\\]|\\.)*+"|' + r"'(?:[^'\\]|\\.)*+'|“[^”]*+”)"
-_SKIP = r"(?:\s|//[^\n]*+|/\*[^*]*+\*/)*+"
 _OPEN = re.compile(r"\{(?=\s*(?:[\"'“]|//|/\*|\w{4,20}\s*:))")
-_KEY = re.compile(
-    rf"{_SKIP}(?P<key>\"[\w .#-]{{1,40}}\"|'[\w .#-]{{1,40}}'|“[\w .#-]{{1,40}}”|[A-Za-z_]{{1,40}}){_SKIP}:{_SKIP}"
-)
-_VALUE = re.compile(
-    rf"(?:{_STRING}|-?\d+(?:\.\d+)?|null|None|true|false|True|False|\[[^\[\]{{}}]*+\])", re.DOTALL
-)
-_NEXT = re.compile(rf"{_SKIP}(?P<comma>,?){_SKIP}(?P<close>\}}?)")
+_KEY = compiled("key of JSON", re.NOFLAG)
+_VALUE = compiled("value of JSON", re.NOFLAG)
+_NEXT = compiled("behind a value of JSON")
 _LEVEL = re.compile(r"\D*[1-5](?!\d)(?:\s?/\s?5)?\D*")
 _WRAPPER_BEFORE = re.compile(r"(?:\s*```\w*[ \t]*(?=\n|$))?[\s\[{]*+(?:[\"'][\w ]+[\"']\s*+:)?[\s\[{,]*+\Z")
 _WRAPPER_AFTER = re.compile(r"\A[\s,;\]}]*(?:```[ \t]*(?=\n|$))?\s*")

@@ -7,26 +7,14 @@ or turn named so (:mod:`datagen.replies.tokens`); or a heading such as "Thinking
 import re
 from collections import Counter
 
+from datagen.phrases import compiled, groups_of_words
 from datagen.replies.tokens import CONTROL, find_marks, own_turn, words_of
 
-_NAMES = {
-    "think": "think thinks thinking thought thoughts cot 思考 思维 思维链 思考过程"
-    " pensamiento pensée gedanken pensiero мысли",
-    "reason": "reason reasoning rationale 推理 推理过程 razonamiento raisonnement raciocínio рассуждение",
-    "reflect": "reflect reflecting reflection réflexion 反思",
-    "scratch": "scratchpad scratch musing musings brainstorm brainstorming"
-    " ponder pondering deliberation contemplation",
-    "analyse": "analysis analyse analyze analyzing analysing",
-    "inner": "inner internal monologue introspection antthinking",
-}  # fmt: skip
-_FAMILY_OF = {name: family for family, names in _NAMES.items() for name in names.split()}
+_FAMILY_OF = {
+    name: family for family, names in groups_of_words("families of thoughts").items() for name in names
+}
 _OPENING, _CLOSING = {"start", "begin", "prefix", "open"}, {"end", "suffix", "close", "stop"}
-TAG = re.compile(
-    r"(?P<open>&lt;|[<＜◁◀‹«《〈⟨【\[{]{1,2})\s?[|｜]?\s?(?P<slash>\\?/\s?|\\)?"
-    r"(?P<name>[^\W\d_][\w:.▁-]{1,40}(?P<more>(?: [^\W\d_][\w-]{1,20}(?![\w-]|\s?=)){0,2}))"
-    r"(?:\s+[\w:-]{1,40}\s?=\s?(?:\"[^\"<>\n]{0,200}\"|'[^'<>\n]{0,200}'|[^\s<>\"']{1,80})){0,8}"
-    r"\s?/?[|｜]?\s?(?:&gt;|[>＞▷▶›»》〉⟩】\]}]{1,2})"
-)
+TAG = compiled("tag of any brackets", re.NOFLAG)
 _MARKED = re.compile(r"[<＜◁◀‹«《〈⟨【\[{]|&lt;|```")
 _QUOTE = re.compile(r"^>[ ]{0,2}\Z", re.MULTILINE)
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
@@ -34,31 +22,14 @@ _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 _DETAILS = re.compile(r"<details\b[^<>]{0,300}>\s{0,9}(?:<summary>[^<>]{0,100})?", re.IGNORECASE)
 _END_OF_DETAILS = re.compile(r"</details>", re.IGNORECASE)
 _ABOUT_THOUGHTS = re.compile(r"think|thought|reason", re.IGNORECASE)
-_FENCE = re.compile(
-    r"^`{3,}[ \t]*(?:think|thinking|thoughts?|reasoning|scratchpad)[ \t]*$", re.IGNORECASE | re.MULTILINE
-)
-# Code in a language; what it shows is no markup of the reply.
-_CODE_BLOCK = re.compile(
-    r"^`{3,}[ \t]*(?!(?:think|thinking|thoughts?|reasoning|scratchpad|markdown|md|text|txt|plain)\b)\w+[ \t]*\n"
-    r"(?P<code>.*?)(?:(?P<end>^`{3,}[ \t]*$)|\Z)",
-    re.IGNORECASE | re.MULTILINE | re.DOTALL,
-)
+_FENCE = compiled("fence of thoughts")
+_CODE_BLOCK = compiled("code block")
 _BARE_FENCE = re.compile(r"^`{3,}[ \t]*$", re.MULTILINE)
 # Channels whose marks were dropped as special tokens, which left their names: "analysisWe need ...assistantfinalRest".
 _GLUED_FINAL = re.compile(r"assistant\s?final(?![a-z])")
 _GLUED_THOUGHTS = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=[^\sa-z,.;:])")
-_HEADED = re.compile(
-    r"[\s>*_#\W]{0,20}(?:(?P<sure>here(?:['’]s| is) my (?:thought|thinking|reasoning)s?(?: process)?"
-    r"|thinking(?: process| out loud)?(?=[\s*_]{0,5}(?:\.\.\.|…|:|\n))|thought process"
-    r"|internal (?:monologue|thoughts?|reasoning))"
-    r"|thoughts?)[\s*_]{0,5}(?:\.\.\.|…|:|\n)",
-    re.IGNORECASE,
-)
-_REPLY_HEADED = re.compile(
-    r"^[ \t>*_#]{0,12}(?:(?:\.{3}|…)?[ \t]?done thinking\b[.…]{0,3}"
-    r"|(?:here(?:['’]s| is) my |my )?(?:final )?(?:response|answer|output|reply)[ \t*_]{0,5}(?::|$))[ \t*_]{0,5}",
-    re.IGNORECASE | re.MULTILINE,
-)  # fmt: skip
+_HEADED = compiled("heading of thoughts")
+_REPLY_HEADED = compiled("heading of the reply")
 
 
 def without_thoughts(text: str) -> str:

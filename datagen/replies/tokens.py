@@ -9,46 +9,14 @@ import dataclasses
 import functools
 import re
 
-_ABBREVIATIONS = (
-    "bos|eos|pad|unk|mask|cls|sep|gmask|sop|eop|eod|eot|eom|eoh|eoa|sot|eom|nl"
-    "|im_end|im_start|endoftext|end|stop"
-)
-_WORDS = (
-    "start|begin|end|eos|bos|pad|token|turn|text|extra|reserved|unused|special|fim|tool|header|system|user|human"
-    "|assistant|model|bot|sentence|message|role|channel|im|eot|eom|prefix|suffix|middle"
-)
-_TOKEN = "|".join(
-    [
-        r"<(?:\s?[|｜][^<>|｜\n]{1,40}[|｜]\s?>"  # <|eot_id|>, <｜end▁of▁sentence｜>
-        r"|[|｜]/?\w{1,30}>|/?s>|<?/?SYS>{1,2}|0x[0-9A-Fa-f]{2}>|(?:reserved|unused|extra_id|special)_?\d{1,4}>"
-        rf"|/?(?:\w{{1,12}}:)?(?:{_ABBREVIATIONS})>|/?\w{{1,30}}[|｜]>|role>\w{{1,20}}</role>"  # <eos>, <channel|>
-        rf"|/?(?=[A-Za-z0-9]{{1,20}}_)(?:[A-Za-z0-9]{{1,20}}_){{0,4}}(?:{_WORDS})(?:_[A-Za-z0-9]{{1,20}}){{0,4}}>)",
-        r"\[(?:\|/?\w{1,30}\|"  # [|assistant|]
-        r"|/s|/?(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|gMASK|sMASK|UNUSED_TOKEN_\d{1,4})"
-        # Abbreviations in brackets may be a text's own ("arterial disease [PAD]"): tokens touch a sentence's end.
-        r"|(?:(?<=\A\[)|(?<=[.!?)\]>\n]\[)|(?<=[.!?)\]>\n]\s\[))(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK|EOT|END)(?=\]\s{0,9}(?:\Z|[\[<])))\]",
-    ]
-)
-CONTROL = re.compile(_TOKEN, re.IGNORECASE)
+from datagen.phrases import compiled, groups_of_words
+
+CONTROL = compiled("control tokens")
 # What a tokenizer's own spelling of spaces and line ends leaves: "TheĠpatient", "▁The▁patient".
 _SPELLING = re.compile(r"[^\W\d_][ĠĊ▁][^\W\d_]|▁[^\W\d_]+▁[^\W\d_]")
 _BOX = re.compile(r"<\|(?:begin|end)_of_box\|>")
-
-_ROLE = re.compile(
-    rf"[ \t]*(?P<role>[A-Za-z]{{2,20}})(?:[ \t]+to=[^\s<]{{1,60}})?(?:[ \t]+\w{{1,20}})?(?=\s*(?:{_TOKEN}))"
-    r"|[ \t]*(?P<line>[A-Za-z]{2,20})[ \t]*(?:\n|:|\Z)|(?P<glued>assistant|user|system|model|final)\b",
-    re.IGNORECASE,
-)
-_KINDS = {
-    "thoughts": {"think", "thinking", "thought", "thoughts", "analysis", "commentary", "reasoning", "inner",
-                 "reflection"},
-    "final": {"final", "answer", "response", "solution", "output", "reply", "conclusion"},
-    "other-turn": {"user", "human", "system", "sys", "inst", "prompter", "instruction", "tool", "ipython",
-                   "observation", "developer", "function", "environment", "question", "patient", "input"},
-    "own-turn": {"assistant", "model", "bot", "chatbot", "ai", "gpt", "gpt4"},
-    "end": {"end", "eot", "eos", "eom", "eod", "eoh", "eoa", "eop", "s", "endoftext", "return", "endofturn", "stop",
-            "pad"},
-}  # fmt: skip
+_ROLE = compiled("role behind a token")
+_KINDS = groups_of_words("kinds of tokens")
 
 
 @dataclasses.dataclass(frozen=True)

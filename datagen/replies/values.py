@@ -6,34 +6,18 @@ from collections.abc import Mapping
 
 import yaml
 
-from datagen.phrases import any_of
+from datagen.phrases import compiled
 from datagen.records import NO_INPUT
-from datagen.replies.marks import FIELDS, HEADERS, OUTPUT
+from datagen.replies.marks import HEADERS
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
-_MARKER = r"(?:<|&lt;|[\[({])\s*no[\s_-]*input\s*/?\s*(?:>|&gt;|[\])}]|$)"
-_NEEDED = r"(?:\s+(?:is\s+)?(?:needed|required|necessary|given|provided))"
-_ELSEWHERE = any_of("no input in other languages")
-_NO_INPUT = re.compile(
-    rf"^[\"'`*_]*(?:(?:{_MARKER}|[\[({{]?\s*no[\s_-]?(?:(?:additional|further|extra)\s+)?input{_NEEDED}?\s*[\])}}]?)"
-    r"[\"'`*_.]*(?=\s*$|\s*\n|\s*[(\[]|</)"
-    rf"|[\[(]?(?:n\s*/\s*a|none{_NEEDED}?|not{_NEEDED}|(?:left\s+)?(?:blank|empty)|<empty>|[\"'“”]{{2}}|∅"
-    r"|this\s+task\s+(?:needs|requires|has)\s+no\s+(?:\w+\s+)?input|this\s+task\s+does\s+not\s+(?:need|require|have)"
-    rf"\s+(?:an|any)?\s*(?:\w+\s+)?input|not\s+applicable|nil|null|-{{1,2}}|—|{_ELSEWHERE})[\])]?[\"'`*_.]*"
-    r"(?=\s*$|\s*\n\s*\n|\s*[(\[]))",
-    re.IGNORECASE,
-)
-_ASSISTANT_VOICE = re.compile(
-    r"^\W*(?:(?:note|nb|p\.?s\.?)\W+)?" + any_of("closing words"), re.IGNORECASE | re.DOTALL
-)
+_NO_INPUT = compiled("no input")
+_ASSISTANT_VOICE = compiled("voice of the assistant")
 
 # In other languages: a paragraph that speaks of the tasks, or a hope that ends in an exclamation.
-_ABOUT_TASKS = re.compile(any_of("speaks of tasks"), re.IGNORECASE)
-_HOPE = re.compile(r"\A\W*" + any_of("hopes") + r"[^\n]*[!！\U0001f300-\U0001faff]\W*\Z", re.IGNORECASE)
-_REMARK = re.compile(
-    r"(?:[*_]*[(\[]|[*_]).*\b(?:inputs?|tasks?|instructions?|difficulty|requested)\b.*(?:[)\]][*_]*|[*_])",
-    re.IGNORECASE,
-)
+_ABOUT_TASKS = compiled("speaks of tasks")
+_HOPE = compiled("hope")
+_REMARK = compiled("remark on a task")
 _LONGEST_CLOSING = 300
 
 
@@ -64,9 +48,7 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
 
 _LINE_BREAK = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
 _BREAK = re.compile(r"\n[ \t]*(?:[-=*_~]{3,}|\**(?:\\?#[ ]?){2,}\**)[ \t]*\Z|(?<!#)#{2,}\Z")
-_CLOSING_TAG = re.compile(
-    rf"(?:</(?:{'|'.join((*FIELDS, OUTPUT))}|li|ul|ol|p|div)>\s*)+\Z|(?<!\\)\\\Z", re.IGNORECASE
-)
+_CLOSING_TAG = compiled("closing tag")
 
 
 def _undecorate(value: str) -> str:
@@ -202,8 +184,7 @@ def _is_closing(paragraph: str) -> bool:
     return short and bool(_ABOUT_TASKS.search(paragraph) or _HOPE.match(paragraph))
 
 
-_RULED = r"[-=*_~]{3,}[ \t]*\n\s*"
-_PARAGRAPH = re.compile(rf"(\n[ \t]*\n\s*(?:{_RULED})?|\n[ \t]*{_RULED})")
+_PARAGRAPH = compiled("end of a paragraph", re.NOFLAG)
 
 
 def _split_closing(value: str) -> tuple[str, str]:
@@ -217,11 +198,7 @@ def _split_closing(value: str) -> tuple[str, str]:
     return value, closing
 
 
-_LEVEL_WORDS = re.compile(
-    r"(?:\W|\b(?:level|very|rather|easy|basic|simple|low|medium|moderate|intermediate|hard|difficult|challenging"
-    r"|high|advanced|expert|complex|out|of|stars?|10|5)\b)*",
-    re.IGNORECASE,
-)
+_LEVEL_WORDS = compiled("words beside a level")
 _WORD_LEVELS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 
 
