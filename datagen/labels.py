@@ -6,84 +6,26 @@ taken away), and the key is looked up among those of ``labels.yaml`` and of the 
 is not there keeps its words, in a tidy form that does not depend on case or number.
 """
 
-import dataclasses
 import functools
 import json
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
 from datagen.errors import nearest
+from datagen.phrases import read_table
 
 FIELDS = ("type", "topic", "view", "difficulty")
 OTHER = "Other"
 
-_LEVELS = ("1", "2", "3", "4", "5")
-_LEVEL_WORDS = {
-    "1": "one|very easy|very simple|beginner|trivial|lowest|very low",
-    "2": "two|easy|simple|basic|low|elementary",
-    "3": "three|medium|moderate|intermediate|average|normal",
-    "4": "four|hard|difficult|challenging|high|advanced",
-    "5": "five|very hard|very difficult|expert|very challenging|very high|highest|extremely hard|complex",
-}
-# "3", "Level 3", "3/5", "3 out of 5", "3 (moderate)"; not "7/10", "3-4", "3 or 4", "3.5".
-_LEVEL = re.compile(
-    r"\D*?([1-5])(?:\.0+)?\s*(?:(?:/|out of|of)\s*5(?:\.0+)?)?"
-    r"(?![\d.,/-]|\s*[-–—]\s*\d|\s*(?:/|out of|of|to|or)\s*\d)\D*"
+_LISTS: dict[str, Any] = read_table("datagen", "labels.yaml")
+_LEVELS = {words: level for level, synonyms in _LISTS["difficulty"].items() for words in synonyms}
+_AMERICAN = [(re.compile(british), american) for british, american in _LISTS["american spelling"].items()]
+_LEVEL, _PREFIX, _SAME_IN_PLURAL = (
+    re.compile(_LISTS[name].replace("\n", ""), re.IGNORECASE)
+    for name in ("level", "prefix", "same in the plural")
 )
-_FILLERS = {
-    "type": {
-        "task",
-        "type",
-        "format",
-        "exercise",
-        "style",
-        "based",
-        "item",
-        "problem",
-        "medical",
-        "the",
-        "a",
-        "an",
-    },
-    "view": {"view", "viewpoint", "perspective", "point", "from", "the", "a", "an", "as", "role", "pov"},
-    "topic": {"topic", "field", "the", "a", "an"},
-}
-_PREFIX = re.compile(
-    r"^\W*(?:(?:task\s+)?type|topic|view(?:point)?|perspective|difficulty(?:\s+(?:level|rating))?|level)\s*[:=]\s*",
-    re.IGNORECASE,
-)
-_BRITISH = (
-    (r"\bp(?:a)ediatr", "pediatr"),
-    (r"haem(?=[aio])", "hem"),
-    (r"\banaesth", "anesth"),
-    (r"\bgynaec", "gynec"),
-    (r"\bortho(?:pa)ed", "orthoped"),
-    (r"\boedem", "edem"),
-    (r"\boesoph", "esoph"),
-    (r"\bcounsell", "counsel"),
-    (r"\blabell", "label"),
-    (r"\bdietician", "dietitian"),
-    (r"\btumour", "tumor"),
-    (r"\bbehaviour", "behavior"),
-    (r"\bageing", "aging"),
-    (r"\b(summar|categor|immun|visual|paraphras|simpl)is(?=ation|ing|e\b|ed\b)", r"\1iz"),
-)
-_SAME_IN_PLURAL = re.compile(
-    r"(?:ss|us|is|ics|ous|betes|rabies|scabies|herpes|rickets|measles|mumps|series|species|ascites|caries|lens"
-    r"|sciences|obstetrics|biceps|pus|gas|yes)$"
-)
-
-
-@dataclasses.dataclass
-class Tally:
-    """How often each label occurs in its one spelling; ``unknown`` holds those that no list knows."""
-
-    counts: Counter[str] = dataclasses.field(default_factory=Counter)
-    unknown: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 def normalise(field: str, label: str) -> str:
@@ -92,8 +34,8 @@ def normalise(field: str, label: str) -> str:
     Example:
         >>> normalise("type", "Rewrites"), normalise("type", "MCQ"), normalise("view", "Patient’s Perspective")
         ('Rewriting', 'Multiple-choice Q&A', 'Patient')
-        >>> normalise("view", "ICU Chaplains")
-        'ICU chaplain'
+        >>> normalise("topic", "Paediatrics"), normalise("topic", "Snake Bites"), normalise("view", "ICU Chaplains")
+        ('Pediatrics', 'Snake bite', 'ICU chaplain')
     """
     if field == "difficulty":
         return normalise_difficulty(label)
@@ -102,36 +44,6 @@ def normalise(field: str, label: str) -> str:
         if key in known:
             return known[key]
     return _tidy(label)
-
-
-def normalise_type(label: str) -> str:
-    """Return the one spelling of a task's type.
-
-    Example:
-        >>> [normalise_type(label) for label in ("Open-ended Q&A", "Open QA", "Multiple choice question")]
-        ['Open Q&A', 'Open Q&A', 'Multiple-choice Q&A']
-    """
-    return normalise("type", label)
-
-
-def normalise_view(label: str) -> str:
-    """Return the one spelling of the person from whose view a task is written.
-
-    Example:
-        >>> [normalise_view(label) for label in ("Patients", "Patient's view", "Student (Medicine)")]
-        ['Patient', 'Patient', 'Medical student']
-    """
-    return normalise("view", label)
-
-
-def normalise_topic(label: str) -> str:
-    """Return the one spelling of a task's medical topic.
-
-    Example:
-        >>> [normalise_topic(label) for label in ("Genetic", "CLINICAL DIAGNOSES", "Paediatrics", "Snake Bites")]
-        ['Genetics', 'Diagnosis', 'Pediatrics', 'Snake bite']
-    """
-    return normalise("topic", label)
 
 
 def normalise_difficulty(label: str) -> str:
@@ -150,7 +62,7 @@ def normalise_difficulty(label: str) -> str:
         return number.group(1)
     words = " ".join(re.findall(r"[a-z]+", text.lower()))
     words = re.sub(r"\b(?:level|difficulty)\b", "", words).strip()
-    return _level_words().get(words, text)
+    return _LEVELS.get(words, text)
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -175,7 +87,7 @@ def group(field: str, label: str) -> str:
 def is_known(field: str, label: str) -> bool:
     """Tell whether a label (or, of a view or topic, its group) stands in the lists."""
     if field == "difficulty":
-        return normalise_difficulty(label) in _LEVELS
+        return normalise_difficulty(label) in _LISTS["difficulty"]
     return any(key in _known(field) for key in _keys(field, label)) or (
         field in ("view", "topic") and group(field, label) not in (OTHER, "")
     )
@@ -192,21 +104,6 @@ def nearest_known(field: str, label: str) -> str | None:
         return None
     near = nearest(_key(field, label), _known(field), cutoff=0.6)
     return _known(field)[near[0]] if near else None
-
-
-def tally(field: str, labels: Iterable[str]) -> Tally:
-    """Count labels in their one spelling.
-
-    Example:
-        >>> tally("type", ["Chat", "chats", "Haiku"])
-        Tally(counts=Counter({'Chat': 2, 'Haiku': 1}), unknown=Counter({'Haiku': 1}))
-    """
-    result = Tally()
-    for label in labels:
-        result.counts[normalise(field, label)] += 1
-        if not is_known(field, label):
-            result.unknown[normalise(field, label)] += 1
-    return result
 
 
 def _tidy(label: str) -> str:
@@ -247,15 +144,15 @@ def _key(field: str, label: str) -> str:
     text = unicodedata.normalize("NFKC", label).replace("’", "'").replace("‘", "'")
     text = _PREFIX.sub("", text).lower()
     text = re.sub(r"'s\b|(?<=s)'(?=\s|$)", "", text).replace("&", " and ").replace("+", " and ")
-    for british, american in _BRITISH:
-        text = re.sub(british, american, text)
+    for british, american in _AMERICAN:
+        text = british.sub(american, text)
     words = [singular(word) for word in re.findall(r"[^\W_]+", text)]
     text = " ".join(words)
     if field == "type":
         text = re.sub(r"\bq and a\b|\bquestion(?: and)? answer(?:ing)?\b|\bqna\b|\bq a\b", "qa", text)
     if field == "view":
         text = re.sub(r"\bpoint of view\b", "", text)
-    kept = [word for word in text.split() if word not in _FILLERS[field]]
+    kept = [word for word in text.split() if word not in _LISTS["fillers"][field].split()]
     return " ".join(kept) or text
 
 
@@ -278,19 +175,10 @@ def singular(word: str) -> str:
 
 
 @functools.cache
-def _lists() -> dict[str, Any]:
-    import yaml
-
-    text = (resources.files("datagen") / "labels.yaml").read_text(encoding="utf-8")
-    lists: dict[str, Any] = yaml.safe_load(text)
-    return lists
-
-
-@functools.cache
 def _known(field: str) -> dict[str, str]:
     """Return key -> label: of the lists first, then of the project's own seed tasks as they are spelt there."""
     known: dict[str, str] = {}
-    for label, synonyms in _lists()[field].items():
+    for label, synonyms in _LISTS[field].items():
         known.setdefault(_key(field, label), label)
         for synonym in synonyms:
             key = _key(field, synonym)
@@ -308,7 +196,7 @@ def _known(field: str) -> dict[str, str]:
 def _groups(field: str) -> list[tuple[str, re.Pattern[str]]]:
     return [
         (name, re.compile("|".join(_word_pattern(word) for word in words)))
-        for name, words in _lists()[f"{field}_groups"].items()
+        for name, words in _LISTS[f"{field}_groups"].items()
     ]
 
 
@@ -317,8 +205,3 @@ def _word_pattern(word: str) -> str:
         return rf"\b{re.escape(word[1:])}\b"
     # These are endings; everything else is the beginning of a word.
     return re.escape(word) if word in ("ologist", "iatrist", "therapist") else rf"\b{re.escape(word)}"
-
-
-@functools.cache
-def _level_words() -> dict[str, str]:
-    return {phrase: level for level, phrases in _LEVEL_WORDS.items() for phrase in phrases.split("|")}
