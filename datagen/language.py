@@ -8,39 +8,13 @@ import re
 import unicodedata
 from collections import Counter
 
+from datagen.phrases import groups_of_words, read_table
+
 ANY = "any"
 
-_COMMON_WORDS = {
-    "en": "the of and is are what how with for this that which to your you from by was should can does when be it an"
-    " as or at their there explain describe following between",
-    "es": "el los las una del que por para con cómo qué cuáles es está son su se al más y como debe puede",
-    "fr": "le les des du une est et que qui dans pour avec sur quels quelles comment pas vous votre au aux ce cette",
-    "de": "der die das den dem und ist sind ein eine einer nicht mit für von wie auf zu bei welche sie werden"
-    " wird auch",
-    "it": "il lo gli della dei di che per con è sono una nel alla come quali più questo delle",
-    "pt": "os as uma do da dos das que para com não como em é são seu sua ao pelo quais",
-    "nl": "het een van de en is zijn dat met voor niet welke hoe wat bij aan ook naar wordt",
-}
-_LANGUAGES_OF: dict[str, list[str]] = {}
-for _language, _words in _COMMON_WORDS.items():
-    for _word in _words.split():
-        _LANGUAGES_OF.setdefault(_word, []).append(_language)
+_COMMON_WORDS = groups_of_words("common words")
+_SCRIPTS: dict[str, str] = read_table("datagen", "phrases.yaml")["scripts"]
 _LATIN = r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
-_SCRIPTS = {
-    "zh": r"\u3007\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0003ffff",
-    "ja": r"\u3005-\u3007\u3040-\u30ff\u4e00-\u9fff\u3400-\u4dbf",
-    "ko": r"\uac00-\ud7af\u1100-\u11ff",
-    "ru": r"\u0400-\u04ff",
-    "uk": r"\u0400-\u04ff",
-    "el": r"\u0370-\u03ff\u1f00-\u1fff",
-    "ar": r"\u0600-\u06ff\u0750-\u077f",
-    "fa": r"\u0600-\u06ff\u0750-\u077f",
-    "he": r"\u0590-\u05ff",
-    "hi": r"\u0900-\u097f",
-    "bn": r"\u0980-\u09ff",
-    "ta": r"\u0b80-\u0bff",
-    "th": r"\u0e00-\u0e7f",
-}
 LANGUAGES = (*_COMMON_WORDS, *_SCRIPTS)
 _WORD = re.compile(r"[^\W\d_]+")
 _FEW = 3
@@ -71,8 +45,9 @@ def is_other_language(text: str, language: str) -> bool:
         return True
     if language not in _COMMON_WORDS:
         return False
-    counts = Counter(
-        code for word in _WORD.findall(text.lower()) if word in _LANGUAGES_OF for code in _LANGUAGES_OF[word]
-    )
-    expected = counts.pop(language, 0)
-    return max(counts.values(), default=0) >= max(_FEW, 2 * expected + 1)
+    words = Counter(_WORD.findall(text.lower()))
+    counts = {
+        code: sum(words[word] for word in common & words.keys()) for code, common in _COMMON_WORDS.items()
+    }
+    expected = counts.pop(language)
+    return max(counts.values()) >= max(_FEW, 2 * expected + 1)

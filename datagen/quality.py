@@ -4,6 +4,7 @@ Each returns a short stable reason, or None where nothing speaks against the tex
 """
 
 import re
+from collections.abc import Iterator
 
 from datagen.dedup import count_words, rouge_l, tokenize
 from datagen.finish import read_finish
@@ -96,38 +97,28 @@ def check_task(task: SeedTask, language: str = ANY) -> str | None:
         >>> check_task(SeedTask("Look at the attached image and name the fracture."))
         'asks-for-media'
     """
+    return next((reason for objects, reason in _objections_to_task(task, language) if objects), None)
+
+
+def _objections_to_task(task: SeedTask, language: str) -> Iterator[tuple[object, str]]:
+    """Yield each objection to a task as whether it holds, looked into only then, and its reason."""
     instruction, given = task.instruction.strip(), task.normal_input()
     words = count_words(instruction)
-    if not any(letter.isalnum() for letter in instruction):
-        return "empty-instruction"
-    if is_other_language(instruction, language):
-        return "wrong-language"
-    if words < MIN_INSTRUCTION_WORDS:
-        return "instruction-too-short"
-    if words > MAX_INSTRUCTION_WORDS:
-        return "instruction-too-long"
-    if count_words(given) > MAX_INPUT_WORDS:
-        return "input-too-long"
-    if _REFUSAL.search(instruction) or _REFUSAL.search(given):
-        return "refusal"
-    if asks_for_media(instruction, given):
-        return "asks-for-media"
-    if _CHOICE_TYPE.search(task.type) and not _has_choices(f"{instruction}\n{given}", task.type):
-        return "no-choices"
-    if breaks_off(instruction) or breaks_off(given):
-        return "unfinished"
-    if is_caught_in_a_loop(instruction) or is_caught_in_a_loop(given):
-        return "repeats-itself"
-    if asks_to_insert(instruction):
-        return "input-is-placeholder"
-    if not given:
-        alone = refers_to_material(instruction) or instruction.endswith((":", "："))
-        return "input-missing" if alone else None
-    if is_placeholder(given):
-        return "input-is-placeholder"
-    if echoes(instruction, given):
-        return "input-echoes-instruction"
-    return None
+    yield not any(map(str.isalnum, instruction)), "empty-instruction"
+    yield is_other_language(instruction, language), "wrong-language"
+    yield words < MIN_INSTRUCTION_WORDS, "instruction-too-short"
+    yield words > MAX_INSTRUCTION_WORDS, "instruction-too-long"
+    yield count_words(given) > MAX_INPUT_WORDS, "input-too-long"
+    yield _REFUSAL.search(instruction) or _REFUSAL.search(given), "refusal"
+    yield asks_for_media(instruction, given), "asks-for-media"
+    chooses = _CHOICE_TYPE.search(task.type)
+    yield chooses and not _has_choices(f"{instruction}\n{given}", task.type), "no-choices"
+    yield breaks_off(instruction) or breaks_off(given), "unfinished"
+    yield is_caught_in_a_loop(instruction) or is_caught_in_a_loop(given), "repeats-itself"
+    yield asks_to_insert(instruction) or (given and is_placeholder(given)), "input-is-placeholder"
+    alone = refers_to_material(instruction) or instruction.endswith((":", "："))
+    yield not given and alone, "input-missing"
+    yield given and echoes(instruction, given), "input-echoes-instruction"
 
 
 def check_answer(
@@ -149,25 +140,24 @@ def check_answer(
         >>> check_answer("Drink water and rest.", "stop"), check_answer("Drink water and", "length")
         (None, 'unfinished')
     """
-    answer = text.strip()
+    objections = _objections_to_answer(text.strip(), finish_reason, task, language)
+    return next((reason for objects, reason in objections if objects), None)
+
+
+def _objections_to_answer(
+    answer: str, finish_reason: str, task: SeedTask | None, language: str
+) -> Iterator[tuple[object, str]]:
     words = count_words(answer)
-    if not any(letter.isalnum() for letter in answer):
-        return "empty"
-    if read_finish(finish_reason) != "whole":
-        return "unfinished"
-    if words > MAX_ANSWER_WORDS:
-        return "answer-too-long"
+    yield not any(map(str.isalnum, answer)), "empty"
+    yield read_finish(finish_reason) != "whole", "unfinished"
+    yield words > MAX_ANSWER_WORDS, "answer-too-long"
     # A long answer that begins so goes on to help: "I cannot diagnose you, but pain in the chest can be ..."
-    if words <= MAX_REFUSAL_WORDS and _REFUSAL.search(answer):
-        return "refusal"
-    if _WANTS_MEDIA.search(answer):
-        return "asks-for-media"
+    yield words <= MAX_REFUSAL_WORDS and _REFUSAL.search(answer), "refusal"
+    yield _WANTS_MEDIA.search(answer), "asks-for-media"
     about_language = task is not None and _ABOUT_LANGUAGE.search(f"{task.type} {task.instruction}")
-    if not about_language and is_other_language(answer, language):
-        return "wrong-language"
-    if repeats_itself(answer):
-        return "repeats-itself"
-    return "unfinished" if is_unfinished(answer) else None
+    yield not about_language and is_other_language(answer, language), "wrong-language"
+    yield repeats_itself(answer), "repeats-itself"
+    yield is_unfinished(answer), "unfinished"
 
 
 def breaks_off(text: str) -> bool:
