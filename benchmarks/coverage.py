@@ -7,12 +7,57 @@ views and topics fall into groups. "different" is the share of requests whose ex
 """
 
 import argparse
+import math
 import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from datagen.coverage import SAMPLINGS, draw_examples, measure
+from datagen import labels
+from datagen.coverage import SAMPLINGS, draw_examples
 from datagen.labels import FIELDS
+from datagen.records import SeedTask
 from datagen.seeds import load_seeds
+
+
+def evenness(values: Iterable[str]) -> float:
+    """Return how evenly labels occur: entropy over its largest possible value; 1 is even, 0 is one label alone.
+
+    Example:
+        >>> evenness("aabb"), round(evenness("aaab"), 3), evenness("aa")
+        (1.0, 0.811, 1.0)
+    """
+    counts = Counter(values)
+    total = counts.total()
+    if len(counts) < 2:
+        return 1.0
+    entropy = -math.fsum(n / total * math.log(n / total) for n in counts.values())
+    return entropy / math.log(len(counts))
+
+
+def measure(seeds: Sequence[SeedTask], draws: Sequence[Sequence[SeedTask]]) -> dict[str, float]:
+    """Measure what many draws show.
+
+    Returns:
+        Per field: ``evenness.FIELD`` of the labels shown (as groups for views and topics; labels of the seeds that
+        were never shown count), and ``different.FIELD``, the share of requests whose examples all differ in it; then
+        ``seeds_shown``, the share of seeds shown at all, and ``most_shown``, how many times as often as in plain
+        draws the most frequent seed was shown.
+    """
+    result: dict[str, float] = {}
+    shown = Counter(id(task) for draw in draws for task in draw)
+    for field in FIELDS:
+        groups = [[labels.group(field, getattr(task, field)) for task in draw] for draw in draws]
+        known = {labels.group(field, getattr(task, field)) for task in seeds}
+        seen = {label for draw in groups for label in draw}
+        share = evenness(label for draw in groups for label in draw)
+        result[f"evenness.{field}"] = share * (
+            math.log(len(seen)) / math.log(len(known)) if len(seen) > 1 else 1
+        )
+        result[f"different.{field}"] = sum(len(set(draw)) == len(draw) for draw in groups) / len(draws)
+    result["seeds_shown"] = len(shown) / len(seeds)
+    result["most_shown"] = max(shown.values()) * len(seeds) / shown.total()
+    return result
 
 
 def main() -> None:

@@ -10,8 +10,7 @@ wherever they can. A round depends on the seed and its own number alone, so requ
 import functools
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from datagen import labels
@@ -63,47 +62,8 @@ def draw_uniform(seeds: Sequence[SeedTask], count: int, key: str) -> list[SeedTa
     return [seeds[i] for i in ranked[:count]]
 
 
-def evenness(values: Iterable[str]) -> float:
-    """Return how evenly labels occur: entropy over its largest possible value; 1 is even, 0 is one label alone.
-
-    Example:
-        >>> evenness("aabb"), round(evenness("aaab"), 3), evenness("aa")
-        (1.0, 0.811, 1.0)
-    """
-    counts = Counter(values)
-    total = counts.total()
-    if len(counts) < 2:
-        return 1.0
-    entropy = -math.fsum(n / total * math.log(n / total) for n in counts.values())
-    return entropy / math.log(len(counts))
-
-
-def measure(seeds: Sequence[SeedTask], draws: Sequence[Sequence[SeedTask]]) -> dict[str, float]:
-    """Measure what many draws show.
-
-    Returns:
-        Per field: ``evenness.FIELD`` of the labels shown (as groups for views and topics; labels of the seeds that
-        were never shown count), and ``different.FIELD``, the share of requests whose examples all differ in it; then
-        ``seeds_shown``, the share of seeds shown at all, and ``most_shown``, how many times as often as in plain
-        draws the most frequent seed was shown.
-    """
-    result: dict[str, float] = {}
-    shown = Counter(id(task) for draw in draws for task in draw)
-    for field in labels.FIELDS:
-        groups = [[labels.group(field, getattr(task, field)) for task in draw] for draw in draws]
-        known = {labels.group(field, getattr(task, field)) for task in seeds}
-        seen = {label for draw in groups for label in draw}
-        share = evenness(label for draw in groups for label in draw)
-        result[f"evenness.{field}"] = share * (
-            math.log(len(seen)) / math.log(len(known)) if len(seen) > 1 else 1
-        )
-        result[f"different.{field}"] = sum(len(set(draw)) == len(draw) for draw in groups) / len(draws)
-    result["seeds_shown"] = len(shown) / len(seeds)
-    result["most_shown"] = max(shown.values()) * len(seeds) / shown.total()
-    return result
-
-
-def weights(rows: Sequence[Sequence[str]]) -> list[float]:
+@functools.lru_cache(maxsize=4)
+def weights(rows: tuple[tuple[str, ...], ...]) -> list[float]:
     """Return how many times as often as in plain draws each task should be shown, so that labels come out even.
 
     Args:
@@ -113,7 +73,7 @@ def weights(rows: Sequence[Sequence[str]]) -> list[float]:
         One weight a task, 1 on average, about :data:`LEAST` to :data:`MOST`.
 
     Example:
-        >>> [round(weight, 2) for weight in weights([("chat",), ("chat",), ("chat",), ("rewriting",)])]
+        >>> [round(weight, 2) for weight in weights((("chat",), ("chat",), ("chat",), ("rewriting",)))]
         [0.67, 0.67, 0.67, 2.0]
     """
     result = [1.0] * len(rows)
@@ -132,11 +92,6 @@ def weights(rows: Sequence[Sequence[str]]) -> list[float]:
 
 
 @functools.lru_cache(maxsize=4)
-def _weights(rows: tuple[tuple[str, ...], ...]) -> list[float]:
-    return weights(rows)
-
-
-@functools.lru_cache(maxsize=4)
 def _round(rows: tuple[tuple[str, ...], ...], count: int, seed: int, number: int) -> list[list[int]]:
     """Draw the examples of one round of requests, as places in the list of seeds.
 
@@ -145,7 +100,7 @@ def _round(rows: tuple[tuple[str, ...], ...], count: int, seed: int, number: int
     """
     import numpy as np
 
-    share = np.array(_weights(rows)) / len(rows)
+    share = np.array(weights(rows)) / len(rows)
     columns = [_Column(np, [row[i] for row in rows], share) for i in range(len(_FIELDS))]
     shown = np.zeros(len(rows))
     drawn: list[list[int]] = []

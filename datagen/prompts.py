@@ -8,44 +8,13 @@ size go on in its form, where a small one loses the form under a long list of ru
 import json
 from collections.abc import Sequence
 
+from datagen.phrases import read_table
 from datagen.records import NO_INPUT, SeedTask
 from datagen.service.chat import TEXT
 
 PROMPT_VERSION = "2026-11.3"
 
-_TASK_SYSTEM = "You write varied, medically correct tasks for training a medical assistant."
-
-_TASK_RULES = """\
-Rules:
-1. Every task is about medicine or health, and correct.
-2. Change the point of view from task to task: patient, caregiver, nurse, student, physician, pharmacist, \
-researcher and others.
-3. Spread the topics as widely as medicine goes; none twice.
-4. Change the type: text generation, open Q&A, chat, rewriting, summarization, classification, \
-USMLE-style Q&A, multiple-choice Q&A, single-hop reasoning, multi-hop reasoning. Leave none out over the list.
-5. Give the difficulty from 1 (easy) to 5 (very hard), and use all five.
-6. Vary the wording; mix questions with commands.
-7. If a task needs no input, its input is exactly {no_input}.
-8. Otherwise the input has 50 to 200 words with realistic medical context and made-up people.
-9. The input is complete. Never ask for it, never leave a blank, never speak of a file or an image.
-10. Multiple-choice and USMLE-style tasks have the question and the choices A to D in the input.
-11. A USMLE-style question has more than 50 words.
-12. Patients write simply, in the first person; clinicians write professionally.
-13. Make the lengths of the inputs clearly different."""
-
-_TEXT_FORM = """\
-14. Give each task these fields in this order: Type, Topic, View, Difficulty, Instruction, Input.
-15. Put ### between tasks. Write no answers and nothing else."""
-
-_JSON_FORM = """\
-14. Give each task these fields: type, topic, view, difficulty (a number), instruction, input.
-15. Reply with one JSON object, {"tasks": [...]}, and nothing else. Write no answers to the tasks."""
-
-_ANSWER_SYSTEM = (
-    "You are an experienced physician and teacher. Answer correctly and completely, in words that suit the "
-    "one who asks. Reason step by step first, then give the answer. If the task offers choices, end with "
-    '"The answer is (letter)."'
-)
+_TEXTS: dict[str, str] = read_table("datagen", "prompts.yaml")
 
 
 def task_request_messages(
@@ -78,8 +47,8 @@ def task_request_messages(
         Write medical tasks 2 to 3 in the same form, with ### between them.
     """
     shown, total, as_text = len(examples), len(examples) + count, form == TEXT
-    rules = f"{_TASK_RULES.format(no_input=NO_INPUT)}\n{_TEXT_FORM if as_text else _JSON_FORM}"
-    messages = [{"role": "system", "content": f"{_TASK_SYSTEM}\n{rules}"}]
+    rules = f"{_TEXTS['new tasks']}\n{_TEXTS['tasks as text' if as_text else 'tasks as JSON']}"
+    messages = [{"role": "system", "content": rules}]
     for number, task in enumerate(examples, start=1):
         asked = f"Write medical task {number}."
         messages.append(
@@ -125,4 +94,4 @@ def answer_request_messages(task: SeedTask) -> tuple[dict[str, str], ...]:
     """
     given = task.normal_input()
     text = task.instruction.strip() + (f"\n\n{given}" if given else "")
-    return {"role": "system", "content": _ANSWER_SYSTEM}, {"role": "user", "content": text}
+    return {"role": "system", "content": _TEXTS["answer"]}, {"role": "user", "content": text}
