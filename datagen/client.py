@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from datagen.ledger import Entry, Ledger
 from datagen.service.chat import ChatRequest, Sampling, prompt_hash
-from datagen.service.retry import Sender
+from datagen.service.retry import Requester
 from datagen.service.stop import Stop
 from datagen.service.wire import Service
 
@@ -159,12 +159,14 @@ class _Flow:
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """Yield the replies in order."""
-        async with Sender(self._service, self._ledger, self._stage, self._budget, self._changed.set) as asker:
+        async with Requester(
+            self._service, self._ledger, self._stage, self._budget, self._changed.set
+        ) as requester:
             try:
                 while True:
-                    self._draw(asker)
+                    self._draw(requester)
                     if self._failure is not None:
-                        await self._drain(asker)
+                        await self._drain(requester)
                         raise self._failure
                     if self._given in self._ready:
                         reply = self._ready.pop(self._given)
@@ -173,41 +175,41 @@ class _Flow:
                         continue
                     if not self._open:
                         return
-                    if asker.undecided == len(self._open):
-                        asker.nobody_else()
+                    if requester.undecided == len(self._open):
+                        requester.nobody_else()
                     self._changed.clear()
                     await self._changed.wait()
             except GeneratorExit:
                 # Whoever asks no further has enough. What is in flight must be paid: let its bill become known.
                 if self._budget is not None and self._budget.held_usd > 0:
-                    await self._drain(asker)
+                    await self._drain(requester)
                 raise
             finally:
                 for task in self._open:
                     task.cancel()
                 await asyncio.gather(*self._open, return_exceptions=True)
 
-    def _draw(self, asker: Sender) -> None:
+    def _draw(self, requester: Requester) -> None:
         """Take up as many requests as there is room for."""
         most_open = OPEN_PER_SLOT * self._service.concurrency
         while (
             not self._source_is_empty
             and self._failure is None
             and len(self._open) < most_open
-            and len(self._open) - asker.resting < self._service.concurrency
+            and len(self._open) - requester.resting < self._service.concurrency
             and self._drawn - self._given < max(1, self._window())
         ):
             request = next(self._source, None)
             if request is None:
                 self._source_is_empty = True
                 return
-            task = asyncio.ensure_future(self._ask(asker, self._drawn, request))
+            task = asyncio.ensure_future(self._ask(requester, self._drawn, request))
             self._open.add(task)
             task.add_done_callback(self._close)
             self._drawn += 1
 
-    async def _ask(self, asker: Sender, order: int, request: ChatRequest) -> None:
-        entry = await asker.ask(order, request.id, request.body(self._service.model))
+    async def _ask(self, requester: Requester, order: int, request: ChatRequest) -> None:
+        entry = await requester.ask(order, request.id, request.body(self._service.model))
         self._ready[order] = read_reply(entry)
         self._settled(self._given + len(self._ready))
 
@@ -217,12 +219,12 @@ class _Flow:
             self._failure = self._failure or task.exception()
         self._changed.set()
 
-    async def _drain(self, asker: Sender) -> None:
+    async def _drain(self, requester: Requester) -> None:
         """Let what is in flight end, which is paid for, unless it is bound to fail."""
-        asker.close()
+        requester.close()
         if isinstance(self._failure, Stop) and self._failure.at_once:
             return
-        while asker.in_flight:
+        while requester.in_flight:
             self._changed.clear()
             await self._changed.wait()
 

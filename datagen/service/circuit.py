@@ -1,6 +1,6 @@
-"""When a whole service must be left alone: pauses it asks for, and the circuit that opens when it fails.
+"""When a whole service must be left alone: pauses that it asks for, and the circuit that opens when it fails.
 
-A refusal (HTTP 429, or 503 with Retry-After) can mean the account or one request. What it means is decided so:
+A refusal (HTTP 429, or 503 with Retry-After) can mean the account or one request:
 
 - The figures that came with it say that an allowance is used up: the account is meant. Nothing is sent before
   the time given.
@@ -13,17 +13,19 @@ A refusal (HTTP 429, or 503 with Retry-After) can mean the account or one reques
 
 A pause that ends within the patience is waited out, however long. A longer one ends the run at once, resumably.
 
-Faults (timeouts, lost connections, HTTP 5xx, replies that are none) open the circuit when several different
-requests fail in a row with no answer between them. It lets one request through at a time, at growing
-distances; an answer closes it, and too many failed probes end the run, resumably.
+Faults (timeouts, lost connections, HTTP 5xx, invalid replies) open the circuit when several different requests fail
+in a row with no answer between them. It lets one request through at a time, at growing distances; an answer closes
+it, and too many failed probes end the run, resumably.
 """
 
+import dataclasses
 import logging
+import math
 import random
 from collections.abc import Callable
+from typing import Literal
 
 from datagen.service.limits import Limits, in_words, utc_in
-from datagen.service.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,24 @@ REFUSED_PROBES = 5
 LONGEST_BACKOFF_S = 60.0
 #: Pauses from this length on are worth a line in the log.
 _WORTH_SAYING_S = 5.0
+#: Lines about one outage are no nearer to each other than this, unless the next try is as far away; in seconds.
+_BETWEEN_LINES_S = 10.0
 
 
 def backoff_s(first_wait_s: float, failures: int) -> float:
     """Draw an exponential backoff with full jitter, in seconds: uniform between 0 and a doubling, bounded time."""
     return random.uniform(0, min(LONGEST_BACKOFF_S, first_wait_s * 2 ** min(failures - 1, 30)))
+
+
+@dataclasses.dataclass
+class _Hold:
+    """A time before which nothing is sent; then goes one try at a time (a probe), or everything again."""
+
+    kind: Literal["faults", "refusals"]
+    until: float
+    half_open: bool = True
+    probes: int = 0
+    probe: int | None = None
 
 
 class Circuit:
@@ -72,67 +87,56 @@ class Circuit:
         self._patience_s, self._first_wait_s, self._max_tries = patience_s, first_wait_s, max_tries
         self._clock, self._woken = clock, woken
         self._outage = Outage(address, clock)
+        #: Why the run must end; "" while it may go on.
         self.ended = ""
-        self.answered_once = False
-        self._pause_until = 0.0
-        # A hold ends with one request let through (half open), or for all at once.
-        self._hold = ""
-        self._hold_until = 0.0
-        self._half_open = False
-        self._probe: int | None = None
-        self._probes = 0
-        self._faulty: list[tuple[int, str]] = []
-        self._refused: list[int] = []
-        self._refused_since = 0.0
+        self._pause_until = -math.inf
+        self._hold: _Hold | None = None
+        # Failed tries, by number, that were sent after the last one that was answered: faults by their request's name,
+        # refusals by their time.
+        self._faults: dict[int, str] = {}
+        self._refusals: dict[int, float] = {}
         self._last_sent = self._last_answered = -1
+        # Whether a refusal may concern one request alone.
         self._others_pass = False
-        self._words = ""
-
-    @property
-    def held(self) -> bool:
-        """Whether the service is left alone, or only probed."""
-        return bool(self._hold) or self._clock() < self._pause_until
 
     @property
     def undecided(self) -> bool:
         """Whether refusals without figures hold the service, and no other reply has spoken yet."""
-        return self._hold == "refusals"
+        return self._hold is not None and self._hold.kind == "refusals"
 
     def open_at(self) -> float:
         """Return the time before which nothing may be sent; infinite while a probe is out."""
-        if self._probe is not None:
-            return float("inf")
-        return max(self._pause_until, self._hold_until if self._hold else 0.0)
+        if self._hold is None:
+            return self._pause_until
+        return math.inf if self._hold.probe is not None else max(self._pause_until, self._hold.until)
 
     def sent(self, number: int) -> None:
         """Note that a try is sent; numbers rise. In a half-open hold it is the probe."""
         self._last_sent = number
-        if self._hold and self._half_open:
-            self._probe = number
-        elif self._hold:
-            self._hold, self._probes = "", 0
+        if self._hold is not None and self._hold.half_open:
+            self._hold.probe = number
+        else:
+            self._hold = None
 
     def withdrawn(self, number: int) -> None:
         """Note that a try came to nothing on our side: it says nothing about the service."""
-        if self._probe == number:
-            self._probe = None
+        if self._is_probe(number):
+            assert self._hold is not None
+            self._hold.probe = None
+
+    def _is_probe(self, number: int) -> bool:
+        return self._hold is not None and self._hold.probe == number
 
     def answered(self, number: int) -> None:
-        """Note that the service did its work on a try."""
-        self.answered_once = True
-        self._faulty.clear()
+        """Note that the service did its work on a try; what was sent before says nothing new."""
         self._outage.over()
         self._last_answered = max(self._last_answered, number)
-        # What was sent after a refused try, and answered, shows that the refusal did not concern all.
-        later = [refused for refused in self._refused if refused > number]
-        self._others_pass |= len(later) < len(self._refused)
-        self._refused = later
-        if self._probe == number or self._hold == "faults" or (self._hold and not self._refusals_are_run()):
-            self._release()
-
-    def _release(self) -> None:
-        self._hold, self._probe, self._probes, self._half_open = "", None, 0, False
-        self._woken()
+        self._others_pass |= any(refused < number for refused in self._refusals)
+        self._refusals = {refused: at for refused, at in self._refusals.items() if refused > number}
+        self._faults.clear()
+        if self._hold and (self._is_probe(number) or self._hold.kind == "faults" or not self._refuses_all()):
+            self._hold = None
+            self._woken()
 
     def refused(self, number: int, limits: Limits, tokens: float, words: str) -> bool:
         """Note a refusal.
@@ -152,7 +156,7 @@ class Circuit:
             self.pause(limits.wait_s if limits.wait_s is not None else limits.reset_s or 1.0, words)
             return True
         self._others_pass |= exhausted is False
-        return self._suspect(number, limits.wait_s, words)
+        return self._hold_for_refusals(number, limits.wait_s, words)
 
     def pause(self, seconds: float, words: str) -> None:
         """Leave the service alone for a time that it named; ends the run if that is beyond the patience."""
@@ -166,56 +170,50 @@ class Circuit:
             log.warning("paused for %s (until %s): %s", in_words(seconds), utc_in(seconds), words)
         self._pause_until = until
 
-    def _suspect(self, number: int, wait_s: float | None, words: str) -> bool:
+    def _hold_for_refusals(self, number: int, wait_s: float | None, words: str) -> bool:
         """Judge a refusal without figures by what became of others."""
         now = self._clock()
-        self._words = words
-        is_probe = self._probe == number
-        if not self._refused:
-            self._refused_since = now
+        since = min(self._refusals.values(), default=now)
         if number > self._last_answered:
-            self._refused.append(number)
+            self._refusals[number] = now
+        is_probe, is_new = self._is_probe(number), not self.undecided
         if is_probe:
-            self._probe = None
-            self._probes += 1
             self._others_pass = False
-        elif self._hold != "refusals" and not self._refusals_are_run():
+        elif is_new and not self._refuses_all():
             return False
-        asked_s = wait_s if wait_s is not None else backoff_s(self._first_wait_s, self._probes + 1)
-        probe_s = FIRST_PROBE_S * 2**self._probes
-        since_s = now - self._refused_since
-        if since_s > self._patience_s or (asked_s > self._patience_s and self._probes >= REFUSED_PROBES):
-            self._end(f"the service has refused every request for {in_words(since_s)}")
-        if self._hold != "refusals":
+        hold = self._hold or _Hold("refusals", now, half_open=False)
+        hold.kind = "refusals"
+        if is_probe:
+            hold.probe, hold.probes = None, hold.probes + 1
+        asked_s = wait_s if wait_s is not None else backoff_s(self._first_wait_s, hold.probes + 1)
+        probe_s = FIRST_PROBE_S * 2**hold.probes
+        if now - since > self._patience_s or (asked_s > self._patience_s and hold.probes >= REFUSED_PROBES):
+            self._end(f"the service has refused every request for {in_words(now - since)}")
+        if is_new:
             level = logging.INFO if min(asked_s, probe_s) >= _WORTH_SAYING_S else logging.DEBUG
             log.log(level, "held for up to %s: %s", in_words(min(asked_s, probe_s)), words)
-        joins = self._hold == "refusals" and not is_probe
         until = now + min(asked_s, probe_s)
-        self._hold_until = max(self._hold_until, until) if joins else until
-        half_open = self._probes > 0 or wait_s is None or asked_s > probe_s
-        self._half_open = half_open or (joins and self._half_open)
-        self._hold = "refusals"
+        hold.until = until if is_probe else max(hold.until, until)
+        hold.half_open |= hold.probes > 0 or wait_s is None or asked_s > probe_s
+        self._hold = hold
         return True
 
-    def _refusals_are_run(self) -> bool:
-        """Tell whether refusals hold the service: those of tries later than any that was answered."""
-        if not self._refused:
-            return False
+    def _refuses_all(self) -> bool:
+        """Tell whether refusals mean the service, not single requests."""
         if not self._others_pass:
-            return True
-        return len(self._refused) >= REFUSALS_IN_A_ROW and self._most_since(
-            self._refused[0], len(self._refused)
-        )
+            return bool(self._refusals)
+        return len(self._refusals) >= REFUSALS_IN_A_ROW and self._are_most(self._refusals)
 
-    def _most_since(self, number: int, many: int) -> bool:
-        """Tell whether so many are most of the tries since one: slow ones that may yet be answered count too."""
-        return many >= MOST * (self._last_sent - number + 1)
+    def _are_most(self, failed: dict[int, str] | dict[int, float]) -> bool:
+        """Tell whether failed tries are most since the first of them: slow ones that may yet be answered count too."""
+        return len(failed) >= MOST * (self._last_sent - min(failed) + 1)
 
     def nobody_else(self) -> None:
         """Say that no other request is left to try: then a refusal stands as it is."""
         if self.undecided:
-            self._end("the service refuses to go on for longer than the patience "
-                      f"of {in_words(self._patience_s)}")  # fmt: skip
+            self._end(
+                f"the service refuses to go on for longer than the patience of {in_words(self._patience_s)}"
+            )
 
     def failed(self, number: int, name: str, *, unreachable: bool, words: str = "") -> bool:
         """Note a fault of a try.
@@ -229,43 +227,84 @@ class Circuit:
         Returns:
             Whether the service as a whole is to blame, so that it costs the request no try.
         """
-        self._faulty.append((number, name))
+        self._faults[number] = name
         self._outage.failed()
-        if self._probe == number:
-            self._probe = None
-            self._probes += 1
-            if self._probes >= self._most_probes:
-                self._end(self._failing(unreachable))
+        answered_once = self._last_answered >= 0
+        most_probes = (3 if answered_once else 1) * self._max_tries
+        why = "the service cannot be reached" if unreachable else f"{len(self._faults)} tries in a row failed"
+        probes = 0
+        if self._is_probe(number):
+            assert self._hold is not None
+            probes = self._hold.probes + 1
+            if probes >= most_probes:
+                self._end(why)
         elif self._hold:
             return True
-        elif not self._is_run(unreachable):
+        elif not self._fails_all(unreachable):
             return unreachable
-        elif unreachable and not self.answered_once:
-            self._end(self._failing(unreachable))
-        wait_s = backoff_s(self._first_wait_s, self._probes + 1)
+        elif unreachable and not answered_once:
+            self._end(why)
+        wait_s = backoff_s(self._first_wait_s, probes + 1)
         if not self.ended:
             what = "has been unreachable" if unreachable else f"has failed ({words})"
-            self._outage.wait(what, wait_s, self._probes + 1, self._most_probes)
-        self._hold, self._half_open, self._hold_until = "faults", True, self._clock() + wait_s
+            self._outage.wait(what, wait_s, probes + 1, most_probes)
+        self._hold = _Hold("faults", self._clock() + wait_s, probes=probes)
         return True
 
-    @property
-    def _most_probes(self) -> int:
-        return (3 if self.answered_once else 1) * self._max_tries
-
-    def _is_run(self, unreachable: bool) -> bool:
-        many = len(self._faulty)
-        if unreachable and many >= self._max_tries:
+    def _fails_all(self, unreachable: bool) -> bool:
+        """Tell whether faults mean the service, not single requests."""
+        if unreachable and len(self._faults) >= self._max_tries:
             return True
-        if many < FAULTS_IN_A_ROW or len({name for _, name in self._faulty}) < REQUESTS_IN_A_ROW:
-            return False
-        return self._most_since(min(number for number, _ in self._faulty), many)
-
-    def _failing(self, unreachable: bool) -> str:
-        if unreachable:
-            return "the service cannot be reached"
-        return f"{len(self._faulty)} tries in a row failed"
+        many = len(self._faults) >= FAULTS_IN_A_ROW and len(set(self._faults.values())) >= REQUESTS_IN_A_ROW
+        return many and self._are_most(self._faults)
 
     def _end(self, why: str) -> None:
         self.ended = self.ended or why
         self._woken()
+
+
+class Outage:
+    """Says that one service does not answer, in a line now and then, and in one more when it does again.
+
+    Args:
+        address: Names the service.
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(self, address: str, clock: Callable[[], float]) -> None:
+        self._address, self._clock = address, clock
+        self._since: float | None = None
+        self._said_at: float | None = None
+
+    def failed(self) -> None:
+        """Note a fault: the first one since the last answer is when an outage began, if it becomes one."""
+        self._since = self._clock() if self._since is None else self._since
+
+    def wait(self, words: str, next_s: float, number: int, most: int) -> None:
+        """Say that nothing is sent for a while.
+
+        Args:
+            words: What is wrong, such as "has been unreachable".
+            next_s: Seconds until the next try.
+            number: Of the next try.
+            most: How many tries there will be.
+        """
+        now = self._clock()
+        if self._said_at is None or max(now - self._said_at, next_s) >= _BETWEEN_LINES_S:
+            self._said_at = now
+            lasts, next_try = _whole(now - (now if self._since is None else self._since)), _whole(next_s)
+            log.warning(
+                "%s %s for %s; next try in %s (%d of %d); Ctrl-C keeps everything",
+                self._address, words, lasts, next_try, number, most,
+            )  # fmt: skip
+
+    def over(self) -> None:
+        """Note an answer, and say so where it ends an outage that was spoken of."""
+        if self._said_at is not None and self._since is not None:
+            lasted = _whole(self._clock() - self._since)
+            log.info("%s answers again, after %s; going on", self._address, lasted)
+        self._since = self._said_at = None
+
+
+def _whole(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 59.5 else in_words(seconds)

@@ -12,7 +12,7 @@ in the settings are upper bounds: headers tighten them and loosen them again, ne
 nothing about limits, such as a local one, gets additive increase and multiplicative decrease of the number of
 requests in flight: one more after a round without trouble, half as many after an overload (429, 503, timeout). One
 that is elsewhere and refuses (429) without any figure has a rate limit, which is found out in the same manner; see
-:mod:`datagen.service.learned_rate`.
+:mod:`datagen.service.rates`.
 """
 
 import asyncio
@@ -24,10 +24,8 @@ from collections.abc import Callable
 
 from datagen.service.circuit import Circuit
 from datagen.service.endpoint import Service
-from datagen.service.in_flight import InFlight
-from datagen.service.learned_rate import LearnedRate
 from datagen.service.limits import Limits, in_words
-from datagen.service.rates import MINUTE_S, REMEDY, RateLimit
+from datagen.service.rates import MINUTE_S, REMEDY, LearnedRate, RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +34,8 @@ _FIRST_IN_FLIGHT_HERE = 8
 _FIRST_IN_FLIGHT_ELSEWHERE = 1
 #: A wait for a limit that is worth a warning.
 LONG_WAIT_S = 600.0
+#: Replies over which the tokens of a request are averaged.
+_REMEMBERED = 200
 
 
 @dataclasses.dataclass
@@ -47,23 +47,23 @@ class Ticket:
 
 
 class Limiter:
-    """Lets tries go when limits, the number in flight and the breaker allow, the earliest request first.
+    """Lets tries go when limits, the number in flight and the circuit allow, the earliest request first.
 
     Args:
         service: Its bounds.
-        breaker: Says when the service is left alone.
+        circuit: Says when the service is left alone.
         clock: Tells the time in seconds.
     """
 
-    def __init__(self, service: Service, breaker: Circuit, clock: Callable[[], float]) -> None:
+    def __init__(self, service: Service, circuit: Circuit, clock: Callable[[], float]) -> None:
         self.requests = RateLimit(service.requests_per_minute, "requests")
         self.tokens = RateLimit(service.tokens_per_minute, "tokens")
         known = service.requests_per_minute is not None or service.tokens_per_minute is not None
         first = _FIRST_IN_FLIGHT_HERE if service.is_loopback() else _FIRST_IN_FLIGHT_ELSEWHERE
-        self.in_flight_limit = InFlight(service.concurrency, first=first, limits_known=known)
+        self._concurrency = ConcurrencyLimit(service.concurrency, first=first, limits_known=known)
         #: Found out where nobody says a limit; a server on this machine is limited by its slots alone.
         self.learned: LearnedRate | None = None if known or service.is_loopback() else LearnedRate()
-        self.breaker = breaker
+        self._circuit = circuit
         self.in_flight = 0
         self._clock = clock
         self._next_number = 0
@@ -72,12 +72,7 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._heed_headers = service.heed_headers
-        self._long_wait_told = False
-
-    @property
-    def waiting(self) -> int:
-        """How many tries wait for their turn."""
-        return len(self._waiting)
+        self._warned = False
 
     async def admit(self, order: int, tokens: float) -> Ticket:
         """Wait until one try may be sent, and count it.
@@ -97,7 +92,7 @@ class Limiter:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.breaker.withdrawn(turn.result().number)
+                self._circuit.withdrawn(turn.result().number)
                 self.leave(turn.result())
             raise
 
@@ -111,7 +106,7 @@ class Limiter:
         now = self._clock()
         self.requests.correct(-1, now)
         self.tokens.correct(-ticket.tokens, now)
-        self.breaker.withdrawn(ticket.number)
+        self._circuit.withdrawn(ticket.number)
         self.leave(ticket)
 
     def hear(self, limits: Limits) -> None:
@@ -119,11 +114,11 @@ class Limiter:
         if limits.said and self._heed_headers:
             now = self._clock()
             self.learned = None
-            self.in_flight_limit.limits_are_known()
+            self._concurrency.limits_are_known()
             self.requests.hear(limits.requests, now)
             self.tokens.hear(limits.tokens, now)
             if limits.reset_s:
-                self.breaker.pause(min(limits.reset_s, MINUTE_S), "nothing is left of its limit")
+                self._circuit.pause(min(limits.reset_s, MINUTE_S), "nothing is left of its limit")
 
     def counted(self, ticket: Ticket, tokens: float) -> None:
         """Replace the estimate of a try by what it took."""
@@ -132,13 +127,13 @@ class Limiter:
 
     def answered(self, ticket: Ticket) -> None:
         """Note a reply, for the number in flight and a rate that is being found out."""
-        self.in_flight_limit.answered(self.in_flight)
+        self._concurrency.answered(self.in_flight)
         if self.learned is None:
             return
         unknown = self.learned.per_minute == math.inf
         self.learned.answered(ticket.number, self._next_number, self._clock())
         if unknown and self.learned.per_minute < math.inf:
-            self.in_flight_limit.limits_are_known()
+            self._concurrency.limits_are_known()
             log.info(
                 "the service refuses what is too much without naming a limit; going on with about %.0f requests a "
                 "minute, and finding out how many it takes",
@@ -157,7 +152,7 @@ class Limiter:
             self.learned.refused(ticket.number, self._clock())
             if self.learned.per_minute < math.inf:
                 return
-        self.in_flight_limit.overloaded(ticket.number, self._next_number, whole=whole)
+        self._concurrency.overloaded(ticket.number, self._next_number, whole=whole)
 
     def close(self) -> None:
         """Let nothing go any more."""
@@ -168,37 +163,22 @@ class Limiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiting and not self._closed and self.in_flight < self.in_flight_limit.limit:
+        while self._waiting and not self._closed and self.in_flight < self._concurrency.limit:
             _, _, tokens, turn = self._waiting[0]
-            if turn.done():
-                heapq.heappop(self._waiting)
-                continue
             now = self._clock()
-            due = max(self.breaker.open_at(), self.requests.ready_at(now), self.tokens.ready_at(now))
-            if self.learned is not None:
-                due = max(due, self.learned.ready_at(now))
+            due = now if turn.done() else self._due(now)
             if due > now:
-                self._tell_of_a_long_wait(tokens, now)
-                if due != float("inf"):
+                self._warn_of_a_long_wait(tokens, now)
+                if due != math.inf:
                     self._timer = asyncio.get_running_loop().call_later(due - now, self.pump)
                 return
             heapq.heappop(self._waiting)
-            turn.set_result(self._grant(tokens, now))
+            if not turn.done():
+                turn.set_result(self._grant(tokens, now))
 
-    def _tell_of_a_long_wait(self, tokens: float, now: float) -> None:
-        """Warn once where a limit, and no pause that was told of already, makes the next try wait very long."""
-        for meter, amount in ((self.requests, 1.0), (self.tokens, tokens)):
-            wait_s = meter.ready_at(now) - now
-            if wait_s > LONG_WAIT_S and not self._long_wait_told:
-                self._long_wait_told = True
-                log.warning(
-                    "the next request waits %s, for it takes about %s of the %s %s a minute that are allowed; %s",
-                    in_words(wait_s),
-                    f"{amount:,.0f}",
-                    f"{meter.per_minute or 0:,.0f}",
-                    meter.name,
-                    REMEDY,
-                )
+    def _due(self, now: float) -> float:
+        learned_s = now if self.learned is None else self.learned.ready_at(now)
+        return max(self._circuit.open_at(), self.requests.ready_at(now), self.tokens.ready_at(now), learned_s)
 
     def _grant(self, tokens: float, now: float) -> Ticket:
         self.requests.spend(1, now)
@@ -208,5 +188,94 @@ class Limiter:
         ticket = Ticket(self._next_number, tokens)
         self._next_number += 1
         self.in_flight += 1
-        self.breaker.sent(ticket.number)
+        self._circuit.sent(ticket.number)
         return ticket
+
+    def _warn_of_a_long_wait(self, tokens: float, now: float) -> None:
+        """Warn once where a limit, and no pause that was told of already, makes the next try wait very long."""
+        for limit, amount in ((self.requests, 1.0), (self.tokens, tokens)):
+            wait_s = limit.ready_at(now) - now
+            if wait_s > LONG_WAIT_S and not self._warned:
+                self._warned = True
+                log.warning(
+                    "the next request waits %s, for it takes about %s of the %s %s a minute that are allowed; %s",
+                    in_words(wait_s), f"{amount:,.0f}", f"{limit.per_minute or 0:,.0f}", limit.name, REMEDY,
+                )  # fmt: skip
+
+
+class ConcurrencyLimit:
+    """How many requests may be in flight, found out by additive increase and multiplicative decrease.
+
+    Args:
+        most: Upper bound, and the start where ``limits_known``.
+        first: The start elsewhere.
+        limits_known: Other limits are known. Then a single overload says nothing about the number in flight; only
+            one that concerns the whole service counts.
+    """
+
+    def __init__(self, most: int, *, first: int, limits_known: bool) -> None:
+        self._most = most
+        self._limits_known = limits_known
+        self._limit = float(most if limits_known else min(most, first))
+        self._doubling = True
+        self._decreased_before = 0
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight now."""
+        return int(self._limit)
+
+    def limits_are_known(self) -> None:
+        """Rely on other limits from now on."""
+        if not self._limits_known:
+            self._limits_known, self._limit = True, float(self._most)
+
+    def answered(self, in_flight: int) -> None:
+        """Allow more, where what is allowed is in use: twice as many a round at first, later one more."""
+        if in_flight + 1 >= self.limit:
+            self._limit = min(float(self._most), self._limit + (1.0 if self._doubling else 1.0 / self._limit))
+
+    def overloaded(self, number: int, next_number: int, *, whole: bool) -> None:
+        """Halve, once for all that was in flight together.
+
+        Args:
+            number: Of the try that met the overload.
+            next_number: Of the try that will be sent next.
+            whole: Whether the service as a whole seems overloaded.
+        """
+        if number >= self._decreased_before and (whole or not self._limits_known):
+            self._limit = max(1.0, self._limit / 2)
+            self._doubling = False
+            self._decreased_before = next_number
+
+
+class TokenEstimator:
+    """Learns how many tokens requests take.
+
+    Example:
+        >>> estimator = TokenEstimator()
+        >>> estimator.of(400, 1000)  # nothing is known yet: every byte a token, and the longest reply
+        1400.0
+        >>> estimator.learn(400, 100, 200)
+        >>> round(estimator.of(800, 1000))
+        420
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._tokens_per_byte = 0.0
+        self._completion_tokens = 0.0
+
+    def of(self, prompt_bytes: int, max_tokens: int) -> float:
+        """Return what a request with a prompt of so many bytes is thought to take, in tokens."""
+        worst = float(prompt_bytes + max_tokens)
+        if not self._seen:
+            return worst
+        return min(worst, 1.05 * (prompt_bytes * self._tokens_per_byte + self._completion_tokens))
+
+    def learn(self, prompt_bytes: int, prompt_tokens: int, completion_tokens: int) -> None:
+        """Take in what a request took."""
+        self._seen += 1
+        part = max(1 / self._seen, 1 / _REMEMBERED)
+        self._tokens_per_byte += part * (prompt_tokens / max(prompt_bytes, 1) - self._tokens_per_byte)
+        self._completion_tokens += part * (completion_tokens - self._completion_tokens)

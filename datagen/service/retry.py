@@ -1,33 +1,35 @@
-"""Asking single requests of one service: bounded tries, limits kept, money set aside, every outcome in the ledger.
+"""What follows when a request fails: another try, a failure for good, or the end of the run; every outcome recorded.
 
-A refusal because of a limit costs a request none of its tries where the service as a whole is meant. Where it is
-meant alone, it may be refused three times as often as it may fail. A request that is told to wait longer than
-the patience is recorded as failed, with the time that it was given: asking earlier would be asking in vain.
+:class:`RetryPolicy` has the rules for single requests and for calls of a batch interface alike. :class:`Requester`
+asks single requests. A refusal because of a limit costs a request none of its tries where the service as a whole is
+meant. Where it is meant alone, it may be refused three times as often as it may fail. A request that is told to wait
+longer than the patience is recorded as failed, with the time that it was given: asking earlier would be asking in
+vain.
 """
 
 import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from datagen.ledger import Entry, Ledger
 from datagen.money.bounds import most_completion_tokens
 from datagen.service.chat import prompt_hash
 from datagen.service.circuit import Circuit, backoff_s
-from datagen.service.estimator import TokenEstimator
-from datagen.service.limiter import Limiter, Ticket
+from datagen.service.endpoint import Service
+from datagen.service.failure_log import FailureLog
+from datagen.service.limiter import Limiter, Ticket, TokenEstimator
 from datagen.service.limits import in_words, utc_in
 from datagen.service.stop import AT_ONCE, Stop, stop_for
-from datagen.service.trouble_report import FailureLog
-from datagen.service.wire import Answer, RequestError, Service, Wire
+from datagen.service.wire import Answer, RequestError, Wire
 
 if TYPE_CHECKING:
     from datagen.money.account import Bill, Reservation
     from datagen.money.budget import Budget
 
-#: This many requests in a row that are refused for what they say mean that all of them are wrong.
+#: This many requests that are refused for what they say, and none answered, mean that all of them are wrong.
 REFUSED_IN_A_ROW = 5
 #: Once the service has answered, so many refusals of the key or the model in a row, without an answer in between, mean
 #: it; fewer are a proxy's whim. So many web pages in a row, before the first answer, mean a wrong address.
@@ -38,6 +40,54 @@ PAID_TWICE = 2
 TOLD_DAILY = 3
 #: A request may be told "later" so many times as often as it may fail.
 REFUSALS_PER_TRY = 3
+
+
+class RetryPolicy:
+    """Tells which errors concern every request of a service, and how long to wait after the others.
+
+    Args:
+        service: The service.
+        stage: The stage of its requests, for remedies.
+        batch: Whether its batch interface is spoken to.
+    """
+
+    def __init__(self, service: Service, stage: str, *, batch: bool = False) -> None:
+        self._service, self._stage, self._batch = service, stage, batch
+        self._strays_in_a_row = 0
+        #: How often the service has answered.
+        self.answers = 0
+
+    def answered(self) -> None:
+        """Note that the service answered as it should."""
+        self.answers += 1
+        self._strays_in_a_row = 0
+
+    def concerns_all(self, error: RequestError) -> bool:
+        """Tell whether no request will be answered: a lone refusal after answers may be a proxy's, and passes."""
+        # A field that all requests share, unless others were taken with it: several services may share one address.
+        if error.kind == "final" and error.what and not self.answers:
+            return True
+        no_api = error.page and not self.answers and error.code in ("bad-reply", "bad-request")
+        if error.kind != "fatal" and not no_api:
+            return False
+        self._strays_in_a_row += 1
+        if error.kind == "fatal" and (not self.answers or error.code not in AT_ONCE):
+            return True
+        return self._strays_in_a_row >= STRAYS_IN_A_ROW
+
+    def asks_too_much(self, wait_s: float | None) -> bool:
+        """Tell whether a wait is beyond the patience."""
+        return wait_s is not None and wait_s > self._service.patience_s
+
+    def wait_s(self, failures: int, asked_s: float | None) -> float:
+        """Return the wait before the next try, in seconds: never earlier than asked, and a little later each time."""
+        if asked_s is None:
+            return backoff_s(self._service.first_wait_s, failures)
+        return asked_s + backoff_s(self._service.first_wait_s / 4, failures)
+
+    def stop(self, what: str, error: RequestError | None = None, *, remedy: str = "") -> Stop:
+        """Return the error that ends the run resumably."""
+        return stop_for(self._service, self._stage, what, error, remedy=remedy, batch=self._batch)
 
 
 @dataclasses.dataclass
@@ -52,14 +102,16 @@ class Job:
     tries: int = 0
     faults: int = 0
     refusals: int = 0
-    troubles: int = 0
+    errors: int = 0
     paid: int = 0
     told_daily: int = 0
+    #: What the last try cost, in US dollars, where that is known.
+    cost_usd: float | None = None
     #: How many answers had come when it was first refused.
     answers_before: int | None = None
 
 
-class Sender:
+class Requester:
     """Asks single requests of one service and settles each in the ledger; an asynchronous context manager.
 
     Args:
@@ -81,8 +133,9 @@ class Sender:
         self.service, self.ledger, self.stage, self.budget = service, ledger, stage, budget
         self._changed = changed
         self._wire = Wire(service)
+        self._policy = RetryPolicy(service, stage)
         clock = asyncio.get_running_loop().time
-        self._breaker = Circuit(
+        self._circuit = Circuit(
             patience_s=service.patience_s,
             first_wait_s=service.first_wait_s,
             max_tries=service.max_tries,
@@ -90,44 +143,41 @@ class Sender:
             woken=self._wake,
             address=service.base_url,
         )
-        self._pace = Limiter(service, self._breaker, clock)
-        self._appetite = TokenEstimator()
+        self._limiter = Limiter(service, self._circuit, clock)
+        self._estimator = TokenEstimator()
+        self._log = FailureLog(stage)
+        # Requests that failed with nothing but faults since the last answer: the service may be to blame.
         self._suspects: list[str] = []
-        self._refused_in_a_row = self._strays_in_a_row = 0
-        self._answers = 0
-        self._undecided: list[asyncio.Future[None]] = []
-        self._report = FailureLog(stage)
+        self._refused_in_a_row = 0
+        self._woken = asyncio.Event()
         self._open = contextlib.ExitStack()
         #: How many requests wait before their next try.
         self.resting = 0
+        #: How many of them wait to learn whether a refusal concerned them alone.
+        self.undecided = 0
 
-    async def __aenter__(self) -> "Sender":
+    async def __aenter__(self) -> "Requester":
         self._open.enter_context(self.ledger.checkpoints_in_background())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._pace.close()
-        self._report.flush()
+        self.close()
+        self._log.flush()
         await self._wire.__aexit__()
         self._open.close()
 
     @property
     def in_flight(self) -> int:
         """How many tries are under way."""
-        return self._pace.in_flight
-
-    @property
-    def undecided(self) -> int:
-        """How many requests wait to learn whether a refusal concerned them alone."""
-        return len(self._undecided)
+        return self._limiter.in_flight
 
     def nobody_else(self) -> None:
         """Say that all requests that are left are undecided."""
-        self._breaker.nobody_else()
+        self._circuit.nobody_else()
 
     def close(self) -> None:
         """Send nothing any more."""
-        self._pace.close()
+        self._limiter.close()
 
     async def ask(self, order: int, id: str, body: dict[str, Any]) -> Entry:
         """Return the ledger's settled row, or ask until there is one.
@@ -143,207 +193,184 @@ class Sender:
             await self._wire.open()
             job = Job(order, id, body, fingerprint, len(json.dumps(body, ensure_ascii=False).encode()))
             while (wait_s := await self._try_once(job)) is not None:
-                await self._rest(asyncio.sleep(wait_s))
+                with self._resting():
+                    await asyncio.sleep(wait_s)
             entry = self.ledger.get(self.stage, id)
             assert entry is not None
         return entry
 
     async def _try_once(self, job: Job) -> float | None:
         """Send a request once; return the seconds to wait before the next try, None when it is settled."""
-        ticket, reservation = await self._enter(job)
-        bill: Bill | None = "none"
+        ticket, held = await self._enter(job)
         try:
-            job.tries += 1
-            self.ledger.record_sent(self.stage, job.id, prompt_hash=job.fingerprint, request=job.body)
-            bill = "unknown"
-            try:
-                answer = await self._wire.post(job.body)
-            except RequestError as trouble:
-                bill = None
-                self._pay(reservation, trouble.bill, *trouble.usage)
-                wait_s = self._judge(job, ticket, trouble)
-            else:
-                bill = None
-                cost = self._pay(reservation, "counted", answer.prompt_tokens, answer.completion_tokens)
-                self._take(job, ticket, answer, cost)
+            outcome = await self._send(job, held)
+            if isinstance(outcome, Answer):
+                self._take(job, ticket, outcome)
                 return None
+            wait_s = self._judge(job, ticket, outcome)
         finally:
-            if bill is not None:
-                self._pay(reservation, bill)
-            self._breaker.withdrawn(ticket.number)
-            self._pace.leave(ticket)
+            self._circuit.withdrawn(ticket.number)
+            self._limiter.leave(ticket)
             self._changed()
-        if wait_s is not None and self._breaker.undecided and self._asks_too_much(wait_s):
+        if self._circuit.undecided and wait_s is not None and self._policy.asks_too_much(wait_s):
             await self._outlast(job, wait_s)
             return None
         return wait_s
 
     async def _enter(self, job: Job) -> "tuple[Ticket, Reservation | None]":
         """Wait for the limits, and set money aside at the last moment before sending."""
-        tokens = self._appetite.of(job.prompt_bytes, most_completion_tokens(job.body) or 0)
-        ticket = await self._pace.admit(job.order, tokens)
+        tokens = self._estimator.of(job.prompt_bytes, most_completion_tokens(job.body) or 0)
+        ticket = await self._limiter.admit(job.order, tokens)
         if self.budget is None:
             return ticket, None
-        model, stage = self.service.model, self.stage
+        held = None
         try:
-            reservation = self.budget.try_reserve(model, job.body, stage=stage, id=job.id)
-        except BaseException:
-            self._pace.take_back(ticket)
-            raise
-        if reservation is None:
-            self._pace.take_back(ticket)
-            reservation = await self.budget.reserve(model, job.body, stage=stage, id=job.id)
+            held = self.budget.try_reserve(self.service.model, job.body, stage=self.stage, id=job.id)
+        finally:
+            if held is None:
+                self._limiter.take_back(ticket)
+        if held is None:
+            held = await self.budget.reserve(self.service.model, job.body, stage=self.stage, id=job.id)
             try:
-                ticket = await self._pace.admit(job.order, tokens)
+                ticket = await self._limiter.admit(job.order, tokens)
             except BaseException:
-                self.budget.release(reservation)
+                self.budget.release(held)
                 raise
-        return ticket, reservation
+        return ticket, held
 
-    def _pay(
-        self,
-        reservation: "Reservation | None",
-        bill: "Bill",
-        prompt_tokens: int = 0,
-        completion_tokens: int = 0,
-    ) -> float | None:
-        """Close a reservation by what is known of the bill; return the cost in US dollars where it is counted."""
-        if self.budget is None or reservation is None:
-            return None
-        return self.budget.pay(reservation, bill, prompt_tokens, completion_tokens)
+    async def _send(self, job: Job, held: "Reservation | None") -> Answer | RequestError:
+        """Send a request once, and close its reservation by what is known of the bill, however the try ends."""
+        bill: Bill = "none"
+        usage = (0, 0)
+        try:
+            job.tries += 1
+            self.ledger.record_sent(self.stage, job.id, prompt_hash=job.fingerprint, request=job.body)
+            bill = "unknown"
+            answer = await self._wire.post(job.body)
+            bill, usage = "counted", (answer.prompt_tokens, answer.completion_tokens)
+            return answer
+        except RequestError as error:
+            bill, usage = error.bill, error.usage
+            return error
+        finally:
+            if self.budget is not None and held is not None:
+                job.cost_usd = self.budget.pay(held, bill, *usage)
 
-    def _take(self, job: Job, ticket: Ticket, answer: Answer, cost_usd: float | None) -> None:
+    def _take(self, job: Job, ticket: Ticket, answer: Answer) -> None:
         """Write a reply down and learn from it."""
         self._suspects.clear()
-        self._refused_in_a_row = self._strays_in_a_row = 0
-        self._answers += 1
-        self._pace.hear(answer.limits)
+        self._refused_in_a_row = 0
+        self._policy.answered()
+        self._limiter.hear(answer.limits)
         used = answer.prompt_tokens + answer.completion_tokens
         if used:
-            self._pace.counted(ticket, used)
-            self._appetite.learn(job.prompt_bytes, answer.prompt_tokens, answer.completion_tokens)
-        self._pace.answered(ticket)
-        self._breaker.answered(ticket.number)
-        self.ledger.record_reply(self.stage, job.id, **answer.row(), cost_usd=cost_usd)
+            self._limiter.counted(ticket, used)
+            self._estimator.learn(job.prompt_bytes, answer.prompt_tokens, answer.completion_tokens)
+        self._limiter.answered(ticket)
+        self._circuit.answered(ticket.number)
+        self.ledger.record_reply(self.stage, job.id, **answer.row(), cost_usd=job.cost_usd)
 
-    def _judge(self, job: Job, ticket: Ticket, trouble: RequestError) -> float | None:
-        """Decide what follows from a trouble: a wait in seconds, None for a failure for good, or the end."""
-        job.troubles += 1
-        self._pace.hear(trouble.limits)
-        if trouble.bill == "none":
-            self._pace.counted(ticket, 0)
-        if self._concerns_all(trouble):
-            raise self._stop(trouble.what or "the address does not answer as an API", trouble)
+    def _judge(self, job: Job, ticket: Ticket, error: RequestError) -> float | None:
+        """Decide what follows from an error: a wait in seconds, None for a failure for good, or the end."""
+        job.errors += 1
+        self._limiter.hear(error.limits)
+        if error.bill == "none":
+            self._limiter.counted(ticket, 0)
+        if self._policy.concerns_all(error):
+            raise self._stop(error.what or "the address does not answer as an API", error)
         # As long as nobody is answered: a sentence that lists all limits may speak of those of a minute.
-        job.told_daily += trouble.daily and job.answers_before in (None, self._answers)
+        job.told_daily += error.daily and job.answers_before in (None, self._policy.answers)
         if job.told_daily >= TOLD_DAILY:
-            raise self._stop("the service's quota of the day (or a longer time) is used up", trouble)
-        if trouble.kind == "final":
-            self._refuse(job, ticket, trouble)
+            raise self._stop("the service's quota of the day (or a longer time) is used up", error)
+        if error.kind == "final":
+            self._refuse(job, ticket, error)
             return None
-        wait_s = trouble.limits.wait_s
-        if trouble.kind == "refusal":
-            whole = self._breaker.refused(ticket.number, trouble.limits, ticket.tokens, str(trouble))
+        whole, hopeless = self._blame(job, ticket, error)
+        if error.busy:
+            unexplained = error.kind == "refusal" and not error.limits.said
+            self._limiter.overloaded(ticket, whole=whole, unexplained=unexplained)
+        if self._circuit.ended:
+            raise self._stop(self._circuit.ended, error)
+        wait_s = error.limits.wait_s
+        if hopeless or (self._policy.asks_too_much(wait_s) and not self._circuit.undecided):
+            self._give_up(job, error)
+            return None
+        self._log.again(job.id, error)
+        if wait_s is None and error.kind == "refusal" and error.limits.exhausted(ticket.tokens):
+            wait_s = 0.0
+        return self._policy.wait_s(job.errors, wait_s)
+
+    def _blame(self, job: Job, ticket: Ticket, error: RequestError) -> tuple[bool, bool]:
+        """Tell whether the service as a whole is to blame for an error, and whether the request has had its tries."""
+        if error.kind == "refusal":
+            whole = self._circuit.refused(ticket.number, error.limits, ticket.tokens, str(error))
             if job.answers_before is None:
-                job.answers_before = self._answers
+                job.answers_before = self._policy.answers
             # Where others were answered meanwhile, the request itself may be what is refused.
-            job.refusals += not whole or self._answers > job.answers_before
-            hopeless = job.refusals >= REFUSALS_PER_TRY * self.service.max_tries
-            exhausted = trouble.limits.exhausted(ticket.tokens)
-            if wait_s is None and exhausted:
-                wait_s = 0.0
-        else:
-            unreachable = trouble.code == "unreachable"
-            whole = self._breaker.failed(ticket.number, job.id, unreachable=unreachable, words=str(trouble))
-            job.faults += not whole
-            job.paid += trouble.paid
-            hopeless = job.faults >= self.service.max_tries or job.paid >= PAID_TWICE
-        if trouble.busy:
-            unexplained = trouble.kind == "refusal" and not trouble.limits.said
-            self._pace.overloaded(ticket, whole=whole, unexplained=unexplained)
-        if self._breaker.ended:
-            raise self._stop(self._breaker.ended, trouble)
-        if hopeless or (self._asks_too_much(wait_s) and not self._breaker.undecided):
-            self._give_up(job, trouble)
-            return None
-        self._report.add(job.id, trouble)
-        if wait_s is not None:
-            # Never earlier than asked, and a little later each time.
-            return wait_s + backoff_s(self.service.first_wait_s / 4, job.troubles)
-        return backoff_s(self.service.first_wait_s, job.troubles)
-
-    def _concerns_all(self, trouble: RequestError) -> bool:
-        """Tell whether no request will be answered: a lone refusal after answers may be a proxy's, and passes."""
-        # A field that all requests share, unless others were taken with it: several services may share one address.
-        if trouble.kind == "final" and trouble.what and not self._answers:
-            return True
-        no_api = trouble.page and not self._answers and trouble.code in ("bad-reply", "bad-request")
-        if trouble.kind != "fatal" and not no_api:
-            return False
-        self._strays_in_a_row += 1
-        if trouble.kind == "fatal" and (not self._answers or trouble.code not in AT_ONCE):
-            return True
-        return self._strays_in_a_row >= STRAYS_IN_A_ROW
-
-    def _asks_too_much(self, wait_s: float | None) -> bool:
-        return wait_s is not None and wait_s > self.service.patience_s
+            job.refusals += not whole or self._policy.answers > job.answers_before
+            return whole, job.refusals >= REFUSALS_PER_TRY * self.service.max_tries
+        unreachable = error.code == "unreachable"
+        whole = self._circuit.failed(ticket.number, job.id, unreachable=unreachable, words=str(error))
+        job.faults += not whole
+        job.paid += error.paid
+        return whole, job.faults >= self.service.max_tries or job.paid >= PAID_TWICE
 
     async def _outlast(self, job: Job, wait_s: float) -> None:
         """Wait until it is clear whether a very long wait was meant for this request alone."""
-        decision: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._undecided.append(decision)
+        self.undecided += 1
         try:
-            await self._rest(decision)
+            with self._resting():
+                while self._circuit.undecided and not self._circuit.ended:
+                    self._woken.clear()
+                    await self._woken.wait()
         finally:
-            self._undecided.remove(decision)
-        trouble = RequestError("rate-limited", f"told to wait {in_words(wait_s)}", "refusal")
-        if self._breaker.ended:
-            raise self._stop(self._breaker.ended, trouble)
-        self._give_up(job, trouble, wait_s)
+            self.undecided -= 1
+        error = RequestError("rate-limited", f"told to wait {in_words(wait_s)}", "refusal")
+        if self._circuit.ended:
+            raise self._stop(self._circuit.ended, error)
+        self._give_up(job, error, wait_s)
 
-    async def _rest(self, until: Awaitable[None]) -> None:
-        """Wait, and let another request be taken up meanwhile."""
+    @contextlib.contextmanager
+    def _resting(self) -> Iterator[None]:
+        """Let another request be taken up while this one waits."""
         self.resting += 1
         self._changed()
         try:
-            await until
+            yield
         finally:
             self.resting -= 1
 
     def _wake(self) -> None:
-        for decision in self._undecided:
-            if not decision.done() and (self._breaker.ended or not self._breaker.undecided):
-                decision.set_result(None)
-        asyncio.get_running_loop().call_soon(self._pace.pump)
+        self._woken.set()
+        asyncio.get_running_loop().call_soon(self._limiter.pump)
 
-    def _refuse(self, job: Job, ticket: Ticket, trouble: RequestError) -> None:
+    def _refuse(self, job: Job, ticket: Ticket, error: RequestError) -> None:
         """Record that the service will not take a request, whenever it is sent."""
-        self._breaker.answered(ticket.number)
+        self._circuit.answered(ticket.number)
         # What is filtered concerns one text alone, however many there are in a row.
-        self._refused_in_a_row += trouble.code == "bad-request"
-        self._give_up(job, trouble)
+        self._refused_in_a_row += error.code == "bad-request"
+        self._give_up(job, error)
         if self._refused_in_a_row >= REFUSED_IN_A_ROW:
-            raise self._stop(f"{REFUSED_IN_A_ROW} requests in a row failed", trouble)
+            raise self._stop(f"{REFUSED_IN_A_ROW} requests in a row failed", error)
 
-    def _give_up(self, job: Job, trouble: RequestError, wait_s: float | None = None) -> None:
+    def _give_up(self, job: Job, error: RequestError, wait_s: float | None = None) -> None:
         """Record that a request failed for good."""
-        wait_s = trouble.limits.wait_s if wait_s is None else wait_s
-        words = str(trouble)
-        if self._asks_too_much(wait_s):
-            assert wait_s is not None
+        wait_s = error.limits.wait_s if wait_s is None else wait_s
+        words = str(error)
+        if wait_s is not None and self._policy.asks_too_much(wait_s):
             patience = in_words(self.service.patience_s)
             words += f"; not before {utc_in(wait_s)}, which is beyond the patience of {patience}"
         if job.tries > 1:
             words += f" (after {job.tries} tries)"
         self.ledger.record_failure(self.stage, job.id, error=words)
-        self._report.give_up(job.id, trouble.code, words)
-        if trouble.kind != "final" or trouble.page:
+        self._log.give_up(job.id, error.code, words)
+        if error.kind != "final" or error.page:
             self._suspects.append(job.id)
 
-    def _stop(self, what: str, trouble: RequestError) -> Stop:
+    def _stop(self, what: str, error: RequestError) -> Stop:
         """Make the error that ends the run; requests that failed with nothing but faults since are not to blame."""
         for id in self._suspects:
             self.ledger.reopen(self.stage, id)
         self._suspects.clear()
-        self._pace.close()
-        return stop_for(self.service, self.stage, what, trouble)
+        self.close()
+        return self._policy.stop(what, error)

@@ -12,7 +12,7 @@ from scripted_server import Scripted, ScriptedServer
 
 from datagen.client import ChatRequest, Sampling, Service, complete
 from datagen.ledger import Ledger
-from datagen.service.learned_rate import LearnedRate
+from datagen.service.rates import LearnedRate
 
 Limiter = Callable[[float], bool]
 

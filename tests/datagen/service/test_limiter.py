@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.service.circuit import Circuit
-from datagen.service.estimator import TokenEstimator
-from datagen.service.in_flight import InFlight
-from datagen.service.limiter import Limiter
+from datagen.service.limiter import ConcurrencyLimit, Limiter, TokenEstimator
 from datagen.service.limits import Allowance, Limits
 from datagen.service.rates import CATCH_UP_S, HURRY, SHARE, RateLimit
 
@@ -161,7 +159,7 @@ def test_the_estimator_starts_with_the_worst_case_and_never_exceeds_it() -> None
 
 
 def test_the_number_in_flight_rises_in_use_and_halves_once_for_a_round() -> None:
-    in_flight = InFlight(64, first=8, limits_known=False)
+    in_flight = ConcurrencyLimit(64, first=8, limits_known=False)
     for _ in range(8):
         in_flight.answered(in_flight.limit - 1)
     assert in_flight.limit == 16, "twice as many after a round"
@@ -180,12 +178,12 @@ def test_the_number_in_flight_rises_in_use_and_halves_once_for_a_round() -> None
 
 
 def test_known_limits_leave_the_number_in_flight_alone_unless_the_whole_service_is_overloaded() -> None:
-    in_flight = InFlight(64, first=1, limits_known=True)
+    in_flight = ConcurrencyLimit(64, first=1, limits_known=True)
     in_flight.overloaded(0, 1, whole=False)
     assert in_flight.limit == 64
     in_flight.overloaded(1, 2, whole=True)
     assert in_flight.limit == 32
-    learning = InFlight(64, first=1, limits_known=False)
+    learning = ConcurrencyLimit(64, first=1, limits_known=False)
     assert learning.limit == 1
     learning.limits_are_known()
     assert learning.limit == 64

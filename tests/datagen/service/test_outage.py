@@ -13,8 +13,7 @@ import pytest
 from datagen.client import ChatRequest, Sampling, Service, complete
 from datagen.errors import ServiceError
 from datagen.ledger import Ledger
-from datagen.service.circuit import Circuit
-from datagen.service.outage import Outage
+from datagen.service.circuit import Circuit, Outage
 
 
 def test_lines_come_now_and_then_and_the_return_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -41,12 +40,12 @@ def test_lines_come_now_and_then_and_the_return_is_told(caplog: pytest.LogCaptur
 
 def test_faults_that_pass_by_themselves_are_no_outage(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "datagen")
-    breaker = Circuit(patience_s=600, first_wait_s=1, max_tries=3, clock=lambda: 0.0)
+    circuit = Circuit(patience_s=600, first_wait_s=1, max_tries=3, clock=lambda: 0.0)
     for number in range(0, 40, 2):
-        breaker.sent(number)
-        breaker.failed(number, str(number), unreachable=False, words="server-error")
-        breaker.sent(number + 1)
-        breaker.answered(number + 1)
+        circuit.sent(number)
+        circuit.failed(number, str(number), unreachable=False, words="server-error")
+        circuit.sent(number + 1)
+        circuit.answered(number + 1)
     assert caplog.messages == []
 
 
