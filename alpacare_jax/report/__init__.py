@@ -1,16 +1,6 @@
 """The report: one self-contained HTML page that shows a person what a run did."""
 
 from alpacare_jax.report.inputs import AnswerComparison, ComparisonRow, ReportInputs, loss_rows
-from alpacare_jax.report.page import render, write_report
-from alpacare_jax.report.synthesis import render_synthesis, write_synthesis_report
+from alpacare_jax.report.page import render, render_synthesis
 
-__all__ = [
-    "AnswerComparison",
-    "ComparisonRow",
-    "ReportInputs",
-    "loss_rows",
-    "render",
-    "render_synthesis",
-    "write_report",
-    "write_synthesis_report",
-]
+__all__ = ["AnswerComparison", "ComparisonRow", "ReportInputs", "loss_rows", "render", "render_synthesis"]

@@ -5,87 +5,80 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alpacare_jax.evaluate.answers import Answers, check_join, read_reference_texts, read_responses
-from alpacare_jax.evaluate.rouge import RougeL, mean_rouge_l
+from alpacare_jax.evaluate.answers import as_answers, check_join, read_reference_texts, read_responses
+from alpacare_jax.evaluate.rouge import mean_rouge_l
 from alpacare_jax.report.inputs import AnswerComparison, ComparisonRow, loss_rows
+from datagen.configuration import build
 from datagen.decoding import read_json_object
 from datagen.errors import DataError
-from datagen.records import normal_input, read_objects
+from datagen.records import Response, normal_input, read_objects
 
-RESPONSES, FIGURES = "responses.jsonl", "evaluation.json"
+RESPONSES, EVALUATION = "responses.jsonl", "evaluation.json"
 """What `alpacare evaluate` writes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One side of the comparison: answers by id, the tasks they answer, and the figures of an evaluation."""
+    """One side of the comparison: responses by id, their file, and what `alpacare evaluate` measured."""
 
-    path: Path | None
-    texts: dict[str, str]
-    tasks: dict[str, tuple[str, str]]
-    figures: dict[str, Any]
+    path: Path | None = None
+    responses: dict[str, Response] = dataclasses.field(default_factory=dict)
+    evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The answers by id."""
+        return {id_: response.response for id_, response in self.responses.items()}
 
 
 def read_side(path: Path | None) -> Side:
     """Read what is known of the model before, or after, fine-tuning.
 
     Args:
-        path: A folder of `alpacare evaluate`, or a response file, beside which such a folder's figures may stand.
+        path: A folder of `alpacare evaluate`, or a response file, which may stand in such a folder.
 
     Raises:
-        DataError: A file is broken, or the folder holds neither answers nor figures.
+        DataError: A file is broken, or the folder holds neither answers nor an evaluation.
     """
     if path is None:
-        return Side(None, {}, {}, {})
-    folder, file = (path, path / RESPONSES) if path.is_dir() else (path.parent, path)
-    figures = (
-        read_json_object(folder / FIGURES) if (folder / FIGURES).exists() and file.name == RESPONSES else {}
-    )
-    responses = read_responses(file) if file.exists() or not figures else []
-    return Side(
-        file,
-        {response.id: response.response for response in responses},
-        {response.id: (response.instruction, response.input) for response in responses},
-        figures,
-    )
+        return Side()
+    file = path / RESPONSES if path.is_dir() else path
+    evaluation = file.with_name(EVALUATION)
+    found = read_json_object(evaluation) if file.name == RESPONSES and evaluation.exists() else {}
+    responses = read_responses(file) if file.exists() or not found else []
+    return Side(file, {response.id: response for response in responses}, found)
 
 
-def figure_rows(before: Side, after: Side) -> list[ComparisonRow]:
-    """Compare the held-out losses of two evaluations; no rows where either has none."""
-    sides = (before.figures, after.figures)
-    losses = [float(figures["loss"]) for figures in sides if isinstance(figures.get("loss"), int | float)]
-    if len(losses) < len(sides):
+def held_out_losses(before: Side, after: Side) -> list[ComparisonRow]:
+    """Compare the held-out losses of two evaluations; no rows where either has none.
+
+    Raises:
+        DataError: The evaluations did not measure the same.
+    """
+    one, other = before.evaluation, after.evaluation
+    if "loss" not in one or "loss" not in other:
         return []
-    data = [
-        (figures.get("data"), figures.get("template"), figures.get("supervised_tokens")) for figures in sides
-    ]
-    if data[0] != data[1]:
+    measured = [[each.get(key) for key in ("data", "template", "supervised_tokens")] for each in (one, other)]
+    if measured[0] != measured[1]:
         raise DataError(
             "the two evaluations did not measure the same",
             where=f"{before.path} and {after.path}",
-            found=f"{data[0]} and {data[1]}",
+            found=f"{measured[0]} and {measured[1]}",
             expected="the same data, template and number of supervised tokens",
             remedy="evaluate both models with the same options",
         )
-    tokens = sides[0].get("supervised_tokens", 0)
-    note = f"held-out examples: {sides[0].get('examples')}, tokens: {tokens:,}"
-    return loss_rows(losses[0], losses[1], note)
+    note = f"held-out examples: {one.get('examples')}, tokens: {one.get('supervised_tokens', 0):,}"
+    return loss_rows(float(one["loss"]), float(other["loss"]), note)
 
 
-def rouge_row(before: RougeL | None, after: RougeL | None, questions: int) -> list[ComparisonRow]:
-    """Give the row of mean ROUGE-L; none where neither side has references."""
-    if before is None and after is None:
+def validation_losses(metrics: Sequence[Mapping[str, Any]]) -> list[ComparisonRow]:
+    """Compare the validation before the first step with the one after the last, where the run has both."""
+    losses = {row["step"]: row["val_loss"] for row in metrics if "step" in row and "val_loss" in row}
+    if 0 not in losses or len(losses) < 2:
         return []
-    row = ComparisonRow(
-        "ROUGE-L F1",
-        before.mean if before else None,
-        after.mean if after else None,
-        "higher",
-        before_interval=before.interval if before else None,
-        after_interval=after.interval if after else None,
-        note=f"answers to {questions} questions against their references",
-    )
-    return [row]
+    last = max(losses)
+    note = f"the run's validation data, before step 1 and after step {last}"
+    return loss_rows(losses[0], losses[last], note)
 
 
 def compare_answers(
@@ -100,65 +93,36 @@ def compare_answers(
         DataError: The files are not about the same questions.
     """
     sides = (before, after)
-    if before.texts and after.texts:
-        ours, theirs = (
-            Answers(
-                str(side.path), side.texts, {id_: task[0] for id_, task in side.tasks.items()}, str(side.path)
-            )
-            for side in sides
-        )
-        check_join(ours, theirs)
+    if before.responses and after.responses:
+        check_join(*(as_answers(list(side.responses.values()), str(side.path)) for side in sides))
     known = read_reference_texts(references) if references else {}
     rouge = [mean_rouge_l(side.texts, known) if side.texts and known else None for side in sides]
-    of = [figure.by_id if figure else {} for figure in rouge]
-    tasks = before.tasks | after.tasks
-    table = [
+    by_id = [each.by_id if each else {} for each in rouge]
+    questions = before.responses | after.responses
+    answers = [
         AnswerComparison(
             id=id_,
-            instruction=instruction,
-            input=normal_input(input),
+            instruction=question.instruction,
+            input=normal_input(question.input),
             reference=known.get(id_, ""),
             before=before.texts.get(id_),
             after=after.texts.get(id_),
-            before_rouge=of[0].get(id_),
-            after_rouge=of[1].get(id_),
+            before_rouge=by_id[0].get(id_),
+            after_rouge=by_id[1].get(id_),
         )
-        for id_, (instruction, input) in tasks.items()
+        for id_, question in questions.items()
     ]
-    return rouge_row(rouge[0], rouge[1], len(tasks)), table
+    if not any(rouge):
+        return [], answers
+    means, intervals = ([getattr(each, name, None) for each in rouge] for name in ("mean", "interval"))
+    note = f"answers to {len(questions)} questions against their references"
+    return [ComparisonRow("ROUGE-L F1", *means, "higher", 3, "", *intervals, note)], answers
 
 
-def validation_rows(metrics: Sequence[Mapping[str, Any]]) -> list[ComparisonRow]:
-    """Compare the validation before the first step with the one after the last, where the run has both."""
-    losses = {row["step"]: row["val_loss"] for row in metrics if "step" in row and "val_loss" in row}
-    if 0 not in losses or len(losses) < 2:
-        return []
-    last = max(losses)
-    return loss_rows(
-        losses[0], losses[last], f"the run's validation data, before step 1 and after step {last}"
-    )
-
-
-def read_figures(path: Path) -> list[ComparisonRow]:
+def read_rows(path: Path) -> list[ComparisonRow]:
     """Read further rows of the before/after table.
 
     Raises:
-        DataError: A row has an unknown key, lacks one, or holds no number.
+        ConfigError: A row has an unknown key, lacks one, or holds no number.
     """
-    rows = []
-    for where, row in read_objects(path):
-        numbers = [row.get(key) for key in ("before", "after")]
-        if row.get("better") not in ("lower", "higher") or not all(
-            value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-            for value in numbers
-        ):
-            raise DataError(
-                "a figure is not valid",
-                where=where,
-                expected='numbers "before" and "after", and "better" as "lower" or "higher"',
-            )
-        try:
-            rows.append(ComparisonRow(**row))
-        except TypeError as error:
-            raise DataError("a figure has other keys than expected", where=where, found=error) from None
-    return rows
+    return [build(ComparisonRow, (str(where), row)) for where, row in read_objects(path)]

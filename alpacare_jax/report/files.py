@@ -1,9 +1,11 @@
 """Reading the files that a report draws on, each with an error that says what is wrong with it."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datagen.configuration import build
 from datagen.decoding import Malformed, parse_yaml, read_json_object
 from datagen.errors import DataError
 from datagen.records import read_objects
@@ -16,19 +18,21 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [row for _, row in read_objects(path)]
 
 
-def read_journal(path: Path) -> tuple[dict[str, float], list[str]]:
-    """Read a journal of stages: seconds by stage, and the command lines.
+@dataclasses.dataclass(frozen=True)
+class Journal:
+    """Stages with the seconds they took, and their command lines."""
+
+    seconds: dict[str, float]
+    commands: dict[str, str]
+
+
+def read_journal(path: Path) -> Journal:
+    """Read a journal of stages.
 
     Raises:
-        DataError: It is not ``{"seconds": {stage: number}, "commands": {stage: text}}``.
+        ConfigError: It is not ``{"seconds": {stage: number}, "commands": {stage: text}}``.
     """
-    journal = read_json_object(path)
-    seconds, commands = journal.get("seconds"), journal.get("commands")
-    if not isinstance(seconds, dict) or not isinstance(commands, dict):
-        raise DataError(
-            "the file is no journal of stages", where=path, expected="objects seconds and commands"
-        )
-    return {str(name): float(s) for name, s in seconds.items()}, [str(line) for line in commands.values()]
+    return build(Journal, (str(path), read_json_object(path)))
 
 
 def read_run(run: Path) -> str:
@@ -37,7 +41,6 @@ def read_run(run: Path) -> str:
     Raises:
         DataError: The folder holds neither config nor metrics.
     """
-
     config = run / "config.yaml"
     if not config.exists() and not (run / "metrics.jsonl").exists():
         kinds = "a run folder of `alpacare train`, or a work folder of `alpacare synthesize`"
@@ -66,9 +69,8 @@ def config_data(config: str) -> list[Path]:
 def read_manifests(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Read the manifest of each packed data set, by the folder's name (its whole path where names repeat)."""
     names = [folder.name for folder in folders]
-    return {
-        str(folder) if names.count(folder.name) > 1 else folder.name: read_json_object(
-            folder / "manifest.json"
-        )
-        for folder in folders
-    }
+    shown = [
+        name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)
+    ]
+    manifests = [read_json_object(folder / "manifest.json") for folder in folders]
+    return dict(zip(shown, manifests, strict=True))

@@ -34,6 +34,23 @@ class ComparisonRow:
     after_interval: tuple[float, float] | None = None
     note: str = ""
 
+    @property
+    def change(self) -> float | None:
+        """The difference between the two figures, where both are known."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "unchanged", "unclear"] | None:
+        """The reading of the change; "unclear" where the intervals overlap, None where a figure is missing."""
+        if self.change is None:
+            return None
+        one, other = self.before_interval, self.after_interval
+        if one and other and one[0] <= other[1] and other[0] <= one[1]:
+            return "unclear"
+        if not self.change:
+            return "unchanged"
+        return "better" if (self.change < 0) == (self.better == "lower") else "worse"
+
 
 @dataclasses.dataclass(frozen=True)
 class AnswerComparison:

@@ -1,69 +1,86 @@
-"""Rendering the report: a template with every value escaped, and plotly's script inside the page."""
+"""Rendering a report: templates with every value escaped, and plotly's script inside the page."""
 
 import datetime
+import functools
 import importlib.resources
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alpacare_jax import __version__
-from alpacare_jax.report import sections
+from alpacare_jax.report import charts
+from alpacare_jax.report.funnel import funnel_steps, rejected_examples
 from alpacare_jax.report.inputs import ReportInputs
-from datagen.files import write_text
+from datagen.money.dollars import usd
+from datagen.service.limits import in_words
+from datagen.statistics import WorkStatistics
+
+if TYPE_CHECKING:
+    import jinja2
+    import markupsafe
 
 DISCLAIMER = "This is not medical advice."
-DISCLAIMER_MORE = (
-    "Tasks and answers on this page were written by language models. They may be wrong or harmful; "
-    "nobody may use them to diagnose, treat or advise a person."
-)
-
-
-def write_report(inputs: ReportInputs, path: str | Path) -> None:
-    """Write the report as one HTML file that needs no network and no other file.
-
-    Args:
-        inputs: What to show; absent parts are named as absent.
-        path: The file; it appears whole or not at all.
-    """
-    page = render(inputs)
-    write_text(path, page)
 
 
 def render(inputs: ReportInputs, *, now: datetime.datetime | None = None) -> str:
-    """Return the page as HTML.
+    """Return the page of a training run as HTML that needs no network and no other file.
 
     Args:
-        inputs: What to show.
+        inputs: What to show; absent parts are named as absent.
         now: Time of writing; the present when None.
     """
-    charts = sections.charts(inputs.metrics)
-    return fill(
-        "page.html",
+    sources = {
+        name: {"tokenizer": manifest.get("tokenizer", {}).get("fingerprint"), **manifest.get("source", {})}
+        for name, manifest in inputs.packing.items()
+    }
+    return _fill(
+        "training.html",
         now,
+        title=inputs.title,
+        subtitle=inputs.subtitle,
         inputs=inputs,
-        headlines=sections.headlines(inputs),
-        funnel=sections.funnel_steps(inputs.funnel) if inputs.funnel else [],
-        rejected=sections.rejected_examples(inputs.rejected),
-        packing=sections.packing_rows(inputs.packing),
-        charts=charts,
-        charts_json=script_json(charts),
-        comparison=sections.comparison_rows(inputs),
+        steps=funnel_steps(inputs.funnel) if inputs.funnel else [],
+        rejected=rejected_examples(inputs.rejected),
+        charts=charts.of_training(inputs.metrics),
         scores=(inputs.scores or {}).get("scores", []),
-        bootstrap=(inputs.scores or {}).get("bootstrap"),
-        provenance=flatten(inputs.provenance),
-        plotly=plotly_script() if charts else None,
+        provenance=flatten(inputs.provenance) + flatten(sources),
     )
 
 
-def fill(template: str, now: datetime.datetime | None = None, **values: Any) -> str:
-    """Fill a template of this package; every value is escaped.
+def render_synthesis(
+    statistics: WorkStatistics, *, title: str, subtitle: str, provenance: Mapping[str, Any]
+) -> str:
+    """Return the page of a synthesis work folder as HTML that needs no network and no other file.
 
     Args:
-        template: Its file name.
-        now: Time of writing; the present when None.
-        values: What the template names.
+        statistics: What to show.
+        title: Heading of the page.
+        subtitle: One line below it.
+        provenance: What made the page; a value may be a mapping.
     """
+    unaccounted = "unaccounted for" if statistics.state == "finished" else "not answered yet"
+    judged = statistics.funnel.task_requests
+    return _fill(
+        "synthesis.html",
+        title=title,
+        subtitle=subtitle,
+        figures=statistics,
+        steps=funnel_steps(statistics.funnel, unaccounted) if judged else [],
+        rejected=rejected_examples(statistics.rejected),
+        charts=charts.of_synthesis(statistics),
+        settings=flatten(statistics.settings),
+        provenance=flatten(provenance),
+    )
+
+
+def _fill(template: str, now: datetime.datetime | None = None, **values: Any) -> str:
+    now = now or datetime.datetime.now(datetime.UTC)
+    written = now.strftime("%Y-%m-%d %H:%M UTC")
+    return _templates().get_template(template).render(values, written=written)
+
+
+@functools.cache
+def _templates() -> "jinja2.Environment":
     import jinja2
 
     folder = importlib.resources.files("alpacare_jax.report")
@@ -74,25 +91,28 @@ def fill(template: str, now: datetime.datetime | None = None, **values: Any) -> 
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
     )
+    environment.globals |= {
+        "disclaimer": DISCLAIMER,
+        "plotly_script": plotly_script,
+        "version": __version__,
+    }
     environment.filters |= {
-        "count": _count,
+        "count": lambda value: "–" if value is None or jinja2.is_undefined(value) else f"{value:,}",
         "fixed": lambda value, digits: "–" if value is None else f"{value:,.{digits}f}",
         "signed": lambda value, digits: f"{value:+,.{digits}f}".replace("-", "−"),
         "percent": lambda value: f"{100 * value:.1f}%",
-        "duration": sections.duration,
-        "lines": _lines,
+        "duration": in_words,
+        "lines": charts.thin,
+        "script_json": script_json,
+        "short": short,
+        "time": datetime.datetime.fromisoformat,
+        "usd": usd,
+        "variety": variety,
     }
-    now = now or datetime.datetime.now(datetime.UTC)
-    return environment.get_template(template).render(
-        written=now.strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
-        disclaimer=DISCLAIMER,
-        disclaimer_more=DISCLAIMER_MORE,
-        **values,
-    )
+    return environment
 
 
-def script_json(value: object) -> Any:
+def script_json(value: object) -> "markupsafe.Markup":
     """Return JSON that may stand inside a script element: no text in it can end the element or open another.
 
     Example:
@@ -105,6 +125,16 @@ def script_json(value: object) -> Any:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return markupsafe.Markup(text)
+
+
+def plotly_script() -> "markupsafe.Markup":
+    """Return plotly's script, to stand inside a page."""
+    import markupsafe
+    from plotly.offline import get_plotlyjs
+
+    script = get_plotlyjs()
+    assert "</script" not in script, "plotly's script would end its element"
+    return markupsafe.Markup(script)
 
 
 def flatten(provenance: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -126,23 +156,32 @@ def flatten(provenance: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     return rows
 
 
-def plotly_script() -> Any:
-    """Return plotly's script, to stand inside a page."""
-    import markupsafe
-    from plotly.offline import get_plotlyjs
+def short(count: float) -> str:
+    """Write a large count in a few characters.
 
-    script = get_plotlyjs()
-    assert "</script" not in script, "plotly's script would end its element"
-    return markupsafe.Markup(script)
+    Example:
+        >>> short(950), short(12_345), short(67_890_000)
+        ('950', '12.3k', '67.9M')
+    """
+    for least, unit, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if count >= least:
+            return f"{count / unit:.1f}{letter}"
+    return f"{count:,}"
 
 
-def _count(value: object) -> str:
-    return "–" if value is None else f"{value:,}"
+def variety(counted: Mapping[str, Any]) -> str:
+    """Say how many labels there are and how evenly they occur.
 
+    Args:
+        counted: ``distinct``, how many there are; and ``effective``, how many equally frequent ones are as varied.
 
-def _lines(points: Mapping[str, list[float]], most: int = 40) -> list[tuple[float, float]]:
-    """Thin a line to at most ``most`` points for a table, always with the last one."""
-    pairs = list(zip(points["x"], points["y"], strict=True))
-    step = max(1, -(-len(pairs) // most))
-    thin = pairs[::step]
-    return thin if thin[-1] == pairs[-1] else [*thin, pairs[-1]]
+    Example:
+        >>> variety({"distinct": 8, "effective": 7.9})
+        '8 labels, nearly even (effective number 7.9)'
+    """
+    distinct, effective = counted["distinct"], counted["effective"]
+    if distinct < 2:
+        return f"{distinct} label{'' if distinct == 1 else 's'}"
+    share = effective / distinct
+    word = "nearly even" if share >= 0.9 else "uneven" if share >= 0.6 else "very uneven"
+    return f"{distinct:,} labels, {word} (effective number {effective:.1f})"

@@ -8,17 +8,8 @@ from typing import Any
 
 import alpacare_jax
 
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "tensorflow-datasets",
-    "transformers",
-    "numpy",
-)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain",
+            "tensorflow-datasets", "transformers", "numpy")  # fmt: skip
 
 
 def describe_code() -> dict[str, Any]:
@@ -28,7 +19,7 @@ def describe_code() -> dict[str, Any]:
         "commit": find_commit(Path(alpacare_jax.__file__).resolve().parent),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "versions": {name: _version(name) for name in PACKAGES},
+        "packages": [f"{name} {_version(name) or 'missing'}" for name in PACKAGES],
     }
 
 

@@ -7,13 +7,12 @@ from typing import Any
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.evaluate.tables import score
 from alpacare_jax.report import comparison
-from alpacare_jax.report.files import config_data, read_journal, read_manifests, read_rows, read_run
+from alpacare_jax.report.files import Journal, config_data, read_journal, read_manifests, read_rows, read_run
 from alpacare_jax.report.inputs import ReportInputs
-from alpacare_jax.report.page import write_report
+from alpacare_jax.report.page import render, render_synthesis
 from alpacare_jax.report.provenance import describe_code
-from alpacare_jax.report.synthesis import write_synthesis_report
 from datagen.decoding import read_json_object
-from datagen.files import hash_file, refuse_existing
+from datagen.files import hash_file, refuse_existing, write_text
 from datagen.statistics import collect
 from datagen.synthesize import Funnel
 
@@ -71,48 +70,42 @@ def report(
     run = Path(run)
     out = Path(out) if out else run / "report.html"
     refuse_existing(out, overwrite)
-    sources = [
-        Path(source) if source else None for source in (synthesis, references, verdicts, figures, journal)
-    ]
-    sides = [Path(side) if side else None for side in (before, after)]
+    given = [synthesis, references, verdicts, figures, journal, before, after]
+    paths = [Path(each) if each else None for each in given]
     data = [Path(folder) for folder in packed or ()]
-    if (run / "config.json").exists() and not (run / "config.yaml").exists():
-        if any([*sources, *sides, *data]):
-            raise ConfigError(
-                "an option was given that belongs to a training run",
-                where=run,
-                found="a work folder of `alpacare synthesize`",
-                expected="only --out, --title and --overwrite",
-            )
-        provenance = _work_provenance(run)
-        name = run.resolve().name
-        write_synthesis_report(
-            collect(run), out, title=title or "Synthesis report", subtitle=name, provenance=provenance
+    if not (run / "config.json").exists() or (run / "config.yaml").exists():
+        page = render(_training_inputs(run, title or ReportInputs.title, data, paths, shown))
+    elif any([*paths, *data]):
+        raise ConfigError(
+            "an option was given that belongs to a training run",
+            where=run,
+            found="a work folder of `alpacare synthesize`",
+            expected="only --out, --title and --overwrite",
         )
     else:
-        inputs = _training_inputs(run, title or ReportInputs.title, data, sides, sources, shown)
-        write_report(inputs, out)
+        page = render_synthesis(
+            collect(run),
+            title=title or "Synthesis report",
+            subtitle=run.resolve().name,
+            provenance=_work_provenance(run),
+        )
+    write_text(out, page)
     return out
 
 
 def _training_inputs(
-    run: Path,
-    title: str,
-    packed: list[Path],
-    sides: list[Path | None],
-    sources: list[Path | None],
-    shown: int,
+    run: Path, title: str, packed: list[Path], paths: list[Path | None], shown: int
 ) -> ReportInputs:
     """Read what the page of a training run shows."""
-    synthesis, references, verdicts, figures, journal = sources
+    synthesis, references, verdicts, figures, journal, *sides = paths
     config = read_run(run)
     metrics = read_rows(run / "metrics.jsonl")
     before, after = map(comparison.read_side, sides)
     rouge, answers = comparison.compare_answers(before, after, references)
-    losses = comparison.figure_rows(before, after) or comparison.validation_rows(metrics)
-    more = comparison.read_figures(figures) if figures else []
+    losses = comparison.held_out_losses(before, after) or comparison.validation_losses(metrics)
+    more = comparison.read_rows(figures) if figures else []
     data = packed or config_data(config)
-    times, commands = read_journal(journal) if journal else (_training_time(run, metrics), [])
+    stages = read_journal(journal) if journal else Journal(_training_time(run, metrics), {})
     return ReportInputs(
         title=title,
         subtitle=str(run),
@@ -125,8 +118,8 @@ def _training_inputs(
         scores=score(verdicts).to_dict() if verdicts else None,
         provenance=_run_provenance(run, data),
         config=config,
-        commands=commands,
-        wall_times_s=times,
+        commands=list(stages.commands.values()),
+        wall_times_s=stages.seconds,
     )
 
 

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datagen import labels
 from datagen.decoding import read_json_object
@@ -42,22 +42,56 @@ _POINTS = 240
 class Rows:
     """The tasks that the statistics are about, and the answers that are in."""
 
-    tasks: list[SeedTask]
-    answers: list[str]
+    tasks: list[SeedTask] = dataclasses.field(default_factory=list)
+    answers: list[str] = dataclasses.field(default_factory=list)
+    what: str = "tasks"
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkStatistics:
+    """The statistics of a work folder.
+
+    Attributes:
+        state: Whether the run is finished, running or stopped, or has asked nothing yet.
+        target: Tasks wanted.
+        rows: How many rows the statistics of texts are about.
+        what: What these rows are.
+        funnel: What became of every request, task and answer.
+        rejected: Rows of what was rejected.
+        requests: As :func:`datagen.publish.provenance.sum_up`, with ``counted_usd`` and ``unknown_usd``.
+        timeline: As :func:`over_time`.
+        contamination: Content of ``contamination.json``, where there is one.
+        privacy: Identifiers found, by kind and action; None until they were looked for.
+        settings: The settings that shape the result.
+        roots: As :func:`root_verbs`.
+        labels: As :func:`count_labels`, by field.
+        lengths: As :func:`histogram`, of words of "instruction", "input" and "answer".
+        without_input: Tasks without an input.
+        nearest: As :func:`nearest`.
+        examples: A few tasks.
+    """
+
+    state: Literal["finished", "running", "stopped", "nothing yet"]
+    target: int | None
+    rows: int
     what: str
+    funnel: Funnel
+    rejected: list[dict[str, Any]]
+    requests: dict[str, Any]
+    timeline: list[dict[str, Any]]
+    contamination: dict[str, Any] | None
+    privacy: dict[str, dict[str, int]] | None
+    settings: dict[str, Any]
+    roots: dict[str, Any]
+    labels: dict[str, dict[str, Any]]
+    lengths: dict[str, dict[str, Any] | None]
+    without_input: int
+    nearest: dict[str, Any] | None
+    examples: list[dict[str, str]]
 
 
-def collect(work: Path) -> dict[str, Any]:
-    """Collect the statistics of a work folder.
-
-    Args:
-        work: Work folder of a synthesis run, finished, stopped or running.
-
-    Returns:
-        Plain values for JSON: ``state`` ("finished", "running", "stopped" or "nothing yet"), ``rows`` and ``what``
-        they are, ``funnel``, ``rejected`` (rows), ``roots``, ``labels``, ``lengths``, ``without_input``,
-        ``nearest``, ``examples``, ``timeline``, ``requests`` (as :func:`datagen.publish.provenance.sum_up`),
-        ``contamination``, ``privacy``, ``settings``, and ``expected_rows`` (as many as the funnel counts, or None).
+def collect(work: Path) -> WorkStatistics:
+    """Collect the statistics of a work folder of a synthesis run, finished, stopped or running.
 
     Raises:
         DataError: It is no work folder, or one of its files is broken.
@@ -68,9 +102,8 @@ def collect(work: Path) -> dict[str, Any]:
     finished = (work / "funnel.json").exists() and not running
     requests = sum_up(())
     timeline: list[dict[str, Any]] = []
-    funnel = Funnel()
-    rejected: list[dict[str, Any]] = []
-    rows = Rows([], [], "tasks")
+    spending: dict[str, dict[str, float]] = {}
+    rows, funnel, rejected = Rows(), Funnel(), []
     if (work / LEDGER).exists():
         with Ledger(work / LEDGER, read_only=True) as ledger, ledger.snapshot():
             requests = sum_up(ledger.entries())
@@ -80,42 +113,37 @@ def collect(work: Path) -> dict[str, Any]:
                 rows, funnel, rejected = _finished(work)
             elif requests["stages"]:
                 rows, funnel, rejected = _so_far(ledger, work)
-        for key, name in (("counted_usd", "spent_usd"), ("unknown_usd", "unknown_usd")):
-            requests[key] = math.fsum(stage[name] for stage in spending.values())
     state = "running" if running else "finished" if finished else "stopped"
     contamination = work / CONTAMINATION_REPORT
-    return {
-        "state": state if requests["stages"] else "nothing yet",
-        "target": pinned.get("target"),
-        "rows": len(rows.tasks),
-        "what": rows.what,
-        "funnel": funnel,
-        "rejected": rejected,
-        "expected_rows": funnel.instructions if finished else None,
-        "requests": requests,
-        "timeline": timeline,
-        "contamination": read_json_object(contamination) if contamination.exists() else None,
-        "privacy": count_identifiers(work) if finished else None,
-        "settings": read_json_object(work / CONFIG)["fixed"],
-    } | describe(rows)
-
-
-def describe(rows: Rows) -> dict[str, Any]:
-    """Return the statistics of the tasks and answers themselves."""
     instructions = [task.instruction for task in rows.tasks]
-    inputs = [normal_input(task.input) for task in rows.tasks]
-    return {
-        "roots": root_verbs(instructions),
-        "labels": {field: count_labels(field, rows.tasks) for field in labels.FIELDS},
-        "lengths": {
+    inputs = [text for task in rows.tasks if (text := normal_input(task.input))]
+    return WorkStatistics(
+        state=state if requests["stages"] else "nothing yet",
+        target=pinned.get("target"),
+        rows=len(rows.tasks),
+        what=rows.what,
+        funnel=funnel,
+        rejected=rejected,
+        requests=requests
+        | {
+            "counted_usd": math.fsum(stage["spent_usd"] for stage in spending.values()),
+            "unknown_usd": math.fsum(stage["unknown_usd"] for stage in spending.values()),
+        },
+        timeline=timeline,
+        contamination=read_json_object(contamination) if contamination.exists() else None,
+        privacy=count_identifiers(work) if finished else None,
+        settings=read_json_object(work / CONFIG)["fixed"],
+        roots=root_verbs(instructions),
+        labels={field: count_labels(field, rows.tasks) for field in labels.FIELDS},
+        lengths={
             "instruction": histogram([count_words(text) for text in instructions]),
-            "input": histogram([count_words(text) for text in inputs if text]),
+            "input": histogram([count_words(text) for text in inputs]),
             "answer": histogram([count_words(text) for text in rows.answers]),
         },
-        "without_input": sum(not text for text in inputs),
-        "nearest": nearest(instructions),
-        "examples": examples(rows),
-    }
+        without_input=len(rows.tasks) - len(inputs),
+        nearest=nearest(instructions),
+        examples=examples(rows),
+    )
 
 
 def examples(rows: Rows, most: int = EXAMPLES) -> list[dict[str, str]]:
@@ -138,19 +166,15 @@ def examples(rows: Rows, most: int = EXAMPLES) -> list[dict[str, str]]:
 
 
 def _finished(work: Path) -> tuple[Rows, Funnel, list[dict[str, Any]]]:
-    objects = (
-        [row for _, row in read_objects(work / "instructions.jsonl")] if _holds(work, "instructions") else []
-    )
+    objects, rejected = (_read(work / f"{name}.jsonl") for name in ("instructions", "rejected"))
     names = ("instruction", "input", *labels.FIELDS)
     tasks = [SeedTask(*(str(row.get(name) or "") for name in names)) for row in objects]
-    rejected = [row for _, row in read_objects(work / "rejected.jsonl")] if _holds(work, "rejected") else []
-    funnel = Funnel.read(work / "funnel.json")
-    return Rows(tasks, [str(row["output"]) for row in objects], "published instructions"), funnel, rejected
+    rows = Rows(tasks, [str(row["output"]) for row in objects], "published instructions")
+    return rows, Funnel.read(work / "funnel.json"), rejected
 
 
-def _holds(work: Path, name: str) -> bool:
-    path = work / f"{name}.jsonl"
-    return path.exists() and path.stat().st_size > 0
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [row for _, row in read_objects(path)] if path.exists() and path.stat().st_size else []
 
 
 def _so_far(ledger: Ledger, work: Path) -> tuple[Rows, Funnel, list[dict[str, Any]]]:

@@ -246,7 +246,7 @@ def test_ending_batches_where_there_are_none_says_so(tmp_path: Path, config: Pat
 
 
 def test_terminal_and_page_call_what_replies_hold_by_one_name(tmp_path: Path, config: Path) -> None:
-    from alpacare_jax.report.sections import funnel_steps
+    from alpacare_jax.report.funnel import funnel_steps
     from datagen.synthesize import Funnel
 
     work = tmp_path / "work"

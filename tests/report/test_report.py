@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 import alpacare_jax as alpacare
 from alpacare_jax.cli import report_verb
 from alpacare_jax.evaluate.scores import score_verdicts
-from alpacare_jax.report import AnswerComparison, ComparisonRow, ReportInputs, loss_rows, render, write_report
+from alpacare_jax.report import AnswerComparison, ComparisonRow, ReportInputs, loss_rows, render
+from alpacare_jax.report.charts import of_training, series
+from alpacare_jax.report.funnel import UNACCOUNTED, funnel_steps
 from alpacare_jax.report.page import DISCLAIMER
 from alpacare_jax.report.provenance import describe_code, find_commit
-from alpacare_jax.report.sections import UNACCOUNTED, charts, funnel_steps, headlines, series
-from datagen.errors import DataError
+from datagen.errors import ConfigError, DataError
 from datagen.records import Verdict, write_objects
 from datagen.synthesize import Funnel
 
@@ -187,7 +188,7 @@ def test_a_repeated_step_counts_once_and_what_is_no_number_not_at_all() -> None:
 
 
 def test_the_step_that_compiles_does_not_flatten_the_speed() -> None:
-    by_title = {chart["title"]: chart["lines"] for chart in charts(METRICS)}
+    by_title = {chart["title"]: chart["lines"] for chart in of_training(METRICS).values()}
     assert by_title["Speed"][0]["y"] == [900.0]
     assert [line["name"] for line in by_title["Loss"]] == ["training", "validation"]
 
@@ -220,20 +221,11 @@ def test_loss_rows_give_perplexity_and_the_table_its_reading() -> None:
     assert "7.39 2.72 −4.67 ✓ better" in text
     assert "0.200 0.100 −0.100 ✗ worse" in text
     assert "0.100 to 0.300 0.400 0.250 to 0.500 +0.200 intervals overlap" in text
-    assert [tile["label"] for tile in headlines(inputs)] == [
-        "Held-out loss per token",
-        "Held-out perplexity",
-        "ROUGE-L F1",
-        "y",
-    ]
-
-
-def test_a_failed_write_leaves_the_earlier_report(tmp_path: Path) -> None:
-    write_report(ReportInputs(title="first"), tmp_path / "report.html")
-    with pytest.raises(TypeError):
-        write_report(ReportInputs(wall_times_s={"training": "long"}), tmp_path / "report.html")
-    assert "<title>first</title>" in (tmp_path / "report.html").read_text()
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    tiles = text[: text.index("Synthesis: what was kept")]
+    assert "Held-out loss per token 1.0000 2.0000 before; lower is better Held-out perplexity 2.72" in tiles
+    assert tiles.endswith(
+        "ROUGE-L F1 0.100 0.200 before; higher is better y 0.400 0.200 before; higher is better "
+    )
 
 
 def run(*arguments: object) -> str:
@@ -363,6 +355,14 @@ def test_a_broken_count_of_the_funnel_is_named(finished: Path) -> None:
     assert "funnel.json" in str(caught.value)
 
 
+def test_a_broken_journal_is_named_and_leaves_the_earlier_report(finished: Path) -> None:
+    run(finished / "run", "--title", "first")
+    (finished / "stages.json").write_text(json.dumps({"seconds": {"fetch": "long"}, "commands": {}}))
+    with pytest.raises(ConfigError, match="seconds must be"):
+        run(finished / "run", "--journal", finished / "stages.json", "--overwrite")
+    assert "<title>first</title>" in (finished / "run" / "report.html").read_text()
+
+
 def test_answers_to_other_questions_are_refused(finished: Path) -> None:
     write_objects(finished / "after.jsonl", [{"id": "2", "instruction": "How often?", "response": "x"}])
     with pytest.raises(DataError, match="1 of 1 responses lack"):
@@ -377,7 +377,7 @@ def test_a_figure_with_a_wrong_key_is_named(finished: Path) -> None:
         finished / "figures.jsonl",
         [{"name": "x", "before": 1, "after": 2, "better": "lower", "colour": "red"}],
     )
-    with pytest.raises(DataError, match="other keys") as caught:
+    with pytest.raises(ConfigError, match="colour: unknown key") as caught:
         run(finished / "run", "--out", finished / "report.html", "--figures", finished / "figures.jsonl")
     assert "figures.jsonl:1" in str(caught.value)
     assert "colour" in str(caught.value)
@@ -400,4 +400,4 @@ def test_the_commit_is_that_of_the_checkout_that_tracks_the_folder(tmp_path: Pat
     assert find_commit(tmp_path / "package") == f"{commit} (with uncommitted changes)"
     (tmp_path / "other").mkdir()
     assert find_commit(tmp_path / "other") is None
-    assert describe_code()["versions"]["jax"]
+    assert describe_code()["packages"][0].startswith("jax 0.")

@@ -10,7 +10,8 @@ from test_report import Page
 from typer.testing import CliRunner
 
 from alpacare_jax.cli import app
-from alpacare_jax.report.synthesis import STATES, dollars, short, sunburst, variety
+from alpacare_jax.report.charts import sunburst
+from alpacare_jax.report.page import short, variety
 from datagen import statistics
 from datagen.client import Sampling, Service
 from datagen.errors import DataError
@@ -84,7 +85,7 @@ def charts_of(page: Page) -> set[str]:
 def test_a_stopped_run_shows_every_figure_as_far_as_it_came(tmp_path: Path, settings: Settings) -> None:
     begin(tmp_path / "work", settings, replies=5)
     page = report(tmp_path / "work")
-    assert STATES["stopped"] in page.text
+    assert "The run has not finished" in page.text
     assert "Tasks kept so far 20" in page.text
     assert {"roots", "length-instruction", "length-input", "nearest", "tokens", "cost"} == charts_of(page)
     assert "list 5 cause 5" in page.text
@@ -105,7 +106,7 @@ def test_the_page_can_be_written_beside_a_running_job(tmp_path: Path, settings: 
         before = list(ledger.entries())
         page = report(work)
         assert list(ledger.entries()) == before
-    assert STATES["running"] in page.text
+    assert "A run is writing to this folder at the moment" in page.text
     assert "Tasks kept so far 12" in page.text
 
 
@@ -113,7 +114,7 @@ def test_a_work_folder_without_any_reply_says_so(tmp_path: Path, settings: Setti
     work = tmp_path / "work"
     begin(work, settings, replies=0)
     page = report(work)
-    assert STATES["nothing yet"] in page.text
+    assert "Nothing has been asked yet" in page.text
     assert charts_of(page) == set()
     (work / "ledger.sqlite").unlink()
     with pytest.raises(DataError, match="its ledger is missing"):
@@ -162,15 +163,15 @@ def test_the_figures_of_a_finished_run_are_those_of_its_instructions(
         json.dumps({"target_reached": True, "tasks_found": 9, "tasks_kept": 7, "instructions": 7})
     )
     found = statistics.collect(work)
-    assert (found["state"], found["rows"], found["what"]) == ("finished", 7, "published instructions")
-    assert found["roots"]["top"] == [
+    assert (found.state, found.rows, found.what) == ("finished", 7, "published instructions")
+    assert found.roots["top"] == [
         {"verb": "list", "count": 7, "objects": [("cause", 7)], "without_object": 0}
     ]
-    assert found["lengths"]["answer"]["max"] == 7
-    assert found["lengths"]["input"] is None
-    assert found["without_input"] == 7
-    assert found["labels"]["view"]["top"] == [("Nurse", 7)]
-    assert found["labels"]["type"]["without"] == 7
+    assert found.lengths["answer"]["max"] == 7
+    assert found.lengths["input"] is None
+    assert found.without_input == 7
+    assert found.labels["view"]["top"] == [("Nurse", 7)]
+    assert found.labels["type"]["without"] == 7
 
 
 @pytest.mark.parametrize(
@@ -246,8 +247,8 @@ def test_the_figures_of_a_running_job_are_of_one_moment(
 
     monkeypatch.setattr(statistics, "sum_up", sum_up_while_a_reply_comes)
     found = statistics.collect(work)
-    answered = found["requests"]["stages"]["tasks"]["answered"]
-    assert answered == found["timeline"][-1]["replies"] == found["funnel"].task_replies == 2
+    answered = found.requests["stages"]["tasks"]["answered"]
+    assert answered == found.timeline[-1]["replies"] == found.funnel.task_replies == 2
 
 
 def test_the_cost_is_the_least_where_some_replies_have_no_price(tmp_path: Path, settings: Settings) -> None:
@@ -294,9 +295,8 @@ def test_the_overlap_with_evaluation_files_is_a_table_for_a_reader(
 
 
 def test_labels_are_summed_up_in_words() -> None:
-    assert variety(8, 7.9) == "8 labels, nearly even (effective number 7.9)"
-    assert variety(10, 3.0) == "10 labels, very uneven (effective number 3.0)"
-    assert variety(1, 1.0) == "1 label"
+    assert variety({"distinct": 10, "effective": 3.0}) == "10 labels, very uneven (effective number 3.0)"
+    assert variety({"distinct": 1, "effective": 1.0}) == "1 label"
 
 
 def test_a_histogram_counts_every_value_once() -> None:
@@ -336,5 +336,4 @@ def test_a_folder_of_neither_kind_is_refused_with_both_kinds_named(tmp_path: Pat
 
 
 def test_amounts_are_written_for_a_reader() -> None:
-    assert [dollars(usd) for usd in (0.0, 0.5, 12.0, 1234.567)] == ["$0.00", "$0.5000", "$12.00", "$1,234.57"]
     assert [short(n) for n in (9999, 10_000, 2_500_000)] == ["9,999", "10.0k", "2.5M"]

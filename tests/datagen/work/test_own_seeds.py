@@ -103,10 +103,10 @@ def test_an_original_that_changed_is_named_and_the_copy_goes_on(scene: Scene) ->
 
 def test_figures_look_back_with_the_copy_whatever_became_of_the_original(scene: Scene) -> None:
     scene.forget_progress()
-    before = collect(scene.work)["funnel"]
+    before = collect(scene.work).funnel
     assert before.tasks_kept == 8
     write_seeds(scene.seeds, "Explain gout and its usual treatment briefly.")
-    assert collect(scene.work)["funnel"] == before
+    assert collect(scene.work).funnel == before
 
 
 def test_a_copy_that_was_changed_is_named_and_written_anew_from_the_original(scene: Scene) -> None:
