@@ -63,7 +63,7 @@ def generate(
         The responses, in the order of the prompts.
 
     Raises:
-        ConfigError: An argument has an impossible value.
+        ConfigError: An argument is invalid.
         DataError: A prompt is broken, empty or too long, the file exists, or unfinished work is of other settings.
         ShardingError: The mesh does not fit the devices or the model.
 
@@ -112,7 +112,7 @@ def serve(
         say: Called with the line that says the server is ready.
 
     Raises:
-        ConfigError: An argument has an impossible value, or this process is one of several.
+        ConfigError: An argument is invalid, or this process is one of several.
         ServiceError: The port is in use, or the engine failed.
         ShardingError: The mesh does not fit the devices or the model.
 
@@ -196,7 +196,7 @@ def open_engine(
         The engine and the model's name.
 
     Raises:
-        ConfigError: An argument has an impossible value.
+        ConfigError: An argument is invalid.
         ShardingError: The mesh does not fit the devices or the model.
     """
     opened = open_model(model, mesh=mesh, dtype=dtype)

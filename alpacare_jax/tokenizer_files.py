@@ -114,7 +114,7 @@ def read_keys(file: Path) -> dict[str, Any]:
         value = content.get(key)
         if (value is not None or file.name == ADDED) and kind.wrong(value):
             raise DataError(
-                f"the file holds an impossible {key}",
+                f"the file has an invalid {key}",
                 where=f"{file}: {key}",
                 found=json.dumps(value, ensure_ascii=False)[:100],
                 expected=kind.expected,
@@ -221,7 +221,7 @@ def _read_added(file: Path) -> dict[str, int]:
     if wrong := _VOCABULARY.wrong(known):
         text = wrong[0][0]
         raise DataError(
-            "the vocabulary holds an impossible token id",
+            "the vocabulary has an invalid token id",
             where=f"{file}: {text!r}",
             found=str(known[text])[:50],
             expected=_ID.expected,
@@ -350,7 +350,7 @@ def _check_llama_layout(proto: Any, file: Path, *, rebuilt: bool) -> None:
     ]
     if problems:
         raise ConversionError(
-            "the sentencepiece model is not of LLaMA's kind",
+            "the sentencepiece model is of a kind that is not supported",
             where=file,
             found="; ".join(problems),
             expected="BPE without normalising" + ", with byte fallback and a space in front" * rebuilt,

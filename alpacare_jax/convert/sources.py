@@ -139,12 +139,12 @@ def _tensor(file: Path, data: np.ndarray, entry: dict) -> ForeignTensor:
 def _read_index(index: Path) -> dict[str, str]:
     weight_map = read_json_object(index, error=ConversionError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ConversionError("the index of the weights is empty", where=index, expected='"weight_map"')
+        raise ConversionError("the weight index is empty", where=index, expected='"weight_map"')
     for tensor, file in weight_map.items():
         plain = isinstance(file, str) and file.isprintable() and not set(file) & set("/\\")
         if not plain or file in ("", ".", ".."):
             raise ConversionError(
-                "the index of the weights names what is not a file of its folder",
+                "the weight index names a file that is not in its folder",
                 where=f"{index}: {tensor}",
                 found=json.dumps(file),
                 expected="the plain name of a file beside the index",

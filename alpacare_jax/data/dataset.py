@@ -61,7 +61,7 @@ class PackedDataset:
         source = tfds.builder_from_directory(str(folder)).as_data_source(manifest.split)
         if len(source) != manifest.statistics.rows:
             raise DataError(
-                "the shards do not hold the rows that the manifest names",
+                "the number of sequences in the shards differs from the manifest",
                 where=folder,
                 found=len(source),
                 expected=manifest.statistics.rows,
@@ -82,7 +82,7 @@ class PackedDataset:
         shapes = {tuple(np.shape(row.get(name, 0)) for name in COLUMNS) for row in rows}
         if len(shapes) != 1 or len(set(min(shapes))) != 1 or len(min(shapes)[0]) != 1:
             raise DataError(
-                "the rows do not hold arrays of one length",
+                "every sequence must hold arrays of one length",
                 where="data",
                 found="no row" if not shapes else f"shapes {sorted(shapes)[:4]}",
                 expected=f"{', '.join(COLUMNS)} in every row, each of shape [T]",

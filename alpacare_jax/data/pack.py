@@ -91,7 +91,7 @@ def pack(
         The sequences, with the manifest that says what was done.
 
     Raises:
-        ConfigError: An argument has an impossible value.
+        ConfigError: An argument is invalid.
         DataError: The source is broken or holds nothing that fits, or ``out`` is taken or holds what no
             earlier call wrote.
 
@@ -166,7 +166,7 @@ def _check_arguments(seq_len: int, template: str, split: str, shards: int | None
         (shards is not None and shards not in SHARDS, "shards", shards, SHARDS),
     ):
         if wrong:
-            raise ConfigError(f"{where} has an impossible value", where=where, found=found, expected=expected)
+            raise ConfigError(f"{where} is invalid", where=where, found=found, expected=expected)
 
 
 def _files(source: Source) -> list[Path]:

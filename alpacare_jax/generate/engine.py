@@ -130,7 +130,7 @@ class Engine:
         """
         longest = self.max_len - (1 if sampling.max_tokens else 0)
         if not prompt:
-            raise DataError("the prompt holds no token", where=where, expected="at least one token")
+            raise DataError("the prompt is empty", where=where, expected="at least one token")
         if len(prompt) > longest:
             raise DataError(
                 "the prompt is longer than the context",
@@ -141,7 +141,7 @@ class Engine:
             )
         if min(prompt) < 0 or max(prompt) >= self.config.vocab_size:
             raise DataError(
-                "the prompt holds an id that is not a token of the model",
+                "the prompt has a token id outside the vocabulary",
                 where=where,
                 found=next(i for i in prompt if not 0 <= i < self.config.vocab_size),
                 expected=f"0 to {self.config.vocab_size - 1}",

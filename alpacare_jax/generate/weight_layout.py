@@ -26,7 +26,7 @@ def check_mesh(architecture: Architecture, mesh: Mesh) -> None:
     """
     if sharding.RULES["length"] in mesh.shape and mesh.shape[str(sharding.RULES["length"])] > 1:
         raise ShardingError(
-            "generation cannot split the length of a row",
+            "generation does not support splitting sequences",
             where="mesh",
             found=f"{sharding.RULES['length']}={mesh.shape[str(sharding.RULES['length'])]}",
             expected=f"{sharding.RULES['length']}=1",

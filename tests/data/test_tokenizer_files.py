@@ -117,7 +117,7 @@ def test_an_id_that_no_model_has_is_named_before_tables_grow_to_it(
     else:
         content["added_tokens"].append({**content["added_tokens"][0], "id": index, "content": "zebra"})
     (folder / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="impossible token id") as caught:
+    with pytest.raises(DataError, match="invalid token id") as caught:
         load_tokenizer(folder)
     assert f"{folder / 'tokenizer.json'}: 'zebra'" in str(caught.value)
 
