@@ -1,19 +1,18 @@
 """What this machine offers a run: versions, devices, memory, optional parts, disk; with advice."""
 
-import importlib.metadata
+import dataclasses
 import importlib.util
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from alpacare_jax import compilation, distributed, flags
+from alpacare_jax.hardware.chips import GIB
 
 PACKAGES = ("alpacare-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
-
 OPTIONAL = {
     "gpu": ("NVIDIA GPUs", ("jax_cuda13_plugin", "jax_cuda12_plugin"), 'pip install "alpacare-jax[gpu]"'),
     "tpu": ("Google TPUs", ("libtpu",), 'pip install "alpacare-jax[tpu]"'),
@@ -22,18 +21,35 @@ OPTIONAL = {
     "lm-eval": ("published benchmarks", ("lm_eval",), "pip install lm-eval"),
     "torch": ("the parity tests", ("torch",), "make test"),
 }
+"""Optional parts: what each is for, its packages, how to install it."""
+SETTINGS = (
+    "JAX_PLATFORMS",
+    "XLA_FLAGS",
+    "LIBTPU_INIT_ARGS",
+    flags.SWITCH,
+    compilation.FOLDER,
+    "ALPACARE_CACHE",
+    distributed.COORDINATOR,
+    distributed.NUM_PROCESSES,
+    distributed.PROCESS_ID,
+    distributed.DISTRIBUTED,
+)
+"""Variables of the environment that are shown; no others are."""
+ACCELERATORS = {
+    "gpu": ("/dev/nvidia0", "/proc/driver/nvidia/version"),
+    "tpu": ("/dev/accel0", "/dev/vfio/0"),
+}
+"""Files of a machine that has such an accelerator."""
 
-GIB = 1 << 30
 
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Device:
     """One accelerator, or one CPU device.
 
     Args:
-        kind: What the hardware calls itself.
+        kind: The name that jax reports.
         platform: ``cpu``, ``gpu`` or ``tpu``.
-        memory_bytes: Memory a program may use; None where the device does not say.
+        memory_bytes: Memory a program may use; None if it is unknown.
     """
 
     kind: str
@@ -41,7 +57,7 @@ class Device:
     memory_bytes: int | None
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Checkup:
     """Everything ``alpacare doctor`` has to say, ready to print or to write as JSON."""
 
@@ -58,7 +74,27 @@ class Checkup:
     optional: dict[str, bool]
     environment: dict[str, str]
     attention: dict[str, str]
-    advice: tuple[str, ...] = field(default=())
+    advice: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        several = f", {self.processes} processes, {self.all_devices} devices" * (self.processes > 1)
+        rows = {
+            "python": f"{self.python} on {self.machine}, {self.cpus} CPU cores",
+            "memory": _gib(self.memory_bytes),
+            "disk free": _gib(self.disk_free_bytes),
+            **self.versions,
+            "platform": self.platform + several,
+        }
+        for index, device in enumerate(self.devices):
+            rows[f"device {index}"] = f"{device.platform}, {device.kind}, memory {_gib(device.memory_bytes)}"
+        for name, present in self.optional.items():
+            purpose, _, install = OPTIONAL[name]
+            rows[name] = f"present ({purpose})" if present else f"absent; for {purpose}: {install}"
+        rows |= self.environment
+        rows |= {f"attention {kernel}": said for kernel, said in self.attention.items()}
+        width = max(map(len, rows))
+        lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
+        return "\n".join([*lines, "", *(f"advice: {line}" for line in self.advice or ("no action needed",))])
 
 
 def examine(folder: Path, environment: Mapping[str, str] = os.environ) -> Checkup:
@@ -75,40 +111,28 @@ def examine(folder: Path, environment: Mapping[str, str] = os.environ) -> Checku
 
     from alpacare_jax import sharding
     from alpacare_jax.attention import check_all_kernels
+    from alpacare_jax.plan.compilers import version
+    from alpacare_jax.train.program import memory_limit
 
-    devices = tuple(
-        Device(device.device_kind, device.platform, _device_memory(device)) for device in jax.local_devices()
-    )
     checkup = Checkup(
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_machine_memory(),
         disk_free_bytes=shutil.disk_usage(folder).free,
-        versions={name: _version(name) for name in PACKAGES},
+        versions={name: version(name) for name in PACKAGES},
         platform=jax.default_backend(),
-        devices=devices,
+        devices=tuple(
+            Device(device.device_kind, device.platform, memory_limit(device))
+            for device in jax.local_devices()
+        ),
         processes=jax.process_count(),
         all_devices=jax.device_count(),
         optional={name: any(map(_importable, modules)) for name, (_, modules, _) in OPTIONAL.items()},
-        environment={name: environment[name] for name in _SETTINGS if name in environment},
+        environment={name: environment[name] for name in SETTINGS if name in environment},
         attention=check_all_kernels(sharding.single_device_mesh()),
     )
-    return Checkup(**{**checkup.__dict__, "advice": advise(checkup)})
-
-
-_SETTINGS = (
-    "JAX_PLATFORMS",
-    "XLA_FLAGS",
-    "LIBTPU_INIT_ARGS",
-    flags.SWITCH,
-    compilation.FOLDER,
-    "ALPACARE_CACHE",
-    distributed.COORDINATOR,
-    distributed.NUM_PROCESSES,
-    distributed.PROCESS_ID,
-    distributed.DISTRIBUTED,
-)
+    return dataclasses.replace(checkup, advice=advise(checkup))
 
 
 def advise(checkup: Checkup) -> tuple[str, ...]:
@@ -118,39 +142,29 @@ def advise(checkup: Checkup) -> tuple[str, ...]:
         checkup: The findings.
 
     Returns:
-        Sentences, most pressing first; empty where nothing needs doing.
+        Sentences, most pressing first; empty if no action is needed.
     """
     advice = []
     missing = [name for name, version in checkup.versions.items() if version == "missing"]
     if missing:
         advice.append(f"Not installed: {', '.join(missing)}. Install the project again: pip install -e .")
     if checkup.disk_free_bytes < 5 * GIB:
-        advice.append(
-            "Less than 5 GiB of disk is free; the quickstart needs about 3 GiB besides its environment."
-        )
+        advice.append("Less than 5 GiB of disk is free; the quickstart needs about 3 GiB.")
     if checkup.memory_bytes is not None and checkup.memory_bytes < 6 * GIB:
+        advice.append("Less than 6 GiB of memory: the system may stop the quickstart for lack of it.")
+    here = [name for name, files in ACCELERATORS.items() if any(Path(file).exists() for file in files)]
+    absent = [name for name in here if not checkup.optional[name]]
+    chosen = checkup.environment.get("JAX_PLATFORMS")
+    if checkup.platform == "cpu" and absent:
+        purpose, _, install = OPTIONAL[absent[0]]
+        advice.append(f"jax does not see this machine's {purpose}. Install support for them: {install}")
+    elif checkup.platform == "cpu" and not chosen:
         advice.append(
-            "Less than 6 GiB of memory: the quickstart may be stopped by the system for lack of it."
+            "No accelerator: models of a few hundred million parameters train here, no larger ones."
         )
-    if checkup.platform == "cpu":
-        if _nvidia_present() and not checkup.optional["gpu"]:
-            advice.append(
-                f"An NVIDIA GPU is here and jax does not see it. Install its part: {OPTIONAL['gpu'][2]}"
-            )
-        elif _tpu_present() and not checkup.optional["tpu"]:
-            advice.append(f"A TPU is here and jax does not see it. Install its part: {OPTIONAL['tpu'][2]}")
-        elif not checkup.environment.get("JAX_PLATFORMS"):
-            advice.append(
-                "No accelerator: models of a few hundred million parameters train here, larger ones do not."
-            )
-    if checkup.environment.get("JAX_PLATFORMS") == "cpu" and (_nvidia_present() or _tpu_present()):
+    if chosen == "cpu" and here:
         advice.append("JAX_PLATFORMS=cpu hides this machine's accelerator; unset it to use it.")
     return tuple(advice)
-
-
-def _device_memory(device: object) -> int | None:
-    statistics = getattr(device, "memory_stats", lambda: None)()
-    return None if not statistics else statistics.get("bytes_limit")
 
 
 def _machine_memory() -> int | None:
@@ -160,20 +174,9 @@ def _machine_memory() -> int | None:
         return None
 
 
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "missing"
-
-
 def _importable(module: str) -> bool:
     return module in sys.modules or importlib.util.find_spec(module) is not None
 
 
-def _nvidia_present() -> bool:
-    return Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/version").exists()
-
-
-def _tpu_present() -> bool:
-    return Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
+def _gib(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / GIB:.1f} GiB"

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from alpacare_jax import doctor
-from alpacare_jax.cli.doctor_verb import render
 
 GIB = 1 << 30
 
@@ -31,7 +30,7 @@ def test_it_finds_the_simulated_devices(checkup: doctor.Checkup) -> None:
 def test_it_shows_the_attention_kernel_that_is_taken_and_what_the_others_gave(
     checkup: doctor.Checkup,
 ) -> None:
-    assert "attention chunked" in render(checkup)
+    assert "attention chunked" in str(checkup)
     assert next(iter(checkup.attention)) == "xla"
     assert "taken by auto" in checkup.attention["xla"]
     assert "agrees with plain fp32: values" in checkup.attention["chunked"]
@@ -39,7 +38,7 @@ def test_it_shows_the_attention_kernel_that_is_taken_and_what_the_others_gave(
 
 
 def test_it_shows_settings_of_the_run_and_no_others(checkup: doctor.Checkup) -> None:
-    text = render(checkup)
+    text = str(checkup)
     assert "--xla_a=1" in text
     assert "never shown" not in text
 

@@ -1,14 +1,11 @@
 """``alpacare doctor``: what this machine offers a run."""
 
+import dataclasses
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from alpacare_jax import doctor
 
 
 def command(
@@ -28,37 +25,4 @@ def command(
     flags.set_flags()
     distributed.initialize_from_environment()
     checkup = doctor.examine(folder)
-    if as_json:
-        typer.echo(json.dumps(asdict(checkup), indent=2))
-        return
-    typer.echo(render(checkup))
-
-
-def render(checkup: "doctor.Checkup") -> str:
-    """Lay out the findings in lines of a name and what was found."""
-    from alpacare_jax.doctor import OPTIONAL
-
-    rows = [("python", f"{checkup.python} on {checkup.machine}, {checkup.cpus} CPU cores")]
-    rows += [("memory", _gib(checkup.memory_bytes)), ("disk free", _gib(checkup.disk_free_bytes))]
-    rows += list(checkup.versions.items())
-    together = (
-        f", {checkup.processes} processes, {checkup.all_devices} devices" if checkup.processes > 1 else ""
-    )
-    rows += [("platform", checkup.platform + together)]
-    for index, device in enumerate(checkup.devices):
-        rows.append(
-            (f"device {index}", f"{device.platform}, {device.kind}, memory {_gib(device.memory_bytes)}")
-        )
-    for name, present in checkup.optional.items():
-        purpose, _, install = OPTIONAL[name]
-        rows.append((name, f"present ({purpose})" if present else f"absent; for {purpose}: {install}"))
-    rows += list(checkup.environment.items())
-    rows += [(f"attention {kernel}", said) for kernel, said in checkup.attention.items()]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    lines += ["", *(f"advice: {sentence}" for sentence in checkup.advice or ("nothing needs doing",))]
-    return "\n".join(lines)
-
-
-def _gib(count: int | None) -> str:
-    return "not told" if count is None else f"{count / (1 << 30):.1f} GiB"
+    typer.echo(json.dumps(dataclasses.asdict(checkup), indent=2) if as_json else checkup)

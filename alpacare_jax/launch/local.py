@@ -4,6 +4,7 @@ What a pod does on a hundred hosts, small enough for a laptop and for the tests:
 command, sees its own devices and takes part in the same collectives.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from alpacare_jax import distributed
 from alpacare_jax.errors import ConfigError
@@ -51,12 +52,15 @@ def environment_of(
         >>> environment_of(1, processes=2, devices_per_process=4, port=9000, base={})["XLA_FLAGS"]
         '--xla_force_host_platform_device_count=4'
     """
-    environment = dict(base)
-    environment[distributed.COORDINATOR] = f"127.0.0.1:{port}"
-    environment[distributed.NUM_PROCESSES] = str(processes)
-    environment[distributed.PROCESS_ID] = str(index)
-    environment["JAX_COORDINATOR_BIND_ADDRESS"] = f"127.0.0.1:{port}"  # nobody outside this machine may join
-    environment["PYTHONUNBUFFERED"] = "1"
+    address = f"127.0.0.1:{port}"
+    environment = {
+        **base,
+        distributed.COORDINATOR: address,
+        distributed.NUM_PROCESSES: str(processes),
+        distributed.PROCESS_ID: str(index),
+        "JAX_COORDINATOR_BIND_ADDRESS": address,  # nobody outside this machine may join
+        "PYTHONUNBUFFERED": "1",
+    }
     if devices_per_process is not None:
         name = "--xla_force_host_platform_device_count"
         flags = [flag for flag in base.get("XLA_FLAGS", "").split() if not flag.startswith(name + "=")]
@@ -96,27 +100,20 @@ def run_processes(
     for name, count in (("--processes", processes), ("--devices-per-process", devices_per_process)):
         if count is not None and count < 1:
             raise ConfigError("a run needs at least one", where=name, found=count, expected="1 or more")
-    run = _Run(out or sys.stdout)
-    port = free_port()
+    run, port = _Run(out or sys.stdout), free_port()
     # Ctrl-C and a request to terminate reach the processes as they are; a verb may use them to save its work.
     # A terminal that is gone asks the same, unless the user has said by nohup that it shall not.
     passed_on = [number for number in _PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: _set_handler(number, run.pass_on) for number in passed_on}
+    before = {number: signal.signal(number, run.pass_on) for number in passed_on}
+    sizes = {"processes": processes, "devices_per_process": devices_per_process}
     try:
         for index in range(processes):
-            environment = environment_of(
-                index,
-                processes=processes,
-                devices_per_process=devices_per_process,
-                port=port,
-                base=os.environ,
-            )
-            run.start(index, command, environment)
+            run.start(index, command, environment_of(index, **sizes, port=port, base=os.environ))
         return run.wait(poll_s)
     finally:
         run.end()
         for number, handler in before.items():
-            _set_handler(number, handler)
+            signal.signal(number, handler)
 
 
 class _Run:
@@ -144,11 +141,10 @@ class _Run:
             bufsize=1,
             start_new_session=True,
         )
+        reader = threading.Thread(target=self._copy_lines, args=(child, f"[{index}] "), daemon=True)
+        reader.start()
         self.children.append(child)
-        self.readers.append(
-            threading.Thread(target=self._copy_lines, args=(child, f"[{index}] "), daemon=True)
-        )
-        self.readers[-1].start()
+        self.readers.append(reader)
 
     def wait(self, poll_s: float) -> int:
         """Wait until all ended well or one failed; return the exit status of the run."""
@@ -161,9 +157,7 @@ class _Run:
             elif failed:
                 for index, status in failed.items():
                     _say(f"process {index} {_ending(status)}")
-                first = min(
-                    failed.values()
-                )  # a signal's number is negative: what was killed did not fail by itself
+                first = min(failed.values())  # a signal's number is negative: it did not fail by itself
                 return first if first > 0 else 128 - first
             elif self.unread:
                 return 128 + signal.SIGPIPE
@@ -195,10 +189,8 @@ class _Run:
     def _send(self, number: int) -> None:
         for child in self.children:
             if child.poll() is None:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, number)
-                except ProcessLookupError:
-                    continue
 
     def _copy_lines(self, child: subprocess.Popen[str], prefix: str) -> None:
         """Copy a process's lines; where they cannot be written, still read them, so that it can end."""
@@ -239,17 +231,5 @@ def _say(line: str) -> None:
 
 def _discard(stream: IO[str]) -> None:
     """Let a stream that cannot be written lead nowhere; else Python's own last flush would fail."""
-    try:
-        descriptor = stream.fileno()
-    except OSError:  # io.UnsupportedOperation: a stream within Python
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
-
-
-def _set_handler(number: int, handler: Any) -> Any:
-    """Set a signal's handler where this thread may (the main thread may); return the one before."""
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(number, handler)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alpacare_jax.errors import ServiceError, UserError
+from datagen.files import write_json
 
 Say = Callable[[str], None]
+PROGRAM = (sys.executable, "-m", "alpacare_jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,24 +26,20 @@ class Stage:
     Args:
         title: What happens, in a few words.
         arguments: What follows ``alpacare``.
-        done: File that is there once the stage is finished; written last by the verb itself.
+        done: File that exists once the stage is finished; written last by the verb itself.
         devices: Simulated devices the command runs on.
-        accepted: Exit statuses with which the work goes on.
     """
 
     title: str
     arguments: Sequence[str]
     done: Path
     devices: int = 1
-    accepted: tuple[int, ...] = (0,)
 
     @property
     def command(self) -> str:
         """The command as a person would type it."""
-        prefix = (
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={self.devices} " if self.devices > 1 else ""
-        )
-        return prefix + " ".join(["alpacare", *self.arguments])
+        flags = f"XLA_FLAGS=--xla_force_host_platform_device_count={self.devices} " * (self.devices > 1)
+        return flags + shlex.join(["alpacare", *self.arguments])
 
 
 @dataclasses.dataclass
@@ -49,6 +48,8 @@ class Journal:
 
     Args:
         path: ``stages.json`` in the quickstart's folder.
+        seconds: Of every stage, over all tries.
+        commands: Of every stage.
     """
 
     path: Path
@@ -57,33 +58,29 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> "Journal":
-        """Read the journal of earlier tries, or begin one."""
-        if not path.exists():
-            return cls(path)
+        """Read the journal of earlier tries, or start one."""
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             return cls(path, dict(kept["seconds"]), dict(kept["commands"]))
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             return cls(path)
 
     def note(self, title: str, command: str, seconds: float) -> None:
         """Note a finished stage."""
         self.seconds[title] = self.seconds.get(title, 0.0) + seconds
         self.commands[title] = command
-        kept = {"seconds": self.seconds, "commands": self.commands}
-        partial = self.path.with_suffix(".part")
-        partial.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        write_json(self.path, {"seconds": self.seconds, "commands": self.commands})
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """Return the environment of a stage: CPU alone, so many simulated devices, no key, compiled programs kept."""
+    """Return the environment of a stage: CPU only, so many simulated devices, no settings of other runs."""
     values = {key: value for key, value in os.environ.items() if not key.startswith("ALPACARE_")}
-    values["JAX_PLATFORMS"] = "cpu"
-    values["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    values["PYTHONUNBUFFERED"] = "1"
-    values["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    return values
+    return values | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONUNBUFFERED": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
 
 
 def run_stage(stage: Stage, journal: Journal, say: Say, *, again: bool = False) -> None:
@@ -93,7 +90,7 @@ def run_stage(stage: Stage, journal: Journal, say: Say, *, again: bool = False) 
         stage: What to run.
         journal: Where time and command are noted.
         say: Takes lines for the terminal.
-        again: Run it although its file is there, since the verb itself knows what is left to do.
+        again: Run it although its file exists, since the verb itself knows what is left to do.
 
     Raises:
         UserError: The command failed; its own output says why.
@@ -104,14 +101,13 @@ def run_stage(stage: Stage, journal: Journal, say: Say, *, again: bool = False) 
         return
     say(f"   $ {stage.command}")
     started = time.monotonic()
-    command = [sys.executable, "-m", "alpacare_jax", *stage.arguments]
-    status = subprocess.run(command, env=environment(stage.devices), check=False).returncode
-    if status not in stage.accepted or not stage.done.exists():
+    status = subprocess.run([*PROGRAM, *stage.arguments], env=environment(stage.devices)).returncode
+    if status or not stage.done.exists():
         raise UserError(
             f"the stage '{stage.title}' failed",
-            where=f"alpacare {' '.join(stage.arguments)}",
+            where=shlex.join(["alpacare", *stage.arguments]),
             found=f"exit status {status}",
-            remedy="see its message above; the same command goes on from here",
+            remedy="see its message above; the same command continues from here",
         )
     journal.note(stage.title, stage.command, time.monotonic() - started)
 
@@ -129,10 +125,7 @@ def serving(model: Path, name: str, slots: int, log: Path, *, timeout_s: float =
     arguments = ["serve", "--model", str(model), "--name", name, "--port", "0", "--slots", str(slots)]
     with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "alpacare_jax", *arguments],
-            env=environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            [*PROGRAM, *arguments], env=environment(), stdout=output, stderr=subprocess.STDOUT
         )
     try:
         yield _await_address(server, log, timeout_s)
@@ -150,7 +143,7 @@ def _await_address(server: subprocess.Popen[bytes], log: Path, timeout_s: float)
     while time.monotonic() < deadline:
         found = re.search(r"ready: (http://\S+/v1)", log.read_text(encoding="utf-8"))
         if found:
-            return found.group(1)
+            return found[1]
         if server.poll() is not None:
             break
         time.sleep(0.2)

@@ -1,6 +1,7 @@
 """The quickstart's own parts: what it skips, what it notes, what it refuses. Its stages are tested as verbs."""
 
 import json
+import shlex
 
 import pytest
 
@@ -11,9 +12,8 @@ from alpacare_jax.quickstart.path import (
     check_folder,
     clean,
     count_instructions,
-    report_stage,
+    read_stages,
     split,
-    training_stages,
 )
 from alpacare_jax.quickstart.stages import Journal, Stage, run_stage, serving
 
@@ -116,10 +116,7 @@ def test_every_stage_is_a_command_that_exists(tmp_path):
     from typer.testing import CliRunner
 
     app = verbs.build_app()
-    for stage in [
-        *training_stages(tmp_path, QuickstartConfig()),
-        report_stage(tmp_path, tmp_path / "r.html"),
-    ]:
+    for stage in read_stages(tmp_path, QuickstartConfig(), tmp_path / "model.gguf"):
         verb, *arguments = stage.arguments
         shown = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "300"}).output
         options = [argument for argument in arguments if argument.startswith("--")]
@@ -127,7 +124,14 @@ def test_every_stage_is_a_command_that_exists(tmp_path):
         assert all(option in shown for option in options), (verb, options)
 
 
+def test_a_folder_with_a_space_stays_one_word(tmp_path):
+    folder = tmp_path / "my quickstart"
+    for stage in read_stages(folder, QuickstartConfig(), tmp_path / "model.gguf"):
+        assert shlex.split(stage.command)[-len(stage.arguments) :] == stage.arguments
+        assert any(str(folder) in word for word in stage.arguments)
+
+
 def test_the_stages_run_on_as_many_devices_as_their_meshes_have(tmp_path):
     assert "alpacare" in doctor(tmp_path).command
-    devices = {stage.title: stage.devices for stage in training_stages(tmp_path, QuickstartConfig())}
+    devices = {stage.title: stage.devices for stage in read_stages(tmp_path, QuickstartConfig(), tmp_path)}
     assert devices["fine-tune on a mesh of 4 simulated devices"] == 4
