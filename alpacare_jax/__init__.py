@@ -8,10 +8,7 @@ Example:
     >>> model.generate("Name a sign of fever.", max_tokens=16)
 """
 
-import importlib
-import sys
-from types import ModuleType
-from typing import Any
+from datagen.lazy import import_lazily
 
 __version__ = "0.1.0"
 
@@ -46,26 +43,4 @@ _PUBLIC = {
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, there = _PUBLIC[name].partition(":")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), there or name)
-    globals()[name] = value
-    return value
-
-
-class _Package(ModuleType):
-    """A package in which a public function is found also where a room has the same name, as `generate` has."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing a room sets it as an attribute here; `from alpacare_jax.generate import Engine` needs none.
-        if not (name in _PUBLIC and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+import_lazily(__name__, _PUBLIC)

@@ -292,7 +292,7 @@ def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
         types = declared(inner)[name].types if inner and name in declared(inner) else ()
         if str in types and not isinstance(value, str | None if type(None) in types else str):
             value = text
-        elif value in ("none", "inf") and str not in types and type(None) in types:
+        elif str(value).lower() in ("none", "inf") and str not in types and type(None) in types:
             value = None
         for each in reversed([*groups, name]):
             value = {each: value}
@@ -302,7 +302,7 @@ def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
 
 def to_plain(settings: Any) -> Any:
     """Return settings as YAML and JSON hold them: groups as mappings, paths as texts, tuples as lists."""
-    if dataclasses.is_dataclass(settings):
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         return {field.name: to_plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
     if isinstance(settings, tuple):
         return list(settings)

@@ -14,6 +14,7 @@ from datagen.configuration import Range, check
 from datagen.contamination.evaluation_files import absolute, split_fields
 from datagen.coverage import EVEN, SAMPLINGS
 from datagen.errors import ConfigError
+from datagen.files import refuse_remote
 from datagen.language import ANY, LANGUAGES
 from datagen.money.prices import Prices
 from datagen.privacy import POLICIES
@@ -43,6 +44,9 @@ class Terms:
 
     def __post_init__(self) -> None:
         check(self)
+        for key in ("seeds", "prices"):
+            if isinstance(path := getattr(self, key, None), Path):
+                refuse_remote(path, key)
 
     def models(self) -> tuple[str, ...]:
         """Return the models that are asked, which need a price where there is a budget."""

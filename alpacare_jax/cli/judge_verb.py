@@ -1,92 +1,85 @@
 """``alpacare judge``: pairwise verdicts in both orders by an OpenAI-compatible judge."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
+from typer import Option
 
-from alpacare_jax.cli import judge_options
-from alpacare_jax.cli import synthesis_options as options
+from alpacare_jax.cli.flags import JUDGE as FLAGS  # noqa: F401  # the command gives the verb these
+from alpacare_jax.cli.flags import split_list
+from alpacare_jax.cli.resuming import resumable
+
+SETTINGS = "alpacare_jax.evaluate.judge:JudgeSettings"
 
 
 def command(
-    context: typer.Context,
-    responses: judge_options.Responses,
-    references: judge_options.References,
-    work: judge_options.Work,
-    out: judge_options.Out,
-    config: judge_options.Config = None,
-    base_url: judge_options.BaseUrl = None,
-    model: judge_options.Model = None,
-    api_key_env: options.ApiKeyEnv = None,
-    name: judge_options.Name = None,
-    reference_fields: judge_options.ReferenceFields = None,
-    allow_missing: judge_options.AllowMissing = False,
-    limit: judge_options.Limit = None,
-    temperature: judge_options.Temperature = None,
-    top_p: judge_options.TopP = None,
-    presence_penalty: judge_options.PresencePenalty = None,
-    max_tokens: judge_options.MaxTokens = None,
-    max_tokens_field: judge_options.MaxTokensField = None,
-    budget_usd: options.BudgetUsd = None,
-    prices: options.PricesFile = None,
-    concurrency: options.Concurrency = None,
-    requests_per_minute: options.RequestsPerMinute = None,
-    tokens_per_minute: options.TokensPerMinute = None,
-    timeout_s: options.TimeoutS = None,
-    patience_s: options.PatienceS = None,
-    max_tries: options.MaxTries = None,
-    mode: options.Mode = None,
-    batch_requests: options.BatchRequests = None,
-    batch_tokens: options.BatchTokens = None,
-    batch_poll_s: options.BatchPollS = None,
-    no_wait: options.NoWait = False,
-    cancel_batches: options.CancelBatches = False,
-    dry_run: judge_options.DryRun = False,
-    retry_failed: judge_options.RetryFailed = False,
-    overwrite: judge_options.Overwrite = False,
+    responses: Annotated[Path, Option(help="The model's responses, JSON Lines or a JSON list.")],
+    references: Annotated[
+        list[str],
+        Option(
+            help="Files of reference answers, comma-separated or repeated; joined by id, else by question."
+        ),
+    ],
+    work: Annotated[Path, Option(help="Folder of the ledger; an interrupted run resumes from it.")],
+    out: Annotated[Path, Option(help="Verdict file to write (JSON Lines).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as sampling.top_p=0.9."),
+    ] = None,
+    config: Annotated[Path | None, Option(help="YAML file of settings.")] = None,
+    name: Annotated[str, Option(help="What to call the judged model; its file's name by default.")] = "",
+    reference_fields: Annotated[
+        str, Option(help="Answer fields, comma-separated, where a file holds several answers a row.")
+    ] = "",
+    allow_missing: Annotated[
+        bool, Option("--allow-missing", help="Leave out and count responses without a reference answer.")
+    ] = False,
+    limit: Annotated[int | None, Option(min=1, help="Judge only the first N responses.")] = None,
+    no_wait: Annotated[
+        bool,
+        Option("--no-wait", help="In batch mode: bring in what has ended, send what can be sent, leave."),
+    ] = False,
+    cancel_batches: Annotated[
+        bool, Option("--cancel-batches", help="End the batches under way and bring in what they have done.")
+    ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Print a sample question and the cost; send and write nothing.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, Option("--retry-failed", help="Ask again what failed, came back empty, or was cut off.")
+    ] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing verdict file.")] = False,
 ) -> None:
     """Compare responses with reference answers by a judge model.
 
-    Each response meets each reference answer in both orders, joined by id (or by
-    question where a file has no ids), at temperature 0. The judge answers "Output (a)",
-    "Output (b)" or "Tie". Every reply is kept in the ledger of the work folder before it
-    counts, so an interrupted run goes on where it stopped. Then: `alpacare score`.
+    Each response meets each reference answer in both orders. Every reply is kept in
+    the ledger of the work folder before it counts, so an interrupted run goes on
+    where it stopped. Then: `alpacare score`.
 
     Exit status: 0 all asked, 1 some requests failed for good or no reply states a
     verdict, 2 error, 3 batches are under way (--no-wait), 130 interrupted.
     """
     from alpacare_jax.evaluate import judging
-    from datagen.batch.client import BatchesUnderWay, describe
+    from datagen.configuration import parse_overrides
     from datagen.files import refuse_existing
 
-    settings = judging.read_settings(config, options.to_settings(context.params, judge_options.SETTINGS))
-    paths = [path for text in references for path in judge_options.split_fields(text)]
-    fields = judge_options.split_fields(reference_fields)
+    given = parse_overrides(judging.JudgeSettings, overrides or [])
+    settings = judging.read_settings(config, given)
+    paths, fields = [path for text in references for path in split_list(text)], split_list(reference_fields)
     if dry_run or cancel_batches:
         if not dry_run:
             refuse_existing(out, overwrite)
-        plan, heading = judging.plan_files(responses, paths, name or "", fields, allow_missing, limit)
+        plan, heading = judging.plan_files(responses, paths, name, fields, allow_missing, limit)
         typer.echo(heading)
         typer.echo(judging.describe_cost(plan, settings, work) if dry_run else judging.cancel(settings, work))
         return
-    given: dict[str, Any] = {
-        "name": name or "",
-        "reference_fields": fields,
-        "lift_budget": budget_usd == float("inf"),
-        "wait": not no_wait,
-        "say": typer.echo,
-    }
-    for key in ("work", "allow_missing", "limit", "retry_failed", "overwrite"):
-        given[key] = context.params[key]
-    try:
-        verdicts = judging.judge(responses, paths, settings, out, **given)
-    except BatchesUnderWay as under_way:
-        typer.echo(f"{describe(under_way.records)}. Run the same command later to go on.", err=True)
-        raise typer.Exit(3) from None
-    except KeyboardInterrupt:
-        kept = f"{work} keeps every reply; the same command goes on from there."
-        typer.echo(f"\nInterrupted. {kept}", err=True)
-        raise typer.Exit(130) from None
+    with resumable(work):
+        verdicts = judging.judge(
+            responses, paths, settings, out, work=work, name=name, reference_fields=fields,
+            allow_missing=allow_missing, limit=limit, retry_failed=retry_failed, wait=not no_wait,
+            lift_budget="budget_usd" in given and given["budget_usd"] is None, overwrite=overwrite, say=typer.echo,
+        )  # fmt: skip
     outcomes, problems = judging.describe_verdicts(verdicts)
     typer.echo(f"wrote {len(verdicts)} verdicts to {out}: {outcomes}")
     typer.echo("\n".join([*problems, f"next: alpacare score {out}"]))

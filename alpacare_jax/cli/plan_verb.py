@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
+SETTINGS = "alpacare_jax.train:RunConfig"
+
 
 def _fetch(wanted: bool) -> None:
     """Fetch the compiler for GPUs and end."""

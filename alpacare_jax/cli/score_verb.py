@@ -29,9 +29,9 @@ def command(
     The judge's texts are read anew; a `verdict` field serves only where a
     record has no text. Percentages are over items with both orders readable.
     """
-    from alpacare_jax.cli.judge_options import split_fields
+    from alpacare_jax.cli.flags import split_list
     from alpacare_jax.evaluate.tables import format_table, score
 
-    fields = split_fields(reference_fields)
+    fields = split_list(reference_fields)
     table = score(verdicts, responses=responses, references=references or (), reference_fields=fields)
     typer.echo(json.dumps(table.to_dict(), indent=2) if as_json else format_table(table))

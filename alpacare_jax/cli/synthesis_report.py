@@ -25,6 +25,21 @@ def print_status(status: "Status", work: Path) -> None:
     _print("funnel.txt", work=work, **vars(status))
 
 
+def describe_shortfall(funnel: "Funnel") -> list[str]:
+    """Say why a run has fewer tasks than its target, and why nothing was published, where that is so."""
+    from datagen.money.dollars import usd
+
+    kept, lines = f"{funnel.tasks_kept} of {funnel.target} tasks", []
+    if funnel.budget_reached and funnel.money and funnel.money.budget_usd is not None:
+        budget = usd(funnel.money.budget_usd)
+        done = f"{kept} and {funnel.instructions} instructions"
+        lines.append(f"Stopped at the budget of {budget} with {done}; raise --budget-usd to go on.")
+    elif not funnel.target_reached:
+        requests = f"{funnel.task_requests} task requests"
+        lines.append(f"Stopped at {requests} with {kept}; raise --max-requests to go on.")
+    return [*lines, *filter(None, [funnel.nothing_published])]
+
+
 def print_batches(batches: Sequence[Mapping[str, Any]]) -> None:
     """Print one line for each batch: its id, state, counts and age."""
     _print("batches.txt", batches=batches)

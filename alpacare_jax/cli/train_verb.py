@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+SETTINGS = "alpacare_jax.train:RunConfig"
+
 IMPORTED_LATER = ("orbax.checkpoint", "tensorflow_datasets", "grain")
 """What every run imports where it is first needed, and :func:`collecting_nothing` makes faster."""
 

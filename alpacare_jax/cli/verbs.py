@@ -3,12 +3,14 @@
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from alpacare_jax.cli.flags import Flag, name_flags
 from datagen.errors import UserError
 from datagen.files import refuse_remote
 
@@ -57,46 +59,106 @@ def build_app() -> typer.Typer:
         if register is not None:
             register(app)
         else:
-            app.command(verb)(with_help_all(with_local_paths(module.command)))
+            checked = with_local_paths(module.command)
+            flags, settings = getattr(module, "FLAGS", {}), getattr(module, "SETTINGS", None)
+            app.command(verb)(with_help_all(with_flags(checked, flags), settings))
     return app
 
 
-def with_help_all(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb with rare options, which are declared with ``hidden=True``, the option ``--help-all``."""
-    signature = inspect.signature(command)
-    hints = [parameter.annotation for parameter in signature.parameters.values()]
+def with_flags(command: Callable[..., None], flags: Mapping[str, Flag]) -> Callable[..., None]:
+    """Give a verb flags that set configuration keys: it gets them as ``overrides``, before those that were typed.
+
+    They come after its option ``--config``, and an error about a key names the flag that sets it.
+    """
+    if not flags:
+        return command
+    names = {name.lstrip("-").replace("-", "_"): name for name in flags}
+
+    def called(*, overrides: list[str] | None, **options: Any) -> None:
+        given = [word for own, name in names.items() for word in flags[name].overrides(options.pop(own))]
+        try:
+            command(overrides=[*given, *(overrides or [])], **options)
+        except UserError as error:
+            name_flags(error, flags)
+            raise
+
+    parameters = [
+        inspect.Parameter(
+            own,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if flags[name].metavar else False,
+            annotation=flags[name].option(name),
+        )
+        for own, name in names.items()
+    ]
+    return _with_parameters(called, command, parameters, after="config")
+
+
+def with_help_all(command: Callable[..., None], settings: str | None = None) -> Callable[..., None]:
+    """Give a verb ``--help-all``, if it has rare options, which are declared with ``hidden=True``, or settings.
+
+    Args:
+        command: The verb.
+        settings: ``module:class`` of its configuration, whose keys are listed as well.
+    """
+    hints = [parameter.annotation for parameter in inspect.signature(command).parameters.values()]
     options = [option for hint in hints for option in getattr(hint, "__metadata__", ())]
-    if not any(getattr(option, "hidden", False) for option in options):
+    if settings is None and not any(getattr(option, "hidden", False) for option in options):
         return command
 
-    def without_flag(*, help_all: bool, **options: Any) -> None:
+    def called(*, help_all: bool, **options: Any) -> None:
         command(**options)
 
-    flag = inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll)
-    without_flag.__doc__ = command.__doc__
-    without_flag.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), flag]
+    def show_all(context: typer.Context, wanted: bool) -> None:
+        if not wanted:
+            return
+        hidden = [option for option in context.command.params if getattr(option, "hidden", False)]
+        for option in hidden:
+            option.hidden = False  # type: ignore[attr-defined]
+        typer.echo(context.get_help())
+        for option in hidden:
+            option.hidden = True  # type: ignore[attr-defined]
+        if settings is not None:
+            typer.echo(list_keys(settings))
+        raise typer.Exit
+
+    text = "List every option" + (", and every configuration key with its default." if settings else ".")
+    option = typer.Option("--help-all", is_eager=True, callback=show_all, help=text)
+    flag = inspect.Parameter(
+        "help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
     )
-    return without_flag
+    return _with_parameters(called, command, [flag])
 
 
-def show_all(context: typer.Context, wanted: bool) -> None:
-    """Print the help with the rare options and end."""
-    if not wanted:
-        return
-    hidden = [option for option in context.command.params if getattr(option, "hidden", False)]
-    for option in hidden:
-        option.hidden = False  # type: ignore[attr-defined]
-    typer.echo(context.get_help())
-    for option in hidden:
-        option.hidden = True  # type: ignore[attr-defined]
-    raise typer.Exit
+def list_keys(settings: str) -> str:
+    """List the keys of a configuration, ``module:class``, with defaults and meanings."""
+    from datagen.configuration import describe
+
+    module, _, name = settings.partition(":")
+    lines = ["", "Configuration keys and defaults, for the YAML file and KEY=VALUE:", ""]
+    for key, text in describe(getattr(importlib.import_module(module), name)):
+        lines += [f"  {key}", *textwrap.wrap(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    return "\n".join(lines)
 
 
-HelpAll = Annotated[
-    bool,
-    typer.Option("--help-all", is_eager=True, callback=show_all, help="Show every option and exit."),
-]
+def _with_parameters(
+    called: Callable[..., None],
+    command: Callable[..., None],
+    parameters: list[inspect.Parameter],
+    after: str = "",
+) -> Callable[..., None]:
+    """Have typer see a function as a command with further parameters, behind a certain one or at the end."""
+    signature = inspect.signature(command)
+    known = list(signature.parameters.values())
+    at = list(signature.parameters).index(after) + 1 if after else len(known)
+    called.__doc__ = command.__doc__
+    called.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for each in [*known[:at], *parameters, *known[at:]]
+        ]
+    )
+    return called
 
 
 def with_local_paths(command: Callable[..., None]) -> Callable[..., None]:

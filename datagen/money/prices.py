@@ -128,7 +128,7 @@ class Prices:
         missing = sorted({model for model in models if model not in self._prices})
         if missing:
             raise ConfigError(
-                "a budget needs the price of every model that is asked",
+                "prices: a budget needs the price of every model that is asked",
                 found=f"no price for {', '.join(missing)}",
                 expected="US dollars per million tokens, also for a model that costs nothing (0)",
                 remedy=_HOW_TO,
@@ -137,7 +137,7 @@ class Prices:
 
 _HOW_TO = (
     "write a file with a line for each model, such as `my-model: {input: 0.5, output: 1.5}` "
-    "(US dollars per million tokens), and give it as --prices FILE, or put it under `prices:` in the config"
+    "(US dollars per million tokens), and name the file in `prices`; a config may hold the lines themselves"
 )
 
 

@@ -1,56 +1,93 @@
+"""The flags that set configuration keys, and how a run's progress is put into words."""
+
 import dataclasses
 import doctest
-import inspect
-import typing
+import importlib
 
-from alpacare_jax.cli import synthesis_options, synthesis_progress
-from alpacare_jax.cli.synthesis_options import SETTINGS, to_settings
-from alpacare_jax.cli.synthesis_progress import progress_words
-from alpacare_jax.cli.synthesize_verb import command
+import pytest
+from typer.testing import CliRunner
+
+from alpacare_jax.cli import app, flags
+from datagen.configuration import declared, parse_overrides
+from datagen.errors import ConfigError
 from datagen.money.projection import Money
 from datagen.settings import Settings
-from datagen.synthesize import Progress
+from datagen.synthesize import Progress, display
+from datagen.synthesize.display import progress_words
 
-ACTIONS = {
-    "context",
-    "work",
-    "config",
-    "dry_run",
-    "status",
-    "as_json",
-    "retry_failed",
-    "derive",
-    "no_wait",
-    "cancel_batches",
+VERBS = {
+    "synthesize": ("datagen.settings", "Settings"),
+    "judge": ("alpacare_jax.evaluate.judge", "JudgeSettings"),
 }
 
 
-def test_every_option_sets_a_setting_that_exists() -> None:
-    options = set(inspect.signature(command).parameters) - ACTIONS
-    assert options == set(SETTINGS)
-    for names in SETTINGS.values():
-        for name in names:
-            kind: type = Settings
-            *groups, last = name.split(".")
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_flag_sets_a_key_that_exists(verb: str) -> None:
+    module, name = VERBS[verb]
+    for flag in getattr(flags, verb.upper()).values():
+        for key in flag.keys.split():
+            kind = getattr(importlib.import_module(module), name)
+            *groups, last = key.split(".")
             for group in groups:
-                kind = typing.get_type_hints(kind)[group]
-            assert last in {field.name for field in dataclasses.fields(kind)}, name
+                kind = declared(kind)[group].group
+            assert last in declared(kind), key
 
 
-def test_options_become_nested_settings() -> None:
-    options = {"model": "m", "answer_max_tokens": 9, "concurrency": 3, "eager": None, "work": "x"}
-    assert to_settings(options | {"evaluation_files": [], "budget_usd": 2.0}) == {
+def test_flags_become_nested_settings() -> None:
+    given = {
+        "--model": "m",
+        "--answer-max-tokens": "9",
+        "--concurrency": "3",
+        "--top-p": "none",
+        "--eager": True,
+    }
+    given |= {"--budget-usd": "inf", "--privacy": "off", "--evaluation": ["a.jsonl", "b.csv:x,y"]}
+    words = [word for name, value in given.items() for word in flags.SYNTHESIZE[name].overrides(value)]
+    assert parse_overrides(Settings, words) == {
         "teacher": {"model": "m", "concurrency": 3},
         "answerer": {"concurrency": 3},
         "answer_sampling": {"max_tokens": 9},
-        "budget_usd": 2.0,
+        "task_sampling": {"top_p": None},
+        "eager": True,
+        "budget_usd": None,
+        "privacy": "off",
+        "evaluation_files": ["a.jsonl", "b.csv:x,y"],
     }
-    assert to_settings({"evaluation_files": ()}) == {}
-    assert to_settings({"budget_usd": float("inf")}) == {"budget_usd": None}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_all_lists_every_key_with_its_default(verb: str) -> None:
+    shown = CliRunner().invoke(app, [verb, "--help-all"]).output
+    assert "  batch.poll_s=60.0\n      Longest wait between two looks at a batch, in seconds.\n" in shown
+    assert "  --batch-poll-s VALUE" in shown
+    assert "sampling.max_tokens=" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--model", "m"], "--base-url sets teacher.base_url"),
+        (
+            ["--base-url", "http://localhost/v1", "--model", "m", "--top-p", "3"],
+            "--top-p sets task_sampling.top_p",
+        ),
+        (["--base-url", "http://localhost/v1", "--model", "m", "--target", "many"], "--target sets target"),
+        (
+            ["--base-url", "http://localhost/v1", "--model", "m", "taget=3"],
+            "taget: unknown key; did you mean target?",
+        ),
+        (["--base-url", "http://localhost/v1", "--model", "m", "--seeds", "gs://a/b"], "--seeds sets seeds"),
+    ],
+)
+def test_an_error_about_a_key_names_the_flag_that_sets_it(tmp_path, words: list[str], named: str) -> None:
+    run = CliRunner().invoke(app, ["synthesize", "--work", str(tmp_path / "work"), *words])
+    assert isinstance(run.exception, ConfigError), run.output
+    assert named in str(run.exception)
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_examples_are_true() -> None:
-    assert doctest.testmod(synthesis_options).failed == doctest.testmod(synthesis_progress).failed == 0
+    assert doctest.testmod(flags).failed == doctest.testmod(display).failed == 0
 
 
 def test_progress_says_what_is_spent_as_far_as_it_is_known() -> None:

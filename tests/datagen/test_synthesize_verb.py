@@ -208,9 +208,10 @@ def test_files_of_a_config_lie_beside_it_and_a_moved_one_is_named_with_who_asks_
         (folder / "run.yaml", ["--config", folder / "run.yaml"]),
     ):
         words = str(synthesize("--work", work, *arguments).exception)
-        assert f"seeds in {source}" in words
+        assert words.startswith("seeds: the file does not exist")
+        assert f"where:    {source}" in words
         assert str(folder / "seeds.jsonl") in words
-        assert "--seeds FILE" in words
+        assert "--seeds sets seeds" in words
     assert synthesize("--work", work, "--seeds", folder / "moved.jsonl").exit_code == 0
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from scripted_server import Scripted, ScriptedServer
 from typer.testing import CliRunner
 
-from alpacare_jax.cli import judge_verb
+from alpacare_jax.cli import app
 from alpacare_jax.evaluate.answers import Answers, as_answers, read_references
 from alpacare_jax.evaluate.judge import judge_messages, plan_comparisons
 from alpacare_jax.evaluate.scores import score_verdicts
@@ -55,9 +54,7 @@ def arguments(files: Path, server: ScriptedServer, *more: object, references: st
 
 
 def run(*args: object, status: int = 0) -> str:
-    app = typer.Typer()
-    app.command()(judge_verb.command)
-    result = CliRunner().invoke(app, [str(argument) for argument in args], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["judge", *map(str, args)], catch_exceptions=False)
     assert result.exit_code == status, result.output
     return result.output
 
@@ -149,10 +146,11 @@ def test_a_stopped_run_resumes_and_never_asks_again(files: Path, sent: signal.Si
         return Scripted("Output (a)", delay_s=0 if server.count <= 4 else 30)
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    code = "import typer; from alpacare_jax.cli.judge_verb import command; typer.run(command)"
     with ScriptedServer(slow) as server:
         args = arguments(files, server, "--concurrency", "1")
-        with subprocess.Popen([sys.executable, "-c", code, *args], env=environment) as process:
+        with subprocess.Popen(
+            [sys.executable, "-m", "alpacare_jax", "judge", *args], env=environment
+        ) as process:
             server.wait_for(5)
             process.send_signal(sent)
             assert process.wait() == status

@@ -53,7 +53,7 @@ def test_a_file_of_settings_says_what_options_say_and_more(files: Path) -> None:
         ("from-file", "low", False)
     }
     config.write_text("judge: {base_url: http://127.0.0.1:1/v1}\nsampling: {temprature: 0}\n")
-    with pytest.raises(ConfigError, match=r"sampling\.temprature.*did you mean 'temperature'"):
+    with pytest.raises(ConfigError, match=r"sampling\.temprature.*did you mean sampling.temperature"):
         run(*args)
 
 

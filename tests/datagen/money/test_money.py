@@ -166,7 +166,7 @@ def test_without_a_cap_an_unknown_model_costs_what_nobody_knows(path: Path) -> N
         with pytest.raises(ConfigError, match="a budget needs the price") as caught:
             Budget(ledger, PRICES, 1.0)
         assert "no price for new" in str(caught.value)
-        assert "--prices FILE" in str(caught.value)
+        assert "name the file in `prices`" in str(caught.value)
         # A price that is named later also holds for what was spent before.
         assert Budget(ledger, Prices({"new": Price(2.0, 2.0)}), 1.0).spent_usd == 60 / 1e6
 

@@ -14,7 +14,6 @@ import yaml
 from scripted_server import ScriptedServer, write_tasks
 from typer.testing import CliRunner
 
-import datagen.publish as module
 from datagen.client import Service
 from datagen.errors import ConfigError, DataError
 from datagen.ledger import Ledger
@@ -341,14 +340,14 @@ def test_overwrite_deletes_no_file_that_the_manifest_does_not_list(finished: Pat
 def test_a_file_put_there_while_the_data_set_is_written_is_kept(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, write = tmp_path / "out", module._write_tfds
+    out, write = tmp_path / "out", sys.modules["datagen.publish"]._write_tfds
     publish(finished, out)
 
     def slow(*arguments: Any) -> None:
         (out / "mine.txt").write_text("put here meanwhile")
         write(*arguments)
 
-    monkeypatch.setattr(module, "_write_tfds", slow)
+    monkeypatch.setattr(sys.modules["datagen.publish"], "_write_tfds", slow)
     with pytest.raises(DataError, match="would delete"):
         publish(finished, out, license="mit", overwrite=True)
     assert (out / "mine.txt").read_text() == "put here meanwhile"

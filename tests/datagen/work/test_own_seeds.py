@@ -86,7 +86,7 @@ def test_a_run_named_with_its_config_goes_on_without_the_original(scene: Scene) 
     more = scene.run("--config", config, *scene.service)
     assert more.exit_code == 0, words(more)
     elsewhere = scene.run("--config", config, *scene.service, work=scene.folder / "new")
-    assert "a file that the settings name is not there" in words(elsewhere)
+    assert "the file does not exist" in words(elsewhere)
     asked_for = scene.run("--seeds", scene.seeds)
     assert asked_for.exit_code != 0
 
@@ -126,7 +126,7 @@ def test_a_folder_of_an_older_version_gets_its_copy_when_it_is_run_again(scene: 
     assert load_seeds(scene.work / SEEDS) == load_seeds(scene.seeds)
     (scene.work / SEEDS).unlink()
     scene.seeds.unlink()
-    assert "a file that the settings name is not there" in words(scene.run("--target", 12))
+    assert "the file does not exist" in words(scene.run("--target", 12))
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=5))

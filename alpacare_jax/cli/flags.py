@@ -1,0 +1,129 @@
+"""Flags that set configuration keys: ``--target 100`` is short for ``target=100``."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from datagen.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag and what it sets.
+
+    Attributes:
+        keys: Dotted configuration keys, separated by blanks; all get the value.
+        help: What ``--help`` says; only ``--help-all`` lists a flag without.
+        metavar: What stands for the value in the help; "" for a flag without a value, which sets true.
+        many: Whether it may be given several times, for a key that holds a list.
+    """
+
+    keys: str
+    help: str = ""
+    metavar: str = "VALUE"
+    many: bool = False
+
+    def option(self, name: str) -> Any:
+        """Return the annotation of a verb's parameter for this flag."""
+        kind: Any = list[str] | None if self.many else str | None if self.metavar else bool
+        text = self.help or f"Sets {' and '.join(self.keys.split())}."
+        return Annotated[
+            kind, typer.Option(name, metavar=self.metavar or None, help=text, hidden=not self.help)
+        ]
+
+    def overrides(self, value: Any) -> list[str]:
+        """Return ``key=value`` words for what was given; none where nothing was.
+
+        Example:
+            >>> Flag("a.b c").overrides("3"), Flag("files", many=True).overrides(["x", "y"]), Flag("c").overrides(None)
+            (['a.b=3', 'c=3'], ['files=["x", "y"]'], [])
+        """
+        if not value:
+            return (
+                []
+                if value is None or value is False or value == []
+                else [f"{key}=" for key in self.keys.split()]
+            )
+        text = json.dumps(value) if self.many else value if self.metavar else "true"
+        return [f"{key}={text}" for key in self.keys.split()]
+
+
+def name_flags(error: UserError, flags: Mapping[str, Flag]) -> None:
+    """Add to an error about configuration keys which flags set them."""
+    words = f"{error.what}\n{error.where or ''}\n{error.found or ''}"
+    keys = set(re.findall(r"(?:^|: )\s*([a-z][\w.]*)", words, re.MULTILINE))
+    known = {key: name for name, flag in flags.items() for key in flag.keys.split()}
+    hints = [f"{known[key]} sets {key}" for key in sorted(keys & known.keys())]
+    if hints:
+        error.remedy = "; ".join([*filter(None, [error.remedy]), *hints])
+
+
+def _rare(group: str, *names: str, prefix: str = "") -> dict[str, Flag]:
+    """Return rare flags that are called as the keys they set in some groups."""
+    return {
+        f"--{prefix}{name.replace('_', '-')}": Flag(" ".join(f"{each}{name}" for each in group.split(",")))
+        for name in names
+    }
+
+
+_LIMITS = ("requests_per_minute", "tokens_per_minute", "timeout_s", "patience_s", "max_tries")
+_SAMPLING = ("temperature", "top_p", "presence_penalty", "max_tokens")
+_TERMS = {
+    "--budget-usd": Flag("budget_usd", "Most that the work folder may ever spend.", "USD"),
+    "--mode": Flag("mode", "batch is cheaper and takes up to a day.", "live|batch"),
+    "--prices": Flag("prices", metavar="FILE"),
+    "--batch-requests": Flag("batch.max_requests"),
+    "--batch-tokens": Flag("batch.enqueued_tokens"),
+    "--batch-poll-s": Flag("batch.poll_s"),
+}
+
+SYNTHESIZE = {
+    "--seeds": Flag("seeds", "Seed tasks, JSONL or a JSON list; the project's own by default.", "FILE"),
+    "--target": Flag("target", "Accepted tasks to reach; may be raised later.", "N"),
+    "--base-url": Flag(
+        "teacher.base_url", "OpenAI-compatible API that writes the tasks, ending in /v1.", "URL"
+    ),
+    "--model": Flag("teacher.model", "Model that writes the tasks.", "NAME"),
+    "--api-key-env": Flag("teacher.api_key_env", "Environment variable that holds the API key.", "NAME"),
+    "--answer-base-url": Flag("answerer.base_url", metavar="URL"),
+    "--answer-model": Flag("answerer.model", "Model that answers, if another.", "NAME"),
+    "--answer-api-key-env": Flag("answerer.api_key_env", metavar="NAME"),
+    "--concurrency": Flag("teacher.concurrency answerer.concurrency", "Requests in flight at once.", "N"),
+    **_TERMS,
+    **_rare(
+        "", "tasks_per_request", "examples", "sampling", "seed", "similarity", "privacy", "privacy_model"
+    ),
+    "--evaluation": Flag("evaluation_files", metavar="FILE[:FIELD,...]", many=True),
+    **_rare("", "max_requests"),
+    **_rare("teacher.,answerer.", *_LIMITS),
+    "--eager": Flag("eager", metavar=""),
+    "--send-seed": Flag("send_seed", metavar=""),
+    **_rare("task_sampling.", *_SAMPLING, "format"),
+    **_rare("answer_sampling.", *_SAMPLING, prefix="answer-"),
+}
+"""The flags of ``alpacare synthesize``."""
+
+JUDGE = {
+    "--base-url": Flag("judge.base_url", "OpenAI-compatible API of the judge, ending in /v1.", "URL"),
+    "--model": Flag("judge.model", "The judge's model name there.", "NAME"),
+    "--api-key-env": Flag("judge.api_key_env", "Environment variable that holds the API key.", "NAME"),
+    "--concurrency": Flag("judge.concurrency", "Requests in flight at once.", "N"),
+    **_TERMS,
+    **_rare("judge.", *_LIMITS),
+    **_rare("sampling.", *_SAMPLING, "max_tokens_field"),
+}
+"""The flags of ``alpacare judge``."""
+
+
+def split_list(text: str | None) -> list[str]:
+    """Split a comma-separated list and drop the blanks.
+
+    Example:
+        >>> split_list("gpt-4-answer, claude-2,")
+        ['gpt-4-answer', 'claude-2']
+    """
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
