@@ -34,7 +34,6 @@ WINDOW, POOR = 60, 8
 """So many words in a row must be made of more than so many different ones; good text has at least 12."""
 
 _LONGEST_WORD = 20
-_COUNTER = compiled("counters")
 _BARE = re.compile(r"[^\n\d.,;:!?|()\[\]*\"“”/…，。；：！？、।]{4,}")
 _ROW_OF_NUMBERS = re.compile(r"\d{1,6}(?:[\s,;.|)-]{1,4}\d{1,6}){5,}")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -60,7 +59,7 @@ def is_caught_in_a_loop(text: str) -> bool:
         _repeats(_units(bare.split()), ENOUGH_BARE) for bare in _BARE.findall(text.casefold())
     ):
         return True
-    without_counters = _COUNTER.sub("0.", text).casefold()
+    without_counters = compiled("counters").sub("0.", text).casefold()
     if _repeats(_units(without_counters.split()), ENOUGH):
         return True
     numbers = _NUMBER.findall(without_counters)

@@ -40,14 +40,15 @@ def any_of(name: str) -> str:
     return expand(phrases if isinstance(phrases, str) else f"(?:{'|'.join(phrases)})", any_of)
 
 
-def compiled(name: str, flags: re.RegexFlag = re.IGNORECASE) -> re.Pattern[str]:
-    """Compile a pattern, or any pattern of a list (:func:`any_of`).
+@functools.cache
+def compiled(name: str) -> re.Pattern[str]:
+    """Compile a pattern, or any pattern of a list (:func:`any_of`); it ignores case unless it says ``(?-i:...)``.
 
     Example:
         >>> compiled("hopes").match("Espero que sirva.") is not None
         True
     """
-    return re.compile(any_of(name), flags)
+    return re.compile(any_of(name), re.IGNORECASE)
 
 
 def words_of_list(name: str) -> frozenset[str]:

@@ -10,21 +10,11 @@ import re
 from datagen.phrases import compiled, words_of_list
 
 _LONGEST = 80  # words of a description
-_LENGTH_GIVEN = compiled("length given")
-_DESCRIBED = compiled("descriptions")
-_LENGTH_ADDED = compiled("length added")
-_SAYS = compiled("says something")
 _RELATIVE = re.compile(r"\b(?:who|whom|whose|that|which|where|when)(?:\s\S+){0,5}\s*\Z", re.IGNORECASE)
-_TO_COME = compiled("a text to come", re.IGNORECASE | re.DOTALL)
 # Words that say nothing of a patient: an input of nothing else names a text, or asks for it, in any language.
 _TEXT_WORDS = words_of_list("texts of no content")
 _EMPTY_WORDS = _TEXT_WORDS | words_of_list("people of no name") | words_of_list("words beside them")
-_EMPTY_CHINESE = compiled("empty words of Chinese", re.NOFLAG)
-_PUT_HERE = compiled("a text to be put here")
-_ASKS = compiled("asks for a text")
-_BLANK = compiled("blanks")
 _LABEL = re.compile(r"^[\W\d]*(?:[^\W\d_][\w'’()/-]*\s?){1,6}[:：]", re.MULTILINE)
-_INSERT = compiled("asks to insert")
 _IN_ROUND = re.compile(r"\([^()\n]{1,150}\)")
 _SENTENCE_GOES_ON = re.compile(r"[.!?。！？]\s*\S|\n\s*\S|:\s+\S")
 _WORD = re.compile(r"[^\W_]+")
@@ -39,11 +29,11 @@ def is_placeholder(given: str) -> bool:
         >>> is_placeholder("A 45-year-old man with chest pain."), is_placeholder("Diagnosis: gout")
         (False, False)
     """
-    text = _LENGTH_ADDED.sub("", given.strip())
+    text = compiled("length added").sub("", given.strip())
     sized = text != given.strip()
     if asks_to_insert(text) or not _WORD.search(text):
         return True
-    if len(text) <= 200 and (_ASKS.match(text) or _is_bracketed(text)):
+    if len(text) <= 200 and (compiled("asks for a text").match(text) or _is_bracketed(text)):
         return True
     if _holds_blanks_alone(text):
         return True
@@ -56,16 +46,16 @@ def is_placeholder(given: str) -> bool:
         return False
     if (
         _names_only(text)
-        or _PUT_HERE.match(text)
-        or _TO_COME.search(text)
+        or compiled("a text to be put here").match(text)
+        or compiled("text to come").search(text)
         or sized
-        or _LENGTH_GIVEN.match(text)
+        or compiled("length given").match(text)
     ):
         return True
-    described = _DESCRIBED.match(text)
+    described = compiled("descriptions").match(text)
     if described is None:
         return False
-    says = _SAYS.search(text, described.end())
+    says = compiled("says something").search(text, described.end())
     return says is None or bool(_RELATIVE.search(text[: says.start()]))
 
 
@@ -76,7 +66,7 @@ def asks_to_insert(text: str) -> bool:
         >>> asks_to_insert("Summarise this: [insert article]"), asks_to_insert("Insert the needle (see step 2).")
         (True, False)
     """
-    return bool(_INSERT.search(text))
+    return bool(compiled("asks to insert").search(text))
 
 
 def _names_only(text: str) -> bool:
@@ -90,7 +80,7 @@ def _names_only(text: str) -> bool:
             and not _TEXT_WORDS.issuperset(words)
             and not re.search(r"\d", text)
         )
-    chinese = _EMPTY_CHINESE.fullmatch(text)
+    chinese = compiled("empty words of Chinese").fullmatch(text)
     return bool(chinese and chinese["text"] and (chinese["who"] or len(text) > 4))
 
 
@@ -101,9 +91,11 @@ def _is_bracketed(text: str) -> bool:
 
 def _holds_blanks_alone(text: str) -> bool:
     """Say whether a text is blanks to fill in and labels before them, with few words beside."""
-    blanks = [blank for blank in _BLANK.findall(text) if _WORD.search(blank) or set(blank) <= set("._…")]
+    blanks = [
+        blank for blank in compiled("blanks").findall(text) if _WORD.search(blank) or set(blank) <= set("._…")
+    ]
     if not blanks:
         return text.endswith((":", "：")) and "\n" not in text and bool(_LABEL.fullmatch(text))
-    rest = _LABEL.sub("", _BLANK.sub(" ", text))
+    rest = _LABEL.sub("", compiled("blanks").sub(" ", text))
     beside = len(_WORD.findall(rest))
     return not beside or (len(blanks) >= 3 and beside <= 4 * len(blanks))

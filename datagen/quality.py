@@ -22,13 +22,8 @@ ECHO = 0.8
 MAX_REFUSAL_WORDS = 75
 MAX_SECTIONS = 31
 
-_REFUSAL = compiled("refusals")
-_SHOWN = compiled("shows a picture")
-_ATTACHED = compiled("is attached")
-_DRAWS = compiled("asks for a drawing")
 _CHOICE_TYPE = re.compile(r"multiple[\s-]*choice|\bmcq\b|usmle", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:^|[\s;,(\"“])\(?([A-Ha-h1-8])\s?[.):](?=\s*\S)")
-_REFERS = compiled("refers to material")
 _BRINGS_ITS_OWN = re.compile(r"(?::\s*|\s[-–—]\s+)\S+(?:\W+\w+){2}|[\"“][^\"”]{12,}")
 _NAMED_CHOICES = re.compile(r"\b(?:choices|options)\s*:\s*[^,;/\n]+[,;/\n]\s*\S", re.IGNORECASE)
 # "**Monday**", "## Week 2", "Day 3:": what stands below may be the same again.
@@ -38,12 +33,8 @@ _LIST_ITEM = re.compile(r"^\s*(?:\d{1,3}[.)、．）]|[-*•–|])")
 _ASKS_TO_CHOOSE = re.compile(r"which of (?:the following|these)", re.IGNORECASE)
 _END_MARKS = "。！？｡．।॥؟۔።፧။།។៕"  # of scripts that need no space behind them, or have their own
 _SENTENCE_END = re.compile(rf"(?<=[.!?])(?<![.][.])\s+|(?<=[{_END_MARKS}])\s*|\n+")
-_WANTS_MEDIA = compiled("wants media")
-_ABOUT_LANGUAGE = compiled("about a language")
-_BREAKS_OFF = compiled("breaks off", re.NOFLAG)
 _HEADING_WORDS = 8
 _FRAGMENT_WORDS = 15
-_SOURCE = compiled("names a source")
 _WORD = re.compile(r"[^\W\d_]+")
 _FINISHED = re.compile(rf"""[.!?…:;)\]"'”’»*`>|{_END_MARKS}）」』】》〉〕｣］｝：；؛״׃]$|\d\s*[%％٪]?$""")
 _WITHOUT_END_MARKS = re.compile("[\u0e00-\u0eff]$")  # Thai and Lao sentences end in a letter
@@ -58,7 +49,9 @@ def refers_to_material(instruction: str) -> bool:
         >>> refers_to_material("Classify the following symptom: pain in the chest on climbing stairs")
         False
     """
-    return bool(_REFERS.search(instruction)) and not _BRINGS_ITS_OWN.search(instruction)
+    return bool(compiled("refers to material").search(instruction)) and not _BRINGS_ITS_OWN.search(
+        instruction
+    )
 
 
 def echoes(instruction: str, given: str) -> bool:
@@ -75,10 +68,14 @@ def asks_for_media(instruction: str, given: str) -> bool:
         >>> asks_for_media("Which muscles are attached to the femur?", "")
         False
     """
-    if _ATTACHED.search(instruction) or _DRAWS.search(instruction) or _SHOWN.search(given):
+    if (
+        compiled("is attached").search(instruction)
+        or compiled("asks for a drawing").search(instruction)
+        or compiled("shows a picture").search(given)
+    ):
         return True
     # "Based on the provided X-ray": the input may put the picture into words.
-    return not given and bool(_SHOWN.search(instruction))
+    return not given and bool(compiled("shows a picture").search(instruction))
 
 
 def check_task(task: SeedTask, language: str = ANY) -> str | None:
@@ -109,7 +106,7 @@ def _objections_to_task(task: SeedTask, language: str) -> Iterator[tuple[object,
     yield words < MIN_INSTRUCTION_WORDS, "instruction-too-short"
     yield words > MAX_INSTRUCTION_WORDS, "instruction-too-long"
     yield count_words(given) > MAX_INPUT_WORDS, "input-too-long"
-    yield _REFUSAL.search(instruction) or _REFUSAL.search(given), "refusal"
+    yield compiled("refusals").search(instruction) or compiled("refusals").search(given), "refusal"
     yield asks_for_media(instruction, given), "asks-for-media"
     chooses = _CHOICE_TYPE.search(task.type)
     yield chooses and not _has_choices(f"{instruction}\n{given}", task.type), "no-choices"
@@ -152,9 +149,11 @@ def _objections_to_answer(
     yield read_finish(finish_reason) != "whole", "unfinished"
     yield words > MAX_ANSWER_WORDS, "answer-too-long"
     # A long answer that begins so goes on to help: "I cannot diagnose you, but pain in the chest can be ..."
-    yield words <= MAX_REFUSAL_WORDS and _REFUSAL.search(answer), "refusal"
-    yield _WANTS_MEDIA.search(answer), "asks-for-media"
-    about_language = task is not None and _ABOUT_LANGUAGE.search(f"{task.type} {task.instruction}")
+    yield words <= MAX_REFUSAL_WORDS and compiled("refusals").search(answer), "refusal"
+    yield compiled("wants media").search(answer), "asks-for-media"
+    about_language = task is not None and compiled("about a language").search(
+        f"{task.type} {task.instruction}"
+    )
     yield not about_language and is_other_language(answer, language), "wrong-language"
     yield repeats_itself(answer), "repeats-itself"
     yield is_unfinished(answer), "unfinished"
@@ -167,7 +166,7 @@ def breaks_off(text: str) -> bool:
         >>> breaks_off("Explain the difference between gout and"), breaks_off("Name a source of vitamin A")
         (True, False)
     """
-    return bool(_BREAKS_OFF.search(text.rstrip()))
+    return bool(compiled("breaks off").search(text.rstrip()))
 
 
 def is_unfinished(answer: str) -> bool:
@@ -198,7 +197,7 @@ def is_unfinished(answer: str) -> bool:
     listed = any(sign in last_line for sign in (" - ", "   ", "•", " * "))
     no_sentence = len(sentences) == 1 and not before and count_words(tail) <= _FRAGMENT_WORDS
     named = all(word[0].isupper() or len(word) <= 3 for word in _WORD.findall(tail))
-    return not (listed or no_sentence or named or _SOURCE.search(tail))
+    return not (listed or no_sentence or named or compiled("names a source").search(tail))
 
 
 def repeats_itself(text: str) -> bool:

@@ -8,7 +8,7 @@ import json
 import re
 
 from datagen.phrases import compiled, words_of_list
-from datagen.replies.thinking import TAG, is_thought_name, without_thoughts
+from datagen.replies.thinking import is_thought_name, without_thoughts
 from datagen.replies.tokens import control_tokens, words_of
 
 CONTROL_TOKENS, ANOTHER_TURN, THINKS_ALOUD = "control-tokens", "another-turn", "thinks-aloud"
@@ -16,14 +16,10 @@ CONTROL_TOKENS, ANOTHER_TURN, THINKS_ALOUD = "control-tokens", "another-turn", "
 _ANSWER, _ROLES = words_of_list("names of an answer's tag"), words_of_list("names of a role's tag")
 _HTML = words_of_list("tags of HTML")
 _END_TAG = re.compile(r"</ ?([^\W\d]\w{0,40})")
-_ASKS_FOR_MARKUP = compiled("asks for markup")
 _SPEAKS_OF_MARKUP = re.compile(r"\b(?:xml|html|mark-?up|fhir|hl7|cda|schema|elements?)\b", re.IGNORECASE)
 _CODE = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1|\Z)|`[^`\n]{1,200}`", re.DOTALL | re.MULTILINE)
 _SPEAKS_OF_JSON = re.compile(r"\bjson\b|[{}]", re.IGNORECASE)
-_DIALOGUE = compiled("asks for a dialogue")
-_BOXED = compiled("boxed", re.NOFLAG)
 _TEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
-_FENCED = compiled("fenced", re.NOFLAG)
 _PROSE_KINDS = {"markdown", "md", "text", "txt", "plaintext", "plain", "answer", "response", "output"}
 _LIKE_CODE = re.compile(r"[{};=]")
 _FIRST_BREAKS = re.compile(r"\A(?:\s*(?:<br\s?/?>|&nbsp;))+\s*", re.IGNORECASE)
@@ -31,29 +27,15 @@ _LAST_BREAK = re.compile(r"(?:<br\s?/?>|&nbsp;)\s*\Z", re.IGNORECASE)
 
 # --- who speaks: a name at the beginning of a line with a colon behind it ------------------------------------------
 
-_SAID = compiled("names of an answer")
-_LABEL = compiled("label of an answer")
-_SPEAKER = compiled("speakers")
-_SPOKEN = compiled("spoken")
 _THANKS = re.compile(r"\b(?:thank|thanks|ok|okay|great|gracias|merci|danke)\b|谢|спасибо", re.IGNORECASE)
-_TURN = compiled("beginnings of a turn", re.IGNORECASE | re.MULTILINE)
 _GLUED_TURN = re.compile(r"[.!?:;)*](?:assistant|user|system)[ \t]*(?:\n|\Z)")
-_ITEM = compiled("items of a list of questions")
-_ITS_ANSWER = compiled("answer to an item")
-_ASKS_FOR_ITEMS = compiled("asks for items")
 _INTRODUCES = re.compile(r"[:：][*_]{0,2}\Z|\A(?:#{1,6} |\*\*)|\bq\s?&\s?a\b|\bfaq", re.IGNORECASE)
 _HEADING = re.compile(r"^(?:#{1,6} [^\n]+|\*\*[^*\n]{1,80}\*\*:?)[ \t]*$", re.MULTILINE)
-_ANSWER_HEADING = compiled("heading of an answer")
-_END_SAID = compiled("end said")
 _SWITCH = re.compile(r"\A\s*/(?:no_?)?think\b\s*|\s/(?:no_?)?think\s*\Z", re.IGNORECASE)
 
 # --- thoughts without a mark: the answer begins by speaking of its task or of how to go about it -------------------
 
 _BEGINNING = 250
-_ALOUD = compiled("thinks aloud")
-_TASK = compiled("speaks of its task")
-_PLANS = compiled("plans aloud")
-_WAITS = compiled("second thoughts")
 
 
 def bare_answer(reply: str, asked: str = "") -> str:
@@ -74,7 +56,7 @@ def bare_answer(reply: str, asked: str = "") -> str:
         shown = _SWITCH.sub("", without_thoughts(_FIRST_BREAKS.sub("", text)))
         while last := _LAST_BREAK.search(shown, max(0, len(shown.rstrip()) - 8)):
             shown = shown[: last.start()].rstrip()
-        shown = shown[: end.start()].rstrip() if (end := _END_SAID.search(shown)) else shown
+        shown = shown[: end.start()].rstrip() if (end := compiled("end said").search(shown)) else shown
         shown = _without_label(_unwrapped(shown, asked), asked)
         if shown == text:
             break
@@ -101,37 +83,49 @@ def leftover(answer: str, asked: str = "") -> str | None:
     tokens = control_tokens(answer)
     if any(token not in asked for token in tokens):
         return CONTROL_TOKENS
-    if not _ASKS_FOR_MARKUP.search(asked) and _holds_tags(answer):
+    if not compiled("asks for markup").search(asked) and _holds_tags(answer):
         return CONTROL_TOKENS
     if _goes_on(answer, asked):
         return ANOTHER_TURN
     begin = answer[:_BEGINNING]
-    aloud = _ALOUD.search(begin) or (_TASK.search(begin) and _PLANS.search(begin)) or _WAITS.search(answer)
-    return THINKS_ALOUD if aloud and "user" not in asked.lower() and not _DIALOGUE.search(asked) else None
+    aloud = (
+        compiled("thinks aloud").search(begin)
+        or (compiled("speaks of its task").search(begin) and compiled("plans aloud").search(begin))
+        or compiled("second thoughts").search(answer)
+    )
+    return (
+        THINKS_ALOUD
+        if aloud and "user" not in asked.lower() and not compiled("asks for a dialogue").search(asked)
+        else None
+    )
 
 
 def _goes_on(answer: str, asked: str) -> bool:
     """Say whether somebody else's turn, or another task with its answer, follows or precedes the answer."""
-    if _GLUED_TURN.search(answer):
+    if _GLUEDcompiled("turns").search(answer):
         return True
-    if not _ASKS_FOR_ITEMS.search(asked):
-        item = next((item for item in _ITEM.finditer(answer) if item.start()), None)
-        listed = item and item["asks"] and (_ITEM.match(answer) or _is_introduced(answer, item.start()))
-        if item and not listed and _ITS_ANSWER.search(answer, item.end()):
+    if not compiled("asks for items").search(asked):
+        item = next((item for item in compiled("question items").finditer(answer) if item.start()), None)
+        listed = (
+            item
+            and item["asks"]
+            and (compiled("question items").match(answer) or _is_introduced(answer, item.start()))
+        )
+        if item and not listed and compiled("answer to an item").search(answer, item.end()):
             return True
-    if _DIALOGUE.search(asked):
+    if compiled("asks for a dialogue").search(asked):
         return False
-    spoken = list(_SPEAKER.finditer(answer))
-    turns = [turn for turn in _TURN.finditer(answer) if not _begins_a_sentence(turn)]
+    spoken = list(compiled("speakers").finditer(answer))
+    turns = [turn for turn in compiled("turns").finditer(answer) if not _begins_a_sentence(turn)]
     if not spoken or (
-        len(spoken) > 2 and not answer[: spoken[0].start()].strip() and not _TURN.match(answer)
+        len(spoken) > 2 and not answer[: spoken[0].start()].strip() and not compiled("turns").match(answer)
     ):
         return bool(turns and not spoken)  # nobody speaks, or the answer is a dialogue
     first = spoken[0]
     if turns:
         return True
     if answer[: first.start()].strip():
-        return bool(_SPOKEN.search(first["said"])) and not _is_introduced(answer, first.start())
+        return bool(compiled("spoken").search(first["said"])) and not _is_introduced(answer, first.start())
     return len(spoken) == 2 and not first["asker"] and bool(_THANKS.search(spoken[1]["said"]))
 
 
@@ -155,7 +149,9 @@ def holds_thoughts(text: str) -> bool:
         >>> holds_thoughts("Rest. <thinking> Why?"), holds_thoughts("Rest [thinking of him].")
         (True, False)
     """
-    return any(_is_angled(tag) and is_thought_name(tag["name"]) for tag in TAG.finditer(text))
+    return any(
+        _is_angled(tag) and is_thought_name(tag["name"]) for tag in compiled("bracketed tag").finditer(text)
+    )
 
 
 def _is_angled(tag: re.Match[str]) -> bool:
@@ -169,7 +165,7 @@ def _holds_tags(text: str) -> bool:
     ends = {end.lower() for end in _END_TAG.findall(text)} - _HTML
     if "<!--" in text or (ends and not speaks):
         return True
-    for tag in TAG.finditer(text):
+    for tag in compiled("bracketed tag").finditer(text):
         words = set(words_of(tag["name"]))
         known = is_thought_name(tag["name"]) or words <= _ANSWER
         if words <= _ROLES and tag["name"].isupper() and len(tag["name"]) > 3:
@@ -186,10 +182,10 @@ def _holds_tags(text: str) -> bool:
 def _unwrapped(text: str, asked: str) -> str:
     """Take off a tag, a box, a code block or a JSON object that holds all of the text."""
     whole = text.strip()
-    boxed = _BOXED.fullmatch(whole)
+    boxed = compiled("boxed").fullmatch(whole)
     if boxed and "\\boxed" not in boxed["said"]:
         return _TEX_TEXT.sub(r"\1", boxed["said"]).strip()
-    fenced = _FENCED.fullmatch(whole)
+    fenced = compiled("fenced").fullmatch(whole)
     if fenced and fenced["fence"] not in fenced["said"]:
         kind = fenced["kind"].lower()
         if kind in _PROSE_KINDS or (not kind and _is_prose(fenced["said"])):
@@ -197,7 +193,7 @@ def _unwrapped(text: str, asked: str) -> str:
     holds_object = whole[:1] == "{" or (fenced and fenced["kind"].lower() == "json")
     if holds_object and not _SPEAKS_OF_JSON.search(asked):
         text = _only_value(fenced["said"] if fenced else whole) or text
-    return text if _ASKS_FOR_MARKUP.search(asked) else _untagged(text)
+    return text if compiled("asks for markup").search(asked) else _untagged(text)
 
 
 def _is_prose(text: str) -> bool:
@@ -220,7 +216,7 @@ def _only_value(text: str) -> str | None:
 
 def _untagged(text: str) -> str:
     """Take off ``<answer>`` and the like where one pair holds all, or one end of it is missing."""
-    tags = [tag for tag in TAG.finditer(text) if _names_answer(tag["name"])]
+    tags = [tag for tag in compiled("bracketed tag").finditer(text) if _names_answer(tag["name"])]
     if not tags:
         return text
     first, last = tags[0], tags[-1]
@@ -242,9 +238,9 @@ def _names_answer(name: str) -> bool:
 
 def _without_label(text: str, asked: str) -> str:
     """Take off the name of who speaks, unless somebody else speaks, too; or an only heading "Answer"."""
-    if (heading := _ANSWER_HEADING.match(text)) and not _HEADING.search(text, heading.end()):
+    if (heading := compiled("answer heading").match(text)) and not _HEADING.search(text, heading.end()):
         return text[heading.end() :]
-    label = _LABEL.match(text)
+    label = compiled("answer label").match(text)
     if label is None:
         return text
     rest, name = text[label.end() :], label["name"] or ""
@@ -253,9 +249,9 @@ def _without_label(text: str, asked: str) -> str:
         label.group().startswith(name) and not label.group().endswith("\n") and name and rest[0].islower()
     ):
         return text
-    said = _SAID.fullmatch(name)
+    said = compiled("names of an answer").fullmatch(name)
     if said and label.group().rstrip(" ")[-1:] in ":：" and label.start("name") == 0 and rest[0].isdigit():
         return text
-    if _SPEAKER.search(rest):  # somebody else speaks, too
+    if compiled("speakers").search(rest):  # somebody else speaks, too
         return text
-    return text if name and not said and _DIALOGUE.search(asked) else rest
+    return text if name and not said and compiled("asks for a dialogue").search(asked) else rest

@@ -18,7 +18,6 @@ from datagen.records import NO_INPUT
 _NUMBER_WORDS = any_of("number words").split("|")
 _LONGEST_HEADING = 120
 _HEADING_LINES = 4
-_COUNTED = compiled("counted")
 # "Gout (5/12)": the number follows the title.
 _OUT_OF = re.compile(r"(?<!\d)(\d{1,4})[ ]?/[ ]?(\d{1,4})$")
 _BULLETS = "-*+•·>([\"'<≥≤~±#"
@@ -29,7 +28,6 @@ _CHINESE = re.compile(
 # A line of signs alone; brackets and quotation marks may end a text, and so may stops and pictures that do not recur.
 _SYMBOLS = re.compile(r"[^\w`\"'|()\[\]{}]+")
 _RULE = re.compile(r"[^\w`\"'|()\[\]{}.?!…>\U0001f000-\U0010ffff]{3,}")
-_ENDING = compiled("end of the tasks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +75,7 @@ def read_heading(line: str) -> Heading | None:
     wrapped = len(before) > (before[:1] in "([") and bool(after) and _mirrored(before[-1]) in after
     wrapped = wrapped or (before[:1] == "[" and after[-1:] == "]")
     core = _CHINESE.sub(lambda match: match[1] + str(_chinese(match[2])), core)
-    counted = _COUNTED.fullmatch(core)
+    counted = compiled("counted").fullmatch(core)
     share = _OUT_OF.search(core)
     if share and int(share[1]) <= int(share[2]):
         title = "" if counted and "(" not in core else core[: share.start()].strip(" (")
@@ -213,7 +211,11 @@ class _Evidence:
             return True
         if _is_title(heading.text, gap.header):
             return True
-        if gap.last and (heading.marked or above == "") and _ENDING.fullmatch(heading.text):
+        if (
+            gap.last
+            and (heading.marked or above == "")
+            and compiled("end of the tasks").fullmatch(heading.text)
+        ):
             return True
         if heading.numbers and not _goes_on_a_list(heading, above):
             if self._rises(gap.place, heading) and (heading.marked or self._covers(heading, above)):

@@ -37,7 +37,6 @@ class Mark:
     listed: bool = False
 
 
-_NAME_ALONE = compiled("any field")
 _IN_BRACKETS = re.compile(r"[ ]?\([^()\n]{1,40}\)\Z")
 _JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])|[_ -]+")
 
@@ -50,18 +49,7 @@ _FOLD = str.maketrans(
     | dict.fromkeys(map(chr, range(0x2000, 0x200B)), " ")
     | dict.fromkeys("\xa0\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\ufe0f\u20e3", " ")
 )
-_LINE_LABEL = compiled("label in its line")
-_INLINE_LABEL = compiled("label within a line", re.NOFLAG)
-_INLINE_HEADER = compiled("header within a line", re.NOFLAG)
-_FORM_LABEL = compiled("label of another form")
-_ANSWER = compiled("names of what nobody asked for")
-_SOME_LABEL = compiled("label of any name")
-_LONG_WORD = compiled("long label", re.NOFLAG)
 
-_HASHES = compiled("hashes", re.NOFLAG)
-_RULE = compiled("rule", re.NOFLAG)
-_END_LINE = compiled("line of end marks")
-_TURN = compiled("turn of a chat")
 _VOLUME = re.compile(r"[ \t]*\W?\d[\d.,]*[ ]?(?:m?l|cc)\b", re.IGNORECASE)
 _BLANK = re.compile(r"\s*")
 NUMBERED = re.compile(r"^\W*+(?:(?:task|item)\s*+#?)?\d{1,4}\s*+[.):：、．）]")
@@ -74,7 +62,7 @@ def name_of_field(word: str) -> str | None:
         >>> name_of_field("Point of view"), name_of_field("taskType"), name_of_field("tube")
         ('view', 'type', None)
     """
-    match = _NAME_ALONE.fullmatch(_JOINED.sub(" ", _IN_BRACKETS.sub("", word.strip())))
+    match = compiled("any field").fullmatch(_JOINED.sub(" ", _IN_BRACKETS.sub("", word.strip())))
     return _kind(match) if match else None
 
 
@@ -148,17 +136,17 @@ def _gap(text: str, start: int, end: int, place: int) -> Gap:
 
 
 def _labels(text: str) -> Iterator[Mark]:
-    for pattern in (_LINE_LABEL, _INLINE_HEADER):
+    for pattern in (compiled("line label"), compiled("header within a line")):
         for match in pattern.finditer(text):
             yield Mark(_kind(match), match.start(), match.end(), _number(match))
-    for match in _INLINE_LABEL.finditer(text):
+    for match in compiled("label within a line").finditer(text):
         if match.group("fence"):
             yield Mark(SEPARATOR, match.start("fence"), match.end("fence"))
         start = match.end("fence") if match.group("fence") else match.start()
         yield Mark(_kind(match), start, match.end(), _number(match))
     # Such forms occur in plain text too; they are labels where a reply writes most of its labels so.
     forms = collections.defaultdict(list)
-    for match in _FORM_LABEL.finditer(text):
+    for match in compiled("form label").finditer(text):
         forms[bool(match["letter"]), frozenset(match["after"]) - set(" *_")].append(match)
     for (_, form), found in forms.items():
         kinds = {_kind(match) for match in found}
@@ -166,7 +154,7 @@ def _labels(text: str) -> Iterator[Mark]:
             yield from (Mark(_kind(match), match.start(), match.end(), _number(match)) for match in found)
     for kind, match in _labels_by_place(text):
         yield Mark(kind, match.start(), match.end(), _number(match))
-    for match in _LONG_WORD.finditer(text):
+    for match in compiled("long label").finditer(text):
         word = match.group("word").lower()
         for kind in ("difficulty", "instruction"):
             if word != kind and OSA.distance(word, kind, score_cutoff=1) <= 1:
@@ -175,7 +163,7 @@ def _labels(text: str) -> Iterator[Mark]:
 
 def _labels_by_place(text: str) -> Iterator[tuple[str, re.Match[str]]]:
     """Read labels in a language that is not known: six of them that come again in each task, in the prompt's order."""
-    found = list(_SOME_LABEL.finditer(text))
+    found = list(compiled("label of any name").finditer(text))
     words = [" ".join(match["word"].lower().split()) for match in found]
     runs = collections.Counter(zip(*(words[place:] for place in range(len(FIELDS))), strict=False))
     run, count = next(iter(runs.most_common(1)), ((), 0))
@@ -197,7 +185,7 @@ def _unasked(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
     tails = [(labels[n - 1].end, end) for n, end in zip([*starts, len(labels)], ends, strict=True) if labels]
     markup = {_markup(text[label.start : label.end]) for label in labels if label.kind == "input"}
     found = collections.defaultdict(list)
-    for match in _SOME_LABEL.finditer(text):
+    for match in compiled("label of any name").finditer(text):
         place = bisect.bisect(tails, (match.start("word"), 0)) - 1
         if place >= 0 and match.start() < tails[place][1]:
             found[match["word"].lower()].append((place, match))
@@ -205,7 +193,7 @@ def _unasked(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
         if len(tails) > 1 and [place for place, _ in matches] == list(range(len(tails))):
             empty = any(NO_INPUT in text[tails[place][0] : match.start()] for place, match in matches)
             marked = {_markup(match.group()) for _, match in matches} == markup != {""}
-            if empty or marked or _ANSWER.fullmatch(word):
+            if empty or marked or compiled("unasked fields").fullmatch(word):
                 yield from (Mark(OUTPUT, match.start(), match.end()) for _, match in matches)
 
 
@@ -234,18 +222,20 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
         after = blank.end() if blank else at
         return after in starts or _line_start(text, after) in starts
 
-    for match in _HASHES.finditer(text):
+    for match in compiled("hashes").finditer(text):
         yield Mark(SEPARATOR, match.start(), match.end())
     forms = set()
     last = max(starts, default=0)
-    for match in itertools.chain(_RULE.finditer(text), _END_LINE.finditer(text)):
+    for match in itertools.chain(
+        compiled("rule").finditer(text), compiled("line of end marks").finditer(text)
+    ):
         parts = label_follows(match.end())
         # What stands below the last rule of those that part tasks is none of the last task.
         if parts or not text[match.end() :].strip() or (match.start() > last and match.group() in forms):
             yield Mark(SEPARATOR, match.start(), match.end())
         if parts:
             forms.add(match.group())
-    for match in _TURN.finditer(text):
+    for match in compiled("turn of a chat").finditer(text):
         # The turns of a chat that a base model goes on with: "User: Write task 5." and "Assistant: 5. Type: ..."
         if label_follows(match.end()) or match.end() in starts:
             yield Mark(SEPARATOR, match.start(), match.start())
@@ -288,7 +278,7 @@ def _follows_on_line(text: str, before: Mark, mark: Mark, line: int) -> bool:
 
 def holds_task(value: str) -> bool:
     """Say whether a value has lines that are labels of another task; "Type:" and "Instructions:" may be a drug's."""
-    found = list(_LINE_LABEL.finditer(value.translate(_FOLD)))
+    found = list(compiled("line label").finditer(value.translate(_FOLD)))
     kinds = {_kind(match) for match in found}
     numbered = any(_kind(match) == "type" and _number(match) for match in found)
     return "instruction" in kinds and (len(kinds) > 2 or "input" in kinds or numbered)

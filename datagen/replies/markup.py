@@ -6,21 +6,13 @@ import re
 from datagen.phrases import compiled
 from datagen.replies.marks import FIELDS, name_of_field
 
-_TAG = compiled("tag", re.NOFLAG)
 _EACH_ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
-_NOT_SHOWN = compiled("not shown")
 _INLINE = re.compile(r"a|abbr|b|code|em|font|i|kbd|label|mark|q|s|small|span|strong|sub|sup|tt|u|var")
-_BLOCK = compiled("tags of blocks", re.NOFLAG)
 _SHOWN_AS = dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), "\n### ") | {
     "hr": "\n---\n",
     "li": "\n- ",
 }
-_LABELLED = compiled("label behind a tag", re.NOFLAG)
-_LABEL_ALONE = compiled("label within a tag")
-_LABEL_CELL = compiled("label in a cell")
-_PAGE = compiled("page")
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
-_QUOTED_LABEL = compiled("quoted label", re.NOFLAG)
 
 
 def as_plain_lines(reply: str) -> str:
@@ -34,19 +26,23 @@ def as_plain_lines(reply: str) -> str:
         Topic: Gout
         Input: pH < 7
     """
-    if len(_kinds(_QUOTED_LABEL, reply)) >= 3:
+    if len(_kinds(compiled("quoted label"), reply)) >= 3:
         reply = _QUOTED.sub("", reply)
-    named = {field for match in _TAG.finditer(reply) for field in _fields_of(match)}
-    if len(named) < 3 and len(_kinds(_LABELLED, reply)) < 3 and not _PAGE.match(reply):
+    named = {field for match in compiled("tag").finditer(reply) for field in _fields_of(match)}
+    if (
+        len(named) < 3
+        and len(_kinds(compiled("label behind a tag"), reply)) < 3
+        and not compiled("page").match(reply)
+    ):
         return reply
-    text = _NOT_SHOWN.sub("", reply)
-    text = _LABEL_ALONE.sub(
+    text = compiled("not shown").sub("", reply)
+    text = compiled("label within a tag").sub(
         lambda match: f"{match['word']}: " if name_of_field(match["word"]) else match[0], text
     )
-    text = _LABEL_CELL.sub(_as_label, text)
-    closed = {match["name"].lower() for match in _TAG.finditer(text) if match["end"]}
+    text = compiled("label in a cell").sub(_as_label, text)
+    closed = {match["name"].lower() for match in compiled("tag").finditer(text) if match["end"]}
     writer = _Writer(closed)
-    text = _TAG.sub(writer.write, text)
+    text = compiled("tag").sub(writer.write, text)
     return re.sub(r"\n(?:[ \t]*\n){2,}", "\n\n", html.unescape(text))
 
 
@@ -110,7 +106,7 @@ class _Writer:
             return "<br>"
         if name in _SHOWN_AS:
             return "\n" if ends else _SHOWN_AS[name]
-        if _BLOCK.fullmatch(name):
+        if compiled("tags of blocks").fullmatch(name):
             return "\n"
         if self.field or name not in self.closed:
             return tag[0]

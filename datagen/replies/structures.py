@@ -44,16 +44,13 @@ def mend(reply: str) -> str:
     text = re.sub("[\r\u2028\u2029\x85]", "\n", text)
     if len(_WRITTEN_OUT.findall(text)) >= 3:
         text = text.replace("\\n", "\n")
-    return _HEADER_TABLE.sub(_as_labels, _BR.sub("\n", text))
+    return compiled("table of a header").sub(_as_labels, _BR.sub("\n", text))
 
 
 # Colours of a terminal, and hyphens that only a line's end shows.
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\u00ad")
 # A task begins behind the sentence that ends the last one: its line end is missing.
 _NEXT_TASK = re.compile(r"(?<=[.!?>])(?<!\d[.])[ ](?=Type:[^\n]{1,60}\n[ \t*_-]*Topic[*_]*:)")
-
-
-_HEADER_TABLE = compiled("table of a header", re.NOFLAG)
 
 
 def _as_labels(table: re.Match[str]) -> str:
@@ -84,9 +81,6 @@ def find_structures(text: str) -> list[Structure]:
 # --- JSON -------------------------------------------------------------------------------------------------------
 
 _OPEN = re.compile(r"\{(?=\s*(?:[\"'“]|//|/\*|\w{4,20}\s*:))")
-_KEY = compiled("key of JSON", re.NOFLAG)
-_VALUE = compiled("value of JSON", re.NOFLAG)
-_NEXT = compiled("behind a value of JSON")
 _LEVEL = re.compile(r"\D*[1-5](?!\d)(?:\s?/\s?5)?\D*")
 _WRAPPER_BEFORE = re.compile(r"(?:\s*```\w*[ \t]*(?=\n|$))?[\s\[{]*+(?:[\"'][\w ]+[\"']\s*+:)?[\s\[{,]*+\Z")
 _WRAPPER_AFTER = re.compile(r"\A[\s,;\]}]*(?:```[ \t]*(?=\n|$))?\s*")
@@ -114,9 +108,9 @@ def _object(text: str, start: int) -> Structure | None:
     """Read an object whose values are plain, with either quotation marks and with commas too many or too few."""
     pairs: list[tuple[str, str]] = []
     at, whole = start + 1, False
-    while key := _KEY.match(text, at):
+    while key := compiled("key of JSON").match(text, at):
         name = _decode(key.group("key"))
-        value = _VALUE.match(text, key.end())
+        value = compiled("value of JSON").match(text, key.end())
         if value is not None:
             pairs.append((name, _decode(value.group())))
             at = value.end()
@@ -127,7 +121,7 @@ def _object(text: str, start: int) -> Structure | None:
             at = len(text) if text[key.end() : key.end() + 1] in ("", '"', "'") else key.end()
             pairs.append((name, ""))
             break
-        after = _NEXT.match(text, at)
+        after = compiled("behind a value of JSON").match(text, at)
         at = after.end() if after else at
         if after and after.group("close"):
             whole = True

@@ -8,13 +8,12 @@ import re
 from collections import Counter
 
 from datagen.phrases import compiled, groups_of_words
-from datagen.replies.tokens import CONTROL, find_marks, own_turn, words_of
+from datagen.replies.tokens import find_marks, own_turn, words_of
 
 _FAMILY_OF = {
     name: family for family, names in groups_of_words("families of thoughts").items() for name in names
 }
 _OPENING, _CLOSING = {"start", "begin", "prefix", "open"}, {"end", "suffix", "close", "stop"}
-TAG = compiled("tag of any brackets", re.NOFLAG)
 _MARKED = re.compile(r"[<＜◁◀‹«《〈⟨【\[{]|&lt;|```")
 _QUOTE = re.compile(r"^>[ ]{0,2}\Z", re.MULTILINE)
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
@@ -22,14 +21,10 @@ _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 _DETAILS = re.compile(r"<details\b[^<>]{0,300}>\s{0,9}(?:<summary>[^<>]{0,100})?", re.IGNORECASE)
 _END_OF_DETAILS = re.compile(r"</details>", re.IGNORECASE)
 _ABOUT_THOUGHTS = re.compile(r"think|thought|reason", re.IGNORECASE)
-_FENCE = compiled("fence of thoughts")
-_CODE_BLOCK = compiled("code block")
 _BARE_FENCE = re.compile(r"^`{3,}[ \t]*$", re.MULTILINE)
 # Channels whose marks were dropped as special tokens, which left their names: "analysisWe need ...assistantfinalRest".
 _GLUED_FINAL = re.compile(r"assistant\s?final(?![a-z])")
 _GLUED_THOUGHTS = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=[^\sa-z,.;:])")
-_HEADED = compiled("heading of thoughts")
-_REPLY_HEADED = compiled("heading of the reply")
 
 
 def without_thoughts(text: str) -> str:
@@ -96,7 +91,7 @@ def _without_blocks(text: str) -> str:
         end = max(
             (tag[1] for tag in tags if not tag[2] and tag[0] > first and tag[3] == opened[0][1]), default=0
         )
-        ended_by_a_token = CONTROL.match(text, first) and len(find_marks(text[first:])) > 1
+        ended_by_a_token = compiled("control tokens").match(text, first) and len(find_marks(text[first:])) > 1
         if end or not (line.strip() or ended_by_a_token):
             spans.append((first, end or len(text)))
     return _without(text, spans)
@@ -107,9 +102,11 @@ def _thought_tags(text: str) -> list[tuple[int, int, bool, str, bool]]:
     tags = []
     # A block in which thoughts only end, or only begin, is a part of them.
     shown = [
-        block.span() for block in _CODE_BLOCK.finditer(text) if block["end"] and _is_balanced(block["code"])
+        block.span()
+        for block in compiled("code block").finditer(text)
+        if block["end"] and _is_balanced(block["code"])
     ]
-    for tag in TAG.finditer(text):
+    for tag in compiled("bracketed tag").finditer(text):
         while shown and shown[0][1] <= tag.start():
             del shown[0]
         if shown and shown[0][0] <= tag.start():
@@ -129,7 +126,7 @@ def _thought_tags(text: str) -> list[tuple[int, int, bool, str, bool]]:
 
 def _is_balanced(code: str) -> bool:
     open_tags = 0
-    for tag in TAG.finditer(code):
+    for tag in compiled("bracketed tag").finditer(code):
         if is_thought_name(tag["name"]):
             open_tags += -1 if tag["slash"] else 1
             if open_tags < 0:
@@ -159,11 +156,11 @@ def _without(text: str, spans: list[tuple[int, int]]) -> str:
 def _without_folded(text: str) -> str:
     """Cut out thoughts that are folded away in HTML, or stand in a code block of that name."""
     spans: list[tuple[int, int]] = []
-    for pattern, closing in ((_DETAILS, _END_OF_DETAILS), (_FENCE, _BARE_FENCE)):
+    for pattern, closing in ((_DETAILS, _END_OF_DETAILS), (compiled("fence of thoughts"), _BARE_FENCE)):
         at = 0
         while at < len(text) and (opening := pattern.search(text, at)):
             at = opening.end()
-            if pattern is _FENCE or _ABOUT_THOUGHTS.search(opening.group()):
+            if pattern is compiled("fence of thoughts") or _ABOUT_THOUGHTS.search(opening.group()):
                 end = closing.search(text, at)
                 at = end.end() if end else len(text)
                 spans.append((opening.start(), at))
@@ -182,10 +179,10 @@ def _behind_names(text: str) -> str:
 
 def _behind_headings(text: str) -> str:
     """Return what follows the heading of the reply, where the text begins with a heading of thoughts."""
-    heading = _HEADED.match(text)
+    heading = compiled("heading of thoughts").match(text)
     if heading is None:
         return text
-    reply = _REPLY_HEADED.search(text, heading.end())
+    reply = compiled("heading of the reply").search(text, heading.end())
     if reply:
         return text[reply.end() :]
     return "" if heading["sure"] else text

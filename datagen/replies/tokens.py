@@ -11,11 +11,9 @@ import re
 
 from datagen.phrases import compiled, groups_of_words
 
-CONTROL = compiled("control tokens")
 # What a tokenizer's own spelling of spaces and line ends leaves: "TheĠpatient", "▁The▁patient".
 _SPELLING = re.compile(r"[^\W\d_][ĠĊ▁][^\W\d_]|▁[^\W\d_]+▁[^\W\d_]")
 _BOX = re.compile(r"<\|(?:begin|end)_of_box\|>")
-_ROLE = compiled("role behind a token")
 _KINDS = groups_of_words("kinds of tokens")
 
 
@@ -47,7 +45,7 @@ def find_marks(text: str) -> list[Mark]:
         ['own-turn', 'other-turn']
     """
     marks: list[Mark] = []
-    for token in CONTROL.finditer(text):
+    for token in compiled("control tokens").finditer(text):
         kind, end = _read(text, token)
         if marks and not text[marks[-1].end : token.start()].strip():
             before = marks.pop()
@@ -63,14 +61,14 @@ def _read(text: str, token: re.Match[str]) -> tuple[str, int]:
     if closing and "/" in token.group() and "inst" in words:
         return "own-turn", token.end()
     if closing and "role" not in words:
-        role = _ROLE.match(text, token.end())
+        role = compiled("role behind a token").match(text, token.end())
         if role and (role["line"] or "").lower() in _KINDS["other-turn"]:
             return "other-turn", role.end()
         return ("end" if words & _KINDS["end"] and "header" not in words else "none"), token.end()
     for kind, names in _KINDS.items():
         if words & names:
             return kind, token.end()
-    if role := _ROLE.match(text, token.end()):
+    if role := compiled("role behind a token").match(text, token.end()):
         name = next(group for group in role.groups() if group).lower()
         for kind, names in _KINDS.items():
             if name in names and kind != "end":
@@ -126,4 +124,8 @@ def control_tokens(text: str) -> list[str]:
         >>> control_tokens("Rest.</s> Run."), control_tokens("BP <140/90, [Ca2+] <2.1 | K >5")
         (['</s>'], [])
     """
-    return [found.group() for pattern in (CONTROL, _SPELLING) for found in pattern.finditer(text)]
+    return [
+        found.group()
+        for pattern in (compiled("control tokens"), _SPELLING)
+        for found in pattern.finditer(text)
+    ]

@@ -11,13 +11,8 @@ from datagen.records import NO_INPUT
 from datagen.replies.marks import HEADERS
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
-_NO_INPUT = compiled("no input")
-_ASSISTANT_VOICE = compiled("voice of the assistant")
 
 # In other languages: a paragraph that speaks of the tasks, or a hope that ends in an exclamation.
-_ABOUT_TASKS = compiled("speaks of tasks")
-_HOPE = compiled("hope")
-_REMARK = compiled("remark on a task")
 _LONGEST_CLOSING = 300
 
 
@@ -38,7 +33,7 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
             first, remark = _split_difficulty(first)
             strays[:0] = [("stray-text", remark)] if remark else []
         return first, strays
-    if kind == "input" and (match := _NO_INPUT.match(value)):
+    if kind == "input" and (match := compiled("no input").match(value)):
         rest = value[match.end() :].strip()
         if rest:
             strays.insert(0, ("stray-text", rest))
@@ -48,12 +43,11 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
 
 _LINE_BREAK = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
 _BREAK = re.compile(r"\n[ \t]*(?:[-=*_~]{3,}|\**(?:\\?#[ ]?){2,}\**)[ \t]*\Z|(?<!#)#{2,}\Z")
-_CLOSING_TAG = compiled("closing tag")
 
 
 def _undecorate(value: str) -> str:
     value = _LINE_BREAK.sub("", value.strip().strip(_INVISIBLE)).strip()
-    value = _CLOSING_TAG.sub("", _BREAK.sub("", value).rstrip()).rstrip()
+    value = compiled("closing tag").sub("", _BREAK.sub("", value).rstrip()).rstrip()
     for mark in ("**", "__"):
         if value.count(mark) % 2:
             value = value.removeprefix(mark) if value.startswith(mark) else value.removesuffix(mark)
@@ -176,20 +170,17 @@ def _text_of(value: str) -> str:
 
 
 def _is_closing(paragraph: str) -> bool:
-    if _ASSISTANT_VOICE.match(paragraph):
+    if compiled("voice of the assistant").match(paragraph):
         return True
     short = len(paragraph) <= _LONGEST_CLOSING and "\n" not in paragraph.strip()
-    if short and _REMARK.fullmatch(paragraph.strip()):
+    if short and compiled("remark on a task").fullmatch(paragraph.strip()):
         return True
-    return short and bool(_ABOUT_TASKS.search(paragraph) or _HOPE.match(paragraph))
-
-
-_PARAGRAPH = compiled("end of a paragraph", re.NOFLAG)
+    return short and bool(compiled("speaks of tasks").search(paragraph) or compiled("hope").match(paragraph))
 
 
 def _split_closing(value: str) -> tuple[str, str]:
     """Split off last paragraphs in which the assistant speaks to its user."""
-    paragraphs = _PARAGRAPH.split(value)
+    paragraphs = compiled("end of a paragraph").split(value)
     keep = len(paragraphs)
     while keep > 1 and (_is_closing(paragraphs[keep - 1]) or not paragraphs[keep - 1].strip("-=*_~ \n")):
         keep -= 2
@@ -198,7 +189,6 @@ def _split_closing(value: str) -> tuple[str, str]:
     return value, closing
 
 
-_LEVEL_WORDS = compiled("words beside a level")
 _WORD_LEVELS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 
 
@@ -213,4 +203,4 @@ def _split_difficulty(value: str) -> tuple[str, str]:
         level, rest = match.group(1), value[: match.start()] + " " + value[match.end() :]
     else:
         return _WORD_LEVELS.get(value.lower().strip("."), value), ""
-    return level, "" if _LEVEL_WORDS.fullmatch(rest) else rest.strip()
+    return level, "" if compiled("words beside a level").fullmatch(rest) else rest.strip()
