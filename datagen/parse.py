@@ -25,11 +25,16 @@ from datagen.replies.structures import Structure, find_structures, mend, without
 from datagen.replies.thinking import without_thoughts
 from datagen.replies.values import clean, is_block, unindent, unquote
 
-__all__ = ["FIELDS", "Rejected", "as_task", "parse_tasks"]
+__all__ = ["FIELDS", "Rejected", "parse_tasks", "read_tasks"]
+
+REFUSED = "refusal"
 
 _HEADING = re.compile(r"^[ \t]*(?:\d+[.)][ \t]*)?#+[ \t]*[^\W\d]", re.MULTILINE)
 _LAST_HASHES = re.compile(r"\n[ \t]*#+\s*\Z")
-_WRAPPING = re.compile(r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+", re.IGNORECASE)
+# A fence, tags, '{"tasks": ['.
+_WRAPPING = re.compile(
+    r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+|[\s\[{]*\"[\w ]{1,40}\"\s*:[\s\[\]{}]*", re.IGNORECASE
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,28 @@ class Rejected:
 
     reason: str
     text: str
+
+
+def read_tasks(
+    reply: str, *, first_number: int = 1, expected: int | None = None, finish_reason: str = "stop"
+) -> list[SeedTask | Rejected]:
+    """Find every task in a reply as :func:`parse_tasks` does, or say why there is none.
+
+    Args:
+        reply: The teacher's text.
+        first_number: The number at which a reply in text goes on with the list.
+        expected: How many tasks were asked for; more are returned as rejected "surplus". None takes all.
+        finish_reason: As the service gave it; "refusal" where the text stands in the reply's field for refusals.
+
+    Returns:
+        Tasks and rejected stretches in the order of the reply; never empty.
+    """
+    text = without_thoughts(reply)
+    if finish_reason == REFUSED:
+        return [Rejected("refusal", text)]
+    pieces = parse_tasks(text, first_number=first_number, expected=expected, finish_reason=finish_reason)
+    whole = read_finish(finish_reason) == "whole"
+    return pieces or [Rejected("no-task-in-reply" if whole else "truncated", reply)]
 
 
 def parse_tasks(
@@ -107,7 +134,7 @@ def _read(text: str, first_number: int, cut: bool) -> Iterator[SeedTask | Reject
 def _read_structure(text: str, structure: Structure, cut: bool) -> Iterator[SeedTask | Rejected]:
     """Turn a JSON object or a table row into a task; a table's header holds nothing."""
     whole = text[structure.start : structure.end].strip()
-    if not structure.values:
+    if not structure.values and structure.whole:
         return
     if not structure.whole and (cut or not structure.values.get("input")):
         yield Rejected("truncated" if cut else "unlabelled", whole)
@@ -121,7 +148,7 @@ def _read_structure(text: str, structure: Structure, cut: bool) -> Iterator[Seed
         else:
             values[kind] = value
             strays += leftovers
-    yield from as_task(values, whole, [*strays, *(("stray-text", other) for other in structure.others)])
+    yield from _as_task(values, whole, [*strays, *(("stray-text", other) for other in structure.others)])
 
 
 def _read_plain(text: str, open_number: int | None, *, cut: bool) -> Iterator[SeedTask | Rejected]:
@@ -137,9 +164,10 @@ def _read_stretch(
 ) -> Iterator[SeedTask | Rejected]:
     cut = cut and end == len(text)
     if not marks:
-        if not any(map(str.isalnum, text[start:end])):
+        piece = text[start:end].strip()
+        if not any(map(str.isalnum, piece)) or (_WRAPPING.fullmatch(piece) and not cut):
             return
-        yield Rejected(_reason_without_labels(text[start:end], cut), text[start:end].strip())
+        yield Rejected("truncated" if cut else "unlabelled" if NUMBERED.match(piece) else "prose", piece)
         return
     lead, opened = _split_lead(text[start : marks[0].start], marks[0], open_number)
     if lead:
@@ -149,12 +177,6 @@ def _read_stretch(
         last = place == len(groups) - 1
         given = {"type": opened} if opened and place == 0 else {}
         yield from _build(text, group, end if last else groups[place + 1][0].start, given, cut=cut and last)
-
-
-def _reason_without_labels(text: str, cut: bool) -> str:
-    if cut:
-        return "truncated"
-    return "unlabelled" if NUMBERED.match(text) else "prose"
 
 
 def _split_lead(lead: str, first: Mark, open_number: int | None) -> tuple[str, str]:
@@ -199,6 +221,8 @@ def _build(
         raw = text[mark.end : following.start if following else end]
         if following and following.inline:
             raw = raw.rstrip(" \t;|,/·." if mark.kind in HEADERS else " \t;|,/·")
+        if text[mark.start : mark.end].rstrip().endswith('":'):
+            raw = raw.rstrip(" \t\n,}]")  # of a JSON object that is broken elsewhere
         column = next(at for at, char in enumerate(text[mark.start : mark.end]) if char.isalnum())
         target = literal if is_block(raw) else values
         raw, below = unindent(raw, column, data=data)
@@ -209,10 +233,10 @@ def _build(
         else:
             target[mark.kind] = value
         strays += leftovers
-    yield from as_task(unquote(values, data=data) | literal, whole, strays)
+    yield from _as_task(unquote(values, data=data) | literal, whole, strays)
 
 
-def as_task(
+def _as_task(
     values: Mapping[str, str], whole: str, strays: Sequence[tuple[str, str]]
 ) -> Iterator[SeedTask | Rejected]:
     """Yield the task that the values make, or why they make none; leftovers follow."""

@@ -7,6 +7,7 @@ size go on in its form, where a small one loses the form under a long list of ru
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from datagen.phrases import read_table
 from datagen.records import NO_INPUT, SeedTask
@@ -60,6 +61,28 @@ def task_request_messages(
     asked = f"Write medical tasks {shown + 1} to {total} in the same form, {together}."
     messages.append({"role": "user", "content": asked if count > 1 else f"Write medical task {total}."})
     return tuple(messages)
+
+
+def response_format() -> dict[str, Any]:
+    """Return OpenAI's ``response_format`` for a list of tasks; vLLM, llama.cpp, Ollama and OpenRouter take it, too."""
+    text = {"type": "string"}
+    fields = {
+        "type": text,
+        "topic": text,
+        "view": text,
+        "difficulty": {"type": "integer", "enum": [1, 2, 3, 4, 5]},
+        "instruction": text,
+        "input": {"type": "string", "description": f"{NO_INPUT} where the task needs none"},
+    }
+    task = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    tasks = {"type": "array", "items": task}
+    schema = {
+        "type": "object",
+        "properties": {"tasks": tasks},
+        "required": ["tasks"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "medical_tasks", "strict": True, "schema": schema}}
 
 
 def render_task(task: SeedTask, number: int) -> str:

@@ -11,7 +11,6 @@ from datagen.records import SeedTask
 from datagen.seeds import load_seeds
 from datagen.service.chat import TEXT, ChatRequest
 from datagen.settings import Settings
-from datagen.structured import response_format
 from datagen.task_filter import KeptTask
 
 #: The ledger's stages.
@@ -48,7 +47,7 @@ def task_request(settings: Settings, seeds: Sequence[SeedTask], number: int) -> 
     examples = draw_examples(seeds, settings.examples, settings.seed, number, settings.sampling)
     sampling = settings.task_sampling
     messages = prompts.task_request_messages(examples, count=settings.tasks_per_request, form=sampling.format)
-    form = None if sampling.format == TEXT else response_format()
+    form = None if sampling.format == TEXT else prompts.response_format()
     if settings.send_seed:
         sampling = dataclasses.replace(sampling, seed=_number_of(f"{settings.seed}:{number}"))
     return ChatRequest(f"{number:06d}", messages, sampling, form)

@@ -17,7 +17,7 @@ from datagen.client import Reply
 from datagen.dedup import RougeFilter
 from datagen.finish import read_finish
 from datagen.language import ANY
-from datagen.parse import FIELDS, Rejected
+from datagen.parse import FIELDS, REFUSED, Rejected, read_tasks
 from datagen.prompts import PROMPT_VERSION
 from datagen.records import Instruction, SeedTask
 from datagen.replies.answers import CONTROL_TOKENS, bare_answer, holds_thoughts, leftover
@@ -25,7 +25,6 @@ from datagen.replies.thinking import without_thoughts
 from datagen.replies.tokens import control_tokens
 from datagen.safety import safety_check
 from datagen.settings import Settings
-from datagen.structured import REFUSED, read_tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +168,6 @@ class TaskFilter:
         self.completion_tokens += reply.completion_tokens
         pieces = read_tasks(
             reply.text,
-            self._settings.task_sampling.format,
             first_number=self._settings.examples + 1,
             expected=self._settings.tasks_per_request,
             finish_reason=reply.finish_reason,

@@ -102,7 +102,7 @@ def leftover(answer: str, asked: str = "") -> str | None:
 
 def _goes_on(answer: str, asked: str) -> bool:
     """Say whether somebody else's turn, or another task with its answer, follows or precedes the answer."""
-    if _GLUEDcompiled("turns").search(answer):
+    if _GLUED_TURN.search(answer):
         return True
     if not compiled("asks for items").search(asked):
         item = next((item for item in compiled("question items").finditer(answer) if item.start()), None)

@@ -130,7 +130,7 @@ def _object(text: str, start: int) -> Structure | None:
     fields = [field for field in FIELDS if field in values]
     if not ("instruction" in fields and len(fields) > 1) and len(fields) < (4 if whole else 1):
         return None
-    if not whole and text[at:].strip():
+    if not whole and not compiled("cut key of JSON").match(text, at):
         return None
     return Structure(start, at if whole else len(text), values, tuple(others), whole)
 
@@ -141,8 +141,8 @@ def _nested(text: str, at: int, name: str, before: Sequence[str]) -> tuple[list[
         said, end = json.JSONDecoder(strict=False).raw_decode(text, at)
     except (ValueError, RecursionError):
         return None
-    if name_of_field(name) == "input":
-        return [(name, text[at:end])], end
+    if kind := name_of_field(name):
+        return [(name, text[at:end] if kind == "input" else "")], end
     kinds = set(map(name_of_field, said)) - {None} if isinstance(said, dict) else set()
     is_part = (
         bool(kinds)
@@ -172,7 +172,7 @@ def _named(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]]
 
 
 def _decode(token: str) -> str:
-    if token in ("null", "None"):
+    if token.lower() in ("null", "none", "true", "false"):
         return ""
     if token[0] in '"[':
         try:

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.parse import Rejected
-from datagen.prompts import render_task, render_task_as_json, task_request_messages
+from datagen.parse import Rejected, parse_tasks, read_tasks
+from datagen.prompts import render_task, render_task_as_json, response_format, task_request_messages
 from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.thinking import without_thoughts
 from datagen.seeds import load_seeds
-from datagen.structured import parse_json_tasks, read_tasks, response_format
 
 ROW = {
     "type": "Chat",
@@ -43,7 +42,7 @@ def test_a_schema_s_reply_gives_the_tasks() -> None:
         "input": 'A man of 60 with "chest pain"; Hb 13.2.\nHe smokes.',
         "difficulty": 5,
     }
-    assert parse_json_tasks(listed(ROW, other)) == [
+    assert parse_tasks(listed(ROW, other)) == [
         TASK,
         SeedTask(
             "Why rest?", 'A man of 60 with "chest pain"; Hb 13.2.\nHe smokes.', "Chat", "Gout", "Patient", "5"
@@ -68,11 +67,11 @@ def test_a_schema_s_reply_gives_the_tasks() -> None:
     ],
 )
 def test_other_shapes_of_json_give_the_same_task(reply: str) -> None:
-    assert read_tasks(reply, "json_schema") == [TASK]
+    assert read_tasks(reply) == [TASK]
 
 
 def test_words_around_the_json_are_rejected_as_such() -> None:
-    assert parse_json_tasks("Sure! Here you are:\n" + listed(ROW) + "\nTell me if you need more.") == [
+    assert parse_tasks("Sure! Here you are:\n" + listed(ROW) + "\nTell me if you need more.") == [
         Rejected("prose", "Sure! Here you are:"),
         TASK,
         Rejected("prose", "Tell me if you need more."),
@@ -85,24 +84,24 @@ def test_every_cut_of_a_reply_keeps_the_complete_tasks_and_no_other() -> None:
     ends = [match.end() for match in re.finditer(r"\n  \}", whole)]
     assert len(ends) == 3
     for length in range(len(whole)):
-        pieces = read_tasks(whole[:length], "json_schema", finish_reason="length")
+        pieces = read_tasks(whole[:length], finish_reason="length")
         tasks = [piece for piece in pieces if isinstance(piece, SeedTask)]
         assert [task.instruction for task in tasks] == [
             row["instruction"] for row, end in zip(rows, ends, strict=True) if end <= length
         ]
         assert set(reasons(pieces)) <= {"task", "truncated"}
         if length not in ends and not whole[:length].rstrip(" \n,]}").endswith("}") and len(tasks) < 3:
-            clean = any(whole[end:length].strip(" \n,") == "" for end in ends if end <= length)
+            clean = any(whole[end:length].strip(' \n,{"') == "" for end in ends if end <= length)
             assert clean or reasons(pieces)[-1] == "truncated"
 
 
 def test_a_broken_object_costs_only_itself() -> None:
     broken = '{"type": "Chat", "instruction": "Say "ah" now", "input": ""}'
     reply = '{"tasks": [' + json.dumps(ROW) + ", " + broken + ",\n" + json.dumps(ROW) + "]}"
-    assert parse_json_tasks(reply) == [TASK, Rejected("broken-json", broken), TASK]
-    assert reasons(parse_json_tasks('{"tasks": [' + json.dumps(ROW) + ", " + broken + "]}")) == [
+    assert parse_tasks(reply) == [TASK, Rejected("missing-instruction", broken), TASK]
+    assert reasons(parse_tasks('{"tasks": [' + json.dumps(ROW) + ", " + broken + "]}")) == [
         "task",
-        "broken-json",
+        "missing-instruction",
     ]
 
 
@@ -111,36 +110,34 @@ def test_a_broken_object_costs_only_itself() -> None:
     [
         ({**ROW, "instruction": " "}, ["missing-instruction"]),
         ({**ROW, "instruction": "Summarise the following note.", "input": ""}, ["missing-input"]),
-        ({**ROW, "instruction": {"text": "What is gout?"}}, ["wrong-field-type"]),
-        ({**ROW, "difficulty": True}, ["wrong-field-type"]),
+        ({**ROW, "instruction": {"text": "What is gout?"}}, ["missing-instruction"]),
+        ({**ROW, "difficulty": True}, ["task"]),
         ({**ROW, "output": "Gout is..."}, ["task", "unasked-output"]),
         ({**ROW, "input": "red\n2. Type: Chat\nInstruction: What is it?"}, ["nested"]),
-        ("What is gout?", ["missing-instruction"]),
+        ("What is gout?", ["prose"]),
         ({**ROW, "input": ["A. rest", "B. run"]}, ["task"]),
     ],
 )
 def test_what_is_no_task_is_rejected_with_its_reason(row: Any, expected: list[str]) -> None:
-    assert reasons(read_tasks(listed(row), "json_schema")) == expected
+    assert reasons(read_tasks(listed(row))) == expected
 
 
 def test_more_tasks_than_asked_for_are_surplus() -> None:
-    assert reasons(parse_json_tasks(listed(*[ROW] * 4), expected=2)) == ["task", "task", "surplus", "surplus"]
+    assert reasons(parse_tasks(listed(*[ROW] * 4), expected=2)) == ["task", "task", "surplus", "surplus"]
 
 
 def test_refusals_and_replies_without_tasks() -> None:
-    for form in ("text", "json_schema"):
-        assert read_tasks("I can't help with that.", form, finish_reason="refusal") == [
-            Rejected("refusal", "I can't help with that.")
-        ]
-        assert reasons(read_tasks("", form)) == ["no-task-in-reply"]
-        assert reasons(read_tasks("<think>Let me see", form, finish_reason="length")) == ["truncated"]
-        assert reasons(read_tasks("Sure, I can do that.", form)) == ["prose"]
-    assert reasons(read_tasks('{"tasks": []}', "json_schema")) == ["no-task-in-reply"]
-    assert reasons(read_tasks('{"tas', "json_schema", finish_reason="length")) == ["truncated"]
+    refusal = "I can't help with that."
+    assert read_tasks(refusal, finish_reason="refusal") == [Rejected("refusal", refusal)]
+    assert reasons(read_tasks("")) == ["no-task-in-reply"]
+    assert reasons(read_tasks("<think>Let me see", finish_reason="length")) == ["truncated"]
+    assert reasons(read_tasks("Sure, I can do that.")) == ["prose"]
+    assert reasons(read_tasks('{"tasks": []}')) == ["no-task-in-reply"]
+    assert reasons(read_tasks('{"tas', finish_reason="length")) == ["truncated"]
 
 
 def test_a_service_that_ignores_the_schema_is_read_as_text() -> None:
-    assert read_tasks(render_task(TASK, 1), "json_schema") == [TASK]
+    assert read_tasks(render_task(TASK, 1)) == [TASK]
 
 
 def test_the_schema_is_strict_and_names_every_field() -> None:
@@ -170,8 +167,8 @@ def test_both_forms_of_a_prompt_show_the_same_examples() -> None:
 
 def test_every_shipped_seed_is_the_same_in_both_forms() -> None:
     for seed in load_seeds():
-        in_text = read_tasks(render_task(seed, 4), "text", first_number=4)
-        assert read_tasks(render_task_as_json(seed), "json_schema") == in_text == [seed]
+        in_text = read_tasks(render_task(seed, 4), first_number=4)
+        assert read_tasks(render_task_as_json(seed)) == in_text == [seed]
 
 
 WORDS = st.text(alphabet=string.ascii_letters + " éß'\"{}[],0123456789.", min_size=1, max_size=40).map(
@@ -182,7 +179,7 @@ WORDS = st.text(alphabet=string.ascii_letters + " éß'\"{}[],0123456789.", min_
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4), st.sampled_from(["stop", "length"]))
 def test_any_words_survive_json(fields: list[tuple[str, str]], finish_reason: str) -> None:
     rows = [{**ROW, "instruction": f"Ask {one}", "input": f"Given {two}"} for one, two in fields]
-    pieces = parse_json_tasks(json.dumps({"tasks": rows}, ensure_ascii=False), finish_reason=finish_reason)
+    pieces = parse_tasks(json.dumps({"tasks": rows}, ensure_ascii=False), finish_reason=finish_reason)
     assert [(piece.instruction, piece.input) for piece in pieces if isinstance(piece, SeedTask)] == [
         (row["instruction"].strip(), row["input"].strip()) for row in rows
     ]
@@ -190,11 +187,10 @@ def test_any_words_survive_json(fields: list[tuple[str, str]], finish_reason: st
 
 @given(
     st.text(max_size=200),
-    st.sampled_from(["text", "json_schema"]),
     st.sampled_from(["stop", "length", "refusal"]),
 )
-def test_any_reply_gives_tasks_or_reasons(reply: str, form: str, finish_reason: str) -> None:
-    pieces = read_tasks(reply, form, finish_reason=finish_reason)
+def test_any_reply_gives_tasks_or_reasons(reply: str, finish_reason: str) -> None:
+    pieces = read_tasks(reply, finish_reason=finish_reason)
     assert pieces
     assert all(isinstance(piece, SeedTask) or piece.reason for piece in pieces)
 
@@ -229,7 +225,7 @@ def test_thoughts_are_taken_out(text: str, shown: str) -> None:
 @pytest.mark.parametrize("unit", ["\n", " \n", "\r\n", "```\n", "[", "{ ", "<|im_end|>", '"type": '])
 def test_a_runaway_reply_takes_time_in_proportion(unit: str) -> None:
     start = time.process_time()
-    read_tasks(unit * (50_000 // len(unit)), "json_schema")
+    read_tasks(unit * (50_000 // len(unit)))
     assert time.process_time() - start < 2
 
 
@@ -243,5 +239,5 @@ def test_numbers_that_python_does_not_read_cost_the_task_alone(number: str) -> N
         + task
         + "]}"
     )
-    kept = [piece.instruction for piece in read_tasks(reply, "json_schema") if isinstance(piece, SeedTask)]
+    kept = [piece.instruction for piece in read_tasks(reply) if isinstance(piece, SeedTask)]
     assert kept[-1:] == ["What is gout?"]
