@@ -15,7 +15,8 @@ bias for a position.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,135 +131,134 @@ def score_verdicts(verdicts: Sequence[Verdict], *, resamples: int = bootstrap.RE
         >>> table.scores[0].alpacare.percent, table.scores[0].win_rate.percent
         (75.0, 0.0)
     """
-    by_model: dict[str, dict[str, dict[str, dict[str, Outcome]]]] = {}
+    models: defaultdict[str, defaultdict[str, defaultdict[str, _Item]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(_Item))
+    )
     differing = as_written = 0
     for verdict in verdicts:
-        read = read_outcome(verdict)
-        as_written += not verdict.raw.strip()
-        differing += verdict.verdict is not None and verdict.verdict != read
-        orders = (
-            by_model.setdefault(verdict.model, {})
-            .setdefault(verdict.reference, {})
-            .setdefault(verdict.id, {})
-        )
         place = f"reference {verdict.reference!r}, order {verdict.order!r}, id {verdict.id!r}"
         if verdict.order not in ORDERS:
             raise DataError("a verdict has an unknown order", where=place, expected=" or ".join(ORDERS))
-        if verdict.order in orders:
+        item = models[verdict.model][verdict.reference][verdict.id]
+        if verdict.order in item.outcomes:
             raise DataError(
                 "two verdicts stand for the same answer pair in the same order",
                 where=place,
                 expected="one verdict for each model, reference, order and id",
                 remedy="keep one of them",
             )
-        orders[verdict.order] = read
-    if not by_model:
+        read = item.outcomes[verdict.order] = read_outcome(verdict)
+        item.words |= {
+            side: verdict.extra[side] for side in _WORDS if isinstance(verdict.extra.get(side), int)
+        }
+        as_written += not verdict.raw.strip()
+        differing += verdict.verdict is not None and verdict.verdict != read
+    if not models:
         raise DataError("there are no verdicts to score")
-    words = _mean_words(verdicts)
     scores = [
-        score
-        for model, references in by_model.items()
-        for score in _score_model(model, references, words, resamples)
+        score for model, references in models.items() for score in _score_model(model, references, resamples)
     ]
     return ScoreTable(scores, len(verdicts) - as_written, as_written, differing)
 
 
-# What one item adds to each column; every rate is a quotient of column sums.
-_COLUMNS = (
-    "items",
-    "complete",
-    "score",
-    "won",
-    "lost",
-    "same",
-    "mf",
-    "mf_score",
-    "rf",
-    "rf_score",
-    "low",
-    "high",
-)
-_C = {name: index for index, name in enumerate(_COLUMNS)}
-_RATES = (
-    "alpacare",
-    "win_rate",
-    "win_rate_non_tied",
-    "ties_as_half",
-    "consistency",
-    "model_first",
-    "reference_first",
-    "at_worst",
-    "at_best",
-)
+@dataclasses.dataclass
+class _Item:
+    """The outcomes of one item by order, and the words of its two answers where they are known."""
+
+    outcomes: dict[str, Outcome] = dataclasses.field(default_factory=dict)
+    words: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def figures(self) -> dict[str, float]:
+        """Return what the item adds to each sum; every count and every rate comes from these sums."""
+        first, second = (_WORTH.get(self.outcomes.get(order, "invalid")) for order in ORDERS)
+        known = [worth for worth in (first, second) if worth is not None]
+        complete, unknown = len(known) == 2, 2 - len(known)
+        won, lost = first == second == 1.0, first == second == 0.0
+        return {
+            "items": 1,
+            "complete": complete,
+            "invalid": list(self.outcomes.values()).count("invalid"),
+            "missing": len(ORDERS) - len(self.outcomes),
+            "wins": won,
+            "losses": lost,
+            "ties": complete and not won and not lost,
+            "decided": won or lost,
+            "half": (complete + won - lost) / 2,
+            "score": sum(known) / 2 if complete else 0,
+            "same": complete and first == second,
+            MODEL_FIRST: first is not None,
+            "model_first_score": first or 0,
+            REFERENCE_FIRST: second is not None,
+            "reference_first_score": second or 0,
+            "lowest": sum(known) / 2,
+            "highest": (sum(known) + unknown) / 2,
+        }
 
 
-def _item_columns(orders: dict[str, Outcome]) -> list[float]:
-    first, second = (_WORTH.get(orders.get(order, "invalid")) for order in ORDERS)
-    low = ((first or 0.0) + (second or 0.0)) / 2
-    high = ((1.0 if first is None else first) + (1.0 if second is None else second)) / 2
-    complete = first is not None and second is not None
-    won, lost = first == second == 1.0, first == second == 0.0
-    whole = [low, won, lost, first == second] if complete else [0.0] * 4
-    one_way = [first is not None, first or 0.0, second is not None, second or 0.0]
-    return [1.0, complete, *whole, *one_way, low, high]
+_WORDS = ("model_words", "reference_words")
+_SUMS = {name: place for place, name in enumerate(_Item().figures())}
+_COUNTS = ("items", "complete", "invalid", "missing", "wins", "ties", "losses")
+# Every rate is a quotient of two sums.
+_RATES = {
+    "alpacare": ("score", "complete"),
+    "win_rate": ("wins", "complete"),
+    "win_rate_non_tied": ("wins", "decided"),
+    "ties_as_half": ("half", "complete"),
+    "consistency": ("same", "complete"),
+    "model_first": ("model_first_score", MODEL_FIRST),
+    "reference_first": ("reference_first_score", REFERENCE_FIRST),
+    "at_worst": ("lowest", "items"),
+    "at_best": ("highest", "items"),
+}
+_ABOVE, _BELOW = ([_SUMS[name] for name in names] for names in zip(*_RATES.values(), strict=True))
 
 
 def _rates(sums: np.ndarray) -> np.ndarray:
-    """Turn column sums [..., C] into fractions [..., F] in the order of ``_RATES``."""
-    at = {name: sums[..., index] for name, index in _C.items()}
-    half = (at["complete"] + at["won"] - at["lost"]) / 2
-    quotients = [
-        (at["score"], at["complete"]),
-        (at["won"], at["complete"]),
-        (at["won"], at["won"] + at["lost"]),
-        (half, at["complete"]),
-        (at["same"], at["complete"]),
-        (at["mf_score"], at["mf"]),
-        (at["rf_score"], at["rf"]),
-        (at["low"], at["items"]),
-        (at["high"], at["items"]),
-    ]
+    """Turn sums [draws, references, S] into fractions [draws, rows, F]; the last of several rows is their mean."""
+    above, below = sums[..., _ABOVE], sums[..., _BELOW]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack([np.where(below > 0, above / below, np.nan) for above, below in quotients], axis=-1)
+        rates = np.where(below > 0, above / below, np.nan)
+    if rates.shape[1] > 1:
+        rates = np.concatenate([rates, rates.mean(axis=1, keepdims=True)], axis=1)
+    return rates
 
 
-def _score_model(
-    model: str,
-    references: dict[str, dict[str, dict[str, Outcome]]],
-    words: dict[tuple[str, str], tuple[float | None, float | None]],
-    resamples: int,
-) -> list[Score]:
+def _score_model(model: str, references: dict[str, dict[str, _Item]], resamples: int) -> list[Score]:
     ids = list(dict.fromkeys(id_ for items in references.values() for id_ in items))
+    nothing = dict.fromkeys(_SUMS, 0)
     table = np.array(
         [
             [
-                _item_columns(items[id_]) if id_ in items else [0.0] * len(_COLUMNS)
+                list((items[id_].figures() if id_ in items else nothing).values())
                 for items in references.values()
             ]
             for id_ in ids
         ],
         float,
+    )  # [items, references, S]
+    shape = table.shape[1:]
+    intervals = bootstrap.interval(
+        table.reshape(len(ids), -1),
+        lambda sums: _rates(sums.reshape(-1, *shape)).reshape(len(sums), -1),
+        resamples=resamples,
     )
-
-    def figures(sums: np.ndarray) -> np.ndarray:
-        rates = _rates(sums.reshape(len(sums), len(references), len(_COLUMNS)))
-        return np.concatenate([rates, rates.mean(axis=1, keepdims=True)], axis=1).reshape(len(sums), -1)
-
-    flat = table.reshape(len(ids), -1)
-    values = figures(flat.sum(axis=0)[None])[0].reshape(-1, len(_RATES))
-    intervals = bootstrap.interval(flat, figures, resamples=resamples)
-    names = [*references, MEAN] if len(references) > 1 else [*references]
+    sums = table.sum(axis=0)
+    values = _rates(sums[None])[0]
+    words = [_mean_words(items) for items in references.values()]
+    names = list(references)
+    if len(names) > 1:
+        names.append(MEAN)
+        sums = np.concatenate([sums, sums.sum(axis=0, keepdims=True)])
+        words.append(
+            [_mean([mean for mean in side if mean is not None]) for side in zip(*words, strict=True)]
+        )
     scores = []
     for row, name in enumerate(names):
-        of_row = list(references.values()) if row == len(references) else [references[name]]
-        figures_of_row: dict[str, Any] = {**_counts(of_row)}
-        for column, rate in enumerate(_RATES):
-            bounds = intervals[row * len(_RATES) + column]
-            figures_of_row[rate] = _rate(values[row, column], bounds)
-        for bound in ("at_worst", "at_best"):
-            figures_of_row[bound] = figures_of_row[bound].percent
-        ours, theirs = _words_of_row(model, name if row < len(references) else None, references, words)
-        scores.append(Score(model, name, **figures_of_row, model_words=ours, reference_words=theirs))
+        bounds = intervals[row * len(_RATES) :]
+        rates = {rate: _rate(values[row, at], bounds[at]) for at, rate in enumerate(_RATES)}
+        figures: dict[str, Any] = {count: int(sums[row, _SUMS[count]]) for count in _COUNTS} | rates
+        figures |= {bound: rates[bound].percent for bound in ("at_worst", "at_best")}
+        scores.append(Score(model, name, **figures, **dict(zip(_WORDS, words[row], strict=True))))
     return scores
 
 
@@ -270,67 +270,9 @@ def _rate(fraction: float, interval: bootstrap.Interval | None) -> Rate:
     return Rate(float(100 * fraction), 100 * interval.low, 100 * interval.high)
 
 
-def _counts(references: Iterable[dict[str, dict[str, Outcome]]]) -> dict[str, int]:
-    counts = dict.fromkeys(("items", "complete", "invalid", "missing", "wins", "ties", "losses"), 0)
-    for items in references:
-        for orders in items.values():
-            outcomes = list(orders.values())
-            invalid = outcomes.count("invalid")
-            counts["items"] += 1
-            counts["invalid"] += invalid
-            counts["missing"] += len(ORDERS) - len(outcomes)
-            if len(outcomes) == len(ORDERS) and not invalid:
-                counts["complete"] += 1
-                same = outcomes[0] if outcomes[0] == outcomes[1] else "tie"
-                counts[{"win": "wins", "tie": "ties", "loss": "losses"}[same]] += 1
-    return counts
-
-
-def _mean_words(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], tuple[float | None, float | None]]:
-    """Average the fields ``model_words`` and ``reference_words`` over each model and reference's items."""
-    seen: dict[tuple[str, str], tuple[dict[str, int], dict[str, int]]] = {}
-    for verdict in verdicts:
-        for side, field in enumerate(("model_words", "reference_words")):
-            count = verdict.extra.get(field)
-            if isinstance(count, int):
-                seen.setdefault((verdict.model, verdict.reference), ({}, {}))[side][verdict.id] = count
-    return {
-        key: (_mean(list(model.values())), _mean(list(reference.values())))
-        for key, (model, reference) in seen.items()
-    }
-
-
-def _words_of_row(
-    model: str,
-    reference: str | None,
-    references: Iterable[str],
-    words: dict[tuple[str, str], tuple[float | None, float | None]],
-) -> tuple[float | None, float | None]:
-    if reference is not None:
-        return words.get((model, reference), (None, None))
-    sides = list(zip(*(words.get((model, name), (None, None)) for name in references), strict=True))
-    ours, theirs = ([count for count in side if count is not None] for side in sides)
-    return _mean(ours), _mean(theirs)
+def _mean_words(items: dict[str, _Item]) -> list[float | None]:
+    return [_mean([item.words[side] for item in items.values() if side in item.words]) for side in _WORDS]
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def position_bias(score: Score) -> float | None:
-    """Return the points of win rate that standing first adds, or None where an order is absent."""
-    first, second = score.model_first.percent, score.reference_first.percent
-    return None if first is None or second is None else (first - second)
-
-
-__all__ = [
-    "MEAN",
-    "MODEL_FIRST",
-    "REFERENCE_FIRST",
-    "Rate",
-    "Score",
-    "ScoreTable",
-    "position_bias",
-    "read_outcome",
-    "score_verdicts",
-]

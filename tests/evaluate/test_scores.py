@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from alpacare_jax.cli import score_verb
 from alpacare_jax.evaluate import bootstrap
-from alpacare_jax.evaluate.scores import MEAN, position_bias, score_verdicts
+from alpacare_jax.evaluate.scores import MEAN, score_verdicts
 from datagen.errors import DataError
 from datagen.records import Verdict, read_records, write_objects
 
@@ -75,7 +75,6 @@ def test_every_rate_of_a_file_small_enough_to_do_by_hand() -> None:
     assert score.consistency.percent == pytest.approx(60)
     assert score.model_first.percent == pytest.approx(100 * 3.5 / 5)
     assert score.reference_first.percent == pytest.approx(100 * 2 / 5)
-    assert position_bias(score) == pytest.approx(30)
 
 
 def test_unreadable_and_missing_verdicts_are_counted_and_bound_the_rate() -> None:
@@ -95,7 +94,6 @@ def test_a_one_way_file_has_a_one_way_rate_and_no_other(tmp_path: Path) -> None:
     assert score.consistency.percent is None
     assert score.model_first.percent == pytest.approx(62.5)
     assert score.reference_first.percent is None
-    assert position_bias(score) is None
     write_objects(tmp_path / "v.jsonl", [v.to_dict() for v in verdicts])
     assert "only 0 of 4 items are complete" in run(tmp_path / "v.jsonl")
 
