@@ -5,42 +5,14 @@ import json
 import re
 import unicodedata
 
+from alpacare_jax.evaluate.verdict_patterns import pattern
 from datagen.replies.thinking import without_thoughts
 
 QUOTED = "quotation"
 
 _HIDDEN = {"Mn", "Me", "Cf", "So", "Cs", "Co"}
 _QUOTES = dict.fromkeys(map(ord, "“”„‟«»「」『』"), '"') | dict.fromkeys(map(ord, "‘’‚‛′‹›"), "'")
-_FIELD = (
-    r"(?:\w+[ _-])?(?:answer|verdict|winner|choice|decision|judge?ment|result|preference|conclusion|better)"
-)
-_FIELD_TAG = re.compile(rf"<({_FIELD})>|\[({_FIELD})\](?=\s*[\[(\w])", re.I)
-_INLINE_TAG = re.compile(r"</?(?:a|b|code|em|font|i|mark|s|small|span|strong|sub|sup|u)\b[^<>]{0,80}>", re.I)
-_TAG = re.compile(r"</?[a-z][^<>]{0,80}>", re.I)
-_KEY = re.compile(r"""["']?\s*,?\s*["'](\w[\w -]{0,30})["']\s*:\s*["']?""")
-_END_OF_LINE = re.compile(r"[^\S\n]*[`\])]*[^\S\n]*(?:\n|$)")
-_BOXED = re.compile(
-    r"\$?\$?\\{1,2}boxed\s?\{{1,2}(?:\\{1,2}(?:text|textbf|mathrm|mathbf)\s?\{+)?([^{}\n]{1,60})\}+\$*"
-)
-_ESCAPED = re.compile(r"\\{1,4}([()\[\]*_#>~`.{}!\"'-])")
-_FENCE = re.compile(r"\s*(?:```|~~~)\s*[\w+-]*\s*$")
-_BULLET = re.compile(r"\s*(?:[-*+•–—]|\d{1,2}[.)])\s+")
-_HEADING = re.compile(r"\s*#{1,6}\s*")
 _MARKS = str.maketrans("_|", " :", "*~#$`")
-_QUOTE = re.compile(
-    r"(?<!\w)\"(?=\S)([^\"\n]{1,600})(?<=\S)\"(?!\w)"
-    r"|(?<!\w)'(?=\S)([^'\n]{1,300})(?<=\S)'(?!\w)"
-    r"|(?<!`)`([^`\n]{1,300})`(?!`)"
-)
-_BARE_QUOTE = re.compile(
-    r"\W*(?:(?:output|answer|response|assistant|option)\s*)?[(\[]{0,2}\s*([abc]|tie)\s*[)\]]{0,2}\W*",
-    re.I,
-)
-_BEFORE_QUOTE = re.compile(
-    r"\W*(?:(?:so|thus|hence|therefore|overall|finally|in (?:conclusion|summary)|to conclude|the|my|final|verdict"
-    r"|answer|winner|choice|decision|judge?ment|conclusion|is|as follows)\b\W*){0,8}",
-    re.I,
-)
 
 
 def own_lines(raw: str) -> list[str]:
@@ -85,13 +57,15 @@ def _fields_as_lines(text: str) -> str:
     # An object on lines of its own is the judge's; one inside a sentence is only spoken of.
     if (
         0 <= start < end
-        and _BEFORE_QUOTE.fullmatch(text[:start].rpartition("\n")[2])
-        and _END_OF_LINE.match(text, end + 1)
+        and pattern("before a quoted verdict").fullmatch(text[:start].rpartition("\n")[2])
+        and pattern("end of an object").match(text, end + 1)
     ):
         text = f"{text[:start]}\n{_fields(text[start : end + 1])}\n{text[end + 1 :]}"
-    text = _BOXED.sub(lambda hit: f"\nAnswer: {hit[1]}\n" if _BARE_QUOTE.fullmatch(hit[1]) else hit[1], text)
-    text = _FIELD_TAG.sub(lambda hit: f"\n{hit[1] or hit[2]}: ", text)
-    return _ESCAPED.sub(r"\1", _TAG.sub("\n", _INLINE_TAG.sub("", text)))
+    text = pattern("boxed").sub(
+        lambda hit: f"\nAnswer: {hit[1]}\n" if pattern("quoted label").fullmatch(hit[1]) else hit[1], text
+    )
+    text = pattern("field tag").sub(lambda hit: f"\n{hit[1] or hit[2]}: ", text)
+    return pattern("escaped").sub(r"\1", pattern("tag").sub("\n", pattern("inline tag").sub("", text)))
 
 
 def _fields(written: str) -> str:
@@ -99,7 +73,12 @@ def _fields(written: str) -> str:
     try:
         found = json.loads(written, strict=False)
     except (ValueError, RecursionError):
-        return _KEY.sub(r"\n\1: ", written.strip("{}")).replace("\\n", "\n").rstrip("\"', \n")
+        return (
+            pattern("key of an object")
+            .sub(r"\n\1: ", written.strip("{}"))
+            .replace("\\n", "\n")
+            .rstrip("\"', \n")
+        )
     lines = []
     for key, value in found.items():
         if isinstance(value, dict):
@@ -111,7 +90,7 @@ def _fields(written: str) -> str:
 
 def _without_quoted_blocks(lines: list[str]) -> list[str]:
     """Drop code blocks and quoted lines that stand between lines of the judge's own."""
-    fences = [number for number, line in enumerate(lines) if _FENCE.match(line)]
+    fences = [number for number, line in enumerate(lines) if pattern("fence").match(line)]
     quoted = set(fences)
     for opened, closed in zip(fences[::2], fences[1::2], strict=False):
         if opened > 0 and closed < len(lines) - 1:
@@ -121,21 +100,21 @@ def _without_quoted_blocks(lines: list[str]) -> list[str]:
 
 
 def _plain_line(line: str, *, edge: bool, last: bool) -> str:
-    heading = _HEADING.match(line) if line.lstrip().startswith("#") else None
+    heading = pattern("heading").match(line) if line.lstrip().startswith("#") else None
     line = line.lstrip("> \t") if edge else line
     line = line.strip().strip("|") if line.lstrip().startswith("|") else line
-    line = _BULLET.sub("", line, count=1) if _BULLET.match(line) else line
+    line = pattern("bullet").sub("", line, count=1) if pattern("bullet").match(line) else line
     line = line.replace("**", "").replace("__", "")
-    line = _QUOTE.sub(lambda hit: _unquoted(hit, edge=edge), line)
+    line = pattern("quote").sub(lambda hit: _unquoted(hit, edge=edge), line)
     line = " ".join(line.translate(_MARKS).split()).lstrip(": ")
     return f"{line}:" if heading and not last and not line.endswith(":") else line
 
 
 def _unquoted(hit: re.Match[str], *, edge: bool) -> str:
     inside = next(group for group in hit.groups() if group)
-    label = _BARE_QUOTE.fullmatch(inside)
+    label = pattern("quoted label").fullmatch(inside)
     closes_the_line = len(hit.string) - hit.end() < 20 and not hit.string[hit.end() :].strip(" .!*_")
-    if edge and closes_the_line and _BEFORE_QUOTE.fullmatch(hit.string[: hit.start()]):
+    if edge and closes_the_line and pattern("before a quoted verdict").fullmatch(hit.string[: hit.start()]):
         return inside
     if label and label[1].lower() in "ab":
         return f"Output ({label[1]})"

@@ -39,8 +39,17 @@ from typing import Literal
 
 from alpacare_jax.evaluate.judge_text import own_lines
 from alpacare_jax.evaluate.signs import signs
-from alpacare_jax.evaluate.statements import concludes, contrasts, heaviest, sentences, stated
-from alpacare_jax.evaluate.verdict_forms import Choice, Statement, label_alone, label_first
+from alpacare_jax.evaluate.statements import (
+    Choice,
+    Statement,
+    concludes,
+    contrasts,
+    heaviest,
+    label_alone,
+    label_first,
+    sentences,
+    stated,
+)
 
 Outcome = Literal["win", "tie", "loss", "invalid"]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpacare_jax.evaluate import judge_text, signs, statements, verdict_forms, verdicts
+from alpacare_jax.evaluate import judge_text, signs, statements, verdicts
 from alpacare_jax.evaluate.verdicts import outcome, parse_choice
 
 CLEAR = [
@@ -285,7 +285,7 @@ def test_the_table_in_the_docstring_is_true() -> None:
     assert [(raw, parse_choice(raw)) for raw, _ in table] == table
 
 
-@pytest.mark.parametrize("module", [judge_text, signs, statements, verdict_forms, verdicts])
+@pytest.mark.parametrize("module", [judge_text, signs, statements, verdicts])
 def test_the_examples_in_the_docstrings_are_true(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
