@@ -208,9 +208,7 @@ class BatchStore:
         return BatchRecord(*cursor.fetchone())
 
     def all(self) -> list[BatchRecord]:
-        """Return every batch in the order of their numbers; none from a ledger that knows no batches."""
-        if self._ledger.version < 3:
-            return []
+        """Return every batch in the order of their numbers."""
         return [
             BatchRecord(*row)
             for row in self._ledger.execute(f"SELECT {_COLUMNS} FROM batches ORDER BY number")

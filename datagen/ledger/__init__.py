@@ -6,7 +6,6 @@ those that were in flight. One process writes; others may read at the same time 
 journal is a write-ahead log.
 """
 
-from datagen.ledger.notes import Notes
 from datagen.ledger.requests import Requests
 from datagen.ledger.rows import Entry, Outcome, Settled, State, Try, utc_now
 from datagen.ledger.tries import Tries
@@ -14,7 +13,7 @@ from datagen.ledger.tries import Tries
 __all__ = ["Entry", "Ledger", "Outcome", "Settled", "State", "Try", "utc_now"]
 
 
-class Ledger(Requests, Tries, Notes):
+class Ledger(Requests, Tries):
     """A context manager around the ledger file, with its tables of requests, tries and notes.
 
     Args:

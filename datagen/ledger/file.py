@@ -1,190 +1,181 @@
-"""The file under the ledger: opened for one writer or many readers, brought to the present version, explained.
+"""The ledger's file: one writer or many readers, transactions, notes, and errors that say what to do.
 
 Everything that can be wrong with the file (another writer, a newer version, damage, a full disk, missing rights)
-becomes a :class:`DataError` that says what to do. Nothing here deletes or replaces a file.
+becomes a :class:`DataError`. Nothing here deletes or replaces a file.
 """
 
+import contextlib
 import fcntl
+import importlib.resources
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, Self
 
 from datagen.errors import DataError
+from datagen.ledger.checkpoints import in_background
 from datagen.ledger.unwritable import open_unwritable
 
 SCHEMA_VERSION = 3
 LOCK_TIMEOUT_S = 30.0
 _HEADER_BYTES = 100
 
-_REQUESTS = """
-CREATE TABLE requests (
-    stage TEXT NOT NULL,
-    id TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('sent', 'answered', 'failed')),
-    tries INTEGER NOT NULL DEFAULT 0,
-    prompt_hash TEXT NOT NULL,
-    request TEXT NOT NULL,
-    reply TEXT,
-    finish_reason TEXT,
-    model TEXT,
-    prompt_tokens INTEGER,
-    completion_tokens INTEGER,
-    cost_usd REAL,
-    batch_id TEXT,
-    error TEXT,
-    created_at TEXT NOT NULL,
-    sent_at TEXT,
-    finished_at TEXT,
-    PRIMARY KEY (stage, id)
-) WITHOUT ROWID
-"""
 
-# One row for each try that may cost money. outcome: 'open' (in flight, or cut off by a kill), 'settled' (the
-# service said how many tokens), 'free' (surely not billed), 'unknown' (its worst case counts as spent).
-_TRIES = """
-CREATE TABLE tries (
-    number INTEGER PRIMARY KEY,
-    stage TEXT NOT NULL,
-    id TEXT NOT NULL,
-    model TEXT NOT NULL,
-    batch INTEGER NOT NULL DEFAULT 0,
-    outcome TEXT NOT NULL DEFAULT 'open' CHECK (outcome IN ('open', 'settled', 'free', 'unknown')),
-    most_prompt_tokens INTEGER NOT NULL,
-    most_completion_tokens INTEGER NOT NULL,
-    reserved_usd REAL,
-    prompt_tokens INTEGER,
-    completion_tokens INTEGER,
-    cost_usd REAL,
-    sent_at TEXT NOT NULL,
-    finished_at TEXT
-)
-"""
-
-# What a run wants a reader to know, such as how far it is.
-_NOTES = "CREATE TABLE notes (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID"
-
-# One row for each input file of a provider's batch interface. state: 'planned' (its requests and their worst case are
-# written down; it may or may not have reached the provider), 'open' (the provider has it, as batch_id), 'ended'.
-_BATCHES = """
-CREATE TABLE batches (
-    number INTEGER PRIMARY KEY,
-    stage TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('planned', 'open', 'ended')),
-    base_url TEXT NOT NULL,
-    model TEXT NOT NULL,
-    requests INTEGER NOT NULL,
-    prompt_tokens INTEGER NOT NULL,
-    content TEXT NOT NULL,
-    batch_id TEXT,
-    status TEXT NOT NULL DEFAULT '',
-    completed INTEGER NOT NULL DEFAULT 0,
-    failed INTEGER NOT NULL DEFAULT 0,
-    planned_at TEXT NOT NULL,
-    checked_at TEXT,
-    ended_at TEXT,
-    words TEXT NOT NULL DEFAULT ''
-)
-"""
-
-_FEW_OPEN = "CREATE INDEX tries_open ON tries (number) WHERE outcome = 'open'"
-
-# Version 1 counted tries and knew nothing of money. The try that brought the answer has its tokens; the others of
-# a request become one row whose bounds are theirs together: bytes of the body, and the reply's limit.
-_FROM_1_ANSWERED = """
-INSERT INTO tries (stage, id, model, outcome, most_prompt_tokens, most_completion_tokens, prompt_tokens,
-    completion_tokens, sent_at, finished_at)
-SELECT stage, id, COALESCE(json_extract(request, '$.model'), model, ''), 'settled',
-    LENGTH(CAST(request AS BLOB)) + 128, COALESCE(json_extract(request, '$.max_tokens'), 0),
-    prompt_tokens, completion_tokens, COALESCE(sent_at, created_at), finished_at
-FROM requests WHERE state = 'answered' AND prompt_tokens > 0
-"""
-_FROM_1_UNKNOWN = """
-INSERT INTO tries (stage, id, model, outcome, most_prompt_tokens, most_completion_tokens, sent_at, finished_at)
-SELECT stage, id, COALESCE(json_extract(request, '$.model'), model, ''), 'unknown',
-    (LENGTH(CAST(request AS BLOB)) + 128) * many, COALESCE(json_extract(request, '$.max_tokens'), 0) * many,
-    COALESCE(sent_at, created_at), finished_at
-FROM (SELECT *, tries - (state = 'answered' AND prompt_tokens > 0) AS many FROM requests) WHERE many > 0
-"""
-
-
-def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open the SQLite file of a ledger, made if it is not there, and bring it to the present version.
+class LedgerFile:
+    """A context manager around the ledger's file; the classes of its tables build on it.
 
     Args:
-        path: The file.
-        read_only: Open it beside a running writer; an older version is then read as it is.
+        path: The SQLite file; made, with its folder, if it is not there (unless ``read_only``).
+        read_only: Read beside a running writer, changing nothing.
 
     Raises:
-        DataError: It is not a ledger, is damaged, locked, of a newer version, or cannot be read.
+        DataError: Another process writes to it, it is not a ledger, or it is of a newer version.
     """
+
+    def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        self._open = contextlib.ExitStack()
+        with contextlib.ExitStack() as opened:
+            if not read_only:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                opened.callback(os.close, _lock(self.path))
+            self._db = opened.enter_context(contextlib.closing(_open(self.path, read_only=read_only)))
+            self._open = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and let another process write to it."""
+        self._open.close()
+
+    def checkpoints_in_background(self) -> AbstractContextManager[None]:
+        """Keep writes short while the context is open: another thread waits for the disk."""
+        return in_background(self._db, self.path)
+
+    def execute(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """Run one statement, also for a module that keeps a table of its own in this file, such as the batches.
+
+        Raises:
+            DataError: The file cannot be read or written.
+        """
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.DatabaseError as error:
+            raise explained(error, self.path) from error
+
+    def value(self, statement: str, values: tuple[Any, ...] = ()) -> Any:
+        """Return the first value of the first row of a query, or None."""
+        row = self.execute(statement, values).fetchone()
+        return row and row[0]
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do everything within, or nothing of it."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let everything that is read within see one moment, whatever a running job writes meanwhile."""
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.execute("ROLLBACK")
+
+    def note(self, key: str, text: str) -> None:
+        """Keep a text for readers under a key, in place of the one before it."""
+        self.execute("INSERT OR REPLACE INTO notes (key, text) VALUES (?, ?)", (key, text))
+
+    def noted(self, key: str) -> str | None:
+        """Return the text kept under a key; None where there is none."""
+        text: str | None = self.value("SELECT text FROM notes WHERE key = ?", (key,))
+        return text
+
+
+def _open(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open the SQLite file of a ledger, and bring it to the present version: a reader does so in memory.
+
+    Raises:
+        DataError: It is not there (``read_only``), not a ledger, damaged, locked, of a newer version, or unreadable.
+    """
+    if read_only and not path.exists():
+        raise DataError("there is no ledger yet", where=path, remedy="start the run first")
     if path.is_dir():
         raise DataError("the ledger is a folder", where=path, expected="an SQLite file")
     if path.exists() and 0 < path.stat().st_size < _HEADER_BYTES:
         # SQLite takes a file of one byte for a new database.
         raise _damaged(path, f"{path.stat().st_size} bytes")
-    mode = "ro" if read_only else "rwc"
-    try:
-        db = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=LOCK_TIMEOUT_S
-        )
-        if read_only:
-            db = _readable(db, path)
-    except sqlite3.DatabaseError as error:
-        raise explained(error, path) from error
-    try:
-        if not read_only:
-            _check(db, path)
-            # NORMAL loses nothing when the process is killed; only a power cut may cost the last replies.
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-        version = _version(db, path)
-        if version == 0 and read_only:
-            raise DataError(
-                "the ledger is empty",
-                where=path,
-                remedy="if no run has just begun in this folder: restore it from a copy, or choose a new folder",
-            )
-        if version < SCHEMA_VERSION and not read_only:
-            _migrate(db, version)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise explained(error, path) from error
-    except BaseException:
-        db.close()
-        raise
-    return db
+    with contextlib.ExitStack() as opened:
+        try:
+            db = opened.enter_context(contextlib.closing(_connect(path, read_only=read_only)))
+            if not read_only:
+                # Damage is found before anything is paid for and written: 0.2 s for 56,000 requests.
+                found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if found != "ok":
+                    raise _damaged(path, found)
+                # NORMAL loses nothing when the process is killed; only a power cut may cost the last replies.
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")
+            version = _version(db, path)
+            if version == 0 and read_only:
+                raise DataError(
+                    "the ledger is empty",
+                    where=path,
+                    remedy="if no run has just begun in this folder: restore it from a copy, or choose a new folder",
+                )
+            if version < SCHEMA_VERSION:
+                if read_only:
+                    file, db = db, sqlite3.connect(":memory:", isolation_level=None)
+                    opened.callback(db.close)
+                    file.backup(db)
+                    file.close()
+                _migrate(db, version)
+        except sqlite3.DatabaseError as error:
+            raise explained(error, path) from error
+        opened.pop_all()
+        return db
 
 
-def _readable(db: sqlite3.Connection, path: Path) -> sqlite3.Connection:
-    """Return the database, opened in another way where nothing can be written beside it."""
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_TIMEOUT_S)
     try:
         db.execute("PRAGMA user_version").fetchone()
         return db
     except sqlite3.DatabaseError as error:
         db.close()
-        if "unable to open" not in str(error) and "readonly" not in str(error):
+        if not read_only or not any(words in str(error) for words in ("unable to open", "readonly")):
             raise
-        try:
-            found = open_unwritable(path)
-        except OSError as other:
-            raise DataError(
-                "the ledger cannot be read", where=path, found=str(other), remedy="check the rights"
-            ) from None
-        if found is None:
-            raise DataError(
-                "the ledger cannot be read beside its writer",
-                where=path,
-                found=str(error),
-                remedy="give this user the right to write to the folder, or wait until the run has ended",
-            ) from None
-        return found
-
-
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file with damage within, before anything is paid for and written: 0.2 s for 56,000 requests."""
-    found: str = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise _damaged(path, found)
+        reason = error
+    # Nothing can be written beside it, which SQLite needs to read it.
+    try:
+        found = open_unwritable(path)
+    except OSError as error:
+        raise DataError(
+            "the ledger cannot be read", where=path, found=str(error), remedy="check the rights"
+        ) from None
+    if found is None:
+        raise DataError(
+            "the ledger cannot be read beside its writer",
+            where=path,
+            found=str(reason),
+            remedy="give this user the right to write to the folder, or wait until the run has ended",
+        )
+    return found
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
@@ -206,21 +197,13 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:
     """Bring the file to the present version in one transaction: wholly, or not at all."""
-    db.execute("BEGIN IMMEDIATE")
+    folder = importlib.resources.files("datagen.ledger")
+    steps = range(version + 1, SCHEMA_VERSION + 1)
+    scripts = [folder.joinpath(f"version_{step}.sql").read_text("utf-8") for step in steps]
     try:
-        if version == 0:
-            db.execute(_REQUESTS)
-        if version < 2:
-            db.execute(_TRIES)
-            db.execute(_FEW_OPEN)
-            db.execute(_NOTES)
-        if version < 3:
-            db.execute(_BATCHES)
-        if version == 1:
-            db.execute(_FROM_1_ANSWERED)
-            db.execute(_FROM_1_UNKNOWN)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("COMMIT")
+        db.executescript(
+            "\n".join(["BEGIN IMMEDIATE;", *scripts, f"PRAGMA user_version = {SCHEMA_VERSION};", "COMMIT;"])
+        )
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
@@ -254,7 +237,7 @@ def _damaged(path: Path, words: str) -> DataError:
     )
 
 
-def lock_file(path: Path) -> int:
+def _lock(path: Path) -> int:
     """Take the writer's lock beside the ledger; freed when the process ends, however it ends.
 
     Raises:

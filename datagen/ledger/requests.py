@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from datagen.errors import DataError
-from datagen.ledger.connection import Connection
+from datagen.ledger.file import LedgerFile
 from datagen.ledger.rows import Entry, Settled, utc_now
 
 _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Entry))
 
 
-class Requests(Connection):
+class Requests(LedgerFile):
     """What was asked and what came of it, one row for each request."""
 
     def get(self, stage: str, id: str, *, prompt_hash: str | None = None) -> Entry | None:
@@ -137,7 +137,7 @@ class Requests(Connection):
 
     def began(self) -> bool:
         """Tell whether any request was ever written down."""
-        return self.execute("SELECT 1 FROM requests LIMIT 1").fetchone() is not None
+        return self.value("SELECT 1 FROM requests LIMIT 1") is not None
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count, per stage: requests "sent", "answered" and "failed", "tries", and tokens in and out.

@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Iterator
 
-from datagen.ledger.connection import Connection
+from datagen.ledger.file import LedgerFile
 from datagen.ledger.rows import Outcome, Try, utc_now
 
 _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Try))
 
 
-class Tries(Connection):
-    """The account of money, one row for each try that may cost some; empty in a ledger of version 1."""
+class Tries(LedgerFile):
+    """The account of money, one row for each try that may cost some."""
 
     def open_try(
         self,
@@ -54,20 +54,18 @@ class Tries(Connection):
         self.execute("UPDATE tries SET cost_usd = ? WHERE number = ?", (cost_usd, number))
 
     def tries(self, where: str = "TRUE") -> Iterator[Try]:
-        """Yield the tries in the order in which they were sent; none from a ledger of version 1."""
-        if self.version < 2:
-            return
+        """Yield the tries, or those that satisfy an SQL condition, in the order in which they were sent."""
         for row in self.execute(f"SELECT {_COLUMNS} FROM tries WHERE {where} ORDER BY number"):
             each = Try(*row)
             yield dataclasses.replace(each, batch=bool(each.batch))
 
     def batch_tries_paid(self, stage: str, id: str) -> int:
         """Count the tries of a request in batches that cost something, or may have."""
-        count: int = self.execute(
+        count: int = self.value(
             "SELECT COUNT(*) FROM tries"
             " WHERE stage = ? AND id = ? AND batch = 1 AND outcome IN ('settled', 'unknown')",
             (stage, id),
-        ).fetchone()[0]
+        )
         return count
 
     def open_tries(self) -> list[Try]:
@@ -92,8 +90,6 @@ class Tries(Connection):
             counted; worst cases of tries whose bill is unknown; worst cases of tries in flight; how many tries
             have no price; and how many the service counted, at a price.
         """
-        if self.version < 2:
-            return {}
         cursor = self.execute(
             "SELECT stage, TOTAL(cost_usd) FILTER (WHERE outcome = 'settled'),"
             " TOTAL(cost_usd) FILTER (WHERE outcome = 'unknown'),"
@@ -107,9 +103,7 @@ class Tries(Connection):
 
     def taken_over_usd(self) -> float:
         """Return what replies that were copied from another ledger had cost there, in US dollars."""
-        if self.version < 2:
-            return 0.0
-        cost: float = self.execute(
+        cost: float = self.value(
             "SELECT TOTAL(cost_usd) FROM requests WHERE (stage, id) NOT IN (SELECT stage, id FROM tries)"
-        ).fetchone()[0]
+        )
         return cost

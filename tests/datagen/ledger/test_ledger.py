@@ -283,7 +283,8 @@ def earlier(path: Path) -> Path:
 def test_a_ledger_of_the_first_version_is_taken_over(earlier: Path) -> None:
     with Ledger(earlier, read_only=True) as reader:
         before = list(reader.entries())
-        assert (list(reader.tries()), reader.spending(), reader.noted("x")) == ([], {}, None)
+        assert [t.outcome for t in reader.tries()] == ["settled", "settled", "unknown", "unknown", "unknown"]
+        assert reader.noted("x") is None
     for _ in range(2):
         with Ledger(earlier) as ledger:
             assert list(ledger.entries()) == before
@@ -307,9 +308,10 @@ def test_taking_over_is_all_or_nothing(earlier: Path) -> None:
     db.close()
     with pytest.raises(DataError, match="cannot be read"):
         Ledger(earlier)
-    with Ledger(earlier, read_only=True) as reader:
-        assert len(list(reader.entries())) == len(EARLIER)
-        assert reader.spending() == {}
+    with sqlite3.connect(earlier) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("requests",)]
+    db.close()
 
 
 def test_another_program_s_database_is_refused(path: Path) -> None:
