@@ -238,7 +238,7 @@ class _One:
                 self._fail(id, str(trouble))
         absent = RequestError("missing", "the batch ended without a reply to it", "fault", bill="unknown")
         missing = [(self._held[id], id) for id in self._left if id in self._held]
-        missing.sort(key=lambda each: (-(each[0].worst_usd or 0.0), each[1]))
+        missing.sort(key=lambda each: (-(each[0].reserved_usd or 0.0), each[1]))
         for place, (held, id) in enumerate(missing):
             if place < lost:
                 self._budget.forfeit(held)

@@ -10,8 +10,7 @@ from datagen.batch.files import BatchLimits, Question, input_line, next_part
 from datagen.batch.poster import Poster
 from datagen.batch.store import BatchRecord, BatchStore
 from datagen.batch.wire import BatchWire
-from datagen.ledger import Ledger
-from datagen.money.account import Reservation
+from datagen.ledger import Ledger, Try
 from datagen.money.budget import Budget
 from datagen.service.chat import prompt_hash
 from datagen.service.limits import in_words
@@ -106,11 +105,11 @@ class BatchSubmitter:
                 self._book.add(record, each.id)
         return record
 
-    def _reserve(self, part: Iterable[Question]) -> list[Reservation]:
+    def _reserve(self, part: Iterable[Question]) -> list[Try]:
         """Set the worst case of each question aside, in their order, as far as the budget goes."""
         leave_usd = self._leave_usd()
         before = 1 + sum(record.requests for record in self._book.under_way(self._stage))
-        held: list[Reservation] = []
+        held: list[Try] = []
         for each in part:
             leave = leave_usd * (before + len(held))
             one = self._budget.try_reserve(

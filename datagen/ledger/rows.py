@@ -49,16 +49,16 @@ class Try:
     stage: str
     id: str
     model: str
-    batch: bool
-    outcome: Outcome
     most_prompt_tokens: int
     most_completion_tokens: int
     reserved_usd: float | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cost_usd: float | None
-    sent_at: str
-    finished_at: str | None
+    batch: bool = False
+    outcome: Outcome = "open"
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    sent_at: str = ""
+    finished_at: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,25 +12,18 @@ _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Try))
 class Tries(LedgerFile):
     """The account of money, one row for each try that may cost some."""
 
-    def open_try(
-        self,
-        stage: str,
-        id: str,
-        *,
-        model: str,
-        most_prompt_tokens: int,
-        most_completion_tokens: int,
-        reserved_usd: float | None,
-        batch: bool = False,
-    ) -> int:
-        """Write down that a try may cost money from now on, and return its number."""
+    def open_try(self, each: Try) -> Try:
+        """Write down that a try may cost money from now on, and return it with its number and time."""
+        now = utc_now()
+        who = each.stage, each.id, each.model, each.batch
+        bounds = each.most_prompt_tokens, each.most_completion_tokens, each.reserved_usd
         number = self.execute(
             "INSERT INTO tries (stage, id, model, batch, most_prompt_tokens, most_completion_tokens,"
             " reserved_usd, sent_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (stage, id, model, batch, most_prompt_tokens, most_completion_tokens, reserved_usd, utc_now()),
+            (*who, *bounds, now),
         ).lastrowid
         assert number is not None
-        return number
+        return dataclasses.replace(each, number=number, sent_at=now)
 
     def close_try(
         self,

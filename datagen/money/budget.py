@@ -19,7 +19,7 @@ from typing import Any
 
 from datagen.errors import ConfigError, ServiceError
 from datagen.ledger import Ledger, Outcome, Try
-from datagen.money.account import Account, Bill, Reservation
+from datagen.money.account import Account, Bill
 from datagen.money.bounds import most_completion_tokens, most_prompt_tokens
 from datagen.money.dollars import usd
 from datagen.money.prices import Prices
@@ -38,7 +38,7 @@ class BudgetReached(ServiceError):
     """The next request could cost more than what is left of the budget; everything answered is kept."""
 
 
-class Budget:
+class Budget(Account):
     """Watches over what a ledger's requests cost, and keeps a cap.
 
     Args:
@@ -59,44 +59,35 @@ class Budget:
         self._set_aside: dict[str, float] = {}
         #: Tries that ended in this process, for a rate.
         self.tries_ended = 0
-        self._account = self._take_over()
+        self._take_over()
+        super().__init__(ledger.spending())
+        for each in ledger.open_tries():
+            self.hold(dataclasses.replace(each, reserved_usd=self._worst_of(each)))
         # How far a service's own count of tokens has gone beyond what was thought to be the most.
-        self._excess = self._excess_so_far()
+        excess = (self._excess_of(each, each.cost_usd) for each in ledger.tries_beyond_bounds())
+        self._excess = max([1.0, *excess])
         # The newest try that was in flight when a bill went beyond its worst case.
         self._drained_after = 0
 
-    def _take_over(self) -> Account:
-        """Count what earlier processes spent: close what they left open, and price what had no price then."""
-        held: list[Reservation] = []
+    def _take_over(self) -> None:
+        """Close what earlier processes left open, and price what had no price then."""
         with self.ledger.transaction():
             for each in self.ledger.open_tries():
-                if each.batch:
-                    held.append(Reservation.of(each, self._worst_of(each)))
-                else:
+                if not each.batch:
                     self.ledger.close_try(each.number, "unknown", cost_usd=self._worst_of(each))
-            missing = {each.model for each in self.ledger.unpriced_tries() if not self._price(each)}
+            unpriced = set()
+            for each in self.ledger.unpriced_tries():
+                cost = self._cost_of(each) if each.outcome == "settled" else self._worst_of(each)
+                if cost is None:
+                    unpriced.add(each.model)
+                else:
+                    self.ledger.price_try(each.number, cost)
             if self.budget_usd is not None:
-                self.prices.require(*missing)
-        return Account(self.ledger.spending(), held)
+                self.prices.require(*unpriced)
 
-    def _excess_so_far(self) -> float:
-        excess = 1.0
-        for each in self.ledger.tries_beyond_bounds():
-            worst = self._worst_at_prices(each)
-            if worst and each.cost_usd:
-                excess = max(excess, each.cost_usd / worst)
-        return excess
-
-    def _price(self, each: Try) -> bool:
-        """Give a try that ended the price that it lacked; tell whether there is one."""
-        if each.outcome == "settled":
-            tokens = each.prompt_tokens or 0, each.completion_tokens or 0
-            cost = self.prices.cost(each.model, *tokens, batch=each.batch)
-        else:
-            cost = self._worst_of(each)
-        if cost is not None:
-            self.ledger.price_try(each.number, cost)
-        return cost is not None
+    def _cost_of(self, each: Try) -> float | None:
+        tokens = each.prompt_tokens or 0, each.completion_tokens or 0
+        return self.prices.cost(each.model, *tokens, batch=each.batch)
 
     def _worst_of(self, each: Try) -> float | None:
         return self._worst_at_prices(each) if each.reserved_usd is None else each.reserved_usd
@@ -105,24 +96,10 @@ class Budget:
         bounds = each.most_prompt_tokens, each.most_completion_tokens
         return self.prices.cost(each.model, *bounds, batch=each.batch)
 
-    @property
-    def spent_usd(self) -> float:
-        """What is spent, in US dollars, with the worst case of every try whose bill is unknown."""
-        return self._account.spent_usd
-
-    @property
-    def unknown_usd(self) -> float:
-        """The part of ``spent_usd`` that is the worst case of tries whose bill is unknown."""
-        return self._account.unknown_usd
-
-    @property
-    def held_usd(self) -> float:
-        """What is reserved for tries in flight, in US dollars."""
-        return self._account.held_usd
-
-    def spending(self) -> dict[str, dict[str, float]]:
-        """Return what :meth:`Ledger.spending` returns, without asking the file."""
-        return self._account.spending()
+    def _excess_of(self, each: Try, cost_usd: float | None) -> float:
+        """Return how many times its worst case a try cost; 0 where that is not known."""
+        worst = self._worst_at_prices(each)
+        return cost_usd / worst if cost_usd and worst else 0.0
 
     @property
     def left_usd(self) -> float:
@@ -142,7 +119,7 @@ class Budget:
 
     async def reserve(
         self, service_model: str, body: Mapping[str, Any], *, stage: str = "", id: str = ""
-    ) -> Reservation:
+    ) -> Try:
         """Set the worst case of one try aside, and wait for it while tries in flight may still cost less.
 
         Args:
@@ -156,10 +133,10 @@ class Budget:
             ConfigError: There is a cap, and the model has no price or the body no ``max_tokens``.
         """
         while True:
-            reservation = self.try_reserve(service_model, body, stage=stage, id=id)
-            if reservation is not None:
-                return reservation
-            if all(each.batch for each in self._account.open):
+            held = self.try_reserve(service_model, body, stage=stage, id=id)
+            if held is not None:
+                return held
+            if all(each.batch for each in self.open):
                 raise self.reached(self.worst_usd(service_model, body))
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -174,7 +151,7 @@ class Budget:
         id: str = "",
         batch: bool = False,
         leave_usd: float = 0.0,
-    ) -> Reservation | None:
+    ) -> Try | None:
         """Set the worst case of one try aside if it fits; None if it does not.
 
         Args:
@@ -191,21 +168,12 @@ class Budget:
             left = self.budget_usd * (1 - _ROUNDING) - self.spent_usd - kept - leave_usd
             if self._is_draining() or self._at_risk(stage, worst, batch=batch) > left:
                 return None
-        return self._hold(Reservation(0, service_model, stage, id, prompt, completion, worst, batch))
+        return self._open_try(Try(0, stage, id, service_model, prompt, completion, worst, batch))
 
-    def _hold(self, reservation: Reservation) -> Reservation:
-        """Write a reservation down as a new try; return it with the try's number."""
-        number = self.ledger.open_try(
-            reservation.stage,
-            reservation.id,
-            model=reservation.model,
-            most_prompt_tokens=reservation.most_prompt_tokens,
-            most_completion_tokens=reservation.most_completion_tokens,
-            reserved_usd=reservation.worst_usd,
-            batch=reservation.batch,
-        )
-        held = dataclasses.replace(reservation, number=number)
-        self._account.hold(held)
+    def _open_try(self, each: Try) -> Try:
+        """Write a try down; return it with its number."""
+        held = self.ledger.open_try(each)
+        self.hold(held)
         return held
 
     def _at_risk(self, stage: str, worst_usd: float, *, batch: bool) -> float:
@@ -213,14 +181,12 @@ class Budget:
         at_risk = self.held_usd + worst_usd
         if self._excess > 1:
             return _OVERBILLED * at_risk
-        on_trial = not batch and self._account.open and self._account.fewest_settled(stage) < _TRIAL
+        on_trial = not batch and self.open and self.fewest_settled(stage) < _TRIAL
         return _ON_TRIAL * at_risk if on_trial else at_risk
 
     def _is_draining(self) -> bool:
         """Tell whether tries are in flight that may cost more than was thought when their worst case was set aside."""
-        before = (
-            each for each in self._account.open if each.number <= self._drained_after and not each.batch
-        )
+        before = (each for each in self.open if each.number <= self._drained_after and not each.batch)
         if self._drained_after and not any(before):
             self._drained_after = 0
         return bool(self._drained_after)
@@ -254,24 +220,22 @@ class Budget:
             remedy="raise --budget-usd and run the same command again; what was answered is kept",
         )
 
-    def pay(
-        self, reservation: Reservation, bill: Bill, prompt_tokens: int = 0, completion_tokens: int = 0
-    ) -> float | None:
-        """Close a reservation by what is known of its bill.
+    def pay(self, held: Try, bill: Bill, prompt_tokens: int = 0, completion_tokens: int = 0) -> float | None:
+        """Close a try by what is known of its bill.
 
         Returns:
             The cost in US dollars where the service counted tokens and there is a price, else None.
         """
         if bill == "counted":
-            return self.settle(reservation, prompt_tokens, completion_tokens)
+            return self.settle(held, prompt_tokens, completion_tokens)
         if bill == "none":
-            self.release(reservation)
+            self.release(held)
         else:
-            self.forfeit(reservation)
+            self.forfeit(held)
         return None
 
-    def settle(self, reservation: Reservation, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Replace a reservation by what the service counted.
+    def settle(self, held: Try, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Replace what is reserved for a try by what the service counted.
 
         A service that does not say how many tokens the prompt had leaves the bill unknown: the worst case
         stays spent.
@@ -280,58 +244,51 @@ class Budget:
             The cost in US dollars, for the ledger's row of the request; None where it is not known.
         """
         if prompt_tokens <= 0:
-            self.forfeit(reservation)
+            self.forfeit(held)
             return None
-        cost = self.prices.cost(reservation.model, prompt_tokens, completion_tokens, batch=reservation.batch)
-        self._note_excess(reservation, cost)
-        self._close(reservation, "settled", cost, prompt_tokens, completion_tokens)
+        ended = dataclasses.replace(held, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+        cost = self._cost_of(ended)
+        self._note_excess(ended, cost)
+        self._close(ended, "settled", cost)
         return cost
 
-    def _note_excess(self, reservation: Reservation, cost: float | None) -> None:
+    def _note_excess(self, each: Try, cost_usd: float | None) -> None:
         """Raise the worst case of later tries where a service counts more than a request should allow."""
-        bounds = reservation.most_prompt_tokens, reservation.most_completion_tokens
-        worst = self.prices.cost(reservation.model, *bounds, batch=reservation.batch)
-        if not cost or not worst or cost <= worst * self._excess:
+        excess = self._excess_of(each, cost_usd)
+        if excess <= self._excess:
             return
-        self._excess = cost / worst
-        self._drained_after = max(each.number for each in self._account.open)
+        self._excess = excess
+        self._drained_after = max(each.number for each in self.open)
         log.warning(
             "%s %s: the service billed %s, more than the %s that the request allows; as much is set aside from now on",
-            reservation.stage,
-            reservation.id,
-            usd(cost),
-            usd(worst),
+            each.stage,
+            each.id,
+            usd(cost_usd or 0.0),
+            usd(self._worst_at_prices(each) or 0.0),
         )
 
-    def release(self, reservation: Reservation) -> None:
-        """Give a reservation back: the try was surely not billed (refused, or never sent)."""
-        self._close(reservation, "free", 0.0)
+    def release(self, held: Try) -> None:
+        """Give back what is reserved for a try that was surely not billed (refused, or never sent)."""
+        self._close(held, "free", 0.0)
 
-    def forfeit(self, reservation: Reservation) -> float | None:
+    def forfeit(self, held: Try) -> float | None:
         """Count the worst case of a try as spent, because its bill is unknown; return it in US dollars."""
-        self._close(reservation, "unknown", reservation.worst_usd)
-        return reservation.worst_usd
+        self._close(held, "unknown", held.reserved_usd)
+        return held.reserved_usd
 
-    def forfeit_copy(self, reservation: Reservation) -> None:
+    def forfeit_copy(self, held: Try) -> None:
         """Count a try that was sent a second time by mistake as spent, at its worst case, beside the first one."""
-        self.forfeit(self._hold(reservation))
+        self.forfeit(self._open_try(held))
 
-    def _close(
-        self,
-        reservation: Reservation,
-        outcome: Outcome,
-        cost_usd: float | None,
-        prompt_tokens: int | None = None,
-        completion_tokens: int | None = None,
-    ) -> None:
-        self._account.close(reservation, outcome, cost_usd)
+    def _close(self, each: Try, outcome: Outcome, cost_usd: float | None) -> None:
+        self.count(each, outcome, cost_usd)
         self.tries_ended += 1
         self.ledger.close_try(
-            reservation.number,
+            each.number,
             outcome,
             cost_usd=cost_usd,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
+            prompt_tokens=each.prompt_tokens,
+            completion_tokens=each.completion_tokens,
         )
         self._wake()
 
@@ -344,9 +301,9 @@ class Budget:
 
     def close(self) -> None:
         """Forfeit what is still in flight, such as requests that were cancelled; batches stay open."""
-        for each in [each for each in self._account.open if not each.batch]:
+        for each in [each for each in self.open if not each.batch]:
             self.forfeit(each)
 
-    def open_batch(self, stage: str) -> dict[str, Reservation]:
-        """Return the reservations of requests that are in a batch, by id, also those of an earlier process."""
-        return {each.id: each for each in self._account.open if each.batch and each.stage == stage}
+    def open_batch(self, stage: str) -> dict[str, Try]:
+        """Return the tries of requests that are in a batch, by id, also those of an earlier process."""
+        return {each.id: each for each in self.open if each.batch and each.stage == stage}

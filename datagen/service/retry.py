@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from datagen.ledger import Entry, Ledger
+from datagen.ledger import Entry, Ledger, Try
 from datagen.money.bounds import most_completion_tokens
 from datagen.service.chat import prompt_hash
 from datagen.service.circuit import Circuit, backoff_s
@@ -26,7 +26,7 @@ from datagen.service.stop import AT_ONCE, Stop, stop_for
 from datagen.service.wire import Answer, RequestError, Wire
 
 if TYPE_CHECKING:
-    from datagen.money.account import Bill, Reservation
+    from datagen.money.account import Bill
     from datagen.money.budget import Budget
 
 #: This many requests that are refused for what they say, and none answered, mean that all of them are wrong.
@@ -217,7 +217,7 @@ class Requester:
             return None
         return wait_s
 
-    async def _enter(self, job: Job) -> "tuple[Ticket, Reservation | None]":
+    async def _enter(self, job: Job) -> tuple[Ticket, Try | None]:
         """Wait for the limits, and set money aside at the last moment before sending."""
         tokens = self._estimator.of(job.prompt_bytes, most_completion_tokens(job.body) or 0)
         ticket = await self._limiter.admit(job.order, tokens)
@@ -238,7 +238,7 @@ class Requester:
                 raise
         return ticket, held
 
-    async def _send(self, job: Job, held: "Reservation | None") -> Answer | RequestError:
+    async def _send(self, job: Job, held: Try | None) -> Answer | RequestError:
         """Send a request once, and close its reservation by what is known of the bill, however the try ends."""
         bill: Bill = "none"
         usage = (0, 0)

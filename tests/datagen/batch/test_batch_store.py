@@ -84,7 +84,7 @@ def test_what_was_never_run_is_free_and_what_is_lost_is_not(tmp_path: Path) -> N
                 assert budget.spent_usd == 0
             else:
                 book.give_up(record, budget)
-                assert budget.spent_usd == held.worst_usd
+                assert budget.spent_usd == held.reserved_usd
         entries = list(ledger.entries("tasks"))
         assert [(each.tries, each.state) for each in entries] == [(0, "sent"), (1, "sent")]
         assert budget.held_usd == 0

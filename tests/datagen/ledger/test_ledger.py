@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import DataError
-from datagen.ledger import Ledger
+from datagen.ledger import Ledger, Try
 from datagen.ledger import file as ledger_file
 from datagen.money.budget import Budget
 from datagen.money.prices import Price, Prices
@@ -81,11 +81,10 @@ def test_another_prompt_under_the_same_id_is_refused(path: Path) -> None:
 
 def test_a_try_is_written_down_before_and_after(path: Path) -> None:
     with Ledger(path) as ledger:
-        bounds = {"model": "m", "most_prompt_tokens": 10, "most_completion_tokens": 20, "reserved_usd": 0.5}
-        first = ledger.open_try("tasks", "0", **bounds)  # type: ignore[arg-type]
-        second = ledger.open_try("answers", "1", batch=True, **bounds)  # type: ignore[arg-type]
-        assert [each.number for each in ledger.open_tries()] == [first, second]
-        ledger.close_try(first, "settled", cost_usd=0.25, prompt_tokens=3, completion_tokens=4)
+        first = ledger.open_try(Try(0, "tasks", "0", "m", 10, 20, 0.5))
+        second = ledger.open_try(Try(0, "answers", "1", "m", 10, 20, 0.5, batch=True))
+        assert list(ledger.open_tries()) == [first, second]
+        ledger.close_try(first.number, "settled", cost_usd=0.25, prompt_tokens=3, completion_tokens=4)
         assert [each.batch for each in ledger.open_tries()] == [True]
         nothing = {"spent_usd": 0.0, "unknown_usd": 0.0, "held_usd": 0.0, "unpriced": 0, "settled": 0}
         assert ledger.spending() == {

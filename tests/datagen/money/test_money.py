@@ -35,7 +35,7 @@ def outcomes(ledger: Ledger) -> list[str]:
 def test_what_the_service_counts_replaces_the_worst_case(path: Path) -> None:
     async def spend(budget: Budget) -> None:
         one = await budget.reserve("m", BODY, stage="tasks", id="0")
-        assert budget.held_usd == one.worst_usd == WORST
+        assert budget.held_usd == one.reserved_usd == WORST
         assert budget.left_usd == pytest.approx(0.01 - WORST)
         assert budget.settle(one, 20, 10) == 30 / 1e6
         two = await budget.reserve("m", BODY)
@@ -149,10 +149,10 @@ def test_a_service_that_counts_more_than_the_bound_raises_the_next_worst_case(pa
         budget.settle(one, 3 * round(WORST * 1e6), 0)
         two = budget.try_reserve("m", BODY)
         assert two is not None
-        assert two.worst_usd == pytest.approx(3 * WORST)
+        assert two.reserved_usd == pytest.approx(3 * WORST)
         again = Budget(ledger, PRICES, 1.0).try_reserve("m", BODY)
         assert again is not None
-        assert again.worst_usd == pytest.approx(3 * WORST)
+        assert again.reserved_usd == pytest.approx(3 * WORST)
 
 
 def test_without_a_cap_an_unknown_model_costs_what_nobody_knows(path: Path) -> None:
@@ -160,7 +160,7 @@ def test_without_a_cap_an_unknown_model_costs_what_nobody_knows(path: Path) -> N
         budget = Budget(ledger, PRICES)
         one = budget.try_reserve("new", BODY)
         assert one is not None
-        assert (one.worst_usd, budget.left_usd) == (None, math.inf)
+        assert (one.reserved_usd, budget.left_usd) == (None, math.inf)
         assert budget.settle(one, 20, 10) is None
         assert ledger.spending()[""]["unpriced"] == 1
         with pytest.raises(ConfigError, match="a budget needs the price") as caught:
@@ -187,12 +187,12 @@ def test_batches_cost_less_and_outlive_their_process(path: Path) -> None:
         two = budget.try_reserve("half", BODY, stage="tasks", id="8")
         assert one is not None
         assert two is not None
-        assert one.worst_usd == pytest.approx(WORST)
-        assert two.worst_usd == pytest.approx(2 * WORST)
+        assert one.reserved_usd == pytest.approx(WORST)
+        assert two.reserved_usd == pytest.approx(2 * WORST)
         again = Budget(ledger, PRICES, 1.0)
         assert outcomes(ledger) == ["open", "unknown"]
         assert again.open_batch("tasks") == {"7": one}
-        assert again.held_usd == one.worst_usd
+        assert again.held_usd == one.reserved_usd
         assert again.settle(one, 10, 10) == 20 / 1e6
 
 
