@@ -43,9 +43,6 @@ class Compiler:
             None.
         whole: Let the compiler finish. It decides on memory in about a tenth of its time, and is stopped then
             otherwise; what goes wrong when machine code is made stays unseen.
-
-    Example:
-        >>> outcome = Compiler().compile(program)
     """
 
     cache: Path | None = None

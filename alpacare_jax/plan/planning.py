@@ -131,9 +131,10 @@ def plan(
         ConfigError: Something needed is not named or does not fit together, or the compiler is not installed.
         ServiceError: The compiler ended without an answer.
 
-    Example:
-        >>> found = plan("configs/train/llama2_7b_v5e16.yaml", topology="v5e:4x4")
-        >>> found.fits, found.outcome.needed, found.estimate.tokens_per_s
+    Example::
+
+        found = plan("configs/train/llama2_7b_v5e16.yaml", topology="v5e:4x4")
+        found.fits, found.outcome.needed, found.estimate.tokens_per_s
     """
     program = make_program(
         _loaded(config, overrides),
@@ -184,9 +185,9 @@ def compare_plans(
         ConfigError: Something needed is not named or does not fit together, or the compiler is not installed.
         ServiceError: The compiler ended without an answer, for every way that was tried.
 
-    Example:
-        >>> found = compare_plans("configs/train/llama2_7b_v5e16.yaml", rows=128)
-        >>> found.choice.name
+    Example::
+
+        compare_plans("configs/train/llama2_7b_v5e16.yaml", rows=128).choice.name
     """
     step = make_program(_loaded(config, overrides), **program)
     compiler = _compiler(step, whole=whole, cache=cache, say=say)

@@ -6,7 +6,6 @@ An example that shows no output is run all the same; what it returns is not comp
 import doctest
 import importlib
 import json
-import pkgutil
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ import alpacare_jax as alpacare
 from datagen.client import Service
 
 FOLLOW = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+ROOT = Path(alpacare.__path__[0])
 MODULES = [
-    found.name
-    for found in pkgutil.walk_packages(alpacare.__path__, "alpacare_jax.")
-    if not found.name.endswith("__main__")
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted(ROOT.rglob("*.py"))
+    if ">>> " in path.read_text()
 ]
 
 
@@ -97,11 +97,10 @@ def test_the_examples_are_true(
     there = importlib.import_module(module)
     finder = doctest.DocTestFinder(exclude_empty=True)
     tests = [test for test in finder.find(there, globs=names | vars(there)) if test.examples]
-    if tests:
-        shutil.copytree(documented, tmp_path, dirs_exist_ok=True)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("ALPACARE_CACHE", str(documented / "cache"))
-        monkeypatch.setenv("OPENAI_API_KEY", "none")
+    shutil.copytree(documented, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALPACARE_CACHE", str(documented / "cache"))
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
     for test in tests:
         for example in test.examples:
             example.source = example.source.replace("http://127.0.0.1:8000/v1", judge.base_url)

@@ -36,6 +36,7 @@ def test_the_quick_tour_trains_and_exports(example, repository, tiny, tasks, tmp
     assert alpacare.load(tmp_path / "out").logits([[2, 3]]).shape == (1, 2, 264)
 
 
+@pytest.mark.slow
 def test_own_data_becomes_a_better_model(example, tiny, tasks, tmp_path):
     said = example("own_data.py", tiny, tasks, tmp_path / "out", "--steps", 3)
     before, after = (float(word) for word in said.split("perplexity: ")[1].split()[:3:2])
@@ -43,12 +44,14 @@ def test_own_data_becomes_a_better_model(example, tiny, tasks, tmp_path):
     assert alpacare.load(tmp_path / "out" / "model").logits([[2, 3]]).shape == (1, 2, 264)
 
 
+@pytest.mark.slow
 def test_the_custom_loop_stops_saves_and_goes_on(example, tiny, tasks, tmp_path):
     options = ("--measure-every", 1, "--steps")
     assert "step 2: held-out loss" in example("custom_loop.py", tiny, tasks, tmp_path / "out", *options, 2)
     assert (tmp_path / "out" / "checkpoints" / "2").exists()
 
 
+@pytest.mark.slow
 def test_two_models_are_judged(example, tiny, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"instruction": f"Name sign {n}."}) + "\n" for n in range(3)))
