@@ -9,7 +9,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
-from scripted_server import ScriptedServer
+from scripted_server import ScriptedServer, write_tasks
 
 import alpacare_jax as alpacare
 
@@ -75,3 +75,16 @@ def test_the_notebook_runs_from_top_to_bottom(repository, tiny, tmp_path, monkey
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not kept in the repository"
     nbclient.NotebookClient(notebook, timeout=300).execute(cwd=str(tmp_path))
     assert alpacare.load(tmp_path / "fine-tuned").logits([[2, 3]]).shape == (1, 2, 264)
+
+
+def test_a_provider_becomes_a_dataset_and_is_asked_nothing_twice(example, tmp_path):
+    with ScriptedServer(write_tasks) as server:
+        service = ("--base-url", server.base_url, "--model", "scripted", "--price", 1, 2, "--target", 12)
+        arguments = (tmp_path / "work", tmp_path / "out", *service)
+        said = example("own_provider.py", *arguments)
+        asked = server.count
+        assert example("own_provider.py", *arguments) == said
+        assert server.count == asked
+    published = (tmp_path / "out" / "README.md").read_text()
+    assert "12 accepted tasks" in said
+    assert "CC-BY-4.0" in published
