@@ -11,33 +11,4 @@ Example:
 
 from datagen.lazy import import_lazily
 
-_PUBLIC = {
-    "BatchLimits": "batch.files",
-    "BatchesUnderWay": "batch.client",
-    "ConfigError": "errors",
-    "DataError": "errors",
-    "Funnel": "synthesize",
-    "Instruction": "records",
-    "Response": "records",
-    "Sampling": "service.chat",
-    "SeedTask": "records",
-    "Service": "service.endpoint",
-    "ServiceError": "errors",
-    "Settings": "settings",
-    "UserError": "errors",
-    "Verdict": "records",
-    "cancel_batches": "api",
-    "derive": "api",
-    "filter": "filtering",
-    "plan_synthesis": "api",
-    "publish": "publish",
-    "read_records": "records",
-    "status": "api",
-    "synthesize": "api",
-    "write_records": "records",
-}
-"""Public name -> module."""
-
-__all__ = sorted(_PUBLIC)
-
-import_lazily(__name__, _PUBLIC)
+import_lazily(__name__, __file__)

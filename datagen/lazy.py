@@ -1,25 +1,25 @@
 """Packages whose public names are imported when they are first used, so that importing the package is cheap."""
 
+import ast
 import importlib
 import sys
-from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 
 class _LazyPackage(ModuleType):
-    public: Mapping[str, str]
+    public: dict[str, tuple[str, str]]
 
     def __getattr__(self, name: str) -> Any:
         if name not in self.public:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        module, _, there = self.public[name].partition(":")
-        value = getattr(importlib.import_module(f"{self.__name__}.{module}"), there or name)
-        self.__dict__[name] = value
+        module, there = self.public[name]
+        self.__dict__[name] = value = getattr(importlib.import_module(module), there)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing a room sets it as an attribute; where a public function has its name, the function stays.
+        # Importing a submodule sets it as an attribute; where a public function has its name, the function stays.
         if not (name in self.public and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
@@ -27,13 +27,20 @@ class _LazyPackage(ModuleType):
         return sorted({*self.__dict__, *self.public})
 
 
-def import_lazily(package: str, public: Mapping[str, str]) -> None:
-    """Give a package public names.
+def import_lazily(package: str, file: str) -> None:
+    """Give a package the public names that its stub, ``__init__.pyi``, imports; editors and type checkers read it too.
 
     Args:
         package: Its ``__name__``.
-        public: Public name -> module within the package, with the name there after a colon where it differs.
+        file: Its ``__file__``.
     """
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text())
     module = sys.modules[package]
-    module.__dict__["public"] = public
+    module.__dict__["public"] = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    module.__dict__["__all__"] = sorted(module.__dict__["public"])
     module.__class__ = _LazyPackage
