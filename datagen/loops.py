@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from datagen.phrases import compiled
+from datagen.phrases import compiled, search
 
 ENOUGH = ((8, 16), (6, 24), (5, 50), (4, 120), (3, 300), (2, 800))
 """So many times a unit may not stand in a row, where all of it together has so many bytes of letters and digits."""
@@ -34,14 +34,8 @@ WINDOW, POOR = 60, 8
 """So many words in a row must be made of more than so many different ones; good text has at least 12."""
 
 _LONGEST_WORD = 20
-_BARE = re.compile(r"[^\n\d.,;:!?|()\[\]*\"“”/…，。；：！？、।]{4,}")
-_ROW_OF_NUMBERS = re.compile(r"\d{1,6}(?:[\s,;.|)-]{1,4}\d{1,6}){5,}")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_LETTERS = re.compile(r"[^\W\d_]+")
 _MARKS = ".,;:!?*\"'()，。；：！？、"
-_SAID = re.compile(r"[^\W_]+")
 _NUCLEOTIDES = frozenset("acgtun -")
-_EMPTY_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*){40}")
 
 
 def is_caught_in_a_loop(text: str) -> bool:
@@ -53,17 +47,19 @@ def is_caught_in_a_loop(text: str) -> bool:
         >>> is_caught_in_a_loop("Row, row, row your boat. " * 2), is_caught_in_a_loop("| a | b |\\n" + "-" * 99)
         (False, False)
     """
-    if _EMPTY_LINES.search(text) or _is_poor(text.casefold().split()):
+    if search("empty lines", text) or _is_poor(text.casefold().split()):
         return True
     if _counts_alone(text) or any(
-        _repeats(_units(bare.split()), ENOUGH_BARE) for bare in _BARE.findall(text.casefold())
+        _repeats(_units(bare.split()), ENOUGH_BARE) for bare in compiled("bare").findall(text.casefold())
     ):
         return True
     without_counters = compiled("counters").sub("0.", text).casefold()
     if _repeats(_units(without_counters.split()), ENOUGH):
         return True
-    numbers = _NUMBER.findall(without_counters)
-    return len(numbers) >= COUNTED and _counts_on(_units(_NUMBER.sub("0", without_counters).split()))
+    numbers = compiled("number").findall(without_counters)
+    return len(numbers) >= COUNTED and _counts_on(
+        _units(compiled("number").sub("0", without_counters).split())
+    )
 
 
 def _units(words: list[str]) -> list[str]:
@@ -98,21 +94,21 @@ def _is_enough(stretch: list[str], distance: int, bounds: tuple[tuple[int, int],
     unit = " ".join(stretch[:distance])
     times = len(stretch) // distance
     # A list may give the same dose for each day.
-    if "0" in stretch[:distance] and len(_LETTERS.findall(unit)) < 2 and times < COUNTED // 3:
+    if "0" in stretch[:distance] and len(compiled("letters").findall(unit)) < 2 and times < COUNTED // 3:
         return False
     size = sum(map(len, stretch))
-    if not _LETTERS.search(unit):
+    if not search("letters", unit):
         return size >= QUIET
     if _NUCLEOTIDES.issuperset(unit):
         return size >= NUCLEOTIDES
-    said = len("".join(_SAID.findall(unit)).encode()) * times
+    said = len("".join(compiled("said").findall(unit)).encode()) * times
     return any(times >= least and said >= enough for least, enough in bounds)
 
 
 def _counts_alone(text: str) -> bool:
     """Say whether numbers and nothing else follow each other by the same step: 1 2 3 4 ..."""
-    least = RISING if _LETTERS.search(text) else RISING_ALONE
-    for row in _ROW_OF_NUMBERS.findall(text):
+    least = RISING if search("letters", text) else RISING_ALONE
+    for row in compiled("row of numbers").findall(text):
         numbers = [int(number) for number in re.findall(r"\d+", row)]
         run, step = 1, 0
         for before, number in itertools.pairwise(numbers):
@@ -125,13 +121,13 @@ def _counts_alone(text: str) -> bool:
 
 def _counts_on(units: list[str]) -> bool:
     return any(
-        end - start >= COUNTED * distance and _LETTERS.search(" ".join(units[start : start + distance]))
+        end - start >= COUNTED * distance and search("letters", " ".join(units[start : start + distance]))
         for start, end, distance in _loops(units)
     )
 
 
 def _is_poor(words: list[str]) -> bool:
-    named = ["".join(_SAID.findall(word)) for word in words]
+    named = ["".join(compiled("said").findall(word)) for word in words]
     named = [name for name in named if name]
     windows = (set(named[at : at + WINDOW]) for at in range(0, len(named) - WINDOW + 1, WINDOW // 4))
-    return any(len(window) <= POOR and any(map(_LETTERS.search, window)) for window in windows)
+    return any(len(window) <= POOR and any(map(compiled("letters").search, window)) for window in windows)

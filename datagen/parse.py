@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datagen.finish import read_finish
+from datagen.phrases import compiled, search
 from datagen.quality import refers_to_material
 from datagen.records import NO_INPUT, SeedTask
 from datagen.replies.grouping import divide, stretches_of
 from datagen.replies.headings import is_bare_number
-from datagen.replies.marks import FIELDS, HEADERS, NUMBERED, OUTPUT, Mark, find_marks, holds_task
+from datagen.replies.marks import FIELDS, HEADERS, OUTPUT, Mark, find_marks, holds_task
 from datagen.replies.markup import as_plain_lines
 from datagen.replies.structures import Structure, find_structures, mend, without_wrapper
 from datagen.replies.thinking import without_thoughts
@@ -28,13 +29,6 @@ from datagen.replies.values import clean, is_block, unindent, unquote
 __all__ = ["FIELDS", "Rejected", "parse_tasks", "read_tasks"]
 
 REFUSED = "refusal"
-
-_HEADING = re.compile(r"^[ \t]*(?:\d+[.)][ \t]*)?#+[ \t]*[^\W\d]", re.MULTILINE)
-_LAST_HASHES = re.compile(r"\n[ \t]*#+\s*\Z")
-# A fence, tags, '{"tasks": ['.
-_WRAPPING = re.compile(
-    r"`{3,}\w*|(?:\s*</?[a-z]\w{0,7}>)+|[\s\[{]*\"[\w ]{1,40}\"\s*:[\s\[\]{}]*", re.IGNORECASE
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +92,9 @@ def parse_tasks(
     results: list[SeedTask | Rejected] = []
     found = 0
     text, cut = as_plain_lines(mend(reply)), read_finish(finish_reason) != "whole"
-    if cut and _HEADING.search(text):
+    if cut and search("heading", text):
         # Among labels such as "### Input", hashes at the very end are rather a label's beginning than a separator.
-        text = _LAST_HASHES.sub("", text)
+        text = compiled("last hashes").sub("", text)
     for result in _read(text, first_number, cut):
         if isinstance(result, SeedTask):
             found += 1
@@ -165,9 +159,9 @@ def _read_stretch(
     cut = cut and end == len(text)
     if not marks:
         piece = text[start:end].strip()
-        if not any(map(str.isalnum, piece)) or (_WRAPPING.fullmatch(piece) and not cut):
+        if not any(map(str.isalnum, piece)) or (compiled("wrapping").fullmatch(piece) and not cut):
             return
-        yield Rejected("truncated" if cut else "unlabelled" if NUMBERED.match(piece) else "prose", piece)
+        yield Rejected("truncated" if cut else "unlabelled" if compiled("numbered").match(piece) else "prose", piece)
         return
     lead, opened = _split_lead(text[start : marks[0].start], marks[0], open_number)
     if lead:
@@ -190,12 +184,14 @@ def _split_lead(lead: str, first: Mark, open_number: int | None) -> tuple[str, s
         return "", ""
     if first.kind == "topic" and (value := _unlabelled_type(lines[-1], open_number)):
         return "\n".join(lines[:-1]), value
-    return "\n".join(line for line in lines if not (is_bare_number(line) or _WRAPPING.fullmatch(line))), ""
+    return "\n".join(
+        line for line in lines if not (is_bare_number(line) or compiled("wrapping").fullmatch(line))
+    ), ""
 
 
 def _unlabelled_type(line: str, open_number: int | None) -> str:
     """Return the type in a line such as "5. Chat", or "Chat" where the prompt left the number open."""
-    numbered = NUMBERED.match(line)
+    numbered = compiled("numbered").match(line)
     if not numbered and open_number is None:
         return ""
     value = line[numbered.end() :] if numbered else re.sub(rf"^{open_number}\b", "", line)

@@ -51,6 +51,11 @@ def compiled(name: str) -> re.Pattern[str]:
     return re.compile(any_of(name), re.IGNORECASE)
 
 
+def search(name: str, text: str, *places: int) -> re.Match[str] | None:
+    """Search a text, from a place on and up to another, for a pattern (:func:`compiled`)."""
+    return compiled(name).search(text, *places)
+
+
 def words_of_list(name: str) -> frozenset[str]:
     """Return the words of a list that holds words alone.
 

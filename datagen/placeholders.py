@@ -7,17 +7,12 @@ content of its own ("A 45-year-old man with chest pain.", "Warfarin and ibuprofe
 
 import re
 
-from datagen.phrases import compiled, words_of_list
+from datagen.phrases import compiled, search, words_of_list
 
 _LONGEST = 80  # words of a description
-_RELATIVE = re.compile(r"\b(?:who|whom|whose|that|which|where|when)(?:\s\S+){0,5}\s*\Z", re.IGNORECASE)
 # Words that say nothing of a patient: an input of nothing else names a text, or asks for it, in any language.
 _TEXT_WORDS = words_of_list("texts of no content")
 _EMPTY_WORDS = _TEXT_WORDS | words_of_list("people of no name") | words_of_list("words beside them")
-_LABEL = re.compile(r"^[\W\d]*(?:[^\W\d_][\w'’()/-]*\s?){1,6}[:：]", re.MULTILINE)
-_IN_ROUND = re.compile(r"\([^()\n]{1,150}\)")
-_SENTENCE_GOES_ON = re.compile(r"[.!?。！？]\s*\S|\n\s*\S|:\s+\S")
-_WORD = re.compile(r"[^\W_]+")
 
 
 def is_placeholder(given: str) -> bool:
@@ -31,7 +26,7 @@ def is_placeholder(given: str) -> bool:
     """
     text = compiled("length added").sub("", given.strip())
     sized = text != given.strip()
-    if asks_to_insert(text) or not _WORD.search(text):
+    if asks_to_insert(text) or not search("placeholder word", text):
         return True
     if len(text) <= 200 and (compiled("asks for a text").match(text) or _is_bracketed(text)):
         return True
@@ -41,13 +36,13 @@ def is_placeholder(given: str) -> bool:
         text[-1] in "?？"
         or len(text) > 2000
         or len(text.split()) > _LONGEST
-        or _SENTENCE_GOES_ON.search(text)
+        or search("sentence goes on", text)
     ):
         return False
     if (
         _names_only(text)
         or compiled("a text to be put here").match(text)
-        or compiled("text to come").search(text)
+        or search("text to come", text)
         or sized
         or compiled("length given").match(text)
     ):
@@ -55,8 +50,8 @@ def is_placeholder(given: str) -> bool:
     described = compiled("descriptions").match(text)
     if described is None:
         return False
-    says = compiled("says something").search(text, described.end())
-    return says is None or bool(_RELATIVE.search(text[: says.start()]))
+    says = search("says something", text, described.end())
+    return says is None or bool(search("relative", text[: says.start()]))
 
 
 def asks_to_insert(text: str) -> bool:
@@ -66,7 +61,7 @@ def asks_to_insert(text: str) -> bool:
         >>> asks_to_insert("Summarise this: [insert article]"), asks_to_insert("Insert the needle (see step 2).")
         (True, False)
     """
-    return bool(compiled("asks to insert").search(text))
+    return bool(search("asks to insert", text))
 
 
 def _names_only(text: str) -> bool:
@@ -86,16 +81,18 @@ def _names_only(text: str) -> bool:
 
 def _is_bracketed(text: str) -> bool:
     """Say whether all of a text is a phrase in round brackets, with no sentence and no figure in it."""
-    return bool(_IN_ROUND.fullmatch(text)) and not re.search(r"\d|[.!?;:]|, \w+, ", text)
+    return bool(compiled("in round").fullmatch(text)) and not re.search(r"\d|[.!?;:]|, \w+, ", text)
 
 
 def _holds_blanks_alone(text: str) -> bool:
     """Say whether a text is blanks to fill in and labels before them, with few words beside."""
     blanks = [
-        blank for blank in compiled("blanks").findall(text) if _WORD.search(blank) or set(blank) <= set("._…")
+        blank
+        for blank in compiled("blanks").findall(text)
+        if search("placeholder word", blank) or set(blank) <= set("._…")
     ]
     if not blanks:
-        return text.endswith((":", "：")) and "\n" not in text and bool(_LABEL.fullmatch(text))
-    rest = _LABEL.sub("", compiled("blanks").sub(" ", text))
-    beside = len(_WORD.findall(rest))
+        return text.endswith((":", "：")) and "\n" not in text and bool(compiled("label").fullmatch(text))
+    rest = compiled("label").sub("", compiled("blanks").sub(" ", text))
+    beside = len(compiled("placeholder word").findall(rest))
     return not beside or (len(blanks) >= 3 and beside <= 4 * len(blanks))

@@ -10,7 +10,7 @@ from datagen.dedup import count_words, rouge_l, tokenize
 from datagen.finish import read_finish
 from datagen.language import ANY, is_other_language
 from datagen.loops import is_caught_in_a_loop
-from datagen.phrases import compiled
+from datagen.phrases import compiled, search
 from datagen.placeholders import asks_to_insert, is_placeholder
 from datagen.records import SeedTask
 
@@ -22,22 +22,11 @@ ECHO = 0.8
 MAX_REFUSAL_WORDS = 75
 MAX_SECTIONS = 31
 
-_CHOICE_TYPE = re.compile(r"multiple[\s-]*choice|\bmcq\b|usmle", re.IGNORECASE)
-_CHOICE = re.compile(r"(?:^|[\s;,(\"“])\(?([A-Ha-h1-8])\s?[.):](?=\s*\S)")
-_BRINGS_ITS_OWN = re.compile(r"(?::\s*|\s[-–—]\s+)\S+(?:\W+\w+){2}|[\"“][^\"”]{12,}")
-_NAMED_CHOICES = re.compile(r"\b(?:choices|options)\s*:\s*[^,;/\n]+[,;/\n]\s*\S", re.IGNORECASE)
-# "**Monday**", "## Week 2", "Day 3:": what stands below may be the same again.
-_SECTION = re.compile(r"\s*(?:#{1,6} |\*\*[^*]{1,60}\*\*:?\s*\Z|[^\W\d_][^:：]{0,40}[:：]\s*\Z)")
-_LABELLED = re.compile(r"\W*\w[^:：\n]{0,30}[:：]\s")
-_LIST_ITEM = re.compile(r"^\s*(?:\d{1,3}[.)、．）]|[-*•–|])")
-_ASKS_TO_CHOOSE = re.compile(r"which of (?:the following|these)", re.IGNORECASE)
 _END_MARKS = "。！？｡．।॥؟۔።፧။།។៕"  # of scripts that need no space behind them, or have their own
 _SENTENCE_END = re.compile(rf"(?<=[.!?])(?<![.][.])\s+|(?<=[{_END_MARKS}])\s*|\n+")
 _HEADING_WORDS = 8
 _FRAGMENT_WORDS = 15
-_WORD = re.compile(r"[^\W\d_]+")
 _FINISHED = re.compile(rf"""[.!?…:;)\]"'”’»*`>|{_END_MARKS}）」』】》〉〕｣］｝：；؛״׃]$|\d\s*[%％٪]?$""")
-_WITHOUT_END_MARKS = re.compile("[\u0e00-\u0eff]$")  # Thai and Lao sentences end in a letter
 
 
 def refers_to_material(instruction: str) -> bool:
@@ -49,9 +38,7 @@ def refers_to_material(instruction: str) -> bool:
         >>> refers_to_material("Classify the following symptom: pain in the chest on climbing stairs")
         False
     """
-    return bool(compiled("refers to material").search(instruction)) and not _BRINGS_ITS_OWN.search(
-        instruction
-    )
+    return bool(search("refers to material", instruction)) and not search("brings its own", instruction)
 
 
 def echoes(instruction: str, given: str) -> bool:
@@ -69,13 +56,13 @@ def asks_for_media(instruction: str, given: str) -> bool:
         False
     """
     if (
-        compiled("is attached").search(instruction)
-        or compiled("asks for a drawing").search(instruction)
-        or compiled("shows a picture").search(given)
+        search("is attached", instruction)
+        or search("asks for a drawing", instruction)
+        or search("shows a picture", given)
     ):
         return True
     # "Based on the provided X-ray": the input may put the picture into words.
-    return not given and bool(compiled("shows a picture").search(instruction))
+    return not given and bool(search("shows a picture", instruction))
 
 
 def check_task(task: SeedTask, language: str = ANY) -> str | None:
@@ -106,9 +93,9 @@ def _objections_to_task(task: SeedTask, language: str) -> Iterator[tuple[object,
     yield words < MIN_INSTRUCTION_WORDS, "instruction-too-short"
     yield words > MAX_INSTRUCTION_WORDS, "instruction-too-long"
     yield count_words(given) > MAX_INPUT_WORDS, "input-too-long"
-    yield compiled("refusals").search(instruction) or compiled("refusals").search(given), "refusal"
+    yield search("refusals", instruction) or search("refusals", given), "refusal"
     yield asks_for_media(instruction, given), "asks-for-media"
-    chooses = _CHOICE_TYPE.search(task.type)
+    chooses = search("choice type", task.type)
     yield chooses and not _has_choices(f"{instruction}\n{given}", task.type), "no-choices"
     yield breaks_off(instruction) or breaks_off(given), "unfinished"
     yield is_caught_in_a_loop(instruction) or is_caught_in_a_loop(given), "repeats-itself"
@@ -149,11 +136,9 @@ def _objections_to_answer(
     yield read_finish(finish_reason) != "whole", "unfinished"
     yield words > MAX_ANSWER_WORDS, "answer-too-long"
     # A long answer that begins so goes on to help: "I cannot diagnose you, but pain in the chest can be ..."
-    yield words <= MAX_REFUSAL_WORDS and compiled("refusals").search(answer), "refusal"
-    yield compiled("wants media").search(answer), "asks-for-media"
-    about_language = task is not None and compiled("about a language").search(
-        f"{task.type} {task.instruction}"
-    )
+    yield words <= MAX_REFUSAL_WORDS and search("refusals", answer), "refusal"
+    yield search("wants media", answer), "asks-for-media"
+    about_language = task is not None and search("about a language", f"{task.type} {task.instruction}")
     yield not about_language and is_other_language(answer, language), "wrong-language"
     yield repeats_itself(answer), "repeats-itself"
     yield is_unfinished(answer), "unfinished"
@@ -166,7 +151,7 @@ def breaks_off(text: str) -> bool:
         >>> breaks_off("Explain the difference between gout and"), breaks_off("Name a source of vitamin A")
         (True, False)
     """
-    return bool(compiled("breaks off").search(text.rstrip()))
+    return bool(search("breaks off", text.rstrip()))
 
 
 def is_unfinished(answer: str) -> bool:
@@ -182,22 +167,25 @@ def is_unfinished(answer: str) -> bool:
     """
     if breaks_off(answer):
         return True
-    if _FINISHED.search(answer) or _WITHOUT_END_MARKS.search(answer):
+    if _FINISHED.search(answer) or search("without end marks", answer):
         return False
     before, _, last_line = answer.rpartition("\n")
     if (
         "|" in last_line
-        or _LIST_ITEM.match(last_line)
+        or compiled("list item").match(last_line)
         or (before and count_words(last_line) <= _HEADING_WORDS)
-        or (_LABELLED.match(last_line) and _LABELLED.match(before[before.rfind("\n") + 1 :]))
+        or (
+            compiled("labelled").match(last_line)
+            and compiled("labelled").match(before[before.rfind("\n") + 1 :])
+        )
     ):
         return False
     sentences = _SENTENCE_END.split(last_line)
     tail = sentences[-1]
     listed = any(sign in last_line for sign in (" - ", "   ", "•", " * "))
     no_sentence = len(sentences) == 1 and not before and count_words(tail) <= _FRAGMENT_WORDS
-    named = all(word[0].isupper() or len(word) <= 3 for word in _WORD.findall(tail))
-    return not (listed or no_sentence or named or compiled("names a source").search(tail))
+    named = all(word[0].isupper() or len(word) <= 3 for word in compiled("word").findall(tail))
+    return not (listed or no_sentence or named or search("names a source", tail))
 
 
 def repeats_itself(text: str) -> bool:
@@ -212,7 +200,7 @@ def repeats_itself(text: str) -> bool:
     section, sections, sentences = "", 0, list[tuple[str, str]]()
     for part in _SENTENCE_END.split(text):
         sentence = " ".join(tokenize(part))
-        if _SECTION.match(part):
+        if compiled("section").match(part):
             section, sections = sentence, sections + 1
         if any(map(str.isalpha, sentence)):
             sentences.append((section, sentence))
@@ -223,9 +211,9 @@ def repeats_itself(text: str) -> bool:
 
 def _has_choices(text: str, task_type: str) -> bool:
     """Say whether a text lists at least two lettered or numbered choices; USMLE items may be open questions."""
-    if _NAMED_CHOICES.search(text):
+    if search("named choices", text):
         return True
-    labels = {match.upper() for match in _CHOICE.findall(text)}
+    labels = {match.upper() for match in compiled("choice").findall(text)}
     if {"A", "B"} <= labels or {"1", "2"} <= labels:
         return True
-    return "usmle" in task_type.lower() and "?" in text and not _ASKS_TO_CHOOSE.search(text)
+    return "usmle" in task_type.lower() and "?" in text and not search("asks to choose", text)

@@ -7,7 +7,7 @@ it were none either, so that it is rejected rather than published.
 import json
 import re
 
-from datagen.phrases import compiled, words_of_list
+from datagen.phrases import compiled, search, words_of_list
 from datagen.replies.thinking import is_thought_name, without_thoughts
 from datagen.replies.tokens import control_tokens, words_of
 
@@ -15,23 +15,10 @@ CONTROL_TOKENS, ANOTHER_TURN, THINKS_ALOUD = "control-tokens", "another-turn", "
 
 _ANSWER, _ROLES = words_of_list("names of an answer's tag"), words_of_list("names of a role's tag")
 _HTML = words_of_list("tags of HTML")
-_END_TAG = re.compile(r"</ ?([^\W\d]\w{0,40})")
-_SPEAKS_OF_MARKUP = re.compile(r"\b(?:xml|html|mark-?up|fhir|hl7|cda|schema|elements?)\b", re.IGNORECASE)
-_CODE = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1|\Z)|`[^`\n]{1,200}`", re.DOTALL | re.MULTILINE)
-_SPEAKS_OF_JSON = re.compile(r"\bjson\b|[{}]", re.IGNORECASE)
-_TEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
 _PROSE_KINDS = {"markdown", "md", "text", "txt", "plaintext", "plain", "answer", "response", "output"}
-_LIKE_CODE = re.compile(r"[{};=]")
-_FIRST_BREAKS = re.compile(r"\A(?:\s*(?:<br\s?/?>|&nbsp;))+\s*", re.IGNORECASE)
-_LAST_BREAK = re.compile(r"(?:<br\s?/?>|&nbsp;)\s*\Z", re.IGNORECASE)
 
 # --- who speaks: a name at the beginning of a line with a colon behind it ------------------------------------------
 
-_THANKS = re.compile(r"\b(?:thank|thanks|ok|okay|great|gracias|merci|danke)\b|谢|спасибо", re.IGNORECASE)
-_GLUED_TURN = re.compile(r"[.!?:;)*](?:assistant|user|system)[ \t]*(?:\n|\Z)")
-_INTRODUCES = re.compile(r"[:：][*_]{0,2}\Z|\A(?:#{1,6} |\*\*)|\bq\s?&\s?a\b|\bfaq", re.IGNORECASE)
-_HEADING = re.compile(r"^(?:#{1,6} [^\n]+|\*\*[^*\n]{1,80}\*\*:?)[ \t]*$", re.MULTILINE)
-_SWITCH = re.compile(r"\A\s*/(?:no_?)?think\b\s*|\s/(?:no_?)?think\s*\Z", re.IGNORECASE)
 
 # --- thoughts without a mark: the answer begins by speaking of its task or of how to go about it -------------------
 
@@ -53,10 +40,10 @@ def bare_answer(reply: str, asked: str = "") -> str:
     """
     text = reply
     for _ in range(4):  # a wrapper may hold another one
-        shown = _SWITCH.sub("", without_thoughts(_FIRST_BREAKS.sub("", text)))
-        while last := _LAST_BREAK.search(shown, max(0, len(shown.rstrip()) - 8)):
+        shown = compiled("switch").sub("", without_thoughts(compiled("first breaks").sub("", text)))
+        while last := search("last break", shown, max(0, len(shown.rstrip()) - 8)):
             shown = shown[: last.start()].rstrip()
-        shown = shown[: end.start()].rstrip() if (end := compiled("end said").search(shown)) else shown
+        shown = shown[: end.start()].rstrip() if (end := search("end said", shown)) else shown
         shown = _without_label(_unwrapped(shown, asked), asked)
         if shown == text:
             break
@@ -83,37 +70,37 @@ def leftover(answer: str, asked: str = "") -> str | None:
     tokens = control_tokens(answer)
     if any(token not in asked for token in tokens):
         return CONTROL_TOKENS
-    if not compiled("asks for markup").search(asked) and _holds_tags(answer):
+    if not search("asks for markup", asked) and _holds_tags(answer):
         return CONTROL_TOKENS
     if _goes_on(answer, asked):
         return ANOTHER_TURN
     begin = answer[:_BEGINNING]
     aloud = (
-        compiled("thinks aloud").search(begin)
-        or (compiled("speaks of its task").search(begin) and compiled("plans aloud").search(begin))
-        or compiled("second thoughts").search(answer)
+        search("thinks aloud", begin)
+        or (search("speaks of its task", begin) and search("plans aloud", begin))
+        or search("second thoughts", answer)
     )
     return (
         THINKS_ALOUD
-        if aloud and "user" not in asked.lower() and not compiled("asks for a dialogue").search(asked)
+        if aloud and "user" not in asked.lower() and not search("asks for a dialogue", asked)
         else None
     )
 
 
 def _goes_on(answer: str, asked: str) -> bool:
     """Say whether somebody else's turn, or another task with its answer, follows or precedes the answer."""
-    if _GLUED_TURN.search(answer):
+    if search("glued turn", answer):
         return True
-    if not compiled("asks for items").search(asked):
+    if not search("asks for items", asked):
         item = next((item for item in compiled("question items").finditer(answer) if item.start()), None)
         listed = (
             item
             and item["asks"]
             and (compiled("question items").match(answer) or _is_introduced(answer, item.start()))
         )
-        if item and not listed and compiled("answer to an item").search(answer, item.end()):
+        if item and not listed and search("answer to an item", answer, item.end()):
             return True
-    if compiled("asks for a dialogue").search(asked):
+    if search("asks for a dialogue", asked):
         return False
     spoken = list(compiled("speakers").finditer(answer))
     turns = [turn for turn in compiled("turns").finditer(answer) if not _begins_a_sentence(turn)]
@@ -125,8 +112,8 @@ def _goes_on(answer: str, asked: str) -> bool:
     if turns:
         return True
     if answer[: first.start()].strip():
-        return bool(compiled("spoken").search(first["said"])) and not _is_introduced(answer, first.start())
-    return len(spoken) == 2 and not first["asker"] and bool(_THANKS.search(spoken[1]["said"]))
+        return bool(search("spoken", first["said"])) and not _is_introduced(answer, first.start())
+    return len(spoken) == 2 and not first["asker"] and bool(search("thanks", spoken[1]["said"]))
 
 
 def _begins_a_sentence(turn: re.Match[str]) -> bool:
@@ -139,7 +126,7 @@ def _is_introduced(text: str, at: int) -> bool:
     """Say whether the line above is a heading, or ends in a colon."""
     above = text[:at].rstrip()
     line = above[above.rfind("\n") + 1 :].strip()
-    return bool(_INTRODUCES.search(line)) or (len(line) <= 60 and line[-1:].isalnum())
+    return bool(search("introduces", line)) or (len(line) <= 60 and line[-1:].isalnum())
 
 
 def holds_thoughts(text: str) -> bool:
@@ -160,9 +147,9 @@ def _is_angled(tag: re.Match[str]) -> bool:
 
 def _holds_tags(text: str) -> bool:
     """Say whether a text has tags of thoughts, answers or roles outside code, or others of which it does not speak."""
-    text = _CODE.sub(" ", text)
-    speaks = bool(_SPEAKS_OF_MARKUP.search(text))
-    ends = {end.lower() for end in _END_TAG.findall(text)} - _HTML
+    text = compiled("code").sub(" ", text)
+    speaks = bool(search("speaks of markup", text))
+    ends = {end.lower() for end in compiled("end tag").findall(text)} - _HTML
     if "<!--" in text or (ends and not speaks):
         return True
     for tag in compiled("bracketed tag").finditer(text):
@@ -184,22 +171,22 @@ def _unwrapped(text: str, asked: str) -> str:
     whole = text.strip()
     boxed = compiled("boxed").fullmatch(whole)
     if boxed and "\\boxed" not in boxed["said"]:
-        return _TEX_TEXT.sub(r"\1", boxed["said"]).strip()
+        return compiled("tex text").sub(r"\1", boxed["said"]).strip()
     fenced = compiled("fenced").fullmatch(whole)
     if fenced and fenced["fence"] not in fenced["said"]:
         kind = fenced["kind"].lower()
         if kind in _PROSE_KINDS or (not kind and _is_prose(fenced["said"])):
             return fenced["said"].strip("\n")
     holds_object = whole[:1] == "{" or (fenced and fenced["kind"].lower() == "json")
-    if holds_object and not _SPEAKS_OF_JSON.search(asked):
+    if holds_object and not search("speaks of json", asked):
         text = _only_value(fenced["said"] if fenced else whole) or text
-    return text if compiled("asks for markup").search(asked) else _untagged(text)
+    return text if search("asks for markup", asked) else _untagged(text)
 
 
 def _is_prose(text: str) -> bool:
     """Say whether a line ends as a sentence, and none looks like code."""
     ends = (line.rstrip()[-1:] for line in text.split("\n"))
-    return not _LIKE_CODE.search(text) and any(end in tuple(".!?。！？") for end in ends)
+    return not search("like code", text) and any(end in tuple(".!?。！？") for end in ends)
 
 
 def _only_value(text: str) -> str | None:
@@ -238,7 +225,9 @@ def _names_answer(name: str) -> bool:
 
 def _without_label(text: str, asked: str) -> str:
     """Take off the name of who speaks, unless somebody else speaks, too; or an only heading "Answer"."""
-    if (heading := compiled("answer heading").match(text)) and not _HEADING.search(text, heading.end()):
+    if (heading := compiled("answer heading").match(text)) and not search(
+        "answer heading form", text, heading.end()
+    ):
         return text[heading.end() :]
     label = compiled("answer label").match(text)
     if label is None:
@@ -252,6 +241,6 @@ def _without_label(text: str, asked: str) -> str:
     said = compiled("names of an answer").fullmatch(name)
     if said and label.group().rstrip(" ")[-1:] in ":：" and label.start("name") == 0 and rest[0].isdigit():
         return text
-    if compiled("speakers").search(rest):  # somebody else speaks, too
+    if search("speakers", rest):  # somebody else speaks, too
         return text
-    return text if name and not said and compiled("asks for a dialogue").search(asked) else rest
+    return text if name and not said and search("asks for a dialogue", asked) else rest

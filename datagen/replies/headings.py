@@ -12,22 +12,17 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from datagen.phrases import any_of, compiled
+from datagen.phrases import any_of, compiled, search
 from datagen.records import NO_INPUT
 
 _NUMBER_WORDS = any_of("number words").split("|")
 _LONGEST_HEADING = 120
 _HEADING_LINES = 4
-# "Gout (5/12)": the number follows the title.
-_OUT_OF = re.compile(r"(?<!\d)(\d{1,4})[ ]?/[ ]?(\d{1,4})$")
 _BULLETS = "-*+•·>([\"'<≥≤~±#"
 _DIGITS = "一二三四五六七八九"
 _CHINESE = re.compile(
     rf"^([^\W\d]{{0,4}}?)([{_DIGITS}]?十?[{_DIGITS}]|[{_DIGITS}]?十)(?=$|[题題项項个個]|\W)"
 )
-# A line of signs alone; brackets and quotation marks may end a text, and so may stops and pictures that do not recur.
-_SYMBOLS = re.compile(r"[^\w`\"'|()\[\]{}]+")
-_RULE = re.compile(r"[^\w`\"'|()\[\]{}.?!…>\U0001f000-\U0010ffff]{3,}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +71,7 @@ def read_heading(line: str) -> Heading | None:
     wrapped = wrapped or (before[:1] == "[" and after[-1:] == "]")
     core = _CHINESE.sub(lambda match: match[1] + str(_chinese(match[2])), core)
     counted = compiled("counted").fullmatch(core)
-    share = _OUT_OF.search(core)
+    share = search("out of", core)
     if share and int(share[1]) <= int(share[2]):
         title = "" if counted and "(" not in core else core[: share.start()].strip(" (")
         return Heading(line, f"{before} of {share[2]}{after}", (int(share[1]),), title, True, hashes, wrapped)
@@ -167,9 +162,9 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
             if heading is None:
                 if len(line) > _LONGEST_HEADING or line == NO_INPUT:
                     break
-                if _SYMBOLS.fullmatch(line) and evidence.recurs(line):
+                if compiled("symbols").fullmatch(line) and evidence.recurs(line):
                     start = at
-                elif _RULE.fullmatch(line):
+                elif compiled("heading rule").fullmatch(line):
                     pending = at
                 continue
             words += 1

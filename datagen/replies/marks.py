@@ -37,9 +37,6 @@ class Mark:
     listed: bool = False
 
 
-_IN_BRACKETS = re.compile(r"[ ]?\([^()\n]{1,40}\)\Z")
-_JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])|[_ -]+")
-
 # One character for one, so that places stay: wide forms, circled numbers, letters of mathematics, invisible and
 # emoji-forming characters.
 _FOLD = str.maketrans(
@@ -50,10 +47,6 @@ _FOLD = str.maketrans(
     | dict.fromkeys("\xa0\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\ufe0f\u20e3", " ")
 )
 
-_VOLUME = re.compile(r"[ \t]*\W?\d[\d.,]*[ ]?(?:m?l|cc)\b", re.IGNORECASE)
-_BLANK = re.compile(r"\s*")
-NUMBERED = re.compile(r"^\W*+(?:(?:task|item)\s*+#?)?\d{1,4}\s*+[.):：、．）]")
-
 
 def name_of_field(word: str) -> str | None:
     """Return the field that a word names, or None.
@@ -62,7 +55,9 @@ def name_of_field(word: str) -> str | None:
         >>> name_of_field("Point of view"), name_of_field("taskType"), name_of_field("tube")
         ('view', 'type', None)
     """
-    match = compiled("any field").fullmatch(_JOINED.sub(" ", _IN_BRACKETS.sub("", word.strip())))
+    match = compiled("any field").fullmatch(
+        compiled("joined").sub(" ", compiled("in brackets").sub("", word.strip()))
+    )
     return _kind(match) if match else None
 
 
@@ -218,7 +213,7 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
 
     def label_follows(at: int) -> bool:
         """Say whether the next words are a label."""
-        blank = _BLANK.match(text, at)
+        blank = compiled("blank").match(text, at)
         after = blank.end() if blank else at
         return after in starts or _line_start(text, after) in starts
 
@@ -257,7 +252,9 @@ def _without_overlaps(text: str, marks: Sequence[Mark]) -> list[Mark]:
         inline = mark.kind != SEPARATOR and text[line : mark.start].strip(" \t#") != ""
         if inline and mark.number is None and not (kept and _follows_on_line(text, kept[-1], mark, line)):
             continue
-        volume = mark.kind == OUTPUT and (_VOLUME.match(text, mark.end) or "intake" in before.lower())
+        volume = mark.kind == OUTPUT and (
+            compiled("volume").match(text, mark.end) or "intake" in before.lower()
+        )
         if volume or (mark.kind == OUTPUT and kept and kept[-1].kind == OUTPUT):
             continue
         listed = mark.number is not None and re.search(

@@ -6,13 +6,10 @@ import re
 from datagen.phrases import compiled
 from datagen.replies.marks import FIELDS, name_of_field
 
-_EACH_ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
-_INLINE = re.compile(r"a|abbr|b|code|em|font|i|kbd|label|mark|q|s|small|span|strong|sub|sup|tt|u|var")
 _SHOWN_AS = dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), "\n### ") | {
     "hr": "\n---\n",
     "li": "\n- ",
 }
-_QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
 
 
 def as_plain_lines(reply: str) -> str:
@@ -27,7 +24,7 @@ def as_plain_lines(reply: str) -> str:
         Input: pH < 7
     """
     if len(_kinds(compiled("quoted label"), reply)) >= 3:
-        reply = _QUOTED.sub("", reply)
+        reply = compiled("quoted").sub("", reply)
     named = {field for match in compiled("tag").finditer(reply) for field in _fields_of(match)}
     if (
         len(named) < 3
@@ -61,7 +58,7 @@ def _fields_of(tag: re.Match[str]) -> dict[str, str]:
     if tag["end"]:
         return {}
     values: dict[str, str] = {}
-    for name, double, single in _EACH_ATTRIBUTE.findall(tag["attributes"]):
+    for name, double, single in compiled("each attribute").findall(tag["attributes"]):
         if name.lower() in FIELDS:
             values[name.lower()] = double or single
         elif name.lower() in ("name", "key", "id", "label", "class") and (double or single).lower() in FIELDS:
@@ -95,7 +92,7 @@ class _Writer:
         if ends and name == self.field:
             self.field = ""
             return "\n"
-        if _INLINE.fullmatch(name):
+        if compiled("inline").fullmatch(name):
             return line_end
         if name in ("tr", "thead", "tbody", "tfoot"):
             return "\n" if name == "tr" and not ends else ""

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from datagen.phrases import compiled
+from datagen.phrases import compiled, search
 from datagen.replies.marks import FIELDS, HEADERS, OUTPUT, name_of_field
 
 
@@ -38,19 +38,13 @@ def mend(reply: str) -> str:
         >>> mend("Type: Chat<br>Topic: Gout\r\nView: Nurse")
         'Type: Chat\nTopic: Gout\nView: Nurse'
     """
-    text = _ESCAPE_SEQUENCE.sub("", reply.replace("\r\n", "\n"))
+    text = compiled("escape sequence").sub("", reply.replace("\r\n", "\n"))
     text = _unquoted(text)
-    text = _NEXT_TASK.sub("\n", text)
+    text = compiled("next task").sub("\n", text)
     text = re.sub("[\r\u2028\u2029\x85]", "\n", text)
     if len(_WRITTEN_OUT.findall(text)) >= 3:
         text = text.replace("\\n", "\n")
     return compiled("table of a header").sub(_as_labels, _BR.sub("\n", text))
-
-
-# Colours of a terminal, and hyphens that only a line's end shows.
-_ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\u00ad")
-# A task begins behind the sentence that ends the last one: its line end is missing.
-_NEXT_TASK = re.compile(r"(?<=[.!?>])(?<!\d[.])[ ](?=Type:[^\n]{1,60}\n[ \t*_-]*Topic[*_]*:)")
 
 
 def _as_labels(table: re.Match[str]) -> str:
@@ -80,22 +74,17 @@ def find_structures(text: str) -> list[Structure]:
 
 # --- JSON -------------------------------------------------------------------------------------------------------
 
-_OPEN = re.compile(r"\{(?=\s*(?:[\"'“]|//|/\*|\w{4,20}\s*:))")
-_LEVEL = re.compile(r"\D*[1-5](?!\d)(?:\s?/\s?5)?\D*")
-_WRAPPER_BEFORE = re.compile(r"(?:\s*```\w*[ \t]*(?=\n|$))?[\s\[{]*+(?:[\"'][\w ]+[\"']\s*+:)?[\s\[{,]*+\Z")
-_WRAPPER_AFTER = re.compile(r"\A[\s,;\]}]*(?:```[ \t]*(?=\n|$))?\s*")
-
 
 def without_wrapper(text: str, *, before: bool, after: bool) -> str:
     """Strip what only joins JSON objects from the text before one (its end) and after one (its start)."""
     if after:
-        text = _WRAPPER_AFTER.sub("", text)
-    return _WRAPPER_BEFORE.sub("", text) if before else text
+        text = compiled("wrapper after").sub("", text)
+    return compiled("wrapper before").sub("", text) if before else text
 
 
 def _objects(text: str) -> Iterator[Structure]:
     at = 0
-    while opening := _OPEN.search(text, at):
+    while opening := search("open", text, at):
         structure = _object(text, opening.start())
         if structure is None:
             at = opening.end()
@@ -158,7 +147,7 @@ def _named(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]]
     for first in range(len(pairs) - len(FIELDS) + 1) if len(pairs) <= len(FIELDS) + 1 else ():
         said = [value for _, value in pairs[first:]]
         fits = all(kind in (None, field) for kind, field in zip(kinds[first:], FIELDS, strict=False))
-        if fits and _LEVEL.fullmatch(said[3]) and " " in said[4]:
+        if fits and compiled("level").fullmatch(said[3]) and " " in said[4]:
             kinds[first : first + len(FIELDS)] = FIELDS
             break
     values: dict[str, str] = {}
@@ -192,7 +181,6 @@ def _decode(token: str) -> str:
 
 # --- tables -----------------------------------------------------------------------------------------------------
 
-_LINE = re.compile(r"^[^\n]*$", re.MULTILINE)
 _RULED = frozenset(" \t|:+=-")
 _SheetRow = tuple[int, int, str | None, list[str]]
 """Start and end of a row that begins with the name of a field, that name, and the other cells."""
@@ -202,7 +190,7 @@ def _rows(text: str) -> Iterator[Structure]:
     """Read tables with a task in each row, or with a field in each row."""
     header, edged = list[str | None](), False
     sheet: list[_SheetRow] = []
-    for match in _LINE.finditer(text):
+    for match in compiled("line").finditer(text):
         line = match.group()
         cells = _cells(line)
         if len(cells) < 2:
@@ -230,12 +218,9 @@ def _rows(text: str) -> Iterator[Structure]:
     yield from _one(sheet)
 
 
-_CSV_HEADER = re.compile(r"^[ \"\w]+(?:(?P<comma>[,\t;])[ \t\"\w]+)(?:(?P=comma)[ \"\w]+){2,}$", re.MULTILINE)
-
-
 def _records(text: str) -> Iterator[Structure]:
     """Read the rows below a line of names with commas, semicolons or tabs between them."""
-    for match in _CSV_HEADER.finditer(text):
+    for match in compiled("csv header").finditer(text):
         header = [name_of_field(cell.strip(' "')) for cell in match.group().split(match["comma"])]
         if "instruction" not in header or sum(name is not None for name in header) < 4:
             continue

@@ -7,24 +7,14 @@ or turn named so (:mod:`datagen.replies.tokens`); or a heading such as "Thinking
 import re
 from collections import Counter
 
-from datagen.phrases import compiled, groups_of_words
+from datagen.phrases import compiled, groups_of_words, search
 from datagen.replies.tokens import find_marks, own_turn, words_of
 
 _FAMILY_OF = {
     name: family for family, names in groups_of_words("families of thoughts").items() for name in names
 }
 _OPENING, _CLOSING = {"start", "begin", "prefix", "open"}, {"end", "suffix", "close", "stop"}
-_MARKED = re.compile(r"[<＜◁◀‹«《〈⟨【\[{]|&lt;|```")
-_QUOTE = re.compile(r"^>[ ]{0,2}\Z", re.MULTILINE)
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
-# As chat windows fold thoughts.
-_DETAILS = re.compile(r"<details\b[^<>]{0,300}>\s{0,9}(?:<summary>[^<>]{0,100})?", re.IGNORECASE)
-_END_OF_DETAILS = re.compile(r"</details>", re.IGNORECASE)
-_ABOUT_THOUGHTS = re.compile(r"think|thought|reason", re.IGNORECASE)
-_BARE_FENCE = re.compile(r"^`{3,}[ \t]*$", re.MULTILINE)
-# Channels whose marks were dropped as special tokens, which left their names: "analysisWe need ...assistantfinalRest".
-_GLUED_FINAL = re.compile(r"assistant\s?final(?![a-z])")
-_GLUED_THOUGHTS = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=[^\sa-z,.;:])")
 
 
 def without_thoughts(text: str) -> str:
@@ -42,7 +32,7 @@ def without_thoughts(text: str) -> str:
         'A blood pressure <think twice> of 140/90'
     """
     text = text if not text.startswith(tuple(_INVISIBLE)) else text.lstrip(_INVISIBLE)
-    shown = own_turn(_without_folded(_without_blocks(text))) if _MARKED.search(text) else text
+    shown = own_turn(_without_folded(_without_blocks(text))) if search("marked", text) else text
     shown = _behind_headings(_behind_names(shown))
     return text if shown == text else shown.strip()
 
@@ -140,7 +130,7 @@ def _decorated(text: str, tag: re.Match[str]) -> tuple[int, int]:
     for mark in ("***", "**", "*", "`", "_"):
         if text.endswith(mark, 0, start) and text.startswith(mark, end):
             return start - len(mark), end + len(mark)
-    quote = _QUOTE.search(text, max(0, start - 4), start)
+    quote = search("quote", text, max(0, start - 4), start)
     return (quote.start() if quote else start), end
 
 
@@ -156,11 +146,14 @@ def _without(text: str, spans: list[tuple[int, int]]) -> str:
 def _without_folded(text: str) -> str:
     """Cut out thoughts that are folded away in HTML, or stand in a code block of that name."""
     spans: list[tuple[int, int]] = []
-    for pattern, closing in ((_DETAILS, _END_OF_DETAILS), (compiled("fence of thoughts"), _BARE_FENCE)):
+    for pattern, closing in (
+        (compiled("details"), compiled("end of details")),
+        (compiled("fence of thoughts"), compiled("bare fence")),
+    ):
         at = 0
         while at < len(text) and (opening := pattern.search(text, at)):
             at = opening.end()
-            if pattern is compiled("fence of thoughts") or _ABOUT_THOUGHTS.search(opening.group()):
+            if pattern is compiled("fence of thoughts") or search("about thoughts", opening.group()):
                 end = closing.search(text, at)
                 at = end.end() if end else len(text)
                 spans.append((opening.start(), at))
@@ -169,10 +162,10 @@ def _without_folded(text: str) -> str:
 
 def _behind_names(text: str) -> str:
     """Return what follows the name of the final channel, where the names of channels stand in the text."""
-    finals = list(_GLUED_FINAL.finditer(text))
+    finals = list(compiled("glued final").finditer(text))
     if finals:
         return text[finals[-1].end() :].lstrip(":* \n")
-    if _GLUED_THOUGHTS.match(text):
+    if compiled("glued thoughts").match(text):
         return ""
     return re.sub(r"\A\s*final(?=[A-Z])", "", text)
 
@@ -182,7 +175,7 @@ def _behind_headings(text: str) -> str:
     heading = compiled("heading of thoughts").match(text)
     if heading is None:
         return text
-    reply = compiled("heading of the reply").search(text, heading.end())
+    reply = search("heading of the reply", text, heading.end())
     if reply:
         return text[reply.end() :]
     return "" if heading["sure"] else text

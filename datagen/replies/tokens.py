@@ -11,9 +11,6 @@ import re
 
 from datagen.phrases import compiled, groups_of_words
 
-# What a tokenizer's own spelling of spaces and line ends leaves: "TheĠpatient", "▁The▁patient".
-_SPELLING = re.compile(r"[^\W\d_][ĠĊ▁][^\W\d_]|▁[^\W\d_]+▁[^\W\d_]")
-_BOX = re.compile(r"<\|(?:begin|end)_of_box\|>")
 _KINDS = groups_of_words("kinds of tokens")
 
 
@@ -88,7 +85,7 @@ def own_turn(text: str) -> str:
         >>> own_turn("Rest.<|eot_id|><|start_header_id|>user<|end_header_id|>Why?"), own_turn("Rest.</s> Run.")
         ('Rest.', 'Rest.</s> Run.')
     """
-    text = _BOX.sub("", text)
+    text = compiled("box").sub("", text)
     marks = find_marks(text)
     if not marks:
         return text
@@ -126,6 +123,6 @@ def control_tokens(text: str) -> list[str]:
     """
     return [
         found.group()
-        for pattern in (compiled("control tokens"), _SPELLING)
+        for pattern in (compiled("control tokens"), compiled("spelling"))
         for found in pattern.finditer(text)
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from datagen.phrases import compiled
+from datagen.phrases import compiled, search
 from datagen.records import NO_INPUT
 from datagen.replies.marks import HEADERS
 
@@ -41,13 +41,9 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
     return value, strays
 
 
-_LINE_BREAK = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
-_BREAK = re.compile(r"\n[ \t]*(?:[-=*_~]{3,}|\**(?:\\?#[ ]?){2,}\**)[ \t]*\Z|(?<!#)#{2,}\Z")
-
-
 def _undecorate(value: str) -> str:
-    value = _LINE_BREAK.sub("", value.strip().strip(_INVISIBLE)).strip()
-    value = compiled("closing tag").sub("", _BREAK.sub("", value).rstrip()).rstrip()
+    value = compiled("line break").sub("", value.strip().strip(_INVISIBLE)).strip()
+    value = compiled("closing tag").sub("", compiled("break").sub("", value).rstrip()).rstrip()
     for mark in ("**", "__"):
         if value.count(mark) % 2:
             value = value.removeprefix(mark) if value.startswith(mark) else value.removesuffix(mark)
@@ -56,12 +52,9 @@ def _undecorate(value: str) -> str:
     return value.strip()
 
 
-_FENCE = re.compile(r"^[ \t]*`{3,}\w*[ \t]*$", re.MULTILINE)
-
-
 def _within_fences(raw: str) -> tuple[str, str]:
     """Take code fences off a value, and quotation marks off its lines; words below the last fence are not its own."""
-    parts = _FENCE.split(raw)
+    parts = compiled("fence").split(raw)
     if len(parts) % 2 and parts[0].strip() and any(part.strip() for part in parts[1:]):
         return raw, ""
     keep = max(1, len(parts) - 1) if parts[0].strip() else 2
@@ -78,17 +71,13 @@ def _within_fences(raw: str) -> tuple[str, str]:
 
 # --- values as YAML and TOML write them ---------------------------------------------------------------------------
 
-_BLOCK_SCALAR = re.compile(r"\A[ \t]*(?P<style>[|>])[+-]?\d?[+-]?[ \t]*\n(?=[ \t]*\S)")
-_ITEM = re.compile(r"[ \t]*(?:[-*•]|[(\[]?\w{1,2}[.)\]])[ ]|[ \t]")
-_STRING = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|'(?:[^']|'')*+'", re.DOTALL)
-_LONG_STRING = re.compile(r"(?P<mark>\"\"\"|''')\n?(?P<text>.*)(?P=mark)", re.DOTALL)
 _WRAPPED = 60
 """A line that is shorter ends where its author ended it; a longer one may have been wrapped."""
 
 
 def is_block(raw: str) -> bool:
     """Say whether a value is a block scalar of YAML, whose quotation marks are its own."""
-    return bool(_BLOCK_SCALAR.match(raw))
+    return bool(compiled("block scalar").match(raw))
 
 
 def unindent(raw: str, column: int, *, data: bool = False) -> tuple[str, str]:
@@ -100,7 +89,7 @@ def unindent(raw: str, column: int, *, data: bool = False) -> tuple[str, str]:
         >>> unindent(" Choose.\\n  A. rest\\n  B. run", 2)
         (' Choose.\\nA. rest\\nB. run', '')
     """
-    block = _BLOCK_SCALAR.match(raw)
+    block = compiled("block scalar").match(raw)
     first, _, below = raw.partition("\n")
     lines = below.split("\n")
     filled = [line for line in lines if line.strip()]
@@ -128,7 +117,7 @@ def _unfold(text: str, wrapped: int) -> str:
     lines: list[str] = []
     width = 0
     for line in text.strip().split("\n"):
-        if lines and width > wrapped and line.strip() and not _ITEM.match(line):
+        if lines and width > wrapped and line.strip() and not compiled("item").match(line):
             lines[-1] += f" {line.strip()}"
         else:
             lines.append(line)
@@ -146,19 +135,19 @@ def unquote(values: Mapping[str, str], *, data: bool) -> dict[str, str]:
         {'type': 'Chat', 'input': 'Chest pain:\\nworse.'}
     """
     said = [v for kind, v in values.items() if kind != "difficulty" and v and v != NO_INPUT]
-    if data or (len(said) >= 3 and all(_STRING.fullmatch(value) for value in said)):
+    if data or (len(said) >= 3 and all(compiled("string").fullmatch(value) for value in said)):
         return {kind: _text_of(value) for kind, value in values.items()}
     # An input may be what somebody said; an instruction is in quotation marks only for show.
     return {
-        kind: _text_of(value) if kind == "instruction" or _LONG_STRING.fullmatch(value) else value
+        kind: _text_of(value) if kind == "instruction" or compiled("long string").fullmatch(value) else value
         for kind, value in values.items()
     }
 
 
 def _text_of(value: str) -> str:
-    if long := _LONG_STRING.fullmatch(value):
+    if long := compiled("long string").fullmatch(value):
         return long["text"].strip()
-    if not _STRING.fullmatch(value):
+    if not compiled("string").fullmatch(value):
         return value
     try:
         return str(yaml.load(value, Loader=yaml.BaseLoader)).strip()
@@ -175,7 +164,7 @@ def _is_closing(paragraph: str) -> bool:
     short = len(paragraph) <= _LONGEST_CLOSING and "\n" not in paragraph.strip()
     if short and compiled("remark on a task").fullmatch(paragraph.strip()):
         return True
-    return short and bool(compiled("speaks of tasks").search(paragraph) or compiled("hope").match(paragraph))
+    return short and bool(search("speaks of tasks", paragraph) or compiled("hope").match(paragraph))
 
 
 def _split_closing(value: str) -> tuple[str, str]:
@@ -185,7 +174,7 @@ def _split_closing(value: str) -> tuple[str, str]:
     while keep > 1 and (_is_closing(paragraphs[keep - 1]) or not paragraphs[keep - 1].strip("-=*_~ \n")):
         keep -= 2
     closing = "".join(paragraphs[keep:]).strip()
-    value = _BREAK.sub("", "".join(paragraphs[:keep]).strip()).rstrip()
+    value = compiled("break").sub("", "".join(paragraphs[:keep]).strip()).rstrip()
     return value, closing
 
 
