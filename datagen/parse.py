@@ -161,7 +161,9 @@ def _read_stretch(
         piece = text[start:end].strip()
         if not any(map(str.isalnum, piece)) or (compiled("wrapping").fullmatch(piece) and not cut):
             return
-        yield Rejected("truncated" if cut else "unlabelled" if compiled("numbered").match(piece) else "prose", piece)
+        yield Rejected(
+            "truncated" if cut else "unlabelled" if compiled("numbered").match(piece) else "prose", piece
+        )
         return
     lead, opened = _split_lead(text[start : marks[0].start], marks[0], open_number)
     if lead:

@@ -3,7 +3,7 @@
 import calendar
 import re
 
-from datagen.privacy.words import COUNTRIES, NOT_NAMES, STATES, compiled, is_ordinary, is_owned
+from datagen.privacy.words import COUNTRIES, NOT_NAMES, STATES, compiled, is_ordinary, is_owned, search
 
 Match = re.Match[str]
 
@@ -61,13 +61,9 @@ def is_vehicle_number(text: str) -> bool:
     return text[8] == "0123456789X"[total % 11]
 
 
-_TOLL_FREE, _RECENT_YEAR = compiled("toll free"), compiled("recent year")
-_NO_NETWORK_ADDRESS = compiled("no network address")
-
-
 def _is_phone(match: Match) -> bool:
     """Refuse toll-free numbers: they are an institution's, and many answers name a help line."""
-    return not _TOLL_FREE.match(match["v"]) and 6 < len(digits_of(match)) < 16
+    return not compiled("toll free").match(match["v"]) and 6 < len(digits_of(match)) < 16
 
 
 def is_labelled_phone(match: Match) -> bool:
@@ -81,7 +77,7 @@ def is_labelled(match: Match) -> bool:
     sure = bool(match["n"] or (match["names"] and match["c"])) or len(value) > 7
     few = 3 if match["n"] and len(value) > 5 else 4 if sure else 5
     public = value.startswith(("NCT", "ISRCTN", "EUCTR")) or (
-        not match["n"] and _RECENT_YEAR.fullmatch(value)
+        not match["n"] and compiled("recent year").fullmatch(value)
     )
     return digits >= few and not public
 
@@ -95,7 +91,7 @@ def _is_ip(match: Match) -> bool:
     """Take four octets, but no enzyme (EC 3.4.21.4), version or section number."""
     octets = [int(each) for each in match["v"].split(".")]
     before = _before(match, 14)
-    if max(octets) > 255 or _NO_NETWORK_ADDRESS.search(before):
+    if max(octets) > 255 or search("no network address", before):
         return False
     return bool(re.search(r"(?i)\bip\b", before)) or sum(octet > 9 for octet in octets) >= 2
 
@@ -103,10 +99,6 @@ def _is_ip(match: Match) -> bool:
 # --- dates finer than a year, and no laboratory values, scores and genes --------------------------------------------
 
 _ENGLISH_MONTH = re.compile(compiled("english month").pattern, re.IGNORECASE)
-_SURELY, _IN, _NUMBERED, _VERSION, _MEASURE, _COUNT = map(
-    compiled,
-    ("surely a date", "behind in", "numbered", "version before", "measure behind", "count behind"),
-)
 
 
 def _before_date(match: Match) -> str:
@@ -125,7 +117,9 @@ def _is_date(match: Match) -> bool:
     a, b, c, sign = match.group("a", "b", "c", "s")
     before = _before_date(match)
     if len(a) > 2:
-        return len(a) == 4 and len(c) < 3 and _is_in_calendar(b, c, a) and not _VERSION.search(before)
+        return (
+            len(a) == 4 and len(c) < 3 and _is_in_calendar(b, c, a) and not search("version before", before)
+        )
     if len(c) == 4:
         return 1800 <= int(c) < 2100 and _is_in_calendar(a, b, c)
     if len(c) != 2 or match["t"] or not _is_in_calendar(a, b, c):
@@ -133,18 +127,20 @@ def _is_date(match: Match) -> bool:
     padded = len(a) == len(b) == 2 and "0" in (a[0], b[0])
     long_month = sign == "/" and max(int(a), int(b)) > 12 and any(int(part) % 5 for part in (a, b, c))
     told = sign != "." and (padded or long_month) and len({a, b, c}) > 1
-    return bool(_SURELY.search(before)) or (told and not _MEASURE.match(match.string, match.end()))
+    return bool(search("surely a date", before)) or (
+        told and not compiled("measure behind").match(match.string, match.end())
+    )
 
 
 def _is_compact_date(match: Match) -> bool:
     """Take eight digits for a day unless they count something or are a number of their own."""
     text, before = match["d"], _before_date(match)
-    if _SURELY.search(before) and 1800 <= int(text[4:]) < 2100:
+    if search("surely a date", before) and 1800 <= int(text[4:]) < 2100:
         return _is_in_calendar(text[:2], text[2:4], text[4:])
     if text[:2] not in ("19", "20") or not 1 <= int(text[4:6]) <= 12 or not 1 <= int(text[6:]) <= 31:
         return False
     behind = match.string[match.end() : match.end() + 40].replace("\n", " ")
-    counted = _NUMBERED.search(before) or _MEASURE.match(behind)
+    counted = search("numbered", before) or compiled("measure behind").match(behind)
     return len(match.string) > 8 and _is_in_calendar(text[4:6], text[6:], text[:4]) and not counted
 
 
@@ -153,39 +149,35 @@ def _is_day_of_month(match: Match) -> bool:
     month, day, before = match["m"].rstrip("."), match["d"] or "", _before_date(match)
     if match["y"] or match["y1"] or match["y2"]:
         return True
-    if _MEASURE.match(match.string, match.end()):
+    if compiled("measure behind").match(match.string, match.end()):
         return False
     # In capitals, short names are genes and tests as well (SEPT9, OCT); in small letters, verbs.
     english, ordinal = _ENGLISH_MONTH.fullmatch(month), day.endswith("of ")
     written = not english or month.istitle() or (month.isupper() and len(month) > 4)
-    counts = _IN.search(before) or _COUNT.match(match.string, match.end())
+    counts = search("behind in", before) or compiled("count behind").match(match.string, match.end())
     if written and (not ordinal if day else english and not counts):
         return True
-    return (ordinal and day[0].isdigit()) or bool(_SURELY.search(before))
+    return (ordinal and day[0].isdigit()) or bool(search("surely a date", before))
 
 
 # --- ages over 89, and no brackets, temperatures and doses ----------------------------------------------------------
-
-_OPEN_ENDED, _NO_SINGLE_AGE, _HEAT, _PERSON_AFTER, _BEGINS_A_FIELD, _ENDS_A_CELL = map(
-    compiled, ("open ended", "no single age", "heat", "person after", "begins a field", "ends a cell")
-)
 
 
 def _is_old(match: Match) -> bool:
     """Take the age of a person over 89, not a bracket such as "90 years or older"."""
     after = match.string[match.end() : match.end() + 40]
     old = not match["n"].isdigit() or 90 <= int(match["n"]) <= 125
-    return old and not _OPEN_ENDED.match(after) and not _NO_SINGLE_AGE.search(_before(match, 24))
+    return old and not compiled("open ended").match(after) and not search("no single age", _before(match, 24))
 
 
 def _is_old_person(match: Match) -> bool:
     """Take "94F with cough", not 94 F in a sentence on a temperature, nor 94M cells."""
     text, end = match.string, match.end("v")
     line = _before(match, 40).rpartition("\n")[2]
-    if not _is_old(match) or _HEAT.search(line) or not _BEGINS_A_FIELD.search(_before(match, 12)):
+    if not _is_old(match) or search("heat", line) or not search("begins a field", _before(match, 12)):
         return False
-    in_cell = _ENDS_A_CELL.match(text, end) and not _HEAT.search(text[end : end + 60])
-    return bool(_PERSON_AFTER.match(text, end) or in_cell)
+    in_cell = compiled("ends a cell").match(text, end) and not search("heat", text[end : end + 60])
+    return bool(compiled("person after").match(text, end) or in_cell)
 
 
 # --- places -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from datagen.privacy.reading import (
-    DOSE,
     Name,
     is_given,
     is_owned_name,
@@ -26,21 +25,12 @@ from datagen.privacy.words import (
     is_condition,
     is_ordinary,
     is_owned,
+    search,
 )
 
 _Match = re.Match[str]
 _Spans = Iterator[tuple[int, int]]
 _Read = Callable[[_Match], _Spans]
-_LISTED, _MEASURED, _ABROAD, _DETERMINER, _ABBREVIATION = map(
-    compiled, ("listed with", "measured", "foreign text", "determiner before", "abbreviation")
-)
-_DRUG_NEAR, _FIELD_ENDS, _DATA_BEHIND, _DEGREE_BEHIND, _CYRILLIC_INITIALS, _INITIALS = map(
-    compiled,
-    ("drug near", "field ends", "data behind", "degree behind", "cyrillic initials", "initials"),
-)
-_NAME_BEGINS, _ABBREVIATED_FIRST, _IN_TOWN, _AGED, _ALONE = map(
-    compiled, ("name begins", "abbreviated first name", "in a town", "aged", "alone in its line")
-)
 
 
 def _after_title(match: _Match) -> _Spans:
@@ -49,7 +39,7 @@ def _after_title(match: _Match) -> _Spans:
     if name is None and personal and personal.islower():
         sure = match["dot"] or personal in ("mr", "mrs", "dr")
         name = read_small_name(text, match.end(), given=not sure)
-        if _DETERMINER.search(text[max(0, match.start() - 12) : match.start()]):
+        if search("determiner before", text[max(0, match.start() - 12) : match.start()]):
             return
     if name is None or not _title_counts(match, name):
         return
@@ -68,15 +58,15 @@ def _title_counts(match: _Match, name: Name) -> bool:
         return not before.rstrip()[-1:].isdigit() and (title != "miss" or bool(match["dot"]))
     if title in ("MR", "MS"):
         heads = not before.rstrip(" \t*_")[-1:].isalnum() and not is_condition(name.words[0])
-        disease = _ABBREVIATION.search(text[:start]) or _ABBREVIATION.search(text[match.end() :])
+        disease = search("abbreviation", text[:start]) or search("abbreviation", text[match.end() :])
         return bool(match["dot"]) and (capitals or name.is_given or (heads and not disease))
     if title in ("MISS", "DOCTOR", "PROFESSOR"):
         return capitals
     if title in ("Sr", "SR"):
-        return not _MEASURED.match(text, name.end)
+        return not compiled("measured").match(text, name.end)
     if match["foreign"]:
         around = before + text[name.end : name.end + 200]
-        return name.is_given or bool(_ABROAD.search(around))
+        return name.is_given or bool(search("foreign text", around))
     return True
 
 
@@ -86,7 +76,7 @@ def _after_plural(match: _Match) -> _Spans:
     name = read_name(text, match.end(), titled=True)
     while name and not is_owned_name(text, name):
         yield name.start, name.end
-        listed = _LISTED.match(text, name.end)
+        listed = compiled("listed with").match(text, name.end)
         name = read_name(text, listed.end(), titled=True) if listed else None
 
 
@@ -119,22 +109,24 @@ def _in_field(sort: Literal["name", "role", "patient", "letter"]) -> _Read:
             return
         states = [is_condition(word) for word in name.words]
         shaped = given or not any(states) or ("," in written and not all(states))
-        whole = bool(_FIELD_ENDS.match(text, name.end)) and not DOSE.match(text, name.end)
-        initials = _CYRILLIC_INITIALS.search(written)
+        whole = bool(compiled("field ends").match(text, name.end)) and not compiled("dose").match(
+            text, name.end
+        )
+        initials = search("cyrillic initials", written)
         several = len(name.words) > 1 or written[1] == "." or initials
         if sort == "name":
             near = text[max(0, match.start() - 60) : match.start()] + text[name.end : name.end + 80]
             heads = match["person"] or _heads_a_field(text, match.start("label"))
-            takes = heads and (given or (whole and (match["person"] or not _DRUG_NEAR.search(near))))
+            takes = heads and (given or (whole and (match["person"] or not search("drug near", near))))
         elif sort == "role":
             takes = given or (whole and shaped)
         elif sort == "patient":
-            known = is_given(name.words[0]) or _DATA_BEHIND.match(text, name.end)
+            known = is_given(name.words[0]) or compiled("data behind").match(text, name.end)
             takes = (several and (given or initials)) or (
                 match["colon"] and whole and shaped and (several or known)
             )
         else:
-            sure = _INITIALS.match(written) or _DEGREE_BEHIND.match(text, name.end)
+            sure = compiled("initials").match(written) or compiled("degree behind").match(text, name.end)
             takes = whole and ((several and given) or sure)
         if takes:
             yield name.start, name.end
@@ -177,7 +169,7 @@ def _closing(match: _Match) -> _Spans:
     if name is None or is_owned_name(text, name):
         return
     thanks = match[0].lower().startswith(("thank", "best,", "best\n", "cheers"))
-    alone = _ALONE.match(text[name.end : name.end + 8])
+    alone = compiled("alone in its line").match(text[name.end : name.end + 8])
     own_line = "\n" in match[0]
     if (own_line and alone) if thanks else (own_line or match[0].rstrip()[-1:] in ",:"):
         yield name.start, name.end
@@ -186,7 +178,7 @@ def _closing(match: _Match) -> _Spans:
 def _before_degree(match: _Match) -> _Spans:
     """Read "L. Petrossian, MD"; one word alone only with a comma, and not as a town in Maryland."""
     text, end, failed, found = match.string, match.start(), 0, None
-    for start in reversed(list(_NAME_BEGINS.finditer(text, max(0, end - 100), end))[-8:]):
+    for start in reversed(list(compiled("name begins").finditer(text, max(0, end - 100), end))[-8:]):
         name = read_name(text, start.start())
         if name and name.end == end:
             found = name
@@ -194,9 +186,9 @@ def _before_degree(match: _Match) -> _Spans:
             break
     if found is None:
         return
-    if len(found.words) == 1 and not _ABBREVIATED_FIRST.match(text[found.start : end]):
+    if len(found.words) == 1 and not compiled("abbreviated first name").match(text[found.start : end]):
         before = text[max(0, found.start - 40) : found.start]
-        in_town = _IN_TOWN.search(before)
+        in_town = search("in a town", before)
         in_line = not before.rstrip(" \t*_")[-1:].isalnum() or before.rstrip().endswith((" by", " with"))
         if text[end] != "," or in_town or not in_line or _is_term(found.words[0]):
             return
@@ -213,7 +205,7 @@ def _with_given_name(match: _Match) -> _Spans:
         return
     if any(word in STATES or is_owned(word) for word in name.words[1:]):
         return
-    if len(name.words) > 1 or _AGED.match(text[name.end : name.end + 60]):
+    if len(name.words) > 1 or compiled("aged").match(text[name.end : name.end + 60]):
         yield name.start, name.end
 
 

@@ -10,24 +10,16 @@ import re
 from collections.abc import Iterator
 
 from datagen.privacy.spelling import bare
-from datagen.privacy.words import GIVEN_NAMES, compiled, is_condition, is_ordinary, is_owned, is_surname_too
-
-DOSE = compiled("dose")
-_TOKEN, _BETWEEN, _SUFFIX, _LABEL, _COMMA, _INITIAL, _GOES_ON, _GOES_ON_OR_ENDS, _VERB, _SMALL = map(
+from datagen.privacy.words import (
+    GIVEN_NAMES,
     compiled,
-    (
-        "part of a name",
-        "gap",
-        "suffix behind",
-        "label behind",
-        "comma",
-        "last initial",
-        "sentence goes on",
-        "goes on or ends",
-        "verb in capitals",
-        "small word",
-    ),
+    is_condition,
+    is_ordinary,
+    is_owned,
+    is_surname_too,
+    search,
 )
+
 _WRAPPED = 50
 _WORDS = 4
 
@@ -75,27 +67,31 @@ def read_name(text: str, at: int, titled: bool = False) -> Name | None:
         word = token[0]
         first = not words
         named = titled if first else is_given(words[-1])
-        if _is_no_part(word, words, named) or _LABEL.match(text, token.end()) or not _fits(words, word):
+        if (
+            _is_no_part(word, words, named)
+            or compiled("label behind").match(text, token.end())
+            or not _fits(words, word)
+        ):
             break
         line_end = token.start() - len(gap)
         if "\n" in gap and not first and not _is_wrapped(text, line_end, token.end(), titled and named):
             break
         words.append(word)
         end = token.end()
-    if not words or DOSE.match(text, end):
+    if not words or compiled("dose").match(text, end):
         return None
-    suffix = _SUFFIX.match(text, end)
+    suffix = compiled("suffix behind").match(text, end)
     return Name(at, suffix.end() if suffix else end, tuple(words))
 
 
 def read_last_first(text: str, at: int) -> Name | None:
     """Read "SMITH, JOHN A." and the like."""
     last = read_name(text, at)
-    comma = last and _COMMA.match(text, last.end)
+    comma = last and compiled("comma").match(text, last.end)
     first = comma and read_name(text, comma.end())
     if last is None or not first or "\n" in text[last.end : first.start] or is_ordinary(last.words[0]):
         return None
-    initial = _INITIAL.match(text, first.end)
+    initial = compiled("last initial").match(text, first.end)
     return Name(at, initial.end() if initial else first.end, last.words + first.words)
 
 
@@ -113,12 +109,14 @@ def read_small_name(text: str, at: int, given: bool = False) -> Name | None:
         >>> read_small_name("the dr. said so", 8) is None
         True
     """
-    first = _SMALL.match(text, at)
+    first = compiled("small word").match(text, at)
     if first is None or is_ordinary(first[0]) or (given and not is_given(first[0].title())):
         return None
     if not is_given(first[0].title()):
         return None if is_condition(first[0]) else Name(at, first.end(), (first[0],))
-    second = _SMALL.match(text, first.end() + 1) if text.startswith(" ", first.end()) else None
+    second = (
+        compiled("small word").match(text, first.end() + 1) if text.startswith(" ", first.end()) else None
+    )
     if second is None or is_ordinary(second[0]) or is_condition(second[0]):
         return Name(at, first.end(), (first[0].title(),))
     return Name(at, second.end(), (first[0].title(), second[0]))
@@ -133,12 +131,12 @@ def _tokens(text: str, at: int) -> Iterator[tuple[re.Match[str], str]]:
     """Yield the parts of a name, each with the space before it."""
     gap = ""
     for _ in range(2 * _WORDS):
-        token = _TOKEN.match(text, at)
+        token = compiled("part of a name").match(text, at)
         if token is None:
             return
         yield token, gap
         at = token.end()
-        between = _BETWEEN.match(text, at)
+        between = compiled("gap").match(text, at)
         if between is None and token.lastgroup == "word":
             return
         gap = between[0] if between else ""
@@ -152,7 +150,7 @@ def _is_no_part(word: str, words: list[str], titled: bool) -> bool:
     if titled and is_surname_too(word.title() if word.isupper() and first else word):
         return False
     # In a line of capitals, verbs have them too.
-    verb = not first and _VERB.search(word)
+    verb = not first and search("verb in capitals", word)
     return is_ordinary(word) or (word.isupper() and (is_abbreviation(word) or bool(verb)))
 
 
@@ -173,4 +171,6 @@ def _fits(words: list[str], word: str) -> bool:
 def _is_wrapped(text: str, end_of_line: int, end: int, expected: bool) -> bool:
     """Say whether a name goes on behind the end of a line: the line is full, or a surname must follow."""
     full = "\n" not in text[max(0, end_of_line - _WRAPPED) : end_of_line] and end_of_line >= _WRAPPED
-    return bool(_GOES_ON.match(text, end) and full) or bool(expected and _GOES_ON_OR_ENDS.match(text, end))
+    return bool(compiled("sentence goes on").match(text, end) and full) or bool(
+        expected and compiled("goes on or ends").match(text, end)
+    )

@@ -31,9 +31,15 @@ def regex(text: str) -> str:
     return expand(plain(text).text, part)
 
 
+@functools.cache
 def compiled(name: str) -> re.Pattern[str]:
     """Compile a part of the patterns."""
     return re.compile(part(name))
+
+
+def search(name: str, text: str) -> re.Match[str] | None:
+    """Search a text for a part of the patterns."""
+    return compiled(name).search(text)
 
 
 STATES = _words("states")
@@ -43,7 +49,6 @@ NOT_NAMES = _words("not names")
 OWNED_NOUNS = _words("owned nouns")
 _ORDINARY = frozenset(word.casefold() for word in NOT_NAMES) | _words("ordinary")
 _SURNAMES_TOO = _words("surnames too")
-_TERM, _CONDITION = compiled("end of a clinical term"), compiled("end of a state")
 
 
 @functools.lru_cache(1 << 14)
@@ -58,7 +63,11 @@ def is_ordinary(word: str) -> bool:
     parts = word.split("-")
     if len(parts) > 1:
         return word in _ORDINARY or all(map(is_ordinary, parts))
-    return word in _ORDINARY or word.removesuffix("s") in _ORDINARY or bool(_TERM.search(word))
+    return (
+        word in _ORDINARY
+        or word.removesuffix("s") in _ORDINARY
+        or bool(search("end of a clinical term", word))
+    )
 
 
 def is_condition(word: str) -> bool:
@@ -68,7 +77,7 @@ def is_condition(word: str) -> bool:
         >>> is_condition("Relapsing"), is_condition("UNSTABLE"), is_condition("Okafor")
         (True, True, False)
     """
-    return bool(_CONDITION.search(word.casefold()))
+    return bool(search("end of a state", word.casefold()))
 
 
 def is_surname_too(word: str) -> bool:
