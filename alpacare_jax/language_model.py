@@ -229,7 +229,7 @@ class LanguageModel:
         if not isinstance(prompt, str):
             return self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True)
         if template is None:
-            return self.tokenizer.encode(prompt)
+            return self.tokenizer.encode_prompt(prompt)
         return encode_prompt(prompt, "", self.tokenizer, template)
 
     @functools.cached_property

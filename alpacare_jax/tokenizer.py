@@ -104,7 +104,10 @@ class Tokenizer:
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a text that is to be continued: one BOS where the tokenizer adds one, and no end token."""
-        ids = self.encode(text)
+        return self.with_bos(self.encode(text))
+
+    def with_bos(self, ids: list[int]) -> list[int]:
+        """Put a BOS in front of token ids, where the tokenizer adds one and there is none yet."""
         if not self.adds_bos or self.bos_id is None or ids[:1] == [self.bos_id]:
             return ids
         return [self.bos_id, *ids]

@@ -117,13 +117,9 @@ def encode_prompt(
         DataError: The chat template cannot carry the prompt.
     """
     if template == "alpaca":
-        return _framed(tokenizer, tokenizer.encode(alpaca_prompt(instruction, input), parse_special=False))
+        return tokenizer.with_bos(tokenizer.encode(alpaca_prompt(instruction, input), parse_special=False))
     _check_plain(tokenizer, instruction + input, where)
     return tokenizer.apply_chat_template(chat_messages(instruction, input), add_generation_prompt=True)
-
-
-def _framed(tokenizer: Tokenizer, prompt: list[int]) -> list[int]:
-    return [tokenizer.bos_id, *prompt] if tokenizer.adds_bos and tokenizer.bos_id is not None else prompt
 
 
 def _encode_alpaca(
@@ -133,7 +129,7 @@ def _encode_alpaca(
     encoded = tokenizer.encode_batch(prompts, parse_special=False)
     answers = tokenizer.encode_batch([record.output for record in instructions], parse_special=False)
     return [
-        (_framed(tokenizer, prompt), [*answer, tokenizer.eos_id])
+        (tokenizer.with_bos(prompt), [*answer, tokenizer.eos_id])
         for prompt, answer in zip(encoded, answers, strict=True)
     ]
 

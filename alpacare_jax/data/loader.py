@@ -1,8 +1,8 @@
 """From a packed data set to batches on the mesh.
 
-The order of training is one endless sequence of rows: the first epoch's shuffle, then the second's, and so
-on. It depends on the seed and the number of rows alone. A batch is the next ``global_batch`` rows of that
-sequence, and the position is how many rows have been taken: one number, the same for every process, that
+The order of training is one endless stream of sequences: the first epoch's shuffle, then the second's, and so
+on. It depends on the seed and the number of sequences alone. A batch is the next ``global_batch`` of them,
+and the position is how many have been taken: one number, the same for every process, that
 says all that is needed to go on, with any number of processes and with another batch size too.
 """
 
@@ -42,10 +42,10 @@ def count_steps(rows: int, epochs: float, global_batch: int) -> int:
 
 
 class SequenceOrder:
-    """The endless shuffled sequence of row numbers: every row once per epoch, each epoch ordered anew.
+    """The endless shuffled order of sequences: every one once per epoch, each epoch ordered anew.
 
     Args:
-        rows: Number of rows.
+        rows: Number of sequences.
         seed: Seed of the shuffles.
 
     Raises:
@@ -73,18 +73,17 @@ class SequenceOrder:
 class BatchStream:
     """Endless shuffled batches, read ahead in a background thread.
 
-    Iterating yields ``(batch, position)``: the batch, and the number of rows taken from the sequence up to
+    Iterating yields ``(batch, position)``: the batch, and the number of sequences taken from the stream up to
     and with it, over all processes. A stream that starts there gives exactly the batches that would have
     followed.
 
     Args:
-        dataset: The rows.
-        global_batch: Rows per batch over all processes (B).
+        dataset: The sequences.
+        global_batch: Sequences per batch over all processes (B).
         seed: Seed of the shuffles.
         start_sample: The position to start from.
         sharding: Sharding of a [B, T] array; each process reads only the rows of its own devices. NumPy
             arrays of the whole batch come out where it is None.
-        ahead: Batches to read ahead.
 
     Raises:
         ShardingError: The batch or the row length does not divide over the sharding.
@@ -98,23 +97,18 @@ class BatchStream:
         start_sample: int = 0,
         *,
         sharding: "NamedSharding | None" = None,
-        ahead: int = 2,
     ) -> None:
-        self.dataset, self.global_batch, self.position = dataset, global_batch, start_sample
+        self.global_batch, self.position = global_batch, start_sample
         self.order = SequenceOrder(len(dataset), seed)
         self.wait_s = 0.0
         """Seconds that the latest batch was waited for."""
-        self.total_wait_s = 0.0
-        """Seconds waited for all batches so far."""
         self._placement = _Placement.of(dataset, global_batch, sharding)
-        self._local = _read_ahead(
-            _ENDLESS, lambda step: self._read(start_sample + step * global_batch), ahead
-        )
 
-    def _read(self, start: int) -> dict[str, np.ndarray]:
-        return stack_sequences(
-            [self.dataset[self.order[start + offset]] for offset in self._placement.offsets]
-        )
+        def read(step: int) -> dict[str, np.ndarray]:
+            start = start_sample + step * global_batch
+            return stack_sequences([dataset[self.order[start + at]] for at in self._placement.offsets])
+
+        self._local = _read_ahead(_ENDLESS, read)
 
     def __iter__(self) -> Iterator[tuple[Batch, int]]:
         return self
@@ -124,7 +118,6 @@ class BatchStream:
         local = next(self._local)
         batch = self._placement.place(local)
         self.wait_s = time.perf_counter() - started
-        self.total_wait_s += self.wait_s
         self.position += self.global_batch
         return batch, self.position
 
@@ -139,8 +132,8 @@ def batches_in_order(
     """Yield every row once, in the order of the data set; for validation.
 
     Args:
-        dataset: The rows.
-        global_batch: Rows per batch over all processes (B).
+        dataset: The sequences.
+        global_batch: Sequences per batch over all processes (B).
         sharding: As in :class:`BatchStream`.
         pad_id: Token id of the empty rows that fill the last batch; they carry no target.
     """
@@ -151,7 +144,7 @@ def batches_in_order(
         rows = [step * global_batch + offset for offset in placement.offsets]
         return stack_sequences([dataset[row] if row < len(dataset) else empty for row in rows])
 
-    local = _read_ahead(math.ceil(len(dataset) / global_batch), read, ahead=2)
+    local = _read_ahead(math.ceil(len(dataset) / global_batch), read)
     try:
         for arrays in local:
             yield placement.place(arrays)
@@ -159,10 +152,11 @@ def batches_in_order(
         local.close()
 
 
-def _read_ahead(steps: int, read: Callable[[int], dict[str, np.ndarray]], ahead: int) -> Any:
+def _read_ahead(steps: int, read: Callable[[int], dict[str, np.ndarray]]) -> Any:
+    """Read batches in a thread of their own, two ahead of the one that is asked for."""
     import grain
 
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return iter(grain.MapDataset.range(steps).map(read).to_iter_dataset(options))
 
 

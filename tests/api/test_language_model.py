@@ -70,6 +70,13 @@ def test_replies_come_for_a_text_a_list_and_conversations(model):
     assert plain == chat, "None takes the text as it is"
 
 
+def test_a_text_as_it_is_begins_as_the_tokenizer_begins_texts(model, monkeypatch):
+    plain = model.tokenizer.encode("Fever")
+    monkeypatch.setattr(model.tokenizer, "adds_bos", True)
+    monkeypatch.setattr(model.tokenizer, "bos_id", 1)
+    assert model._encode("Fever", None) == [1, *plain]
+
+
 def test_what_is_saved_gives_the_same_logits(model, tmp_path):
     model.save_pretrained(tmp_path / "out")
     again = alpacare.load(tmp_path / "out")
