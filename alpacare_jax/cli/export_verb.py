@@ -50,7 +50,7 @@ def command(
 
     Adapters are merged into their base, quantised where they were trained so; with --peft they stay beside it.
     """
-    from alpacare_jax import export_adapters, export_model
+    from alpacare_jax.convert.folders import export_adapters, export_model
     from alpacare_jax.distributed import leaves_to_first
     from alpacare_jax.errors import ConfigError
 

@@ -49,7 +49,7 @@ def command(
     loss, and examples are packed into sequences of equal length by best fit. They are written as ArrayRecord
     shards of a TFDS data set, the manifest last.
     """
-    from alpacare_jax import pack
+    from alpacare_jax.data.pack import pack
     from datagen.progress import ProgressDisplay
 
     started = time.perf_counter()
