@@ -18,10 +18,10 @@ from datagen.synthesize import status as read_status
 from datagen.synthesize import synthesize as run_synthesis
 from datagen.synthesize.display import watching
 from datagen.work import derive as derivation
+from datagen.work.asking import cancel_all
 from datagen.work.folder import CONFIG, pinned_settings, recorded_seeds
 from datagen.work.plan import SynthesisPlan
 from datagen.work.plan import plan as make_plan
-from datagen.work.stop_batches import cancel_all
 
 log = logging.getLogger(__name__)
 

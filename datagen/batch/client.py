@@ -230,12 +230,10 @@ def describe(records: Sequence[BatchRecord]) -> str:
 
 
 def _reply(ledger: Ledger, stage: str, request: ChatRequest) -> Reply:
-    entry = ledger.get(stage, request.id)
+    entry = ledger.settled(stage, request.id)
     assert entry is not None
-    assert entry.state != "sent"
     return read_reply(entry)
 
 
 def _settled(ledger: Ledger, stage: str, request: ChatRequest, service: Service) -> Entry | None:
-    entry = ledger.get(stage, request.id, prompt_hash=prompt_hash(request.body(service.model)))
-    return None if entry is None or entry.state == "sent" else entry
+    return ledger.settled(stage, request.id, prompt_hash=prompt_hash(request.body(service.model)))

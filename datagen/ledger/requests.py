@@ -43,6 +43,11 @@ class Requests(LedgerFile):
             )
         return entry
 
+    def settled(self, stage: str, id: str, *, prompt_hash: str | None = None) -> Entry | None:
+        """Return the row of one request that was answered or given up, or None; see :meth:`get`."""
+        entry = self.get(stage, id, prompt_hash=prompt_hash)
+        return None if entry is None or entry.state == "sent" else entry
+
     def entries(self, stage: str | None = None) -> Iterator[Entry]:
         """Yield all rows, or those of one stage, in the order of their ids."""
         where, values = ("", ()) if stage is None else (" WHERE stage = ?", (stage,))

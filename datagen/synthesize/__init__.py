@@ -22,13 +22,12 @@ from datagen.safety import leaking_seeds
 from datagen.seeds import odd_labels
 from datagen.settings import Settings
 from datagen.synthesize.funnel import Funnel
-from datagen.synthesize.pipeline import Pipeline, Progress, Watch
+from datagen.synthesize.pipeline import Pipeline, Progress, Watch, require_keys
 from datagen.synthesize.reasons import why_none_kept, why_nothing
 from datagen.synthesize.status import Status, status
 from datagen.task_filter import FilteredAnswers, TaskFilter, filter_answers
 from datagen.work.asking import take_up_batches
 from datagen.work.folder import LEDGER, pin, refuse_foreign
-from datagen.work.keys import require_keys
 
 __all__ = ["Funnel", "Progress", "Status", "Watch", "status", "synthesize"]
 

@@ -5,11 +5,12 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import islice
 
 from datagen.batch.client import stream_in_batches
 from datagen.client import ChatRequest, Reply, read_reply, stream
+from datagen.errors import ServiceError
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget, BudgetReached
 from datagen.money.projection import Money, mean_usd
@@ -20,7 +21,7 @@ from datagen.synthesize.funnel import Funnel
 from datagen.task_filter import FilteredAnswers, TaskFilter
 from datagen.work.asking import ask_all
 from datagen.work.estimate import expected_answer_usd
-from datagen.work.keys import with_keys
+from datagen.work.replay import take_settled
 
 _SECONDS_BETWEEN_NOTES = 1.0
 
@@ -40,6 +41,20 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
+
+
+def require_keys(settings: Settings) -> None:
+    """See that both services have the key that they need.
+
+    Raises:
+        ServiceError: A key is missing; the option that names it is in the remedy.
+    """
+    settings.teacher.api_key()
+    try:
+        settings.answerer.api_key()
+    except ServiceError as error:
+        error.remedy = (error.remedy or "").replace("--api-key-env", "--answer-api-key-env")
+        raise
 
 
 class Pipeline:
@@ -96,7 +111,8 @@ class Pipeline:
                     if self.task_filter.full:
                         break
         except BudgetReached as reached:
-            self._take_settled()
+            # The replies behind the one at which the run stopped are paid for.
+            take_settled(self.task_filter, self.settings, lambda id: self.ledger.settled(TASKS, id))
             return reached
         finally:
             self._note()
@@ -107,9 +123,7 @@ class Pipeline:
 
         A batch is paid for as a whole, so it leaves what the answers to its tasks are expected to cost.
         """
-        settings = self.settings
-        missing = islice(task_requests(settings, self.seeds), self.task_filter.requests, None)
-        requests = with_keys(missing, settings, self.ledger, TASKS)
+        settings, requests = self.settings, self._task_requests()
         if settings.mode == BATCH:
             return stream_in_batches(
                 requests,
@@ -125,13 +139,22 @@ class Pipeline:
         window = None if settings.eager else self.task_filter.requests_wanted
         return stream(requests, settings.teacher, self.ledger, stage=TASKS, window=window, budget=self.budget)
 
+    def _task_requests(self) -> Iterator[ChatRequest]:
+        """Yield the requests behind those that were judged; look for keys before the first that is to be sent."""
+        found_keys = False
+        for request in islice(task_requests(self.settings, self.seeds), self.task_filter.requests, None):
+            if not found_keys and self.ledger.settled(TASKS, request.id) is None:
+                require_keys(self.settings)
+                found_keys = True
+            yield request
+
     def _requests_wanted(self, ahead: Sequence[Reply]) -> int:
         """Estimate how many requests the target still needs, with replies that are in but cannot be judged yet."""
         if not ahead:
             return self.task_filter.requests_wanted()
         trial = TaskFilter(self.seeds, self.settings)
         for number in range(self.task_filter.requests):
-            entry = self.ledger.get(TASKS, f"{number:06d}")
+            entry = self.ledger.settled(TASKS, f"{number:06d}")
             assert entry is not None
             trial.take(read_reply(entry))
         for reply in ahead:
@@ -154,14 +177,6 @@ class Pipeline:
     def _answer_usd(self) -> float:
         """Return what one answer costs: the mean of those that are in, or what is expected; 0 without a price."""
         return mean_usd(self.budget.spending(), ANSWERS, self._expected_answer_usd) or 0.0
-
-    def _take_settled(self) -> None:
-        """Judge the replies behind the one at which a run stopped; they are paid for."""
-        while not self.task_filter.full and self.task_filter.requests < self.settings.request_limit():
-            entry = self.ledger.get(TASKS, f"{self.task_filter.requests:06d}")
-            if entry is None or entry.state == "sent":
-                return
-            self.task_filter.take(read_reply(entry))
 
     def answers(self) -> list[Reply]:
         """Have the kept tasks answered; those for which the budget does not suffice are said to have failed for it.
@@ -186,8 +201,8 @@ class Pipeline:
             return [self._answer_or_none(request) for request in requests]
 
     def _answer_or_none(self, request: ChatRequest) -> Reply:
-        entry = self.ledger.get(ANSWERS, request.id)
-        if entry is None or entry.state == "sent":
+        entry = self.ledger.settled(ANSWERS, request.id)
+        if entry is None:
             return Reply(request.id, "", "", "", 0, 0, error="budget: not asked, to keep the cap")
         return read_reply(entry)
 

@@ -1,13 +1,17 @@
-"""Asking all requests of a stage in the way the settings name: one by one, or through batches."""
+"""Asking in the way the settings name, one by one or through batches; changing from one to the other."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from datagen.batch.client import collect_batches, complete_in_batches
-from datagen.batch.store import BatchStore
+from datagen.batch.client import cancel_batches, collect_batches, complete_in_batches
+from datagen.batch.store import BatchStore, described
 from datagen.client import ChatRequest, Reply, Service, complete
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
-from datagen.settings import BATCH, Terms
+from datagen.questions import ANSWERS, TASKS
+from datagen.settings import BATCH, Settings, Terms
+from datagen.work.folder import LEDGER, pinned_settings, refuse_lost
 
 
 def ask_all(
@@ -67,3 +71,25 @@ def take_up_batches(services: Mapping[str, Service], ledger: Ledger, terms: Term
     """
     if terms.mode != BATCH and BatchStore(ledger).under_way():
         collect_batches(services, ledger, budget, terms.batch)
+
+
+def cancel_all(settings: Settings, work: Path) -> list[dict[str, Any]]:
+    """End every batch of a work folder that is under way, and bring in what it has done; nothing is sent.
+
+    A batch that its provider does not know counts as spent at its worst case.
+
+    Returns:
+        The batches that were ended, as ``--status`` shows them.
+
+    Raises:
+        DataError: The folder is no work folder, or another process writes to it.
+        ServiceError: The service cannot be reached.
+    """
+    pinned_settings(work)
+    refuse_lost(work)
+    services = {TASKS: settings.teacher, ANSWERS: settings.answerer}
+    with Ledger(work / LEDGER) as ledger:
+        budget = Budget(ledger, settings.all_prices(), settings.budget_usd)
+        ended = cancel_batches(services, ledger, budget, settings.batch)
+        budget.close()
+    return [described(record) for record in ended]

@@ -6,18 +6,19 @@ folder stays as it is.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datagen import prompts
-from datagen.client import read_reply
 from datagen.errors import DataError
 from datagen.ledger import Entry, Ledger
 from datagen.questions import ANSWERS, TASKS, answer_request, read_seeds, task_request
-from datagen.service.chat import prompt_hash
+from datagen.records import SeedTask
+from datagen.service.chat import ChatRequest, prompt_hash
 from datagen.settings import Settings
 from datagen.task_filter import TaskFilter
 from datagen.work.folder import LEDGER, pin, refuse_foreign, refuse_lost
+from datagen.work.replay import take_settled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,37 +56,27 @@ def derive(source: Path, target: Path, settings: Settings) -> Derived:
                 where=target,
                 remedy=f"go on with --work {target} and without --derive, or choose another new folder",
             )
-        pin(target, settings, seeds, prompts.PROMPT_VERSION, began=False, forked_from=str(source.absolute()))
-        tasks = {entry.id: entry for entry in _applying_tasks(old, settings)}
-        answers = list(_applying_answers(old, settings, tasks))
+        pin(target, settings, seeds, prompts.PROMPT_VERSION, began=False, derived_from=str(source.absolute()))
+        tasks = {entry.id: entry for entry in _applying_tasks(old, settings, seeds)}
+        judged = TaskFilter(seeds, settings)
+        take_settled(judged, settings, tasks.get)
+        model = settings.answerer.model
+        found = [(answer_request(settings, kept), old.settled(ANSWERS, kept.id)) for kept in judged.kept]
+        answers = [answer for request, answer in found if answer and _applies(request, model, answer)]
         new.copy([*tasks.values(), *answers])
         counts = old.counts()
     settled = {stage: each["answered"] + each["failed"] for stage, each in counts.items()}
     return Derived(len(tasks), settled.get(TASKS, 0), len(answers), settled.get(ANSWERS, 0))
 
 
-def _applying_tasks(old: Ledger, settings: Settings) -> Iterator[Entry]:
+def _applying_tasks(old: Ledger, settings: Settings, seeds: Sequence[SeedTask]) -> Iterator[Entry]:
     """Yield the settled task requests that the new settings would ask in the same words."""
-    seeds = read_seeds(settings)
     for entry in old.entries(TASKS):
-        if entry.state == "sent" or not entry.id.isdigit() or int(entry.id) >= settings.request_limit():
-            continue
-        request = task_request(settings, seeds, int(entry.id))
-        if prompt_hash(request.body(settings.teacher.model)) == entry.prompt_hash:
-            yield entry
+        if entry.state != "sent" and entry.id.isdigit() and int(entry.id) < settings.request_limit():
+            request = task_request(settings, seeds, int(entry.id))
+            if _applies(request, settings.teacher.model, entry):
+                yield entry
 
 
-def _applying_answers(old: Ledger, settings: Settings, tasks: dict[str, Entry]) -> Iterator[Entry]:
-    """Yield the settled answers to tasks that the new settings keep too, and ask in the same words."""
-    task_filter = TaskFilter(read_seeds(settings), settings)
-    for number in range(settings.request_limit()):
-        entry = tasks.get(f"{number:06d}")
-        if entry is None or task_filter.full:
-            break
-        task_filter.take(read_reply(entry))
-    for kept in task_filter.kept:
-        answer = old.get(ANSWERS, kept.id)
-        if answer is None or answer.state == "sent":
-            continue
-        if prompt_hash(answer_request(settings, kept).body(settings.answerer.model)) == answer.prompt_hash:
-            yield answer
+def _applies(request: ChatRequest, model: str, entry: Entry) -> bool:
+    return prompt_hash(request.body(model)) == entry.prompt_hash

@@ -1,39 +1,38 @@
-"""The work folder of a synthesis run: whose it is, and the configuration it is pinned to."""
+"""The work folder of a synthesis run: whose it is, and the configuration and seed tasks it is pinned to.
+
+``seeds.jsonl`` in a work folder holds the seed tasks as they were read, so a run outlives the file that it was started
+with. The configuration is pinned to their hash, so that a changed copy or original is never taken for what the run was
+made of. Folders of an older version have no copy until they are run again.
+"""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datagen.client import Service
+from datagen.configuration import to_plain
 from datagen.contamination.evaluation_files import content_hash, split_fields
 from datagen.coverage import DRAW_VERSION
 from datagen.decoding import read_json_object
 from datagen.errors import DataError
 from datagen.files import write_json
-from datagen.records import SeedTask
+from datagen.records import SeedTask, write_records
+from datagen.seeds import load_seeds
 from datagen.settings import Settings, read_settings, to_mapping
-from datagen.work.own_seeds import PINNED_AS, SEEDS, fingerprint, keep_copy, own_seeds, with_own_seeds
 
 CONFIG = "config.json"
 LEDGER = "ledger.sqlite"
+SEEDS = "seeds.jsonl"
 
 _RESULTS = ("instructions.jsonl", "funnel.json")
+_SEED_TASKS = "seed tasks"
 
 # Free to change between runs of one work folder: they move the work or its end, never a result already there.
-_FREE = ("target", "max_requests", "seeds", "eager", "budget_usd", "prices", "mode", "batch")
-_FREE_OF_SERVICE = (
-    "base_url",
-    "api_key_env",
-    "timeout_s",
-    "max_tries",
-    "concurrency",
-    "first_wait_s",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "patience_s",
-    "heed_headers",
-)
+_FREE = {"target", "max_requests", "seeds", "eager", "budget_usd", "prices", "mode", "batch"}
+_FREE_OF_SERVICE = {field.name for field in dataclasses.fields(Service)} - {"model"}
 
 
 def pin(
@@ -43,7 +42,7 @@ def pin(
     prompt_version: str,
     *,
     began: bool = True,
-    forked_from: str | None = None,
+    derived_from: str | None = None,
 ) -> None:
     """Write the settings into the work folder, or see that those that shape the result are the ones there.
 
@@ -53,40 +52,34 @@ def pin(
         seeds: Its seed tasks.
         prompt_version: Version of the prompts.
         began: Whether the ledger holds a request; a folder that never asked anything takes any configuration.
-        forked_from: The folder from which this one took its first rows, for the record.
+        derived_from: The folder from which this one took its first rows, for the record.
 
     Raises:
         DataError: The folder was made by another configuration; every difference is named.
     """
     fixed = _fixed(settings, seeds, prompt_version)
-    path = work / CONFIG
-    if path.exists():
-        pinned = _read_pinned(path)
-        forked_from = forked_from or pinned.get("forked_from")
-        differences = _differences(pinned["fixed"], fixed)
-        if differences and began:
-            other_seeds = pinned["fixed"].get(PINNED_AS) != fixed[PINNED_AS] and (work / SEEDS).exists()
-            own = f" (its seed tasks: --seeds {work / SEEDS})" if other_seeds else ""
-            raise DataError(
-                "the work folder was made by another configuration",
-                where=path,
-                found="; ".join(differences),
-                remedy=f"go back to the values in the folder{own}, or add --derive NEW_FOLDER to go on in a folder of "
-                "its own with every reply that still applies",
-            )
+    pinned = _pinned(work)
+    if pinned and began and (differences := _differences(pinned["fixed"], fixed)):
+        other_seeds = pinned["fixed"].get(_SEED_TASKS) != fixed[_SEED_TASKS] and (work / SEEDS).exists()
+        own = f" (its seed tasks: --seeds {work / SEEDS})" if other_seeds else ""
+        raise DataError(
+            "the work folder was made by another configuration",
+            where=work / CONFIG,
+            found="; ".join(differences),
+            remedy=f"go back to the values in the folder{own}, or add --derive NEW_FOLDER to go on in a folder of "
+            "its own with every reply that still applies",
+        )
     keep_copy(work, seeds)
     content = {"version": 1, "fixed": fixed, "settings": to_mapping(settings)}
-    if forked_from:
-        content["forked_from"] = forked_from
-    write_json(path, content)
+    if derived_from := derived_from or pinned.get("forked_from"):
+        content["forked_from"] = derived_from
+    write_json(work / CONFIG, content)
 
 
 def differences(work: Path, settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> list[str]:
     """Name the settings that shape the result and differ from those a work folder is pinned to; changes nothing."""
-    path = work / CONFIG
-    if not path.exists():
-        return []
-    return _differences(_read_pinned(path)["fixed"], _fixed(settings, seeds, prompt_version))
+    pinned = _pinned(work)
+    return _differences(pinned["fixed"], _fixed(settings, seeds, prompt_version)) if pinned else []
 
 
 def pinned_settings(work: Path) -> dict[str, Any]:
@@ -95,12 +88,12 @@ def pinned_settings(work: Path) -> dict[str, Any]:
     Raises:
         DataError: The folder holds no configuration, or a broken one.
     """
-    path = work / CONFIG
-    if not path.exists():
+    pinned = _pinned(work)
+    if not pinned:
         raise DataError(
             "this is not the work folder of a synthesis run", where=work, expected="a config.json in it"
         )
-    settings: dict[str, Any] = _read_pinned(path)["settings"]
+    settings: dict[str, Any] = pinned["settings"]
     return settings
 
 
@@ -111,7 +104,7 @@ def recorded_settings(work: Path) -> Settings:
         DataError: The folder holds no configuration, or a broken one, or its copy was changed.
     """
     settings = read_settings([(str(work / CONFIG), pinned_settings(work))])
-    return with_own_seeds(settings, work, _read_pinned(work / CONFIG)["fixed"])
+    return dataclasses.replace(settings, seeds=recorded_seeds(work) or settings.seeds)
 
 
 def recorded_seeds(work: Path) -> Path | None:
@@ -120,8 +113,41 @@ def recorded_seeds(work: Path) -> Path | None:
     Raises:
         DataError: The folder's configuration is broken, or its copy was changed.
     """
-    path = work / CONFIG
-    return own_seeds(work, _read_pinned(path)["fixed"]) if path.exists() else None
+    pinned, path = _pinned(work), work / SEEDS
+    if not pinned or not path.exists():
+        return None
+    found, expected = fingerprint(load_seeds(path)), pinned["fixed"].get(_SEED_TASKS)
+    if found != expected:
+        raise DataError(
+            "the work folder's copy of its seed tasks was changed",
+            where=path,
+            found=found,
+            expected=expected,
+            remedy="run the same command again with the original file (--seeds FILE), which writes the copy anew",
+        )
+    return path
+
+
+def keep_copy(work: Path, seeds: Sequence[SeedTask]) -> None:
+    """Write the seed tasks into the work folder, if they do not stand there already."""
+    path = work / SEEDS
+    try:
+        if load_seeds(path) == list(seeds):
+            return
+    except (DataError, OSError):
+        pass
+    write_records(path, seeds)
+
+
+def fingerprint(seeds: Sequence[SeedTask]) -> str:
+    """Return the number of seed tasks and the beginning of the SHA-256 of their content.
+
+    Example:
+        >>> fingerprint([SeedTask("Why rest?")])
+        '1 tasks, ab7ef92ed2ff'
+    """
+    text = json.dumps([seed.to_dict() for seed in seeds], sort_keys=True)
+    return f"{len(seeds)} tasks, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def refuse_foreign(work: Path) -> None:
@@ -168,16 +194,21 @@ def refuse_lost(work: Path) -> None:
     )
 
 
-def _read_pinned(path: Path) -> dict[str, Any]:
-    data = read_json_object(path)
-    if not {"fixed", "settings"} <= data.keys() or data.get("version") != 1:
+def _pinned(work: Path) -> dict[str, Any]:
+    """Return what the folder is pinned to; nothing where it holds no configuration."""
+    path = work / CONFIG
+    if not path.exists():
+        return {}
+    pinned = read_json_object(path)
+    if not {"fixed", "settings"} <= pinned.keys() or pinned.get("version") != 1:
         raise DataError("the work folder's configuration is of another version", where=path)
-    return data
+    return pinned
 
 
 def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Name what differs. A setting that the folder does not know was at its default when the folder was made."""
-    known = _defaults() | there
+    service = Service("http://localhost/v1", "")
+    known = _flat(Settings(service, service)) | there
     return [
         f"{key}: {known.get(key)!r} in the folder, {now.get(key)!r} now"
         for key in sorted(there.keys() | now.keys())
@@ -187,36 +218,16 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _fixed(settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> dict[str, Any]:
     """Return every setting that shapes the result, under its dotted name."""
-    fixed = {
-        "prompts": prompt_version,
-        "draws": DRAW_VERSION,
-        PINNED_AS: fingerprint(seeds),
-    }
+    fixed = {"prompts": prompt_version, "draws": DRAW_VERSION, _SEED_TASKS: fingerprint(seeds)}
     files = [f"{split_fields(spec)[0].name} {content_hash(spec)[:12]}" for spec in settings.evaluation_files]
-    return fixed | _flat(dataclasses.asdict(settings)) | {"evaluation_files": files}
+    return fixed | _flat(settings) | {"evaluation_files": files}
 
 
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
+def _flat(settings: Settings) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in _FREE:
-            continue
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": _plain(v) for key, v in value.items() if key not in _FREE_OF_SERVICE}
-        else:
-            flat[name] = _plain(value)
+    for name, value in to_plain(settings).items():
+        if isinstance(value, dict) and name not in _FREE:
+            flat |= {f"{name}.{key}": each for key, each in value.items() if key not in _FREE_OF_SERVICE}
+        elif name not in _FREE:
+            flat[name] = value
     return flat
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back."""
-    if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _defaults() -> dict[str, Any]:
-    values = dataclasses.asdict(
-        Settings(Service("http://localhost/v1", ""), Service("http://localhost/v1", ""))
-    )
-    return _flat(values)

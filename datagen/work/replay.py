@@ -1,9 +1,9 @@
 """Judging a ledger anew: what a run has kept and published so far, also beside a running one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from datagen.client import read_reply
-from datagen.ledger import Ledger
+from datagen.ledger import Entry, Ledger
 from datagen.questions import ANSWERS, TASKS
 from datagen.records import SeedTask
 from datagen.settings import Settings
@@ -23,13 +23,24 @@ def replay(
     Returns:
         The task filter with what was kept and rejected, and what became of the answers that are in.
     """
-    task_filter = TaskFilter(seeds, settings)
-    for number in range(settings.request_limit()):
-        entry = ledger.get(TASKS, f"{number:06d}")
-        if entry is None or entry.state == "sent" or task_filter.full:
-            break
-        task_filter.take(read_reply(entry))
-    settled = {entry.id: read_reply(entry) for entry in ledger.entries(ANSWERS) if entry.state != "sent"}
-    answered = [kept for kept in task_filter.kept if kept.id in settled]
-    replies = [settled[kept.id] for kept in answered]
-    return task_filter, filter_answers(answered, replies, settings)
+    tasks = TaskFilter(seeds, settings)
+    take_settled(tasks, settings, lambda id: ledger.settled(TASKS, id))
+    settled = {entry.id: entry for entry in ledger.entries(ANSWERS) if entry.state != "sent"}
+    answered = [kept for kept in tasks.kept if kept.id in settled]
+    replies = [read_reply(settled[kept.id]) for kept in answered]
+    return tasks, filter_answers(answered, replies, settings)
+
+
+def take_settled(tasks: TaskFilter, settings: Settings, find: Callable[[str], Entry | None]) -> None:
+    """Judge further replies in the order of the requests, up to the target or the first one that is not there.
+
+    Args:
+        tasks: The filter, which goes on behind what it has judged.
+        settings: The run's settings.
+        find: Returns the settled task request of an id, or None.
+    """
+    while not tasks.full and tasks.requests < settings.request_limit():
+        entry = find(f"{tasks.requests:06d}")
+        if entry is None:
+            return
+        tasks.take(read_reply(entry))

@@ -21,7 +21,7 @@ from datagen.service.chat import Sampling
 from datagen.service.wire import Service
 from datagen.settings import Settings
 from datagen.synthesize import status, synthesize
-from datagen.work.stop_batches import cancel_all
+from datagen.work.asking import cancel_all
 
 SEEDS = (
     "What is gout?",

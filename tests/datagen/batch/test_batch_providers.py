@@ -15,7 +15,7 @@ from datagen.batch.states import read_file_state, read_state
 from datagen.errors import ServiceError
 from datagen.ledger import Ledger
 from datagen.synthesize import synthesize
-from datagen.work.stop_batches import cancel_all
+from datagen.work.asking import cancel_all
 
 __all__ = ["seeds"]
 

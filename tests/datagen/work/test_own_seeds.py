@@ -15,7 +15,7 @@ from alpacare_jax.cli import app
 from datagen.records import SeedTask, write_records
 from datagen.seeds import load_seeds
 from datagen.statistics import collect
-from datagen.work.own_seeds import SEEDS, fingerprint, keep_copy
+from datagen.work.folder import SEEDS, fingerprint, keep_copy
 
 TEXTS = ("What is gout?", "List signs of sepsis.", "Explain insulin to a child.", "Why rest?")
 
