@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -223,6 +223,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a value that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def shardings_of(tree: Any) -> Any:
+    """Return the shardings of a tree of placed arrays or shape structs."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def fitted(

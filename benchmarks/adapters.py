@@ -22,7 +22,7 @@ import jax
 from alpacare_jax import load, sharding
 from alpacare_jax.adapters import AdapterConfig, bytes_a_device, count
 from alpacare_jax.data.dataset import PackedDataset
-from alpacare_jax.data.loader import BatchStream, batches_in_order
+from alpacare_jax.data.loader import BatchStream
 from alpacare_jax.loss.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, ComputeConfig
 from alpacare_jax.optim import OptimConfig
@@ -103,9 +103,9 @@ def train(arguments: argparse.Namespace, base: str) -> dict[str, Any]:
         "first_val": first,
         "last_val": last,
         "losses": losses,
-        "trained_parameters": count(state["params"]),
-        "trained_bytes": bytes_a_device(state["params"]),
-        "frozen_bytes": bytes_a_device(state["frozen"]),
+        "trained_parameters": count(state.params),
+        "trained_bytes": bytes_a_device(state.params),
+        "frozen_bytes": bytes_a_device(state.frozen),
         "seconds": time.perf_counter() - started,
         "adapter": dataclasses.asdict(config.adapter),
     }
@@ -125,15 +125,8 @@ def first_batches(data: PackedDataset, config: RunConfig, mesh: Any) -> Any:
 def make_validation(architecture: Architecture, arguments: argparse.Namespace, mesh: Any) -> Any:
     """Return a function from parameters to the figures of the first held-out rows."""
     held_out = PackedDataset.open(arguments.valid)
-    rows = sharding.batch_shards(mesh) * max(1, 4 // sharding.batch_shards(mesh))
-
-    def batches() -> Any:
-        everything = batches_in_order(
-            held_out, rows, sharding=sharding.batch_sharding(mesh), pad_id=held_out.pad_id
-        )
-        return itertools.islice(everything, -(-arguments.valid_rows // rows))
-
-    return heldout_evaluator(architecture, batches, mesh)
+    rows = [held_out[i] for i in range(min(arguments.valid_rows, len(held_out)))]
+    return heldout_evaluator(architecture, rows, mesh, pad_id=held_out.pad_id)
 
 
 def line(run: dict[str, Any], lora: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""Replacing a folder of results as a whole, and never what somebody else put there.
+"""Replacing a folder of results as a whole, by one process at a time, and never what somebody else put there.
 
-The new folder grows in a hidden one beside it, ``.NAME.*.part``, whose file ``lock`` the process holds as long as it
-lives. What a killed process left is cleared away by the next run into the same place; a folder that it had moved
-aside, and nothing else took the place of, is put back first.
+The new folder grows in a hidden one beside it, ``.NAME.partial``, which the process locks for as long as it lives.
+What a killed process left is cleared away by the next run into the same place; a folder that it had moved aside, and
+nothing else took the place of, is put back first.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import fcntl
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -20,7 +19,6 @@ from datagen.errors import DataError
 log = logging.getLogger(__name__)
 
 _NAMED = 3
-_LOCK = "lock"
 
 
 def refuse_strangers(folder: Path, *, names: Collection[str] = (), patterns: Collection[str] = ()) -> None:
@@ -59,90 +57,106 @@ def strangers(folder: Path, *, names: Collection[str] = (), patterns: Collection
             yield name
 
 
+def growing_folder(out: Path) -> Path:
+    """Return where :func:`moved_into_place` builds the folder that is to become ``out``."""
+    return out.with_name(f".{out.name}.partial") / "new"
+
+
 @contextlib.contextmanager
 def moved_into_place(out: Path, check: Callable[[], None]) -> Iterator[Path]:
     """Give a hidden folder beside ``out``; move it there at the end, or delete it on failure.
 
     Args:
         out: Where the folder goes; one that is there is replaced, and comes back if the move fails.
-        check: Raises where ``out`` may not be replaced. Called right before the move: writing took time, and somebody
-            may have put a file there.
+        check: Raises where ``out`` may not be replaced. Called at the beginning, and again right before the move:
+            writing took time, and somebody may have put a file there.
+
+    Raises:
+        DataError: Another process is making it.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if _clear_leftovers(out):
-        check()
-    hidden, lock = _hidden_folder(out)
-    try:
-        folder = hidden / "new"
-        folder.mkdir()
-        yield folder
-        check()
-        old = hidden / "old"
-        if out.exists():
-            out.rename(old)
+    new = growing_folder(out)
+    old = new.with_name("old")
+    with locked(new.parent, out):
         try:
-            folder.rename(out)
-        except OSError:
-            if old.exists():
+            if old.exists() and not out.exists():
                 old.rename(out)
-            raise
-    finally:
-        _delete(hidden)
-        os.close(lock)
-
-
-def _hidden_folder(out: Path) -> tuple[Path, int]:
-    """Make a hidden folder beside ``out`` and lock it; return it and the lock, which ends with the process."""
-    while True:
-        hidden = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
-        with contextlib.suppress(FileNotFoundError):  # another run may take the empty folder for a leftover
-            lock = os.open(hidden / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                continue
-            except OSError:  # a file system without locks: without the file, nobody clears the folder away
-                (hidden / _LOCK).unlink()
-                return hidden, lock
-            if (hidden / _LOCK).exists():
-                return hidden, lock
-            os.close(lock)
-
-
-def _delete(hidden: Path) -> None:
-    """Delete a hidden folder, its lock last, so that what a kill leaves of it is known for a leftover."""
-    for part in ("old", "new"):
-        shutil.rmtree(hidden / part, ignore_errors=True)
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _clear_leftovers(out: Path) -> bool:
-    """Delete the hidden folders of processes that died; return whether ``out`` was put back from one."""
-    back = False
-    for hidden in sorted(out.parent.iterdir()):
-        middle = hidden.name.removeprefix(f".{out.name}.").removesuffix(".part")
-        ours = hidden.name == f".{out.name}.{middle}.part" and "." not in middle
-        if not ours or hidden.is_symlink() or not hidden.is_dir():
-            continue
-        try:
-            lock = os.open(hidden / _LOCK, os.O_RDWR)
-        except OSError:  # nothing says whose it is
-            with contextlib.suppress(OSError):
-                hidden.rmdir()
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (hidden / "old").exists() and not out.exists():
-                (hidden / "old").rename(out)
-                back = True
                 log.warning("%s is put back: a run that was to replace it was killed on the way", out)
-            _delete(hidden)
-        except OSError:  # its process lives
-            continue
+            for leftover in (old, new):
+                shutil.rmtree(leftover, ignore_errors=True)
+            check()
+            new.mkdir()
+            yield new
+            check()
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
         finally:
-            os.close(lock)
-    return back
+            if old.exists() and not out.exists():
+                old.rename(out)
+            for part in (old, new):
+                shutil.rmtree(part, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                new.parent.rmdir()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, target: Path) -> Iterator[None]:
+    """Hold a folder against other processes; it is made if missing, and removed again where nothing came into it.
+
+    The lock is the operating system's, on the folder itself: it ends with the process, and nothing stale is left.
+
+    Args:
+        folder: What to hold.
+        target: What the folder is, or becomes, for messages.
+
+    Raises:
+        DataError: Another process holds it.
+    """
+    made = not folder.exists()
+    held = _lock(folder, target)
+    try:
+        yield
+    finally:
+        if held is not None:
+            with contextlib.suppress(OSError):  # most often: it is not empty
+                if made and _is_at(held, folder):
+                    folder.rmdir()
+            os.close(held)
+
+
+def _lock(folder: Path, target: Path) -> int | None:
+    """Lock a folder and return what holds it; None on a file system without locks."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # its last writer has just renamed or removed it
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+            raise DataError(
+                "another process is writing to this folder",
+                where=target,
+                remedy="wait until it has ended, or choose another folder",
+            ) from None
+        except OSError as error:
+            os.close(held)
+            log.warning(
+                "%s: the file system has no locks (%s), so nothing keeps a second process from writing there",
+                target,
+                error.strerror,
+            )
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if _is_at(held, folder):
+                return held
+        os.close(held)
+
+
+def _is_at(descriptor: int, folder: Path) -> bool:
+    return os.path.samestat(os.fstat(descriptor), folder.stat())
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -5,10 +5,10 @@ so that everything that reads a model reads a run as well, without its optimiser
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from jax.sharding import Mesh
 
 from alpacare_jax.checkpoint import checksums, failures
 from alpacare_jax.checkpoint import params as trees
-from alpacare_jax.checkpoint.claims import claimed, on_first
+from alpacare_jax.checkpoint.claims import on_first
 from alpacare_jax.checkpoint.config_files import CONFIG_FILES, copy_config_files
 from alpacare_jax.errors import CheckpointError, DataError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params
 from datagen.decoding import read_json_object
-from datagen.replacing import refuse_strangers
+from datagen.replacing import growing_folder, moved_into_place, refuse_strangers
 
 logger = logging.getLogger("alpacare.checkpoint")
 
@@ -72,31 +72,13 @@ def atomic_folder(
             is making it.
     """
     target = Path(os.path.abspath(target))
-    check_free(target, overwrite, marker, own)
-    partial = target.with_name(f".{target.name}.partial")
-    first = jax.process_index() == 0
-
-    def begin() -> None:
-        old = _old(target)
-        if old.exists() and not target.exists():
-            old.rename(target)  # a process that was to replace it was killed on the way
-        check_free(target, overwrite, marker, own)  # another process may just have written it
-        for leftover in partial.iterdir():
-            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
-
-    with claimed(partial, target):
-        try:
-            on_first(begin, target)
-            yield partial
-            _meet(f"end {target}")
-            if first:
-                check_free(target, overwrite, marker, own)  # somebody may have put a file there meanwhile
-                _swap(partial, target)
-            _meet(f"renamed {target}")
-        except BaseException:
-            if first:
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
+    check = functools.partial(check_free, target, overwrite, marker, own)
+    check()
+    with contextlib.ExitStack() as building:
+        on_first(lambda: building.enter_context(moved_into_place(target, check)), target)
+        yield growing_folder(target)
+        meet(f"end {target}")
+        on_first(building.close, target)
 
 
 def check_free(
@@ -125,20 +107,8 @@ def check_free(
     refuse_strangers(target, patterns=own)
 
 
-def _swap(partial: Path, target: Path) -> None:
-    old = _old(target)
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _old(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
-
-
-def _meet(name: str) -> None:
+def meet(name: str) -> None:
+    """Wait until all processes of the run are here."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

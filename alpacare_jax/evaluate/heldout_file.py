@@ -1,6 +1,6 @@
 """A model measured on instructions it was not trained on: its loss, and its answers against the references."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ import jax
 
 from alpacare_jax import distributed, inference, sharding
 from alpacare_jax.data.examples import encode_examples
-from alpacare_jax.data.loader import Batch, batches_in_order
 from alpacare_jax.data.manifest import describe_overrun
 from alpacare_jax.data.packing import pack_sequences
 from alpacare_jax.errors import DataError
@@ -120,14 +119,11 @@ def heldout_loss(model: LanguageModel, data: Data, template: Template, seq_len: 
     overrun = describe_overrun(max(map(len, fitting)), model.config.max_position_embeddings)
     pad_id = model.tokenizer.filler_id
     rows = pack_sequences(fitting, seq_len, pad_id=pad_id)
-    shards = sharding.batch_shards(model.mesh)
-
-    def batches() -> Iterator[Batch]:
-        size = shards * max(1, min(len(rows), 4) // shards)
-        return batches_in_order(rows, size, sharding=sharding.batch_sharding(model.mesh), pad_id=pad_id)
-
     with sharding.use_mesh(model.mesh):
-        found = heldout_evaluator(model.architecture, batches, model.mesh)(model.params)
+        measure = heldout_evaluator(
+            model.architecture, rows, model.mesh, rows=min(len(rows), 4), pad_id=pad_id
+        )
+        found = measure(model.params)
     return {
         "loss": found["val_loss"],
         "perplexity": found["val_perplexity"],

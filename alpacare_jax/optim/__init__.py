@@ -1,7 +1,7 @@
 """Optimisers, their schedules, how their state is stored and where it lies."""
 
 from alpacare_jax.optim.build import decays, make_optimizer
-from alpacare_jax.optim.placement import state_shardings
+from alpacare_jax.optim.placement import place_state
 from alpacare_jax.optim.rounding import apply_updates
 from alpacare_jax.optim.schedule import SCHEDULES, make_schedule
 from alpacare_jax.optim.settings import OPTIMIZERS, OptimConfig
@@ -16,6 +16,6 @@ __all__ = [
     "decays",
     "make_optimizer",
     "make_schedule",
-    "state_shardings",
+    "place_state",
     "stored",
 ]

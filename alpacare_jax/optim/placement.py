@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
@@ -13,28 +12,26 @@ from alpacare_jax import sharding
 T = TypeVar("T")
 
 
-def state_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: Mesh) -> Any:
-    """Return the shardings of the optimiser's state: moments lie where their parameters lie.
+def place_state(state: Any, params: Any, mesh: Mesh) -> Any:
+    """Return the optimiser's state as shape structs with shardings: moments lie where their parameters lie.
 
     A leaf belongs to the parameter whose path its own path ends with. Scales of blocks along the last axis follow
     the parameter where they divide; sums over one axis keep the sharding of the others; all else is replicated.
 
     Args:
-        optimizer: The gradient transformation.
-        params: Abstract parameters.
-        shardings: The parameters' shardings, the same tree.
+        state: The state's shapes.
+        params: Abstract parameters that carry their shardings.
         mesh: The mesh on which everything else is replicated.
     """
-    with_places = zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings), strict=True)
-    owners = {keys_of(path): (tuple(leaf.shape), place) for (path, leaf), place in with_places}
+    owners = {keys_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
-    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         owner = owner_of(path, owners)
-        if owner is None or not leaf.shape:
-            return sharding.replicated(mesh)
-        return _beside(tuple(leaf.shape), *owner)
+        beside = owner is not None and leaf.shape
+        where = _beside(leaf.shape, owner.shape, owner.sharding) if beside else sharding.replicated(mesh)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
-    return jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, params))
+    return jax.tree_util.tree_map_with_path(place, state)
 
 
 def keys_of(path: tuple[Any, ...]) -> tuple[Any, ...]:

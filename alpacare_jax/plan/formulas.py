@@ -13,7 +13,6 @@ A model, not a measurement: it says ``model, not measured`` wherever it is shown
 """
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any, cast
 
 from alpacare_jax.loss.tiling import CHUNK_BYTES, PIECES, SMALL_BYTES, WIDTHS
@@ -107,19 +106,15 @@ def state_bytes(program: Program) -> dict[str, int]:
     Raises:
         UserError: The mesh does not divide the model.
     """
-    import jax
-
     from alpacare_jax import sharding
+    from alpacare_jax.adapters import bytes_a_device
 
     # Shapes and shardings are all that is asked of it, which a mesh of no devices can tell as well.
     mesh = cast("Mesh", sharding.abstract_mesh(program.config.mesh, program.place.devices))
     train_step = program.config.train_step(program.model, 1000, mesh)
     train_step.architecture.check_mesh(mesh)
-
-    def size(leaf: Any) -> int:
-        return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-
-    return {name: sum(map(size, jax.tree.leaves(part))) for name, part in train_step.abstract_state().items()}
+    state = train_step.abstract_state()
+    return {field.name: bytes_a_device(getattr(state, field.name)) for field in dataclasses.fields(state)}
 
 
 def kept_per_token(config: LlamaConfig, remat: str, tensor: int, stream: int, element: int) -> float:

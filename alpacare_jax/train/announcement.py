@@ -59,8 +59,8 @@ def describe_trained(train_step: TrainStep) -> str:
 def describe_memory(train_step: TrainStep) -> str:
     """Say what the state takes on each device; activations and gradients come on top."""
     state = train_step.abstract_state()
-    parts = {"trained": "params", "optimiser": "optimizer", "frozen": "frozen"}
-    sizes = [(name, bytes_a_device(state[key])) for name, key in parts.items() if key in state]
+    parts = {"trained": state.params, "optimiser": state.optimizer, "frozen": state.frozen}
+    sizes = [(name, bytes_a_device(part)) for name, part in parts.items() if part]
     whole = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes)
     kept = "; checkpoints keep the adapters and their optimiser alone" if train_step.adapter.on else ""
     return f"{whole} a device, before activations and gradients{kept}"

@@ -1,7 +1,7 @@
 """What a step does with a gradient that is not finite, or far larger than those before it."""
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -40,14 +40,12 @@ class GuardConfig:
         """Whether steps are judged on the device; a loss that is not finite stops a run in any case."""
         return self.action == "skip" or self.factor > 0
 
-    def start(self) -> GuardState:
-        """Return the state before the first step."""
+    def start(self, before: GuardState | None = None) -> GuardState:
+        """Return the state before the first step, or after one of another window: norms anew, counts go on."""
         counts = {name: jnp.int32(0) for name in ("taken", "skipped", "in_a_row")}
+        if before is not None:
+            counts |= {name: before[name] for name in ("skipped", "in_a_row")}
         return {"norms": jnp.full((self.window,), jnp.inf, jnp.float32), **counts}
-
-    def resume(self, saved: GuardState) -> GuardState:
-        """Return the state that goes on from one of another window: norms are collected anew, counts go on."""
-        return self.start() | {name: saved[name] for name in ("skipped", "in_a_row")}
 
     def is_sound(self, state: GuardState, loss: jax.Array, norm: jax.Array) -> jax.Array:
         """Say whether a step's loss and gradient norm are finite and no spike."""
@@ -73,8 +71,3 @@ class GuardConfig:
             "skipped": state["skipped"] + bad,
             "in_a_row": (state["in_a_row"] + 1) * bad,
         }
-
-
-def choose(sound: jax.Array, new: Any, old: Any) -> Any:
-    """Return the new tree where a step is sound, else the old one."""
-    return jax.tree.map(lambda after, before: jnp.where(sound, after, before), new, old)

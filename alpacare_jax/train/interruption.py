@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's polite end, taken between two steps instead of in the middle of one."""
+"""Ctrl-C and SIGTERM, taken between two steps instead of in the middle of one."""
 
 import contextlib
 import signal
@@ -7,36 +7,25 @@ from collections.abc import Iterator
 from types import FrameType
 
 
-class StopRequest:
-    """Whether the run has been asked to stop.
-
-    Attributes:
-        asked: True once a signal has come.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-
-
 @contextlib.contextmanager
-def between_steps() -> Iterator[StopRequest]:
-    """Note SIGINT and SIGTERM while the body runs; a second SIGINT interrupts at once.
+def between_steps() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT and SIGTERM set while the body runs; a second SIGINT interrupts at once.
 
     Where signals cannot be handled (outside the main thread) nothing changes.
     """
-    request = StopRequest()
+    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield asked
         return
 
     def note(number: int, _: FrameType | None) -> None:
-        if request.asked and number == signal.SIGINT:
+        if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.asked = True
+        asked.set()
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield request
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

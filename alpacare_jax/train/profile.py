@@ -30,16 +30,18 @@ class Profile:
     _running: bool = dataclasses.field(default=False, init=False)
 
     @classmethod
-    def parse(cls, text: str, folder: Path) -> "Profile":
-        """Read ``a:b``, the first and the last step of the trace.
+    def parse(cls, text: str, out: Path | None) -> "Profile":
+        """Read ``a:b``, the first and the last step of a trace into a run folder.
 
         Raises:
-            ConfigError: It is no such pair.
+            ConfigError: It is no such pair, or there is no run folder.
 
         Example:
-            >>> Profile.parse("3:5", Path("profile")).last
+            >>> Profile.parse("3:5", Path("runs/a")).last
             5
         """
+        if out is None:
+            raise ConfigError("a trace needs a run folder", where="profile_steps", remedy="give `out`")
         first, colon, last = text.partition(":")
         if not (colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
             raise ConfigError(
@@ -48,7 +50,7 @@ class Profile:
                 found=text,
                 expected="first:last, counted from 1, such as 10:12",
             )
-        return cls(int(first), int(last), folder)
+        return cls(int(first), int(last), out / "profile")
 
     def before(self, step: int) -> None:
         """Begin the trace if it begins with this step."""

@@ -5,14 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jax.sharding import Mesh
-
-from alpacare_jax import checkpoint, convert
-from alpacare_jax.convert.adapted import check_base
+from alpacare_jax import checkpoint
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.model import LlamaConfig, Params
 from alpacare_jax.train.config import RunConfig
-from alpacare_jax.train.settings import Progress
 
 FREE_TO_CHANGE = ("out", "mesh", "compute", "topology", "validation_data")
 """Parts of the configuration that a resumed run may change without changing what is learnt."""
@@ -37,21 +32,11 @@ ORDER_FREE = ("adapter.targets", "train.freeze")
 """Keys whose values may stand in any order."""
 
 
-def progress_of(out: Path) -> Progress | None:
-    """Return what a run has done up to its latest checkpoint; None where it has none."""
-    steps = checkpoint.steps_of(out)
-    if not steps:
-        return None
-    with checkpoint.RunCheckpoints(out / "checkpoints") as checkpoints:
-        saved = checkpoints.metadata(steps[-1])
-    return Progress(steps[-1], int(saved["position"]), saved["schedule"]["batch_rows"])
-
-
 def check_unchanged(saved: dict[str, Any], now: dict[str, Any], out: Path, *, accepted: bool = False) -> None:
     """Check that a resumed run learns what it was started to learn.
 
     Args:
-        saved: What the checkpoint belongs to, from :func:`describe`.
+        saved: What the checkpoint belongs to, from :func:`run_folder.describe`.
         now: The same of the run as it is now.
         out: The run folder.
         accepted: Whether changes are asked for; those of :data:`FIXED` keys are refused all the same.
@@ -97,12 +82,3 @@ def changed_keys(saved: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
         for key in sorted(set(before) | set(after))
         if before.get(key) != after.get(key) and key not in free and key.partition(".")[0] not in free
     }
-
-
-def check_same_base(out: Path, model: LlamaConfig, base: Params, mesh: Mesh) -> None:
-    """Check that the base that a resumed run's adapters stand on is the one they were trained on.
-
-    Raises:
-        CheckpointError: It is another.
-    """
-    check_base(out, checkpoint.read_description(out), model, convert.mark_base(base, mesh))

@@ -70,10 +70,3 @@ def check_shape(config: RunConfig, found: LlamaConfig) -> None:
             + ", ".join(f"{name} {getattr(expected, name)}" for name in differing),
             remedy="change `architecture`, or set it to null to take the model as it is",
         )
-
-
-def opened_dtype(config: RunConfig) -> str:
-    """Return the dtype in which a run's first parameters are opened."""
-    if config.adapter.on:
-        return config.adapter.base_dtype(config.compute.dtype)
-    return config.compute.param_dtype

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,13 +15,28 @@ from alpacare_jax import collectives, optim, sharding
 from alpacare_jax.adapters import AdapterConfig, Partition
 from alpacare_jax.loss import Batch, loss_sum, supervised_tokens
 from alpacare_jax.model import Architecture, Llama, Params
-from alpacare_jax.train.guard import GuardConfig, choose
+from alpacare_jax.model.llama import split_microbatches
+from alpacare_jax.train.guard import GuardConfig, GuardState
 from alpacare_jax.train.inputs import second_moments
 from alpacare_jax.train.noise import neftune, row_keys
 
-TrainState = dict[str, Any]
-"""``{"params": what is trained, "optimizer": optax state, "step": int32 scalar}``. Where there are such also
-``"frozen"``, parameters that the step reads and hands on unchanged, and ``"guard"``, what the guard remembers."""
+
+class TrainState(flax.struct.PyTreeNode):
+    """What a step reads and moves on.
+
+    Args:
+        params: What is trained.
+        optimizer: The optimiser's state.
+        step: Steps taken, int32.
+        frozen: Parameters that the step hands on unchanged; empty where everything is trained.
+        guard: What the guard remembers; None where there is none.
+    """
+
+    params: Params
+    optimizer: Any
+    step: jax.Array
+    frozen: Params = flax.struct.field(default_factory=dict)
+    guard: GuardState | None = None
 
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -62,43 +78,17 @@ class TrainStep:
 
     @functools.cached_property
     def partition(self) -> Partition:
-        """What of the model is trained."""
+        """What of the model is trained, and what is frozen."""
         return Partition(self.architecture, self.adapter, self.freeze)
-
-    @property
-    def is_noisy(self) -> bool:
-        """Whether a step draws random numbers."""
-        return self.neftune_alpha > 0 or (self.adapter.on and self.adapter.dropout > 0)
 
     def abstract_state(self) -> TrainState:
         """Return the state as shape structs with shardings."""
         params, frozen = self.partition.abstract_on(self.mesh)
-        places = jax.tree.map(lambda leaf: leaf.sharding, params)
-        where = optim.state_shardings(self.optimizer, params, places, self.mesh)
-        moments = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            jax.eval_shape(self.optimizer.init, params),
-            where,
-        )
-        replicated = sharding.replicated(self.mesh)
-        state = {
-            "params": params,
-            "optimizer": moments,
-            "step": jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated),
-        }
-        return with_frozen(state | self._abstract_guard(self.guard), frozen)
-
-    def _abstract_guard(self, guard: GuardConfig) -> TrainState:
-        """Return the guard's part of the state, nothing where there is no guard."""
-        replicated = sharding.replicated(self.mesh)
-        if not guard.on:
-            return {}
-        return {
-            "guard": jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
-                jax.eval_shape(guard.start),
-            )
-        }
+        rest = jax.eval_shape(self._begin, params)
+        whole = functools.partial(jax.ShapeDtypeStruct, sharding=sharding.replicated(self.mesh))
+        step, guard = jax.tree.map(lambda leaf: whole(leaf.shape, leaf.dtype), (rest.step, rest.guard))
+        moments = optim.place_state(rest.optimizer, params, self.mesh)
+        return TrainState(params, moments, step, frozen, guard)
 
     def start(self, params: Params, batches: Iterable[Batch] = ()) -> TrainState:
         """Return the state before the first step, the optimiser's part made where it belongs.
@@ -112,15 +102,27 @@ class TrainStep:
             places = self.partition.abstract_moments(self.mesh)
             moments = second_moments(self.partition.base, params, batches, places)
         trained, frozen = self.partition.split(params, self.seed, self.mesh, moments)
-        places = without_frozen(jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state()))
+        places = sharding.shardings_of(self.abstract_state().replace(frozen={}))
+        return jax.jit(self._begin, out_shardings=places, donate_argnums=0)(trained).replace(frozen=frozen)
 
-        def begin(params: Params) -> TrainState:
-            state = {"params": params, "optimizer": self.optimizer.init(params), "step": jnp.int32(0)}
-            return state | {"guard": self.guard.start()} if self.guard.on else state
+    def _begin(self, params: Params) -> TrainState:
+        guard = self.guard.start() if self.guard.on else None
+        return TrainState(params, self.optimizer.init(params), jnp.int32(0), guard=guard)
 
-        return with_frozen(jax.jit(begin, out_shardings=places, donate_argnums=0)(trained), frozen)
+    def saved(self, state: TrainState) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the whole model or adapters without their base, and all else by name."""
+        return _kept(state, self.partition.saved(state.params, state.frozen))
 
-    def resume(self, saved: TrainState, base: Callable[[], Params]) -> TrainState:
+    def abstract_saved(self, guard: GuardConfig | None = None) -> dict[str, Any]:
+        """Return what a checkpoint keeps, as shape structs with shardings.
+
+        Args:
+            guard: The guard of the run that wrote it; this one's when None.
+        """
+        writer = self if guard is None else dataclasses.replace(self, guard=guard)
+        return _kept(writer.abstract_state(), self.partition.abstract_saved(self.mesh))
+
+    def resume(self, saved: dict[str, Any], base: Callable[[], Params]) -> TrainState:
         """Return the state that goes on from a checkpoint.
 
         Args:
@@ -128,42 +130,19 @@ class TrainStep:
                 another, or none, it begins anew.
             base: Gives the parameters the run started from; called only where a checkpoint lacks the frozen ones.
         """
-        saved = self._with_guard(saved)
         if self.adapter.on:
-            return with_frozen(saved, self.partition.freeze_base(base(), self.mesh))
-        trained, frozen = self.partition.split(saved["params"], self.seed, self.mesh)
-        return with_frozen(saved | {"params": trained}, frozen)
-
-    def _with_guard(self, saved: TrainState) -> TrainState:
-        state = {key: value for key, value in saved.items() if key != "guard"}
-        if not self.guard.on:
-            return state
-        guard = saved.get("guard")
-        if guard is None or guard["norms"].shape != (self.guard.window,):
-            begin = self.guard.start if guard is None else functools.partial(self.guard.resume, guard)
+            trained, frozen = saved["params"], self.partition.freeze_base(base(), self.mesh)
+        else:
+            trained, frozen = self.partition.split(saved["params"], self.seed, self.mesh)
+        guard = saved.get("guard") if self.guard.on else None
+        if self.guard.on and (guard is None or guard["norms"].shape != (self.guard.window,)):
+            begin = functools.partial(self.guard.start, guard)
             guard = jax.jit(begin, out_shardings=sharding.replicated(self.mesh))()
-        return state | {"guard": guard}
-
-    def saved(self, state: TrainState) -> TrainState:
-        """Return what a checkpoint keeps of a state: the whole model, or adapters without their base."""
-        params = self.partition.saved(state["params"], state.get("frozen", {}))
-        return without_frozen(state) | {"params": params}
-
-    def abstract_saved(self, guard: GuardConfig | None = None) -> TrainState:
-        """Return what a checkpoint keeps, as shape structs with shardings.
-
-        Args:
-            guard: The guard of the run that wrote it; this one's when None.
-        """
-        state = without_frozen(self.abstract_state()) | {"params": self.partition.abstract_saved(self.mesh)}
-        if guard is not None:
-            state.pop("guard", None)
-            state |= self._abstract_guard(guard)
-        return state
+        return TrainState(trained, saved["optimizer"], saved["step"], frozen, guard)
 
     def model_params(self, state: TrainState) -> Params:
         """Return the parameters that the state's model computes with, for :meth:`Architecture.model`."""
-        return self.partition.join(state["params"], state.get("frozen", {}))
+        return self.partition.join(state.params, state.frozen)
 
     def compile_step(self) -> StepFunction:
         """Return the jitted step: state and batch -> next state and metrics.
@@ -173,7 +152,7 @@ class TrainStep:
         ``learning_rate`` of this step; with a guard also ``sound`` (1 or 0),
         ``norm_median`` (of the steps before), ``skipped`` and ``skipped_in_a_row``.
         """
-        places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
+        places = sharding.shardings_of(self.abstract_state())
         return jax.jit(self._step, donate_argnums=0, out_shardings=(places, sharding.replicated(self.mesh)))
 
     def loss_and_grads(
@@ -190,7 +169,7 @@ class TrainStep:
             step: Steps done before, to draw noise and dropout by; None for none of either.
         """
         tokens = jnp.maximum(supervised_tokens(batch), 1)
-        if step is not None and self.is_noisy:
+        if step is not None and (self.neftune_alpha or (self.adapter.on and self.adapter.dropout)):
             batch = {**batch, "keys": row_keys(self.seed, step, jnp.arange(batch["tokens"].shape[0]))}
 
         def summed(params: Params, part: Batch) -> jax.Array:
@@ -207,7 +186,8 @@ class TrainStep:
 
             kept = self.architecture.compute.grad_dtype
             zeros = (jnp.float32(0), jax.tree.map(lambda x: jnp.zeros_like(x, kept), params))
-            (loss, grads), _ = collectives.scan(add, zeros, split_rows(batch, self.microbatches))
+            parts = jax.tree.map(lambda rows: split_microbatches(rows, self.microbatches), dict(batch))
+            (loss, grads), _ = collectives.scan(add, zeros, parts)
         return loss / tokens, jax.tree.map(lambda grad: grad / tokens, grads)
 
     def _differentiated(self, params: Params) -> Params:
@@ -230,11 +210,10 @@ class TrainStep:
         return model
 
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        frozen = state.get("frozen", {})
-        loss, grads = self.loss_and_grads(state["params"], batch, frozen, state["step"])
-        updates, moments = self.optimizer.update(grads, state["optimizer"], state["params"])
+        loss, grads = self.loss_and_grads(state.params, batch, state.frozen, state.step)
+        updates, moments = self.optimizer.update(grads, state.optimizer, state.params)
         params = optim.apply_updates(
-            state["params"], updates, rounding=self.rounding, seed=self.seed, step=state["step"]
+            state.params, updates, rounding=self.rounding, seed=self.seed, step=state.step
         )
         metrics = {
             "loss": loss,
@@ -242,52 +221,40 @@ class TrainStep:
             "tokens": (batch["segment_ids"] > 0).sum(),
             "fill": (batch["segment_ids"] > 0).mean(),
             "grad_norm": optax.tree.norm(grads),
-            "learning_rate": jnp.asarray(self.schedule(state["step"]), jnp.float32),
+            "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
         }
-        after = {"params": params, "optimizer": moments, "step": state["step"] + 1}
-        if self.guard.on:
-            after, judged = self._guarded(state, after, metrics)
-            metrics |= judged
-        return with_frozen(after, frozen), metrics
+        after = state.replace(params=params, optimizer=moments, step=state.step + 1)
+        if state.guard is None:
+            return after, metrics
+        return self._guarded(state, after, metrics)
 
     def _guarded(
         self, state: TrainState, after: TrainState, metrics: dict[str, jax.Array]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Return the state that a guarded step leads to, and what the guard says of the step."""
-        loss, norm = metrics["loss"], metrics["grad_norm"]
-        sound = self.guard.is_sound(state["guard"], loss, norm)
-        guard = self.guard.after(state["guard"], sound, norm)
-        if self.guard.action == "skip":
-            # The optimiser counts the steps it took, so that the rate goes on from where it was.
-            taken = state["step"] - state["guard"]["skipped"]
-            metrics["learning_rate"] = jnp.asarray(self.schedule(taken), jnp.float32)
-            for part in ("params", "optimizer"):
-                after[part] = choose(sound, after[part], state[part])
-        judged = {
+        """Return the state that a guarded step leads to, and its metrics with what the guard says of it."""
+        before, norm = state.guard, metrics["grad_norm"]
+        assert before is not None
+        sound = self.guard.is_sound(before, metrics["loss"], norm)
+        guard = self.guard.after(before, sound, norm)
+        metrics |= {
             "sound": sound,
-            "norm_median": self.guard.median(state["guard"]),
+            "norm_median": self.guard.median(before),
             "skipped": guard["skipped"],
             "skipped_in_a_row": guard["in_a_row"],
         }
-        return after | {"guard": guard}, judged
+        if self.guard.action == "skip":
+            # The optimiser counts the steps it took, so that the rate goes on from where it was.
+            taken = state.step - before["skipped"]
+            metrics["learning_rate"] = jnp.asarray(self.schedule(taken), jnp.float32)
+            params, moments = jax.tree.map(
+                lambda new, old: jnp.where(sound, new, old),
+                (after.params, after.optimizer),
+                (state.params, state.optimizer),
+            )
+            after = after.replace(params=params, optimizer=moments)
+        return after.replace(guard=guard), metrics
 
 
-def with_frozen(state: TrainState, frozen: Params) -> TrainState:
-    """Put frozen parameters into a state, where there are any."""
-    return state | {"frozen": frozen} if frozen else state
-
-
-def without_frozen(state: TrainState) -> TrainState:
-    """Leave a state's frozen parameters out."""
-    return {key: value for key, value in state.items() if key != "frozen"}
-
-
-def split_rows(batch: Batch, parts: int) -> Batch:
-    """Deal a batch's rows out to ``parts`` microbatches in turn, so that every device keeps its own rows.
-
-    Returns:
-        Arrays of shape [parts, B / parts, T].
-    """
-    return jax.tree.map(
-        lambda rows: jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0), dict(batch)
-    )
+def _kept(state: TrainState, params: Params) -> dict[str, Any]:
+    guard = {} if state.guard is None else {"guard": state.guard}
+    return {"params": params, "optimizer": state.optimizer, "step": state.step} | guard

@@ -77,7 +77,7 @@ def after_steps(mesh, steps=2, **method):
         for _ in range(steps):
             state, metrics = take_step(state, batch)
             losses.append(float(metrics["loss"]))
-    return losses, jax.device_get(state["params"]), state
+    return losses, jax.device_get(state.params), state
 
 
 METHODS = {
@@ -131,10 +131,10 @@ def test_the_base_has_neither_gradients_nor_optimiser_state_and_keeps_its_bits(n
         train_step.partition.freeze_base(params_on(train_step.partition.base, mesh), mesh)
     )
     _, _, state = on_one_device(name)
-    for a, b in zip(jax.tree.leaves(jax.device_get(state["frozen"])), jax.tree.leaves(before), strict=True):
+    for a, b in zip(jax.tree.leaves(jax.device_get(state.frozen)), jax.tree.leaves(before), strict=True):
         assert np.array_equal(a, b)
-    trained = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    moments = sum(leaf.size for leaf in jax.tree.leaves(state["optimizer"]))
+    trained = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer))
     assert moments <= 2 * trained + 8
     assert trained < 0.2 * TINY.parameter_count
     assert "frozen" not in train_step.saved(state)

@@ -38,17 +38,17 @@ def test_a_second_writer_is_refused_and_the_first_is_left_alone(tmp_path):
 
 
 def test_a_writer_that_comes_too_late_finds_the_folder_of_the_first(tmp_path, monkeypatch):
-    from alpacare_jax.checkpoint import folders
+    from datagen import replacing
 
-    claimed = folders.claimed
+    locked = replacing.locked
 
     def first_wins(folder, target):
-        monkeypatch.setattr(folders, "claimed", claimed)
+        monkeypatch.setattr(replacing, "locked", locked)
         with checkpoint.atomic_folder(target) as partial:
             (partial / "alpacare.json").write_text("the first")
-        return claimed(folder, target)
+        return locked(folder, target)
 
-    monkeypatch.setattr(folders, "claimed", first_wins)
+    monkeypatch.setattr(replacing, "locked", first_wins)
     with pytest.raises(DataError, match="not empty"), checkpoint.atomic_folder(tmp_path / "model"):
         raise AssertionError("never reached")
     assert (tmp_path / "model" / "alpacare.json").read_text() == "the first"
@@ -86,10 +86,10 @@ def test_without_locks_a_warning_is_given_and_the_work_goes_on(tmp_path, monkeyp
 
 
 def test_what_a_killed_writer_left_is_cleared_and_what_it_moved_aside_is_put_back(tmp_path):
-    (tmp_path / ".model.partial" / "params").mkdir(parents=True)
-    (tmp_path / ".model.partial" / "half").write_text("")
-    (tmp_path / ".model.old").mkdir()
-    (tmp_path / ".model.old" / "alpacare.json").write_text("before")
+    (tmp_path / ".model.partial" / "new" / "params").mkdir(parents=True)
+    (tmp_path / ".model.partial" / "new" / "half").write_text("")
+    (tmp_path / ".model.partial" / "old").mkdir()
+    (tmp_path / ".model.partial" / "old" / "alpacare.json").write_text("before")
     with checkpoint.atomic_folder(tmp_path / "model", overwrite=True) as partial:
         assert not any(partial.iterdir())
         assert (tmp_path / "model" / "alpacare.json").read_text() == "before"

@@ -67,12 +67,12 @@ def test_what_a_killed_process_left_is_cleared_away_by_the_next_run(tmp_path: Pa
     assert names(out) == ["rows"]
 
 
-def test_the_hidden_folder_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with start(out, "within") as process:
-        write(out)
-        assert len(names(tmp_path)) == 2
-        assert (out / "rows").read_text() == "new"
+        with pytest.raises(DataError, match="another process is writing") as caught:
+            write(out)
+        assert str(out) in str(caught.value)
         assert process.stdin is not None
         process.stdin.close()
     assert process.returncode == 0

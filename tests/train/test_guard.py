@@ -1,11 +1,16 @@
 """The guard against bad gradients, and the noise on embeddings."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from alpacare_jax import sharding
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.train.guard import FIRST, GuardConfig, choose
+from alpacare_jax.model import Architecture, LlamaConfig
+from alpacare_jax.train import TrainStep
+from alpacare_jax.train.guard import FIRST, GuardConfig
 from alpacare_jax.train.noise import neftune, row_keys
 
 
@@ -45,10 +50,19 @@ def test_without_a_factor_only_what_is_not_finite_is_bad():
 
 
 def test_a_bad_step_leaves_everything_as_it_was():
-    new, old = {"a": jnp.ones(3), "n": jnp.int32(2)}, {"a": jnp.zeros(3), "n": jnp.int32(1)}
-    kept = choose(jnp.bool_(False), new, old)
-    assert not np.any(kept["a"])
-    assert kept["n"] == 1
+    mesh, shape = sharding.single_device_mesh(), LlamaConfig(32, 8, 16, 1, 2, 2, 4)
+    step = TrainStep(Architecture(shape), optax.adam(1e-2), lambda _: 1e-2, mesh, guard=GuardConfig("skip"))
+    ones = jnp.ones((1, 4), jnp.int32)
+    batch = dict.fromkeys(("tokens", "segment_ids", "positions", "loss_mask"), ones)
+    with sharding.use_mesh(mesh):
+        params = step.architecture.init(0, mesh)
+        params["embed"] = params["embed"].at[0, 0].set(jnp.nan).at[1, 0].set(jnp.inf)
+        state = step.start(params)
+        before = jax.device_get((state.params, state.optimizer))
+        state, metrics = step.compile_step()(state, batch)
+    assert not metrics["sound"]
+    assert (int(state.step), int(metrics["skipped"])) == (1, 1)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get((state.params, state.optimizer)), before)
 
 
 @pytest.mark.parametrize(

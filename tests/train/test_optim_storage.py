@@ -201,7 +201,7 @@ def test_a_step_on_a_mesh_is_the_step_on_one_device(variant):
             for number in range(2):
                 placed = jax.device_put(batch(seed=number), sharding.batch_sharding(mesh))
                 state, _ = jax.block_until_ready(take(state, placed))
-            states.append(jax.device_get(state["params"]))
+            states.append(jax.device_get(state.params))
     for a, b in zip(*(jax.tree.leaves(state) for state in states), strict=True):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         # Rounding by chance takes another turn where fp32 sums differ in their last digit.
@@ -228,11 +228,9 @@ def test_state_lies_where_the_parameters_lie(variant):
     mesh = sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))
     made = train_step(mesh, **VARIANTS[variant])
     state = made.abstract_state()
-    params = {
-        tuple(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(state["params"])
-    }
+    params = {tuple(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
     seen = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state["optimizer"]):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.optimizer):
         owner = params.get(tuple(k.key for k in path if isinstance(k, jax.tree_util.DictKey))[-3:])
         if owner is not None and leaf.shape == owner.shape:
             assert leaf.sharding == owner.sharding, path
