@@ -18,22 +18,39 @@ class Target:
     """A weight that can carry an adapter.
 
     Args:
+        name: What the configuration calls it.
         submodule: The part of a layer it lies in, "attention" or "mlp".
         inputs: How many of its first axes (after the layers') a product sums; the rest are outputs.
+        shares: The weight whose inputs it shares; its own where that is None.
     """
 
+    name: str
     submodule: str
-    inputs: int
+    inputs: int = 1
+    shares: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Name of the leaf in the parameter tree."""
+        return f"layers.{self.submodule}.{self.name}"
+
+    @property
+    def source(self) -> "Target":
+        """The weight whose inputs are its own."""
+        return TARGETS[self.shares or self.name]
 
 
 TARGETS = {
-    "query": Target("attention", 1),
-    "key": Target("attention", 1),
-    "value": Target("attention", 1),
-    "out": Target("attention", 2),
-    "gate": Target("mlp", 1),
-    "up": Target("mlp", 1),
-    "down": Target("mlp", 1),
+    target.name: target
+    for target in (
+        Target("query", "attention"),
+        Target("key", "attention", shares="query"),
+        Target("value", "attention", shares="query"),
+        Target("out", "attention", inputs=2),
+        Target("gate", "mlp"),
+        Target("up", "mlp", shares="gate"),
+        Target("down", "mlp"),
+    )
 }
 
 

@@ -18,10 +18,9 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.adapters import freezing
-from alpacare_jax.adapters.config import TARGETS, AdapterConfig
+from alpacare_jax.adapters.config import TARGETS, AdapterConfig, Target
 from alpacare_jax.adapters.lora import LoraWeight, column_norms, dense, draw
 from alpacare_jax.adapters.quantize import Layout
-from alpacare_jax.adapters.residual import INPUTS
 from alpacare_jax.adapters.stacked import keys_of_layers, quantize_layers, residuals, some_layers
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import Architecture, Params
@@ -38,7 +37,7 @@ class Partition:
         freeze: Patterns of the paths that keep their values, see :mod:`alpacare_jax.adapters.freezing`.
 
     Raises:
-        ConfigError: An adapter is larger than its target or stands on a frozen path; a pattern is unknown.
+        ConfigError: An adapter is larger than its target or lies on a frozen path; a pattern is unknown.
     """
 
     architecture: Architecture
@@ -47,16 +46,7 @@ class Partition:
 
     def __post_init__(self) -> None:
         self.adapter.check_ranks(self.architecture.config)
-        self._check()
-
-    def _check(self) -> None:
-        """Check that adapters and patterns fit the model.
-
-        Raises:
-            ConfigError: They do not.
-        """
-        freezing.frozen_layers(self._layers_of_leaves(), self.freeze)
-        if self.adapter.on and self.freeze:
+        if self.freeze and self.frozen_layers and self.adapter.on:
             self._check_targets()
 
     @functools.cached_property
@@ -88,12 +78,11 @@ class Partition:
     def abstract_moments(self, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
         """Return shapes and places of the second moments that :meth:`split` takes, by names of weights."""
         found = {}
-        for short in sorted({INPUTS[name] for name in self.adapter.targets}):
-            name = f"layers.{TARGETS[short].submodule}.{short}"
-            layers, *sides = flatten(self._abstract)[name].shape
-            size = math.prod(sides[: TARGETS[short].inputs])
+        for target in {target.source.name: target.source for target in self._targets}.values():
+            layers, *sides = flatten(self._abstract)[target.path].shape
+            size = math.prod(sides[: target.inputs])
             shape = jax.ShapeDtypeStruct((layers, size, size), jnp.float32)
-            found[name] = _placed(mesh, shape, (self._axes[name][0], "embed", None))
+            found[target.path] = _placed(mesh, shape, (self._axes[target.path][0], "embed", None))
         return found
 
     def split(
@@ -109,31 +98,26 @@ class Partition:
         """
         if not self.adapter.on:
             return self._divide(params)
-        places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_on(mesh)[0])
+        places = sharding.shardings_of(self.abstract_on(mesh)[0])
         trained = jax.jit(functools.partial(self._draw, seed=seed), out_shardings=places)(params)
         if self.adapter.start == "residual":
-            trained = self._take_back(trained, params, moments or {}, places)
+            trained = self._fit_residual(trained, params, moments or {}, places)
         return trained, self.freeze_base(params, mesh)
 
-    def _take_back(
+    def _fit_residual(
         self, trained: Params, params: Params, moments: dict[str, jax.Array], places: Params
     ) -> Params:
         """Return adapters that hold what they can of the difference between the base and its quantised form."""
         held, leaves, where = flatten(trained), flatten(params), flatten(places)
-        for name in self._targets():
-            short = name.rpartition(".")[2]
-            source = f"layers.{TARGETS[INPUTS[short]].submodule}.{INPUTS[short]}"
-            a, b = f"{name}.a", f"{name}.b"
-            solve = jax.jit(
-                residuals, static_argnames=("layout", "scale"), out_shardings=(where[a], where[b])
-            )
-            held[a], held[b] = solve(
-                leaves[name],
-                moments[source],
-                (held[a], held[b]),
-                layout=self._layouts[name],
-                scale=self.adapter.scale,
-            )
+        for target in self._targets:
+            parts = (f"{target.path}.a", f"{target.path}.b")
+            where_parts = tuple(where[part] for part in parts)
+            # Weights of one shape share a program.
+            solve = jax.jit(residuals, static_argnames=("layout", "scale"), out_shardings=where_parts)
+            like, layout = tuple(held[part] for part in parts), self._layouts[target.path]
+            moment = moments[target.source.path]
+            solved = solve(leaves[target.path], moment, like, layout=layout, scale=self.adapter.scale)
+            held |= dict(zip(parts, solved, strict=True))
         return unflatten(held)
 
     def freeze_base(self, params: Params, mesh: Mesh) -> Params:
@@ -145,7 +129,7 @@ class Partition:
         """
         leaves, places = flatten(params), flatten(self.abstract_on(mesh)[1])
         for name, layout in self._layouts.items():
-            where = jax.tree.map(lambda leaf: leaf.sharding, places[name])
+            where = sharding.shardings_of(places[name])
             pack = jax.jit(quantize_layers, static_argnames="layout", out_shardings=where)
             packed = jax.block_until_ready(pack(leaves[name], layout=layout))
             leaves[name].delete()
@@ -163,8 +147,8 @@ class Partition:
         if not self.adapter.on:
             return self._whole(trained, frozen)
         leaves, held = flatten(frozen), flatten(trained)
-        for name in self._targets():
-            parts = {part: held[f"{name}.{part}"] for part in self._parts()}
+        for name in (target.path for target in self._targets):
+            parts = {part: held[f"{name}.{part}"] for part in self._parts}
             rows = None
             if keys is not None and self.adapter.dropout:
                 rows = keys_of_layers(keys, name, self.architecture.config.num_hidden_layers)
@@ -217,13 +201,13 @@ class Partition:
 
     def _check_targets(self) -> None:
         layers = self._layers_of_leaves()
-        targets = [path for name in self._targets() for _, path in freezing.paths_of(name, layers[name])]
+        targets = [path for t in self._targets for _, path in freezing.paths_of(t.path, layers[t.path])]
         clashes = [
             pattern for pattern in self.freeze if any(freezing.matches(path, pattern) for path in targets)
         ]
         if clashes:
             raise ConfigError(
-                "an adapter stands on a frozen path",
+                "train.freeze matches an adapted weight",
                 where="train.freeze, adapter.targets",
                 found=", ".join(map(repr, clashes)),
                 remedy="leave train.freeze out: beside adapters the whole base is frozen; or name fewer targets",
@@ -237,11 +221,11 @@ class Partition:
     def _axes(self) -> dict[str, tuple[str, ...]]:
         return flatten(self.architecture.axes())
 
-    def _targets(self) -> list[str]:
-        return [
-            f"layers.{TARGETS[name].submodule}.{name}" for name in TARGETS if name in self.adapter.targets
-        ]
+    @property
+    def _targets(self) -> list[Target]:
+        return [target for name, target in TARGETS.items() if name in self.adapter.targets]
 
+    @property
     def _parts(self) -> tuple[str, ...]:
         return ("a", "b", "magnitude") if self.adapter.kind == "dora" else ("a", "b")
 
@@ -253,15 +237,13 @@ class Partition:
         """
         if not self.adapter.quantized:
             return {}
-        leaves, layouts = flatten(self._abstract), {}
-        for name, target in TARGETS.items():
-            leaf = f"layers.{target.submodule}.{name}"
-            axes = self._axes[leaf]
+        leaves, layouts, kind = flatten(self._abstract), {}, self.adapter.base
+        for target in TARGETS.values():
+            axes = self._axes[target.path]
             along = "head" if "head" in axes else "mlp"
-            cut = (target.inputs if self.adapter.base == "int4" else axes.index(along)) - len(axes)
-            layouts[leaf] = Layout.of(
-                self.adapter.base, leaves[leaf].shape, cut, axes.index("embed") - len(axes)
-            )
+            cut = (target.inputs if kind == "int4" else axes.index(along)) - len(axes)
+            scales = axes.index("embed") - len(axes)
+            layouts[target.path] = Layout.of(kind, leaves[target.path].shape, cut, scales)
         return layouts
 
     def _draw(self, params: Params, *, seed: int) -> Params:
@@ -269,29 +251,29 @@ class Partition:
         held: Params = {}
         leaves = flatten(params)
         dtype = jnp.dtype(self.architecture.compute.param_dtype)
-        for name in self._targets():
-            short = name.rpartition(".")[2]
-            key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(short.encode()))
-            parts = draw(key, leaves[name].shape, TARGETS[short].inputs, self.adapter.rank, dtype)
+        for target in self._targets:
+            key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(target.name.encode()))
+            weight = leaves[target.path]
+            parts = draw(key, weight.shape, target.inputs, self.adapter.rank, dtype)
             if self.adapter.kind == "dora":
-                weight, layout = leaves[name], self._layouts.get(name)
-                if layout is not None:
+                if layout := self._layouts.get(target.path):
                     weight = jax.lax.map(dense, quantize_layers(weight, layout))
-                parts["magnitude"] = column_norms(weight, TARGETS[short].inputs).astype(dtype)
-            held |= {f"{name}.{part}": value for part, value in parts.items()}
+                parts["magnitude"] = column_norms(weight, target.inputs).astype(dtype)
+            held |= {f"{target.path}.{part}": value for part, value in parts.items()}
         return unflatten(held)
 
     def _adapter_axes(self) -> Params:
         held: dict[str, tuple[str | None, ...]] = {}
-        for name in self._targets():
-            layers, *sides = self._axes[name]
-            inputs = TARGETS[name.rpartition(".")[2]].inputs
-            held[f"{name}.a"] = (layers, *sides[:inputs], None)
-            held[f"{name}.b"] = (layers, None, *sides[inputs:])
-            held[f"{name}.magnitude"] = (layers, *sides[inputs:])
-        return unflatten(
-            {name: axes for name, axes in held.items() if name.rpartition(".")[2] in self._parts()}
-        )
+        for target in self._targets:
+            layers, *sides = self._axes[target.path]
+            inputs, outputs = sides[: target.inputs], sides[target.inputs :]
+            axes = {
+                "a": (layers, *inputs, None),
+                "b": (layers, None, *outputs),
+                "magnitude": (layers, *outputs),
+            }
+            held |= {f"{target.path}.{part}": axes[part] for part in self._parts}
+        return unflatten(held)
 
 
 def count(tree: Params) -> int:

@@ -16,16 +16,6 @@ import jax.numpy as jnp
 
 from alpacare_jax.model.products import multiply, summed_axes
 
-INPUTS = {
-    "query": "query",
-    "key": "query",
-    "value": "query",
-    "out": "out",
-    "gate": "gate",
-    "up": "gate",
-    "down": "down",
-}
-"""The weight whose inputs a weight shares."""
 DAMPING = 0.01
 """Added to second moments of mean 1, so that directions which the rows lack still count a little."""
 

@@ -1,7 +1,7 @@
 """Attention in training: causal, within packed segments, grouped-query, by the kernel that suits the platform."""
 
 from alpacare_jax.attention.attend import attend
-from alpacare_jax.attention.check import Check, Shapes, VerifiedKernel, check_kernel, select_and_verify
+from alpacare_jax.attention.check import Check, Shapes, check_all_kernels, check_kernel, select_and_verify
 from alpacare_jax.attention.heads import HeadLayout, layout_here, layout_over
 from alpacare_jax.attention.names import AUTO, KERNELS, RESIDUALS, check_name
 from alpacare_jax.attention.packed import SEGMENTS, keeps_packed
@@ -13,7 +13,6 @@ from alpacare_jax.attention.selection import (
     select_kernel,
     unsupported_reason,
 )
-from alpacare_jax.attention.survey import check_all_kernels
 
 __all__ = [
     "AUTO",
@@ -25,7 +24,6 @@ __all__ = [
     "KernelChoice",
     "KernelContext",
     "Shapes",
-    "VerifiedKernel",
     "attend",
     "attend_masked",
     "check_all_kernels",

@@ -1,6 +1,6 @@
 """The check at start-up: a kernel against attention written out in fp32, on packed rows of the run's own shapes.
 
-A kernel that is fast and wrong trains a worse model without a word. So before a run, values and gradients of the
+A kernel that is fast and wrong silently trains a worse model. So before a run, values and gradients of the
 kernel, on the run's devices, mesh and dtype, are held against the reference; rows have one segment, few, many and
 padding. A kernel that differs is refused, and a named one takes its place.
 """
@@ -8,7 +8,7 @@ padding. A kernel that differs is refused, and a named one takes its place.
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,15 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.attention.attend import attend
-from alpacare_jax.attention.names import AUTO
+from alpacare_jax.attention.names import AUTO, KERNELS
 from alpacare_jax.attention.packed import SEGMENTS
 from alpacare_jax.attention.plain import attend_masked, segment_mask
-from alpacare_jax.attention.selection import kernel_context, select_kernel
+from alpacare_jax.attention.selection import (
+    KernelChoice,
+    kernel_context,
+    select_kernel,
+    unsupported_reason,
+)
 from alpacare_jax.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -35,6 +40,10 @@ REFERENCE_LENGTH = 4096
 """Longest row that the reference scores in full; longer rows are cut to it, as far as the mesh divides it."""
 REFERENCE = "xla"
 """The plain form, which is not checked against itself."""
+SAMPLE = {"heads": 8, "kv_heads": 2, "head_dim": 128, "length": 1024, "dtype": "bfloat16"}
+"""Shapes that kernels are tried on where no run gives them: a Llama 3's, with fewer heads."""
+SMALL = {"heads": 4, "kv_heads": 2, "head_dim": 64, "length": 256, "dtype": "float32"}
+"""The same for CPUs."""
 PARTS = ("values", "d_query", "d_key", "d_value")
 
 
@@ -94,61 +103,45 @@ class Check:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class VerifiedKernel:
-    """The kernel a run takes, why, and what its check found.
-
-    Args:
-        name: The kernel.
-        reason: Why it is this one.
-        checks: Every check that was made, the last one of the kernel that is taken; none where that is the plain
-            form itself.
-    """
-
-    name: str
-    reason: str
-    checks: tuple[Check, ...]
-
-
 def select_and_verify(
     shapes: Shapes,
     mesh: Mesh,
     asked: str = AUTO,
     *,
-    segments: int = SEGMENTS,
-    refused: Sequence[str] = (),
-) -> VerifiedKernel:
+    segments: Callable[[], int] = lambda: 0,
+    most_segments: int = SEGMENTS,
+) -> KernelChoice:
     """Choose a run's kernel and check it; where the chosen one differs, say so loudly and take its fall-back.
 
     Args:
         shapes: Of the run.
         mesh: Of the run.
         asked: The kernel that was asked for, or "auto".
-        segments: See :func:`alpacare_jax.attention.attend`.
-        refused: Kernels that are not to be taken.
+        segments: Counts the segments of the run's fullest row; asked on GPUs, whose kernel "cudnn" takes so many only.
+        most_segments: How many that is.
 
     Raises:
         ConfigError: The kernel asked for does not exist, cannot run here, or differs from the reference.
     """
     here = kernel_context(shapes.dtype, shapes.head_dim, shapes.length, mesh)
+    if here.platform == "gpu":
+        here = dataclasses.replace(here, segments=segments(), most_segments=most_segments)
     checks: list[Check] = []
     while True:
-        choice = select_kernel(here, asked, refused=[*refused, *(check.kernel for check in checks)])
-        if choice.name == REFERENCE:
-            return VerifiedKernel(choice.name, choice.reason, tuple(checks))
-        found = check_kernel(choice.name, shapes, mesh, segments=segments)
-        checks.append(found)
-        if found.passed:
-            return VerifiedKernel(choice.name, choice.reason, tuple(checks))
+        choice = select_kernel(here, asked, refused=[check.kernel for check in checks])
+        if choice.name != REFERENCE:
+            checks.append(check_kernel(choice.name, shapes, mesh, segments=most_segments))
+        if choice.name == REFERENCE or checks[-1].passed:
+            return dataclasses.replace(choice, checks=tuple(checks))
         if asked != AUTO:
             raise ConfigError(
-                "the attention kernel does not compute attention here",
+                "the kernel's output differs from the reference",
                 where="compute.attention",
-                found=found,
+                found=checks[-1],
                 expected="the values and gradients of plain attention in fp32",
                 remedy=f"take {choice.fallback}, or auto",
             )
-        logger.warning("ATTENTION KERNEL REFUSED. %s. Taking %r instead.", found, choice.fallback)
+        logger.warning("ATTENTION KERNEL REFUSED. %s. Taking %r instead.", checks[-1], choice.fallback)
 
 
 def check_kernel(name: str, shapes: Shapes, mesh: Mesh, *, segments: int = SEGMENTS) -> Check:
@@ -174,6 +167,28 @@ def check_kernel(name: str, shapes: Shapes, mesh: Mesh, *, segments: int = SEGME
         # What kernels and compilers raise; the caller refuses the kernel or the run.
         errors, worst, failure = {}, float("nan"), f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return Check(name, bound, errors, worst, failure, time.monotonic() - started)
+
+
+def check_all_kernels(mesh: Mesh) -> dict[str, str]:
+    """Check every kernel that can run on a mesh, on a sample of shapes that suits the platform.
+
+    Returns:
+        Kernel -> what is to be said of it. The one that "auto" takes stands first.
+    """
+    shapes = Shapes(**(SMALL if mesh.devices.flat[0].platform == "cpu" else SAMPLE))
+    here = kernel_context(shapes.dtype, shapes.head_dim, shapes.length, mesh)
+    checks: dict[str, Check] = {}
+    said = {REFERENCE: "the plain form, which the others are checked against"}
+    for name in KERNELS:
+        if reason := unsupported_reason(name, here):
+            said[name] = f"cannot run: {reason}"
+        elif name != REFERENCE:
+            checks[name] = check_kernel(name, shapes, mesh)
+            said[name] = str(checks[name]).removeprefix(f"{name} ")
+    choice = select_kernel(here, refused=[name for name, check in checks.items() if not check.passed])
+    taken = f"taken by auto ({choice.reason})"
+    found = {choice.name: taken if choice.name == REFERENCE else f"{taken}; {said[choice.name]}"}
+    return found | {name: said[name] for name in KERNELS if name != choice.name}
 
 
 def _cut(shapes: Shapes) -> Shapes:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import importlib.util
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.attention.names import AUTO, KERNELS, check_name
+from alpacare_jax.attention.packed import SEGMENTS
 from alpacare_jax.attention.splash import LANES
 from alpacare_jax.errors import ConfigError
 
@@ -39,6 +40,8 @@ class KernelContext:
         head_dim: Size of a head.
         length: Tokens in a row.
         context: Over how many devices the length of a row is split.
+        segments: Segments of the fullest row, its padding counted as one; 0 where that is not known.
+        most_segments: Most segments that the kernel "cudnn" is to take.
         compute_capability: Of an NVIDIA GPU that is here; None for other devices and those that are not here.
         jax_version: Of the jax that runs.
         has_tokamax: Whether that package is installed.
@@ -50,6 +53,8 @@ class KernelContext:
     head_dim: int
     length: int
     context: int = 1
+    segments: int = 0
+    most_segments: int = SEGMENTS
     compute_capability: tuple[int, int] | None = None
     jax_version: tuple[int, ...] = jax.__version_info__
     has_tokamax: bool = False
@@ -63,53 +68,41 @@ class KernelChoice:
         name: The kernel.
         reason: Half a sentence for people.
         fallback: The kernel to take where this one fails its check; None where there is none.
+        checks: Every check that was made, the last one of the kernel that is taken; none where nothing was checked,
+            or the plain form is taken.
     """
 
     name: str
     reason: str
     fallback: str | None
+    checks: tuple[Any, ...] = ()
 
 
 def kernel_context(
     dtype: str, head_dim: int, length: int, mesh: Mesh | AbstractMesh | None = None
 ) -> KernelContext:
     """Describe where attention would run: on a mesh, or on the first device where None is given."""
-    platform, kind, context = _devices_of(mesh)
+    local = jax.local_devices()
+    device: Any = local[0]
+    context = 1
+    if mesh is not None and not mesh.empty:
+        device = mesh.abstract_mesh.abstract_device or device
+        context = sharding.shards_on(mesh, "length")
     capability = None
-    if platform == "gpu":
-        capability = _compute_capability()
+    if device.platform == "gpu":  # of the first GPU here; none where the program is for others
+        texts = (str(getattr(each, "compute_capability", "")) for each in local)
+        found = next((text.split(".") for text in texts if text), None)
+        capability = (int(found[0]), int(found[1])) if found else None
     return KernelContext(
-        platform=platform,
-        device_kind=kind,
-        dtype=jnp.dtype(dtype).name,
-        head_dim=head_dim,
-        length=length,
-        context=context,
+        device.platform,
+        device.device_kind,
+        jnp.dtype(dtype).name,
+        head_dim,
+        length,
+        context,
         compute_capability=capability,
         has_tokamax=importlib.util.find_spec("tokamax") is not None,
     )
-
-
-def _devices_of(mesh: Mesh | AbstractMesh | None) -> tuple[str, str, int]:
-    if mesh is None or mesh.empty:
-        device = jax.local_devices()[0]
-        return device.platform, device.device_kind, 1
-    abstract = mesh.abstract_mesh
-    context = math.prod(abstract.shape[name] for name in sharding.spec(("length",)) if name is not None)
-    device = abstract.abstract_device
-    if device is None:
-        device = jax.local_devices()[0]
-    return device.platform, device.device_kind, context
-
-
-def _compute_capability() -> tuple[int, int] | None:
-    """Return that of the first GPU here; None where there is none, as when compiling for others."""
-    for device in jax.local_devices():
-        text = getattr(device, "compute_capability", None)
-        if text:
-            major, _, minor = str(text).partition(".")
-            return int(major), int(minor or 0)
-    return None
 
 
 def unsupported_reason(name: str, here: KernelContext) -> str | None:
@@ -154,6 +147,11 @@ def _unsupported_on_gpu(name: str, here: KernelContext) -> str | None:
         return f"it takes head sizes that are multiples of 8 up to 256, not {here.head_dim}"
     if here.context > 1:
         return f"it does not split the length of rows, and the mesh splits it over {here.context} devices"
+    if name == "cudnn" and here.segments > here.most_segments:
+        return (
+            f"a row has {here.segments} segments, its padding counted, and compute.attention_segments is "
+            f"{here.most_segments}; more of them cost memory"
+        )
     if name == "tokamax" and not here.has_tokamax:
         return 'the package is not installed: pip install "alpacare-jax[tokamax]"'
     return None

@@ -10,13 +10,16 @@ from alpacare_jax.checkpoint.folders import (
     meet,
     params_folder,
     read_description,
+    restore_params,
     save_model,
     steps_of,
+    stored_leaves,
     write_description,
 )
-from alpacare_jax.checkpoint.params import abstract_params, flatten, unflatten
+from alpacare_jax.checkpoint.params import abstract_params
 from alpacare_jax.checkpoint.runs import RunCheckpoints, put_damaged_aside
 from alpacare_jax.checkpoint.streaming import open_params
+from alpacare_jax.model.params import flatten, unflatten
 
 __all__ = [
     "CONFIG_FILES",
@@ -34,8 +37,10 @@ __all__ = [
     "params_folder",
     "put_damaged_aside",
     "read_description",
+    "restore_params",
     "save_model",
     "steps_of",
+    "stored_leaves",
     "unflatten",
     "write_description",
 ]

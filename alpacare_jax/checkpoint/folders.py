@@ -6,7 +6,6 @@ so that everything that reads a model reads a run as well, without its optimiser
 
 import contextlib
 import functools
-import json
 import logging
 import os
 from collections.abc import Collection, Iterator
@@ -22,8 +21,9 @@ from alpacare_jax.checkpoint.claims import on_first
 from alpacare_jax.checkpoint.config_files import CONFIG_FILES, copy_config_files
 from alpacare_jax.errors import CheckpointError, DataError
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.model.params import Params
+from alpacare_jax.model.params import Params, flatten
 from datagen.decoding import read_json_object
+from datagen.files import write_json
 from datagen.replacing import growing_folder, moved_into_place, refuse_strangers
 
 logger = logging.getLogger("alpacare.checkpoint")
@@ -180,9 +180,7 @@ def write_description(
     if jax.process_index() != 0:
         return
     value = {"format": FORMAT, "kind": kind, "config": config.to_dict()} | (extra or {})
-    partial = folder / f".{DESCRIPTION}.partial"
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / DESCRIPTION)
+    write_json(folder / DESCRIPTION, value)
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
@@ -312,8 +310,6 @@ def load_params(
         CheckpointError: The checkpoint is missing, torn, or of another architecture than the folder says.
         ShardingError: The mesh does not divide the model.
     """
-    import orbax.checkpoint as ocp
-
     described, path = read_description(folder), params_folder(folder, step)
     config = described["config"]
     if "adapter" in described:
@@ -324,8 +320,23 @@ def load_params(
         )
     stored = stored_leaves(path)
     dtype = dtype or str(stored["embed"].dtype if "embed" in stored else "float32")
-    wanted = trees.abstract_params(config, dtype=dtype, mesh=mesh)
-    check_architecture(path, stored, trees.flatten(wanted))
+    return restore_params(path, trees.abstract_params(config, dtype=dtype, mesh=mesh), stored)
+
+
+def restore_params(path: Path, wanted: Params, stored: dict[str, Any]) -> Params:
+    """Read an Orbax folder of parameters onto the shardings asked for.
+
+    Args:
+        path: The folder.
+        wanted: Shape structs with shardings.
+        stored: What :func:`stored_leaves` says of the folder.
+
+    Raises:
+        CheckpointError: The parameters are torn, or of another architecture.
+    """
+    import orbax.checkpoint as ocp
+
+    check_architecture(path, stored, flatten(wanted))
     with failures.reading(path), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path.resolve(), wanted)
 
@@ -342,7 +353,7 @@ def stored_leaves(path: Path) -> dict[str, Any]:
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is missing")
         # Not through a Checkpointer, which warns about metadata that one item of a step never has.
-        return trees.flatten(ocp.StandardCheckpointHandler().metadata(path.resolve()).tree)
+        return flatten(ocp.StandardCheckpointHandler().metadata(path.resolve()).tree)
 
 
 def check_architecture(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -11,9 +11,7 @@ from jax.sharding import Mesh
 
 from alpacare_jax import sharding
 from alpacare_jax.model import ComputeConfig, LlamaConfig
-from alpacare_jax.model.params import Architecture, Params, flatten, unflatten
-
-__all__ = ["abstract_params", "differences", "flatten", "shorten", "unflatten"]
+from alpacare_jax.model.params import Architecture, Params
 
 
 def abstract_params(config: LlamaConfig, *, dtype: str = "float32", mesh: Mesh | None = None) -> Params:

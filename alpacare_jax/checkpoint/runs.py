@@ -4,26 +4,26 @@
 state, step and what else the train state holds) and ``metadata`` (JSON: data position and config).
 """
 
+import contextlib
 import logging
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
 
 from alpacare_jax.checkpoint import checksums, failures, folders
-from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.checkpoint.claims import on_first
 from alpacare_jax.errors import CheckpointError
+from alpacare_jax.model.params import flatten
 
 logger = logging.getLogger("alpacare.checkpoint")
 
 ITEMS = ("params", "state", "metadata")
 
 
-class RunCheckpoints:
+class RunCheckpoints(contextlib.AbstractContextManager["RunCheckpoints"]):
     """Saves and restores the train state of a run.
 
     Args:
@@ -48,11 +48,8 @@ class RunCheckpoints:
             create=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._record_checksums),
         )
-        handlers = {
-            "params": ocp.StandardCheckpointHandler(),
-            "state": ocp.StandardCheckpointHandler(),
-            "metadata": ocp.JsonCheckpointHandler(),
-        }
+        trees = {item: ocp.StandardCheckpointHandler() for item in ("params", "state")}
+        handlers = {**trees, "metadata": ocp.JsonCheckpointHandler()}
         with failures.writing(self.folder):
             self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
@@ -87,11 +84,6 @@ class RunCheckpoints:
         """List the steps that can be restored, in order; a half-written one is not among them."""
         return sorted(int(step) for step in self._manager.all_steps())
 
-    def latest_step(self) -> int | None:
-        """Return the latest step that can be restored, or None."""
-        steps = self.steps()
-        return steps[-1] if steps else None
-
     def restore(self, step: int, abstract_state: dict[str, Any]) -> dict[str, Any]:
         """Read a checkpoint onto the shardings asked for, whatever mesh and device count it was saved from.
 
@@ -110,7 +102,7 @@ class RunCheckpoints:
         path = self._check_step(step)
         rest = {key: value for key, value in abstract_state.items() if key != "params"}
         stored = folders.stored_leaves(path / "params")
-        folders.check_architecture(path / "params", stored, trees.flatten(abstract_state["params"]))
+        folders.check_architecture(path / "params", stored, flatten(abstract_state["params"]))
         with failures.reading(path):
             found = self._manager.restore(
                 step,
@@ -152,12 +144,7 @@ class RunCheckpoints:
         with failures.writing(self.folder):
             self._manager.close()
 
-    def __enter__(self) -> "RunCheckpoints":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _record_checksums(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from alpacare_jax.checkpoint import failures, folders
 from alpacare_jax.checkpoint import params as trees
-from alpacare_jax.model.params import Params
+from alpacare_jax.model.params import Params, flatten, unflatten
 
 
 def open_params(folder: str | Path, *, step: int | None = None) -> Params:
@@ -25,7 +25,7 @@ def open_params(folder: str | Path, *, step: int | None = None) -> Params:
 
     path = folders.params_folder(folder, step)
     stored = folders.stored_leaves(path)
-    wanted = trees.flatten(trees.abstract_params(folders.read_description(folder)["config"]))
+    wanted = flatten(trees.abstract_params(folders.read_description(folder)["config"]))
     folders.check_architecture(path, stored, wanted)
 
     def opened(name: str) -> Any:
@@ -34,4 +34,4 @@ def open_params(folder: str | Path, *, step: int | None = None) -> Params:
         return ts.open(spec, read=True, open=True).result()
 
     with failures.reading(path):
-        return trees.unflatten({name: opened(name) for name in stored})
+        return unflatten({name: opened(name) for name in stored})

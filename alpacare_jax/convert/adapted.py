@@ -13,9 +13,6 @@ from jax.sharding import Mesh
 
 from alpacare_jax import checkpoint, sharding
 from alpacare_jax.adapters import AdapterConfig, Partition, merge
-from alpacare_jax.checkpoint import failures
-from alpacare_jax.checkpoint import params as trees
-from alpacare_jax.checkpoint.folders import check_architecture, stored_leaves
 from alpacare_jax.errors import CheckpointError
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig
 from alpacare_jax.model.params import Params
@@ -75,7 +72,7 @@ def mark_base(params: Params, mesh: Mesh) -> str:
             corner = leaf[tuple(slice(0, SAMPLE) if i == leaf.ndim - 1 else 0 for i in range(leaf.ndim))]
             return jax.lax.bitcast_convert_type(corner.astype(jnp.bfloat16), jnp.uint16)
 
-        return [first(leaf) for _, leaf in sorted(trees.flatten(params).items())]
+        return [first(leaf) for _, leaf in sorted(checkpoint.flatten(params).items())]
 
     rows = jax.device_get(jax.jit(sample, out_shardings=sharding.replicated(mesh))(params))
     return hashlib.sha256(b"".join(np.asarray(row).tobytes() for row in rows)).hexdigest()[:16]
@@ -94,18 +91,13 @@ def load_adapters(run: Path, partition: Partition, mesh: Mesh, step: int | None 
     Raises:
         CheckpointError: There is no such checkpoint, or it holds something else.
     """
-    import orbax.checkpoint as ocp
-
     path = checkpoint.params_folder(run, step)
-    stored, wanted = stored_leaves(path), partition.abstract_on(mesh)[0]
-    check_architecture(path, stored, trees.flatten(wanted))
-    wanted = jax.tree.map(
-        lambda leaf, found: jax.ShapeDtypeStruct(leaf.shape, found.dtype, sharding=leaf.sharding),
-        wanted,
-        trees.unflatten(stored),
-    )
-    with failures.reading(path), ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path.resolve(), wanted)
+    stored = checkpoint.stored_leaves(path)
+    wanted = {
+        name: jax.ShapeDtypeStruct(leaf.shape, stored.get(name, leaf).dtype, sharding=leaf.sharding)
+        for name, leaf in checkpoint.flatten(partition.abstract_on(mesh)[0]).items()
+    }
+    return checkpoint.restore_params(path, checkpoint.unflatten(wanted), stored)
 
 
 def check_base(run: Path, described: dict[str, Any], config: LlamaConfig, mark: str) -> None:

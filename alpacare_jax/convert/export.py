@@ -12,7 +12,6 @@ import numpy as np
 
 from alpacare_jax import checkpoint
 from alpacare_jax.checkpoint import failures
-from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.checkpoint.folders import atomic_folder
 from alpacare_jax.convert import table
 from alpacare_jax.convert.hf_folder import complete_generation_config, write_config
@@ -62,7 +61,7 @@ def export(
         ConversionError: A value does not fit the dtype.
         DataError: The folder exists.
     """
-    leaves = trees.flatten(params)
+    leaves = checkpoint.flatten(params)
     dtype = dtype or str(leaves["embed"].dtype)
     if dtype not in DTYPES:
         raise ConfigError(

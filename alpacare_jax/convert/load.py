@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alpacare_jax.checkpoint import params as trees
 from alpacare_jax.convert import table
 from alpacare_jax.convert.sources import Source
 from alpacare_jax.errors import ConversionError
@@ -46,7 +45,7 @@ def load(
         ShardingError: The mesh does not divide the model.
     """
     check(source, config)
-    wanted = trees.flatten(trees.abstract_params(config, dtype=dtype or source.dtype, mesh=mesh))
+    wanted = checkpoint.flatten(checkpoint.abstract_params(config, dtype=dtype or source.dtype, mesh=mesh))
     rules = {rule.ours: rule for rule in table.RULES if rule.exists(config)}
     if set(rules) != set(wanted):  # the table and the model are both ours
         raise AssertionError(sorted(set(rules) ^ set(wanted)))
@@ -55,7 +54,7 @@ def load(
         leaves[name] = _load_leaf(source, rules[name], leaf, config)
         if progress is not None:
             progress(len(leaves), len(wanted))
-    return trees.unflatten(leaves)
+    return checkpoint.unflatten(leaves)
 
 
 _SHAPES = (  # the keys of a config that decide which tensors there are, and their sizes

@@ -129,5 +129,5 @@ def _layouts(rule: table.Rule, inputs: int) -> dict[str, tuple[str, str, str]]:
 
 
 def _rule(target: str) -> table.Rule:
-    path = f"layers.{TARGETS[target].submodule}.{target}"
+    path = TARGETS[target].path
     return next(rule for rule in table.RULES if rule.ours == path)

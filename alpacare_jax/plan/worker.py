@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from alpacare_jax.errors import ConfigError, UserError
 from alpacare_jax.hardware.topology import Topology
@@ -79,7 +79,6 @@ def compile_program(program: Program, folder: Path, *, early: bool) -> Outcome:
         UserError: The program is refused before the compiler sees it, by mesh, batch or model.
     """
     import jax
-    import jax.numpy as jnp
 
     from alpacare_jax import sharding
 
@@ -88,13 +87,10 @@ def compile_program(program: Program, folder: Path, *, early: bool) -> Outcome:
     kernel = choose_kernel(program, has_tokamax=importlib.util.find_spec("tokamax") is not None)
     train_step = program.configured(attention=kernel.name).config.train_step(program.model, 1000, mesh)
     train_step.architecture.check_mesh(mesh)
-    state, step = train_step.abstract_state(), cast(Any, train_step.compile_step())
-    rows = (program.rows, program.seq_len)
-    column = jax.ShapeDtypeStruct(rows, jnp.int32, sharding=sharding.batch_sharding(mesh))
-    batch = dict.fromkeys(("tokens", "segment_ids", "positions", "loss_mask"), column)
     started = time.monotonic()
     with sharding.use_mesh(mesh):
-        lowered = step.trace(state, batch).lower(lowering_platforms=(PLATFORMS[chip.platform],))
+        traced = train_step.trace(program.rows, program.seq_len)
+        lowered = traced.lower(lowering_platforms=(PLATFORMS[chip.platform],))
     compiling = concurrent.futures.ThreadPoolExecutor(1).submit(lowered.compile)
     if early and is_assigned(folder, compiling):
         memory, text = read_buffers(newest(folder, BUFFERS)), newest(folder, ASSIGNED)

@@ -1,4 +1,4 @@
-"""Settling the kernels of a run before anything is compiled: chosen, checked against the plain form, and announced."""
+"""The attention kernel of a run: selected and verified before anything is compiled, and announced."""
 
 import dataclasses
 import logging
@@ -8,7 +8,6 @@ from jax.sharding import Mesh
 
 from alpacare_jax import attention
 from alpacare_jax.data.dataset import PackedDataset
-from alpacare_jax.errors import DataError
 from alpacare_jax.model import ComputeConfig, LlamaConfig
 
 logger = logging.getLogger("alpacare.train")
@@ -29,44 +28,20 @@ def select_attention(
         The same, with the name of a kernel.
 
     Raises:
-        ConfigError: The kernel asked for cannot run here, or is wrong here.
-        DataError: Rows have more segments than the kernel asked for takes.
+        ConfigError: The kernel asked for cannot run here or on rows of so many segments, or is wrong here.
     """
     shapes = attention.Shapes(
-        heads=model.num_attention_heads,
-        kv_heads=model.num_key_value_heads,
-        head_dim=model.head_dim,
-        length=data.row_length,
-        dtype=compute.dtype,
+        model.num_attention_heads, model.num_key_value_heads, model.head_dim, data.row_length, compute.dtype
     )
-    settled = attention.select_and_verify(
-        shapes, mesh, compute.attention, segments=compute.attention_segments
+    choice = attention.select_and_verify(
+        shapes,
+        mesh,
+        compute.attention,
+        segments=data.most_segments,
+        most_segments=compute.attention_segments,
     )
-    if settled.name == "cudnn":
-        refused = _too_many_segments(compute, data)
-        if refused:
-            settled = attention.select_and_verify(shapes, mesh, compute.attention, refused=["cudnn"])
     if jax.process_index() == 0:
-        logger.info("attention %s: %s", settled.name, settled.reason)
-        for check in settled.checks:
+        logger.info("attention %s: %s", choice.name, choice.reason)
+        for check in choice.checks:
             logger.info("          %s", check)
-    return dataclasses.replace(compute, attention=settled.name)
-
-
-def _too_many_segments(compute: ComputeConfig, data: PackedDataset) -> bool:
-    """Return whether rows have more segments than the kernel's table; raise where the kernel was asked for."""
-    most, limit = data.most_segments(), compute.attention_segments
-    if most <= limit:
-        return False
-    if compute.attention == "cudnn":
-        raise DataError(
-            "rows have more segments than the attention kernel takes",
-            where=data.where,
-            found=f"{most} in the fullest row, its padding counted",
-            expected=f"at most {limit} (compute.attention_segments)",
-            remedy=f"set compute.attention_segments to {most}, which costs memory, or compute.attention to auto",
-        )
-    logger.warning(
-        "cudnn is not taken: a row has %d segments, and compute.attention_segments is %d", most, limit
-    )
-    return True
+    return dataclasses.replace(compute, attention=choice.name)

@@ -5,10 +5,8 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 
 from alpacare_jax import compilation, sharding
 from alpacare_jax.adapters import bytes_a_device
@@ -111,36 +109,22 @@ def compile_fitting(train_step: TrainStep, rows: int, seq_len: int, limit: int |
     Raises:
         ConfigError: The step does not fit: how much it needs, what there is, what to change.
     """
-    mesh = train_step.mesh
-    column = jax.ShapeDtypeStruct((rows, seq_len), jnp.int32, sharding=sharding.batch_sharding(mesh))
-    batch = dict.fromkeys(("tokens", "segment_ids", "positions", "loss_mask"), column)
-    step = cast(Any, train_step.compile_step())
-    with sharding.use_mesh(mesh):
-        lowered = step.lower(train_step.abstract_state(), batch)
+    with sharding.use_mesh(train_step.mesh):
+        lowered = train_step.trace(rows, seq_len).lower()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if limit is None or not is_too_large(error):
             raise
         raise _refusal(needed_memory(str(error))[0], limit, rows) from None
-    if limit is not None:
-        _check_needed(compiled, limit, rows)
+    found = None if limit is None else compiled.memory_analysis()
+    if limit is not None and found is not None:
+        needed = found.argument_size_in_bytes + found.temp_size_in_bytes
+        needed += found.output_size_in_bytes - found.alias_size_in_bytes
+        if needed > limit:
+            raise _refusal(needed, limit, rows)
+        logger.info("memory    %.2f of %.2f GiB per device, by the compiler", needed / GIB, limit / GIB)
     return compiled
-
-
-def _check_needed(compiled: jax.stages.Compiled, limit: int, rows: int) -> None:
-    found = compiled.memory_analysis()
-    if found is None:
-        return
-    needed = (
-        found.argument_size_in_bytes
-        + found.temp_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-    )
-    if needed > limit:
-        raise _refusal(needed, limit, rows)
-    logger.info("memory    %.2f of %.2f GiB per device, by the compiler", needed / GIB, limit / GIB)
 
 
 def _refusal(needed: int, limit: int, rows: int) -> ConfigError:

@@ -5,12 +5,14 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
-from alpacare_jax.data.loader import BatchStream
+from alpacare_jax.data.loader import BatchStream, SequenceOrder
 from alpacare_jax.errors import TrainingError
+from alpacare_jax.hardware.chips import chip_of
 from alpacare_jax.train.callbacks import Callback, Figures, tell
 from alpacare_jax.train.settings import LoopConfig, Schedule
 
@@ -35,11 +37,28 @@ class Throughput:
     devices: int
     peak_flops: float | None = None
 
+    @classmethod
+    def on(cls, mesh: Mesh, flops_per_row: float, dtype: str) -> "Throughput":
+        """Return the meter of a mesh; the peak that is published is one of bfloat16."""
+        chip = chip_of(mesh.devices.flat[0].device_kind)
+        peak = chip.bf16_flops if chip and dtype == "bfloat16" else None
+        return cls(flops_per_row, mesh.size, peak)
+
     def figures(self, rows: int, seconds: float) -> dict[str, float]:
         """Return the rate of one device, in TFLOP/s, and its share of the peak (model FLOPs utilisation)."""
         rate = rows * self.flops_per_row / seconds / self.devices
         figures = {"tflops_per_device": rate / 1e12}
         return figures | ({"mfu": rate / self.peak_flops} if self.peak_flops else {})
+
+
+class _Dispatched(NamedTuple):
+    """A step that the device is at."""
+
+    step: int
+    metrics: dict[str, jax.Array]
+    position: int
+    wait_ms: float
+    order: SequenceOrder
 
 
 class Recorder:
@@ -51,7 +70,6 @@ class Recorder:
         callbacks: Told every line.
         meter: What the speed of a step is measured by; None leaves it out.
         start_step: The step the run went on from.
-        speak: Whether lines are logged.
     """
 
     def __init__(
@@ -60,26 +78,17 @@ class Recorder:
         schedule: Schedule,
         callbacks: Sequence[Callback],
         meter: Throughput | None = None,
-        *,
         start_step: int = 0,
-        speak: bool = True,
     ) -> None:
         self.config, self.schedule, self.callbacks, self.meter = config, schedule, callbacks, meter
-        self.speak = speak
-        self._open: tuple[int, dict[str, jax.Array], dict[str, Any]] | None = None
+        self._open: _Dispatched | None = None
         self._finished_at = time.perf_counter()
         self._saving_s = 0.0
         self._first = start_step + 1
 
     def begin(self, step: int, metrics: dict[str, jax.Array], stream: BatchStream, position: int) -> None:
         """Note a step that has been dispatched."""
-        window = (position - self.schedule.batch_rows, position)
-        known = {
-            "epoch": position / self.schedule.epoch_rows,
-            "position": position,
-            "data_wait_ms": 1e3 * stream.wait_s,
-        }
-        self._open = (step, metrics, known | {"_window": window, "_rows": stream.order})
+        self._open = _Dispatched(step, metrics, position, 1e3 * stream.wait_s, stream.order)
 
     def saved(self, seconds: float) -> None:
         """Note how long a checkpoint held up the loop; the figure belongs to the step that follows."""
@@ -93,19 +102,14 @@ class Recorder:
         """
         if self._open is None:
             return
-        (step, device_metrics, known), self._open = self._open, None
-        values = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
+        done, self._open = self._open, None
+        values = {name: float(value) for name, value in jax.device_get(done.metrics).items()}
         now = time.perf_counter()
         elapsed, self._finished_at = now - self._finished_at, now
         saving, self._saving_s = self._saving_s, 0.0
-        window, order = known.pop("_window"), known.pop("_rows")
-        where = (
-            f"step {step}, samples {window[0]} to {window[1] - 1} of the run's order, "
-            f"rows {order.window(*window)[:16]}"
-        )
-        skipped = self._check(values, where)
-        if skipped:
-            tell(self.callbacks, "on_step", {"step": step, "position": known["position"], **skipped})
+        step, position, rows = done.step, done.position, self.schedule.batch_rows
+        if skipped := self._check(values, done):
+            tell(self.callbacks, "on_step", {"step": step, "position": position, **skipped})
             return
         line: dict[str, Any] = {
             "step": step,
@@ -116,15 +120,16 @@ class Recorder:
             "tokens": int(values["tokens"]),
             "fill": values["fill"],
             "step_ms": 1e3 * elapsed,
-            "compute_ms": 1e3 * max(0.0, elapsed - saving) - known["data_wait_ms"],
+            "compute_ms": 1e3 * max(0.0, elapsed - saving) - done.wait_ms,
             "checkpoint_ms": 1e3 * saving,
             "tokens_per_s": values["tokens"] / elapsed,
-            **known,
+            "epoch": position / self.schedule.epoch_rows,
+            "position": position,
+            "data_wait_ms": done.wait_ms,
         }
         if self.meter is not None:
-            line |= self.meter.figures(self.schedule.batch_rows, elapsed)
-        peak = peak_memory()
-        if peak is not None:
+            line |= self.meter.figures(rows, elapsed)
+        if peak := peak_memory():
             line["peak_memory_bytes"] = peak
         if step == self._first:
             line["compiled"] = True
@@ -132,7 +137,7 @@ class Recorder:
         if step % self.config.log_every == 0 or step == self._first:
             self._show(line)
 
-    def _check(self, values: dict[str, float], where: str) -> dict[str, Any]:
+    def _check(self, values: dict[str, float], done: _Dispatched) -> dict[str, Any]:
         """Stop the run at a step that is not sound, or return the figures of one that was skipped, else nothing.
 
         Raises:
@@ -141,12 +146,17 @@ class Recorder:
         finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
         if finite and values.get("sound", 1):
             return {}
+        window = (done.position - self.schedule.batch_rows, done.position)
+        where = (
+            f"step {done.step}, samples {window[0]} to {window[1] - 1} of the run's order, "
+            f"rows {done.order.window(*window)[:16]}"
+        )
         guard, in_a_row = self.config.guard, int(values.get("skipped_in_a_row", 0))
         found = f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}"
         if finite:
             found += f"; the median of the steps before is {values['norm_median']:g}"
         if guard.action == "skip" and in_a_row < guard.patience:
-            if self.speak:
+            if jax.process_index() == 0:
                 logger.warning("skipped %s: %s; %d skipped so far", where, found, values["skipped"])
             return {"skipped": int(values["skipped"]), "skipped_in_a_row": in_a_row}
         more = f", {in_a_row} steps skipped in a row" if guard.action == "skip" else ""
@@ -166,7 +176,7 @@ class Recorder:
         self._saving_s = 0.0
 
     def _show(self, line: Figures) -> None:
-        if self.speak:
+        if jax.process_index() == 0:
             logger.info("%s", log_line(line, self.schedule.steps))
 
 

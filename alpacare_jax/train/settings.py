@@ -146,3 +146,8 @@ class Progress:
     step: int
     position: int
     batch_rows: int
+
+
+def is_due(step: int, last: int, every: int) -> bool:
+    """Say whether something that happens every so many steps, and at the last one, happens now."""
+    return step == last or (every > 0 and step % every == 0)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from alpacare_jax import collectives, optim, sharding
 from alpacare_jax.adapters import AdapterConfig, Partition
+from alpacare_jax.data.packing import COLUMNS
 from alpacare_jax.loss import Batch, loss_sum, supervised_tokens
 from alpacare_jax.model import Architecture, Llama, Params
 from alpacare_jax.model.llama import split_microbatches
@@ -154,6 +155,12 @@ class TrainStep:
         """
         places = sharding.shardings_of(self.abstract_state())
         return jax.jit(self._step, donate_argnums=0, out_shardings=(places, sharding.replicated(self.mesh)))
+
+    def trace(self, rows: int, length: int) -> Any:
+        """Trace the step for a batch of rows of a length, neither of them here yet; to be lowered and compiled."""
+        places = sharding.batch_sharding(self.mesh)
+        batch = dict.fromkeys(COLUMNS, jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=places))
+        return cast(Any, self.compile_step()).trace(self.abstract_state(), batch)
 
     def loss_and_grads(
         self, params: Params, batch: Batch, frozen: Params | None = None, step: jax.Array | None = None

@@ -24,7 +24,6 @@ from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.data.loader import Batch, BatchStream
 from alpacare_jax.data.packing import PackedSequence
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.hardware.chips import chip_of
 from alpacare_jax.loss.heldout import heldout_evaluator
 from alpacare_jax.model import Architecture, Params
 from alpacare_jax.model.flops import flops_per_row
@@ -41,7 +40,7 @@ from alpacare_jax.train.profile import Profile
 from alpacare_jax.train.program import begin_to_compile
 from alpacare_jax.train.recorder import Recorder, Throughput
 from alpacare_jax.train.run_folder import RunFolder, describe
-from alpacare_jax.train.settings import Progress
+from alpacare_jax.train.settings import Progress, is_due
 from alpacare_jax.train.snapshot import snapshot
 from alpacare_jax.train.start import find_start
 from alpacare_jax.train.step import StepFunction, TrainState
@@ -329,14 +328,10 @@ class Trainer:
                 jax.block_until_ready(self._state)
             if self._first:
                 logger.info("%s", self.timer)
-            recorder = Recorder(
-                self.resolved.train,
-                self.schedule,
-                callbacks,
-                self._meter(),
-                start_step=self.taken,
-                speak=self._first,
-            )
+            model, trained = self._start.config, not self.config.adapter.on
+            flops = flops_per_row(model, self.data.row_length, trained=trained)
+            meter = Throughput.on(self.mesh, flops, self.config.compute.dtype)
+            recorder = Recorder(self.resolved.train, self.schedule, callbacks, meter, self.taken)
             if self.taken == 0:
                 self._validate(recorder)
             self._steps(take_step, stream, recorder)
@@ -400,18 +395,6 @@ class Trainer:
         """The step for batches of any size, compiled when it is first taken."""
         return self.train_step.compile_step()
 
-    def _meter(self) -> Throughput:
-        chip = chip_of(self.mesh.devices.flat[0].device_kind)
-        peak = chip.bf16_flops if chip and self.config.compute.dtype == "bfloat16" else None
-        trained = not self.config.adapter.on
-        flops = flops_per_row(self._start.config, self.data.row_length, trained=trained)
-        return Throughput(flops, self.mesh.size, peak)
-
 
 def _dataset(rows: PackedDataset | Sequence[PackedSequence]) -> PackedDataset:
     return rows if isinstance(rows, PackedDataset) else PackedDataset.from_sequences(rows)
-
-
-def is_due(step: int, last: int, every: int) -> bool:
-    """Say whether something that happens every so many steps, and at the last one, happens now."""
-    return step == last or (every > 0 and step % every == 0)

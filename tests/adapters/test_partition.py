@@ -294,7 +294,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(settings, named):
             (),
             "query is 64 x 128, key is 64 x 64",
         ),
-        (AdapterConfig(kind="lora", rank=4), ("layers.0.mlp",), "an adapter stands on a frozen path"),
+        (AdapterConfig(kind="lora", rank=4), ("layers.0.mlp",), "train.freeze matches an adapted weight"),
         (AdapterConfig(kind="lora", rank=4), ("layers.7",), "'layers.7' matches no parameter"),
         (AdapterConfig(), ("layers.*.atention.*",), "near it: layers.*.attention.*"),
         (AdapterConfig(), ("embedding",), "near it: embed"),

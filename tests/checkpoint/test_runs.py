@@ -77,7 +77,7 @@ def test_a_state_saved_on_one_mesh_is_restored_on_another(tmp_path, sizes):
         store.save(7, state, {"position": 123, "config": {"lr": 1e-3}})
     target = mesh_of(**sizes)
     with checkpoint.RunCheckpoints(tmp_path / "checkpoints") as store:
-        assert store.latest_step() == 7
+        assert store.steps() == [7]
         assert store.metadata(7) == {"position": 123, "config": {"lr": 1e-3}}
         restored = store.restore(7, abstract(target))
     same(state, restored)
@@ -101,7 +101,7 @@ def test_saving_does_not_see_what_training_does_next(tmp_path):
 def test_only_the_latest_are_kept_and_steps_are_told(tmp_path):
     state = make_state(mesh_of(fsdp=1))
     with checkpoint.RunCheckpoints(tmp_path, keep=2) as store:
-        assert store.latest_step() is None
+        assert store.steps() == []
         for step in (10, 20, 30):
             store.save(step, state, {"position": step})
         store.wait()
@@ -266,7 +266,7 @@ def test_a_process_killed_while_saving_leaves_only_whole_checkpoints(tmp_path):
         # and the run can go on writing
         store.save(steps[-1] + 1, {"params": {"w": jnp.zeros(size)}, "step": jnp.int32(0)}, {"position": 0})
         store.wait()
-        assert store.latest_step() == steps[-1] + 1
+        assert store.steps()[-1] == steps[-1] + 1
 
 
 def test_a_full_disk_is_told_and_earlier_checkpoints_stay(tmp_path):

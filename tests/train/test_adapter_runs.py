@@ -155,7 +155,7 @@ def test_what_an_adapter_cannot_be_is_refused_before_anything_is_written(run_yam
     for overrides, named in (
         (["adapter.kind=lorra"], "did you mean lora"),
         (["adapter.rank=64"], "rank 64"),
-        (["train.freeze=[layers.0.mlp]"], "an adapter stands on a frozen path"),
+        (["train.freeze=[layers.0.mlp]"], "train.freeze matches an adapted weight"),
         (["adapter.kind=none", "adapter.base=nf4"], "only frozen weights can be quantised"),
     ):
         with pytest.raises(ConfigError) as caught:
