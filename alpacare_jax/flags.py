@@ -8,7 +8,6 @@ Flags that the user has set stay, and win; one that no compiler here knows is an
 ``ALPACARE_FLAGS=0`` leaves this table out.
 """
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -29,18 +28,6 @@ logger = logging.getLogger("alpacare")
 SWITCH = "ALPACARE_FLAGS"
 
 
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """One flag of a compiler: its name without dashes, its value, and what it is for."""
-
-    name: str
-    value: str
-    purpose: str
-
-    def __str__(self) -> str:
-        return f"--{self.name}={self.value}"
-
-
 GPU_MEMORY_SHARE = 0.92
 """Share of a GPU's memory that jax takes for programs; the rest is left to the driver and NVIDIA's libraries. By
 itself jax takes 0.75, and what it does not take no program can use."""
@@ -58,40 +45,27 @@ THREADS_A_DEVICE = 8
 VARIABLES = {"cpu": "XLA_FLAGS", "gpu": "XLA_FLAGS", "tpu": "LIBTPU_INIT_ARGS"}
 """Where a platform's flags stand. In ``XLA_FLAGS`` those of the TPU compiler would end the process."""
 
-_MOVES = "moves parameters and gradients while other work runs"
-FLAGS: Mapping[str, Sequence[Flag]] = {
+FLAGS: Mapping[str, Sequence[str]] = {
     "cpu": (
-        Flag(
-            "xla_cpu_enable_concurrency_optimized_scheduler",
-            "false",
-            "keeps collectives in one order on every device; else a program loaded from disk may wait forever",
-        ),
+        # Keeps collectives in one order on every device; else a program loaded from disk may wait forever.
+        "--xla_cpu_enable_concurrency_optimized_scheduler=false",
     ),
     "gpu": (
-        Flag(
-            "xla_gpu_enable_latency_hiding_scheduler",
-            "true",
-            "starts transfers early and waits for them late",
-        ),
-        Flag("xla_gpu_enable_pipelined_all_gather", "true", _MOVES),
-        Flag("xla_gpu_enable_pipelined_reduce_scatter", "true", _MOVES),
-        Flag("xla_gpu_enable_pipelined_all_reduce", "true", _MOVES),
-        Flag(
-            "xla_gpu_enable_while_loop_double_buffering",
-            "true",
-            "lets a layer's gathers overlap the layer before",
-        ),
-        Flag("xla_gpu_all_gather_combine_threshold_bytes", str(1 << 30), "gathers a layer's weights at once"),
-        Flag("xla_gpu_all_reduce_combine_threshold_bytes", str(1 << 30), "sums gradients at once"),
-        Flag("xla_gpu_reduce_scatter_combine_threshold_bytes", str(1 << 27), "sums gradients in few pieces"),
-        Flag(
-            "xla_gpu_memory_limit_slop_factor",
-            "200",
-            "recomputes nothing beyond `compute.remat`",
-        ),
-        Flag(
-            "xla_gpu_enable_triton_gemm", "false", "leaves products to cuBLASLt: runs take what was planned"
-        ),
+        # Transfers are started early and waited for late; parameters and gradients move while other work runs.
+        "--xla_gpu_enable_latency_hiding_scheduler=true",
+        "--xla_gpu_enable_pipelined_all_gather=true",
+        "--xla_gpu_enable_pipelined_reduce_scatter=true",
+        "--xla_gpu_enable_pipelined_all_reduce=true",
+        # A layer's gathers overlap the layer before.
+        "--xla_gpu_enable_while_loop_double_buffering=true",
+        # A layer's weights are gathered at once, its gradients summed in few pieces.
+        f"--xla_gpu_all_gather_combine_threshold_bytes={1 << 30}",
+        f"--xla_gpu_all_reduce_combine_threshold_bytes={1 << 30}",
+        f"--xla_gpu_reduce_scatter_combine_threshold_bytes={1 << 27}",
+        # Nothing is computed again beyond `compute.remat`.
+        "--xla_gpu_memory_limit_slop_factor=200",
+        # Products are left to cuBLASLt: runs take what was planned.
+        "--xla_gpu_enable_triton_gemm=false",
     ),
 }
 """The flags by platform. One CPU device needs none, several need theirs. A TPU gets none: what the compiler does by
@@ -155,9 +129,7 @@ def set_flags(environment: MutableMapping[str, str] = os.environ) -> str:
         environment[MEMORY_VARIABLES[0]] = str(GPU_MEMORY_SHARE)
     variable = VARIABLES[platform]
     given = environment.get(variable, "")
-    own = {_name(flag) for flag in given.split()}
-    wanted = [flag for flag in FLAGS[platform] if flag.name not in own]
-    added = " ".join(map(str, known_flags(platform, wanted)))
+    added = " ".join(known_flags(platform, given))
     if added:
         environment[variable] = f"{given} {added}".strip()
     return added
@@ -187,18 +159,16 @@ def _cpu_devices(environment: Mapping[str, str]) -> int:
     return max(1, *(int(count) for count in counts if count.isdigit()))
 
 
-def known_flags(platform: str, wanted: Sequence[Flag]) -> list[Flag]:
-    """Leave out the flags that the installed compiler does not know; what was found is kept in the user's cache.
+def known_flags(platform: str, given: str = "") -> list[str]:
+    """Return a platform's flags that the installed compiler knows; what was found is kept in the user's cache.
 
     Args:
         platform: ``cpu``, ``gpu`` or ``tpu``.
-        wanted: The flags to try.
+        given: Flags that are set already, which win.
     """
-    names = _remembered(
-        f"{platform} {' '.join(map(str, wanted))}",
-        lambda: [flag.name for flag in try_flags(platform, wanted)],
-    )
-    return [flag for flag in wanted if flag.name in names]
+    own = {name_of(flag) for flag in given.split()}
+    wanted = [flag for flag in FLAGS[platform] if name_of(flag) not in own]
+    return _remembered(f"{platform}: {' '.join(wanted)}", lambda: try_flags(platform, wanted))
 
 
 def check_given(variable: str, given: str) -> None:
@@ -251,7 +221,7 @@ def _remembered(question: str, answer: Callable[[], list[str]]) -> list[str]:
     return names
 
 
-def try_flags(platform: str, wanted: Sequence[Flag]) -> list[Flag]:
+def try_flags(platform: str, wanted: Sequence[str]) -> list[str]:
     """Start child processes with the flags until one starts; leave out what it says it does not know.
 
     Returns:
@@ -259,14 +229,16 @@ def try_flags(platform: str, wanted: Sequence[Flag]) -> list[Flag]:
     """
     left = list(wanted)
     while left:
-        unknown = unknown_flags(VARIABLES[platform], " ".join(map(str, left)))
+        unknown = unknown_flags(VARIABLES[platform], " ".join(left))
         if unknown == []:
             return left
-        kept = [flag for flag in left if flag.name not in (unknown or ())]
+        kept = [flag for flag in left if name_of(flag) not in (unknown or ())]
         if len(kept) == len(left):
             logger.warning("a child process ended with the compiler flags of this platform; none is set")
             return []
-        logger.warning("this compiler does not know %s", ", ".join(f.name for f in left if f not in kept))
+        logger.warning(
+            "this compiler does not know %s", ", ".join(name_of(flag) for flag in left if flag not in kept)
+        )
         left = kept
     return left
 
@@ -290,10 +262,11 @@ def unknown_flags(variable: str, given: str) -> list[str] | None:
     if done.returncode == 0:
         return []
     words = [word for line in _UNKNOWN.findall(done.stderr) for word in line.replace("'", " ").split()]
-    return [_name(word) for word in words] or None
+    return [name_of(word) for word in words] or None
 
 
-def _name(flag: str) -> str:
+def name_of(flag: str) -> str:
+    """Return the name of a flag, without its dashes and value."""
     return flag.lstrip("-").partition("=")[0]
 
 

@@ -341,7 +341,7 @@ def size_of(mesh_axes: Sequence[str]) -> int:
 
 def batch_shards(mesh: Mesh) -> int:
     """Return over how many shards the batch axis is split."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return shards_on(mesh, "batch")
 
 
 def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:

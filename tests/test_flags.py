@@ -20,7 +20,7 @@ def test_the_installed_compiler_knows_every_flag_of_the_table(platform):
 
 
 def test_flags_that_the_compiler_does_not_know_are_left_out_and_named(caplog):
-    strange = [flags.Flag("xla_gpu_of_tomorrow", "1", ""), flags.Flag("xla_gpu_of_yesterday", "1", "")]
+    strange = ["--xla_gpu_of_tomorrow=1", "--xla_gpu_of_yesterday=1"]
     known = flags.FLAGS["gpu"][0]
     with caplog.at_level(logging.WARNING):
         assert flags.try_flags("gpu", [strange[0], known, strange[1]]) == [known]

@@ -99,7 +99,6 @@ def _normalised(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the summed loss, and each token's greatest logit and sum of exponentials."""
     projection = tiling.projection
-
     tokens = projection.tokens
 
     def local(hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple:
@@ -109,8 +108,8 @@ def _normalised(
         loss = jnp.sum((most - picked + jnp.log(total)) * weights.reshape(-1))
         return projection.over_tokens(loss), most.reshape(weights.shape), total.reshape(weights.shape)
 
-    takes = (projection.hidden, projection.axes, tokens, tokens)
-    return _on_mesh(local, takes, ((), tokens, tokens))(hidden, head, targets, weights)
+    gives = ((), tokens, tokens)
+    return _on_mesh(local, projection, gives)(hidden, head, targets, weights)
 
 
 def _forward(
@@ -119,61 +118,35 @@ def _forward(
     if tiling.by == "vocabulary":
         loss, *normaliser = _normalised(hidden, head, targets, weights, tiling)
         return loss, (hidden, head, targets, weights, *normaliser)
-
     projection = tiling.projection
 
-    def local(hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple:
+    def local(hidden: jax.Array, head: jax.Array, *tokens: jax.Array) -> tuple:
+        flat = (part.reshape(-1) for part in tokens)
         total, d_hidden, d_head = by_tokens.value_and_gradients(
-            _flat(hidden), head, targets.reshape(-1), weights.reshape(-1), projection, tiling.chunk_bytes
+            _flat(hidden), head, *flat, projection, tiling.chunk_bytes
         )
         return total, d_hidden.reshape(hidden.shape), d_head
 
-    takes = (projection.hidden, projection.axes, projection.tokens, projection.tokens)
     gives = ((), projection.hidden, projection.axes)
-    total, d_hidden, d_head = _on_mesh(local, takes, gives)(hidden, head, targets, weights)
-    return total, (d_hidden, d_head)
+    total, *gradients = _on_mesh(local, projection, gives)(hidden, head, targets, weights)
+    return total, tuple(gradients)
 
 
 def _backward(
     tiling: Tiling, saved: tuple[jax.Array, ...], d_total: jax.Array
 ) -> tuple[jax.Array | None, ...]:
     if tiling.by == "tokens":
-        d_hidden, d_head = saved
-        return (
-            (d_hidden * d_total).astype(d_hidden.dtype),
-            (d_head * d_total).astype(d_head.dtype),
-            None,
-            None,
-        )
-
+        return (*((part * d_total).astype(part.dtype) for part in saved), None, None)
     projection = tiling.projection
 
-    def local(
-        hidden: jax.Array,
-        head: jax.Array,
-        targets: jax.Array,
-        weights: jax.Array,
-        most: jax.Array,
-        total: jax.Array,
-    ) -> tuple:
-        d_hidden, d_head = by_vocabulary.gradients(
-            _flat(hidden),
-            head,
-            targets.reshape(-1),
-            weights.reshape(-1),
-            most.reshape(-1),
-            total.reshape(-1),
-            projection,
-            tiling.chunk_bytes,
-        )
+    def local(hidden: jax.Array, head: jax.Array, *tokens: jax.Array) -> tuple:
+        flat = (part.reshape(-1) for part in tokens)
+        d_hidden, d_head = by_vocabulary.gradients(_flat(hidden), head, *flat, projection, tiling.chunk_bytes)
         return d_hidden.reshape(hidden.shape), d_head
 
     hidden, head, targets, weights, most, total = saved
-    takes, gives = (projection.hidden, projection.axes), (projection.hidden, projection.axes)
-    d_hidden, d_head = _on_mesh(local, (*takes, *[projection.tokens] * 4), gives)(
-        hidden, head, targets, weights * d_total, most, total
-    )
-    return d_hidden, d_head, None, None
+    run = _on_mesh(local, projection, (projection.hidden, projection.axes))
+    return (*run(hidden, head, targets, weights * d_total, most, total), None, None)
 
 
 _summed.defvjp(_forward, _backward)
@@ -184,14 +157,16 @@ def _flat(hidden_BTD: jax.Array) -> jax.Array:
 
 
 def _on_mesh(
-    local: Callable[..., Any], takes: Sequence[Sequence[str | None]], gives: Sequence[Sequence[str | None]]
+    local: Callable[..., Any], projection: Projection, gives: Sequence[Sequence[str | None]]
 ) -> Callable[..., Any]:
-    """Let every device of the mesh in scope run a function on its own parts, which logical axes name."""
+    """Let every device of the mesh in scope run a function on its hidden states, projection and arrays of tokens."""
     if jax.sharding.get_abstract_mesh().empty:
         return local
-    return jax.shard_map(
-        local,
-        in_specs=tuple(sharding.spec(axes) for axes in takes),
-        out_specs=tuple(sharding.spec(axes) for axes in gives),
-        check_vma=False,
-    )
+    outs = tuple(sharding.spec(axes) for axes in gives)
+    hidden, head, tokens = map(sharding.spec, (projection.hidden, projection.axes, projection.tokens))
+
+    def run(*arrays: jax.Array) -> Any:
+        ins = (hidden, head, *[tokens] * (len(arrays) - 2))
+        return jax.shard_map(local, in_specs=ins, out_specs=outs, check_vma=False)(*arrays)
+
+    return run

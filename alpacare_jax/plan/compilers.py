@@ -87,9 +87,7 @@ def flags_of_a_run(platform: str, environment: Mapping[str, str] = os.environ) -
     own = [flag for flag in given.split() if flag.lstrip("-").startswith("xla_gpu_")]
     if environment.get(flags.SWITCH) == "0":
         return " ".join(own)
-    names = {flag.lstrip("-").partition("=")[0] for flag in own}
-    wanted = [flag for flag in flags.FLAGS["gpu"] if flag.name not in names]
-    return " ".join([*own, *map(str, flags.known_flags("gpu", wanted))])
+    return " ".join([*own, *flags.known_flags("gpu", " ".join(own))])
 
 
 def environment_of(platform: str, given: str, dump: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from alpacare_jax.errors import ConfigError, ShardingError
 from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.hardware.topology import Topology, parse_topology
 from alpacare_jax.model import LlamaConfig
-from alpacare_jax.model.shapes import SHAPES, cut_to, named_shape
+from alpacare_jax.model.shapes import SHAPES, named_shape
 from alpacare_jax.train import RunConfig
 from datagen.decoding import read_json_object
 
@@ -150,7 +150,7 @@ def make_program(
             found=layers,
             expected=f"at most {model.num_hidden_layers}",
         )
-    model = cut_to(model, layers or model.num_hidden_layers)
+    model = dataclasses.replace(model, num_hidden_layers=layers or model.num_hidden_layers)
     program = Program(config, model, place, 0, seq_len)
     # What is installed here says nothing about where the run will be: packages and versions are not looked at.
     choose_kernel(program, jax_version=(999,), has_tokamax=True)
