@@ -220,10 +220,8 @@ class LanguageModel:
                 places,
             )
 
-        keeps = self._found or self
-        return convert.FoundModel(
-            self.config, self.hf_folder, self.name, self.origin, read, self.reference, keeps
-        )
+        named = (self.config, self.hf_folder, self.name, self.origin)
+        return convert.FoundModel(*named, read, self.reference, _keeps=self._found or self)
 
     def _encode(self, prompt: Any, template: Template | None) -> list[int]:
         if not isinstance(prompt, str):

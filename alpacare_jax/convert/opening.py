@@ -160,7 +160,7 @@ def find_foreign(reference: str | Path) -> FoundModel:
 
     named = str(path.resolve() if path.exists() else reference)
     origin = {"reference": named, "format": source.dialect, "dtype": source.stored_dtype}
-    return FoundModel(config, folder, name, origin, read, named, source, keeps)
+    return FoundModel(config, folder, name, origin, read, named, source, _keeps=keeps)
 
 
 @contextlib.contextmanager

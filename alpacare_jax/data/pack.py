@@ -203,7 +203,8 @@ def _read(source: Source, files: Sequence[Path], unused: Counter[str]) -> list[t
         DataError: A record is broken; the message names file and line.
     """
     found = []
-    for each in files or [source]:
+    sources: list[Any] = [*files] or [source]
+    for each in sources:
         for where, row in read_objects(each):
             record = Instruction.from_dict(row, where=where)
             place, _, line = where.rpartition(":")

@@ -185,10 +185,10 @@ class Api:
         """Have the engine answer, and reply in one piece or as a stream."""
         for generation in form.generations:
             self.engine.check(generation.prompt, generation.sampling, form.prompt_field)
-        head = {"id": f"{form.prefix}-{uuid.uuid4().hex}", "object": form.kind, "created": int(time.time())}
+        kind = form.kind + form.chunk_suffix if asked.stream else form.kind
+        head = {"id": f"{form.prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time())}
         head["model"] = self.name
         if asked.stream:
-            head["object"] += form.chunk_suffix
             stream = self._stream(form, head, asked.stream_options.include_usage, asked.n)
             return StreamingResponse(stream, media_type="text/event-stream")
         if not await self._answer(request, form.generations):

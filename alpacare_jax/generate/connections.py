@@ -133,7 +133,7 @@ class Connection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             reply = JSONResponse(error_body(message), status, headers={"connection": "close"})
             head = h11.Response(status_code=status, headers=reply.raw_headers)
-            for event in (head, h11.Data(data=reply.body), h11.EndOfMessage()):
+            for event in (head, h11.Data(data=bytes(reply.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self._close()
 

@@ -160,7 +160,7 @@ class Programs:
         P, T = tokens_PT.shape
         positions_PT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (P, T))
         whole_P = lengths_P
-        if before is None:
+        if before is None or starts_P is None:
             cache = KVCache.empty(self.config, P, slots, self.dtype)
         else:
             cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (P, *x.shape[1:])), _resize(before, slots))
