@@ -16,6 +16,7 @@ from alpacare_jax.generate.progress import GenerationProgress
 from alpacare_jax.language_model import LanguageModel, load
 from alpacare_jax.prompts import Template, check_template
 from alpacare_jax.sharding import MeshConfig
+from datagen.configuration import make
 from datagen.files import refuse_existing
 from datagen.records import Response
 
@@ -72,7 +73,7 @@ def generate(
         >>> responses[0].response
     """
     check_template(template)
-    wanted, asked = SamplingParams(**sampling), batch.read_prompts(prompts)
+    wanted, asked = make(SamplingParams, **sampling), batch.read_prompts(prompts)
     out = None if out is None else Path(out)
     if out is not None:
         refuse_existing(out, overwrite)  # before the model is loaded

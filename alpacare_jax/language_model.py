@@ -19,6 +19,7 @@ from alpacare_jax.model import Architecture, ComputeConfig, Llama, LlamaConfig, 
 from alpacare_jax.model.compute import DTYPES
 from alpacare_jax.prompts import Template, check_template
 from alpacare_jax.tokenizer import Tokenizer, load_tokenizer
+from datagen.configuration import make
 
 Message = Mapping[str, str]
 """A turn of a conversation: ``role`` and ``content``."""
@@ -170,11 +171,12 @@ class LanguageModel:
 
         Raises:
             DataError: A prompt is empty or longer than the model's context, or a setting is out of range.
+            ConfigError: There is no such setting.
         """
         if template is not None:
             check_template(template)
         alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
-        asked = SamplingParams(**sampling)
+        asked = make(SamplingParams, **sampling)
         waiting = [
             Generation(self._encode(prompt, template), asked, continues=template is None)
             for prompt in ([prompts] if alone else prompts)

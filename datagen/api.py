@@ -1,10 +1,9 @@
 """Synthesis from Python: the functions of ``import datagen`` that the command ``alpacare synthesize`` calls."""
 
-import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def synthesize(
     services = {
         name: each for name, each in (("teacher", teacher), ("answerer", answerer)) if each is not None
     }
-    with _outside_event_loop(), watching() if progress else contextlib.nullcontext() as watch:
+    with watching() if progress else contextlib.nullcontext() as watch:
         found = find_settings(work, config, {**services, **settings})
         return run_synthesis(found, Path(work), retry_failed=retry_failed, wait=wait, watch=watch)
 
@@ -105,8 +104,7 @@ def cancel_batches(
     Returns:
         The batches that were ended.
     """
-    with _outside_event_loop():
-        return cancel_all(find_settings(work, config, settings), Path(work))
+    return cancel_all(find_settings(work, config, settings), Path(work))
 
 
 def status(work: str | Path) -> Status:
@@ -156,14 +154,3 @@ def find_settings(work: str | Path, config: str | Path | None, given: Mapping[st
                 remedy="put it back, or correct the path (a config's paths start from the config's own folder)",
             )
     return settings
-
-
-@contextlib.contextmanager
-def _outside_event_loop() -> Iterator[None]:
-    """Let the body run an event loop of its own where one runs already, as in a notebook; that one stands still."""
-    outer = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(outer)

@@ -9,8 +9,8 @@ with the provider's words; everything settled so far is kept.
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from datagen.ledger import Entry, Ledger
 from datagen.service.chat import ChatRequest, Sampling, prompt_hash
@@ -20,6 +20,8 @@ from datagen.service.wire import Service
 
 if TYPE_CHECKING:
     from datagen.money.budget import Budget
+
+T = TypeVar("T")
 
 __all__ = ["ChatRequest", "Reply", "Sampling", "Service", "complete", "prompt_hash", "read_reply", "stream"]
 
@@ -91,7 +93,17 @@ def complete(
         flow = _Flow(requests, service, ledger, stage, budget, window=lambda: total, settled=tell)
         return [reply async for reply in flow.replies()]
 
-    return asyncio.run(collect())
+    return run_coroutine(collect())
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where an event loop runs already, as in a notebook; that one stands still."""
+    outer = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        return asyncio.run(coroutine)
+    finally:
+        asyncio._set_running_loop(outer)
 
 
 async def stream(

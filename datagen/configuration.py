@@ -184,13 +184,34 @@ def find_problems(kind: type, values: Mapping[str, Any], prefix: str = "") -> li
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in settings:
-            near = did_you_mean(name, settings, prefix=prefix)
-            problems.append(f"{key}: unknown key; {near or 'known: ' + ', '.join(sorted(settings))}")
+            problems.append(_unknown(kind, name, prefix))
         elif settings[name].group and isinstance(value, Mapping):
             problems += find_problems(settings[name].group, value, f"{key}.")
         else:
             problems += settings[name].fit(value, key)[1]
     return problems
+
+
+def _unknown(kind: type, name: str, prefix: str = "") -> str:
+    known = declared(kind)
+    near = did_you_mean(name, known, prefix=prefix)
+    return f"{prefix}{name}: unknown key; {near or 'known: ' + ', '.join(sorted(known))}"
+
+
+def make(kind: type[T], **values: Any) -> T:
+    """Make a dataclass of keyword arguments that a function passes on.
+
+    Raises:
+        ConfigError: It has no such field, or a value does not fit.
+
+    Example:
+        >>> make(Range, low=0, hihg=1)
+        Traceback (most recent call last):
+        datagen.errors.ConfigError: hihg: unknown key; did you mean high?
+          where:    hihg
+    """
+    refuse([_unknown(kind, name) for name in values if name not in declared(kind)], "")
+    return kind(**values)
 
 
 def build(kind: type[T], *sources: tuple[str, Mapping[str, Any]]) -> T:

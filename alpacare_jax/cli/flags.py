@@ -27,6 +27,11 @@ class Flag:
     metavar: str = "VALUE"
     many: bool = False
 
+    @property
+    def default(self) -> bool | None:
+        """What a verb gets where the flag is not given."""
+        return None if self.metavar else False
+
     def option(self, name: str) -> Any:
         """Return the annotation of a verb's parameter for this flag."""
         kind: Any = list[str] | None if self.many else str | None if self.metavar else bool
@@ -42,12 +47,8 @@ class Flag:
             >>> Flag("a.b c").overrides("3"), Flag("files", many=True).overrides(["x", "y"]), Flag("c").overrides(None)
             (['a.b=3', 'c=3'], ['files=["x", "y"]'], [])
         """
-        if not value:
-            return (
-                []
-                if value is None or value is False or value == []
-                else [f"{key}=" for key in self.keys.split()]
-            )
+        if value is None or value is False or value == []:
+            return []
         text = json.dumps(value) if self.many else value if self.metavar else "true"
         return [f"{key}={text}" for key in self.keys.split()]
 

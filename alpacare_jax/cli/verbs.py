@@ -1,6 +1,5 @@
 """The table of verbs: which module serves which, in the order of the work."""
 
-import functools
 import importlib
 import inspect
 import textwrap
@@ -59,57 +58,62 @@ def build_app() -> typer.Typer:
         if register is not None:
             register(app)
         else:
-            checked = with_local_paths(module.command)
-            flags, settings = getattr(module, "FLAGS", {}), getattr(module, "SETTINGS", None)
-            app.command(verb)(with_help_all(with_flags(checked, flags), settings))
+            app.command(verb)(make_command(module))
     return app
 
 
-def with_flags(command: Callable[..., None], flags: Mapping[str, Flag]) -> Callable[..., None]:
-    """Give a verb flags that set configuration keys: it gets them as ``overrides``, before those that were typed.
+def make_command(module: Any) -> Callable[..., None]:
+    """Make of a verb's module the function that typer runs.
 
-    They come after its option ``--config``, and an error about a key names the flag that sets it.
+    The module defines ``command``, and may define ``FLAGS``, which set configuration keys: the function gets them as
+    ``overrides``, before those that were typed; and ``SETTINGS``, ``module:class`` of its configuration. Where it has
+    that, or rare options (declared with ``hidden=True``), there is ``--help-all``. A path that is the address of a
+    bucket, a hub or a server is refused before anything else, and an error names the option or flag that it is about.
     """
-    if not flags:
-        return command
+    flags: Mapping[str, Flag] = getattr(module, "FLAGS", {})
     names = {name.lstrip("-").replace("-", "_"): name for name in flags}
 
-    def called(*, overrides: list[str] | None, **options: Any) -> None:
-        given = [word for own, name in names.items() for word in flags[name].overrides(options.pop(own))]
+    def called(**options: Any) -> None:
+        options.pop("help_all", None)
+        if flags:
+            given = [word for own, name in names.items() for word in flags[name].overrides(options.pop(own))]
+            options["overrides"] = [*given, *(options["overrides"] or [])]
+        for name, value in options.items():
+            for path in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(path, Path):
+                    refuse_remote(path, name.replace("_", "-"))
         try:
-            command(overrides=[*given, *(overrides or [])], **options)
+            module.command(**options)
         except UserError as error:
+            if isinstance(error.where, str) and options.get(error.where) is not None:
+                error.where = "--" + error.where.replace("_", "-")
             name_flags(error, flags)
             raise
 
-    parameters = [
-        inspect.Parameter(
-            own,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None if flags[name].metavar else False,
-            annotation=flags[name].option(name),
-        )
-        for own, name in names.items()
-    ]
-    return _with_parameters(called, command, parameters, after="config")
+    signature = inspect.signature(module.command)
+    options = [_keyword(name, each.annotation, each.default) for name, each in signature.parameters.items()]
+    if flags:
+        at = list(signature.parameters).index("config") + 1
+        options[at:at] = [
+            _keyword(own, flags[name].option(name), flags[name].default) for own, name in names.items()
+        ]
+    settings = getattr(module, "SETTINGS", None)
+    known = [each for option in options for each in getattr(option.annotation, "__metadata__", ())]
+    if settings or any(getattr(each, "hidden", False) for each in known):
+        options.append(_keyword("help_all", _help_all(settings), False))
+    called.__doc__ = module.command.__doc__
+    called.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+    return called
 
 
-def with_help_all(command: Callable[..., None], settings: str | None = None) -> Callable[..., None]:
-    """Give a verb ``--help-all``, if it has rare options, which are declared with ``hidden=True``, or settings.
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
-    Args:
-        command: The verb.
-        settings: ``module:class`` of its configuration, whose keys are listed as well.
-    """
-    hints = [parameter.annotation for parameter in inspect.signature(command).parameters.values()]
-    options = [option for hint in hints for option in getattr(hint, "__metadata__", ())]
-    if settings is None and not any(getattr(option, "hidden", False) for option in options):
-        return command
 
-    def called(*, help_all: bool, **options: Any) -> None:
-        command(**options)
+def _help_all(settings: str | None) -> Any:
+    """Return the annotation of ``--help-all``, which lists hidden options, and the keys of settings, and ends."""
 
-    def show_all(context: typer.Context, wanted: bool) -> None:
+    def show(context: typer.Context, wanted: bool) -> None:
         if not wanted:
             return
         hidden = [option for option in context.command.params if getattr(option, "hidden", False)]
@@ -123,11 +127,7 @@ def with_help_all(command: Callable[..., None], settings: str | None = None) -> 
         raise typer.Exit
 
     text = "List every option" + (", and every configuration key with its default." if settings else ".")
-    option = typer.Option("--help-all", is_eager=True, callback=show_all, help=text)
-    flag = inspect.Parameter(
-        "help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
-    )
-    return _with_parameters(called, command, [flag])
+    return Annotated[bool, typer.Option("--help-all", is_eager=True, callback=show, help=text)]
 
 
 def list_keys(settings: str) -> str:
@@ -139,45 +139,3 @@ def list_keys(settings: str) -> str:
     for key, text in describe(getattr(importlib.import_module(module), name)):
         lines += [f"  {key}", *textwrap.wrap(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)]
     return "\n".join(lines)
-
-
-def _with_parameters(
-    called: Callable[..., None],
-    command: Callable[..., None],
-    parameters: list[inspect.Parameter],
-    after: str = "",
-) -> Callable[..., None]:
-    """Have typer see a function as a command with further parameters, behind a certain one or at the end."""
-    signature = inspect.signature(command)
-    known = list(signature.parameters.values())
-    at = list(signature.parameters).index(after) + 1 if after else len(known)
-    called.__doc__ = command.__doc__
-    called.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[
-            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for each in [*known[:at], *parameters, *known[at:]]
-        ]
-    )
-    return called
-
-
-def with_local_paths(command: Callable[..., None]) -> Callable[..., None]:
-    """Have a verb refuse, before anything else, every path that is the address of a bucket, a hub or a server.
-
-    An error in an argument of the library names the option that gave it.
-    """
-
-    @functools.wraps(command)
-    def checked(**options: Any) -> None:
-        for name, value in options.items():
-            for path in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(path, Path):
-                    refuse_remote(path, name.replace("_", "-"))
-        try:
-            command(**options)
-        except UserError as error:
-            if isinstance(error.where, str) and options.get(error.where) is not None:
-                error.where = "--" + error.where.replace("_", "-")
-            raise
-
-    return checked

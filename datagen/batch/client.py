@@ -5,7 +5,6 @@
 both ways of asking, and the same replies give the same result.
 """
 
-import asyncio
 import contextlib
 import math
 from collections import deque
@@ -15,7 +14,7 @@ from itertools import chain, islice
 from datagen.batch.files import BatchLimits
 from datagen.batch.runner import BatchesUnderWay, BatchRunner
 from datagen.batch.store import BatchRecord, BatchStore
-from datagen.client import Reply, read_reply
+from datagen.client import Reply, read_reply, run_coroutine
 from datagen.errors import DataError
 from datagen.ledger import Entry, Ledger
 from datagen.money.budget import Budget
@@ -149,7 +148,7 @@ def complete_in_batches(
             await run.settle(requests)
 
     if any(_settled(ledger, stage, request, service) is None for request in requests):
-        asyncio.run(ask())
+        run_coroutine(ask())
     else:
         tell()
     return [_reply(ledger, stage, request) for request in requests]
@@ -170,7 +169,7 @@ def collect_batches(
         DataError: Batches are still under way; what is in them would be paid for twice.
         ServiceError: The service cannot say how far they are.
     """
-    asyncio.run(_over_all(services, ledger, budget, limits, BatchRunner.look_once))
+    run_coroutine(_over_all(services, ledger, budget, limits, BatchRunner.look_once))
     open_ = BatchStore(ledger).under_way()
     if open_:
         raise DataError(
@@ -193,7 +192,7 @@ def cancel_batches(
         The batches that were ended.
     """
     before = BatchStore(ledger).under_way()
-    asyncio.run(_over_all(services, ledger, budget, limits, BatchRunner.cancel))
+    run_coroutine(_over_all(services, ledger, budget, limits, BatchRunner.cancel))
     return [BatchStore(ledger).get(record.number) for record in before]
 
 

@@ -1,6 +1,5 @@
 """Both stages of a run: ask for tasks and keep those that pass the filter, then have the kept tasks answered."""
 
-import asyncio
 import contextlib
 import dataclasses
 import math
@@ -9,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import islice
 
 from datagen.batch.client import stream_in_batches
-from datagen.client import ChatRequest, Reply, read_reply, stream
+from datagen.client import ChatRequest, Reply, read_reply, run_coroutine, stream
 from datagen.errors import ServiceError
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget, BudgetReached
@@ -97,7 +96,7 @@ class Pipeline:
             BatchesUnderWay: Nothing more can be done without waiting.
             ServiceError: The service refuses or cannot be reached; what was answered is kept.
         """
-        return asyncio.run(self._take_tasks())
+        return run_coroutine(self._take_tasks())
 
     async def _take_tasks(self) -> BudgetReached | None:
         answered = self.ledger.counts().get(ANSWERS, {"answered": 0})["answered"]

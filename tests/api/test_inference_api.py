@@ -49,6 +49,7 @@ def test_a_list_is_answered_as_a_file_is(model: Any, tmp_path: Path) -> None:
         ({"dtype": "bfloat16"}, ConfigError, "dtype"),
         ({"mesh": "fsdp=1"}, ConfigError, "mesh"),
         ({"top_p": 0.0}, DataError, "top_p"),
+        ({"topp": 0.5}, ConfigError, "topp"),
         ({"stop": ""}, DataError, "stop"),
         ({"prompts": []}, DataError, "rows"),
         ({"prompts": [7]}, DataError, "row:1"),

@@ -102,6 +102,8 @@ def test_a_run_started_from_a_model_gets_copies(model):
         (lambda m, _: m.logprobs([[1, 264]]), DataError, "0 to 263"),
         (lambda m, _: m.generate("Hello", template="alpacca"), ConfigError, "alpaca or chat"),
         (lambda m, _: m.generate("Hello", temperature=-1), DataError, "temperature"),
+        (lambda m, _: m.generate("Hello", temprature=1), ConfigError, "did you mean temperature?"),
+        (lambda m, _: m.generate("Hello", temperature="1"), DataError, "temperature must be a number, not"),
         (lambda m, _: m.generate("x" * 600, template=None), DataError, "511"),
         (lambda m, at: m.save_pretrained(at / "a", dtype="int4"), ConfigError, "bfloat16"),
         (lambda m, at: m.save_pretrained(at), DataError, "exists"),
