@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from alpacare_jax import checkpoint
 from alpacare_jax.convert import table
 from alpacare_jax.convert.sources import Source
 from alpacare_jax.errors import ConversionError
