@@ -14,7 +14,7 @@ from datagen.files import refuse_existing
 from datagen.privacy import Policy as Privacy
 from datagen.progress import ProgressDisplay
 from datagen.records import Record, read_objects, write_objects
-from datagen.safety import SafetyCheck, detector
+from datagen.safety import Objection, SafetyCheck, detector
 from datagen.seeds import SHIPPED, load_seeds
 
 Rows = str | Path | Iterable[Mapping[str, Any] | Record]
@@ -211,11 +211,17 @@ def _check_safety(
     places: list[dict[str, Any]] = []
     for where, values in _shown(rows, "rows checked", display):
         texts = {field: values[field] for field in _TEXT_FIELDS if isinstance(values.get(field), str)}
-        found = check.check(texts)
-        places += ({"row": where, "action": action} | place for place in found.identifiers)
-        checked.append(_Row(where, values | found.texts))
-        objection = found.objection
-        reasons.append({"reason": objection.reason} | objection.details if objection else None)
+        reason = None
+        try:
+            texts, found = check.check(texts)
+        except Objection as objection:
+            reason, found = (
+                {"reason": objection.reason} | objection.details,
+                objection.details.get("identifiers", []),
+            )
+        places += ({"row": where, "action": action} | place for place in found)
+        checked.append(_Row(where, values | texts))
+        reasons.append(reason)
     return checked, reasons, places
 
 

@@ -7,6 +7,7 @@ nothing else took the place of, is put back first.
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -18,7 +19,45 @@ from datagen.errors import DataError
 
 log = logging.getLogger(__name__)
 
+MANIFEST = "manifest.json"
 _NAMED = 3
+
+
+def refuse_replacing(
+    folder: Path, overwrite: bool, *, kind: str, what: str, patterns: Collection[str] = ()
+) -> None:
+    """Refuse to replace a folder that holds something, unless told to; then only one that the command wrote.
+
+    Args:
+        folder: The folder; a missing or an empty one may be replaced.
+        overwrite: Whether the user asks for it.
+        kind: What its ``manifest.json`` says of itself; the files that it lists belong to it.
+        what: Name of that kind in messages, such as "a published dataset".
+        patterns: Further files of its own; see :func:`strangers`.
+
+    Raises:
+        DataError: The folder is in use, of another kind, or holds what the command did not write.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise DataError(
+            "the output exists already",
+            where=folder,
+            remedy="choose another --out, or replace it with --overwrite",
+        )
+    found, names = None, [MANIFEST]
+    with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = manifest["kind"]
+        names += [file["file"] for file in manifest["files"]]
+    if found != kind:
+        raise DataError(
+            f"--overwrite only replaces {what}; this folder is not one",
+            where=folder,
+            remedy="choose another --out, or delete it yourself",
+        )
+    refuse_strangers(folder, names=names, patterns=patterns)
 
 
 def refuse_strangers(folder: Path, *, names: Collection[str] = (), patterns: Collection[str] = ()) -> None:

@@ -3,9 +3,8 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from datagen.checks import Objection
 from datagen.client import Reply
 from datagen.contamination import Benchmarks, Leak
 from datagen.contamination.evaluation_files import content_hash
@@ -18,12 +17,12 @@ OVERLAP = "evaluation-overlap"
 _LISTED = 10
 
 
-class Checked(NamedTuple):
-    """Texts by field, masked where that is the policy; why they must go, or None; the identifiers found in them."""
+class Objection(Exception):
+    """Why a task or an answer is rejected; ``details`` go into its row of ``rejected.jsonl`` under their own keys."""
 
-    texts: dict[str, str]
-    objection: Objection | None = None
-    identifiers: Sequence[dict[str, Any]] = ()
+    def __init__(self, reason: str, details: Mapping[str, Any] | None = None) -> None:
+        self.reason, self.details = reason, dict(details or {})
+        super().__init__(reason)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,7 @@ class SafetyCheck:
         detector: Finds identifiers beside the patterns, or None.
 
     Example:
-        >>> SafetyCheck(privacy="mask").check({"instruction": "Write to Mrs. Lind."}).texts
+        >>> SafetyCheck(privacy="mask").check({"instruction": "Write to Mrs. Lind."})[0]
         {'instruction': 'Write to Mrs. [NAME].'}
     """
 
@@ -44,32 +43,36 @@ class SafetyCheck:
     privacy: str = "off"
     detector: Detector | None = None
 
-    def check(self, texts: dict[str, str]) -> Checked:
-        """Check any of the fields instruction, input, output and response: overlap first, on the text as written."""
+    def check(self, texts: dict[str, str]) -> tuple[dict[str, str], list[dict[str, Any]]]:
+        """Check any of the fields instruction, input, output and response: overlap first, on the text as written.
+
+        Returns:
+            The texts, masked where that is the policy, and kind and place of the identifiers found in them.
+
+        Raises:
+            Objection: They overlap with an evaluation item, or hold identifiers and the policy is "drop".
+        """
         if leak := self._leak(texts):
-            return Checked(texts, Objection(OVERLAP, leak.details()))
+            raise Objection(OVERLAP, leak.details())
         if self.privacy == "off":
-            return Checked(texts)
+            return texts, []
         hits = {field: find(text, self.detector) for field, text in texts.items()}
         found = [_place(field, hit) for field in hits for hit in hits[field]]
         if found and self.privacy == "drop":
-            return Checked(texts, Objection(IDENTIFIER, {"identifiers": found}), found)
+            raise Objection(IDENTIFIER, {"identifiers": found})
         if found and self.privacy == "mask":
             texts = {field: mask(text, hits[field]) for field, text in texts.items()}
-        return Checked(texts, None, found)
+        return texts, found
 
-    def check_task(self, task: SeedTask) -> Objection | SeedTask | None:
-        """Check a new task."""
-        texts = {"instruction": task.instruction, "input": task.input}
-        checked = self.check(texts)
-        changed = dataclasses.replace(task, **checked.texts) if checked.texts != texts else None
-        return checked.objection or changed
+    def check_task(self, task: SeedTask) -> SeedTask:
+        """Return a new task, masked where that is the policy, or raise an :class:`Objection`."""
+        texts, _ = self.check({"instruction": task.instruction, "input": task.input})
+        return dataclasses.replace(task, instruction=texts["instruction"], input=texts["input"])
 
-    def check_answer(self, task: SeedTask, reply: Reply) -> Objection | Reply | None:
-        """Check the answer to a task."""
-        checked = self.check({"output": reply.text})
-        text = checked.texts["output"]
-        return checked.objection or (dataclasses.replace(reply, text=text) if text != reply.text else None)
+    def check_answer(self, reply: Reply) -> Reply:
+        """Return an answer, masked where that is the policy, or raise an :class:`Objection`."""
+        texts, _ = self.check({"output": reply.text})
+        return dataclasses.replace(reply, text=texts["output"])
 
     def _leak(self, texts: Mapping[str, str]) -> Leak | None:
         if self.benchmarks is None:

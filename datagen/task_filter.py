@@ -1,29 +1,24 @@
-"""Judges what the teacher wrote: every task and every answer passes a list of checks, in order, or is rejected.
+"""The filter of what the teacher wrote: every task and every answer passes all checks, in order, or is rejected.
 
-A check sees one task (or one answer) and says nothing, objects with a short stable reason, or hands on a changed one
-(a masked name, for instance) that the later checks see in its place. A check that must see every kept task, such as
-the one for near-duplicates, stands last: what it lets pass is kept.
+A check hands on what the next one sees, such as a text with a masked name, or raises an :class:`Objection`.
 """
 
 import dataclasses
-import functools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from datagen import quality
-from datagen.checks import AnswerCheck, Objection, TaskCheck
 from datagen.client import Reply
 from datagen.dedup import RougeFilter
 from datagen.finish import read_finish
-from datagen.language import ANY
 from datagen.parse import FIELDS, REFUSED, Rejected, read_tasks
 from datagen.prompts import PROMPT_VERSION
 from datagen.records import Instruction, SeedTask
 from datagen.replies.answers import CONTROL_TOKENS, bare_answer, holds_thoughts, leftover
 from datagen.replies.thinking import without_thoughts
 from datagen.replies.tokens import control_tokens
-from datagen.safety import safety_check
+from datagen.safety import Objection, SafetyCheck, safety_check
 from datagen.settings import Settings
 
 
@@ -37,99 +32,30 @@ class KeptTask:
     model: str
 
 
-def task_checks(settings: Settings, seeds: Sequence[SeedTask]) -> list[TaskCheck]:
-    """Return the checks of a new task, in order. The seeds' instructions count as kept before the first reply."""
-    quality_check = functools.partial(check_quality, language=settings.language)
-    return [
-        show_task,
-        quality_check,
-        safety_check(settings).check_task,
-        _NoNearDuplicate(seeds, settings.similarity),
-    ]
-
-
-def answer_checks(settings: Settings) -> list[AnswerCheck]:
-    """Return the checks of an answer, in order."""
-    answer_check = functools.partial(check_answer, language=settings.language)
-    return [show_answer, answer_check, check_leftover, safety_check(settings).check_answer]
-
-
-def apply_task_checks(task: SeedTask, checks: Sequence[TaskCheck]) -> Objection | SeedTask:
-    """Pass a task through the checks; return the first objection, or the task as the checks left it.
-
-    Example:
-        >>> apply_task_checks(SeedTask("Look at the attached image."), [check_quality])
-        Objection(reason='asks-for-media', details={})
-    """
-    for check in checks:
-        said = check(task)
-        if isinstance(said, Objection):
-            return said
-        task = said or task
-    return task
-
-
-def apply_answer_checks(task: SeedTask, reply: Reply, checks: Sequence[AnswerCheck]) -> Objection | Reply:
-    """Pass the answer to a task through the checks; return the first objection, or the reply as they left it."""
-    for check in checks:
-        said = check(task, reply)
-        if isinstance(said, Objection):
-            return said
-        reply = said or reply
-    return reply
-
-
-def check_quality(task: SeedTask, *, language: str = ANY) -> Objection | None:
-    """Object to what :func:`datagen.quality.check_task` finds."""
-    reason = quality.check_task(task, language)
-    return Objection(reason) if reason else None
-
-
-def show_task(task: SeedTask) -> Objection | SeedTask | None:
+def show_task(task: SeedTask) -> SeedTask:
     """Take thoughts and control tokens off the fields of a task; object to those that remain within one."""
-    texts = {name: getattr(task, name) for name in FIELDS}
-    shown: dict[str, Any] = {name: without_thoughts(text) for name, text in texts.items()}
-    if any(control_tokens(text) or holds_thoughts(text) for text in shown.values()):
-        return Objection(CONTROL_TOKENS)
-    return dataclasses.replace(task, **shown) if shown != texts else None
+    texts: dict[str, Any] = {name: without_thoughts(getattr(task, name)) for name in FIELDS}
+    if any(control_tokens(text) or holds_thoughts(text) for text in texts.values()):
+        raise Objection(CONTROL_TOKENS)
+    return dataclasses.replace(task, **texts)
 
 
-def show_answer(task: SeedTask, reply: Reply) -> Objection | Reply:
-    """Object to a refusal that the service marks as one; take the answer alone out of any other reply."""
+def check_answer(task: SeedTask, reply: Reply, language: str, safety: SafetyCheck) -> Reply:
+    """Return the answer to a task as the checks leave it, without thoughts and control tokens.
+
+    Raises:
+        Objection: A check rejects it; an answer that was cut is marked with how.
+    """
     if reply.finish_reason == REFUSED:
-        return Objection("refusal")
-    return dataclasses.replace(reply, text=bare_answer(reply.text, _asked(task)))
-
-
-def check_leftover(task: SeedTask, reply: Reply) -> Objection | None:
-    """Object to what :func:`datagen.replies.answers.leftover` finds beside the answer."""
-    reason = leftover(reply.text, _asked(task))
-    return Objection(reason) if reason else None
-
-
-def _asked(task: SeedTask) -> str:
-    return f"{task.instruction}\n{task.normal_input()}"
-
-
-def check_answer(task: SeedTask, reply: Reply, *, language: str = ANY) -> Objection | None:
-    """Object to what :func:`datagen.quality.check_answer` finds; an answer that was cut is marked with how."""
-    reason = quality.check_answer(reply.text, reply.finish_reason, task, language)
-    whole = read_finish(reply.finish_reason) == "whole"
-    cut = {} if whole else {"finish_reason": reply.finish_reason}
-    return Objection(reason, cut) if reason else None
-
-
-class _NoNearDuplicate:
-    """Keeps every instruction that it lets pass, and objects to those that are too like one of them."""
-
-    def __init__(self, seeds: Sequence[SeedTask], similarity: float) -> None:
-        self._filter = RougeFilter((seed.instruction for seed in seeds), similarity)
-
-    def __call__(self, task: SeedTask) -> Objection | None:
-        near = self._filter.offer(task.instruction)
-        if near is None:
-            return None
-        return Objection("near-duplicate", {"nearest": near.text, "rouge_l": round(near.score, 4)})
+        raise Objection("refusal")
+    asked = f"{task.instruction}\n{task.normal_input()}"
+    reply = dataclasses.replace(reply, text=bare_answer(reply.text, asked))
+    if reason := quality.check_answer(reply.text, reply.finish_reason, task, language):
+        whole = read_finish(reply.finish_reason) == "whole"
+        raise Objection(reason, {} if whole else {"finish_reason": reply.finish_reason})
+    if reason := leftover(reply.text, asked):
+        raise Objection(reason)
+    return safety.check_answer(reply)
 
 
 class TaskFilter:
@@ -142,7 +68,8 @@ class TaskFilter:
 
     def __init__(self, seeds: Sequence[SeedTask], settings: Settings) -> None:
         self._settings = settings
-        self._checks = task_checks(settings, seeds)
+        self._safety = safety_check(settings)
+        self._distinct = RougeFilter((seed.instruction for seed in seeds), settings.similarity)
         self.kept: list[KeptTask] = []
         self.rejected: list[dict[str, Any]] = []
         self.failed: Counter[str] = Counter()
@@ -185,11 +112,21 @@ class TaskFilter:
         if self.full:
             self.rejected.append(row | {"reason": "beyond-target"})
             return
-        outcome = apply_task_checks(piece, self._checks)
-        if isinstance(outcome, Objection):
-            self.rejected.append(row | {"reason": outcome.reason} | outcome.details)
-        else:
-            self.kept.append(KeptTask(id, outcome, reply.id, reply.model))
+        try:
+            self.kept.append(KeptTask(id, self._check(piece), reply.id, reply.model))
+        except Objection as objection:
+            self.rejected.append(row | {"reason": objection.reason} | objection.details)
+
+    def _check(self, task: SeedTask) -> SeedTask:
+        """Return a new task as the checks leave it."""
+        task = show_task(task)
+        if reason := quality.check_task(task, self._settings.language):
+            raise Objection(reason)
+        task = self._safety.check_task(task)
+        # Last: what this one lets pass counts as kept.
+        if near := self._distinct.offer(task.instruction):
+            raise Objection("near-duplicate", {"nearest": near.text, "rouge_l": round(near.score, 4)})
+        return task
 
     def requests_wanted(self) -> int:
         """Estimate how many more requests the target needs, so that few are sent in vain."""
@@ -220,7 +157,7 @@ def filter_answers(kept: Sequence[KeptTask], replies: Sequence[Reply], settings:
         replies: Their answers, in the same order.
         settings: The checks that an answer must pass.
     """
-    checks = answer_checks(settings)
+    safety = safety_check(settings)
     answers = FilteredAnswers()
     for task, reply in zip(kept, replies, strict=True):
         assert task.id == reply.id, "an answer belongs to another task"
@@ -237,11 +174,14 @@ def filter_answers(kept: Sequence[KeptTask], replies: Sequence[Reply], settings:
         answers.replies += 1
         answers.prompt_tokens += reply.prompt_tokens
         answers.completion_tokens += reply.completion_tokens
-        passed = apply_answer_checks(task.task, reply, checks)
-        if isinstance(passed, Objection):
-            answers.rejected.append(row | {"reason": passed.reason, "text": reply.text} | passed.details)
-        else:
-            answers.instructions.append(_instruction(task, passed))
+        try:
+            answers.instructions.append(
+                _instruction(task, check_answer(task.task, reply, settings.language, safety))
+            )
+        except Objection as objection:
+            answers.rejected.append(
+                row | {"reason": objection.reason, "text": reply.text} | objection.details
+            )
     return answers
 
 

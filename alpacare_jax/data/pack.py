@@ -29,7 +29,7 @@ from datagen.configuration import Range
 from datagen.decoding import read_json_object
 from datagen.files import hash_file
 from datagen.records import Instruction, holds_text, read_objects, write_objects
-from datagen.replacing import moved_into_place, refuse_strangers
+from datagen.replacing import moved_into_place, refuse_replacing
 
 logger = logging.getLogger("alpacare.data")
 
@@ -291,23 +291,7 @@ def _count(
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not overwrite:
-        raise DataError(
-            "the output exists already",
-            where=out,
-            remedy="choose another --out, or give --overwrite to replace it",
-        )
-    # Replacing means deleting a folder, so it must be one that this command wrote.
-    if not (out / manifests.FILE).exists():
-        raise DataError(
-            "--overwrite only replaces a packed data set; this folder is not one",
-            where=out,
-            remedy="choose another --out, or delete it yourself",
-        )
-    manifests.read_kind(out)
-    refuse_strangers(out, patterns=OWN_FILES)
+    refuse_replacing(out, overwrite, kind=manifests.KIND, what="a packed data set", patterns=OWN_FILES)
 
 
 def _write_shards(

@@ -11,9 +11,9 @@ import fcntl
 import hashlib
 import importlib.metadata
 import io
-import json
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ from datagen.files import hash_file, write_json, write_text
 from datagen.publish import card
 from datagen.publish.provenance import gather
 from datagen.records import Instruction, parse_line, write_objects
-from datagen.replacing import moved_into_place, refuse_strangers
+from datagen.replacing import MANIFEST, moved_into_place, refuse_replacing
 from datagen.work.folder import LEDGER, pinned_settings
 
 KIND = "alpacare-instructions"
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 SPLITS = {"train": "instructions.jsonl", "validation": "validation.jsonl"}
 """Splits and their files."""
 
@@ -86,7 +85,8 @@ def publish(
             expected=f"a folder outside {work}",
             remedy="choose another --out",
         )
-    _check_out(out, overwrite)
+    check = partial(refuse_replacing, out, overwrite, kind=KIND, what="a published dataset")
+    check()
     beam = _describe_beam(beam_runner, beam_options)
     with _no_writer(work) as quiet:
         if not quiet:
@@ -96,7 +96,7 @@ def publish(
                 remedy="wait until it has ended (`alpacare synthesize --status` tells), then publish",
             )
         funnel = _read_finished(work)
-        with moved_into_place(out, lambda: _check_out(out, overwrite)) as folder:
+        with moved_into_place(out, check) as folder:
             counts = _write_rows(work, folder, validation_share, funnel["instructions"])
             versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
             provenance = gather(work, funnel, counts, license=license, versions=versions)
@@ -274,27 +274,3 @@ def _describe_files(folder: Path) -> list[dict[str, Any]]:
         {"file": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": hash_file(path)}
         for path in files
     ]
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not overwrite:
-        raise DataError(
-            "the output exists already",
-            where=out,
-            remedy="choose another --out, or replace it with --overwrite",
-        )
-    # Replacing means deleting a folder, so it must be one that this command wrote.
-    kind, names = None, [MANIFEST]
-    with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        kind = manifest.get("kind")
-        names += [file["file"] for file in manifest["files"]]
-    if kind != KIND:
-        raise DataError(
-            "--overwrite only replaces a published dataset; this folder is not one",
-            where=out,
-            remedy="choose another --out, or delete it yourself",
-        )
-    refuse_strangers(out, names=names)

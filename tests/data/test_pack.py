@@ -335,7 +335,7 @@ def test_overwrite_deletes_nothing_that_pack_did_not_write(
     with pytest.raises(DataError, match="only replaces a packed data set"):
         pack(source, chat, out=mine, seq_len=ROW_LENGTH, overwrite=True)
     (mine / "manifest.json").write_text('{"kind": "something else"}')
-    with pytest.raises(DataError, match="not the manifest of a packed"):
+    with pytest.raises(DataError, match="only replaces a packed data set"):
         pack(source, chat, out=mine, seq_len=ROW_LENGTH, overwrite=True)
     assert (mine / "chapter.txt").exists()
     out = tmp_path / "out"

@@ -9,7 +9,7 @@ import spacy
 from datagen.errors import ConfigError
 from datagen.privacy import find, mask
 from datagen.privacy.detector import presidio
-from datagen.safety import SafetyCheck
+from datagen.safety import Objection, SafetyCheck
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ def test_titles_and_possessives_stay(model: str) -> None:
 
 def test_rows_are_cleaned_with_a_model(model: str) -> None:
     check = SafetyCheck(privacy="drop", detector=presidio(model))
-    objection = check.check({"instruction": "Ask how Chidi is."}).objection
-    assert objection is not None
-    assert objection.details["identifiers"] == [
+    with pytest.raises(Objection) as caught:
+        check.check({"instruction": "Ask how Chidi is."})
+    assert caught.value.details["identifiers"] == [
         {"kind": "NAME", "field": "instruction", "start": 8, "end": 13}
     ]
 

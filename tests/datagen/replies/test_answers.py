@@ -8,7 +8,8 @@ from datagen.client import Reply
 from datagen.records import SeedTask
 from datagen.replies.answers import bare_answer, leftover
 from datagen.replies.thinking import without_thoughts
-from datagen.task_filter import check_leftover, show_task
+from datagen.safety import Objection, SafetyCheck
+from datagen.task_filter import check_answer, show_task
 
 THOUGHT = "The user asks about rest. I should mention water."
 ANSWER = "Rest and drink enough water."
@@ -252,16 +253,16 @@ def test_a_task_may_ask_for_what_looks_like_markup() -> None:
 def test_tasks_are_cleaned_too() -> None:
     task = SeedTask("What is gout?<|eot_id|>", "<think>A case.</think>A man of 60.", "Chat")
     assert show_task(task) == SeedTask("What is gout?", "A man of 60.", "Chat")
-    assert show_task(SeedTask("What is gout?", "<noinput>")) is None
     for text in ("Rest.</s> What is gout?", "Explain <thinking> gout."):
-        objection = show_task(SeedTask(text))
-        assert getattr(objection, "reason", None) == "control-tokens"
+        with pytest.raises(Objection, match="control-tokens"):
+            show_task(SeedTask(text))
 
 
 def test_a_tokens_mention_in_the_task_is_answered() -> None:
     reply = Reply("1", "It marks the end: <|eot_id|> is a token.", "stop", "m", 1, 1)
-    assert check_leftover(SeedTask("What does <|eot_id|> mean?"), reply) is None
-    assert check_leftover(SeedTask("What is gout?"), reply)
+    assert check_answer(SeedTask("What does <|eot_id|> mean?"), reply, "any", SafetyCheck()) == reply
+    with pytest.raises(Objection):
+        check_answer(SeedTask("What is gout?"), reply, "any", SafetyCheck())
 
 
 @pytest.mark.parametrize(
