@@ -3,7 +3,6 @@
 import datetime
 import functools
 import importlib.resources
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +21,14 @@ if TYPE_CHECKING:
 DISCLAIMER = "This is not medical advice."
 
 
-def render(inputs: ReportInputs, *, now: datetime.datetime | None = None) -> str:
-    """Return the page of a training run as HTML that needs no network and no other file.
-
-    Args:
-        inputs: What to show; absent parts are named as absent.
-        now: Time of writing; the present when None.
-    """
+def render(inputs: ReportInputs) -> str:
+    """Return the page of a training run as HTML that needs no network; absent parts are named as absent."""
     sources = {
         name: {"tokenizer": manifest.get("tokenizer", {}).get("fingerprint"), **manifest.get("source", {})}
         for name, manifest in inputs.packing.items()
     }
     return _fill(
         "training.html",
-        now,
         title=inputs.title,
         subtitle=inputs.subtitle,
         inputs=inputs,
@@ -73,9 +66,8 @@ def render_synthesis(
     )
 
 
-def _fill(template: str, now: datetime.datetime | None = None, **values: Any) -> str:
-    now = now or datetime.datetime.now(datetime.UTC)
-    written = now.strftime("%Y-%m-%d %H:%M UTC")
+def _fill(template: str, **values: Any) -> str:
+    written = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return _templates().get_template(template).render(values, written=written)
 
 
@@ -91,6 +83,7 @@ def _templates() -> "jinja2.Environment":
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
     )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.globals |= {
         "disclaimer": DISCLAIMER,
         "plotly_script": plotly_script,
@@ -103,28 +96,12 @@ def _templates() -> "jinja2.Environment":
         "percent": lambda value: f"{100 * value:.1f}%",
         "duration": in_words,
         "lines": charts.thin,
-        "script_json": script_json,
         "short": short,
         "time": datetime.datetime.fromisoformat,
         "usd": usd,
         "variety": variety,
     }
     return environment
-
-
-def script_json(value: object) -> "markupsafe.Markup":
-    """Return JSON that may stand inside a script element: no text in it can end the element or open another.
-
-    Example:
-        >>> print(script_json("</script><!-- &"))
-        "\\u003c/script\\u003e\\u003c!-- \\u0026"
-    """
-    import markupsafe
-
-    text = json.dumps(value, allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return markupsafe.Markup(text)
 
 
 def plotly_script() -> "markupsafe.Markup":

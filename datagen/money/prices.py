@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import importlib.resources
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -41,13 +41,10 @@ class Price:
         return cost * (1 - self.batch_discount) if batch else cost
 
 
-class Prices:
+class Prices(dict[str, Price]):
     """The prices of models, by the exact name under which a model is asked.
 
     Names are not matched by their beginnings: snapshots of one model often have prices of their own.
-
-    Args:
-        prices: Price of each model.
 
     Example:
         >>> prices = Prices({"m": Price(input=1.0, output=4.0, batch_discount=0.5)})
@@ -58,9 +55,6 @@ class Prices:
         >>> prices.cost("another", 1, 1) is None
         True
     """
-
-    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
-        self._prices = dict(prices or {})
 
     @classmethod
     def listed(cls) -> Self:
@@ -103,20 +97,13 @@ class Prices:
 
     def over(self, below: "Prices") -> "Prices":
         """Return these prices laid over others."""
-        return Prices(below._prices | self._prices)
-
-    def __iter__(self) -> Iterator[Price]:
-        return iter(self._prices.values())
-
-    def get(self, model: str) -> Price | None:
-        """Return a model's price, or None."""
-        return self._prices.get(model)
+        return Prices(below | self)
 
     def cost(
         self, model: str, prompt_tokens: int, completion_tokens: int, *, batch: bool = False
     ) -> float | None:
         """Return what so many tokens of a model cost, in US dollars; None where its price is not known."""
-        price = self._prices.get(model)
+        price = self.get(model)
         return None if price is None else price.cost_usd(prompt_tokens, completion_tokens, batch=batch)
 
     def require(self, *models: str) -> None:
@@ -125,7 +112,7 @@ class Prices:
         Raises:
             ConfigError: Some have none, so no cap could be kept.
         """
-        missing = sorted({model for model in models if model not in self._prices})
+        missing = sorted({model for model in models if model not in self})
         if missing:
             raise ConfigError(
                 "prices: a budget needs the price of every model that is asked",

@@ -10,6 +10,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +69,7 @@ class WorkStatistics:
         lengths: As :func:`histogram`, of words of "instruction", "input" and "answer".
         without_input: Tasks without an input.
         nearest: As :func:`nearest`.
-        examples: A few tasks.
+        examples: A few tasks with their answers.
     """
 
     state: Literal["finished", "running", "stopped", "nothing yet"]
@@ -87,7 +88,7 @@ class WorkStatistics:
     lengths: dict[str, dict[str, Any] | None]
     without_input: int
     nearest: dict[str, Any] | None
-    examples: list[dict[str, str]]
+    examples: list[tuple[SeedTask, str]]
 
 
 def collect(work: Path) -> WorkStatistics:
@@ -146,23 +147,12 @@ def collect(work: Path) -> WorkStatistics:
     )
 
 
-def examples(rows: Rows, most: int = EXAMPLES) -> list[dict[str, str]]:
-    """Return a few tasks, spread evenly, with their labels, and with their answers where all are in."""
+def examples(rows: Rows, most: int = EXAMPLES) -> list[tuple[SeedTask, str]]:
+    """Return a few tasks, spread evenly, with their answers where all are in, else ""."""
     count = min(most, len(rows.tasks))
-    answered = len(rows.answers) == len(rows.tasks)
-    shown = []
-    for place in (number * len(rows.tasks) // count for number in range(count)):
-        task = rows.tasks[place]
-        difficulty = f"difficulty {task.difficulty}" if task.difficulty else ""
-        shown.append(
-            {
-                "labels": " · ".join(filter(None, (task.type, task.topic, task.view, difficulty))),
-                "instruction": task.instruction,
-                "input": normal_input(task.input),
-                "answer": rows.answers[place] if answered else "",
-            }
-        )
-    return shown
+    answers = rows.answers if len(rows.answers) == len(rows.tasks) else [""] * len(rows.tasks)
+    places = [number * len(rows.tasks) // count for number in range(count)]
+    return [(rows.tasks[place], answers[place]) for place in places]
 
 
 def _finished(work: Path) -> tuple[Rows, Funnel, list[dict[str, Any]]]:
@@ -321,25 +311,27 @@ def over_time(entries: Iterable[Entry], *, points: int = _POINTS) -> list[dict[s
         for entry in entries
         if entry.finished_at and entry.state == "answered"
     ]
+    if not settled:
+        return []
     settled.sort(key=lambda row: row[0])
-    rows: list[dict[str, Any]] = []
-    prompt = completion = 0
-    cost: float | None = None
-    every = max(1, -(-len(settled) // points))
-    for number, (time, tokens_in, tokens_out, usd) in enumerate(settled, start=1):
-        prompt, completion = prompt + tokens_in, completion + tokens_out
-        cost = cost if usd is None else (cost or 0.0) + usd
-        if number % every == 0 or number == len(settled):
-            rows.append(
-                {
-                    "time": time,
-                    "replies": number,
-                    "prompt_tokens": prompt,
-                    "completion_tokens": completion,
-                    "cost_usd": cost if cost is None else round(cost, 6),
-                }
-            )
-    return rows
+    times, prompt, completion, costs = zip(*settled, strict=True)
+    sums = zip(accumulate(prompt), accumulate(completion), accumulate(costs, _add_known), strict=True)
+    every = -(-len(settled) // points)
+    return [
+        {
+            "time": time,
+            "replies": number,
+            "prompt_tokens": tokens_in,
+            "completion_tokens": tokens_out,
+            "cost_usd": usd if usd is None else round(usd, 6),
+        }
+        for number, (time, (tokens_in, tokens_out, usd)) in enumerate(zip(times, sums, strict=True), start=1)
+        if number % every == 0 or number == len(settled)
+    ]
+
+
+def _add_known(one: float | None, other: float | None) -> float | None:
+    return one if other is None else (one or 0.0) + other
 
 
 def _most(counts: Counter[str], most: int) -> list[tuple[str, int]]:

@@ -16,7 +16,6 @@ from datagen.client import Reply
 from datagen.errors import DataError
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget, BudgetReached
-from datagen.money.projection import Money
 from datagen.questions import ANSWERS, TASKS, read_seeds
 from datagen.safety import leaking_seeds
 from datagen.seeds import odd_labels
@@ -25,7 +24,7 @@ from datagen.synthesize.funnel import Funnel
 from datagen.synthesize.pipeline import Pipeline, Progress, Watch, require_keys
 from datagen.synthesize.reasons import why_none_kept, why_nothing
 from datagen.synthesize.status import Status, status
-from datagen.task_filter import FilteredAnswers, TaskFilter, filter_answers
+from datagen.task_filter import TaskFilter, filter_answers
 from datagen.work.asking import take_up_batches
 from datagen.work.folder import LEDGER, pin, refuse_foreign
 
@@ -85,10 +84,11 @@ def synthesize(
         replies, reached = _have_answered(pipeline, reached)
         answers = filter_answers(tasks.kept, replies, settings)
         budget.close()
+        money = pipeline.money(answers.replies)
         funnel = dataclasses.replace(
             Funnel.count(tasks, answers, settings),
             budget_reached=reached is not None or "budget" in answers.failed,
-            money=_money(ledger, settings, tasks, answers),
+            money=money.with_unjudged(ledger, tasks.requests, target_reached=tasks.full),
             nothing_published=None if answers.instructions else why_nothing(answers),
             **results.write_reports(
                 work, settings, answers.instructions, [*tasks.rejected, *answers.rejected]
@@ -114,18 +114,6 @@ def _have_answered(
             break
         replies = pipeline.answers()
     return replies, reached
-
-
-def _money(ledger: Ledger, settings: Settings, tasks: TaskFilter, answers: FilteredAnswers) -> Money:
-    """Account for everything that the ledger spent."""
-    return Money.project(
-        ledger.spending(),
-        kept=len(tasks.kept),
-        requests=tasks.requests,
-        answered=answers.replies,
-        target=settings.target,
-        budget_usd=settings.budget_usd,
-    ).with_unjudged(ledger, tasks.requests, target_reached=tasks.full)
 
 
 def _none_was_kept(work: Path, task_filter: TaskFilter) -> DataError:

@@ -209,13 +209,8 @@ class Pipeline:
         """Tell the watcher how far the run is, and from time to time note it in the ledger."""
         tasks = self.task_filter
         if self.watch is not None:
-            money = Money.project(
-                self.budget.spending(),
-                kept=len(tasks.kept),
-                requests=tasks.requests,
-                answered=max(answered, self._answers_before),
-                target=self.settings.target,
-                budget_usd=self.budget.budget_usd,
+            money = self.money(
+                max(answered, self._answers_before),
                 answer_usd=self._expected_answer_usd,
                 foreseen=stage != TASKS or tasks.requests >= self._tasks_before,
             )
@@ -223,6 +218,19 @@ class Pipeline:
             self.watch(Progress(stage, *counts, target, answered, self.budget.tries_ended, money))
         if time.monotonic() - self._noted_at_s >= _SECONDS_BETWEEN_NOTES:
             self._note()
+
+    def money(self, answered: int, *, answer_usd: float | None = None, foreseen: bool = True) -> Money:
+        """Return what is spent and projected; arguments as for :meth:`Money.project`."""
+        return Money.project(
+            self.budget.spending(),
+            kept=len(self.task_filter.kept),
+            requests=self.task_filter.requests,
+            answered=answered,
+            target=self.settings.target,
+            budget_usd=self.budget.budget_usd,
+            answer_usd=answer_usd,
+            foreseen=foreseen,
+        )
 
     def _note(self) -> None:
         self._noted_at_s = time.monotonic()

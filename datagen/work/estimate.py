@@ -49,12 +49,12 @@ class Estimate:
     @property
     def expected_usd(self) -> float | None:
         """What the run is expected to cost, in US dollars; None where a price is missing."""
-        return _sum(self.tasks.usd, self.answers.usd)
+        return _sum(self.tasks, self.answers)
 
     @property
     def worst_usd(self) -> float | None:
         """What the run could cost, in US dollars; None where a price is missing."""
-        return _sum(self.worst_tasks.usd, self.worst_answers.usd)
+        return _sum(self.worst_tasks, self.worst_answers)
 
 
 def estimate(
@@ -85,29 +85,28 @@ def estimate(
     longest = max(map(most_prompt_tokens, bodies))
     most_written = max(most_completion_tokens(body) or 0 for body in bodies)
     # A task is asked back in no more tokens than it was written in.
-    answers = [
-        ChatRequest("", prompts.answer_request_messages(seed), settings.answer_sampling) for seed in seeds
-    ]
+    answers = _answer_requests(settings, seeds)
     longest_answer = most_written + max(most_prompt_tokens(each.body(answerer)) for each in answers)
+    answer_prompt = _mean([_tokens_of(each) for each in answers])
+    most_answered = settings.answer_sampling.max_tokens
     return Estimate(
         tasks=step(teacher, wanted, shown, written),
-        answers=step(
-            answerer,
-            settings.target,
-            _mean([_tokens_of(each) for each in answers]),
-            min(settings.answer_sampling.max_tokens, ANSWER_TOKENS),
-        ),
+        answers=step(answerer, settings.target, answer_prompt, min(most_answered, ANSWER_TOKENS)),
         worst_tasks=step(teacher, settings.request_limit(), longest, most_written),
-        worst_answers=step(answerer, settings.target, longest_answer, settings.answer_sampling.max_tokens),
+        worst_answers=step(answerer, settings.target, longest_answer, most_answered),
     )
 
 
 def expected_answer_usd(settings: Settings, seeds: Sequence[SeedTask], prices: Prices) -> float | None:
-    """Return what one answer is expected to cost, in US dollars, as long as none is in."""
-    messages = [prompts.answer_request_messages(seed) for seed in seeds]
-    prompt = _mean([sum(_tokens(each["content"]) for each in message) for message in messages])
+    """Return the expected cost of one answer, in US dollars, while none is in."""
+    prompt = round(_mean([_tokens_of(request) for request in _answer_requests(settings, seeds)]))
     completion = min(settings.answer_sampling.max_tokens, ANSWER_TOKENS)
-    return prices.cost(settings.answerer.model, round(prompt), completion, batch=settings.mode == BATCH)
+    return prices.cost(settings.answerer.model, prompt, completion, batch=settings.mode == BATCH)
+
+
+def _answer_requests(settings: Settings, seeds: Sequence[SeedTask]) -> list[ChatRequest]:
+    messages = map(prompts.answer_request_messages, seeds)
+    return [ChatRequest("", each, settings.answer_sampling) for each in messages]
 
 
 def _tokens_of(request: ChatRequest) -> int:
@@ -122,5 +121,5 @@ def _mean(numbers: Sequence[int]) -> float:
     return sum(numbers) / len(numbers)
 
 
-def _sum(*amounts: float | None) -> float | None:
-    return math.fsum(each for each in amounts if each is not None) if None not in amounts else None
+def _sum(one: Step, other: Step) -> float | None:
+    return None if one.usd is None or other.usd is None else one.usd + other.usd

@@ -246,7 +246,7 @@ def test_listed_prices_are_whole_and_dated() -> None:
     assert listed.cost("gpt-4", 1000, 1000) == pytest.approx(0.09)
     assert listed.cost("gpt-4", 1000, 1000, batch=True) == pytest.approx(0.045)
     assert listed.get("gpt-4-some-snapshot") is None
-    assert all(each.source and each.as_of and each.output >= each.input > 0 for each in listed)
+    assert all(each.source and each.as_of and each.output >= each.input > 0 for each in listed.values())
 
 
 @pytest.mark.parametrize(
