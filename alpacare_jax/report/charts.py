@@ -113,7 +113,7 @@ def sunburst(top: Sequence[Mapping[str, Any]], other_verbs: int = 0) -> Chart:
 
 
 def _bars(id: str, title: str, axis: str, found: Mapping[str, Any], digits: int) -> Chart:
-    """Describe a histogram; ``digits`` is 0 for whole numbers."""
+    """Describe a histogram, as ``datagen.statistics.histogram`` returns it; ``digits`` is 0 for whole numbers."""
     step, last = found["step"], len(found["counts"]) - 1
     one = 0 if digits else 1  # whole numbers: 0 to 4, 5 to 9; others: 0.00 to 0.05, 0.05 to 0.10
     names = [f"{i * step:.{digits}f} to {(i + 1) * step - one:.{digits}f}" for i in range(last + 1)]
@@ -121,19 +121,5 @@ def _bars(id: str, title: str, axis: str, found: Mapping[str, Any], digits: int)
         names = [f"{i}" for i in range(last + 1)]
     if found["open"]:
         names[last] = f"{last * step:.{digits}f} and more"
-    return {
-        "id": id,
-        "kind": "bars",
-        "title": title,
-        "axis": axis,
-        "width": step,
-        "y": found["counts"],
-        "names": names,
-        "facts": [
-            ("mean", f"{found['mean']:,.{digits or 1}f}"),
-            ("median", f"{found['median']:,.{digits}f}"),
-            ("95% below", f"{found['p95']:,.{digits}f}"),
-            ("largest", f"{found['max']:,.{digits}f}"),
-        ],
-        "n": found["n"],
-    }
+    kind = {"id": id, "kind": "bars", "title": title, "axis": axis, "digits": digits, "names": names}
+    return kind | dict(found)

@@ -23,6 +23,8 @@ _NUMBERING = re.compile(
 )
 _TOKEN = re.compile(r"[A-Za-z0-9]+(?:['’.\-/][A-Za-z0-9]+)*|['’]s\b|[,;:.!?()\"“”‘’'\[\]–—&]|(?<=\s)-(?=\s)")
 _ADJECTIVE = re.compile(r"(?:al|ic|ous|ive|ary|ible|able)$")
+_END = ["", "", ""]
+"""Stands behind a sentence's tokens, so that looking at the next ones needs no check."""
 _QUOTES = frozenset("\"“”‘’'()[]")
 
 
@@ -37,11 +39,7 @@ class Root:
 
 @functools.cache
 def _words() -> dict[str, Any]:
-    text = (
-        importlib.resources.files("datagen.statistics")
-        .joinpath("root_words.yaml")
-        .read_text(encoding="utf-8")
-    )
+    text = importlib.resources.files("datagen.statistics").joinpath("root_words.yaml").read_text("utf-8")
     lists: dict[str, Any] = yaml.safe_load(text)
     polite = [phrase.split() for phrase in lists.pop("polite").split("|")]
     irregular = lists.pop("irregular")
@@ -62,86 +60,65 @@ def find_root(instruction: str) -> Root:
     """
     kinds = []
     for sentence in _SENTENCE.split(_NUMBERING.sub("", instruction.strip(), count=1)):
-        tokens = _TOKEN.findall(sentence)
-        if not tokens:
+        found = _TOKEN.findall(sentence)
+        if not found:
             continue
+        tokens = [token.lower() for token in found] + _END
         start = _command(tokens)
         if start is not None:
-            return Root("command", tokens[start].lower(), _object(tokens, start))
-        asks = sentence.rstrip("\"”') ").endswith("?") or tokens[0].lower() in _words()["questions"]
+            return Root("command", tokens[start], _object(tokens, start))
+        asks = sentence.rstrip("\"”') ").endswith("?") or tokens[0] in _words()["questions"]
         kinds.append("question" if asks else "other")
     return Root("question" if "question" in kinds else "other")
 
 
 def _command(tokens: list[str]) -> int | None:
     """Return where the verb of a command stands, or None where the sentence is no command."""
-    words = _words()
     at = _skip_courtesy(tokens, 0)
-    if _is_command(tokens, at):
-        return at
-    first = tokens[at].lower() if at < len(tokens) else ""
-    if first in words["leading"] or first == "if":
-        for comma in (place for place, token in enumerate(tokens) if token == "," and place > at):
-            behind = _skip_courtesy(tokens, comma + 1)
-            if _is_command(tokens, behind):
-                return behind
-    return None
+    places = [at]
+    if tokens[at] in _words()["leading"] or tokens[at] == "if":
+        commas = (place for place, token in enumerate(tokens) if token == "," and place > at)
+        places += [_skip_courtesy(tokens, comma + 1) for comma in commas]
+    return next((place for place in places if _is_command(tokens, place)), None)
 
 
 def _skip_courtesy(tokens: list[str], at: int) -> int:
     words = _words()
-    while at < len(tokens):
-        lower = [token.lower() for token in tokens[at : at + 6]]
-        phrase = next((each for each in words["polite"] if lower[: len(each)] == each), None)
+    while tokens[at]:
+        phrase = next((each for each in words["polite"] if tokens[at : at + len(each)] == each), None)
         if phrase:
             at += len(phrase)
-        elif lower[0] in words["courtesies"] or lower[0] in _QUOTES:
+        elif tokens[at] in words["courtesies"] or tokens[at] in _QUOTES:
             at += 1
         else:
             break
-        at += at < len(tokens) and tokens[at] == ","
+        at += tokens[at] == ","
     return at
 
 
 def _is_command(tokens: list[str], at: int) -> bool:
     """Say whether a known verb, or a word right before a determiner, begins the clause at ``at``."""
     words = _words()
-    if at >= len(tokens):
-        return False
-    verb = tokens[at].lower()
-    behind = tokens[at + 1].lower() if at + 1 < len(tokens) else ""
+    verb, behind = tokens[at : at + 2]
     if behind in ("is", "are", "was", "were", ":"):
         return False  # "Treatment is ...", "Answer: ..."
     if verb in words["verbs"]:
         return True
-    closed = ("questions", "determiners", "prepositions", "pronouns", "conjunctions", "numbers", "leading")
-    if (
-        not verb.isalpha()
-        or verb.endswith(("ly", "ing", "ed"))
-        or any(verb in words[name] for name in closed)
-    ):
+    if not verb.isalpha() or verb.endswith(("ly", "ing", "ed")) or verb in words["subjects"]:
         return False
-    return verb not in words["subjects"] and behind in words["determiners"]
+    closed = ("questions", "determiners", "prepositions", "pronouns", "conjunctions", "numbers", "leading")
+    return behind in words["determiners"] and not any(verb in words[name] for name in closed)
 
 
 def _object(tokens: list[str], verb: int) -> str:
     """Return the head noun of the noun phrase behind the verb, or "" where a clause or nothing follows."""
     words = _words()
     at = verb + 1
-    if (
-        at < len(tokens)
-        and tokens[verb].lower() in words["reaching"]
-        and tokens[at].lower() in words["particles"]
-    ):
+    if tokens[verb] in words["reaching"] and tokens[at] in words["particles"]:
         at += 1
-    elif (
-        at + 1 < len(tokens)
-        and tokens[at].lower() in words["conjunctions"]
-        and tokens[at + 1].lower() in words["verbs"]
-    ):
+    elif tokens[at] in words["conjunctions"] and tokens[at + 1] in words["verbs"]:
         at += 2  # "compare and contrast"
-    while at < len(tokens):
-        token = tokens[at].lower()
+    while token := tokens[at]:
         if token in _QUOTES or token == "," or token.endswith("ly") or token in words["pronouns"]:
             at += 1
         elif token in ("in", "to", "with", "using"):
@@ -151,7 +128,7 @@ def _object(tokens: list[str], verb: int) -> str:
             at = behind
         else:
             break
-    if tokens[verb].lower() == "help" and at < len(tokens) and tokens[at].lower() in words["verbs"]:
+    if tokens[verb] == "help" and tokens[at] in words["verbs"]:
         return ""  # "help me understand"
     return _head(tokens, at)[0]
 
@@ -161,49 +138,42 @@ def _behind_phrase(tokens: list[str], at: int) -> int | None:
     words = _words()
     inside = at + 1
     noun, end = _head(tokens, inside)
-    adverbial = [
-        place
-        for place in range(inside, min(inside + 5, len(tokens)))
-        if tokens[place].lower() in words["adverbial_nouns"]
-    ]
-    if tokens[at].lower() == "in":
-        if not adverbial:
+    nouns = enumerate(tokens[inside : inside + 5], inside)
+    adverbial = next((place for place, token in nouns if token in words["adverbial_nouns"]), None)
+    if tokens[at] == "in":
+        if adverbial is None:
             return None
-        end = adverbial[0] + 1
+        end = adverbial + 1
     elif not noun:
         return None
-    end += end < len(tokens) and tokens[end] == ","
-    begins = end < len(tokens) and (tokens[end].lower() in words["determiners"] or tokens[end - 1] == ",")
-    return end if begins or (adverbial and end < len(tokens)) else None
+    end += tokens[end] == ","
+    begins = tokens[end] in words["determiners"] or tokens[end - 1] == "," or adverbial is not None
+    return end if tokens[end] and begins else None
 
 
 def _head(tokens: list[str], at: int) -> tuple[str, int]:
     """Read one noun phrase: its last noun in the singular, and where the phrase ends."""
     words = _words()
     noun = ""
-    start = at
-    while at < len(tokens):
-        token = tokens[at].lower()
-        behind = tokens[at + 1].lower() if at + 1 < len(tokens) else ""
+    while token := tokens[at]:
+        behind = tokens[at + 1]
         if token in ("at", "up") and behind in ("least", "most", "to") and not noun:
             at += 2
-        elif token == "(" and noun:
+            continue
+        if token == "(" and noun:
             break
-        elif token in _QUOTES or token in ("'s", "’s"):
-            at += 1
-        elif token in words["determiners"]:
+        if token in words["determiners"]:
             if noun:
                 break
-            at += 1
         elif token in words["conjunctions"] and _ADJECTIVE.search(noun) and _ADJECTIVE.search(behind):
-            at += 1  # "viral and bacterial meningitis"
-        elif not token[0].isalnum() or _ends_phrase(token, behind, noun):
-            break
-        else:
+            pass  # "viral and bacterial meningitis"
+        elif token not in _QUOTES and token not in ("'s", "’s"):
+            if not token[0].isalnum() or _ends_phrase(token, behind, noun):
+                break
             if not token[0].isdigit() and token not in words["numbers"]:
                 noun = token.removesuffix("'s").removesuffix("’s")
-            at += 1
-    return (_singular_of(noun), at) if at > start else ("", at)
+        at += 1
+    return str(words["irregular"].get(noun) or singular(noun)), at
 
 
 def _ends_phrase(token: str, behind: str, noun: str) -> bool:
@@ -224,7 +194,3 @@ def _ends_phrase(token: str, behind: str, noun: str) -> bool:
     open_end = not behind[:1].isalnum() or behind in words["prepositions"] or behind in places
     participle = token.endswith("ed") or (token.endswith("ing") and token not in words["nouns_in_ing"])
     return participle and open_end
-
-
-def _singular_of(noun: str) -> str:
-    return str(_words()["irregular"].get(noun) or singular(noun))

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datagen.money.projection import Money
     from datagen.synthesize import Progress, Watch
 
 _RATE_WINDOW_S = 60.0
@@ -37,37 +36,24 @@ class Rate:
         return (ended - before) * 60 / (at_s - since) if at_s - since >= _SECONDS_FOR_A_RATE else None
 
 
-def money_words(money: "Money | None") -> str:
-    """Say what was spent and what it will probably be in all; "" where no price is known.
+def progress_words(progress: "Progress", rate: float | None) -> str:
+    """Say in one line how far a run is, without the counts of the target.
 
-    Example:
-        >>> from datagen.money.projection import Money
-        >>> money_words(Money(0.5, 0.0, 0.5, 0.0, 2.0, 5.0, 0))
-        '$0.50 of $5.00, about $2.00 in all'
+    Args:
+        progress: How far it is.
+        rate: Tries per minute, where known.
     """
     from datagen.money.dollars import usd
 
-    if money is None or (money.unpriced_tries and not money.spent_usd):
-        return ""
-    words = usd(money.spent_usd)
-    if money.budget_usd is not None:
-        words += f" of {usd(money.budget_usd)}"
-    if money.projected_usd is not None:
-        words += f", about {usd(money.projected_usd)} in all"
-    return words
-
-
-def task_words(progress: "Progress") -> str:
-    """Say how many task requests were settled, and how many tasks were rejected."""
-    many = "" if progress.requests == 1 else "s"
-    return f"{progress.requests} request{many} | {progress.rejected} rejected"
-
-
-def progress_words(progress: "Progress", rate: float | None) -> str:
-    """Say how far a run is, in one line without the counts of the target."""
-    parts = [task_words(progress)] if progress.stage == "tasks" else []
-    if money := money_words(progress.money):
-        parts.append(money)
+    parts = []
+    if progress.stage == "tasks":
+        many = "" if progress.requests == 1 else "s"
+        parts += [f"{progress.requests} request{many}", f"{progress.rejected} rejected"]
+    money = progress.money
+    if money is not None and (money.spent_usd or not money.unpriced_tries):
+        cap = "" if money.budget_usd is None else f" of {usd(money.budget_usd)}"
+        total = "" if money.projected_usd is None else f", about {usd(money.projected_usd)} in all"
+        parts.append(usd(money.spent_usd) + cap + total)
     if rate is not None and progress.tries:
         parts.append(f"{rate:.0f} tries/min")
     return " | ".join(parts)
