@@ -239,7 +239,7 @@ def check_money(ended: Ended, work: Path, served: Teacher, budget_usd: float) ->
             in_flight = {each.number for each in ledger.open_tries()} - ended.in_flight
     except sqlite3.OperationalError:
         return
-    counted = sum(each["spent_usd"] + each["unknown_usd"] + each["held_usd"] for each in sums)
+    counted = sum(each.spent_usd + each.unknown_usd + each.held_usd for each in sums)
     ended.counted_usd = counted
     ended.least_slack_usd = min(ended.least_slack_usd, counted - billed)
     if ended.status == -signal.SIGKILL:

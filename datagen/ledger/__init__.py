@@ -7,10 +7,10 @@ journal is a write-ahead log.
 """
 
 from datagen.ledger.requests import Requests
-from datagen.ledger.rows import Entry, Outcome, Settled, State, Try, utc_now
+from datagen.ledger.rows import Entry, Outcome, Settled, StageSpending, State, Try, utc_now
 from datagen.ledger.tries import Tries
 
-__all__ = ["Entry", "Ledger", "Outcome", "Settled", "State", "Try", "utc_now"]
+__all__ = ["Entry", "Ledger", "Outcome", "Settled", "StageSpending", "State", "Try", "utc_now"]
 
 
 class Ledger(Requests, Tries):

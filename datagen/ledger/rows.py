@@ -61,6 +61,25 @@ class Try:
     finished_at: str | None = None
 
 
+@dataclasses.dataclass
+class StageSpending:
+    """What the tries of one stage cost, in US dollars.
+
+    Attributes:
+        spent_usd: What the service counted.
+        unknown_usd: Worst cases of tries whose bill is unknown.
+        held_usd: Worst cases of tries in flight.
+        unpriced: How many tries have no price.
+        settled: How many tries the service counted, at a price.
+    """
+
+    spent_usd: float = 0.0
+    unknown_usd: float = 0.0
+    held_usd: float = 0.0
+    unpriced: int = 0
+    settled: int = 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Settled:
     """How many requests were settled, and their tokens."""

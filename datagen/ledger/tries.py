@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from datagen.ledger.file import LedgerFile
-from datagen.ledger.rows import Outcome, Try, utc_now
+from datagen.ledger.rows import Outcome, StageSpending, Try, utc_now
 
 _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Try))
 
@@ -75,14 +75,8 @@ class Tries(LedgerFile):
         """Return the tries that ended and may have cost something, but had no price."""
         return list(self.tries("outcome IN ('settled', 'unknown') AND cost_usd IS NULL"))
 
-    def spending(self) -> dict[str, dict[str, float]]:
-        """Sum, per stage, what was spent in US dollars.
-
-        Returns:
-            ``{stage: {"spent_usd", "unknown_usd", "held_usd", "unpriced", "settled"}}``: what the service
-            counted; worst cases of tries whose bill is unknown; worst cases of tries in flight; how many tries
-            have no price; and how many the service counted, at a price.
-        """
+    def spending(self) -> dict[str, StageSpending]:
+        """Sum, per stage, what was spent in US dollars."""
         cursor = self.execute(
             "SELECT stage, TOTAL(cost_usd) FILTER (WHERE outcome = 'settled'),"
             " TOTAL(cost_usd) FILTER (WHERE outcome = 'unknown'),"
@@ -91,8 +85,7 @@ class Tries(LedgerFile):
             " COUNT(*) FILTER (WHERE cost_usd IS NOT NULL AND outcome = 'settled')"
             " FROM tries GROUP BY stage ORDER BY stage"
         )
-        names = ("spent_usd", "unknown_usd", "held_usd", "unpriced", "settled")
-        return {stage: dict(zip(names, numbers, strict=True)) for stage, *numbers in cursor}
+        return {stage: StageSpending(*sums) for stage, *sums in cursor}
 
     def taken_over_usd(self) -> float:
         """Return what replies that were copied from another ledger had cost there, in US dollars."""

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from datagen.ledger import Ledger, Settled
+from datagen.ledger import Ledger, Settled, StageSpending
 
 UNJUDGED = ("beyond_target", "waiting", "taken_over_usd")
 """Fields of :class:`Money` that are left out of its JSON where there is nothing to say."""
@@ -42,7 +42,7 @@ class Money:
     @classmethod
     def project(
         cls,
-        spending: Mapping[str, Mapping[str, float]],
+        spending: Mapping[str, StageSpending],
         *,
         kept: int,
         requests: int,
@@ -68,15 +68,15 @@ class Money:
             foreseen: Whether to project at all.
 
         Example:
-            >>> spent = {"tasks": {"spent_usd": 2.0, "unknown_usd": 0.0, "unpriced": 0, "settled": 4}}
+            >>> spent = {"tasks": StageSpending(spent_usd=2.0, settled=4)}
             >>> Money.project(spent, kept=10, requests=4, answered=0, target=40, answer_usd=0.05).projected_usd
             10.0
         """
-        by_stage = {stage: sums["spent_usd"] + sums["unknown_usd"] for stage, sums in spending.items()}
+        by_stage: dict[str, float | None] = {}
         for stage, sums in spending.items():
-            if sums["unpriced"] and not by_stage[stage]:
-                by_stage[stage] = None
-        spent_usd = math.fsum(usd for usd in by_stage.values() if usd)
+            stage_usd = sums.spent_usd + sums.unknown_usd
+            by_stage[stage] = None if sums.unpriced and not stage_usd else stage_usd
+        spent_usd = math.fsum(usd or 0.0 for usd in by_stage.values())
         missing_tasks, missing_answers = max(0, target - kept), max(0, target - answered)
         request_usd = mean_usd(spending, "tasks", None)
         task_usd = request_usd * requests / kept if request_usd is not None and kept else None
@@ -87,12 +87,12 @@ class Money:
             projected = spent_usd + (task_usd or 0.0) * missing_tasks + (each_usd or 0.0) * missing_answers
         return cls(
             spent_usd=spent_usd,
-            unknown_usd=math.fsum(sums["unknown_usd"] for sums in spending.values()),
+            unknown_usd=math.fsum(sums.unknown_usd for sums in spending.values()),
             tasks_usd=by_stage.get("tasks", 0.0),
             answers_usd=by_stage.get("answers", 0.0),
             projected_usd=projected,
             budget_usd=budget_usd,
-            unpriced_tries=round(sum(sums["unpriced"] for sums in spending.values())),
+            unpriced_tries=sum(sums.unpriced for sums in spending.values()),
         )
 
     def with_unjudged(self, ledger: Ledger, task_requests: int, *, target_reached: bool) -> Self:
@@ -116,9 +116,7 @@ class Money:
         }
 
 
-def mean_usd(
-    spending: Mapping[str, Mapping[str, float]], stage: str, expected_usd: float | None
-) -> float | None:
+def mean_usd(spending: Mapping[str, StageSpending], stage: str, expected_usd: float | None) -> float | None:
     """Return the mean cost of a stage's tries with a known bill; ``expected_usd`` where there are none."""
     sums = spending.get(stage)
-    return sums["spent_usd"] / sums["settled"] if sums and sums["settled"] else expected_usd
+    return sums.spent_usd / sums.settled if sums and sums.settled else expected_usd

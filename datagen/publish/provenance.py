@@ -92,8 +92,8 @@ def gather(
     with Ledger(work / LEDGER, read_only=True) as ledger:
         requests = sum_up(ledger.entries())
         sums = ledger.spending().values()
-    unknown_usd = math.fsum(stage["unknown_usd"] for stage in sums)
-    counted_usd = math.fsum(stage["spent_usd"] for stage in sums)
+    unknown_usd = math.fsum(stage.unknown_usd for stage in sums)
+    counted_usd = math.fsum(stage.spent_usd for stage in sums)
     account = funnel.get("money", {})
     requests |= {key: account[key] for key in ("beyond_target", "taken_over_usd") if key in account}
     return {

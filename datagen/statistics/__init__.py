@@ -17,7 +17,7 @@ from typing import Any, Literal
 from datagen import labels
 from datagen.decoding import read_json_object
 from datagen.dedup import count_words
-from datagen.ledger import Entry, Ledger
+from datagen.ledger import Entry, Ledger, StageSpending
 from datagen.publish import is_written
 from datagen.publish.provenance import count_identifiers, sum_up
 from datagen.questions import read_seeds
@@ -103,7 +103,7 @@ def collect(work: Path) -> WorkStatistics:
     finished = (work / "funnel.json").exists() and not running
     requests = sum_up(())
     timeline: list[dict[str, Any]] = []
-    spending: dict[str, dict[str, float]] = {}
+    spending: dict[str, StageSpending] = {}
     rows, funnel, rejected = Rows(), Funnel(), []
     if (work / LEDGER).exists():
         with Ledger(work / LEDGER, read_only=True) as ledger, ledger.snapshot():
@@ -127,8 +127,8 @@ def collect(work: Path) -> WorkStatistics:
         rejected=rejected,
         requests=requests
         | {
-            "counted_usd": math.fsum(stage["spent_usd"] for stage in spending.values()),
-            "unknown_usd": math.fsum(stage["unknown_usd"] for stage in spending.values()),
+            "counted_usd": math.fsum(stage.spent_usd for stage in spending.values()),
+            "unknown_usd": math.fsum(stage.unknown_usd for stage in spending.values()),
         },
         timeline=timeline,
         contamination=read_json_object(contamination) if contamination.exists() else None,

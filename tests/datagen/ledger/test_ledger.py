@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import DataError
-from datagen.ledger import Ledger, Try
+from datagen.ledger import Ledger, StageSpending, Try
 from datagen.ledger import file as ledger_file
 from datagen.money.budget import Budget
 from datagen.money.prices import Price, Prices
@@ -86,10 +86,9 @@ def test_a_try_is_written_down_before_and_after(path: Path) -> None:
         assert list(ledger.open_tries()) == [first, second]
         ledger.close_try(first.number, "settled", cost_usd=0.25, prompt_tokens=3, completion_tokens=4)
         assert [each.batch for each in ledger.open_tries()] == [True]
-        nothing = {"spent_usd": 0.0, "unknown_usd": 0.0, "held_usd": 0.0, "unpriced": 0, "settled": 0}
         assert ledger.spending() == {
-            "answers": nothing | {"held_usd": 0.5},
-            "tasks": nothing | {"spent_usd": 0.25, "settled": 1},
+            "answers": StageSpending(held_usd=0.5),
+            "tasks": StageSpending(spent_usd=0.25, settled=1),
         }
         ledger.note("progress", "one")
         ledger.note("progress", "two")

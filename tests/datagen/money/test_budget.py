@@ -52,7 +52,9 @@ def settings_for(server: ScriptedServer, **changes: Any) -> Settings:
 def spending(work: Path) -> dict[str, float]:
     with Ledger(work / "ledger.sqlite", read_only=True) as ledger:
         stages = ledger.spending().values()
-    return {name: sum(each[name] for each in stages) for name in ("spent_usd", "unknown_usd", "held_usd")}
+    return {
+        name: sum(getattr(each, name) for each in stages) for name in ("spent_usd", "unknown_usd", "held_usd")
+    }
 
 
 def rows(work: Path) -> list[Any]:

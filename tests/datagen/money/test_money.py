@@ -162,7 +162,7 @@ def test_without_a_cap_an_unknown_model_costs_what_nobody_knows(path: Path) -> N
         assert one is not None
         assert (one.reserved_usd, budget.left_usd) == (None, math.inf)
         assert budget.settle(one, 20, 10) is None
-        assert ledger.spending()[""]["unpriced"] == 1
+        assert ledger.spending()[""].unpriced == 1
         with pytest.raises(ConfigError, match="a budget needs the price") as caught:
             Budget(ledger, PRICES, 1.0)
         assert "no price for new" in str(caught.value)
@@ -225,7 +225,7 @@ def test_the_cap_holds_over_kills(path: Path) -> None:
         assert run.returncode == -signal.SIGKILL or number > 2
         with Ledger(path, read_only=True) as ledger:
             sums = ledger.spending()[""]
-            spent.append(sums["spent_usd"] + sums["unknown_usd"] + sums["held_usd"])
+            spent.append(sums.spent_usd + sums.unknown_usd + sums.held_usd)
     assert spent == sorted(spent)
     assert 0 < spent[-1] <= 0.02
     with Ledger(path) as ledger:

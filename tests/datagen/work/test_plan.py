@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from alpacare_jax.cli import app
 from datagen.client import Service
 from datagen.errors import ConfigError
-from datagen.ledger import Ledger
+from datagen.ledger import Ledger, StageSpending
 from datagen.money.projection import Money
 from datagen.settings import Settings
 from datagen.synthesize import Progress, status, synthesize
@@ -89,8 +89,8 @@ def test_no_run_costs_more_than_the_worst_case(tmp_path: Path) -> None:
 
 def test_the_projection_follows_what_a_task_and_an_answer_cost_so_far() -> None:
     spending = {
-        "tasks": {"spent_usd": 2.0, "unknown_usd": 0.5, "held_usd": 9.0, "unpriced": 0, "settled": 10},
-        "answers": {"spent_usd": 1.0, "unknown_usd": 0.0, "held_usd": 9.0, "unpriced": 2, "settled": 10},
+        "tasks": StageSpending(2.0, 0.5, 9.0, 0, 10),
+        "answers": StageSpending(1.0, 0.0, 9.0, 2, 10),
     }
     so_far = {"kept": 25, "requests": 5, "answered": 10, "target": 100}
     spent = Money.project(spending, **so_far, budget_usd=20.0)
@@ -108,9 +108,7 @@ def test_what_a_derived_folder_took_over_says_nothing_of_what_its_answers_will_c
     taken = {"kept": 40, "requests": 10, "answered": 30, "target": 40}
     assert Money.project({}, **taken).projected_usd is None
     assert Money.project({}, **taken, answer_usd=0.25).projected_usd == 2.5
-    unknown = {
-        "answers": {"spent_usd": 0.0, "unknown_usd": 8.0, "held_usd": 0.0, "unpriced": 0, "settled": 0}
-    }
+    unknown = {"answers": StageSpending(unknown_usd=8.0)}
     assert Money.project(unknown, **taken, answer_usd=0.25).projected_usd == 10.5
 
 
