@@ -1,21 +1,23 @@
 """What an ended batch brought goes into the ledger: replies, failures, money; and what is left to be asked again.
 
-Everything is settled in transactions and keyed by request, so a harvest that is cut off is simply made again: what
+Everything is settled in transactions and keyed by request, so collecting that is cut off is simply begun again: what
 it had settled by then is passed over.
 """
 
 import asyncio
 import dataclasses
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, Any, Literal
 
 from datagen.batch.files import BatchLimits, Line, Replies, scratch_file
 from datagen.batch.states import file_id
-from datagen.batch.store import BatchRecord, BatchStore, Member
+from datagen.batch.store import BatchRecord, BatchStore
 from datagen.batch.wire import BatchWire
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
+from datagen.service.retry import PAID_TWICE, REFUSED_IN_A_ROW
 from datagen.service.wire import RequestError
 
 log = logging.getLogger(__name__)
@@ -29,15 +31,12 @@ _GONE = (
     "(its replies then count as spent)"
 )
 _FILES: tuple[Literal["output", "error"], ...] = ("output", "error")
-#: Replies to one request that are paid for and cannot be read; then it has failed.
-_PAID_TRIES = 2
-#: A batch without a single answer, in which at least so many requests are refused for what they say, is no accident.
-_REFUSED_TOGETHER = 5
+_MISSING = RequestError("missing", "the batch ended without a reply to it", "fault", bill="unknown")
 
 
 @dataclasses.dataclass
 class Collected:
-    """What came of one batch: counts of its requests, useless lines, and a trouble that concerns all of them."""
+    """What came of one batch: counts of its requests, useless lines, and an error that concerns all of them."""
 
     answered: int = 0
     failed: int = 0
@@ -52,36 +51,50 @@ class Collected:
 
 
 class ResultCollector:
-    """Brings in ended batches of one stage.
+    """Brings in the replies of one ended batch.
 
     Args:
-        wire: To the service that has them.
+        record: The batch.
+        wire: To the service that has it.
         ledger: Where replies go.
-        book: Where batches stand.
-        budget: Which holds the worst case of each of their requests.
+        store: Where batches stand.
+        budget: Which holds the worst case of each request.
         limits: How often a request is sent at most.
+        gives_up: Take replies whose file the provider does not have any more for lost.
     """
 
     def __init__(
-        self, wire: BatchWire, ledger: Ledger, book: BatchStore, budget: Budget, limits: BatchLimits
+        self,
+        record: BatchRecord,
+        wire: BatchWire,
+        ledger: Ledger,
+        store: BatchStore,
+        budget: Budget,
+        limits: BatchLimits,
+        *,
+        gives_up: bool,
     ) -> None:
-        self._wire, self._ledger, self._book = wire, ledger, book
-        self._budget, self._limits = budget, limits
-        #: Take replies whose file the provider does not have any more for lost.
-        self.gives_up = False
+        self._record, self._wire, self._ledger, self._store = record, wire, ledger, store
+        self._budget, self._limits, self._gives_up = budget, limits, gives_up
+        self._members = store.members(record)
+        self._left = {id for id, member in self._members.items() if member.state == "sent"}
+        self._held = budget.open_batch(record.stage)
+        self._refused: dict[str, RequestError] = {}
+        # Requests that are paid for, or may be, and brought nothing.
+        self._for_nothing: dict[str, RequestError] = {}
+        self._collected = Collected(answered=len(self._members) - len(self._left))
 
-    async def bring_in(self, record: BatchRecord, batch: Mapping[str, Any]) -> Collected:
-        """Settle everything that an ended batch brought, and mark it as ended.
+    async def bring_in(self, batch: Mapping[str, Any]) -> Collected:
+        """Settle everything that the batch brought, and mark it as ended.
 
         Args:
-            record: The batch.
             batch: What the provider says about it.
 
         Raises:
             ServiceError: Its files cannot be fetched.
         """
-        one = _One(record, self._ledger, self._budget, self._limits, self._book.members(record))
-        replies = Replies(record.stage, one.members)
+        record = self._record
+        replies = Replies(record.stage, self._members)
         read = 0
         for kind in _FILES:
             id = file_id(batch, kind)
@@ -89,38 +102,35 @@ class ResultCollector:
                 continue
             with scratch_file(self._ledger.path.parent) as file:
                 expected = record.completed if kind == "output" else 0
-                await self._fetch(record, id, file, expected)
+                await self._fetch(id, file, expected)
                 before = len(replies.seen)
-                await self._take(one, replies, file, kind)
+                await self._take_all(replies.read(file, kind))
                 if expected:
                     read = len(replies.seen) - before
-        one.harvest.problems = replies.problems
+        problems = self._collected.problems = replies.problems
         with self._ledger.transaction():
-            one.settle_rest(lost=max(0, record.completed - read))
-            self._book.ended(record, one.harvest.words())
-        for problem in replies.problems[:_SHOWN_PROBLEMS]:
+            self._settle_missing(lost=max(0, record.completed - read))
+            self._settle_refused()
+            self._stop_paying_for_nothing()
+            self._store.ended(record, self._collected.words())
+        for problem in problems[:_SHOWN_PROBLEMS]:
             log.warning("batch %s: %s", record.batch_id, self._wire.words(problem))
-        if len(replies.problems) > _SHOWN_PROBLEMS:
-            log.warning("batch %s: %d useless lines in all", record.batch_id, len(replies.problems))
-        return one.harvest
+        if len(problems) > _SHOWN_PROBLEMS:
+            log.warning("batch %s: %d useless lines in all", record.batch_id, len(problems))
+        return self._collected
 
-    async def _fetch(self, record: BatchRecord, file_id: str, into: IO[bytes], expected: int) -> None:
+    async def _fetch(self, file_id: str, into: IO[bytes], expected: int) -> None:
         """Download a file, again where it is shorter than the provider says or ends within a line."""
-
-        async def download() -> None:
-            try:
-                await self._wire.download(file_id, into)
-            except RequestError as trouble:
-                if trouble.code != "not-found" or not self.gives_up:
-                    raise
-                log.warning("batch %s: its file %s is gone", record.batch_id, file_id)
-                into.seek(0)
-                into.truncate()
-
+        batch_id = self._record.batch_id
         for number in range(1, _DOWNLOADS + 1):
-            await self._wire.insist(
-                f"fetching the replies of batch {record.batch_id}", download, if_unknown=_GONE
+            size = await self._wire.insist(
+                f"fetching the replies of batch {batch_id}",
+                lambda: self._wire.download(file_id, into),
+                if_unknown=_GONE,
+                none_if=lambda error: self._gives_up and error.code == "not-found",
             )
+            if size is None:
+                log.warning("batch %s: its file %s is gone", batch_id, file_id)
             lines, cut = 0, False
             for text in into:
                 lines += 1
@@ -129,135 +139,95 @@ class ResultCollector:
             if not cut and lines >= expected:
                 return
             if number < _DOWNLOADS:
-                log.info(
-                    "batch %s: %d of %d replies came%s; fetching again",
-                    record.batch_id,
-                    lines,
-                    expected,
-                    ", the last one cut" if cut else "",
-                )
+                ends = ", the last one cut" if cut else ""
+                log.info("batch %s: %d of %d replies came%s; fetching again", batch_id, lines, expected, ends)
                 await asyncio.sleep(min(self._limits.poll_s, number * self._wire.service.first_wait_s))
 
-    async def _take(self, one: "_One", replies: Replies, file: IO[bytes], name: str) -> None:
-        lines = replies.read(file, name)
-        more = True
-        while more:
+    async def _take_all(self, lines: Iterator[Line]) -> None:
+        """Settle lines, so many in one transaction."""
+        while part := list(itertools.islice(lines, _LINES_AT_ONCE)):
             with self._ledger.transaction():
-                for _ in range(_LINES_AT_ONCE):
-                    line = next(lines, None)
-                    if line is None:
-                        more = False
-                        break
-                    one.take(line, self._wire)
+                for line in part:
+                    self._take(line)
             await asyncio.sleep(0)
 
-
-class _One:
-    """The settling of one batch."""
-
-    def __init__(
-        self,
-        record: BatchRecord,
-        ledger: Ledger,
-        budget: Budget,
-        limits: BatchLimits,
-        members: Mapping[str, Member],
-    ) -> None:
-        self._record, self._ledger, self._budget, self._limits = record, ledger, budget, limits
-        self.members = members
-        self._left = {id for id, member in members.items() if member.state == "sent"}
-        self._held = budget.open_batch(record.stage)
-        self._refused: dict[str, RequestError] = {}
-        self._for_nothing: dict[str, RequestError] = {}
-        self.harvest = Collected(answered=len(members) - len(self._left))
-
-    def take(self, line: Line, wire: BatchWire) -> None:
+    def _take(self, line: Line) -> None:
         """Settle the request of one line."""
         if line.id not in self._left:
             return
         self._left.discard(line.id)
         held = self._held.pop(line.id, None)
         try:
-            answer = wire.read_line(line)
-        except RequestError as trouble:
+            answer = self._wire.read_line(line)
+        except RequestError as error:
             if held is not None:
-                self._budget.pay(held, trouble.bill, *trouble.usage)
-            if trouble.kind == "fault" and trouble.bill != "none":
-                self._for_nothing[line.id] = trouble
-            self._judge(line.id, trouble)
+                self._budget.pay(held, error.bill, *error.usage)
+            self._judge(line.id, error)
             return
         cost = None
         if held is not None:
             cost = self._budget.settle(held, answer.prompt_tokens, answer.completion_tokens)
         self._ledger.record_reply(self._record.stage, line.id, **answer.row(), cost_usd=cost)
-        self.harvest.answered += 1
+        self._collected.answered += 1
 
-    def _judge(self, id: str, trouble: RequestError) -> None:
-        if trouble.kind == "fatal":
-            self.harvest.fatal = self.harvest.fatal or trouble
-            self.harvest.again += 1
-        elif trouble.kind == "final":
-            self._refused[id] = trouble
-        else:
-            self._again_or_never(id, trouble)
-
-    def _again_or_never(self, id: str, trouble: RequestError) -> None:
-        """Leave a request to the next round, unless it has had its rounds, or was paid for twice already."""
-        tries = self.members[id].tries
-        paid = self._ledger.batch_tries_paid(self._record.stage, id)
-        if tries < self._limits.max_rounds and paid < _PAID_TRIES:
-            self.harvest.again += 1
+    def _judge(self, id: str, error: RequestError) -> None:
+        """Leave a request to the next round, unless it is refused, had its rounds, or was paid for twice already."""
+        if error.kind == "final":
+            self._refused[id] = error
             return
-        costs = f", {paid} of them paid for" if paid else ""
-        self._fail(id, f"{trouble} (after {tries} tries{costs})")
+        if error.kind == "fatal":
+            self._collected.fatal = self._collected.fatal or error
+            self._collected.again += 1
+            return
+        if error.kind == "fault" and error.bill != "none":
+            self._for_nothing[id] = error
+        tries = self._members[id].tries
+        paid = self._ledger.batch_tries_paid(self._record.stage, id)
+        if tries < self._limits.max_rounds and paid < PAID_TWICE:
+            self._collected.again += 1
+        else:
+            costs = f", {paid} of them paid for" if paid else ""
+            self._fail(id, f"{error} (after {tries} tries{costs})")
 
     def _fail(self, id: str, words: str) -> None:
         self._ledger.record_failure(self._record.stage, id, error=words)
-        self.harvest.failed += 1
+        self._collected.failed += 1
 
-    def settle_rest(self, lost: int) -> None:
-        """Settle the refused requests and those of which the files say nothing.
+    def _settle_missing(self, lost: int) -> None:
+        """Settle the requests of which the files say nothing.
 
         Args:
             lost: Replies that the provider says it made and that are not there; as many of the missing requests,
                 the dearest first, count as spent.
         """
-        together = not self.harvest.answered and len(self._refused) >= _REFUSED_TOGETHER
-        if together and all(each.code == "bad-request" for each in self._refused.values()):
-            first = next(iter(self._refused.values()))
-            self.harvest.fatal = self.harvest.fatal or RequestError(
-                first.code,
-                first.words,
-                "fatal",
-                what="the service refused every request of a batch",
-                field=first.field,
-            )
-            self.harvest.again += len(self._refused)
-        else:
-            for id, trouble in self._refused.items():
-                self._fail(id, str(trouble))
-        absent = RequestError("missing", "the batch ended without a reply to it", "fault", bill="unknown")
         missing = [(self._held[id], id) for id in self._left if id in self._held]
         missing.sort(key=lambda each: (-(each[0].reserved_usd or 0.0), each[1]))
-        for place, (held, id) in enumerate(missing):
-            if place < lost:
-                self._budget.forfeit(held)
-                self._for_nothing[id] = absent
-            else:
-                self._budget.release(held)
+        for place, (held, _) in enumerate(missing):
+            self._budget.pay(held, "unknown" if place < lost else "none")
+        spent = {id for _, id in missing[:lost]}
         for id in sorted(self._left):
-            self._again_or_never(id, absent)
-        self._stop_paying_for_nothing()
+            self._judge(id, _MISSING if id in spent else dataclasses.replace(_MISSING, bill="none"))
+
+    def _settle_refused(self) -> None:
+        """Settle the refused requests: they have failed, unless the service refuses all of them alike."""
+        together = not self._collected.answered and len(self._refused) >= REFUSED_IN_A_ROW
+        if together and all(each.code == "bad-request" for each in self._refused.values()):
+            first = next(iter(self._refused.values()))
+            what = "the service refused every request of a batch"
+            self._end_run(RequestError(first.code, first.words, "fatal", what=what, field=first.field))
+            self._collected.again += len(self._refused)
+            return
+        for id, error in self._refused.items():
+            self._fail(id, str(error))
 
     def _stop_paying_for_nothing(self) -> None:
         """End the run where a batch was paid for and brought no reply at all: the next one would be, too."""
-        if self.harvest.answered or not self._for_nothing:
+        if self._collected.answered or not self._for_nothing:
             return
-        if len(self._for_nothing) >= _REFUSED_TOGETHER or self.harvest.failed:
+        if len(self._for_nothing) >= REFUSED_IN_A_ROW or self._collected.failed:
             words = next(iter(self._for_nothing.values())).words
-            self.harvest.fatal = self.harvest.fatal or RequestError(
-                "unreadable",
-                words,
-                "fatal",
-                what="no reply of a batch can be read, and all count as paid for",
-            )
+            what = "no reply of a batch can be read, and all count as paid for"
+            self._end_run(RequestError("unreadable", words, "fatal", what=what))
+
+    def _end_run(self, error: RequestError) -> None:
+        self._collected.fatal = self._collected.fatal or error

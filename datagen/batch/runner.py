@@ -1,8 +1,8 @@
-"""The course of batches: written down, sent, looked at until they end, brought in, and what is missing sent again.
+"""The run of batches: written down, sent, looked at until they end, brought in, and what is missing sent again.
 
 Every step is written down before the next one begins, so a process that is killed anywhere goes on where it was:
 between planning and sending the batch is looked for at the provider by its metadata, and only made if it is not
-there; while waiting it is looked at again; during the harvest what was settled is passed over.
+there; while waiting it is looked at again; while its replies are brought in what was settled is passed over.
 """
 
 import asyncio
@@ -12,11 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from datagen.batch.collector import ResultCollector
-from datagen.batch.ends import Ends
 from datagen.batch.files import BatchLimits, Question, as_question
-from datagen.batch.poster import Poster
-from datagen.batch.refusal import read_refusal
-from datagen.batch.states import counts, file_id, read_state
+from datagen.batch.states import ENDED, counts, file_id, read_refusal, read_state
 from datagen.batch.store import BatchRecord, BatchStore
 from datagen.batch.submitter import BatchSubmitter
 from datagen.batch.wire import BatchWire, Unlisted
@@ -24,9 +21,10 @@ from datagen.errors import ConfigError
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
 from datagen.service.chat import ChatRequest, prompt_hash
+from datagen.service.endpoint import Service
 from datagen.service.limits import in_words
 from datagen.service.stop import stop_for
-from datagen.service.wire import RequestError, Service
+from datagen.service.wire import RequestError
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +33,10 @@ _FIRST_LOOK_S = 5.0
 _LONGER = 1.5
 #: Progress is told at least so often, in seconds.
 _SILENCE_S = 300.0
+#: A batch that is completed is looked at so many times more for the id of its output file.
+_LOOKS_FOR_A_FILE = 5
+#: Longer than the window of any batch, in seconds.
+_LONGEST_UNKNOWN_S = 36 * 3600.0
 _FOREIGN = (
     "check the key and its project; or, if the batch is lost, give it up with --cancel-batches "
     "(its requests then count as spent)"
@@ -80,16 +82,13 @@ class BatchRunner:
     ) -> None:
         self._service, self._ledger, self._stage, self._budget = service, ledger, stage, budget
         self._limits, self._wait, self._watch = limits, wait, watch
-        self._wire = BatchWire(service)
-        self._book = BatchStore(ledger)
-        self._poster = Poster(self._wire, ledger, self._book, budget, limits)
-        self._sender = BatchSubmitter(
-            self._poster, self._wire, ledger, stage, self._book, budget, limits, leave_usd
-        )
-        self._harvester = ResultCollector(self._wire, ledger, self._book, budget, limits)
+        self._wire = BatchWire(service, stage)
+        self._store = BatchStore(ledger)
+        self._submitter = BatchSubmitter(self._wire, ledger, stage, self._store, budget, limits, leave_usd)
         self._took_up = self._cancelling = False
+        # Requests that came back from a batch since they were last to be asked.
         self._asked: set[str] = set()
-        self._ends = Ends(self._wire, self._book)
+        self._unknown: set[tuple[int, str]] = set()
         self._told, self._told_at_s = "", 0.0
 
     async def __aenter__(self) -> Self:
@@ -123,12 +122,12 @@ class BatchRunner:
             to_send = [question for question in here if question.id not in self._asked]
             if not to_send and len(here) == len(unsettled):
                 return
-            enough_money = await self._sender.send(to_send)
+            enough_money = await self._submitter.send(to_send)
             if not self._under_way():
                 if not enough_money:
                     worst_usd = self._budget.worst_usd(self._service.model, to_send[0].body, batch=True)
                     raise self._budget.reached(worst_usd)
-                await asyncio.sleep(self._sender.holds_back_s())
+                await asyncio.sleep(self._submitter.holds_back_s())
             elif not await self._look():
                 if not self._wait:
                     raise BatchesUnderWay(self._under_way())
@@ -141,16 +140,16 @@ class BatchRunner:
 
     async def cancel(self) -> None:
         """End all batches of the stage and bring in what they have done."""
-        self._cancelling = self._harvester.gives_up = True
+        self._cancelling = True
         await self._take_up()
         for record in self._under_way():
             assert record.batch_id is not None
-            await self._poster.ask_for_the_end(record.batch_id)
+            await self._submitter.cancel(record.batch_id)
         await self._look()
         await self._wait_for_an_end(all_of_them=True)
 
     def _under_way(self) -> list[BatchRecord]:
-        return self._book.under_way(self._stage)
+        return self._store.under_way(self._stage)
 
     def _unsettled(self, requests: Sequence[ChatRequest]) -> list[ChatRequest]:
         unsettled = []
@@ -162,7 +161,7 @@ class BatchRunner:
         return unsettled
 
     def _not_under_way(self, requests: Sequence[ChatRequest]) -> list[Question]:
-        asked = {id for record in self._under_way() for id in self._book.members(record)}
+        asked = {id for record in self._under_way() for id in self._store.members(record)}
         return [
             as_question(self._stage, request.id, request.body(self._service.model))
             for request in requests
@@ -178,27 +177,23 @@ class BatchRunner:
         self._took_up = True
         for record in self._under_way():
             if record.state == "planned" and not record.asked_for:
-                self._book.take_back(record, self._budget, "never sent")
+                self._store.take_back(record, self._budget, "never sent")
         self._refuse_elsewhere()
         for record in self._under_way():
-            if record.state == "planned":
-                found = await self._look_for(record)
-                if found is None:
-                    self._book.give_up(record, self._budget)
-                elif found:
-                    log.info("%s: batch %s was sent by an earlier process", record.stage, found[0]["id"])
-                    await self._poster.adopt(record, found)
-                else:
-                    self._book.take_back(record, self._budget, "never made")
-
-    async def _look_for(self, record: BatchRecord) -> list[dict[str, Any]] | None:
-        """Look for a batch at the provider; None where it cannot be told of and is to be given up."""
-        try:
-            return await self._poster.look_for(record)
-        except Unlisted:
-            if self._cancelling:
-                return None
-            raise
+            if record.state != "planned":
+                continue
+            try:
+                found = await self._submitter.look_for(record)
+            except Unlisted:
+                if not self._cancelling:
+                    raise
+                self._store.give_up(record, self._budget)
+                continue
+            if found:
+                log.info("%s: batch %s was sent by an earlier process", record.stage, found[0]["id"])
+                await self._submitter.adopt(record, found)
+            else:
+                self._store.take_back(record, self._budget, "never made")
 
     def _refuse_elsewhere(self) -> None:
         """Speak of batches only to the service that has them: another one gets no key of its and knows nothing."""
@@ -206,7 +201,7 @@ class BatchRunner:
             if record.base_url.rstrip("/") != self._service.base_url.rstrip("/"):
                 raise ConfigError(
                     "a batch of this work folder is under way at another address",
-                    where=f"{record.stage}, batch {record.batch_id or record.key}",
+                    where=f"{record.stage}, batch {record.key}",
                     found=self._service.base_url,
                     expected=record.base_url,
                     remedy="use that address until the batch has ended, or end it there with --cancel-batches",
@@ -226,9 +221,9 @@ class BatchRunner:
     def _tell(self) -> None:
         """Say how far the batches are, when that has changed or after a long silence."""
         records = self._under_way()
-        counts = f"{sum(r.completed for r in records)}/{sum(r.requests for r in records)} completed"
+        counted = f"{sum(r.completed for r in records)}/{sum(r.requests for r in records)} completed"
         states = ", ".join(sorted({record.status or "sent" for record in records}))
-        words = f"{len(records)} under way ({states}): {counts}, {sum(r.failed for r in records)} failed"
+        words = f"{len(records)} under way ({states}): {counted}, {sum(r.failed for r in records)} failed"
         now_s = time.monotonic()
         if words != self._told or now_s - self._told_at_s >= _SILENCE_S:
             self._told, self._told_at_s = words, now_s
@@ -242,93 +237,137 @@ class BatchRunner:
         for record in self._under_way():
             batch = await self._retrieve(record)
             record = record if batch is None else self._note(record, batch)
-            if batch is None or (self._cancelling and self._ends.is_lost(record)):
+            if batch is None or (self._cancelling and _is_lost(record)):
                 why = "is not known at the provider" if batch is None else "is given up"
                 log.warning("%s: batch %s %s", self._stage, record.batch_id, why)
-                self._book.give_up(record, self._budget)
-                ended = True
-            elif self._ends.has_ended(record, batch):
-                self._asked |= self._book.members(record).keys()
+                self._store.give_up(record, self._budget)
+            elif self._has_ended(record, batch):
+                self._asked |= self._store.members(record).keys()
                 await self._end(record, batch)
                 self._watch()
-                ended = True
+            else:
+                continue
+            ended = True
         return ended
 
     async def _retrieve(self, record: BatchRecord) -> dict[str, Any] | None:
         """Return what the provider says; None where it knows nothing of a batch that is to be given up."""
         assert record.batch_id is not None
         batch_id = record.batch_id
-
-        async def retrieve() -> dict[str, Any] | None:
-            try:
-                return await self._wire.retrieve(batch_id)
-            except RequestError as trouble:
-                if self._cancelling and trouble.code == "not-found":
-                    return None
-                raise
-
-        return await self._wire.insist(f"looking at batch {batch_id}", retrieve, if_unknown=_FOREIGN)
+        return await self._wire.insist(
+            f"looking at batch {batch_id}",
+            lambda: self._wire.retrieve(batch_id),
+            if_unknown=_FOREIGN,
+            none_if=lambda error: self._cancelling and error.code == "not-found",
+        )
 
     def _note(self, record: BatchRecord, batch: Mapping[str, Any]) -> BatchRecord:
+        """Write down what the provider says about a batch."""
         status, told = self._wire.words(batch["status"].lower()), counts(batch)
         # Where nothing is said, everything of which there may be a reply may have been done.
         done = read_state(status) in ("completed", "expired", "cancelled")
-        nothing_said = (
-            record.requests if done and (file_id(batch, "output") or not file_id(batch, "error")) else 0
-        )
-        completed, failed = told or (nothing_said, 0)
-        return self._book.checked(record, status=status, completed=completed, failed=failed)
+        may_be_done = done and (file_id(batch, "output") or not file_id(batch, "error"))
+        completed, failed = told or (record.requests if may_be_done else 0, 0)
+        return self._store.checked(record, status=status, completed=completed, failed=failed)
 
     # Ending
 
+    def _has_ended(self, record: BatchRecord, batch: Mapping[str, Any]) -> bool:
+        """Say whether a batch has ended and its replies can be fetched.
+
+        Raises:
+            ServiceError: It is in an unknown state for longer than any batch takes.
+        """
+        state, output = read_state(record.status), file_id(batch, "output")
+        if state == "unknown":
+            if output and record.completed + record.failed >= record.requests:
+                return True
+            self._warn_of_unknown_state(record)
+        if state not in ENDED:
+            return False
+        if state == "completed" and record.completed and not output:
+            # Some providers name the file a little later than they say that the batch is completed.
+            if self._store.looked_in_vain(record) <= _LOOKS_FOR_A_FILE:
+                return False
+            log.warning(
+                "%s: batch %s is %s and has no output file; its %d replies count as spent",
+                record.stage, record.batch_id, record.status, record.completed,
+            )  # fmt: skip
+        return True
+
+    def _warn_of_unknown_state(self, record: BatchRecord) -> None:
+        if _is_lost(record):
+            raise self._wire.policy.stop(
+                f"batch {record.batch_id} is in a state that is not known, for {in_words(record.age_s())}",
+                RequestError("unknown-state", record.status, "fatal"),
+                remedy="look at the batch on the provider's page; run the same command again when it has ended, or "
+                "give it up with --cancel-batches (its requests then count as spent)",
+            )
+        if (record.number, record.status) not in self._unknown:
+            self._unknown.add((record.number, record.status))
+            log.warning(
+                "%s: batch %s is %r, which is not known here; waiting for it to end (--cancel-batches ends it)",
+                record.stage, record.batch_id, record.status,
+            )  # fmt: skip
+
     async def _end(self, record: BatchRecord, batch: Mapping[str, Any]) -> None:
+        """Bring in what an ended batch has done, and end the run where the next one would fare alike."""
         state = read_state(record.status)
         if state == "failed" and not (file_id(batch, "output") or file_id(batch, "error")):
             self._end_refused(record, batch)
             return
-        harvest = await self._harvester.bring_in(record, batch)
-        self._sender.queue_has_room()
-        took = in_words(record.age_s())
-        log.info(
-            "%s: batch %s %s after %s: %s", self._stage, record.batch_id, record.status, took, harvest.words()
+        collector = ResultCollector(
+            record,
+            self._wire,
+            self._ledger,
+            self._store,
+            self._budget,
+            self._limits,
+            gives_up=self._cancelling,
         )
-        if harvest.fatal is not None and not self._cancelling:
-            if harvest.fatal.code == "unreadable":
-                raise self._wire.stop(harvest.fatal.what, harvest.fatal)
-            raise stop_for(self._service, self._stage, harvest.fatal.what, harvest.fatal)
-        if state == "cancelled" and harvest.again and not self._cancelling:
-            raise self._wire.stop(
+        collected = await collector.bring_in(batch)
+        self._submitter.queue_has_room()
+        took, words = in_words(record.age_s()), collected.words()
+        log.info("%s: batch %s %s after %s: %s", self._stage, record.batch_id, record.status, took, words)
+        if self._cancelling:
+            return
+        if collected.fatal is not None:
+            in_batch = collected.fatal.code == "unreadable"
+            raise stop_for(self._service, self._stage, collected.fatal.what, collected.fatal, batch=in_batch)
+        if state == "cancelled" and collected.again:
+            raise self._wire.policy.stop(
                 f"batch {record.batch_id} was cancelled at the provider",
-                remedy=f"run the same command again to send its {harvest.again} other requests once more",
+                remedy=f"run the same command again to send its {collected.again} other requests once more",
             )
 
     def _end_refused(self, record: BatchRecord, batch: Mapping[str, Any]) -> None:
         """Deal with a batch that the provider refused as a whole, before it ran any of it."""
         refusal = read_refusal(batch, self._wire.words)
-        ids = list(self._book.members(record))
-        self._book.take_back(record, self._budget, f"failed: {refusal.words}")
+        ids = list(self._store.members(record))
+        self._store.take_back(record, self._budget, f"failed: {refusal.words}")
         self._asked.difference_update(ids)
+        meant = refusal.meant
         if self._cancelling:
             return
         if refusal.queue_is_full:
-            self._sender.send_less(record, refusal.words, in_a_while=self._wait)
+            self._submitter.send_less(record, refusal.words, in_a_while=self._wait)
         elif refusal.lines and len(refusal.lines) < len(ids):
             for line, words in refusal.lines.items():
                 if 1 <= line <= len(ids):
                     self._ledger.record_failure(self._stage, ids[line - 1], error=f"bad-request: {words}")
-            log.warning(
-                "%s: batch %s was refused for %d of its lines",
-                self._stage,
-                record.batch_id,
-                len(refusal.lines),
-            )
-        elif refusal.meant is not None and (refusal.meant.kind == "fatal" or refusal.meant.field):
-            meant = refusal.meant
-            trouble = RequestError(meant.code, refusal.words, "fatal", field=meant.field)
-            raise stop_for(self._service, self._stage, meant.what or "the service refused a batch", trouble)
+            many = len(refusal.lines)
+            log.warning("%s: batch %s was refused for %d of its lines", self._stage, record.batch_id, many)
+        elif meant is not None and (meant.kind == "fatal" or meant.field):
+            error = RequestError(meant.code, refusal.words, "fatal", field=meant.field)
+            raise stop_for(self._service, self._stage, meant.what or "the service refused a batch", error)
         else:
-            raise self._wire.stop(
+            raise self._wire.policy.stop(
                 "the service refused a batch",
                 RequestError("bad-request", refusal.words, "fatal"),
                 remedy="mend what the provider names, then run the same command again; nothing was run",
             )
+
+
+def _is_lost(record: BatchRecord) -> bool:
+    """Say whether a batch is in an unknown state for longer than any batch takes."""
+    return read_state(record.status) == "unknown" and record.age_s() > _LONGEST_UNKNOWN_S

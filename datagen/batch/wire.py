@@ -7,20 +7,18 @@ One call is one HTTP request (a search is several), and whatever goes wrong is a
 import asyncio
 import json
 import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import partial
 from typing import IO, Any, TypeVar
+from urllib.parse import quote
 
 from datagen.batch.files import ENDPOINT, Line
 from datagen.batch.states import read_file_state, unwrapped
 from datagen.errors import ServiceError
-from datagen.money.account import Bill
-from datagen.service.circuit import backoff_s
+from datagen.service.endpoint import Service
 from datagen.service.error_body import read_error
 from datagen.service.limits import Limits, in_words, read_limits
-from datagen.service.stop import stop_for
+from datagen.service.retry import RetryPolicy
 from datagen.service.wire import Answer, RequestError, Wire
 
 log = logging.getLogger(__name__)
@@ -29,13 +27,13 @@ T = TypeVar("T")
 
 WINDOW = "24h"
 _TRANSFER_S = 3600.0
-#: So many refusals in a row of a key that was taken before mean it.
-STRAYS_IN_A_ROW = 3
 _PAGE = 100
 _MOST_PAGES = 1000
 #: A batch is not looked for among those that are older than itself by more than this, in seconds.
 _CLOCKS_DIFFER_S = 86400.0
 _SECONDS_BETWEEN_REPORTS = 60.0
+#: Codes of a service that does not know what is spoken of, or not the whole operation.
+UNSUPPORTED = ("not-found", "bad-request")
 
 
 class Unlisted(ServiceError):
@@ -45,25 +43,25 @@ class Unlisted(ServiceError):
 class BatchWire(Wire):
     """A connection to one service's batch interface; an asynchronous context manager."""
 
+    def __init__(self, service: Service, stage: str = "") -> None:
+        super().__init__(service)
+        self.policy = RetryPolicy(service, stage, batch=True)
+
     async def upload(self, file: IO[bytes], name: str) -> dict[str, Any]:
         """Send an input file; return what the provider says about it, its id among that."""
         file.seek(0)
-        data = await self._call(
-            lambda client: client.files.with_raw_response.create(file=(name, file), purpose="batch"),
-            _TRANSFER_S,
-        )
-        return self._with_id(data)
+        content = {"files": {"file": (name, file)}, "data": {"purpose": "batch"}}
+        return self._with_id(await self._call("POST", "files", _TRANSFER_S, **content))
 
     async def file(self, file_id: str) -> dict[str, Any]:
         """Return what the provider says about a file."""
-        return unwrapped(await self._call(lambda client: client.files.with_raw_response.retrieve(file_id)))
+        return unwrapped(await self._call("GET", f"files/{quote(file_id, safe='')}"))
 
     async def find_file(self, name: str, size: int) -> dict[str, Any] | None:
         """Return an uploaded file of this name and size; None where there is none that is of use."""
-        page = await self._call(_list_files)
-        rows = page.get("data")
-        files = [each for each in rows if isinstance(each, dict)] if isinstance(rows, list) else []
-        for each in files:
+        for each in (
+            _rows(await self._call("GET", "files", params={"purpose": "batch", "limit": _PAGE})) or ()
+        ):
             same = each.get("filename") == name and each.get("bytes") in (None, size)
             if same and each.get("id") and read_file_state(each) != "failed":
                 return each
@@ -71,23 +69,24 @@ class BatchWire(Wire):
 
     async def create(self, file_id: str, metadata: Mapping[str, str]) -> dict[str, Any]:
         """Make a batch of an input file; return it."""
-        data = await self._call(
-            lambda client: client.batches.with_raw_response.create(
-                input_file_id=file_id, endpoint=ENDPOINT, completion_window=WINDOW, metadata=dict(metadata)
-            )
-        )
-        return self._with_id(data)
+        body = {
+            "input_file_id": file_id,
+            "endpoint": ENDPOINT,
+            "completion_window": WINDOW,
+            "metadata": metadata,
+        }
+        return self._with_id(await self._call("POST", "batches", json=body))
 
     async def retrieve(self, batch_id: str) -> dict[str, Any]:
         """Return what the provider says about a batch."""
-        data = unwrapped(await self._call(lambda client: client.batches.with_raw_response.retrieve(batch_id)))
+        data = unwrapped(await self._call("GET", f"batches/{quote(batch_id, safe='')}"))
         if not isinstance(data.get("status"), str):
             raise self._no_completion(data, "", Limits())
         return data
 
     async def cancel(self, batch_id: str) -> None:
         """Ask for the end of a batch; it may take minutes."""
-        await self._call(lambda client: client.batches.with_raw_response.cancel(batch_id))
+        await self._call("POST", f"batches/{quote(batch_id, safe='')}/cancel")
 
     async def find(
         self, metadata: Mapping[str, str], planned_at_s: float, file_id: str = ""
@@ -109,49 +108,49 @@ class BatchWire(Wire):
 
     async def _batches(self, oldest_s: float) -> AsyncIterator[dict[str, Any]]:
         after: dict[str, str] = {}
+
+        async def page() -> dict[str, Any]:
+            try:
+                return await self._call("GET", "batches", params={"limit": _PAGE, **after})
+            except RequestError as error:
+                if error.code not in UNSUPPORTED:
+                    raise
+                raise Unlisted(
+                    "the service does not list its batches",
+                    where=self.service.base_url,
+                    found=str(error),
+                    remedy="see on the provider's page whether the batch was made; give it up with --cancel-batches "
+                    "(its requests then count as spent)",
+                ) from None
+
         for _ in range(_MOST_PAGES):
             # A search is many requests: one that fails costs not the whole search.
-            page = await self.insist("looking for a batch", partial(self._page, after))
-            rows = page.get("data")
-            if not isinstance(rows, list):
-                raise self._no_completion(page, "", Limits())
-            batches = [each for each in rows if isinstance(each, dict)]
+            listed = await self.insist("looking for a batch", page)
+            assert listed is not None
+            batches = _rows(listed)
+            if batches is None:
+                raise self._no_completion(listed, "", Limits())
             for batch in batches:
                 yield batch
             newest_first = batches == sorted(batches, key=_made_at, reverse=True)
-            if not page.get("has_more") or not batches or (newest_first and _made_at(batches[-1]) < oldest_s):
+            if (
+                not listed.get("has_more")
+                or not batches
+                or (newest_first and _made_at(batches[-1]) < oldest_s)
+            ):
                 return
             after = {"after": str(batches[-1].get("id"))}
 
-    async def _page(self, after: Mapping[str, str]) -> dict[str, Any]:
-        try:
-            return await self._call(partial(_list, after=after))
-        except RequestError as trouble:
-            if trouble.code not in ("not-found", "bad-request"):
-                raise
-            raise Unlisted(
-                "the service does not list its batches",
-                where=self.service.base_url,
-                found=str(trouble),
-                remedy="see on the provider's page whether the batch was made; give it up with --cancel-batches "
-                "(its requests then count as spent)",
-            ) from None
-
-    async def download(self, file_id: str, into: IO[bytes]) -> None:
-        """Write a file's content to an empty file, from its beginning."""
-        await self.open()
+    async def download(self, file_id: str, into: IO[bytes]) -> int:
+        """Write a file's content to an empty file, from its beginning; return its size in bytes."""
         into.seek(0)
         into.truncate()
-        with self._troubles(_TRANSFER_S):
-            async with asyncio.timeout(_TRANSFER_S):
-                streaming = self._client.files.with_streaming_response
-                try:
-                    async with streaming.content(file_id) as response:
-                        async for piece in response.iter_bytes():
-                            into.write(piece)
-                except _http_error() as error:
-                    raise self._broken_connection(error) from None
+        async with self.receiving("GET", f"files/{quote(file_id, safe='')}/content", _TRANSFER_S) as response:
+            async for piece in response.aiter_bytes():
+                into.write(piece)
+        size = into.tell()
         into.seek(0)
+        return size
 
     def read_line(self, line: Line) -> Answer:
         """Take the reply out of a line of a batch's files, as if it had come by itself.
@@ -165,45 +164,44 @@ class BatchWire(Wire):
         said = read_error(line.status or 0, line.body if line.status else error)
         known = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
         if (code := str(error.get("code") or "")) not in known:
-            trouble = self._judge(said, said.words or str(line.body), Limits())
-            if trouble is not None:
-                raise trouble
-        bill: Bill = "none" if error else "unknown"
-        words = self._words(said.words or code or "no reply")
-        raise RequestError(known.get(code, "batch-error"), words, "fault", bill=bill)
-
-    def words(self, text: str) -> str:
-        """Return a provider's words without the key, shortened."""
-        return self._words(text)
+            judged = self._judge(said, said.words or str(line.body), Limits())
+            if judged is not None:
+                raise judged
+        words = self.words(said.words or code or "no reply")
+        raise RequestError(
+            known.get(code, "batch-error"), words, "fault", bill="none" if error else "unknown"
+        )
 
     def _with_id(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return a batch or a file, which must have an id."""
+        """Return the batch or file of a reply, which must have an id."""
         inner = unwrapped(data)
         if not isinstance(inner.get("id"), str) or not inner["id"]:
             raise self._no_completion(data, "", Limits())
         return inner
 
     async def _call(
-        self, send: Callable[[Any], Awaitable[Any]], timeout_s: float | None = None
+        self, method: str, path: str, timeout_s: float | None = None, **content: Any
     ) -> dict[str, Any]:
         """Send one HTTP request and return its JSON object."""
-        await self.open()
-        timeout_s = timeout_s or self.service.timeout_s
-        with self._troubles(timeout_s):
-            async with asyncio.timeout(timeout_s):
-                raw = await send(self._client)
-                text = raw.http_response.text
+        response = await self.send(method, path, timeout_s, **content)
         try:
-            data = json.loads(text)
+            data = response.json()
         except ValueError:
             data = None
         if isinstance(data, list):
             data = {"data": data}  # a list without an envelope
         if not isinstance(data, dict):
-            raise self._no_completion(data, text, read_limits(raw.http_response.headers))
+            raise self._no_completion(data, response.text, read_limits(response.headers))
         return data
 
-    async def insist(self, what: str, call: Callable[[], Awaitable[T]], *, if_unknown: str = "") -> T:
+    async def insist(
+        self,
+        what: str,
+        call: Callable[[], Awaitable[T]],
+        *,
+        if_unknown: str = "",
+        none_if: Callable[[RequestError], bool] = lambda error: False,
+    ) -> T | None:
         """Call until it succeeds, with growing waits; Retry-After is honoured.
 
         A service that was never reached gets ``max_tries``; one that was is waited for as long as the patience.
@@ -212,65 +210,46 @@ class BatchWire(Wire):
             what: What is being done, for messages, such as "looking at a batch".
             call: Raises a RequestError when it fails.
             if_unknown: What to do where the service does not know what is spoken of (HTTP 404).
+            none_if: Tells the errors for which None is returned.
 
         Raises:
             ServiceError: It cannot succeed, or did not for too long.
         """
-        failures, since_s, reported_s = 0, 0.0, 0.0
+        failures, began_s, reported_s = 0, time.monotonic(), 0.0
         while True:
             try:
                 result = await call()
-                self.reached = True
-                return result
-            except RequestError as trouble:
+            except RequestError as error:
+                if none_if(error):
+                    return None
                 failures += 1
-                now_s = time.monotonic()
-                since_s = since_s or now_s
-                asked_s = trouble.limits.wait_s
-                # A lone refusal of a key that was taken before is a proxy's whim, and not worth a night's work.
-                stray = trouble.code == "unauthorized" and self.reached and failures < STRAYS_IN_A_ROW
-                if trouble.kind in ("fatal", "final") and not stray:
-                    remedy = if_unknown if trouble.code == "not-found" else ""
-                    said = trouble.what if trouble.code != "not-found" else ""
-                    raise self.stop(said or f"the service refuses {what}", trouble, remedy=remedy) from None
-                if asked_s is not None and asked_s > self.service.patience_s:
-                    raise self.stop(f"the service asks for a wait of {in_words(asked_s)}", trouble) from None
-                hopeless = failures >= self.service.max_tries and not self.reached
-                if hopeless or now_s - since_s > self.service.patience_s:
-                    raise self.stop(f"{what} fails, after {failures} tries", trouble) from None
-                if failures == 1 or now_s - reported_s >= _SECONDS_BETWEEN_REPORTS:
-                    reported_s = now_s
-                    log.info("%s: %s; trying again", what, trouble)
-                wait_s = backoff_s(self.service.first_wait_s, failures)
-                await asyncio.sleep(wait_s if asked_s is None else asked_s)
-
-    #: Whether the service ever answered as it should.
-    reached = False
-
-    def stop(self, what: str, trouble: RequestError | None = None, *, remedy: str = "") -> ServiceError:
-        """Return the error that ends a run resumably."""
-        return stop_for(self.service, "", what, trouble, remedy=remedy, batch=True)
+                asked_s, waited_s = error.limits.wait_s, time.monotonic() - began_s
+                if self.policy.concerns_all(error) or error.kind == "final":
+                    unknown = error.code == "not-found"
+                    words = (not unknown and error.what) or f"the service refuses {what}"
+                    raise self.policy.stop(words, error, remedy=if_unknown if unknown else "") from None
+                if asked_s is not None and self.policy.asks_too_much(asked_s):
+                    raise self.policy.stop(
+                        f"the service asks for a wait of {in_words(asked_s)}", error
+                    ) from None
+                hopeless = failures >= self.service.max_tries and not self.policy.answers
+                if hopeless or waited_s > self.service.patience_s:
+                    raise self.policy.stop(f"{what} fails, after {failures} tries", error) from None
+                if failures == 1 or waited_s - reported_s >= _SECONDS_BETWEEN_REPORTS:
+                    reported_s = waited_s
+                    log.info("%s: %s; trying again", what, error)
+                await asyncio.sleep(self.policy.wait_s(failures, asked_s))
+            else:
+                self.policy.answered()
+                return result
 
 
-def _list(client: Any, *, after: Mapping[str, str]) -> Awaitable[Any]:
-    listing: Awaitable[Any] = client.batches.with_raw_response.list(limit=_PAGE, **after)
-    return listing
-
-
-def _list_files(client: Any) -> Awaitable[Any]:
-    listing: Awaitable[Any] = client.files.with_raw_response.list(purpose="batch", limit=_PAGE)
-    return listing
+def _rows(page: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the objects of a list; None where it is none."""
+    rows = page.get("data")
+    return [each for each in rows if isinstance(each, dict)] if isinstance(rows, list) else None
 
 
 def _made_at(batch: Mapping[str, Any]) -> float:
     made_at = batch.get("created_at")
     return float(made_at) if isinstance(made_at, int | float) else 0.0
-
-
-def _http_error() -> type[Exception]:
-    """Return the class of all errors of the HTTP library, of which there are two, that openai stands on."""
-    import openai
-
-    client = next(kind for kind in openai.DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient")
-    error: type[Exception] = sys.modules[client.__module__.partition(".")[0]].HTTPError
-    return error

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -95,7 +95,7 @@ class Wire:
 
     async def __aexit__(self, *_: object) -> None:
         if self._client is not None:
-            await self._client.close()
+            await self._client.aclose()
         self._open.close()
 
     async def open(self) -> None:
@@ -117,58 +117,56 @@ class Wire:
         Raises:
             RequestError: No usable reply.
         """
+        response = await self.send("POST", "chat/completions", json=body)
+        return self._read(response.text, read_limits(response.headers))
+
+    async def send(self, method: str, path: str, timeout_s: float | None = None, **content: Any) -> Any:
+        """Send an HTTP request of any kind once; return the response of the HTTP library.
+
+        Raises:
+            RequestError: There is none, or it has the status of an error.
+        """
         await self.open()
-        timeout_s = self.service.timeout_s
-        with self._troubles(timeout_s):
-            async with asyncio.timeout(timeout_s):
-                # The library knows not all fields that services know: those beyond the first two go as they are.
-                rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
-                raw = await self._client.chat.completions.with_raw_response.create(
-                    model=body["model"], messages=body["messages"], extra_body=rest
-                )
-                text = raw.http_response.text
-                limits = read_limits(raw.http_response.headers)
-        return self._read(text, limits)
+        async with self.receiving(method, path, timeout_s, **content) as response:
+            await response.aread()
+        return response
 
-    @contextlib.contextmanager
-    def _troubles(self, timeout_s: float) -> Iterator[None]:
-        """Turn what the HTTP library raises into a RequestError."""
-        import openai
+    @contextlib.asynccontextmanager
+    async def receiving(
+        self, method: str, path: str, timeout_s: float | None = None, **content: Any
+    ) -> AsyncIterator[Any]:
+        """Send a request and give the response as it comes; what the HTTP library raises becomes a RequestError."""
+        import httpx
 
+        await self.open()
+        timeout_s = timeout_s or self.service.timeout_s
         try:
-            yield
-        except (TimeoutError, openai.APITimeoutError) as error:
-            sent = not any(type(cause).__name__ == "ConnectTimeout" for cause in _causes(error))
-            bill: Bill = "unknown" if sent else "none"
+            async with (
+                asyncio.timeout(timeout_s),
+                self._client.stream(method, path, timeout=timeout_s, **content) as response,
+            ):
+                if not response.is_success:
+                    await response.aread()
+                    raise self._refusal(response)
+                yield response
+        except (TimeoutError, httpx.TimeoutException) as error:
+            bill: Bill = "none" if isinstance(error, httpx.ConnectTimeout) else "unknown"
             words = f"no reply within {timeout_s:g} s"
             raise RequestError("timeout", words, "fault", busy=True, bill=bill) from None
-        except openai.APIConnectionError as error:
-            raise self._broken_connection(error) from None
-        except openai.APIStatusError as error:
-            raise self._refusal(error) from None
-        except UnicodeError as error:
-            raise RequestError(
-                "bad-reply", f"the reply is not text: {error}", "fault", bill="unknown"
-            ) from None
+        except httpx.ConnectError as error:
+            raise RequestError("unreachable", self.words(_reason_of(error)), "fault") from None
+        except httpx.RequestError as error:
+            raise RequestError("connection", self.words(_reason_of(error)), "fault", bill="unknown") from None
 
-    def _broken_connection(self, error: Exception) -> RequestError:
-        causes = _causes(error)
-        unreachable = any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes)
-        words = self._words(next((str(cause) for cause in reversed(causes) if str(cause)), str(error)))
-        if unreachable:
-            return RequestError("unreachable", words, "fault")
-        return RequestError("connection", words, "fault", bill="unknown")
-
-    def _refusal(self, error: Any) -> RequestError:
+    def _refusal(self, response: Any) -> RequestError:
         """Judge an HTTP error status."""
-        text = error.response.text
+        text = response.text
         page = page_words(text)
-        said = read_error(error.status_code, text if page is None else "")
-        limits = read_limits(error.response.headers)
-        trouble = self._judge(said, page or said.words or text or error.message, limits)
-        assert trouble is not None, "a status says what an error means"
-        trouble.page = page is not None
-        return trouble
+        said = read_error(response.status_code, text if page is None else "")
+        error = self._judge(said, page or said.words or text, read_limits(response.headers))
+        assert error is not None, "a status says what an error means"
+        error.page = page is not None
+        return error
 
     def _judge(self, said: Said, words: str, limits: Limits) -> RequestError | None:
         """Return what an error means; None where nothing of it is known."""
@@ -177,17 +175,8 @@ class Wire:
         meant = read_refusal(said, asked_to_wait=limits.wait_s is not None)
         if meant is None:
             return None
-        return RequestError(
-            meant.code,
-            self._words(f"HTTP {said.status}: {words}" if said.status else words),
-            meant.kind,
-            what=meant.what,
-            field=meant.field,
-            daily=meant.daily,
-            limits=limits,
-            busy=meant.busy,
-            bill=meant.bill,
-        )
+        words = self.words(f"HTTP {said.status}: {words}" if said.status else words)
+        return RequestError(words=words, limits=limits, **vars(meant))
 
     def _read(self, text: str, limits: Limits) -> Answer:
         """Take the reply out of the HTTP body, trusting nothing about its form."""
@@ -198,7 +187,7 @@ class Wire:
             content = read_content(choice["message"])
         except UnreadableError as error:
             words = (
-                f"the content cannot be read: {error}: {self._words(json.dumps(choice, ensure_ascii=False))}"
+                f"the content cannot be read: {error}: {self.words(json.dumps(choice, ensure_ascii=False))}"
             )
             tokens = read_usage(data.get("usage"), 0)
             raise RequestError("bad-reply", words, "fault", bill="counted", usage=tokens, paid=True) from None
@@ -206,7 +195,7 @@ class Wire:
             raise self._no_completion(data, text, limits) from None
         usage = data.get("usage") or data.get("usageMetadata")
         tokens = read_usage(usage, len(content.text) + content.thoughts)
-        reason = "refusal" if content.refused else self._label(_reason_of(choice))
+        reason = "refusal" if content.refused else self._label(_finish_reason(choice))
         finish = read_finish(reason)
         if choice.get("error") and finish != "filtered":
             finish = "failed"
@@ -228,7 +217,7 @@ class Wire:
         if choice.get("error"):
             said = read_error(0, {"error": choice["error"]})
             if said.words:
-                words += f": {self._words(said.words)}"
+                words += f": {self.words(said.words)}"
             meant = self._judge(said, words, settled["limits"])
             if meant is not None and (meant.kind == "fatal" or meant.code == "content-filter"):
                 meant.bill, meant.usage = settled["bill"], settled["usage"]
@@ -242,21 +231,21 @@ class Wire:
                 line[5:] for line in text.splitlines() if line.startswith("data:") and '"error"' in line
             ]
             said = read_error(0, failed[0] if failed else "")
-            if failed and (trouble := self._judge(said, said.words, limits)) is not None:
-                return trouble
+            if failed and (error := self._judge(said, said.words, limits)) is not None:
+                return error
             words = "an event stream, which was not asked for: the service only streams its replies"
             return RequestError("streams", words, "fault", limits=limits, bill="unknown", paid=True)
         paid = isinstance(data, dict) and any(data.get(key) for key in names("content", "work was done"))
         if isinstance(data, dict | list) and not (isinstance(data, dict) and data.get("choices")):
             said = read_error(0, data)
-            trouble = self._judge(said, said.words, limits)
-            if trouble is not None:
-                trouble.bill = "unknown" if paid else trouble.bill
-                return trouble
+            error = self._judge(said, said.words, limits)
+            if error is not None:
+                error.bill = "unknown" if paid else error.bill
+                return error
         # Written anew, so that no escape hides a key.
         shown = text if data is None else json.dumps(data, ensure_ascii=False)
         page = page_words(text) if data is None else None
-        words = self._words(page) if page else f"not a chat completion: {self._words(shown)}"
+        words = self.words(page) if page else f"not a chat completion: {self.words(shown)}"
         return RequestError(
             "bad-reply", words, "fault", limits=limits, bill="unknown", page=page is not None, paid=paid
         )
@@ -265,14 +254,14 @@ class Wire:
         """Return a short text of the service's that goes into the ledger."""
         return shorten(_clean(self._redactor.redact(str(value or ""))), 200)
 
-    def _words(self, words: str) -> str:
+    def words(self, words: str) -> str:
         """Take the key out of a provider's words, also where the provider shows only a part of it."""
         return shorten(_clean(self._redactor.redact_words(words)), 300)
 
 
 def _make_client(service: Service, key: str) -> Any:
-    """Make the HTTP client; loading the library takes long."""
-    import openai
+    """Make the HTTP client; loading the library takes a while."""
+    import httpx
 
     local: dict[str, Any] = {}
     if service.is_loopback():
@@ -281,29 +270,26 @@ def _make_client(service: Service, key: str) -> Any:
         if urlsplit(service.base_url).scheme == "http":
             # Loading the world's certificates takes longer than a request that needs none.
             local["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return openai.AsyncOpenAI(
+    headers = {"authorization": f"Bearer {key}"}
+    if "api-version" in service.query:
+        headers["api-key"] = key  # Azure's own interface, whose requests name its version, wants the key here
+    return httpx.AsyncClient(
         base_url=service.address,
-        default_query=service.query,
-        # Azure's own interface, whose requests name its version, wants the key here.
-        default_headers={"api-key": key} if "api-version" in service.query else {},
-        api_key=key,
-        timeout=service.timeout_s,
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(**local),
+        params=service.query,
+        headers=headers,
+        follow_redirects=True,
+        limits=httpx.Limits(max_connections=None),
+        **local,
     )
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error and all that led to it."""
-    causes: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in causes:
-        causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    return causes
+def _reason_of(error: BaseException) -> str:
+    """Return the words of the first cause of an error that has any."""
+    cause = error.__cause__ or error.__context__
+    return (_reason_of(cause) if cause else "") or str(error)
 
 
-def _reason_of(choice: dict[str, Any]) -> str:
+def _finish_reason(choice: dict[str, Any]) -> str:
     """Return a choice's finish reason, which some servers give as an object such as ``{"type": "stop"}``."""
     reason = choice.get("finish_reason")
     if isinstance(reason, dict):

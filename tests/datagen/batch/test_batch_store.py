@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datagen.batch.client import describe
-from datagen.batch.refusal import read_refusal
+from datagen.batch.states import read_refusal
 from datagen.batch.store import BatchStore
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
