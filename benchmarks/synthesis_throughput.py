@@ -221,7 +221,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.verbose:
         logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s %(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
     figures = run(options)
     if options.json:
         print(json.dumps(figures))

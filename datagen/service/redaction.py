@@ -21,7 +21,7 @@ _SHORTEST = 6
 #: What servers without keys are given; hiding these words would damage replies.
 _PLACEHOLDERS = {"none", "null", "empty", "dummy", "test", "testing", "unused", "not-needed", "no-key-required",
                  "sk-no-key-required", "placeholder"}  # fmt: skip
-_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy")
+_LOGGERS = ("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.http2", "httpcore2.proxy")
 
 
 class Redactor:

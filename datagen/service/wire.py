@@ -136,7 +136,7 @@ class Wire:
         self, method: str, path: str, timeout_s: float | None = None, **content: Any
     ) -> AsyncIterator[Any]:
         """Send a request and give the response as it comes; what the HTTP library raises becomes a RequestError."""
-        import httpx
+        import httpx2
 
         await self.open()
         timeout_s = timeout_s or self.service.timeout_s
@@ -149,13 +149,13 @@ class Wire:
                     await response.aread()
                     raise self._refusal(response)
                 yield response
-        except (TimeoutError, httpx.TimeoutException) as error:
-            bill: Bill = "none" if isinstance(error, httpx.ConnectTimeout) else "unknown"
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            bill: Bill = "none" if isinstance(error, httpx2.ConnectTimeout) else "unknown"
             words = f"no reply within {timeout_s:g} s"
             raise RequestError("timeout", words, "fault", busy=True, bill=bill) from None
-        except httpx.ConnectError as error:
+        except httpx2.ConnectError as error:
             raise RequestError("unreachable", self.words(_reason_of(error)), "fault") from None
-        except httpx.RequestError as error:
+        except httpx2.RequestError as error:
             raise RequestError("connection", self.words(_reason_of(error)), "fault", bill="unknown") from None
 
     def _refusal(self, response: Any) -> RequestError:
@@ -261,7 +261,7 @@ class Wire:
 
 def _make_client(service: Service, key: str) -> Any:
     """Make the HTTP client; loading the library takes a while."""
-    import httpx
+    import httpx2
 
     local: dict[str, Any] = {}
     if service.is_loopback():
@@ -273,12 +273,12 @@ def _make_client(service: Service, key: str) -> Any:
     headers = {"authorization": f"Bearer {key}"}
     if "api-version" in service.query:
         headers["api-key"] = key  # Azure's own interface, whose requests name its version, wants the key here
-    return httpx.AsyncClient(
+    return httpx2.AsyncClient(
         base_url=service.address,
         params=service.query,
         headers=headers,
         follow_redirects=True,
-        limits=httpx.Limits(max_connections=None),
+        limits=httpx2.Limits(max_connections=None),
         **local,
     )
 

@@ -103,7 +103,7 @@ def test_a_placeholder_is_no_secret(key: str) -> None:
 
 def test_log_lines_of_the_http_library_are_guarded(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    log = logging.getLogger("httpcore.http11")
+    log = logging.getLogger("httpcore2.http11")
     with LogRedactor(Redactor(KEY)):
         log.debug("headers %r", [(b"x-echo", KEY.encode())])
         log.debug("nothing %s", "special")
