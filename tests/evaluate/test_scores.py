@@ -10,7 +10,7 @@ from alpacare_jax.cli import score_verb
 from alpacare_jax.evaluate import bootstrap
 from alpacare_jax.evaluate.scores import MEAN, score_verdicts
 from datagen.errors import DataError
-from datagen.records import Verdict, read_records, write_objects
+from datagen.records import Verdict, write_objects
 
 PUBLISHED = {
     "gpt-4": ("25.9", "32.7", "36.3", "79.2", "36.34"),
@@ -35,24 +35,23 @@ def run(*arguments: object) -> str:
     return result.output
 
 
-def test_the_published_table_is_reproduced_from_the_raw_texts(real_data: Path) -> None:
-    source = read_records(real_data / "verdicts_alpaca-llama-2-7b-chat.jsonl", Verdict)
-    scores = {score.reference: score for score in score_verdicts(source).scores}
-    for reference, expected in PUBLISHED.items():
-        score = scores[reference]
-        one_digit = (score.win_rate, score.win_rate_non_tied, score.ties_as_half, score.consistency)
-        printed = (*(f"{rate.percent:.1f}" for rate in one_digit), f"{score.alpacare.percent:.2f}")
-        assert printed == expected
-        assert (score.items, score.complete, score.invalid, score.missing) == (216, 216, 0, 0)
-
-
-def test_the_final_verdict_of_the_published_file_is_not_trusted(real_data: Path, tmp_path: Path) -> None:
+def test_the_published_table_is_reproduced_from_the_raw_texts_whatever_the_verdict_fields_say(
+    real_data: Path, tmp_path: Path
+) -> None:
     lines = (real_data / "verdicts_alpaca-llama-2-7b-chat.jsonl").read_text().splitlines()
     flipped = [json.loads(line) | {"final_verdict": "WIN", "verdict": "win"} for line in lines]
     write_objects(tmp_path / "flipped.jsonl", flipped)
     told = json.loads(run(tmp_path / "flipped.jsonl", "--json"))
-    got = {score["reference"]: f"{score['alpacare']['percent']:.2f}" for score in told["scores"]}
-    assert {name: got[name] for name in PUBLISHED} == {name: row[4] for name, row in PUBLISHED.items()}
+    scores = {score["reference"]: score for score in told["scores"]}
+    for reference, expected in PUBLISHED.items():
+        score = scores[reference]
+        rates = [
+            score[name]["percent"]
+            for name in ("win_rate", "win_rate_non_tied", "ties_as_half", "consistency")
+        ]
+        printed = (*(f"{rate:.1f}" for rate in rates), f"{score['alpacare']['percent']:.2f}")
+        assert printed == expected
+        assert [score[name] for name in ("items", "complete", "invalid", "missing")] == [216, 216, 0, 0]
     assert told["verdicts"]["parsed"] == 1728
     truly_won = sum(json.loads(line)["final_verdict"] == "WIN" for line in lines)
     assert told["verdicts"]["differing"] == len(lines) - truly_won

@@ -98,8 +98,8 @@ def test_another_process_in_another_place_at_another_time_writes_the_same_bytes(
         "import sys, pathlib; from datagen.publish import *;"
         "publish(*map(pathlib.Path, sys.argv[1:]), license='cc-by-4.0', validation_share=0.2)"
     )
-    # The order of a protocol buffer's map changes with the process: several, so that one is sure to differ.
-    for number in range(3):
+    # The order of a protocol buffer's map changes with the process: two, so that one is likely to differ.
+    for number in range(2):
         out = tmp_path / f"there-{number}"
         subprocess.run(
             [sys.executable, "-c", program, str(elsewhere), str(out)],
