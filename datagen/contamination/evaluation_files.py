@@ -107,20 +107,19 @@ def read_evaluation(spec: str | Path) -> EvaluationFile:
         item, fields = _item(row, where, named)
         used |= dict.fromkeys(fields)
         items.append(item)
+    if not items:
+        raise DataError("the evaluation file holds no item", where=path, remedy="check the path")
     unused = [name for name in named if name.lower() not in {key.lower() for key in used}]
-    if unused or not items:
+    if unused:
         raise DataError(
-            "the evaluation file is asked for a field that no row has"
-            if unused
-            else "the evaluation file holds no item",
+            "the evaluation file is asked for a field that no row has",
             where=path,
-            found=", ".join(map(repr, unused or [])) or None,
-            remedy="check the names of the fields" if unused else "check the path",
+            found=", ".join(map(repr, unused)),
+            remedy="check the names of the fields",
         )
     others = tuple(dict.fromkeys(key for _, row in rows for key in row if key not in used))
-    return EvaluationFile(
-        path.name, str(path), hashlib.sha256(data).hexdigest(), tuple(used), tuple(items), others
-    )
+    sha256 = hashlib.sha256(data).hexdigest()
+    return EvaluationFile(path.name, str(path), sha256, tuple(used), tuple(items), others)
 
 
 def _bytes(path: Path) -> bytes:
@@ -191,11 +190,18 @@ def _table(path: Path, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
 def _item(row: dict[str, Any], where: str, named: Sequence[str]) -> tuple[Item, list[str]]:
     """Build the item of one row and return the names of the fields that it came from."""
     keys = {key.lower(): key for key in row}
-    question_fields: Sequence[str] = named[:1] or QUESTION_FIELDS
-    passages: Sequence[str] = named[1:] if named else PASSAGE_FIELDS
-    choices: Sequence[str] = () if named else CHOICE_FIELDS
-    question_key = next((keys[name.lower()] for name in question_fields if name.lower() in keys), None)
-    question = " ".join(_texts(row[question_key])) if question_key else ""
+
+    def present(names: Sequence[str]) -> list[str]:
+        return [keys[name.lower()] for name in names if name.lower() in keys]
+
+    def texts(fields: Sequence[str]) -> tuple[str, ...]:
+        return tuple(text for field in fields for text in _texts(row[field]))
+
+    asked = present(named[:1] or QUESTION_FIELDS)[:1]
+    inputs = [] if named else present(INPUT_FIELDS)
+    shown = present(named[1:] if named else PASSAGE_FIELDS)
+    offered = [] if named else present(CHOICE_FIELDS)
+    question = " ".join(texts(asked))
     if not question.strip():
         raise DataError(
             "the evaluation file has no question where one is looked for",
@@ -205,26 +211,14 @@ def _item(row: dict[str, Any], where: str, named: Sequence[str]) -> tuple[Item, 
             remedy="name the fields behind the file, the question first: "
             f"{where.rpartition(':')[0] or where}:FIELD,FIELD",
         )
-    inputs = [] if named else [keys[name] for name in INPUT_FIELDS if name in keys]
-    shown = [keys[name.lower()] for name in passages if name.lower() in keys]
-    offered = [keys[name] for name in choices if name in keys]
-    item = Item(
-        where,
-        str(row.get(keys.get("id", ""), "")),
-        question,
-        normal_input(" ".join(text for key in inputs for text in _texts(row[key]))),
-        tuple(text for key in shown for text in _texts(row[key])),
-        tuple(text for key in offered for text in _texts(row[key])),
-    )
-    return item, [key for key in (question_key, *inputs, *shown, *offered) if key is not None]
+    id = str(row.get(keys.get("id", ""), ""))
+    item = Item(where, id, question, normal_input(" ".join(texts(inputs))), texts(shown), texts(offered))
+    return item, [*asked, *inputs, *shown, *offered]
 
 
 def _texts(value: object) -> list[str]:
     """Return the texts in a field: a string, a list, or a mapping of letters to choices."""
     if isinstance(value, str):
         return [value] if value.strip() else []
-    if isinstance(value, dict):
-        return [text for each in value.values() for text in _texts(each)]
-    if isinstance(value, list):
-        return [text for each in value for text in _texts(each)]
-    return []
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for each in children for text in _texts(each)]
