@@ -4,8 +4,9 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
+from datagen.configuration import Range, check
 from datagen.contamination import Benchmarks
 from datagen.contamination.evaluation_files import split_fields
 from datagen.dedup import Near, RougeFilter, all_pairs
@@ -66,6 +67,18 @@ class FilteredRows:
         return "\n".join(lines)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    threshold: Annotated[float, Range(0, 1)]
+    policy: Annotated[str, get_args(Policy)]
+    privacy: Annotated[str, get_args(Privacy)]
+    lists_identifiers: bool
+
+    def __post_init__(self) -> None:
+        useless = self.lists_identifiers and self.privacy == "off"
+        check(self, problems=["identifiers names a file, but privacy is off"] if useless else [])
+
+
 class _Row(NamedTuple):
     where: str
     values: dict[str, Any]
@@ -122,16 +135,16 @@ def filter(
         >>> len(found.kept), found.rejected[0]["rejected"]["reason"]
         (1, 'near-duplicate')
     """
-    _check_choices(policy, privacy, identifiers)
+    _Settings(threshold, policy, privacy, identifiers is not None)
     inputs = [rows, *against, *(split_fields(spec)[0] for spec in evaluation)]
     _check_outputs(
         [Path(path) for path in (out, rejected, identifiers) if path is not None], inputs, overwrite
     )
     benchmarks = Benchmarks(evaluation) if evaluation else None
-    check = SafetyCheck(benchmarks, privacy, detector(privacy_model) if privacy != "off" else None)
+    safety = SafetyCheck(benchmarks, privacy, detector(privacy_model) if privacy != "off" else None)
     known = [*_seed_rows(seeds), *(row for source in against for row in _read(source))]
     with ProgressDisplay(enabled=progress) as display:
-        checked, reasons, places = _check_safety(check, list(_read(rows)), display)
+        checked, reasons, places = _check_safety(safety, list(_read(rows)), display)
         fit = [row for row, reason in zip(checked, reasons, strict=True) if reason is None]
         near = iter(_near_duplicates(fit, known, threshold, policy, display))
     found = FilteredRows([], [], None if privacy == "off" else places, [], len(known))
@@ -153,18 +166,6 @@ def filter(
 
 def _counted(many: int, what: str) -> str:
     return f"{many:,} {what}{'' if many == 1 else 's'}"
-
-
-def _check_choices(policy: str, privacy: str, identifiers: str | Path | None) -> None:
-    for name, value, known in (("policy", policy, get_args(Policy)), ("privacy", privacy, get_args(Privacy))):
-        if value not in known:
-            raise ConfigError(f"{name} is not known", found=value, expected=" or ".join(known))
-    if identifiers is not None and privacy == "off":
-        raise ConfigError(
-            "identifiers names a file, but privacy is off",
-            where="identifiers",
-            remedy="set privacy to report, drop or mask",
-        )
 
 
 def _check_outputs(outputs: Sequence[Path], inputs: Iterable[Rows], overwrite: bool) -> None:
@@ -200,12 +201,12 @@ def _seed_rows(wanted: bool) -> Iterator[_Row]:
 
 
 def _check_safety(
-    check: SafetyCheck, rows: list[_Row], display: ProgressDisplay
+    safety: SafetyCheck, rows: list[_Row], display: ProgressDisplay
 ) -> tuple[list[_Row], list[dict[str, Any] | None], list[dict[str, Any]]]:
     """Return the rows, masked if so asked, why each of them must go, or None, and the identifiers found."""
-    if check.benchmarks is None and check.privacy == "off":
+    if safety.benchmarks is None and safety.privacy == "off":
         return rows, [None] * len(rows), []
-    action = {"report": "reported", "drop": "dropped", "mask": "masked"}.get(check.privacy)
+    action = {"report": "reported", "drop": "dropped", "mask": "masked"}.get(safety.privacy)
     checked: list[_Row] = []
     reasons: list[dict[str, Any] | None] = []
     places: list[dict[str, Any]] = []
@@ -213,7 +214,7 @@ def _check_safety(
         texts = {field: values[field] for field in _TEXT_FIELDS if isinstance(values.get(field), str)}
         reason = None
         try:
-            texts, found = check.check(texts)
+            texts, found = safety.check(texts)
         except Objection as objection:
             reason, found = (
                 {"reason": objection.reason} | objection.details,

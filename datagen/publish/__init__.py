@@ -15,8 +15,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from datagen.configuration import Range, check
 from datagen.decoding import read_json_object
 from datagen.errors import ConfigError, DataError
 from datagen.files import hash_file, write_json, write_text
@@ -33,6 +34,15 @@ SPLITS = {"train": "instructions.jsonl", "validation": "validation.jsonl"}
 
 _FULL = ("No space left", "File too large", "Disk quota exceeded", "os_error_code='28'", "os_error_code='27'")
 _PACKAGES = ("alpacare-jax", "array-record", "tensorflow-datasets")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    validation_share: Annotated[float, Range(0, 1, below=True)]
+    shards: Annotated[int | None, Range(1, 10**6)]
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def publish(
@@ -72,12 +82,7 @@ def publish(
             earlier call wrote, or lies in the work folder.
     """
     work, out, license = Path(work), Path(out), (license or "").strip() or None
-    if not 0 <= validation_share < 1:
-        raise ConfigError(
-            "validation_share is out of range", found=validation_share, expected="0 to less than 1"
-        )
-    if shards is not None and shards < 1:
-        raise ConfigError("shards is out of range", found=shards, expected="at least 1")
+    _Settings(validation_share, shards)
     if out.resolve().is_relative_to(work.resolve()):
         raise DataError(
             "the output folder is inside the work folder",
@@ -85,8 +90,8 @@ def publish(
             expected=f"a folder outside {work}",
             remedy="choose another --out",
         )
-    check = partial(refuse_replacing, out, overwrite, kind=KIND, what="a published dataset")
-    check()
+    check_out = partial(refuse_replacing, out, overwrite, kind=KIND, what="a published dataset")
+    check_out()
     beam = _describe_beam(beam_runner, beam_options)
     with _no_writer(work) as quiet:
         if not quiet:
@@ -96,7 +101,7 @@ def publish(
                 remedy="wait until it has ended (`alpacare synthesize --status` tells), then publish",
             )
         funnel = _read_finished(work)
-        with moved_into_place(out, check) as folder:
+        with moved_into_place(out, check_out) as folder:
             counts = _write_rows(work, folder, validation_share, funnel["instructions"])
             versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
             provenance = gather(work, funnel, counts, license=license, versions=versions)
