@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.plan import Compiled, Compiler, make_program, plan_cache, search_rows
+from alpacare_jax.plan.compiler import Compiler, plan_cache
 from alpacare_jax.plan.compilers import version
+from alpacare_jax.plan.outcome import Compiled
+from alpacare_jax.plan.program import make_program
+from alpacare_jax.plan.search import search_rows
 from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "train"

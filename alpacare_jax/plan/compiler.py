@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pickle
 import re
 import subprocess
@@ -22,6 +21,7 @@ from alpacare_jax.errors import ServiceError, UserError
 from alpacare_jax.plan import compilers
 from alpacare_jax.plan.outcome import Compiled, Outcome
 from alpacare_jax.plan.program import Program
+from datagen.files import write_text
 
 NOT_IN_THE_STEP = re.compile(
     r"(cli|convert|evaluate|generate|launch|quickstart|report)/|(doctor|inference|tokenizer|prompts)\.py"
@@ -39,23 +39,24 @@ class Compiler:
     Args:
         cache: Folder of kept outcomes; None keeps none.
         tell: Takes a line whenever a compilation starts or ends.
-        flags: Flags of the compiler, as in ``LIBTPU_INIT_ARGS`` or ``XLA_FLAGS``; those that a run would have when
-            None.
         whole: Let the compiler finish. It decides on memory in about a tenth of its time, and is stopped then
             otherwise; what goes wrong when machine code is made stays unseen.
     """
 
     cache: Path | None = None
     tell: Callable[[str], None] = lambda _: None
-    flags: str | None = None
     whole: bool = False
+
+    def _file(self, program: Program) -> Path:
+        assert self.cache is not None
+        return self.cache / f"{fingerprint(program, self.whole)}.json"
 
     def remembered(self, program: Program) -> Outcome | None:
         """Return the outcome of a program that was compiled before, by this user and with these versions."""
         if self.cache is None:
             return None
         try:
-            outcome = OUTCOMES.validate_json(self._file(self.cache, program).read_bytes())
+            outcome = OUTCOMES.validate_json(self._file(program).read_bytes())
         except (OSError, ValueError):
             return None
         if isinstance(outcome, Compiled):
@@ -84,11 +85,7 @@ class Compiler:
         if self.cache is not None:
             # A cache that cannot be written is no reason to fail.
             with contextlib.suppress(OSError):
-                self.cache.mkdir(parents=True, exist_ok=True)
-                file = self._file(self.cache, program)
-                partial = file.with_suffix(f".{os.getpid()}")
-                partial.write_bytes(OUTCOMES.dump_json(outcome))
-                partial.replace(file)
+                write_text(self._file(program), OUTCOMES.dump_json(outcome).decode())
         return outcome
 
     def _run(self, program: Program) -> Outcome:
@@ -106,7 +103,7 @@ class Compiler:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                env=compilers.environment_of(platform, self._flags_for(platform), folder),
+                env=compilers.environment_of(platform, compilers.flags_of_a_run(platform), folder),
             )
             found = pickle.loads(answer.read_bytes()) if answer.exists() else None
         if found is None:
@@ -115,23 +112,13 @@ class Compiler:
             raise found
         return found
 
-    def _flags_for(self, platform: str) -> str:
-        return compilers.flags_of_a_run(platform) if self.flags is None else self.flags
-
-    def _file(self, cache: Path, program: Program) -> Path:
-        flags = self._flags_for(program.place.chip.platform)
-        return cache / f"{fingerprint(program, flags, self.whole)}.json"
-
 
 def _failure(platform: str, done: "subprocess.CompletedProcess[str]") -> UserError:
-    flag = compilers.unknown_flag(done.stdout, platform)
-    if flag is not None:
-        return flag
     lines = done.stdout.splitlines()
     tail = [line[:300] for line in ([line for line in lines if TELLING.search(line)] or lines)[-5:]]
     return ServiceError(
         f"the {platform.upper()} compiler gave up",
-        where=compilers.title(platform),
+        where=" ".join(compilers.package_of(platform)),
         found="\n            ".join([f"the process ended with status {done.returncode}", *tail]),
         remedy="another mesh, kernel or flag; or another version of the compiler",
     )
@@ -142,12 +129,13 @@ def plan_cache() -> Path:
     return default_cache() / "plan"
 
 
-def fingerprint(program: Program, flags: str, whole: bool = False) -> str:
+def fingerprint(program: Program, whole: bool = False) -> str:
     """Return what a compiled program depends on, as one hash: itself, versions, flags and the source of the step."""
+    platform = program.place.chip.platform
     parts = {
         "program": program.identity(),
-        "versions": compilers.versions(program.place.chip.platform),
-        "flags": flags,
+        "versions": compilers.versions(platform),
+        "flags": compilers.flags_of_a_run(platform),
         "whole": whole,
         "source": source_hash(),
     }

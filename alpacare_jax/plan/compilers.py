@@ -3,8 +3,6 @@
 import importlib.metadata
 import importlib.util
 import os
-import re
-from collections.abc import Mapping
 
 from alpacare_jax import flags
 from alpacare_jax.errors import ConfigError
@@ -47,11 +45,6 @@ def check_installed(platform: str) -> None:
         )
 
 
-def title(platform: str) -> str:
-    """Name a platform's compiler with its version, for messages."""
-    return " ".join(package_of(platform))
-
-
 def package_of(platform: str) -> tuple[str, str]:
     """Return the package that holds a platform's compiler, and its version."""
     if platform == "tpu":
@@ -76,18 +69,18 @@ def versions(platform: str) -> dict[str, str]:
     return found | ({"memory": str(flags.gpu_memory_share())} if platform == "gpu" else {})
 
 
-def flags_of_a_run(platform: str, environment: Mapping[str, str] = os.environ) -> str:
+def flags_of_a_run(platform: str) -> str:
     """Return the compiler flags that a run started from here would have: the user's, and this platform's table.
 
     Of ``XLA_FLAGS`` only those for GPUs are taken, since the others would be another compiler's.
+
+    Raises:
+        ConfigError: The compiler does not know a flag that the user has set.
     """
-    given = environment.get(flags.VARIABLES[platform], "")
-    if platform == "tpu":
-        return given
-    own = [flag for flag in given.split() if flag.lstrip("-").startswith("xla_gpu_")]
-    if environment.get(flags.SWITCH) == "0":
-        return " ".join(own)
-    return " ".join([*own, *flags.known_flags("gpu", " ".join(own))])
+    environment = os.environ | {"JAX_PLATFORMS": platform}
+    flags.set_flags(environment)
+    given = environment.get(flags.VARIABLES[platform], "").split()
+    return " ".join(flag for flag in given if platform == "tpu" or flag.lstrip("-").startswith("xla_gpu_"))
 
 
 def environment_of(platform: str, given: str, dump: str) -> dict[str, str]:
@@ -105,18 +98,3 @@ def environment_of(platform: str, given: str, dump: str) -> dict[str, str]:
         found["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         return found | {"XLA_FLAGS": f"{WITHOUT_A_GPU} {given} {written}"}
     return found | {"XLA_FLAGS": written} | ({"LIBTPU_INIT_ARGS": given} if given else {})
-
-
-def unknown_flag(log: str, platform: str) -> ConfigError | None:
-    """Read from what a compiler printed that it has no flag of a name, with the nearest that it knows of."""
-    told = re.search(r"Unknown command line flag '([^']+)'(?:\. Did you mean: (\S+) ?\?)?", log)
-    told = told or re.search(r"[Uu]nknown flags? in XLA_FLAGS: -*([\w]+)()", log)
-    if not told:
-        return None
-    return ConfigError(
-        f"the {platform.upper()} compiler knows no such flag",
-        where=f"{flags.VARIABLES[platform]}, {title(platform)}",
-        found=f"--{told[1]}",
-        expected=f"--{told[2]}" if told[2] else None,
-        remedy="mend or leave out the flag",
-    )

@@ -81,16 +81,12 @@ class Estimate:
 
     Args:
         step_s: Seconds of a step.
-        tokens_per_s: Tokens of all devices together.
-        mfu: Share of the devices' peak that the model's own mathematics would take.
         model_flops: Operations that the model's mathematics asks for, per device and step, nothing recomputed.
         flops: Operations of the program's matrix products and attention kernels, per device and step.
         stretches: The parts of the step.
     """
 
     step_s: float
-    tokens_per_s: float
-    mfu: float
     model_flops: float
     flops: float
     stretches: tuple[Stretch, ...]
@@ -110,24 +106,14 @@ class Estimate:
             "recomputed_share": self.recomputed,
             "stretches": stretches,
             "assumed_shares_of_peak": REACHED,
-            "is": "an estimate, not a measurement",
         }
 
 
 def estimate(program: Program, costs: StepCosts) -> Estimate:
-    """Estimate a compiled step's time, tokens per second and share of the peak."""
+    """Estimate a compiled step's time."""
     chip = program.place.chip
     stretches = tuple(Stretch.of(name, cost, chip) for name, cost in costs.regions.items())
-    step_s = sum(part.seconds for part in stretches)
-    flops = model_flops(program)
-    return Estimate(
-        step_s=step_s,
-        tokens_per_s=program.rows * program.seq_len / step_s,
-        mfu=flops / step_s / chip.bf16_flops,
-        model_flops=flops,
-        flops=costs.flops,
-        stretches=stretches,
-    )
+    return Estimate(sum(part.seconds for part in stretches), model_flops(program), costs.flops, stretches)
 
 
 def model_flops(program: Program) -> float:

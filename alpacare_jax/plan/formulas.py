@@ -88,16 +88,10 @@ class Modelled:
         """Operations beyond the model's own, as a share of them."""
         return self.flops / self.model_flops - 1
 
-    def to_dict(self, program: Program) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain JSON values."""
-        return dataclasses.asdict(self) | {
-            "needed": self.needed,
-            "fits": self.fits,
-            "recomputed_share": self.recomputed,
-            "tokens_per_s": program.rows * program.seq_len / self.step_s,
-            "mfu": self.model_flops / self.step_s / program.place.chip.bf16_flops,
-            "is": "a model, not measured",
-        }
+        derived = {"needed": self.needed, "fits": self.fits, "recomputed_share": self.recomputed}
+        return dataclasses.asdict(self) | derived
 
 
 def state_bytes(program: Program) -> dict[str, int]:

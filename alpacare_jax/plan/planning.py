@@ -1,96 +1,17 @@
 """Planning from Python: one configuration on devices that need not be present, as the verb ``plan`` does it."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alpacare_jax import sharding
 from alpacare_jax.errors import ConfigError
-from alpacare_jax.hardware.chips import HOST_RESERVED
-from alpacare_jax.hardware.topology import Topology
-from alpacare_jax.model.uneven import describe_uneven
-from alpacare_jax.plan import compilers, formulas, ways
+from alpacare_jax.plan import compilers, plans
 from alpacare_jax.plan.compiler import Compiler, plan_cache
-from alpacare_jax.plan.estimate import Estimate, estimate
-from alpacare_jax.plan.formulas import Modelled
-from alpacare_jax.plan.outcome import Compiled, Outcome, outcome_values
+from alpacare_jax.plan.formulas import model_step, most_rows
+from alpacare_jax.plan.plans import Comparison, Plan
 from alpacare_jax.plan.program import Program, make_program
-from alpacare_jax.plan.search import Search, search_rows
-from alpacare_jax.plan.templates import render
+from alpacare_jax.plan.search import search_rows
 from alpacare_jax.train import RunConfig, load_config
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a run's training step needs, and how fast it should be.
-
-    Attributes:
-        program: The step: configuration, model, devices (``program.place``), rows and length.
-        outcome: What the compiler says, or what formulas say (:class:`Modelled`) for GPUs whose compiler is not
-            installed; bytes per device.
-        search: The search for the most rows, if it was asked for.
-    """
-
-    program: Program
-    outcome: Outcome | Modelled
-    search: Search | None = None
-
-    @property
-    def fits(self) -> bool:
-        """Whether the step fits the devices' and the hosts' memory."""
-        return self.outcome.fits
-
-    @property
-    def estimate(self) -> Estimate | None:
-        """The speed, from the compiled program; None if there is no program."""
-        return estimate(self.program, self.outcome.costs) if isinstance(self.outcome, Compiled) else None
-
-    @property
-    def uneven(self) -> str | None:
-        """What the mesh does not divide of the model, and what that costs; None if it divides everything."""
-        mesh = sharding.abstract_mesh(self.program.config.mesh, self.program.place.devices)
-        return describe_uneven(self.program.model, mesh, self.program.seq_len)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain JSON values."""
-        program, speed = self.program, self.estimate
-        head = {"topology": program.place.name, "rows": program.rows, "uneven": self.uneven}
-        if isinstance(self.outcome, Modelled):
-            return head | {"model": self.outcome.to_dict(program)}
-        return head | {
-            "devices": program.place.devices,
-            "mesh": program.mesh,
-            "seq_len": program.seq_len,
-            "microbatches": program.microbatches,
-            "remat": program.config.compute.remat,
-            "parameters": program.model.parameter_count,
-            "search": self.search.to_dict() if self.search else None,
-            "outcome": outcome_values(self.outcome),
-            "host": host_values(program.place, self.outcome.host)
-            if isinstance(self.outcome, Compiled)
-            else None,
-            "estimate": speed.to_dict() if speed else None,
-        }
-
-    def __str__(self) -> str:
-        outcome = self.outcome
-        values = vars(self) | {"place": self.program.place, "speed": self.estimate, "uneven": self.uneven}
-        if isinstance(outcome, Modelled):
-            return render("modelled.txt", **values, reserved=HOST_RESERVED)
-        return render("plan.txt", **values, compiled=isinstance(outcome, Compiled), reserved=HOST_RESERVED)
-
-
-def host_values(place: Topology, needed: int) -> dict[str, Any]:
-    """Return what all devices of a host keep in its memory, as plain JSON values."""
-    count, limit = place.devices_per_host, place.host_limit
-    return {
-        "machine": place.host.machine if place.host and place.host_bytes is None else None,
-        "devices": count,
-        "memory_bytes": place.host_memory,
-        "limit_bytes": None if limit is None else limit * count,
-        "needed_bytes": needed * count,
-    }
 
 
 def plan(
@@ -134,7 +55,7 @@ def plan(
     Example::
 
         found = plan("configs/train/llama2_7b_v5e16.yaml", topology="v5e:4x4")
-        found.fits, found.outcome.needed, found.estimate.tokens_per_s
+        found.fits, found.needed, found.tokens_per_s
     """
     program = make_program(
         _loaded(config, overrides),
@@ -145,14 +66,13 @@ def plan(
         host_gib=host_gib,
     )
     compiler = _compiler(program, whole=whole, cache=cache, say=say)
-    if compiler is None:
-        if search_batch:
-            program = program.replace(rows=formulas.most_rows(program))
-        return Plan(program, formulas.model_step(program))
-    search = search_rows(compiler, program, most=max_compiles) if search_batch else None
+    if search_batch and compiler is None:
+        program = program.replace(rows=most_rows(program))
+    search = search_rows(compiler, program, most=max_compiles) if search_batch and compiler else None
     if search is not None and search.largest:
         program = program.replace(rows=search.largest * program.shards)
-    return Plan(program, compiler.compile(program), search)
+    outcome = compiler.compile(program) if compiler else None
+    return Plan(program, model_step(program), outcome, search=search)
 
 
 def compare_plans(
@@ -165,7 +85,7 @@ def compare_plans(
     cache: bool = True,
     say: Callable[[str], None] | None = None,
     **program: Any,
-) -> ways.Comparison:
+) -> Comparison:
     """Compare meshes, microbatches, remat policies and rows in a layer for one batch; choose the fastest that fits.
 
     Args:
@@ -179,7 +99,7 @@ def compare_plans(
         **program: ``topology``, ``rows``, ``seq_len``, ``layers`` and ``host_gib`` as :func:`plan` takes them.
 
     Returns:
-        The ways with their figures, and the choice; ``print(comparison)`` shows a table.
+        The plans with their figures, and the choice; ``print(comparison)`` shows a table.
 
     Raises:
         ConfigError: Something needed is not named or does not fit together, or the compiler is not installed.
@@ -187,11 +107,11 @@ def compare_plans(
 
     Example::
 
-        compare_plans("configs/train/llama2_7b_v5e16.yaml", rows=128).choice.name
+        compare_plans("configs/train/llama2_7b_v5e16.yaml", rows=128).choice.program.name
     """
     step = make_program(_loaded(config, overrides), **program)
     compiler = _compiler(step, whole=whole, cache=cache, say=say)
-    return ways.compare(step, compiler, most=max_compiles, this_mesh=this_mesh)
+    return plans.compare(step, compiler, most=max_compiles, this_mesh=this_mesh)
 
 
 def _loaded(config: RunConfig | str | Path, overrides: Sequence[str]) -> RunConfig:

@@ -66,13 +66,15 @@ class Program:
         """The mesh by its sizes: ``fsdp 8 x tensor 2``."""
         return " x ".join(f"{axis} {size}" for axis, size in self.mesh.items() if size > 1) or "one device"
 
+    @property
+    def name(self) -> str:
+        """Mesh, microbatches, policy and rows in a layer, in a few words."""
+        compute = self.config.compute
+        at_once = f", {compute.layer_rows} rows in a layer" if compute.layer_rows else ""
+        return f"{self.mesh_name}, {self.microbatches} x, remat {compute.remat}{at_once}"
+
     def __str__(self) -> str:
-        sizes = " ".join(f"{axis}={size}" for axis, size in vars(self.config.mesh).items() if size != 1)
-        remat = f"remat {self.config.compute.remat}"
-        parts = [f"{self.rows} rows of {self.seq_len}", sizes or "one device", remat]
-        if self.microbatches > 1:
-            parts.append(f"{self.microbatches} microbatches")
-        return f"{', '.join(parts)} for {self.place.name}"
+        return f"{self.rows} rows of {self.seq_len}, {self.name} for {self.place.name}"
 
     def identity(self) -> dict[str, Any]:
         """Return what distinguishes this step from others, as plain JSON values."""
@@ -128,24 +130,21 @@ def make_program(
         UserError: Something needed is not named, or does not fit together.
     """
     topology, seq_len = topology or config.topology, seq_len or config.seq_len
-    if topology is None:
-        raise ConfigError(
-            "a plan needs the name of the devices",
-            where="topology",
-            remedy="pass --topology, such as v5e:4x4, or set `topology` in the configuration",
-        )
-    if seq_len is None:
-        raise ConfigError(
-            "a plan needs the length of the rows",
-            where="seq_len",
-            remedy="pass --seq-len, or set `seq_len` in the configuration",
-        )
+    for key, value, example in (("topology", topology, "v5e:4x4"), ("seq_len", seq_len, "2048")):
+        if value is None:
+            raise ConfigError(
+                f"{key} is missing, which a plan needs",
+                where=key,
+                remedy=f"pass --{key.replace('_', '-')}, such as {example}, or set `{key}` in the configuration",
+            )
+    assert topology is not None
+    assert seq_len is not None
     place, model = parse_topology(topology), model_shape(config)
     if host_gib is not None:
         place = dataclasses.replace(place, host_bytes=int(host_gib * GIB))
     if layers is not None and layers > model.num_hidden_layers:
         raise ConfigError(
-            "a model is cut to fewer layers than it has",
+            "the model has fewer layers than are planned",
             where="--layers",
             found=layers,
             expected=f"at most {model.num_hidden_layers}",

@@ -7,19 +7,11 @@ import pytest
 
 from alpacare_jax.errors import ServiceError
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.plan import (
-    Comparison,
-    Compiled,
-    Compiler,
-    Outcome,
-    Program,
-    TooLarge,
-    Way,
-    estimate,
-    make_program,
-)
+from alpacare_jax.plan.compiler import Compiler
 from alpacare_jax.plan.costs import Cost, StepCosts
-from alpacare_jax.plan.ways import LAYER_ROWS, MICROBATCHES, REMAT, compare, list_ways
+from alpacare_jax.plan.outcome import Compiled, Outcome, TooLarge
+from alpacare_jax.plan.plans import LAYER_ROWS, MICROBATCHES, REMAT, Comparison, Plan, compare, list_plans
+from alpacare_jax.plan.program import Program, make_program
 from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
@@ -50,16 +42,13 @@ class Table(Compiler):
         return found
 
 
-def way(seconds: float, gib: float = 10.0, outcome: Outcome | None = None) -> Way:
-    first = list_ways(PROGRAM)[0]
-    outcome = outcome or compiled(seconds, gib)
-    speed = estimate(PROGRAM, outcome.costs) if isinstance(outcome, Compiled) else None
-    return dataclasses.replace(first, outcome=outcome, speed=speed)
+def way(seconds: float, gib: float = 10.0, outcome: Outcome | None = None) -> Plan:
+    return dataclasses.replace(list_plans(PROGRAM)[0], outcome=outcome or compiled(seconds, gib))
 
 
 @pytest.fixture(scope="module")
-def ways() -> list[Way]:
-    return list_ways(PROGRAM)
+def ways() -> list[Plan]:
+    return list_plans(PROGRAM)
 
 
 def test_every_microbatch_count_policy_and_part_of_a_layer_is_listed(ways):
@@ -87,7 +76,7 @@ def test_every_microbatch_count_policy_and_part_of_a_layer_is_listed(ways):
 
 def test_meshes_use_every_device_and_only_data_spans_slices():
     program = make_program(load_config(CONFIGS / "llama2_7b_2x_v5e16.yaml"), rows=256)
-    sizes = [one.program.mesh.values() for one in list_ways(program)]
+    sizes = [one.program.mesh.values() for one in list_plans(program)]
     assert sizes
     for data, fsdp, tensor, context in sizes:
         assert data * fsdp * tensor * context == 32
@@ -114,11 +103,11 @@ def test_the_compiler_judges_the_most_promising_and_the_fastest_that_fits_is_cho
     assert set(refused) == {"projections", "products"}
     assert taken == "attention"
     assert len({str(program.identity()) for program in table.asked}) == len(table.asked)
-    assert [one.judged for one in found.ways[: len(table.asked)]] == [True] * len(table.asked)
+    assert [one.judged for one in found.plans[: len(table.asked)]] == [True] * len(table.asked)
     best = found.choice
-    assert best == found.ways[0]
+    assert best == found.plans[0]
     assert best.program.config.compute.remat == "attention"
-    assert best.to_dict()["compiled"]
+    assert best.row()["compiled"]
 
 
 def test_what_formulas_find_slower_than_a_compiled_way_is_not_compiled():
@@ -130,7 +119,7 @@ def test_what_formulas_find_slower_than_a_compiled_way_is_not_compiled():
 def test_on_the_configurations_mesh_alone_everything_is_compiled():
     table = Table(lambda _: compiled(0.001))
     found = compare(PROGRAM, table, most=50, this_mesh=True)
-    assert {one.program.mesh_name for one in found.ways} == {"fsdp 16"}
+    assert {one.program.mesh_name for one in found.plans} == {"fsdp 16"}
     assert len(table.asked) > 20
 
 
@@ -171,7 +160,7 @@ def test_a_way_the_compiler_cannot_make_is_told_and_passed_over():
         return compiled(5.0)
 
     found = compare(PROGRAM, Table(answer), most=40)
-    refused = [one for one in found.ways if one.refused]
+    refused = [one for one in found.plans if one.refused]
     assert refused
     assert not any(one.fits for one in refused)
     assert found.choice.program.config.mesh.tensor == 1

@@ -7,7 +7,10 @@ import pytest
 from marking import slow_but
 
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.plan import Compiled, Compiler, formulas, make_program, plan_cache
+from alpacare_jax.plan import formulas
+from alpacare_jax.plan.compiler import Compiler, plan_cache
+from alpacare_jax.plan.outcome import Compiled
+from alpacare_jax.plan.program import make_program
 from alpacare_jax.train import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"

@@ -11,9 +11,13 @@ import pytest
 
 from alpacare_jax.attention.selection import OLDEST_JAX
 from alpacare_jax.hardware.chips import CHIPS
+from alpacare_jax.hardware.topology import parse_topology
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.flops import flops_per_row
-from alpacare_jax.plan import Compiled, Compiler, Program, TooLarge, compilers, formulas, gpus, parse_topology
+from alpacare_jax.plan import compilers, formulas, gpus
+from alpacare_jax.plan.compiler import Compiler
+from alpacare_jax.plan.outcome import Compiled, TooLarge
+from alpacare_jax.plan.program import Program
 from alpacare_jax.train import RunConfig
 
 TINY = LlamaConfig(
@@ -146,7 +150,8 @@ LOSS = """
 import jax, jax.numpy as jnp
 from alpacare_jax import sharding
 from alpacare_jax.loss import cross_entropy_sum
-from alpacare_jax.plan import gpus, parse_topology
+from alpacare_jax.hardware.topology import parse_topology
+from alpacare_jax.plan import gpus
 
 mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=1), gpus.devices_of(parse_topology("h100-80gb")))
 B, T, D, V = 8, 1024, 4096, 128256
