@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
-from datagen.dedup.prefixes import Prefixes, band_of
+from datagen.dedup.prefixes import band_of, own_prefixes, shelves
 from datagen.dedup.rouge import f_measure, rouge_l, rouge_l_of
 from datagen.dedup.words import count_words, ends, tokenize, word_count
 from datagen.errors import ConfigError
@@ -93,7 +93,6 @@ class RougeFilter:
         self._lengths = np.zeros(_FIRST_RENEWAL, np.int32)
         # element -> key of a band's shelf -> numbers of the texts there that have the element in their prefix.
         self._shelves: dict[int, dict[int, array[int]]] = {}
-        self._prefixes = Prefixes(threshold)
         self._next_renewal = _FIRST_RENEWAL
         for text in seed_instructions:
             self.add(text)
@@ -174,7 +173,7 @@ class RougeFilter:
         length = len(elements)
         if not length:
             return  # ROUGE-L with a text without tokens is 0, which is above no threshold
-        for_longer, for_any = self._prefixes.own(length)
+        for_longer, for_any = own_prefixes(self.threshold, length)
         key = 2 * band_of(length)
         for place in range(for_any):
             shelf = self._shelves.setdefault(elements[place], {})
@@ -221,7 +220,7 @@ class RougeFilter:
     def _candidates(self, elements: Sequence[int]) -> Sequence[int]:
         """Return every text that could pass the threshold, and a few that do not, each once."""
         found = array("i")
-        for element, keys in zip(elements, self._prefixes.shelves(len(elements)), strict=False):
+        for element, keys in zip(elements, shelves(self.threshold, len(elements)), strict=False):
             shelf = self._shelves.get(element)
             if shelf is None:
                 continue
