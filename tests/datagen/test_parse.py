@@ -168,7 +168,7 @@ pieces = st.sampled_from(
 marked = st.integers(0, 999_999).map(lambda number: f"w{number:06d}x")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(replies())
 def test_tasks_come_back_whatever_the_style(made: tuple[str, list[dict[str, str]]]) -> None:
     reply, tasks = made
@@ -232,7 +232,7 @@ def test_tasks_written_as_a_table_come_back(made: tuple[str, list[dict[str, str]
     assert [dataclasses.asdict(r) for r in parse_tasks(reply)] == [{**task, "extra": {}} for task in tasks]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(pieces | marked, max_size=40).map(" ".join) | st.text(max_size=200))
 def test_what_is_kept_or_rejected_stands_in_the_reply(reply: str) -> None:
     plain = " ".join(mend(reply).split())
@@ -253,7 +253,7 @@ def test_a_label_that_was_cut_closes_no_task(rest: str) -> None:
     assert isinstance(second, Rejected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(replies(), st.data())
 def test_a_cut_reply_loses_at_most_its_last_task(
     made: tuple[str, list[dict[str, str]]], data: st.DataObject
@@ -271,7 +271,7 @@ def test_a_cut_reply_loses_at_most_its_last_task(
     assert len(found) <= whole + 1
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.lists(pieces | marked, max_size=40).map(" ".join),
     st.sampled_from(["stop", "length"]),
@@ -289,7 +289,7 @@ def test_every_word_ends_in_one_task_or_rejection(
     assert sorted(words) == sorted(re.findall(r"w\d{6}x", " ".join(texts)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(pieces | marked, max_size=40).map(" ".join) | st.text(max_size=200))
 def test_no_task_holds_another(reply: str) -> None:
     for task in parse_tasks(reply):
@@ -328,11 +328,11 @@ def test_no_task_holds_another(reply: str) -> None:
     ],
 )
 def test_long_runs_take_no_long_time(run: str) -> None:
-    reply = run * (50_000 // len(run))
+    reply = run * (16_000 // len(run))
     start = time.process_time()
     parse_tasks(reply)
     parse_tasks("Input: " + reply + "\nInstruction: " + reply)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 2
 
 
 # --- lines that number or head a task -----------------------------------------------------------------------------

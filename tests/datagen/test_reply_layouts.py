@@ -216,11 +216,12 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_tasks_come_back_exactly(layout: Layout) -> None:
+@pytest.mark.parametrize(("number", "layout"), enumerate(LAYOUTS.values()), ids=LAYOUTS)
+def test_tasks_come_back_exactly(number: int, layout: Layout) -> None:
+    """Each layout shows a third of the seed tasks, and the next one another third."""
     seeds = load_seeds()
     missed = []
-    for start in range(0, len(seeds), 7):
+    for start in range(7 * (number % 3), len(seeds), 21):
         tasks = seeds[start : start + 7]
         results = parse_tasks(layout(tasks))
         found = [result for result in results if isinstance(result, SeedTask)]

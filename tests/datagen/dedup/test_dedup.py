@@ -162,12 +162,12 @@ def test_vocabulary_beyond_unicode_changes_no_decision(monkeypatch: pytest.Monke
 
 def test_real_questions_are_decided_as_by_brute_force(real_data: Path) -> None:
     with (real_data / "medquad_train.jsonl").open(encoding="utf-8") as file:
-        items = [json.loads(line)["instruction"] for line, _ in zip(file, range(400), strict=False)]
+        items = [json.loads(line)["instruction"] for line, _ in zip(file, range(200), strict=False)]
     seeds = [seed.instruction for seed in load_seeds()]
     pool = RougeFilter(seeds)
     fates = [pool.offer(item) for item in items]
     assert fates == brute_force(items, seeds, 0.7)
-    assert 50 < sum(fate is not None for fate in fates) < 350
+    assert 20 < sum(fate is not None for fate in fates) < 180
     assert pool.texts == seeds + [item for item, fate in zip(items, fates, strict=True) if fate is None]
 
 

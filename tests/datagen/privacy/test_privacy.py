@@ -161,76 +161,23 @@ def test_the_words_that_a_pattern_needs_are_lower_case() -> None:
     assert all(word == word.lower() for pattern in PATTERNS for word in pattern.needs)
 
 
+# fmt: off
 HOSTILE = (
-    *(
-        "a",
-        "ACGT",
-        "0",
-        "0 ",
-        "1-",
-        "1.",
-        "1:",
-        " ",
-        "\n",
-        "\t",
-        ",",
-        "a.",
-        "a.b",
-        "a@",
-        "x-",
-        "-",
-        "(",
-        "[",
-        "_",
-    ),
-    *(
-        "Aa ",
-        "Aa",
-        "AA ",
-        "X",
-        "A. ",
-        "Dr. ",
-        "Dr. Aa ",
-        "Drs. Aa, ",
-        "De ",
-        "van ",
-        "Mr.\n",
-        "NAME: ",
-        "Regards,\n",
-    ),
-    *(
-        "MRN ",
-        "call ",
-        "fax ",
-        "12 North ",
-        "Jan ",
-        "94F ",
-        "14MAR",
-        "20230314",
-        "20230314 ",
-        "1 May ",
-        "1-",
-        "AA ",
-        "Ann MD ",
-        "Name|MRN\nJo Smith|44712\n",
-        "\u200b",
-        "a\u0301",
-        "é",
-        "王",
-        "a's ",
-        "O'",
-        "o'B'",
-    ),
+    "a", "ACGT", "0", "0 ", "1-", "1.", "1:", " ", "\n", "\t", ",", "a.", "a.b", "a@", "x-", "-", "(", "[",
+    "_", "Aa ", "Aa", "AA ", "X", "A. ", "Dr. ", "Dr. Aa ", "Drs. Aa, ", "De ", "van ", "Mr.\n", "NAME: ",
+    "Regards,\n", "MRN ", "call ", "fax ", "12 North ", "Jan ", "94F ", "14MAR", "20230314", "20230314 ",
+    "1 May ", "Ann MD ", "Name|MRN\nJo Smith|44712\n", "\u200b", "a\u0301", "é", "王", "a's ", "O'", "o'B'",
 )
+# fmt: on
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_time_grows_in_proportion_to_the_text(piece: str) -> None:
-    """A text of 40,000 characters takes well under a second, with the beginning of an address before or behind it."""
-    for text in (piece * (40_000 // len(piece)), "x@" + piece * (40_000 // len(piece)) + "@y.z"):
+    """A text of 12,000 characters takes a fraction of a second, also within the ends of an address."""
+    for text in (piece * (12_000 // len(piece)), "x@" + piece * (12_000 // len(piece)) + "@y.z"):
         start = time.process_time()
         find(text)
-        assert time.process_time() - start < 2
+        assert time.process_time() - start < 0.8
 
 
 @pytest.mark.parametrize(
