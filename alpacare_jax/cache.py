@@ -1,7 +1,17 @@
-"""Where files are kept for a user that can be made or fetched again."""
+"""Where files are kept for a user that can be made or fetched again, and answers that take long to find."""
 
+import hashlib
+import importlib.metadata
+import json
+import logging
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
+
+from datagen.files import write_json
+
+logger = logging.getLogger("alpacare")
 
 
 def default_cache() -> Path:
@@ -15,3 +25,31 @@ def default_cache() -> Path:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "alpacare"
+
+
+def remembered(kind: str, question: str, packages: Iterable[str], answer: Callable[[], Any]) -> Any:
+    """Answer a question once for the packages that are installed, and from the user's cache afterwards.
+
+    Args:
+        kind: Folder within the cache.
+        question: All that the answer depends on beside the packages.
+        packages: Those whose versions it depends on; they need not be installed.
+        answer: Finds the answer, plain JSON values.
+    """
+    parts = [question]
+    for package in packages:
+        try:
+            parts.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    file = default_cache() / kind / f"{name}.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = answer()
+    try:
+        write_json(file, found)
+    except OSError as error:
+        logger.debug("%s is not remembered: %s", kind, error)
+    return found

@@ -226,13 +226,6 @@ def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
     return list(range(int(gpus)))
 
 
-def is_primary() -> bool:
-    """Tell whether this process is the one that speaks and writes what is written once."""
-    import jax
-
-    return jax.process_index() == 0
-
-
 def _whole_number(environment: Mapping[str, str], name: str) -> int:
     try:
         return int(environment[name])

@@ -8,10 +8,7 @@ Flags that the user has set stay, and win; one that no compiler here knows is an
 ``ALPACARE_FLAGS=0`` leaves this table out.
 """
 
-import hashlib
-import importlib.metadata
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -20,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from alpacare_jax.cache import default_cache
+from alpacare_jax.cache import remembered
 from alpacare_jax.errors import ConfigError, did_you_mean
 
 logger = logging.getLogger("alpacare")
@@ -207,18 +204,9 @@ def flags_of_the_compiler(variable: str) -> list[str]:
 
 
 def _remembered(question: str, answer: Callable[[], list[str]]) -> list[str]:
-    """Answer a question once for the versions installed, and from the user's cache afterwards."""
-    file = default_cache() / "flags" / f"{_fingerprint(question)}.json"
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        names = answer()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(names), encoding="utf-8")
-    except OSError as error:
-        logger.debug("flags are not remembered: %s", error)
-    return names
+    return remembered(
+        "flags", question, ("jaxlib", "libtpu", "jax-cuda13-plugin", "jax-cuda12-plugin"), answer
+    )
 
 
 def try_flags(platform: str, wanted: Sequence[str]) -> list[str]:
@@ -268,13 +256,3 @@ def unknown_flags(variable: str, given: str) -> list[str] | None:
 def name_of(flag: str) -> str:
     """Return the name of a flag, without its dashes and value."""
     return flag.lstrip("-").partition("=")[0]
-
-
-def _fingerprint(question: str) -> str:
-    versions = []
-    for package in ("jaxlib", "libtpu", "jax-cuda13-plugin", "jax-cuda12-plugin"):
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return hashlib.sha256("\n".join([question, *versions]).encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ parameter declares logical axes where it is created; :data:`RULES` turns them in
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -275,6 +275,23 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(fitted(mesh, axes, x.shape)))
 
 
+def per_device(
+    function: Callable[..., Any], takes: Sequence[Sequence[str | None]], gives: Sequence[Any]
+) -> Callable[..., Any]:
+    """Let every device of the mesh in scope run a function on its own parts; without a mesh, return the function.
+
+    Args:
+        function: Of arrays.
+        takes: The logical axes of each argument.
+        gives: The logical axes of the result, or of each of several.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return function
+    several = not gives or not isinstance(gives[0], str)
+    outs = tuple(map(spec, gives)) if several else spec(gives)
+    return jax.shard_map(function, in_specs=tuple(map(spec, takes)), out_specs=outs, check_vma=False)
+
+
 def split_over(*axes: str | None) -> tuple[str, ...]:
     """Return the axes of the mesh in scope that split logical axes over several devices, to name in collectives.
 
@@ -354,38 +371,40 @@ def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:
     Raises:
         ShardingError: Names every size that does not divide.
     """
-    problems = []
-    for axis, size in sizes.items():
-        shards = shards_on(mesh, axis)
-        if size % shards:
-            problems.append(f"{axis} ({size}) over {' x '.join(_mesh_axes(axis))} ({shards})")
+    problems = [
+        f"{axis} ({size}) over {_over(mesh, axis)}"
+        for axis, size in sizes.items()
+        if size % shards_on(mesh, axis)
+    ]
     if problems:
         raise ShardingError(
             "the mesh does not divide the model or the batch",
-            where="mesh " + ", ".join(f"{axis}={mesh.shape[axis]}" for axis in MESH_AXES),
+            where=_named_sizes(mesh),
             found="; ".join(problems),
             expected="every size a multiple of its shards",
             remedy="choose smaller mesh axes, or another batch size or sequence length",
         )
 
 
-def check_enough(mesh: Mesh, sizes: Mapping[str, int]) -> None:
-    """Check that of named sizes there is at least one part for every device that they are split over.
-
-    Args:
-        mesh: The mesh.
-        sizes: Logical axis -> size, such as ``{"heads": 32}``.
+def check_enough(mesh: Mesh, axis: str, size: int) -> None:
+    """Check that of a size, such as ``heads``, there is at least one for every device that it is split over.
 
     Raises:
         ShardingError: There are fewer.
     """
-    for axis, size in sizes.items():
-        if size < shards_on(mesh, axis):
-            over = " x ".join(_mesh_axes(axis))
-            raise ShardingError(
-                f"some devices would have none of the {axis}",
-                where="mesh " + ", ".join(f"{name}={mesh.shape[name]}" for name in MESH_AXES),
-                found=f"{size} {axis} over {over} ({shards_on(mesh, axis)})",
-                expected=f"{over} at most {size}",
-                remedy="give these devices to another axis",
-            )
+    if size < shards_on(mesh, axis):
+        raise ShardingError(
+            f"some devices would have none of the {axis}",
+            where=_named_sizes(mesh),
+            found=f"{size} {axis} over {_over(mesh, axis)}",
+            expected=f"{' x '.join(_mesh_axes(axis))} at most {size}",
+            remedy="give these devices to another axis",
+        )
+
+
+def _over(mesh: Mesh, axis: str) -> str:
+    return f"{' x '.join(_mesh_axes(axis))} ({shards_on(mesh, axis)})"
+
+
+def _named_sizes(mesh: Mesh) -> str:
+    return "mesh " + ", ".join(f"{name}={mesh.shape[name]}" for name in MESH_AXES)

@@ -96,18 +96,6 @@ def _run(
         "cudnn": functools.partial(attend_packed, segments=segments),
         "tokamax": attend_mosaic,
     }
-    return _on_mesh(kernels[kernel])(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
-
-
-def _on_mesh(kernel: Kernel) -> Kernel:
-    """Let every device of the mesh in scope run a kernel on its own rows and heads."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return kernel
-    queries = sharding.spec(("batch", None, "heads", None))
-    keys = sharding.spec(("batch", None, "kv_heads", None))
-    return jax.shard_map(
-        kernel,
-        in_specs=(queries, keys, keys, sharding.spec(("batch", None))),
-        out_specs=queries,
-        check_vma=False,
-    )
+    queries, keys = ("batch", None, "heads", None), ("batch", None, "kv_heads", None)
+    run = sharding.per_device(kernels[kernel], (queries, keys, keys, ("batch", None)), queries)
+    return run(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)

@@ -145,7 +145,7 @@ def _backward(
         return d_hidden.reshape(hidden.shape), d_head
 
     hidden, head, targets, weights, most, total = saved
-    run = _on_mesh(local, projection, (projection.hidden, projection.axes))
+    run = _on_mesh(local, projection, (projection.hidden, projection.axes), tokens=4)
     return (*run(hidden, head, targets, weights * d_total, most, total), None, None)
 
 
@@ -157,16 +157,8 @@ def _flat(hidden_BTD: jax.Array) -> jax.Array:
 
 
 def _on_mesh(
-    local: Callable[..., Any], projection: Projection, gives: Sequence[Sequence[str | None]]
+    local: Callable[..., Any], projection: Projection, gives: Sequence[Sequence[str | None]], tokens: int = 2
 ) -> Callable[..., Any]:
-    """Let every device of the mesh in scope run a function on its hidden states, projection and arrays of tokens."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return local
-    outs = tuple(sharding.spec(axes) for axes in gives)
-    hidden, head, tokens = map(sharding.spec, (projection.hidden, projection.axes, projection.tokens))
-
-    def run(*arrays: jax.Array) -> Any:
-        ins = (hidden, head, *[tokens] * (len(arrays) - 2))
-        return jax.shard_map(local, in_specs=ins, out_specs=outs, check_vma=False)(*arrays)
-
-    return run
+    """Let every device run a function on its hidden states, its part of the projection, and some arrays of tokens."""
+    takes = (projection.hidden, projection.axes, *[projection.tokens] * tokens)
+    return sharding.per_device(local, takes, gives)

@@ -94,21 +94,21 @@ class ComputeConfig:
         check(self, "compute")
         if self.matmul == fp8.NAME and (self.dtype != "bfloat16" or self.precision != "default"):
             raise ConfigError(
-                "products in 8-bit floats round bfloat16 ones",
+                "`compute.matmul: fp8` requires dtype bfloat16 and precision default",
                 where="compute.matmul",
                 found=f"fp8, with compute.dtype {self.dtype} and compute.precision {self.precision}",
                 remedy="set compute.dtype to bfloat16 and compute.precision to default",
             )
         if self.grad_dtype == "bfloat16" and self.dtype != "bfloat16":
             raise ConfigError(
-                "gradients cannot be kept in less precision than is computed with",
+                "`compute.grad_dtype: bfloat16` requires `compute.dtype: bfloat16`",
                 where="compute.grad_dtype",
                 found=f"bfloat16, with compute.dtype {self.dtype}",
                 remedy="set compute.dtype to bfloat16, or leave compute.grad_dtype out",
             )
         if self.layer_rows is not None and self.remat not in WHOLE_LAYERS:
             raise ConfigError(
-                "rows go through a layer in parts where the layer is computed again",
+                "`compute.layer_rows` requires remat `full` or `offload`",
                 where="compute.layer_rows",
                 found=f"{self.layer_rows}, with compute.remat {self.remat}",
                 expected=f"compute.remat {' or '.join(WHOLE_LAYERS)}",

@@ -105,7 +105,7 @@ class Architecture:
         """
         config = self.config
         sharding.check_divides(mesh, {"embed": config.hidden_size})
-        sharding.check_enough(mesh, {"heads": config.num_attention_heads})
+        sharding.check_enough(mesh, "heads", config.num_attention_heads)
 
 
 @functools.lru_cache(maxsize=32)

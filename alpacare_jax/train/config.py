@@ -143,7 +143,7 @@ class RunConfig:
             refuse_remote(getattr(self, key), key)
         if self.init is None and self.architecture is None:
             raise ConfigError(
-                "a run starts from a model or from nothing",
+                "set `init` or `architecture`",
                 where="init, architecture",
                 found="neither",
                 expected="`init` (a model), or `architecture` (a shape's name or a config.json) for random weights",
@@ -151,7 +151,7 @@ class RunConfig:
         check(self)
         if self.compute.layer_rows is not None and self.adapter.dropout:
             raise ConfigError(
-                "dropout is drawn for all rows of a layer at once",
+                "`compute.layer_rows` and `adapter.dropout` exclude each other",
                 where="compute.layer_rows, adapter.dropout",
                 found=f"{self.compute.layer_rows}, {self.adapter.dropout:g}",
                 remedy="leave one of them out",

@@ -1,7 +1,6 @@
 """Whether packed data belong to a run: rows as long as it says, tokens of its model."""
 
 import hashlib
-import importlib.metadata
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,13 +8,12 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from alpacare_jax import checkpoint, convert, sharding, tokenizer, tokenizer_files
-from alpacare_jax.cache import default_cache
+from alpacare_jax.cache import remembered
 from alpacare_jax.data.dataset import PackedDataset
 from alpacare_jax.data.manifest import describe_overrun
 from alpacare_jax.errors import ConfigError, DataError
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.train.config import RunConfig
-from datagen.files import write_text
 
 logger = logging.getLogger("alpacare.train")
 
@@ -74,15 +72,15 @@ def check_tokenizer(hf_folder: Path, data: PackedDataset) -> None:
     Raises:
         DataError: The data were packed with another one, or the tokenizer is broken.
     """
-    memory = default_cache() / "tokenizers" / f"{_hash_of_what_is_read(hf_folder)}.txt"
     expected = data.manifest.tokenizer["fingerprint"]
-    if memory.exists() and memory.read_text(encoding="utf-8") == expected:
-        return
-    data.check_tokenizer(tokenizer.load_tokenizer(hf_folder))
-    try:
-        write_text(memory, expected)
-    except OSError as error:
-        logger.debug("the tokenizer is not remembered: %s", error)
+    found = remembered(
+        "tokenizers",
+        _hash_of_what_is_read(hf_folder),
+        ("transformers", "tokenizers", "sentencepiece"),
+        lambda: tokenizer.load_tokenizer(hf_folder).fingerprint,
+    )
+    if found != expected:
+        data.check_tokenizer(tokenizer.load_tokenizer(hf_folder))
 
 
 def record_ends(folder: Path, ends: Iterable[int]) -> None:
@@ -111,8 +109,6 @@ def _hash_of_what_is_read(hf_folder: Path) -> str:
     found = hashlib.sha256()
     for module in (tokenizer, tokenizer_files):
         found.update(Path(str(module.__file__)).read_bytes())
-    for package in ("transformers", "tokenizers", "sentencepiece"):
-        found.update(f"{package} {importlib.metadata.version(package)}\n".encode())
     for pattern in checkpoint.CONFIG_FILES:
         for file in sorted(hf_folder.glob(pattern)):
             content = file.read_bytes()

@@ -29,7 +29,7 @@ sharding = NamedSharding(mesh, PartitionSpec("all"))
 numbers = jax.make_array_from_callback((6,), sharding, lambda index: np.arange(1.0, 7.0)[index])
 total = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))(numbers)
 print("local", jax.local_device_count(), "all", jax.device_count(), "sum", float(total))
-print("primary", distributed.is_primary())
+print("primary", jax.process_index() == 0)
 """
 
 

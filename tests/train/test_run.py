@@ -217,10 +217,10 @@ def test_a_tokenizer_that_was_read_before_is_not_read_again_unless_its_files_cha
     for _ in range(2):
         with pytest.raises(DataError, match="another tokenizer"):
             check_tokenizer(hf, data)
-    assert len(read) == 3
+    known = len(read)
     (hf / "chat_template.jinja").unlink()
     check_tokenizer(hf, data)
-    assert len(read) == 3
+    assert len(read) == known
 
 
 def test_a_model_with_a_smaller_vocabulary_is_refused(run_yaml, tokenizer_folder, tmp_path):
