@@ -5,6 +5,7 @@ from typing import Annotated
 
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.model import LlamaConfig
+from alpacare_jax.model.layers import SUMMED_AXES
 from datagen.configuration import Range, check
 
 KINDS = ("none", "lora", "rslora", "dora")
@@ -20,19 +21,22 @@ class Target:
     Args:
         name: What the configuration calls it.
         submodule: The part of a layer it lies in, "attention" or "mlp".
-        inputs: How many of its first axes (after the layers') a product sums; the rest are outputs.
         shares: The weight whose inputs it shares; its own where that is None.
     """
 
     name: str
     submodule: str
-    inputs: int = 1
     shares: str | None = None
 
     @property
     def path(self) -> str:
         """Name of the leaf in the parameter tree."""
         return f"layers.{self.submodule}.{self.name}"
+
+    @property
+    def inputs(self) -> int:
+        """How many of its first axes (after the layers') a product sums; the rest are outputs."""
+        return SUMMED_AXES[self.name]
 
     @property
     def source(self) -> "Target":
@@ -46,7 +50,7 @@ TARGETS = {
         Target("query", "attention"),
         Target("key", "attention", shares="query"),
         Target("value", "attention", shares="query"),
-        Target("out", "attention", inputs=2),
+        Target("out", "attention"),
         Target("gate", "mlp"),
         Target("up", "mlp", shares="gate"),
         Target("down", "mlp"),

@@ -23,6 +23,9 @@ WHOLE_ROW: RowAxes = ("batch", "length", "width")
 SPLIT_ROW: RowAxes = ("batch", "residual_length", "width")
 """How hidden states lie: as products split over heads read them, and between products."""
 
+SUMMED_AXES = {"query": 1, "key": 1, "value": 1, "out": 2, "gate": 1, "up": 1, "down": 1}
+"""How many of the first axes of a layer's matrix (after the layers') a product sums; the rest are its outputs."""
+
 
 class Weights:
     """Declares parameters: draws them in fp32, stores them in ``param_dtype``, and notes their logical axes.

@@ -9,6 +9,7 @@ import jax
 import optax
 from optax import contrib
 
+from alpacare_jax.model.layers import SUMMED_AXES
 from alpacare_jax.optim.schedule import make_schedule
 from alpacare_jax.optim.settings import OptimConfig
 from alpacare_jax.optim.storage import stored
@@ -16,17 +17,6 @@ from alpacare_jax.optim.storage import stored
 MUON_RMS = 0.2
 """Root mean square of Muon's updates of a matrix, relative to the learning rate: about that of AdamW's, so that a
 rate found for one serves the other (Liu et al. 2025, section 2.2)."""
-
-MUON_AXES = {
-    "query": ((1,), (2, 3)),
-    "key": ((1,), (2, 3)),
-    "value": ((1,), (2, 3)),
-    "out": ((1, 2), (3,)),
-    "gate": ((1,), (2,)),
-    "up": ((1,), (2,)),
-    "down": ((1,), (2,)),
-}
-"""Which axes of a stacked weight a product sums, and which it makes; the first axis, the layers', is neither."""
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
@@ -76,8 +66,11 @@ def _weight_decay(config: OptimConfig, rate: optax.Schedule) -> optax.Schedule |
 
 def _muon(config: OptimConfig, rate: optax.Schedule, mask: Any) -> optax.GradientTransformation:
     def axes(path: tuple[Any, ...], leaf: Any) -> contrib.MuonDimensionNumbers | None:
-        found = MUON_AXES.get(str(path[-1].key))
-        return contrib.MuonDimensionNumbers(*found) if found and leaf.ndim == found[1][-1] + 1 else None
+        summed = SUMMED_AXES.get(str(path[-1].key))
+        if summed is None:
+            return None
+        ends = range(1, 1 + summed), range(1 + summed, leaf.ndim)  # the first axis, the layers', is neither
+        return contrib.MuonDimensionNumbers(*map(tuple, ends))
 
     def labels(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
@@ -86,8 +79,9 @@ def _muon(config: OptimConfig, rate: optax.Schedule, mask: Any) -> optax.Gradien
 
     def scale(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
         # An orthogonal matrix has the root mean square 1 / sqrt(its longer side).
-        sides = [math.prod(update.shape[axis] for axis in side) for side in MUON_AXES[str(path[-1].key)]]
-        return update * (MUON_RMS * math.sqrt(max(sides)))
+        summed = 1 + SUMMED_AXES[str(path[-1].key)]
+        longer = max(math.prod(update.shape[1:summed]), math.prod(update.shape[summed:]))
+        return update * (MUON_RMS * math.sqrt(longer))
 
     of_matrices = optax.chain(
         contrib.scale_by_muon(
