@@ -9,12 +9,12 @@ with the provider's words; everything settled so far is kept.
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from datagen.ledger import Entry, Ledger
 from datagen.service.chat import ChatRequest, Sampling, prompt_hash
-from datagen.service.retry import Requester
+from datagen.service.requester import Requester
 from datagen.service.stop import Stop
 from datagen.service.wire import Service
 
@@ -90,8 +90,8 @@ def complete(
 
     async def collect() -> list[Reply]:
         # All of them are wanted, so none waits for an earlier one.
-        flow = _Flow(requests, service, ledger, stage, budget, window=lambda: total, settled=tell)
-        return [reply async for reply in flow.replies()]
+        replies = _stream(requests, Requester(service, ledger, stage, budget), lambda: total, tell)
+        return [reply async for reply in replies]
 
     return run_coroutine(collect())
 
@@ -133,10 +133,24 @@ async def stream(
         ServiceError: The service as a whole refuses or is not there, or the budget is reached.
         DataError: The ledger holds another prompt under the same id.
     """
-    flow = _Flow(requests, service, ledger, stage, budget, window=window)
-    async with contextlib.aclosing(flow.replies()) as replies:
+    requester = Requester(service, ledger, stage, budget)
+    window = window or (lambda: AHEAD * service.concurrency)
+    async with contextlib.aclosing(_stream(requests, requester, window)) as replies:
         async for reply in replies:
             yield reply
+
+
+async def _stream(
+    requests: Iterable[ChatRequest],
+    requester: Requester,
+    window: Callable[[], int],
+    settled: Callable[[int], None] = lambda settled: None,
+) -> AsyncGenerator[Reply, None]:
+    async with requester:
+        flow = _Flow(requests, requester, window, settled)
+        async with contextlib.aclosing(flow.replies()) as replies:
+            async for reply in replies:
+                yield reply
 
 
 class _Flow:
@@ -150,79 +164,69 @@ class _Flow:
     def __init__(
         self,
         requests: Iterable[ChatRequest],
-        service: Service,
-        ledger: Ledger,
-        stage: str,
-        budget: "Budget | None",
-        *,
-        window: Callable[[], int] | None = None,
-        settled: Callable[[int], None] = lambda settled: None,
+        requester: Requester,
+        window: Callable[[], int],
+        settled: Callable[[int], None],
     ) -> None:
-        self._source = iter(requests)
-        self._service, self._ledger, self._stage, self._budget = service, ledger, stage, budget
-        self._window = window or (lambda: AHEAD * service.concurrency)
-        self._settled = settled
-        self._changed = asyncio.Event()
+        self._source: Iterator[ChatRequest] | None = iter(requests)
+        self._requester, self._window, self._settled = requester, window, settled
+        self._changed = requester.changed
         self._open: set[asyncio.Task[None]] = set()
         self._ready: dict[int, Reply] = {}
         self._drawn = self._given = 0
-        self._source_is_empty = False
         self._failure: BaseException | None = None
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """Yield the replies in order."""
-        async with Requester(
-            self._service, self._ledger, self._stage, self._budget, self._changed.set
-        ) as requester:
-            try:
-                while True:
-                    self._draw(requester)
-                    if self._failure is not None:
-                        await self._drain(requester)
-                        raise self._failure
-                    if self._given in self._ready:
-                        reply = self._ready.pop(self._given)
-                        self._given += 1
-                        yield reply
-                        continue
-                    if not self._open:
-                        return
-                    if requester.undecided == len(self._open):
-                        requester.nobody_else()
-                    self._changed.clear()
-                    await self._changed.wait()
-            except GeneratorExit:
-                # Whoever asks no further has enough. What is in flight must be paid: let its bill become known.
-                if self._budget is not None and self._budget.held_usd > 0:
-                    await self._drain(requester)
-                raise
-            finally:
-                for task in self._open:
-                    task.cancel()
-                await asyncio.gather(*self._open, return_exceptions=True)
+        try:
+            while True:
+                self._draw()
+                if self._failure is not None:
+                    await self._drain()
+                    raise self._failure
+                if self._given in self._ready:
+                    reply = self._ready.pop(self._given)
+                    self._given += 1
+                    yield reply
+                    continue
+                if not self._open:
+                    return
+                if self._requester.undecided == len(self._open):
+                    self._requester.nobody_else()
+                self._changed.clear()
+                await self._changed.wait()
+        except GeneratorExit:
+            # Whoever asks no further has enough. What is in flight must be paid: let its bill become known.
+            if self._requester.budget is not None and self._requester.budget.held_usd > 0:
+                await self._drain()
+            raise
+        finally:
+            for task in self._open:
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
 
-    def _draw(self, requester: Requester) -> None:
+    def _draw(self) -> None:
         """Take up as many requests as there is room for."""
-        most_open = OPEN_PER_SLOT * self._service.concurrency
+        slots = self._requester.service.concurrency
         while (
-            not self._source_is_empty
+            self._source is not None
             and self._failure is None
-            and len(self._open) < most_open
-            and len(self._open) - requester.resting < self._service.concurrency
+            and len(self._open) < OPEN_PER_SLOT * slots
+            and len(self._open) - self._requester.resting < slots
             and self._drawn - self._given < max(1, self._window())
         ):
             request = next(self._source, None)
             if request is None:
-                self._source_is_empty = True
+                self._source = None
                 return
-            task = asyncio.ensure_future(self._ask(requester, self._drawn, request))
+            task = asyncio.ensure_future(self._ask(self._drawn, request))
             self._open.add(task)
             task.add_done_callback(self._close)
             self._drawn += 1
 
-    async def _ask(self, requester: Requester, order: int, request: ChatRequest) -> None:
-        entry = await requester.ask(order, request.id, request.body(self._service.model))
-        self._ready[order] = read_reply(entry)
+    async def _ask(self, order: int, request: ChatRequest) -> None:
+        body = request.body(self._requester.service.model)
+        self._ready[order] = read_reply(await self._requester.ask(order, request.id, body))
         self._settled(self._given + len(self._ready))
 
     def _close(self, task: asyncio.Task[None]) -> None:
@@ -231,12 +235,12 @@ class _Flow:
             self._failure = self._failure or task.exception()
         self._changed.set()
 
-    async def _drain(self, requester: Requester) -> None:
+    async def _drain(self) -> None:
         """Let what is in flight end, which is paid for, unless it is bound to fail."""
-        requester.close()
+        self._requester.close()
         if isinstance(self._failure, Stop) and self._failure.at_once:
             return
-        while requester.in_flight:
+        while self._requester.in_flight:
             self._changed.clear()
             await self._changed.wait()
 
