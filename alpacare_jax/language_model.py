@@ -208,19 +208,21 @@ class LanguageModel:
             self.params, self.config, self.hf_folder, Path(folder), dtype=dtype, overwrite=overwrite
         )
 
-    def found(self) -> convert.FoundModel:
-        """Return the model as a start of a run: parameters that are read from it are copies."""
+    def found(self, *, shared: bool = False) -> convert.FoundModel:
+        """Return the model as a start of a run.
+
+        Args:
+            shared: Give the parameters themselves where they are read onto this mesh in this dtype, for a run that
+                does not change them; copies otherwise.
+        """
 
         def read(mesh: Mesh | None, dtype: str | None) -> Params:
             mesh = self.mesh if mesh is None else mesh
             kept = dtype or self.compute.param_dtype
             compute = dataclasses.replace(self.compute, param_dtype=kept, dtype=kept)
             places = Architecture(self.config, compute).shardings(mesh)
-            return jax.tree.map(
-                lambda leaf, place: jnp.array(jax.device_put(leaf, place), kept, copy=True),
-                self.params,
-                places,
-            )
+            moved = jax.tree.map(jax.device_put, self.params, places)
+            return jax.tree.map(lambda leaf: jnp.array(leaf, kept, copy=not shared), moved)
 
         named = (self.config, self.hf_folder, self.name, self.origin)
         return convert.FoundModel(*named, read, self.reference, _keeps=self._found or self)

@@ -14,7 +14,7 @@ from alpacare_jax.errors import ConfigError
 from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.startup import StartupTimer
 from alpacare_jax.train.settings import Schedule
-from alpacare_jax.train.step import StepFunction, TrainStep
+from alpacare_jax.train.step import StepFunction, StepProgram, TrainStep
 
 logger = logging.getLogger("alpacare.train")
 
@@ -124,7 +124,7 @@ def compile_fitting(train_step: TrainStep, rows: int, seq_len: int, limit: int |
         if needed > limit:
             raise _refusal(needed, limit, rows)
         logger.info("memory    %.2f of %.2f GiB per device, by the compiler", needed / GIB, limit / GIB)
-    return compiled
+    return StepProgram(compiled)
 
 
 def _refusal(needed: int, limit: int, rows: int) -> ConfigError:

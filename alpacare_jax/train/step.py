@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import flax.struct
 import jax
@@ -41,7 +41,27 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
-"""State and batch -> next state and metrics; the state is donated."""
+"""State and batch -> next state and metrics; the state is donated, but for what is frozen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepProgram:
+    """A jitted or compiled step. Frozen parameters are an argument of their own, since they are read and not donated.
+
+    Args:
+        program: State without them, frozen parameters and batch -> next state without them, and metrics.
+    """
+
+    program: Any
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Take a step."""
+        after, metrics = self.program(state.replace(frozen={}), state.frozen, batch)
+        return after.replace(frozen=state.frozen), metrics
+
+    def trace(self, state: TrainState, batch: Batch) -> Any:
+        """Trace the step, as that of :func:`jax.jit`."""
+        return self.program.trace(state.replace(frozen={}), state.frozen, batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,22 +165,23 @@ class TrainStep:
         """Return the parameters that the state's model computes with, for :meth:`Architecture.model`."""
         return self.partition.join(state.params, state.frozen)
 
-    def compile_step(self) -> StepFunction:
+    def compile_step(self) -> StepProgram:
         """Return the jitted step: state and batch -> next state and metrics.
 
-        The state is donated. Metrics, each a scalar: ``loss`` (nats per supervised token), ``supervised_tokens``,
-        ``tokens`` (without padding), ``fill`` (their share of the slots), ``grad_norm`` (before clipping) and
-        ``learning_rate`` of this step; with a guard also ``sound`` (1 or 0),
-        ``norm_median`` (of the steps before), ``skipped`` and ``skipped_in_a_row``.
+        The state is donated, but for what is frozen. Metrics, each a scalar: ``loss`` (nats per supervised token),
+        ``supervised_tokens``, ``tokens`` (without padding), ``fill`` (their share of the slots), ``grad_norm`` (before
+        clipping) and ``learning_rate`` of this step; with a guard also ``sound`` (1 or 0), ``norm_median`` (of the
+        steps before), ``skipped`` and ``skipped_in_a_row``.
         """
-        places = sharding.shardings_of(self.abstract_state())
-        return jax.jit(self._step, donate_argnums=0, out_shardings=(places, sharding.replicated(self.mesh)))
+        places = sharding.shardings_of(self.abstract_state().replace(frozen={}))
+        whole = sharding.replicated(self.mesh)
+        return StepProgram(jax.jit(self._step, donate_argnums=0, out_shardings=(places, whole)))
 
     def trace(self, rows: int, length: int) -> Any:
         """Trace the step for a batch of rows of a length, neither of them here yet; to be lowered and compiled."""
         places = sharding.batch_sharding(self.mesh)
         batch = dict.fromkeys(COLUMNS, jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=places))
-        return cast(Any, self.compile_step()).trace(self.abstract_state(), batch)
+        return self.compile_step().trace(self.abstract_state(), batch)
 
     def loss_and_grads(
         self, params: Params, batch: Batch, frozen: Params | None = None, step: jax.Array | None = None
@@ -216,8 +237,10 @@ class TrainStep:
             model.embedding_noise = neftune(self.neftune_alpha, keys, part["positions"], part["segment_ids"])
         return model
 
-    def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        loss, grads = self.loss_and_grads(state.params, batch, state.frozen, state.step)
+    def _step(
+        self, state: TrainState, frozen: Params, batch: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        loss, grads = self.loss_and_grads(state.params, batch, frozen, state.step)
         updates, moments = self.optimizer.update(grads, state.optimizer, state.params)
         params = optim.apply_updates(
             state.params, updates, rounding=self.rounding, seed=self.seed, step=state.step

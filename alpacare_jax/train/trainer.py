@@ -107,6 +107,8 @@ class Trainer:
                 validation=self.validation,
                 out=self.out,
             )
+        if not isinstance(model, convert.FoundModel) and config.adapter.on and not config.adapter.quantized:
+            self._start = model.found(shared=True)  # adapters leave their base as it is
         self.config, self.callbacks, self._accept_changes = config, tuple(callbacks), accept_changes
         self.profile = None if profile_steps is None else Profile.parse(profile_steps, self.out)
         for rows in (self.data, self.validation):

@@ -59,6 +59,17 @@ def test_a_run_in_memory_learns_and_leaves_the_model_as_it_was(model, data, meth
     assert isinstance(trainer.model.generate("Name a sign of fever.", max_tokens=3), str)
 
 
+def test_adapters_train_on_the_model_itself_and_not_on_a_copy(model, data):
+    logits, expected = model.logits(TOKENS), checkpoint.flatten(model.params)
+    trainer = alpacare.Trainer(model, data, config(**LORA))
+    trainer.train()
+    frozen = checkpoint.flatten(trainer.state.frozen)
+    assert frozen
+    for name, leaf in frozen.items():
+        assert leaf.unsafe_buffer_pointer() == expected[name].unsafe_buffer_pointer(), name
+    assert np.array_equal(model.logits(TOKENS), logits)
+
+
 def test_a_loop_of_ones_own_is_the_loop_of_the_trainer(model, data):
     losses, lines = [], []
     trainer = alpacare.Trainer(model, data, config())

@@ -215,7 +215,7 @@ def test_the_compiled_step_reuses_the_memory_of_the_whole_state(variant):
     placed = {name: jax.device_put(x, sharding.batch_sharding(mesh)) for name, x in batch().items()}
     with sharding.use_mesh(mesh):
         state = made.abstract_state()
-        program = made.compile_step().lower(state, placed).compile()
+        program = made.compile_step().trace(state, placed).lower().compile()
     on_a_device = sum(
         int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in jax.tree.leaves(state)
     )

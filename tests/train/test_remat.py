@@ -179,7 +179,7 @@ for remat in sys.argv[1:]:
     architecture = Architecture(config, ComputeConfig("bfloat16", remat=remat, attention="splash"))
     train_step = TrainStep(architecture, optim.make_optimizer(settings, 10), optim.make_schedule(settings, 10), mesh)
     with sharding.use_mesh(mesh):
-        program = train_step.compile_step().lower(train_step.abstract_state(), batch).compile()
+        program = train_step.compile_step().trace(train_step.abstract_state(), batch).lower().compile()
     memory = program.memory_analysis()
     print(remat, memory.temp_size_in_bytes, memory.host_temp_size_in_bytes, flush=True)
 """
