@@ -1,4 +1,4 @@
-"""Reading the files that a report draws on, each with an error that says what is wrong with it."""
+"""Reading the files that a report is made of."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The ledger's file: one writer or many readers, transactions, notes, and errors that say what to do.
+"""The ledger's file: one writer or many readers, transactions, notes, and errors with a remedy.
 
 Everything that can be wrong with the file (another writer, a newer version, damage, a full disk, missing rights)
 becomes a :class:`DataError`. Nothing here deletes or replaces a file.
@@ -211,7 +211,7 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
 
 
 def explained(error: sqlite3.DatabaseError, path: Path) -> Exception:
-    """Turn SQLite's error into one that says what to do."""
+    """Turn SQLite's error into a :class:`DataError` with a remedy."""
     words = str(error)
     if "disk" in words and "malformed" not in words:
         return DataError(

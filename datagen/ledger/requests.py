@@ -55,7 +55,7 @@ class Requests(LedgerFile):
             yield Entry(*row)
 
     def record_sent(self, stage: str, id: str, *, prompt_hash: str, request: dict[str, Any]) -> None:
-        """Write down that a request is about to be sent, and count the try.
+        """Record that a request is about to be sent, and count the try.
 
         Args:
             stage: The stage that asks.
@@ -103,7 +103,7 @@ class Requests(LedgerFile):
         assert changed == 1, f"a request is settled that was never sent: {values[-2:]}"
 
     def copy(self, entries: Sequence[Entry]) -> None:
-        """Take over rows of another ledger as they are: all of them, or none."""
+        """Copy rows of another ledger unchanged, in one transaction."""
         marks = ", ".join("?" for _ in dataclasses.fields(Entry))
         with self.transaction():
             for entry in entries:
@@ -141,7 +141,7 @@ class Requests(LedgerFile):
         )
 
     def began(self) -> bool:
-        """Tell whether any request was ever written down."""
+        """Return whether the ledger holds any request."""
         return self.value("SELECT 1 FROM requests LIMIT 1") is not None
 
     def counts(self) -> dict[str, dict[str, int]]:

@@ -13,7 +13,7 @@ class Tries(LedgerFile):
     """The account of money, one row for each try that may cost some."""
 
     def open_try(self, each: Try) -> Try:
-        """Write down that a try may cost money from now on, and return it with its number and time."""
+        """Record that a try may cost money from now on, and return it with its number and time."""
         now = utc_now()
         who = each.stage, each.id, each.model, each.batch
         bounds = each.most_prompt_tokens, each.most_completion_tokens, each.reserved_usd
@@ -34,7 +34,7 @@ class Tries(LedgerFile):
         prompt_tokens: int | None = None,
         completion_tokens: int | None = None,
     ) -> None:
-        """Write down what came of a try and what it counts as spent, in US dollars."""
+        """Record the outcome of a try and what it counts as spent, in US dollars."""
         changed = self.execute(
             "UPDATE tries SET outcome = ?, cost_usd = ?, prompt_tokens = ?, completion_tokens = ?,"
             " finished_at = ? WHERE number = ? AND outcome = 'open'",

@@ -1,4 +1,4 @@
-"""What tries have cost and may still cost, in sums by stage that are kept up with every one of them."""
+"""Running sums, by stage, of what tries have cost and may still cost."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ Bill = Literal["none", "counted", "unknown"]
 
 
 class Account:
-    """Sums of what is spent and of what is reserved, so that nobody has to ask the file for them.
+    """Running sums of what is spent and reserved, which save reading the ledger.
 
     Args:
         spending: What earlier processes spent, as :meth:`datagen.ledger.Ledger.spending` returns it.

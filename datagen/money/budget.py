@@ -1,13 +1,14 @@
-"""Money: a budget that keeps a spending cap over restarts and kills.
+"""A spending cap that holds across restarts and kills.
 
 Before a request is sent its worst case is reserved and written into the ledger: no more prompt tokens than its
 body has bytes, and as many output tokens as it allows. What the service then counts replaces the reservation.
 A try whose bill is unknown (a timeout, a connection lost after sending, a killed process) stays spent at its
 worst case. So what is spent and what is reserved never exceed the cap, whatever happens to the process.
 
-That counts on a service which bills no more output than the request allows. Some bill thoughts beside it, so a new
-service is on trial: little is in flight at once for what is left, until its bills have shown what it does. After one
-beyond the worst case nothing is sent until everything in flight is billed, and more is set aside from then on.
+This assumes that the service bills no more output than the request allows. Some bill reasoning beyond it, so a new
+service is on trial: until 20 of its bills are in, what is left must cover many times the worst case of everything in
+flight. After a bill beyond the worst case nothing is sent until everything in flight is billed, and from then on more
+is reserved.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ class BudgetReached(ServiceError):
 
 
 class Budget(Account):
-    """Watches over what a ledger's requests cost, and keeps a cap.
+    """Tracks what a ledger's requests cost, and enforces a cap.
 
     Args:
         ledger: Where every try is written down; open for writing. Tries that an earlier process left open are
@@ -70,7 +71,7 @@ class Budget(Account):
         self._drained_after = 0
 
     def _take_over(self) -> None:
-        """Close what earlier processes left open, and price what had no price then."""
+        """Close tries that earlier processes left open, and price those that had no price then."""
         with self.ledger.transaction():
             for each in self.ledger.open_tries():
                 if not each.batch:
@@ -185,7 +186,7 @@ class Budget(Account):
         return _ON_TRIAL * at_risk if on_trial else at_risk
 
     def _is_draining(self) -> bool:
-        """Tell whether tries are in flight that may cost more than was thought when their worst case was set aside."""
+        """Return whether tries are in flight whose worst case was estimated before a bill exceeded it."""
         before = (each for each in self.open if each.number <= self._drained_after and not each.batch)
         if self._drained_after and not any(before):
             self._drained_after = 0
@@ -197,12 +198,14 @@ class Budget(Account):
         if self.budget_usd is not None:
             self.prices.require(model)
             if completion is None:
-                raise ConfigError("a budget needs a bound of every reply", expected="max_tokens")
+                raise ConfigError(
+                    "a budget needs max_tokens, which bounds the cost of a reply", expected="max_tokens"
+                )
         cost = self.prices.cost(model, prompt, completion or 0, batch=batch)
         return prompt, completion or 0, None if cost is None else cost * self._excess
 
     def reached(self, worst_usd: float) -> BudgetReached:
-        """Return the error that says that the budget is reached before a request that could cost so many dollars."""
+        """Return the error for a request that could cost more than the budget has left."""
         assert self.budget_usd is not None
         kept = math.fsum(self._set_aside.values())
         aside = f"; {usd(kept)} is set aside for answers" if kept else ""
@@ -293,7 +296,7 @@ class Budget(Account):
         self._wake()
 
     def _wake(self) -> None:
-        """Let everyone who waits for money look again."""
+        """Let every waiting :meth:`reserve` try again."""
         waiting, self._waiting = self._waiting, []
         for turn in waiting:
             if not turn.done():

@@ -103,9 +103,14 @@ class Money:
             task_requests: Task requests that were judged.
             target_reached: Whether the rest is beyond the target, or waits for an earlier reply.
         """
-        behind = ledger.settled_behind("tasks", task_requests)
-        unjudged = {"beyond_target" if target_reached else "waiting": behind} if behind.requests else {}
-        return dataclasses.replace(self, **unjudged, taken_over_usd=round(ledger.taken_over_usd(), 9) or None)
+        found = ledger.settled_behind("tasks", task_requests)
+        behind = found if found.requests else None
+        return dataclasses.replace(
+            self,
+            beyond_target=behind if target_reached else None,
+            waiting=None if target_reached else behind,
+            taken_over_usd=round(ledger.taken_over_usd(), 9) or None,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the amounts for JSON, to the billionth of a dollar; the last three only where there are any."""

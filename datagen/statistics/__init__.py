@@ -287,7 +287,7 @@ def histogram(
 
 
 def nearest(instructions: Sequence[str]) -> dict[str, Any] | None:
-    """Return the histogram of ROUGE-L with the nearest neighbour, in bins of 0.05, and how many were looked at."""
+    """Return the histogram of ROUGE-L with the nearest neighbour, in bins of 0.05, and the number of texts."""
     sample = SAMPLE if len(instructions) > SAMPLE_ABOVE else None
     # A score of 0.7 is 14 * 0.05, but not in binary: whole hundredths of a per mille make the bins exact.
     scores = [round(score * 100_000) for score in nearest_scores(instructions, sample)]

@@ -104,9 +104,8 @@ def synthesize(
 def _have_answered(
     pipeline: Pipeline, reached: BudgetReached | None
 ) -> tuple[list[Reply], BudgetReached | None]:
-    """Return the answers to all kept tasks, also to further ones, and what says that the budget is reached, if so."""
+    """Have all kept tasks answered; what remains of a reached budget buys further tasks and their answers."""
     replies = pipeline.answers()
-    # Answers mostly cost less than was set aside for them; what is left buys further tasks.
     while reached is not None:
         before = pipeline.task_filter.requests
         reached = pipeline.tasks()

@@ -85,12 +85,12 @@ class Pipeline:
         self._expected_answer_usd = expected_answer_usd(settings, seeds, budget.prices)
         counts = ledger.counts()
         settled = {stage: each["answered"] + each["failed"] for stage, each in counts.items()}
-        # Until these are judged anew, nobody knows what the money already spent has bought.
+        # Until these are judged again, it is unknown how many tasks the money already spent has bought.
         self._tasks_before, self._answers_before = settled.get(TASKS, 0), settled.get(ANSWERS, 0)
         self._noted_at_s = -math.inf
 
     def tasks(self) -> BudgetReached | None:
-        """Ask for tasks until the target is reached; where the budget ends that, return what says so.
+        """Ask for tasks until the target is reached; return the error if the budget ends that.
 
         Raises:
             BatchesUnderWay: Nothing more can be done without waiting.
@@ -161,7 +161,7 @@ class Pipeline:
         return 0 if trial.full else trial.requests_wanted()
 
     def _keep_for_answers(self, answered: int) -> None:
-        """Keep enough of a budget to have the kept tasks answered, instead of spending all of it on more tasks."""
+        """Reserve enough of the budget for answers to the kept tasks."""
         if self.budget.budget_usd is None:
             return
         waiting = len(self.task_filter.kept) - answered
@@ -178,7 +178,7 @@ class Pipeline:
         return mean_usd(self.budget.spending(), ANSWERS, self._expected_answer_usd) or 0.0
 
     def answers(self) -> list[Reply]:
-        """Have the kept tasks answered; those for which the budget does not suffice are said to have failed for it.
+        """Have the kept tasks answered; those that the budget does not cover fail with the reason "budget".
 
         Raises:
             BatchesUnderWay: Nothing more can be done without waiting.
@@ -206,7 +206,7 @@ class Pipeline:
         return read_reply(entry)
 
     def _tell(self, stage: str, answered: int, target: int) -> None:
-        """Tell the watcher how far the run is, and from time to time note it in the ledger."""
+        """Report progress to the callback, and about once a second to the ledger."""
         tasks = self.task_filter
         if self.watch is not None:
             money = self.money(

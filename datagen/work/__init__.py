@@ -1,1 +1,1 @@
-"""The work folder of a run: its plan, its pinned configuration, its progress, and what its ledger says."""
+"""The work folder of a run: its plan, its pinned configuration and its recorded replies."""

@@ -1,4 +1,4 @@
-"""Asking in the way the settings name, one by one or through batches; changing from one to the other."""
+"""Sending requests in the mode that the settings name (live or batch), and switching between the two."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,7 +57,7 @@ def ask_all(
 
 
 def take_up_batches(services: Mapping[str, Service], ledger: Ledger, terms: Terms, budget: Budget) -> None:
-    """Before asking one by one, bring in what batches of an earlier run hold.
+    """Before live requests, collect the replies of an earlier run's batches.
 
     Args:
         services: The service of each stage.

@@ -1,4 +1,4 @@
-"""What a run will ask and cost, before anything is sent: the expected and the worst case.
+"""Estimates of a run before anything is sent: requests, tokens and cost, expected and at worst.
 
 The expectations are rough and stated: four characters a token, four of five tasks kept (AlpaCare: 52,002 of 64,350),
 an answer of 260 tokens (a strong model's mean on medical tasks, about 200 words). What a run measures replaces them.

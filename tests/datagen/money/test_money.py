@@ -176,7 +176,7 @@ def test_a_free_model_needs_no_money_and_a_bound_is_needed_for_others(path: Path
         budget = Budget(ledger, PRICES, 0.0)
         assert budget.try_reserve("free", BODY) is not None
         assert budget.try_reserve("m", BODY) is None
-        with pytest.raises(ConfigError, match="bound of every reply"):
+        with pytest.raises(ConfigError, match="bounds the cost of a reply"):
             budget.try_reserve("m", {"messages": []})
 
 
