@@ -5,7 +5,7 @@ import csv
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from datagen.phrases import compiled, search
 from datagen.replies.marks import FIELDS, HEADERS, OUTPUT, name_of_field
@@ -26,9 +26,6 @@ class Structure:
     whole: bool = True
 
 
-_BR, _WRITTEN_OUT = compiled("break before a label"), compiled("written line end before a label")
-
-
 def mend(reply: str) -> str:
     r"""Write every line end as a newline.
 
@@ -42,9 +39,10 @@ def mend(reply: str) -> str:
     text = _unquoted(text)
     text = compiled("next task").sub("\n", text)
     text = re.sub("[\r\u2028\u2029\x85]", "\n", text)
-    if len(_WRITTEN_OUT.findall(text)) >= 3:
+    if len(compiled("written line end before a label").findall(text)) >= 3:
         text = text.replace("\\n", "\n")
-    return compiled("table of a header").sub(_as_labels, _BR.sub("\n", text))
+    text = compiled("break before a label").sub("\n", text)
+    return compiled("table of a header").sub(_as_labels, text)
 
 
 def _as_labels(table: re.Match[str]) -> str:
@@ -121,7 +119,7 @@ def _object(text: str, start: int) -> Structure | None:
         return None
     if not whole and not compiled("cut key of JSON").match(text, at):
         return None
-    return Structure(start, at if whole else len(text), values, tuple(others), whole)
+    return Structure(start, at if whole else len(text), values, others, whole)
 
 
 def _nested(text: str, at: int, name: str, before: Sequence[str]) -> tuple[list[tuple[str, str]], int] | None:
@@ -133,15 +131,13 @@ def _nested(text: str, at: int, name: str, before: Sequence[str]) -> tuple[list[
     if kind := name_of_field(name):
         return [(name, text[at:end] if kind == "input" else "")], end
     kinds = set(map(name_of_field, said)) - {None} if isinstance(said, dict) else set()
-    is_part = (
-        bool(kinds)
-        and not ("instruction" in kinds and kinds & HEADERS)
-        and kinds.isdisjoint(map(name_of_field, before))
-    )
-    return ([(key, str(value)) for key, value in said.items()], end) if is_part else None
+    is_task = "instruction" in kinds and kinds & HEADERS
+    if not kinds or is_task or kinds & set(map(name_of_field, before)):
+        return None
+    return [(key, str(value)) for key, value in said.items()], end
 
 
-def _named(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+def _named(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the values of fields, by their names or, where names are not known, by their order; and all else."""
     kinds = [name_of_field(name) for name, _ in pairs]
     for first in range(len(pairs) - len(FIELDS) + 1) if len(pairs) <= len(FIELDS) + 1 else ():
@@ -150,33 +146,34 @@ def _named(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]]
         if fits and compiled("level").fullmatch(said[3]) and " " in said[4]:
             kinds[first : first + len(FIELDS)] = FIELDS
             break
-    values: dict[str, str] = {}
+    return _sorted_out(kinds, (value for _, value in pairs), map(": ".join, pairs))
+
+
+def _sorted_out(
+    kinds: Iterable[str | None], values: Iterable[str], written: Iterable[str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the first value of each field, and whatever else has words as it is written."""
+    fields: dict[str, str] = {}
     others: list[str] = []
-    for (name, value), kind in zip(pairs, kinds, strict=True):
-        if kind is not None and kind not in values:
-            values[kind] = value
+    for kind, value, whole in zip(kinds, values, written, strict=False):
+        if kind is not None and kind not in fields:
+            fields[kind] = value
         elif re.search(r"[^\W\d]", value):
-            others.append(f"{name}: {value}")
-    return values, others
+            others.append(whole)
+    return fields, tuple(others)
 
 
 def _decode(token: str) -> str:
     if token.lower() in ("null", "none", "true", "false"):
         return ""
-    if token[0] in '"[':
-        try:
-            said = json.loads(token, strict=False)
-            return "\n".join(map(str, said)) if isinstance(said, list) else str(said)
-        except (ValueError, RecursionError):
-            return token.strip('"')
-    if token[0] == "“":
-        return token[1:-1]
-    if token[0] == "'":
-        try:
-            return str(ast.literal_eval(token.replace("\n", "\\n")))
-        except (SyntaxError, ValueError):
-            return token[1:-1]
-    return token
+    if token[0] not in "\"'[":
+        return token.strip("“”")
+    try:
+        quoted = token[0] == "'"
+        said = ast.literal_eval(token.replace("\n", "\\n")) if quoted else json.loads(token, strict=False)
+    except (SyntaxError, ValueError, RecursionError):
+        return token[1:-1] if token[0] != "[" else token
+    return "\n".join(map(str, said)) if isinstance(said, list) else str(said)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
@@ -194,7 +191,7 @@ def _rows(text: str) -> Iterator[Structure]:
         line = match.group()
         cells = _cells(line)
         if len(cells) < 2:
-            header = [] if line.strip() or len(header) else header
+            header = []
             yield from _one(sheet)
             sheet = []
             continue
@@ -254,14 +251,8 @@ def _break(cell: str) -> str:
 
 
 def _row(start: int, end: int, header: list[str | None], cells: list[str], whole: bool) -> Structure:
-    values: dict[str, str] = {}
-    others: list[str] = []
-    for name, cell in zip(header, cells, strict=False):
-        if name is not None and name not in values:
-            values[name] = _break(cell)
-        elif re.search(r"[^\W\d]", cell):
-            others.append(cell)
-    return Structure(start, end, values, tuple(others), whole)
+    values, others = _sorted_out(header, map(_break, cells), cells)
+    return Structure(start, end, values, others, whole)
 
 
 def _one(sheet: list[_SheetRow]) -> Iterator[Structure]:

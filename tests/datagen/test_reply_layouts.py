@@ -216,7 +216,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-@pytest.mark.parametrize(("number", "layout"), enumerate(LAYOUTS.values()), ids=LAYOUTS)
+@pytest.mark.parametrize(("number", "layout"), list(enumerate(LAYOUTS.values())), ids=LAYOUTS)
 def test_tasks_come_back_exactly(number: int, layout: Layout) -> None:
     """Each layout shows a third of the seed tasks, and the next one another third."""
     seeds = load_seeds()
