@@ -131,32 +131,29 @@ def _gap(text: str, start: int, end: int, place: int) -> Gap:
 
 
 def _labels(text: str) -> Iterator[Mark]:
-    for pattern in (compiled("line label"), compiled("header within a line")):
-        for match in pattern.finditer(text):
-            yield Mark(_kind(match), match.start(), match.end(), _number(match))
+    for form in ("line label", "header within a line"):
+        yield from map(_mark, compiled(form).finditer(text))
     for match in compiled("label within a line").finditer(text):
-        if match.group("fence"):
-            yield Mark(SEPARATOR, match.start("fence"), match.end("fence"))
-        start = match.end("fence") if match.group("fence") else match.start()
-        yield Mark(_kind(match), start, match.end(), _number(match))
+        if match["fence"]:
+            yield Mark(SEPARATOR, *match.span("fence"))
+        yield dataclasses.replace(_mark(match), start=max(match.start(), match.end("fence")))
     # Such forms occur in plain text too; they are labels where a reply writes most of its labels so.
     forms = collections.defaultdict(list)
     for match in compiled("form label").finditer(text):
         forms[bool(match["letter"]), frozenset(match["after"]) - set(" *_")].append(match)
-    for (_, form), found in forms.items():
+    for (_, behind), found in forms.items():
         kinds = {_kind(match) for match in found}
-        if "instruction" in kinds and len(kinds) >= (3 if form else len(FIELDS)):
-            yield from (Mark(_kind(match), match.start(), match.end(), _number(match)) for match in found)
-    for kind, match in _labels_by_place(text):
-        yield Mark(kind, match.start(), match.end(), _number(match))
+        if "instruction" in kinds and len(kinds) >= (3 if behind else len(FIELDS)):
+            yield from map(_mark, found)
+    yield from _labels_by_place(text)
     for match in compiled("long label").finditer(text):
         word = match.group("word").lower()
         for kind in ("difficulty", "instruction"):
             if word != kind and OSA.distance(word, kind, score_cutoff=1) <= 1:
-                yield Mark(kind, match.start(), match.end(), _number(match))
+                yield _mark(match, kind)
 
 
-def _labels_by_place(text: str) -> Iterator[tuple[str, re.Match[str]]]:
+def _labels_by_place(text: str) -> Iterator[Mark]:
     """Read labels in a language that is not known: six of them that come again in each task, in the prompt's order."""
     found = list(compiled("label of any name").finditer(text))
     words = [" ".join(match["word"].lower().split()) for match in found]
@@ -169,7 +166,7 @@ def _labels_by_place(text: str) -> Iterator[tuple[str, re.Match[str]]]:
     if all(known[word] in (None, kinds[word]) for word in run):
         for word, match in zip(words, found, strict=True):
             if word in kinds and known[word] is None:
-                yield kinds[word], match
+                yield _mark(match, kinds[word])
 
 
 def _unasked(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
@@ -194,6 +191,10 @@ def _unasked(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
 
 def _markup(label: str) -> str:
     return "".join(char for char in label if char in "*_#`")
+
+
+def _mark(match: re.Match[str], kind: str = "") -> Mark:
+    return Mark(kind or _kind(match), match.start(), match.end(), _number(match))
 
 
 def _kind(match: re.Match[str]) -> str:
