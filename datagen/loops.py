@@ -50,15 +50,16 @@ def is_caught_in_a_loop(text: str) -> bool:
     if search("empty lines", text) or _is_poor(text.casefold().split()):
         return True
     if _counts_alone(text) or any(
-        _repeats(_units(bare.split()), ENOUGH_BARE) for bare in compiled("bare").findall(text.casefold())
+        _repeats(_units(bare.split()), ENOUGH_BARE)
+        for bare in compiled("bare words").findall(text.casefold())
     ):
         return True
     without_counters = compiled("counters").sub("0.", text).casefold()
     if _repeats(_units(without_counters.split()), ENOUGH):
         return True
-    numbers = compiled("number").findall(without_counters)
+    numbers = compiled("any number").findall(without_counters)
     return len(numbers) >= COUNTED and _counts_on(
-        _units(compiled("number").sub("0", without_counters).split())
+        _units(compiled("any number").sub("0", without_counters).split())
     )
 
 
@@ -94,20 +95,20 @@ def _is_enough(stretch: list[str], distance: int, bounds: tuple[tuple[int, int],
     unit = " ".join(stretch[:distance])
     times = len(stretch) // distance
     # A list may give the same dose for each day.
-    if "0" in stretch[:distance] and len(compiled("letters").findall(unit)) < 2 and times < COUNTED // 3:
+    if "0" in stretch[:distance] and len(compiled("any letters").findall(unit)) < 2 and times < COUNTED // 3:
         return False
     size = sum(map(len, stretch))
-    if not search("letters", unit):
+    if not search("any letters", unit):
         return size >= QUIET
     if _NUCLEOTIDES.issuperset(unit):
         return size >= NUCLEOTIDES
-    said = len("".join(compiled("said").findall(unit)).encode()) * times
+    said = len("".join(compiled("letters and digits").findall(unit)).encode()) * times
     return any(times >= least and said >= enough for least, enough in bounds)
 
 
 def _counts_alone(text: str) -> bool:
     """Say whether numbers and nothing else follow each other by the same step: 1 2 3 4 ..."""
-    least = RISING if search("letters", text) else RISING_ALONE
+    least = RISING if search("any letters", text) else RISING_ALONE
     for row in compiled("row of numbers").findall(text):
         numbers = [int(number) for number in re.findall(r"\d+", row)]
         run, step = 1, 0
@@ -121,13 +122,13 @@ def _counts_alone(text: str) -> bool:
 
 def _counts_on(units: list[str]) -> bool:
     return any(
-        end - start >= COUNTED * distance and search("letters", " ".join(units[start : start + distance]))
+        end - start >= COUNTED * distance and search("any letters", " ".join(units[start : start + distance]))
         for start, end, distance in _loops(units)
     )
 
 
 def _is_poor(words: list[str]) -> bool:
-    named = ["".join(compiled("said").findall(word)) for word in words]
+    named = ["".join(compiled("letters and digits").findall(word)) for word in words]
     named = [name for name in named if name]
     windows = (set(named[at : at + WINDOW]) for at in range(0, len(named) - WINDOW + 1, WINDOW // 4))
-    return any(len(window) <= POOR and any(map(compiled("letters").search, window)) for window in windows)
+    return any(len(window) <= POOR and any(map(compiled("any letters").search, window)) for window in windows)

@@ -92,7 +92,7 @@ def parse_tasks(
     results: list[SeedTask | Rejected] = []
     found = 0
     text, cut = as_plain_lines(mend(reply)), read_finish(finish_reason) != "whole"
-    if cut and search("heading", text):
+    if cut and search("hash heading", text):
         # Among labels such as "### Input", hashes at the very end are rather a label's beginning than a separator.
         text = compiled("last hashes").sub("", text)
     for result in _read(text, first_number, cut):
@@ -159,10 +159,10 @@ def _read_stretch(
     cut = cut and end == len(text)
     if not marks:
         piece = text[start:end].strip()
-        if not any(map(str.isalnum, piece)) or (compiled("wrapping").fullmatch(piece) and not cut):
+        if not any(map(str.isalnum, piece)) or (compiled("wrapper of tasks").fullmatch(piece) and not cut):
             return
         yield Rejected(
-            "truncated" if cut else "unlabelled" if compiled("numbered").match(piece) else "prose", piece
+            "truncated" if cut else "unlabelled" if compiled("numbered task").match(piece) else "prose", piece
         )
         return
     lead, opened = _split_lead(text[start : marks[0].start], marks[0], open_number)
@@ -187,13 +187,13 @@ def _split_lead(lead: str, first: Mark, open_number: int | None) -> tuple[str, s
     if first.kind == "topic" and (value := _unlabelled_type(lines[-1], open_number)):
         return "\n".join(lines[:-1]), value
     return "\n".join(
-        line for line in lines if not (is_bare_number(line) or compiled("wrapping").fullmatch(line))
+        line for line in lines if not (is_bare_number(line) or compiled("wrapper of tasks").fullmatch(line))
     ), ""
 
 
 def _unlabelled_type(line: str, open_number: int | None) -> str:
     """Return the type in a line such as "5. Chat", or "Chat" where the prompt left the number open."""
-    numbered = compiled("numbered").match(line)
+    numbered = compiled("numbered task").match(line)
     if not numbered and open_number is None:
         return ""
     value = line[numbered.end() :] if numbered else re.sub(rf"^{open_number}\b", "", line)

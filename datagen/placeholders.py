@@ -51,7 +51,7 @@ def is_placeholder(given: str) -> bool:
     if described is None:
         return False
     says = search("says something", text, described.end())
-    return says is None or bool(search("relative", text[: says.start()]))
+    return says is None or bool(search("relative clause", text[: says.start()]))
 
 
 def asks_to_insert(text: str) -> bool:
@@ -92,7 +92,11 @@ def _holds_blanks_alone(text: str) -> bool:
         if search("placeholder word", blank) or set(blank) <= set("._…")
     ]
     if not blanks:
-        return text.endswith((":", "：")) and "\n" not in text and bool(compiled("label").fullmatch(text))
-    rest = compiled("label").sub("", compiled("blanks").sub(" ", text))
+        return (
+            text.endswith((":", "："))
+            and "\n" not in text
+            and bool(compiled("label of a blank").fullmatch(text))
+        )
+    rest = compiled("label of a blank").sub("", compiled("blanks").sub(" ", text))
     beside = len(compiled("placeholder word").findall(rest))
     return not beside or (len(blanks) >= 3 and beside <= 4 * len(blanks))

@@ -175,8 +175,8 @@ def is_unfinished(answer: str) -> bool:
         or compiled("list item").match(last_line)
         or (before and count_words(last_line) <= _HEADING_WORDS)
         or (
-            compiled("labelled").match(last_line)
-            and compiled("labelled").match(before[before.rfind("\n") + 1 :])
+            compiled("labelled line").match(last_line)
+            and compiled("labelled line").match(before[before.rfind("\n") + 1 :])
         )
     ):
         return False
@@ -184,7 +184,7 @@ def is_unfinished(answer: str) -> bool:
     tail = sentences[-1]
     listed = any(sign in last_line for sign in (" - ", "   ", "•", " * "))
     no_sentence = len(sentences) == 1 and not before and count_words(tail) <= _FRAGMENT_WORDS
-    named = all(word[0].isupper() or len(word) <= 3 for word in compiled("word").findall(tail))
+    named = all(word[0].isupper() or len(word) <= 3 for word in compiled("run of letters").findall(tail))
     return not (listed or no_sentence or named or search("names a source", tail))
 
 
@@ -200,7 +200,7 @@ def repeats_itself(text: str) -> bool:
     section, sections, sentences = "", 0, list[tuple[str, str]]()
     for part in _SENTENCE_END.split(text):
         sentence = " ".join(tokenize(part))
-        if compiled("section").match(part):
+        if compiled("section heading").match(part):
             section, sections = sentence, sections + 1
         if any(map(str.isalpha, sentence)):
             sentences.append((section, sentence))
@@ -213,7 +213,7 @@ def _has_choices(text: str, task_type: str) -> bool:
     """Say whether a text lists at least two lettered or numbered choices; USMLE items may be open questions."""
     if search("named choices", text):
         return True
-    labels = {match.upper() for match in compiled("choice").findall(text)}
+    labels = {match.upper() for match in compiled("lettered choice").findall(text)}
     if {"A", "B"} <= labels or {"1", "2"} <= labels:
         return True
     return "usmle" in task_type.lower() and "?" in text and not search("asks to choose", text)

@@ -53,7 +53,7 @@ class Pattern:
 
 
 def _read(row: dict[str, Any]) -> Pattern:
-    functions = {"check": CHECKS, "read": READERS}
+    functions: dict[str, Any] = {"check": CHECKS, "read": READERS}
     needs = plain(row.get("needs", "")).text
     return Pattern(
         row["kind"],

@@ -40,7 +40,7 @@ def bare_answer(reply: str, asked: str = "") -> str:
     """
     text = reply
     for _ in range(4):  # a wrapper may hold another one
-        shown = compiled("switch").sub("", without_thoughts(compiled("first breaks").sub("", text)))
+        shown = compiled("thinking switch").sub("", without_thoughts(compiled("first breaks").sub("", text)))
         while last := search("last break", shown, max(0, len(shown.rstrip()) - 8)):
             shown = shown[: last.start()].rstrip()
         shown = shown[: end.start()].rstrip() if (end := search("end said", shown)) else shown
@@ -103,17 +103,19 @@ def _goes_on(answer: str, asked: str) -> bool:
     if search("asks for a dialogue", asked):
         return False
     spoken = list(compiled("speakers").finditer(answer))
-    turns = [turn for turn in compiled("turns").finditer(answer) if not _begins_a_sentence(turn)]
+    turns = [turn for turn in compiled("invented turns").finditer(answer) if not _begins_a_sentence(turn)]
     if not spoken or (
-        len(spoken) > 2 and not answer[: spoken[0].start()].strip() and not compiled("turns").match(answer)
+        len(spoken) > 2
+        and not answer[: spoken[0].start()].strip()
+        and not compiled("invented turns").match(answer)
     ):
         return bool(turns and not spoken)  # nobody speaks, or the answer is a dialogue
     first = spoken[0]
     if turns:
         return True
     if answer[: first.start()].strip():
-        return bool(search("spoken", first["said"])) and not _is_introduced(answer, first.start())
-    return len(spoken) == 2 and not first["asker"] and bool(search("thanks", spoken[1]["said"]))
+        return bool(search("words of speech", first["said"])) and not _is_introduced(answer, first.start())
+    return len(spoken) == 2 and not first["asker"] and bool(search("thanks said", spoken[1]["said"]))
 
 
 def _begins_a_sentence(turn: re.Match[str]) -> bool:
@@ -126,7 +128,7 @@ def _is_introduced(text: str, at: int) -> bool:
     """Say whether the line above is a heading, or ends in a colon."""
     above = text[:at].rstrip()
     line = above[above.rfind("\n") + 1 :].strip()
-    return bool(search("introduces", line)) or (len(line) <= 60 and line[-1:].isalnum())
+    return bool(search("introduction", line)) or (len(line) <= 60 and line[-1:].isalnum())
 
 
 def holds_thoughts(text: str) -> bool:
@@ -147,7 +149,7 @@ def _is_angled(tag: re.Match[str]) -> bool:
 
 def _holds_tags(text: str) -> bool:
     """Say whether a text has tags of thoughts, answers or roles outside code, or others of which it does not speak."""
-    text = compiled("code").sub(" ", text)
+    text = compiled("any code").sub(" ", text)
     speaks = bool(search("speaks of markup", text))
     ends = {end.lower() for end in compiled("end tag").findall(text)} - _HTML
     if "<!--" in text or (ends and not speaks):

@@ -70,7 +70,7 @@ def read_heading(line: str) -> Heading | None:
     wrapped = len(before) > (before[:1] in "([") and bool(after) and _mirrored(before[-1]) in after
     wrapped = wrapped or (before[:1] == "[" and after[-1:] == "]")
     core = _CHINESE.sub(lambda match: match[1] + str(_chinese(match[2])), core)
-    counted = compiled("counted").fullmatch(core)
+    counted = compiled("counted heading").fullmatch(core)
     share = search("out of", core)
     if share and int(share[1]) <= int(share[2]):
         title = "" if counted and "(" not in core else core[: share.start()].strip(" (")
@@ -162,7 +162,7 @@ def find_headings(gaps: Sequence[Gap], first_number: int) -> Iterator[int]:
             if heading is None:
                 if len(line) > _LONGEST_HEADING or line == NO_INPUT:
                     break
-                if compiled("symbols").fullmatch(line) and evidence.recurs(line):
+                if compiled("line of symbols").fullmatch(line) and evidence.recurs(line):
                     start = at
                 elif compiled("heading rule").fullmatch(line):
                     pending = at

@@ -56,7 +56,7 @@ def name_of_field(word: str) -> str | None:
         ('view', 'type', None)
     """
     match = compiled("any field").fullmatch(
-        compiled("joined").sub(" ", compiled("in brackets").sub("", word.strip()))
+        compiled("joined words").sub(" ", compiled("in brackets").sub("", word.strip()))
     )
     return _kind(match) if match else None
 
@@ -214,7 +214,7 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
 
     def label_follows(at: int) -> bool:
         """Say whether the next words are a label."""
-        blank = compiled("blank").match(text, at)
+        blank = compiled("blank space").match(text, at)
         after = blank.end() if blank else at
         return after in starts or _line_start(text, after) in starts
 
@@ -254,7 +254,7 @@ def _without_overlaps(text: str, marks: Sequence[Mark]) -> list[Mark]:
         if inline and mark.number is None and not (kept and _follows_on_line(text, kept[-1], mark, line)):
             continue
         volume = mark.kind == OUTPUT and (
-            compiled("volume").match(text, mark.end) or "intake" in before.lower()
+            compiled("volume of a fluid").match(text, mark.end) or "intake" in before.lower()
         )
         if volume or (mark.kind == OUTPUT and kept and kept[-1].kind == OUTPUT):
             continue

@@ -24,7 +24,7 @@ def as_plain_lines(reply: str) -> str:
         Input: pH < 7
     """
     if len(_kinds(compiled("quoted label"), reply)) >= 3:
-        reply = compiled("quoted").sub("", reply)
+        reply = compiled("block quote").sub("", reply)
     named = {field for match in compiled("tag").finditer(reply) for field in _fields_of(match)}
     if (
         len(named) < 3
@@ -92,7 +92,7 @@ class _Writer:
         if ends and name == self.field:
             self.field = ""
             return "\n"
-        if compiled("inline").fullmatch(name):
+        if compiled("inline tags").fullmatch(name):
             return line_end
         if name in ("tr", "thead", "tbody", "tfoot"):
             return "\n" if name == "tr" and not ends else ""

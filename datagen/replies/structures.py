@@ -82,7 +82,7 @@ def without_wrapper(text: str, *, before: bool, after: bool) -> str:
 
 def _objects(text: str) -> Iterator[Structure]:
     at = 0
-    while opening := search("open", text, at):
+    while opening := search("opening of JSON", text, at):
         structure = _object(text, opening.start())
         if structure is None:
             at = opening.end()
@@ -143,7 +143,7 @@ def _named(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], tuple[str,
     for first in range(len(pairs) - len(FIELDS) + 1) if len(pairs) <= len(FIELDS) + 1 else ():
         said = [value for _, value in pairs[first:]]
         fits = all(kind in (None, field) for kind, field in zip(kinds[first:], FIELDS, strict=False))
-        if fits and compiled("level").fullmatch(said[3]) and " " in said[4]:
+        if fits and compiled("level in words").fullmatch(said[3]) and " " in said[4]:
             kinds[first : first + len(FIELDS)] = FIELDS
             break
     return _sorted_out(kinds, (value for _, value in pairs), map(": ".join, pairs))
@@ -187,7 +187,7 @@ def _rows(text: str) -> Iterator[Structure]:
     """Read tables with a task in each row, or with a field in each row."""
     header, edged = list[str | None](), False
     sheet: list[_SheetRow] = []
-    for match in compiled("line").finditer(text):
+    for match in compiled("any line").finditer(text):
         line = match.group()
         cells = _cells(line)
         if len(cells) < 2:

@@ -32,7 +32,7 @@ def without_thoughts(text: str) -> str:
         'A blood pressure <think twice> of 140/90'
     """
     text = text if not text.startswith(tuple(_INVISIBLE)) else text.lstrip(_INVISIBLE)
-    shown = own_turn(_without_folded(_without_blocks(text))) if search("marked", text) else text
+    shown = own_turn(_without_folded(_without_blocks(text))) if search("any bracket", text) else text
     shown = _behind_headings(_behind_names(shown))
     return text if shown == text else shown.strip()
 
@@ -130,7 +130,7 @@ def _decorated(text: str, tag: re.Match[str]) -> tuple[int, int]:
     for mark in ("***", "**", "*", "`", "_"):
         if text.endswith(mark, 0, start) and text.startswith(mark, end):
             return start - len(mark), end + len(mark)
-    quote = search("quote", text, max(0, start - 4), start)
+    quote = search("quote mark", text, max(0, start - 4), start)
     return (quote.start() if quote else start), end
 
 
@@ -147,7 +147,7 @@ def _without_folded(text: str) -> str:
     """Cut out thoughts that are folded away in HTML, or stand in a code block of that name."""
     spans: list[tuple[int, int]] = []
     for pattern, closing in (
-        (compiled("details"), compiled("end of details")),
+        (compiled("folded details"), compiled("end of details")),
         (compiled("fence of thoughts"), compiled("bare fence")),
     ):
         at = 0

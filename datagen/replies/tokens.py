@@ -85,7 +85,7 @@ def own_turn(text: str) -> str:
         >>> own_turn("Rest.<|eot_id|><|start_header_id|>user<|end_header_id|>Why?"), own_turn("Rest.</s> Run.")
         ('Rest.', 'Rest.</s> Run.')
     """
-    text = compiled("box").sub("", text)
+    text = compiled("box tokens").sub("", text)
     marks = find_marks(text)
     if not marks:
         return text
@@ -123,6 +123,6 @@ def control_tokens(text: str) -> list[str]:
     """
     return [
         found.group()
-        for pattern in (compiled("control tokens"), compiled("spelling"))
+        for pattern in (compiled("control tokens"), compiled("tokenizer spelling"))
         for found in pattern.finditer(text)
     ]

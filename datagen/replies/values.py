@@ -42,8 +42,8 @@ def clean(kind: str, raw: str, *, final: bool) -> tuple[str, list[tuple[str, str
 
 
 def _undecorate(value: str) -> str:
-    value = compiled("line break").sub("", value.strip().strip(_INVISIBLE)).strip()
-    value = compiled("closing tag").sub("", compiled("break").sub("", value).rstrip()).rstrip()
+    value = compiled("spaces at a line end").sub("", value.strip().strip(_INVISIBLE)).strip()
+    value = compiled("closing tag").sub("", compiled("separator at an end").sub("", value).rstrip()).rstrip()
     for mark in ("**", "__"):
         if value.count(mark) % 2:
             value = value.removeprefix(mark) if value.startswith(mark) else value.removesuffix(mark)
@@ -54,7 +54,7 @@ def _undecorate(value: str) -> str:
 
 def _within_fences(raw: str) -> tuple[str, str]:
     """Take code fences off a value, and quotation marks off its lines; words below the last fence are not its own."""
-    parts = compiled("fence").split(raw)
+    parts = compiled("fence of code").split(raw)
     if len(parts) % 2 and parts[0].strip() and any(part.strip() for part in parts[1:]):
         return raw, ""
     keep = max(1, len(parts) - 1) if parts[0].strip() else 2
@@ -117,7 +117,7 @@ def _unfold(text: str, wrapped: int) -> str:
     lines: list[str] = []
     width = 0
     for line in text.strip().split("\n"):
-        if lines and width > wrapped and line.strip() and not compiled("item").match(line):
+        if lines and width > wrapped and line.strip() and not compiled("list item of YAML").match(line):
             lines[-1] += f" {line.strip()}"
         else:
             lines.append(line)
@@ -135,7 +135,7 @@ def unquote(values: Mapping[str, str], *, data: bool) -> dict[str, str]:
         {'type': 'Chat', 'input': 'Chest pain:\\nworse.'}
     """
     said = [v for kind, v in values.items() if kind != "difficulty" and v and v != NO_INPUT]
-    if data or (len(said) >= 3 and all(compiled("string").fullmatch(value) for value in said)):
+    if data or (len(said) >= 3 and all(compiled("quoted string").fullmatch(value) for value in said)):
         return {kind: _text_of(value) for kind, value in values.items()}
     # An input may be what somebody said; an instruction is in quotation marks only for show.
     return {
@@ -147,7 +147,7 @@ def unquote(values: Mapping[str, str], *, data: bool) -> dict[str, str]:
 def _text_of(value: str) -> str:
     if long := compiled("long string").fullmatch(value):
         return long["text"].strip()
-    if not compiled("string").fullmatch(value):
+    if not compiled("quoted string").fullmatch(value):
         return value
     try:
         return str(yaml.load(value, Loader=yaml.BaseLoader)).strip()
@@ -164,7 +164,7 @@ def _is_closing(paragraph: str) -> bool:
     short = len(paragraph) <= _LONGEST_CLOSING and "\n" not in paragraph.strip()
     if short and compiled("remark on a task").fullmatch(paragraph.strip()):
         return True
-    return short and bool(search("speaks of tasks", paragraph) or compiled("hope").match(paragraph))
+    return short and bool(search("speaks of tasks", paragraph) or compiled("hope expressed").match(paragraph))
 
 
 def _split_closing(value: str) -> tuple[str, str]:
@@ -174,7 +174,7 @@ def _split_closing(value: str) -> tuple[str, str]:
     while keep > 1 and (_is_closing(paragraphs[keep - 1]) or not paragraphs[keep - 1].strip("-=*_~ \n")):
         keep -= 2
     closing = "".join(paragraphs[keep:]).strip()
-    value = compiled("break").sub("", "".join(paragraphs[:keep]).strip()).rstrip()
+    value = compiled("separator at an end").sub("", "".join(paragraphs[:keep]).strip()).rstrip()
     return value, closing
 
 
