@@ -5,6 +5,7 @@ which travels with every published row. Each example is shown as an earlier turn
 size go on in its form, where a small one loses the form under a long list of rules.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from datagen.service.chat import TEXT
 
 PROMPT_VERSION = "2026-11.3"
 
-_TEXTS: dict[str, str] = read_table("datagen", "prompts.yaml")
+_TEXTS: dict[str, Any] = read_table("datagen", "prompts.yaml")
 
 
 def task_request_messages(
@@ -65,24 +66,8 @@ def task_request_messages(
 
 def response_format() -> dict[str, Any]:
     """Return OpenAI's ``response_format`` for a list of tasks; vLLM, llama.cpp, Ollama and OpenRouter take it, too."""
-    text = {"type": "string"}
-    fields = {
-        "type": text,
-        "topic": text,
-        "view": text,
-        "difficulty": {"type": "integer", "enum": [1, 2, 3, 4, 5]},
-        "instruction": text,
-        "input": {"type": "string", "description": f"{NO_INPUT} where the task needs none"},
-    }
-    task = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
-    tasks = {"type": "array", "items": task}
-    schema = {
-        "type": "object",
-        "properties": {"tasks": tasks},
-        "required": ["tasks"],
-        "additionalProperties": False,
-    }
-    return {"type": "json_schema", "json_schema": {"name": "medical_tasks", "strict": True, "schema": schema}}
+    schema = {"name": "medical_tasks", "strict": True, "schema": copy.deepcopy(_TEXTS["schema"])}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def render_task(task: SeedTask, number: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import yaml
 
+from datagen.labels import normalise_difficulty
 from datagen.phrases import compiled, search
 from datagen.records import NO_INPUT
 from datagen.replies.marks import HEADERS
@@ -178,9 +179,6 @@ def _split_closing(value: str) -> tuple[str, str]:
     return value, closing
 
 
-_WORD_LEVELS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
-
-
 def _split_difficulty(value: str) -> tuple[str, str]:
     """Read a level from 1 to 5 out of "3/5", "Level 3", "3 (moderate)" or stars; return it and any other words."""
     value = "".join(str(unicodedata.digit(c)) if c.isdigit() and not c.isascii() else c for c in value)
@@ -191,5 +189,6 @@ def _split_difficulty(value: str) -> tuple[str, str]:
     elif match:
         level, rest = match.group(1), value[: match.start()] + " " + value[match.end() :]
     else:
-        return _WORD_LEVELS.get(value.lower().strip("."), value), ""
+        level = normalise_difficulty(value)
+        return level if level in ("1", "2", "3", "4", "5") else value, ""
     return level, "" if compiled("words beside a level").fullmatch(rest) else rest.strip()
