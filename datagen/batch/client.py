@@ -13,13 +13,12 @@ from itertools import chain, islice
 
 from datagen.batch.files import BatchLimits
 from datagen.batch.runner import BatchesUnderWay, BatchRunner
-from datagen.batch.store import BatchRecord, BatchStore
+from datagen.batch.store import BatchRecord, BatchStore, describe
 from datagen.client import Reply, read_reply, run_coroutine
 from datagen.errors import DataError
-from datagen.ledger import Entry, Ledger
+from datagen.ledger import Ledger
 from datagen.money.budget import Budget
 from datagen.service.chat import ChatRequest, prompt_hash
-from datagen.service.limits import in_words
 from datagen.service.wire import Service
 
 __all__ = [
@@ -28,6 +27,7 @@ __all__ = [
     "cancel_batches",
     "collect_batches",
     "complete_in_batches",
+    "describe",
     "stream_in_batches",
 ]
 
@@ -73,16 +73,16 @@ async def stream_in_batches(
                 ahead.extend(islice(source, 1))
             if not ahead:
                 return
-            entry = _settled(ledger, stage, ahead[0], service)
-            if entry is not None:
+            reply = _settled(ledger, stage, ahead[0], service)
+            if reply is not None:
                 ahead.popleft()
                 known += 1
-                yield read_reply(entry)
+                yield reply
                 continue
             source = _draw_asked(ahead, source, ledger, stage)
             settled = [(request, _settled(ledger, stage, request, service)) for request in ahead]
-            replies = [read_reply(entry) for _, entry in settled if entry is not None]
-            missing = [request for request, entry in settled if entry is None]
+            replies = [reply for _, reply in settled if reply is not None]
+            missing = [request for request, reply in settled if reply is None]
             needed = max(1, wanted(replies))
             # The first round is estimated from nothing; a later one should be the last.
             needed += math.ceil(needed * limits.surplus) if known or replies else 0
@@ -147,11 +147,10 @@ def complete_in_batches(
         async with BatchRunner(service, ledger, stage, budget, limits, wait, watch=tell) as run:
             await run.settle(requests)
 
-    if any(_settled(ledger, stage, request, service) is None for request in requests):
-        run_coroutine(ask())
-    else:
-        tell()
-    return [_reply(ledger, stage, request) for request in requests]
+    run_coroutine(ask())
+    tell()
+    replies = [_settled(ledger, stage, request, service) for request in requests]
+    return [reply for reply in replies if reply is not None]
 
 
 def collect_batches(
@@ -209,30 +208,6 @@ async def _over_all(
                 await act(run)  # type: ignore[misc]
 
 
-def describe(records: Sequence[BatchRecord]) -> str:
-    """Say how far some batches are, in one line.
-
-    Example:
-        >>> describe([])
-        'no batches'
-    """
-    if not records:
-        return "no batches"
-    requests = sum(record.requests for record in records)
-    completed, failed = sum(r.completed for r in records), sum(r.failed for r in records)
-    states = ", ".join(sorted({record.status or "not sent yet" for record in records}))
-    oldest = in_words(max(record.age_s() for record in records))
-    return (
-        f"{len(records)} batch{'es' if len(records) > 1 else ''} ({states}) with {requests:,} requests: "
-        f"{completed:,} completed, {failed:,} failed, after {oldest}"
-    )
-
-
-def _reply(ledger: Ledger, stage: str, request: ChatRequest) -> Reply:
-    entry = ledger.settled(stage, request.id)
-    assert entry is not None
-    return read_reply(entry)
-
-
-def _settled(ledger: Ledger, stage: str, request: ChatRequest, service: Service) -> Entry | None:
-    return ledger.settled(stage, request.id, prompt_hash=prompt_hash(request.body(service.model)))
+def _settled(ledger: Ledger, stage: str, request: ChatRequest, service: Service) -> Reply | None:
+    entry = ledger.settled(stage, request.id, prompt_hash=prompt_hash(request.body(service.model)))
+    return None if entry is None else read_reply(entry)

@@ -14,7 +14,7 @@ from typing import Any, Self
 from datagen.batch.collector import ResultCollector
 from datagen.batch.files import BatchLimits, Question, as_question
 from datagen.batch.states import ENDED, counts, file_id, read_refusal, read_state
-from datagen.batch.store import BatchRecord, BatchStore
+from datagen.batch.store import BatchRecord, BatchStore, describe
 from datagen.batch.submitter import BatchSubmitter
 from datagen.batch.wire import BatchWire, Unlisted
 from datagen.errors import ConfigError
@@ -152,13 +152,9 @@ class BatchRunner:
         return self._store.under_way(self._stage)
 
     def _unsettled(self, requests: Sequence[ChatRequest]) -> list[ChatRequest]:
-        unsettled = []
-        for request in requests:
-            fingerprint = prompt_hash(request.body(self._service.model))
-            entry = self._ledger.get(self._stage, request.id, prompt_hash=fingerprint)
-            if entry is None or entry.state == "sent":
-                unsettled.append(request)
-        return unsettled
+        hashes = {request.id: prompt_hash(request.body(self._service.model)) for request in requests}
+        settled = self._ledger.settled
+        return [each for each in requests if not settled(self._stage, each.id, prompt_hash=hashes[each.id])]
 
     def _not_under_way(self, requests: Sequence[ChatRequest]) -> list[Question]:
         asked = {id for record in self._under_way() for id in self._store.members(record)}
@@ -220,15 +216,11 @@ class BatchRunner:
 
     def _tell(self) -> None:
         """Say how far the batches are, when that has changed or after a long silence."""
-        records = self._under_way()
-        counted = f"{sum(r.completed for r in records)}/{sum(r.requests for r in records)} completed"
-        states = ", ".join(sorted({record.status or "sent" for record in records}))
-        words = f"{len(records)} under way ({states}): {counted}, {sum(r.failed for r in records)} failed"
-        now_s = time.monotonic()
+        records, now_s = self._under_way(), time.monotonic()
+        words, _, age = describe(records).rpartition(", after ")
         if words != self._told or now_s - self._told_at_s >= _SILENCE_S:
             self._told, self._told_at_s = words, now_s
-            oldest = in_words(max(record.age_s() for record in records))
-            log.info("%s: batches %s, for %s", self._stage, words, oldest)
+            log.info("%s: %s, after %s", self._stage, words, age)
             self._watch()
 
     async def _look(self) -> bool:

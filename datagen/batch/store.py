@@ -9,11 +9,13 @@ import dataclasses
 import datetime
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from datagen.ledger import Ledger, utc_now
+from datagen.money.account import Bill
 from datagen.money.budget import Budget
+from datagen.service.limits import in_words
 
 _FOLDER = "work folder"
 #: By content, not by number: a batch that was never made is planned anew under another number.
@@ -151,56 +153,52 @@ class BatchStore:
 
     def asking(self, record: BatchRecord) -> None:
         """Write down that the provider is being asked to make a batch."""
-        self._ledger.execute("UPDATE batches SET status = 'asked for' WHERE number = ?", (record.number,))
+        self._set(record, status="asked for")
 
     def opened(self, record: BatchRecord, batch_id: str) -> BatchRecord:
         """Write down that the provider has a batch, and its id."""
         with self._ledger.transaction():
             self._ledger.execute(
-                "UPDATE batches SET state = 'open', batch_id = ? WHERE number = ?", (batch_id, record.number)
-            )
-            self._ledger.execute(
                 "UPDATE requests SET batch_id = ? WHERE stage = ? AND batch_id = ?",
                 (batch_id, record.stage, record.key),
             )
-        return self.get(record.number)
+            return self._set(record, state="open", batch_id=batch_id)
 
     def checked(self, record: BatchRecord, *, status: str, completed: int, failed: int) -> BatchRecord:
         """Write down what the provider says about a batch."""
-        self._ledger.execute(
-            "UPDATE batches SET status = ?, completed = ?, failed = ?, checked_at = ? WHERE number = ?",
-            (status, completed, failed, utc_now(), record.number),
-        )
-        return self.get(record.number)
+        return self._set(record, status=status, completed=completed, failed=failed, checked_at=utc_now())
 
     def ended(self, record: BatchRecord, words: str = "") -> None:
         """Write down that everything of a batch is settled that ever will be."""
+        self._set(record, state="ended", ended_at=utc_now(), words=words)
+
+    def _set(self, record: BatchRecord, **columns: str | int) -> BatchRecord:
+        named = ", ".join(f"{name} = ?" for name in columns)
         self._ledger.execute(
-            "UPDATE batches SET state = 'ended', ended_at = ?, words = ? WHERE number = ?",
-            (utc_now(), words, record.number),
+            f"UPDATE batches SET {named} WHERE number = ?", (*columns.values(), record.number)
         )
+        return self.get(record.number)
 
     def take_back(self, record: BatchRecord, budget: Budget, words: str) -> None:
         """Undo a batch of which nothing was run: its money is free and its tries do not count."""
-        held = budget.open_batch(record.stage)
         with self._ledger.transaction():
-            for id in self.members(record):
-                if id in held:
-                    budget.release(held[id])
-                self._ledger.execute(
-                    "UPDATE requests SET tries = MAX(0, tries - 1), batch_id = NULL WHERE stage = ? AND id = ?",
-                    (record.stage, id),
-                )
-            self.ended(record, words)
+            self._close(record, budget, "none", words)
+            self._ledger.execute(
+                "UPDATE requests SET tries = MAX(0, tries - 1), batch_id = NULL WHERE stage = ? AND batch_id = ?",
+                (record.stage, record.key),
+            )
 
     def give_up(self, record: BatchRecord, budget: Budget) -> None:
         """Forget a batch that its provider does not know; all of it may have to be paid for."""
-        held = budget.open_batch(record.stage)
         with self._ledger.transaction():
-            for id in self.members(record):
-                if id in held:
-                    budget.forfeit(held[id])
-            self.ended(record, "not known at the provider; counts as spent")
+            self._close(record, budget, "unknown", "not known at the provider; counts as spent")
+
+    def _close(self, record: BatchRecord, budget: Budget, bill: Bill, words: str) -> None:
+        held = budget.open_batch(record.stage)
+        for id in self.members(record):
+            if id in held:
+                budget.pay(held[id], bill)
+        self.ended(record, words)
 
     def get(self, number: int) -> BatchRecord:
         """Return one batch."""
@@ -238,6 +236,26 @@ class BatchStore:
 def described(record: BatchRecord) -> dict[str, Any]:
     """Return a batch as ``--status`` shows it."""
     return dataclasses.asdict(record) | {"age_s": round(record.age_s())}
+
+
+def describe(records: Sequence[BatchRecord]) -> str:
+    """Say how far some batches are, in one line.
+
+    Example:
+        >>> describe([])
+        'no batches'
+    """
+    if not records:
+        return "no batches"
+    requests, completed, failed = (
+        sum(getattr(record, name) for record in records) for name in ("requests", "completed", "failed")
+    )
+    states = ", ".join(sorted({record.status or "not sent yet" for record in records}))
+    oldest = in_words(max(record.age_s() for record in records))
+    return (
+        f"{len(records)} batch{'es' if len(records) > 1 else ''} ({states}) with {requests:,} requests: "
+        f"{completed:,} completed, {failed:,} failed, after {oldest}"
+    )
 
 
 _COLUMNS = ", ".join(field.name for field in dataclasses.fields(BatchRecord))

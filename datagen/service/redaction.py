@@ -8,7 +8,7 @@ import base64
 import html
 import logging
 import re
-from types import TracebackType
+from collections.abc import Iterator
 from typing import Self
 from urllib.parse import quote, unquote
 
@@ -36,30 +36,24 @@ class Redactor:
     """
 
     def __init__(self, key: str = "") -> None:
-        self._traces: tuple[str, ...] = ()
         self._key = key if len(key) >= _SHORTEST and key.lower() not in _PLACEHOLDERS else ""
-        self._whole: re.Pattern[str] | None = None
-        self._masked: re.Pattern[str] | None = None
-        self._letters: set[str] = set()
         if not self._key:
             return
-        forms = {key, quote(key, safe=""), key.encode().hex(), *_in_base64(key)}
-        pieces = sorted((re.escape(form) for form in forms), key=len, reverse=True)
-        self._traces = tuple(forms)
-        if len(key) >= 2 * _PART:
-            windows = (key[at : at + _PART] for at in range(len(key) - _PART + 1))
-            pieces += [re.escape(window) for window in dict.fromkeys(windows)]
-            # Eight characters in a row always hold one of these whole: most texts are done with after a quick look.
-            self._traces += tuple(key[at : at + _TRACE] for at in range(0, len(key) - _TRACE + 1, _TRACE))
-        self._whole = re.compile("|".join(pieces))
+        forms = sorted(
+            {key, quote(key, safe=""), key.encode().hex(), *_in_base64(key)}, key=len, reverse=True
+        )
+        parts = list(_windows(key)) if len(key) >= 2 * _PART else []
+        # Eight characters in a row always hold one of these whole: most texts are done with after a quick look.
+        pieces = [key[at : at + _TRACE] for at in range(0, len(key) - _TRACE + 1, _TRACE)] if parts else []
+        self._traces = (*forms, *pieces)
+        self._whole = re.compile("|".join(map(re.escape, [*forms, *parts])))
+        self._letters = set(_windows("".join(each for each in key.lower() if each.isalnum())))
         # The beginning of the key, stars or dots, and perhaps its end.
-        letters = [each for each in key.lower() if each.isalnum()]
-        self._letters = {"".join(letters[at : at + _PART]) for at in range(len(letters) - _PART + 1)}
         self._masked = re.compile(re.escape(key[:3]) + r"[\w-]*(?:\*+|•+|…|\.{3,})[\w*•….-]*")
 
     def redact(self, text: str) -> str:
         """Return a text without the key and without any eight characters in a row of it."""
-        if self._whole is None or not any(trace in text for trace in self._traces):
+        if not self._key or not any(trace in text for trace in self._traces):
             return text
         parts, at = [], 0
         while match := self._whole.search(text, at):
@@ -76,17 +70,13 @@ class Redactor:
 
         Here the key is found in any case, spelt in entities or escapes, and with other characters between its letters.
         """
-        words = self._redact_spelt(words)
-        if self._masked is not None:
-            words = self._masked.sub(HIDDEN, words)
-        words = self.redact(words)
+        if self._key:
+            words = self.redact(self._masked.sub(HIDDEN, self._redact_spelt(words)))
         words = re.sub(r"(?i)\b(bearer\s+)[\w.~+/=*•…-]{6,}", rf"\1{HIDDEN}", words)
         return re.sub(r"\bsk-[\w*•….-]{4,}", HIDDEN, words)
 
     def _redact_spelt(self, words: str) -> str:
         """Hide the key where only its letters and digits are there, in order; entities and escapes are read first."""
-        if not self._letters:
-            return words
         plain = words
         for _ in range(_SPELT_WITHIN_SPELT):
             plain = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), unquote(html.unescape(plain)))
@@ -99,16 +89,20 @@ class Redactor:
     def _spans(self, words: str) -> list[tuple[int, int]]:
         """Find where the letters and digits of the key stand, eight in a row or more, whatever stands between them."""
         places = [place for place, each in enumerate(words) if each.isalnum()]
-        letters = [words[place].lower()[:1] for place in places]
-        text = "".join(letters)
+        letters = "".join(words[place].lower()[:1] for place in places)
         spans: list[tuple[int, int]] = []
-        for at in range(len(text) - _PART + 1):
-            if text[at : at + _PART] in self._letters:
+        for at, part in enumerate(_windows(letters)):
+            if part in self._letters:
                 start, end = places[at], places[at + _PART - 1] + 1
                 if spans and start < spans[-1][1]:
                     start = spans.pop()[0]
                 spans.append((start, end))
         return spans
+
+
+def _windows(text: str) -> Iterator[str]:
+    """Yield every run of so many characters that it is no accident."""
+    return (text[at : at + _PART] for at in range(len(text) - _PART + 1))
 
 
 _SPELT_WITHIN_SPELT = 2
@@ -145,8 +139,6 @@ class LogRedactor(logging.Filter):
             logging.getLogger(name).addFilter(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for name in _LOGGERS:
             logging.getLogger(name).removeFilter(self)

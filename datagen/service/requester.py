@@ -133,8 +133,8 @@ class Requester:
             body: Of the HTTP request.
         """
         fingerprint = prompt_hash(body)
-        entry = self.ledger.get(self.stage, id, prompt_hash=fingerprint)
-        if entry is None or entry.state == "sent":
+        entry = self.ledger.settled(self.stage, id, prompt_hash=fingerprint)
+        if entry is None:
             await self._wire.open()
             job = Job(order, id, body, fingerprint, len(json.dumps(body, ensure_ascii=False).encode()))
             while (wait_s := await self._try_once(job)) is not None:

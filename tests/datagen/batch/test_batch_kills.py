@@ -167,7 +167,7 @@ def test_an_interruption_while_waiting_says_how_to_go_on(
         assert "run the same command again" in stderr
         assert "go on at the provider" in stderr
         assert "Traceback" not in stderr
-        assert re.search(r"batches 1 under way \(in_progress\): \d+/3 completed, 0 failed", stderr)
+        assert re.search(r"1 batch \(in_progress\) with 3 requests: \d+ completed, 0 failed", stderr)
         server.shorten("batch_0")
         process = start(work, server, seeds)
         _, stderr = process.communicate(timeout=60)
