@@ -85,7 +85,8 @@ class Setting:
 
     def fit(self, value: Any, key: str) -> tuple[Any, list[str]]:
         """Return a value in the type that is declared, and what is wrong with it."""
-        if type(value) not in self.types and not (self.group and isinstance(value, self.group)):
+        empty = not value and type(value) in map(typing.get_origin, self.types)
+        if type(value) not in self.types and not empty and not (self.group and isinstance(value, self.group)):
             try:
                 if self.group:
                     raise ValueError  # pydantic would take a mapping, and pass over what it does not know
@@ -153,7 +154,7 @@ def check(
     file, _, group = where.rpartition(": ")
     prefix = f"{group}." if group else ""
     found = []
-    for name, setting in declared(type(settings)).items():
+    for name, setting in declared(settings.__class__).items():
         value = getattr(settings, name)
         fitted, wrong = setting.fit(value, prefix + name)
         found += wrong
@@ -210,7 +211,7 @@ def make(kind: type[T], **values: Any) -> T:
         datagen.errors.ConfigError: hihg: unknown key; did you mean high?
           where:    hihg
     """
-    refuse([_unknown(kind, name) for name in values if name not in declared(kind)], "")
+    refuse([_unknown(kind, name) for name in values if name not in declared(typing.cast(type, kind))], "")
     return kind(**values)
 
 
@@ -342,7 +343,7 @@ def describe(kind: type, prefix: str = "", default: Any = None) -> Iterator[tupl
         >>> list(describe(Range))[2]
         ('above=false', '``low`` itself is not among them.')
     """
-    docs = {}
+    docs: dict[str, str] = {}
     for each in reversed(kind.__mro__[:-1]):
         text = inspect.cleandoc(each.__doc__ or "")
         docs |= dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE))

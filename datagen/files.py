@@ -57,13 +57,13 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         DataError: The path is a folder, or the file exists, is not empty, and ``overwrite`` is false.
     """
     if path.is_dir():
-        raise DataError("a file was expected, not a folder", where=path, remedy="name a file with --out")
+        raise DataError("a file was expected, not a folder", where=path, remedy="name a file with `out`")
     if not overwrite and path.exists() and path.stat().st_size:
         raise DataError(
             "the output exists already",
             where=path,
             expected="a new file",
-            remedy="choose another --out, or replace it with --overwrite",
+            remedy="choose another `out`, or replace it with `overwrite`",
         )
 
 

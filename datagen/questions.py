@@ -32,7 +32,7 @@ def read_seeds(settings: Settings) -> list[SeedTask]:
             where=settings.seeds,
             found=f"{len(seeds)} tasks",
             expected=f"at least {settings.examples}",
-            remedy="lower --examples or add seed tasks",
+            remedy="lower `examples` or add seed tasks",
         )
     return seeds
 

@@ -44,7 +44,7 @@ def refuse_replacing(
         raise DataError(
             "the output exists already",
             where=folder,
-            remedy="choose another --out, or replace it with --overwrite",
+            remedy="choose another `out`, or replace it with --overwrite",
         )
     found, names = None, [MANIFEST]
     with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
@@ -55,7 +55,7 @@ def refuse_replacing(
         raise DataError(
             f"--overwrite only replaces {what}; this folder is not one",
             where=folder,
-            remedy="choose another --out, or delete it yourself",
+            remedy="choose another `out`, or delete it yourself",
         )
     refuse_strangers(folder, names=names, patterns=patterns)
 
@@ -75,10 +75,10 @@ def refuse_strangers(folder: Path, *, names: Collection[str] = (), patterns: Col
     if found:
         more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
         raise DataError(
-            "--overwrite would delete what this command did not write",
+            "`overwrite` would delete what this command did not write",
             where=folder,
             found=", ".join(found[:_NAMED]) + more,
-            remedy="move that elsewhere, or choose another --out",
+            remedy="move that elsewhere, or choose another `out`",
         )
 
 

@@ -53,12 +53,34 @@ class Flag:
         return [f"{key}={text}" for key in self.keys.split()]
 
 
-def name_flags(error: UserError, flags: Mapping[str, Flag]) -> None:
-    """Add to an error about configuration keys which flags set them."""
+def name_options(error: UserError, options: Mapping[str, Any], flags: Mapping[str, Flag]) -> None:
+    """Put an error of the library into the words of a verb.
+
+    An argument in backticks becomes the verb's option; about configuration keys it says which flags set them.
+
+    Args:
+        error: The error.
+        options: The verb's options and what they hold.
+        flags: The verb's flags.
+
+    Example:
+        >>> error = UserError("the file exists", where="out", remedy="choose another `out`, or set `overwrite`")
+        >>> name_options(error, {"out": "a", "overwrite": False}, {})
+        >>> print(error)
+        the file exists
+          where:    --out
+          remedy:   choose another --out, or set --overwrite
+    """
+    known = {name: f"--{name.replace('_', '-')}" for name in options}
+    if isinstance(error.where, str) and options.get(error.where) is not None:
+        error.where = known[error.where]
+    known |= {key: name for name, flag in flags.items() for key in flag.keys.split()}
+    for name in ("what", "found", "expected", "remedy"):
+        if isinstance(text := getattr(error, name), str):
+            setattr(error, name, re.sub(r"`([\w.]+)`", lambda word: known.get(word[1], word[0]), text))
     words = f"{error.what}\n{error.where or ''}\n{error.found or ''}"
     keys = set(re.findall(r"(?:^|: )\s*([a-z][\w.]*)", words, re.MULTILINE))
-    known = {key: name for name, flag in flags.items() for key in flag.keys.split()}
-    hints = [f"{known[key]} sets {key}" for key in sorted(keys & known.keys())]
+    hints = [f"{known[key]} sets {key}" for key in sorted(keys & known.keys()) if flags]
     if hints:
         error.remedy = "; ".join([*filter(None, [error.remedy]), *hints])
 
@@ -109,13 +131,14 @@ SYNTHESIZE = {
 """The flags of ``alpacare synthesize``."""
 
 JUDGE = {
-    "--base-url": Flag("judge.base_url", "OpenAI-compatible API of the judge, ending in /v1.", "URL"),
+    "--base-url": Flag("judge.base_url", "The judge's OpenAI-compatible API (.../v1).", "URL"),
     "--model": Flag("judge.model", "The judge's model name there.", "NAME"),
     "--api-key-env": Flag("judge.api_key_env", "Environment variable that holds the API key.", "NAME"),
     "--concurrency": Flag("judge.concurrency", "Requests in flight at once.", "N"),
     **_TERMS,
     **_rare("judge.", *_LIMITS),
     **_rare("sampling.", *_SAMPLING, "max_tokens_field"),
+    "--temperature": Flag("sampling.temperature", "none leaves the field out.", "NUMBER|none"),
 }
 """The flags of ``alpacare judge``."""
 

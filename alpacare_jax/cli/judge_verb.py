@@ -28,7 +28,7 @@ def command(
         typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as sampling.top_p=0.9."),
     ] = None,
     config: Annotated[Path | None, Option(help="YAML file of settings.")] = None,
-    name: Annotated[str, Option(help="What to call the judged model; its file's name by default.")] = "",
+    name: Annotated[str, Option(help="What to call the judged model.")] = "",
     reference_fields: Annotated[
         str, Option(help="Answer fields, comma-separated, where a file holds several answers a row.")
     ] = "",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alpacare_jax.cli.flags import Flag, name_flags
+from alpacare_jax.cli.flags import Flag, name_options
 from datagen.errors import UserError
 from datagen.files import refuse_remote
 
@@ -85,9 +85,7 @@ def make_command(module: Any) -> Callable[..., None]:
         try:
             module.command(**options)
         except UserError as error:
-            if isinstance(error.where, str) and options.get(error.where) is not None:
-                error.where = "--" + error.where.replace("_", "-")
-            name_flags(error, flags)
+            name_options(error, dict.fromkeys(names) | options, flags)
             raise
 
     signature = inspect.signature(module.command)

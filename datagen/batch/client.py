@@ -176,7 +176,7 @@ def collect_batches(
             where=", ".join(record.batch_id or record.key for record in open_),
             found=describe(open_),
             expected="none: asking them one by one as well would be paid for twice",
-            remedy="wait for them with --mode batch, or end them with --cancel-batches",
+            remedy="wait for them with `mode` batch, or end them with `cancel_batches`",
         )
 
 

@@ -27,7 +27,7 @@ _LINES_AT_ONCE = 200
 _DOWNLOADS = 3
 _SHOWN_PROBLEMS = 5
 _GONE = (
-    "the file is not at the provider (any more); if it does not come back, give the batch up with --cancel-batches "
+    "the file is not at the provider (any more); if it does not come back, give the batch up with `cancel_batches` "
     "(its replies then count as spent)"
 )
 _FILES: tuple[Literal["output", "error"], ...] = ("output", "error")

@@ -38,7 +38,7 @@ _LOOKS_FOR_A_FILE = 5
 #: Longer than the window of any batch, in seconds.
 _LONGEST_UNKNOWN_S = 36 * 3600.0
 _FOREIGN = (
-    "check the key and its project; or, if the batch is lost, give it up with --cancel-batches "
+    "check the key and its project; or, if the batch is lost, give it up with `cancel_batches` "
     "(its requests then count as spent)"
 )
 
@@ -200,7 +200,7 @@ class BatchRunner:
                     where=f"{record.stage}, batch {record.key}",
                     found=self._service.base_url,
                     expected=record.base_url,
-                    remedy="use that address until the batch has ended, or end it there with --cancel-batches",
+                    remedy="use that address until the batch has ended, or end it there with `cancel_batches`",
                 )
 
     # Waiting
@@ -293,7 +293,7 @@ class BatchRunner:
                 f"batch {record.batch_id} is in a state that is not known, for {in_words(record.age_s())}",
                 RequestError("unknown-state", record.status, "fatal"),
                 remedy="look at the batch on the provider's page; run the same command again when it has ended, or "
-                "give it up with --cancel-batches (its requests then count as spent)",
+                "give it up with `cancel_batches` (its requests then count as spent)",
             )
         if (record.number, record.status) not in self._unknown:
             self._unknown.add((record.number, record.status))

@@ -307,6 +307,6 @@ class BatchSubmitter:
             raise self._wire.policy.stop(
                 "the provider could not process a batch's file",
                 RequestError("bad-file", self._wire.words(f"{file.get('status')}: {said}"), "fatal"),
-                remedy="run the same command again to send the file anew, or ask with --mode live; nothing was run",
+                remedy="run the same command again to send the file anew, or ask with `mode` live; nothing was run",
             )
         return file_id

@@ -119,7 +119,7 @@ class BatchWire(Wire):
                     "the service does not list its batches",
                     where=self.service.base_url,
                     found=str(error),
-                    remedy="see on the provider's page whether the batch was made; give it up with --cancel-batches "
+                    remedy="see on the provider's page whether the batch was made; give it up with `cancel_batches` "
                     "(its requests then count as spent)",
                 ) from None
 

@@ -220,7 +220,7 @@ class Budget(Account):
             "the budget is reached",
             found=f"{usd(self.spent_usd)} of {usd(self.budget_usd)} spent{unknown}; "
             f"the next request could cost {usd(worst_usd)}{beyond}{aside}",
-            remedy="raise --budget-usd and run the same command again; what was answered is kept",
+            remedy="raise `budget_usd` and run the same command again; what was answered is kept",
         )
 
     def pay(self, held: Try, bill: Bill, prompt_tokens: int = 0, completion_tokens: int = 0) -> float | None:

@@ -88,7 +88,7 @@ def publish(
             "the output folder is inside the work folder",
             where=out,
             expected=f"a folder outside {work}",
-            remedy="choose another --out",
+            remedy="choose another `out`",
         )
     check_out = partial(refuse_replacing, out, overwrite, kind=KIND, what="a published dataset")
     check_out()

@@ -47,13 +47,13 @@ class Service:
     base_url: str
     model: str
     api_key_env: str = "OPENAI_API_KEY"
-    timeout_s: Annotated[float, _SECONDS] = 120
+    timeout_s: Annotated[float, _SECONDS] = 120.0
     max_tries: Annotated[int, _COUNT] = 5
     concurrency: Annotated[int, _COUNT] = 8
     first_wait_s: Annotated[float, _SECONDS] = 1.0
     requests_per_minute: Annotated[int | None, _COUNT] = None
     tokens_per_minute: Annotated[int | None, _COUNT] = None
-    patience_s: Annotated[float, _SECONDS] = 3600
+    patience_s: Annotated[float, _SECONDS] = 3600.0
     heed_headers: bool = True
 
     def __post_init__(self) -> None:
@@ -103,11 +103,11 @@ class Service:
             return "none"
         found, remedy = (
             "no environment variable is named",
-            "name the variable that holds it with --api-key-env",
+            "name the variable that holds it with `api_key_env`",
         )
         if name:
             found = f"environment variable {name} is {'empty' if name in os.environ else 'not set'}"
-            remedy = f"export {name}=..., or name another variable with --api-key-env"
+            remedy = f"export {name}=..., or name another variable with `api_key_env`"
         raise ServiceError(
             "no key for the service",
             where=self.base_url,
@@ -149,7 +149,7 @@ def _api_root(text: str) -> str:
             "the base URL holds more than an address",
             where=parts.hostname,
             found=" and ".join(what for what, there in more.items() if there),
-            remedy="put the key into an environment variable and name it with --api-key-env",
+            remedy="put the key into an environment variable and name it with `api_key_env`",
         )
     return urlunsplit(parts._replace(path=_OPERATION.sub("", parts.path, count=1)))
 

@@ -52,7 +52,7 @@ def require_keys(settings: Settings) -> None:
     try:
         settings.answerer.api_key()
     except ServiceError as error:
-        error.remedy = (error.remedy or "").replace("--api-key-env", "--answer-api-key-env")
+        error.remedy = (error.remedy or "").replace("`api_key_env`", "`answerer.api_key_env`")
         raise
 
 

@@ -54,7 +54,7 @@ def derive(source: Path, target: Path, settings: Settings) -> Derived:
             raise DataError(
                 "the new folder holds a run already",
                 where=target,
-                remedy=f"go on with --work {target} and without --derive, or choose another new folder",
+                remedy=f"go on in {target} without `derive`, or choose another new folder",
             )
         pin(target, settings, seeds, prompts.PROMPT_VERSION, began=False, derived_from=str(source.absolute()))
         tasks = {entry.id: entry for entry in _applying_tasks(old, settings, seeds)}

@@ -61,13 +61,13 @@ def pin(
     pinned = _pinned(work)
     if pinned and began and (differences := _differences(pinned["fixed"], fixed)):
         other_seeds = pinned["fixed"].get(_SEED_TASKS) != fixed[_SEED_TASKS] and (work / SEEDS).exists()
-        own = f" (its seed tasks: --seeds {work / SEEDS})" if other_seeds else ""
+        own = f" (its seed tasks: `seeds` {work / SEEDS})" if other_seeds else ""
         raise DataError(
             "the work folder was made by another configuration",
             where=work / CONFIG,
             found="; ".join(differences),
-            remedy=f"go back to the values in the folder{own}, or add --derive NEW_FOLDER to go on in a folder of "
-            "its own with every reply that still applies",
+            remedy=f"go back to the values in the folder{own}, or use `derive` with a new folder, which "
+            "takes over every reply that still applies",
         )
     keep_copy(work, seeds)
     content = {"version": 1, "fixed": fixed, "settings": to_mapping(settings)}
@@ -123,7 +123,7 @@ def recorded_seeds(work: Path) -> Path | None:
             where=path,
             found=found,
             expected=expected,
-            remedy="run the same command again with the original file (--seeds FILE), which writes the copy anew",
+            remedy="run the same command again with the original file as `seeds`, which writes the copy anew",
         )
     return path
 
@@ -157,7 +157,7 @@ def refuse_foreign(work: Path) -> None:
         DataError: It is a file, or holds other files, or the ledger of its run is gone.
     """
     if work.exists() and not work.is_dir():
-        raise DataError("the work folder is a file", where=work, remedy="choose another --work folder")
+        raise DataError("the work folder is a file", where=work, remedy="choose another `work` folder")
     if not work.exists():
         return
     if (work / CONFIG).exists() or (work / LEDGER).exists():
@@ -169,7 +169,7 @@ def refuse_foreign(work: Path) -> None:
             "the work folder holds other files and no run of this command",
             where=work,
             found=", ".join(foreign[:5]),
-            remedy="choose an empty --work folder",
+            remedy="choose an empty `work` folder",
         )
 
 

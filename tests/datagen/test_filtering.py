@@ -187,7 +187,7 @@ def test_masked_rows_are_masked_already() -> None:
 def test_results_are_not_overwritten_unasked(tmp_path: Path, source: Path, name: str) -> None:
     (tmp_path / name).write_text("precious\n", encoding="utf-8")
     outputs = (tmp_path / "kept.jsonl", tmp_path / "rejected.jsonl")
-    with pytest.raises(DataError, match="--overwrite"):
+    with pytest.raises(DataError, match="overwrite"):
         filter(source, *outputs, progress=False)
     assert (tmp_path / name).read_text(encoding="utf-8") == "precious\n"
     filter(source, *outputs, overwrite=True, progress=False)

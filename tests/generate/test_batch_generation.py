@@ -156,7 +156,7 @@ def test_unfinished_work_is_bound_to_its_weights(
     with pytest.raises(DataError, match="other settings") as caught:
         batch.answer(later, job(prompts, out))
     assert caught.value.found == "other weights"
-    assert "--overwrite" in str(caught.value)
+    assert "overwrite" in str(caught.value)
     assert job(prompts, out).part.read_bytes() == kept
     batch.answer(later, job(prompts, out), overwrite=True)
     assert len(read_records(out, Response)) == 6

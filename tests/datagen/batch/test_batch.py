@@ -414,7 +414,7 @@ def test_batch_and_live_go_on_in_each_others_folder(tmp_path: Path, seeds: Path)
             synthesize(settings, work, wait=False)
         with pytest.raises(DataError, match="under way") as caught:
             synthesize(live, work)
-        assert "--cancel-batches" in str(caught.value)
+        assert "`cancel_batches`" in str(caught.value)
         assert server.count("POST", "/v1/chat") == 0
         while server.batches["batch_0"]["status"] != "finalizing":
             with pytest.raises(DataError, match="under way"):
@@ -453,7 +453,7 @@ def test_a_batch_that_nobody_knows_can_be_given_up(tmp_path: Path, seeds: Path) 
         server.batches.clear()
         with pytest.raises(ServiceError, match="looking at batch batch_0") as caught:
             synthesize(settings, work)
-        assert "--cancel-batches" in str(caught.value)
+        assert "`cancel_batches`" in str(caught.value)
         assert len(cancel_all(settings, work)) == 1
         assert set(outcomes(work)) == {"unknown"}
         assert synthesize(settings, work).target_reached

@@ -202,7 +202,7 @@ def test_a_batch_that_may_be_made_where_none_are_listed_can_be_given_up(tmp_path
         for _ in range(2):
             with pytest.raises(ServiceError, match="does not list") as caught:
                 synthesize(settings_for(server, seeds), tmp_path / "work")
-            assert "--cancel-batches" in str(caught.value)
+            assert "`cancel_batches`" in str(caught.value)
         cancel_all(settings_for(server, seeds), tmp_path / "work")
     assert outcomes(tmp_path / "work") == {"unknown": len(server.rows["batch_0"])}
 
@@ -214,7 +214,7 @@ def test_replies_whose_file_is_gone_can_be_given_up(tmp_path: Path, seeds: Path)
     ) as server:
         with pytest.raises(ServiceError, match="fetching the replies of batch") as caught:
             synthesize(settings_for(server, seeds), tmp_path / "work")
-        assert "--cancel-batches" in str(caught.value)
+        assert "`cancel_batches`" in str(caught.value)
         cancel_all(settings_for(server, seeds), tmp_path / "work")
     assert set(outcomes(tmp_path / "work")) == {"unknown"}
 
@@ -229,7 +229,7 @@ def test_an_unknown_state_is_not_waited_for_for_ever(tmp_path: Path, seeds: Path
         with pytest.raises(ServiceError, match="not known") as caught:
             synthesize(settings_for(server, seeds), work)
         assert "hibernated" in str(caught.value)
-        assert "--cancel-batches" in str(caught.value)
+        assert "`cancel_batches`" in str(caught.value)
         server._cancel = lambda id: Scripted("it sleeps", 409)
         cancel_all(settings_for(server, seeds), work)
     assert set(outcomes(work)) == {"unknown"}

@@ -91,7 +91,7 @@ def test_a_cap_that_suffices_for_nothing_says_so(tmp_path: Path) -> None:
         with pytest.raises(BudgetReached, match="budget is reached") as caught:
             synthesize(settings_for(server, budget_usd=0.000001), tmp_path / "work")
         assert server.count == 0
-    assert "raise --budget-usd" in str(caught.value)
+    assert "raise `budget_usd`" in str(caught.value)
     assert "the next request could cost $0.00" in str(caught.value)
 
 

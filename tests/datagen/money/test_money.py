@@ -72,7 +72,7 @@ def test_a_try_waits_for_those_in_flight_and_only_then_gives_up(path: Path) -> N
         with pytest.raises(BudgetReached, match="budget is reached") as caught:
             await asyncio.wait_for(late, 1)
         assert isinstance(caught.value, ServiceError)
-        for part in ("whose bill is unknown", "the next request could cost", "raise --budget-usd"):
+        for part in ("whose bill is unknown", "the next request could cost", "raise `budget_usd`"):
             assert part in str(caught.value)
 
     with Ledger(path) as ledger:

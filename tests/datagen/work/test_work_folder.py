@@ -37,7 +37,7 @@ def test_a_folder_that_asked_something_keeps_its_configuration(tmp_path: Path) -
         "seed tasks: '1 tasks",
         "similarity: 0.7 in the folder, 0.5 now",
         "task_sampling.top_p: 1.0 in the folder, 0.5 now",
-        "--derive NEW_FOLDER",
+        "use `derive` with a new folder",
     ):
         assert part in words
     assert words.count(" now") == 5
