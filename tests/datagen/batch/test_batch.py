@@ -288,7 +288,7 @@ def test_a_service_without_batches_is_named(tmp_path: Path, seeds: Path) -> None
         with pytest.raises(ServiceError, match="sending a batch's file") as caught:
             synthesize(settings_for(server, seeds), tmp_path / "work")
         assert len(server.calls) == 1
-    assert "--mode live" in str(caught.value)
+    assert "`mode` live" in str(caught.value)
 
 
 def test_a_batch_whose_creation_was_not_heard_of_is_not_made_twice(tmp_path: Path, seeds: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_processed_is_told_and_sent_anew(tmp_path: Path, s
         server.file_states = ["uploaded", "error"]
         with pytest.raises(ServiceError, match="could not process") as caught:
             synthesize(settings_for(server, seeds), tmp_path / "work")
-        assert "--mode live" in str(caught.value)
+        assert "`mode` live" in str(caught.value)
         assert not server.batches
         server.file_states = ["processed"]
         synthesize(settings_for(server, seeds), tmp_path / "work")
@@ -277,7 +277,7 @@ def test_replies_that_cannot_be_read_are_not_paid_for_again_and_again(
             with pytest.raises(ServiceError, match="no reply of a batch can be read") as caught:
                 synthesize(settings_for(server, seeds, target=20), tmp_path / "work")
             assert len(server.batches) == run
-            assert "--mode live" in str(caught.value)
+            assert "`mode` live" in str(caught.value)
         assert set(Counter(server.asked()).values()) == {2}
         many = len(server.rows["batch_0"])
     assert outcomes(tmp_path / "work") == {"unknown": 2 * many}
