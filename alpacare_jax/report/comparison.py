@@ -112,11 +112,19 @@ def compare_answers(
         )
         for id_, question in questions.items()
     ]
-    if not any(rouge):
+    one, other = rouge
+    if one is None and other is None:
         return [], answers
-    means, intervals = ([getattr(each, name, None) for each in rouge] for name in ("mean", "interval"))
-    note = f"answers to {len(questions)} questions against their references"
-    return [ComparisonRow("ROUGE-L F1", *means, "higher", 3, "", *intervals, note)], answers
+    row = ComparisonRow(
+        "ROUGE-L F1",
+        one.mean if one else None,
+        other.mean if other else None,
+        "higher",
+        before_interval=one.interval if one else None,
+        after_interval=other.interval if other else None,
+        note=f"answers to {len(questions)} questions against their references",
+    )
+    return [row], answers
 
 
 def read_rows(path: Path) -> list[ComparisonRow]:

@@ -39,6 +39,9 @@ _BINS = 30
 _POINTS = 240
 
 
+State = Literal["finished", "running", "stopped", "nothing yet"]
+
+
 @dataclasses.dataclass
 class Rows:
     """The tasks that the statistics are about, and the answers that are in."""
@@ -72,7 +75,7 @@ class WorkStatistics:
         examples: A few tasks with their answers.
     """
 
-    state: Literal["finished", "running", "stopped", "nothing yet"]
+    state: State
     target: int | None
     rows: int
     what: str
@@ -104,7 +107,8 @@ def collect(work: Path) -> WorkStatistics:
     requests = sum_up(())
     timeline: list[dict[str, Any]] = []
     spending: dict[str, StageSpending] = {}
-    rows, funnel, rejected = Rows(), Funnel(), []
+    rows, funnel = Rows(), Funnel()
+    rejected: list[dict[str, Any]] = []
     if (work / LEDGER).exists():
         with Ledger(work / LEDGER, read_only=True) as ledger, ledger.snapshot():
             requests = sum_up(ledger.entries())
@@ -114,7 +118,7 @@ def collect(work: Path) -> WorkStatistics:
                 rows, funnel, rejected = _finished(work)
             elif requests["stages"]:
                 rows, funnel, rejected = _so_far(ledger, work)
-    state = "running" if running else "finished" if finished else "stopped"
+    state: State = "running" if running else "finished" if finished else "stopped"
     contamination = work / CONTAMINATION_REPORT
     instructions = [task.instruction for task in rows.tasks]
     inputs = [text for task in rows.tasks if (text := normal_input(task.input))]
