@@ -10,6 +10,7 @@ import pytest
 import yaml
 from scripted_server import Scripted, ScriptedServer
 
+from datagen import providers
 from datagen.client import ChatRequest, Reply, Sampling, Service, complete
 from datagen.errors import ServiceError
 from datagen.ledger import Ledger
@@ -225,3 +226,8 @@ def test_a_quota_of_the_day_is_not_waited_for_again_and_again(tmp_path: Path) ->
         with pytest.raises(ServiceError, match="quota of the day"):
             ask("ab", lambda *_: Scripted(status=429, raw=json.dumps(body).encode()), ledger)
         assert {entry.state for entry in ledger.entries()} == {"sent"}
+
+
+def test_the_table_of_providers_reads_alike_without_the_yaml_library_in_c() -> None:
+    path = Path(providers.__file__).with_name("providers.yaml")
+    assert yaml.load(path.read_text(), yaml.SafeLoader) == providers.table()
