@@ -61,7 +61,7 @@ class Chip:
     cores_named: int = 1
     devices_per_chip: int = 1
     node_devices: int = 8
-    compute_capability: tuple[int, ...] | None = None
+    compute_capability: tuple[int, int] | None = None
     slices: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     device_kinds: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ command, sees its own devices and takes part in the same collectives.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -105,10 +106,16 @@ def run_processes(
     # A terminal that is gone asks the same, unless the user has said by nohup that it shall not.
     passed_on = [number for number in _PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, run.pass_on) for number in passed_on}
-    sizes = {"processes": processes, "devices_per_process": devices_per_process}
+    environment = functools.partial(
+        environment_of,
+        processes=processes,
+        devices_per_process=devices_per_process,
+        port=port,
+        base=os.environ,
+    )
     try:
         for index in range(processes):
-            run.start(index, command, environment_of(index, **sizes, port=port, base=os.environ))
+            run.start(index, command, environment(index))
         return run.wait(poll_s)
     finally:
         run.end()

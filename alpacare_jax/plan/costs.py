@@ -87,9 +87,18 @@ class StepCosts:
         received: Counter[str] = Counter()
         for cost in regions.values():
             received.update(cost.links)
-        sums = ("flops", "kernel_flops", "memory_bytes", "host_bytes")
-        totals = [sum(getattr(cost, name) for cost in regions.values()) for name in sums]
-        return cls(*totals, dict(received), regions)
+
+        def total(name: str) -> float:
+            return sum(getattr(cost, name) for cost in regions.values())
+
+        return cls(
+            flops=total("flops"),
+            kernel_flops=total("kernel_flops"),
+            memory_bytes=total("memory_bytes"),
+            host_bytes=total("host_bytes"),
+            collective_bytes=dict(received),
+            regions=regions,
+        )
 
 
 def count(module: Module, places: Places, chip: Chip) -> StepCosts:
