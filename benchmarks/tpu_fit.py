@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.plan.compiler import Compiler, plan_cache
+from alpacare_jax.plan.compiler import Compiler
 from alpacare_jax.plan.compilers import version
 from alpacare_jax.plan.outcome import Compiled
 from alpacare_jax.plan.program import make_program
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     arguments = parser.parse_args()
     found = []
-    compiler = Compiler(plan_cache(), tell=say)
+    compiler = Compiler(cached=True, tell=say)
     for name, _, _, plain, offloaded in SLICES:
         if arguments.only and name not in arguments.only:
             continue

@@ -1,6 +1,5 @@
-"""The compilers as the rest of this room sees them: programs in, outcomes out, each compiled once per user."""
+"""The compilers as the rest of this room sees them: programs in, outcomes out."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,16 +11,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
 import alpacare_jax
-from alpacare_jax.cache import default_cache
+from alpacare_jax.cache import remembered
 from alpacare_jax.errors import ServiceError, UserError
 from alpacare_jax.plan import compilers
 from alpacare_jax.plan.outcome import Compiled, Outcome
 from alpacare_jax.plan.program import Program
-from datagen.files import write_text
 
 NOT_IN_THE_STEP = re.compile(
     r"(cli|convert|evaluate|generate|launch|quickstart|report)/|(doctor|inference|tokenizer|prompts)\.py"
@@ -29,42 +28,32 @@ NOT_IN_THE_STEP = re.compile(
 """Rooms that no training step is made of; a change in them leaves cached outcomes valid."""
 TELLING = re.compile(r"Unknown|Check failed|^F\d{4}|Error: (?!unexpected)")
 """Lines of a compiler's log that say why it ended."""
+PACKAGES = ("jax", "jaxlib", "flax", "optax")
+"""What every outcome depends on, beside the compiler."""
 OUTCOMES: pydantic.TypeAdapter[Outcome] = pydantic.TypeAdapter(Outcome)
 
 
 @dataclasses.dataclass
 class Compiler:
-    """Compiles programs, each in a process of its own, and keeps the outcomes.
+    """Compiles programs, each in a process of its own.
 
     Args:
-        cache: Folder of kept outcomes; None keeps none.
+        cached: Keep the outcomes in the user's cache.
         tell: Takes a line whenever a compilation starts or ends.
         whole: Let the compiler finish. It decides on memory in about a tenth of its time, and is stopped then
             otherwise; what goes wrong when machine code is made stays unseen.
+
+    Example::
+
+        outcome = Compiler().compile(program)
     """
 
-    cache: Path | None = None
+    cached: bool = False
     tell: Callable[[str], None] = lambda _: None
     whole: bool = False
 
-    def _file(self, program: Program) -> Path:
-        assert self.cache is not None
-        return self.cache / f"{fingerprint(program, self.whole)}.json"
-
-    def remembered(self, program: Program) -> Outcome | None:
-        """Return the outcome of a program that was compiled before, by this user and with these versions."""
-        if self.cache is None:
-            return None
-        try:
-            outcome = OUTCOMES.validate_json(self._file(program).read_bytes())
-        except (OSError, ValueError):
-            return None
-        if isinstance(outcome, Compiled):
-            return dataclasses.replace(outcome, host_limit=program.place.host_limit)
-        return outcome
-
     def compile(self, program: Program, name: str = "") -> Outcome:
-        """Compile a program, unless its outcome is remembered.
+        """Compile a program, unless its outcome is in the cache.
 
         Args:
             program: The training step.
@@ -75,17 +64,20 @@ class Compiler:
             UserError: The program cannot be: its mesh, batch or model do not fit together.
             ServiceError: The compiler's process ended without an answer.
         """
-        known = self.remembered(program)
-        if known is not None:
-            return known
-        compilers.check_installed(program.place.chip.platform)
-        self.tell(f"compiling {name or program}")
-        outcome = self._run(program)
-        self.tell(f"    {outcome}, {outcome.compile_s:.0f} s")
-        if self.cache is not None:
-            # A cache that cannot be written is no reason to fail.
-            with contextlib.suppress(OSError):
-                write_text(self._file(program), OUTCOMES.dump_json(outcome).decode())
+
+        def answer() -> dict[str, Any]:
+            compilers.check_installed(program.place.chip.platform)
+            self.tell(f"compiling {name or program}")
+            outcome = self._run(program)
+            self.tell(f"    {outcome}, {outcome.compile_s:.0f} s")
+            return OUTCOMES.dump_python(outcome, mode="json")
+
+        found = (
+            remembered("plan", question(program, self.whole), PACKAGES, answer) if self.cached else answer()
+        )
+        outcome = OUTCOMES.validate_python(found)
+        if isinstance(outcome, Compiled):
+            return dataclasses.replace(outcome, host_limit=program.place.host_limit)
         return outcome
 
     def _run(self, program: Program) -> Outcome:
@@ -124,22 +116,18 @@ def _failure(platform: str, done: "subprocess.CompletedProcess[str]") -> UserErr
     )
 
 
-def plan_cache() -> Path:
-    """Return the folder in which compiled programs' outcomes are kept for this user."""
-    return default_cache() / "plan"
-
-
-def fingerprint(program: Program, whole: bool = False) -> str:
-    """Return what a compiled program depends on, as one hash: itself, versions, flags and the source of the step."""
+def question(program: Program, whole: bool = False) -> str:
+    """Return what an outcome depends on beside packages: program, compiler, its flags and the source of the step."""
     platform = program.place.chip.platform
     parts = {
         "program": program.identity(),
-        "versions": compilers.versions(platform),
+        "compiler": compilers.package_of(platform),
+        "memory": program.place.chip.memory_bytes,
         "flags": compilers.flags_of_a_run(platform),
         "whole": whole,
         "source": source_hash(),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return json.dumps(parts, sort_keys=True)
 
 
 @functools.cache

@@ -21,8 +21,6 @@ HIDDEN = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "TPU_WORKER_HOSTNAMES", "TPU_TOPOLOGY
 """What would lead it astray: flags of other platforms, and the description of a real slice."""
 WITHOUT_A_GPU = "--xla_gpu_autotune_level=0"
 """Kernels cannot be tried out on a GPU that is not there; the compiler chooses them by rule."""
-PACKAGES = ("jax", "jaxlib", "flax", "optax")
-"""What every program depends on."""
 
 
 def check_installed(platform: str) -> None:
@@ -61,12 +59,6 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "missing"
-
-
-def versions(platform: str) -> dict[str, str]:
-    """Return the versions that a compiled program's outcome depends on, and for GPUs the share of their memory."""
-    found = {name: version(name) for name in PACKAGES} | dict([package_of(platform)])
-    return found | ({"memory": str(flags.gpu_memory_share())} if platform == "gpu" else {})
 
 
 def flags_of_a_run(platform: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from alpacare_jax.errors import ConfigError
 from alpacare_jax.plan import compilers, plans
-from alpacare_jax.plan.compiler import Compiler, plan_cache
+from alpacare_jax.plan.compiler import Compiler
 from alpacare_jax.plan.formulas import model_step, most_rows
 from alpacare_jax.plan.plans import Comparison, Plan
 from alpacare_jax.plan.program import Program, make_program
@@ -132,4 +132,4 @@ def _compiler(
         if program.place.chip.platform == "gpu":
             return None
         # A TPU's outcome may be remembered; else compiling raises the same.
-    return Compiler(plan_cache() if cache else None, say or (lambda _: None), whole=whole)
+    return Compiler(cache, say or (lambda _: None), whole=whole)

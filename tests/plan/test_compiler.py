@@ -14,7 +14,7 @@ from alpacare_jax.hardware.chips import CHIPS, GIB
 from alpacare_jax.hardware.topology import parse_topology
 from alpacare_jax.model import LlamaConfig
 from alpacare_jax.plan import compiler, compilers, costs
-from alpacare_jax.plan.compiler import OUTCOMES, Compiler
+from alpacare_jax.plan.compiler import Compiler
 from alpacare_jax.plan.estimate import estimate
 from alpacare_jax.plan.outcome import Compiled, TooLarge
 from alpacare_jax.plan.program import Program, make_program
@@ -50,9 +50,10 @@ def remembered() -> Compiled:
     return outcome
 
 
-def test_a_step_is_compiled_once_and_remembered(tmp_path: Path) -> None:
+def test_a_step_is_compiled_once_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALPACARE_CACHE", str(tmp_path))
     said: list[str] = []
-    outcome = Compiler(tmp_path, tell=said.append).compile(program())
+    outcome = Compiler(cached=True, tell=said.append).compile(program())
     assert isinstance(outcome, Compiled)
     state = 3 * 4 * TINY.parameter_count / 4  # parameters and two moments in fp32 on four devices
     assert state <= outcome.arguments <= 1.1 * state
@@ -65,10 +66,8 @@ def test_a_step_is_compiled_once_and_remembered(tmp_path: Path) -> None:
     assert 0.0 < found.model_flops / found.step_s / CHIPS["v5e"].bf16_flops < 1.0
     assert found.step_s == pytest.approx(sum(part.seconds for part in found.stretches))
     assert [line.split()[0] for line in said] == ["compiling", "fits:"]
-    second = Compiler(tmp_path, tell=said.append)
-    assert second.compile(program()) == outcome
+    assert Compiler(cached=True, tell=said.append).compile(program()) == outcome
     assert len(said) == 2, "nothing was compiled again"
-    assert second.remembered(program(rows=16)) is None
 
 
 def test_work_is_counted_as_by_hand(remembered: Compiled) -> None:
@@ -174,19 +173,19 @@ def test_the_compilers_words_are_read(message: str, needed: float, limit: float)
     assert needed_memory(message) == (int(needed * GIB), int(limit * GIB))
 
 
-def test_the_fingerprint_follows_what_the_step_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = compiler.fingerprint(program())
-    assert compiler.fingerprint(program()) == one
-    assert compiler.fingerprint(program(rows=16)) != one
-    assert compiler.fingerprint(program(), whole=True) != one
+def test_a_remembered_outcome_follows_what_the_step_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = compiler.question(program())
+    assert compiler.question(program()) == one
+    assert compiler.question(program(rows=16)) != one
+    assert compiler.question(program(), whole=True) != one
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_enable_async_collective_fusion=true")
-    assert compiler.fingerprint(program()) != one
+    assert compiler.question(program()) != one
     monkeypatch.undo()
     elsewhere = dataclasses.replace(program().config, out="elsewhere", train_data="other")
-    assert compiler.fingerprint(program().replace(config=elsewhere)) == one
+    assert compiler.question(program().replace(config=elsewhere)) == one
     frozen = dataclasses.replace(CONFIG.train, freeze=("embed",))
     frozen_program = program().replace(config=dataclasses.replace(program().config, train=frozen))
-    assert compiler.fingerprint(frozen_program) != one
+    assert compiler.question(frozen_program) != one
 
 
 def test_what_is_frozen_needs_no_optimiser_state_in_a_plan(remembered: Compiled) -> None:
@@ -195,19 +194,13 @@ def test_what_is_frozen_needs_no_optimiser_state_in_a_plan(remembered: Compiled)
     assert Compiler().compile(frozen).arguments < 0.7 * remembered.arguments
 
 
-def test_an_outcome_of_other_counts_is_compiled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outcome_of_other_counts_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered holds the counts as this version names them: another version's are not read."""
-    outcome = Compiled(0, 0, 0, 0, 0, 1, 0, 1.0, costs.StepCosts.of({}))
-    one = Compiler(tmp_path)
-    file = tmp_path / f"{compiler.fingerprint(program())}.json"
-    file.write_bytes(OUTCOMES.dump_json(outcome))
-    assert one.remembered(program()) is not None
+    asked = compiler.question(program())
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda file: read(file) + b"#" * (file == Path(costs.__file__)))
     compiler.source_hash.cache_clear()
-    assert one.remembered(program()) is None
+    assert compiler.question(program()) != asked
     monkeypatch.undo()
     compiler.source_hash.cache_clear()
 

@@ -8,7 +8,7 @@ from marking import slow_but
 
 from alpacare_jax.hardware.chips import GIB
 from alpacare_jax.plan import formulas
-from alpacare_jax.plan.compiler import Compiler, plan_cache
+from alpacare_jax.plan.compiler import Compiler
 from alpacare_jax.plan.outcome import Compiled
 from alpacare_jax.plan.program import make_program
 from alpacare_jax.train import load_config
@@ -71,7 +71,7 @@ def test_its_state_fits_with_room(path: Path) -> None:
 @pytest.mark.parametrize("path", PLANNED, ids=lambda path: path.stem)
 def test_it_fits_whole(path: Path) -> None:
     program = make_program(load_config(path))
-    outcome = Compiler(plan_cache(), whole=True).compile(program)
+    outcome = Compiler(cached=True, whole=True).compile(program)
     assert isinstance(outcome, Compiled), str(outcome)
     assert outcome.needed <= outcome.limit
 

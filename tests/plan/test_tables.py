@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from alpacare_jax.cache import remembered
 from alpacare_jax.cli import main
 from alpacare_jax.hardware.chips import GIB
-from alpacare_jax.plan import compiler, planning
+from alpacare_jax.plan import compiler
 from alpacare_jax.plan.compiler import OUTCOMES
 from alpacare_jax.plan.costs import Cost, StepCosts
 from alpacare_jax.plan.formulas import model_step
@@ -67,10 +68,10 @@ def test_only_what_does_not_fit_ends_with_the_reason():
 
 
 def test_a_remembered_step_that_a_host_does_not_hold_says_why_the_status_is_1(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(planning, "plan_cache", lambda: tmp_path)
+    monkeypatch.setenv("ALPACARE_CACHE", str(tmp_path))
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "")
-    remembered = tmp_path / f"{compiler.fingerprint(PROGRAM)}.json"
-    remembered.write_bytes(OUTCOMES.dump_json(outcome(10)))
+    known = OUTCOMES.dump_python(outcome(10), mode="json")
+    remembered("plan", compiler.question(PROGRAM), compiler.PACKAGES, lambda: known)
     for host_gib, status in (("48", 1), ("192", 0)):
         with pytest.raises(SystemExit) as ended:
             main(["plan", "--config", str(CONFIG), "--host-gib", host_gib])
