@@ -50,11 +50,10 @@ def read_responses(path: Source) -> list[Response]:
 
 def as_answers(responses: Sequence[Response], path: Source, name: str = "") -> Answers:
     """Gather responses by id under a name, or the model's, or the file's where the records name none or several."""
-    models = {response.model for response in responses}
     return Answers(
-        name or (models.pop() if len(models) == 1 else "") or _stem(path),
+        name or _sole({response.model for response in responses}) or _stem(path),
         {response.id: response.response for response in responses},
-        {each.id: " ".join(_question(each.instruction, each.input)).strip() for each in responses},
+        {each.id: _task(each.instruction, each.input) for each in responses},
         _place(path),
     )
 
@@ -106,26 +105,18 @@ def _read_sets(path: Source, fields: Sequence[str], responses: Sequence[Response
                 expected="text fields " + ", ".join(columns) if fields else "a text output or response",
                 remedy="name the fields of this file with --reference-fields",
             )
-    instructions: dict[str, str] = {}
     known = {response.id for response in responses if _NUMBERED not in response.extra}
     named = [(str(row.get("id")), row) for _, row in rows]
     if any("id" not in row for _, row in rows) or (responses and known.isdisjoint(id_ for id_, _ in named)):
-        named = _join_by_question(rows, responses, columns)
+        named, instructions = _join_by_question(rows, responses, columns), {}
     else:
         _refuse_repeats(path, [id_ for id_, _ in named])
-        instructions = {
-            id_: " ".join(_question(row.get("instruction"), row.get("input"))).strip() for id_, row in named
-        }
+        instructions = {id_: _task(row.get("instruction"), row.get("input")) for id_, row in named}
     models = {str(row.get("model") or "") for _, row in rows}
-    whole = (models.pop() if len(models) == 1 else "") or _stem(path)
+    names = [field.removesuffix("-answer") for field in fields] or [_sole(models) or _stem(path)]
     return [
-        Answers(
-            field.removesuffix("-answer") if fields else whole,
-            {id_: row[field] for id_, row in named},
-            instructions,
-            _place(path),
-        )
-        for field in columns
+        Answers(name, {id_: row[field] for id_, row in named}, instructions, _place(path))
+        for name, field in zip(names, columns, strict=True)
     ]
 
 
@@ -140,6 +131,14 @@ def _question(instruction: object, given: object) -> tuple[str, str]:
         unicodedata.normalize("NFKC", str(text or "")).translate(_INVISIBLE) for text in (instruction, given)
     )
     return " ".join(first.split()), " ".join(normal_input(second).split())
+
+
+def _task(instruction: object, given: object) -> str:
+    return " ".join(_question(instruction, given)).strip()
+
+
+def _sole(names: set[str]) -> str:
+    return next(iter(names)) if len(names) == 1 else ""
 
 
 def _join_by_question(

@@ -16,8 +16,8 @@ bias for a position.
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +39,8 @@ MEAN = "mean"
 _WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
 
-class Rate(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Rate:
     """A rate in percent with its 95% bootstrap interval; None where no item defines it."""
 
     percent: float | None
@@ -96,13 +97,7 @@ class ScoreTable:
     def to_dict(self) -> dict[str, Any]:
         """Return the table as JSON values: percentages, counts and words."""
         return {
-            "scores": [
-                {
-                    key: value._asdict() if isinstance(value, Rate) else value
-                    for key, value in vars(score).items()
-                }
-                for score in self.scores
-            ],
+            "scores": [dataclasses.asdict(score) for score in self.scores],
             "verdicts": {"parsed": self.parsed, "as_written": self.as_written, "differing": self.differing},
             "bootstrap": {"resamples": bootstrap.RESAMPLES, "seed": bootstrap.SEED, "level": bootstrap.LEVEL},
         }
@@ -223,7 +218,7 @@ def _rates(sums: np.ndarray) -> np.ndarray:
     return rates
 
 
-def _score_model(model: str, references: dict[str, dict[str, _Item]], resamples: int) -> list[Score]:
+def _score_model(model: str, references: Mapping[str, Mapping[str, _Item]], resamples: int) -> list[Score]:
     ids = list(dict.fromkeys(id_ for items in references.values() for id_ in items))
     nothing = dict.fromkeys(_SUMS, 0)
     table = np.array(
@@ -258,7 +253,8 @@ def _score_model(model: str, references: dict[str, dict[str, _Item]], resamples:
         rates = {rate: _rate(values[row, at], bounds[at]) for at, rate in enumerate(_RATES)}
         figures: dict[str, Any] = {count: int(sums[row, _SUMS[count]]) for count in _COUNTS} | rates
         figures |= {bound: rates[bound].percent for bound in ("at_worst", "at_best")}
-        scores.append(Score(model, name, **figures, **dict(zip(_WORDS, words[row], strict=True))))
+        figures |= zip(_WORDS, words[row], strict=True)
+        scores.append(Score(model, name, **figures))
     return scores
 
 
@@ -270,7 +266,7 @@ def _rate(fraction: float, interval: bootstrap.Interval | None) -> Rate:
     return Rate(float(100 * fraction), 100 * interval.low, 100 * interval.high)
 
 
-def _mean_words(items: dict[str, _Item]) -> list[float | None]:
+def _mean_words(items: Mapping[str, _Item]) -> list[float | None]:
     return [_mean([item.words[side] for item in items.values() if side in item.words]) for side in _WORDS]
 
 
