@@ -1,4 +1,4 @@
-"""How long the stages of a start take: timed one by one, told in one line."""
+"""How long the phases of a start take: timed one by one, logged in one line."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ class Phase:
 
 
 class StartupTimer:
-    """The stages of a start, in the order in which they began.
+    """The phases of a start, in the order in which they began.
 
     Args:
         since: When the start began, by ``time.monotonic()``; now when None.
@@ -40,7 +40,7 @@ class StartupTimer:
         """Time the body.
 
         Args:
-            name: What the line calls it; the times of stages of one name are added up.
+            name: What the line calls it; the times of phases of one name are added up.
             beside: Whether it runs in a thread of its own, beside the others.
         """
         phase = Phase(name, beside=beside)

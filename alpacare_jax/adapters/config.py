@@ -73,8 +73,8 @@ class AdapterConfig:
         base: How the frozen weights are stored: "auto" (in ``compute.dtype``, to which they are cast before every
             product anyway), "float32", "bfloat16", or the layers' matrices quantised to "int8", "int4" or "nf4" and
             all else as with "auto" (QLoRA, Dettmers et al. 2023); see :mod:`alpacare_jax.adapters.quantize`.
-        start: What A B is at first: "zero", or on a quantised base the "residual", the part of what quantising took
-            away that the rank holds; see :mod:`alpacare_jax.adapters.residual`.
+        start: What A B is at first: "zero", or on a quantised base the "residual", the part of the quantisation error
+            that the rank holds; see :mod:`alpacare_jax.adapters.residual`.
         start_rows: Rows of the training data whose activations say how much each error of the base matters; rounded
             up to what the devices divide.
     """

@@ -1,4 +1,4 @@
-"""Adapters that start as what quantising took from the base, as far as their rank holds it.
+"""Adapters initialised to the quantisation error of the base, as far as their rank holds it.
 
 An error of a weight matters as much as the inputs it meets. With W a weight, Q the quantised one and X the inputs of
 its product on some rows, A and B start where |X (W - Q - scale A B)| is least. A few directions hold most of what a

@@ -1,4 +1,4 @@
-"""Stacked weights, layer by layer: quantised, taken apart by layers, given what quantising took, and merged."""
+"""Stacked weights, layer by layer: quantised, taken apart by layers, fitted to the quantisation error, and merged."""
 
 import functools
 import zlib

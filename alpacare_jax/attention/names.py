@@ -1,4 +1,4 @@
-"""The names by which kernels are asked for, and the refusal of names that are none."""
+"""The names of kernels, and their validation."""
 
 from alpacare_jax.errors import ConfigError, did_you_mean
 

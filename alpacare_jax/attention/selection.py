@@ -1,4 +1,4 @@
-"""Which kernel runs: the best one that nothing stands against, or the one that was asked for."""
+"""Which kernel runs: the fastest supported one, or the one that was asked for."""
 
 import dataclasses
 import importlib.util
@@ -106,7 +106,7 @@ def kernel_context(
 
 
 def unsupported_reason(name: str, here: KernelContext) -> str | None:
-    """Say why a kernel cannot run in a context, or None where nothing stands against it.
+    """Say why a kernel cannot run in a context, or None where it is supported.
 
     Example:
         >>> unsupported_reason("splash", kernel_context("float32", 128, 1024))
@@ -158,7 +158,7 @@ def _unsupported_on_gpu(name: str, here: KernelContext) -> str | None:
 
 
 def select_kernel(here: KernelContext, asked: str = AUTO, refused: Sequence[str] = ()) -> KernelChoice:
-    """Choose the kernel for a situation.
+    """Choose the kernel for a context.
 
     Args:
         here: Devices, dtype and shapes.

@@ -1,4 +1,4 @@
-"""Checksums of what Orbax writes, beside it: tensorstore decodes a flipped bit of a weight without a word.
+"""Checksums of what Orbax writes, beside it: tensorstore silently decodes a flipped bit of a weight.
 
 Of its formats only zarr3 has a codec that would notice (crc32c), and Orbax offers no way to ask for it. So every
 folder of Orbax's gets a file with the sizes and CRC-32 of its files, written before the folder gets its name.

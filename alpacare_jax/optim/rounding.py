@@ -1,4 +1,4 @@
-"""Rounding up or down by chance, so that what is rounded off is kept on average; the chance is fixed by seed and step.
+"""Stochastic rounding, reproducible by seed and step: what is rounded off is kept on average.
 
 Source: Gupta et al. 2015 (training with limited precision and stochastic rounding); the mixing function is that of
 Wellons' search for 32-bit hashes ("lowbias32").

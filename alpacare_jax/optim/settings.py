@@ -32,7 +32,7 @@ class OptimConfig:
         clip_norm: Global gradient norm above which gradients are scaled down; 0 turns clipping off.
         state_dtype: How moments are stored: "float32", "bfloat16", or "int8" in blocks with a scale each.
         rounding: How parameters in bfloat16 take an update: to the "nearest" value, which loses small updates, or
-            "stochastic", up or down by chance so that they are kept on average. Nothing where they are in float32.
+            "stochastic", which keeps them on average. Nothing where they are in float32.
     """
 
     name: Annotated[str, OPTIMIZERS] = "adamw"

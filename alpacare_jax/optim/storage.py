@@ -2,7 +2,7 @@
 
 Arithmetic is fp32: a step reads the stored moments, updates them, and stores them again. In fewer bits the change of a
 slow average in one step is less than half the distance of two values, and rounding to the nearest would stop it. So
-moments are rounded up or down by chance, and stay right on average.
+moments are rounded stochastically, and stay right on average.
 
 Source: Dettmers et al. 2021 (8-bit optimisers by blockwise quantisation). Where they look values up in a table of 256,
 values here follow a power law, which has about the same range and needs no table.
@@ -37,7 +37,7 @@ class Blocks(NamedTuple):
 
 
 def encode(x: jax.Array, bits: jax.Array, *, signed: bool) -> Blocks:
-    """Store fp32 values in 8 bits, rounded by chance so that the mean is exact.
+    """Store fp32 values in 8 bits, rounded stochastically so that the mean is exact.
 
     Args:
         x: Values; the last axis is a multiple of :data:`BLOCK`.
