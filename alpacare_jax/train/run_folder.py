@@ -70,13 +70,14 @@ class RunFolder:
     @property
     def checkpoints(self) -> checkpoint.RunCheckpoints:
         """The run's checkpoints, opened when they are first asked for."""
+        return self._checkpoints or self._open()
+
+    def _open(self) -> checkpoint.RunCheckpoints:
         assert self._held is not None, "the folder is claimed first"
-        if self._checkpoints is None:
-            kept = self.config.train.keep_checkpoints
-            with self.timer.time("folder"):
-                self._checkpoints = self._held.enter_context(
-                    checkpoint.RunCheckpoints(self.path / "checkpoints", keep=kept)
-                )
+        kept = self.config.train.keep_checkpoints
+        with self.timer.time("folder"):
+            opened = checkpoint.RunCheckpoints(self.path / "checkpoints", keep=kept)
+            self._checkpoints = self._held.enter_context(opened)
         return self._checkpoints
 
     def progress(self) -> Progress | None:
@@ -106,6 +107,7 @@ class RunFolder:
                 checkpoint.copy_config_files(self.start.hf_folder, self.path / "hf")
                 checkpoint.write_description(self.path, "run", self.start.config, described)
             checkpoint.meet(f"run folder {self.path}")
+        self._open()
 
     def check_resumed(
         self, step: int, now: dict[str, Any], base: Callable[[], Params], mesh: Mesh, *, accepted: bool

@@ -190,7 +190,7 @@ class Trainer:
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches of the training rows from where the run stands, endlessly, to give to :meth:`step`."""
-        assert self.state, "made ready first"
+        self._ready()
         with contextlib.closing(self._stream()) as stream:
             for batch, _ in stream:
                 yield batch
@@ -210,11 +210,7 @@ class Trainer:
     @property
     def state(self) -> TrainState:
         """Parameters, optimiser state and step as they are now; the next step consumes them."""
-        if self._state is None:
-            with self._prepared():
-                pass
-        assert self._state is not None
-        return self._state
+        return self._ready()
 
     @property
     def model(self) -> "LanguageModel":
@@ -235,18 +231,22 @@ class Trainer:
                 self._prepare()
             yield
 
+    def _ready(self) -> TrainState:
+        if self._state is None:
+            with self._prepared():
+                pass
+        assert self._state is not None
+        return self._state
+
     def _prepare(self) -> None:
         """Do what stands before the first step: check, compile, read the weights, make run folder and state."""
         progress = None if self.folder is None else self.folder.progress()
+        resuming = progress is not None
         self._resolve(progress)
         self._program: Callable[[], StepFunction] | None = None
         if progress is None or progress.step < self.schedule.steps:
             self._program = begin_to_compile(
-                self.train_step,
-                self.schedule,
-                self.data.row_length,
-                self.timer,
-                resuming=progress is not None,
+                self.train_step, self.schedule, self.data.row_length, self.timer, resuming=resuming
             )
         opened = self.train_step.partition.base.compute.param_dtype
         params = functools.cache(lambda: self._start.read(self.mesh, opened))
@@ -296,7 +296,6 @@ class Trainer:
             folder.check_resumed(progress.step, self.metadata, base, self.mesh, accepted=accepted)
         if self._first:
             folder.write_config(self.data.manifest.end_ids)
-        assert folder.checkpoints, "opened before the first step"
 
     def _resume(self, folder: RunFolder, progress: Progress, base: Callable[[], Params]) -> None:
         written_by = folder.checkpoints.metadata(progress.step)["config"]["train"].get("guard")
