@@ -143,5 +143,5 @@ def test_all_problems_are_named_at_once():
         OptimConfig(name="sgd", warmup_ratio=2, learning_rate=0)
     for part in ("sgd", "warmup_ratio", "learning_rate"):
         assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="not valid"):
+    with pytest.raises(ConfigError, match="together exceed 1"):
         dataclasses.replace(OptimConfig(schedule="wsd", warmup_ratio=0.5), decay_ratio=0.6)
