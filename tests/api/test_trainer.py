@@ -153,7 +153,11 @@ def test_progress_shows_where_nobody_has_set_up_logging(model, data, capsys, mon
 @pytest.mark.parametrize(
     ("make", "error", "named"),
     [
-        (lambda m, d, out: alpacare.TrainConfig(steps=2), ConfigError, "train.batch_rows, or else batch_examples"),
+        (
+            lambda m, d, out: alpacare.TrainConfig(steps=2),
+            ConfigError,
+            "train.batch_rows, or else batch_examples",
+        ),
         (lambda m, d, out: alpacare.LoRA(rank=0), ConfigError, "rank must be at least 1"),
         (
             lambda m, d, out: alpacare.Trainer(m, d, config(batch_size=3, microbatches=2)).train(),
