@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from datagen.errors import ConfigError, DataError, UserError
+from datagen.files import read_bytes
 
 #: Lists and objects within one another, in JSON and in YAML. Known formats use about ten.
 MAX_DEPTH = 100
@@ -177,11 +178,7 @@ def _read_mapping(
 ) -> dict[str, Any]:
     path = Path(path)
     try:
-        value = parse(path.read_bytes())
-    except FileNotFoundError:
-        raise error(f"{path.name} does not exist", where=path, remedy="check the path") from None
-    except OSError as problem:
-        raise error(f"{path.name} cannot be read", where=path, found=problem.strerror) from None
+        value = parse(read_bytes(path, error=error))
     except Malformed as problem:
         place = path if problem.line is None else f"{path}:{problem.line}"
         raise error(f"{path.name} is not valid {language}", where=place, found=problem.reason) from None

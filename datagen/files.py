@@ -1,4 +1,4 @@
-"""Single files: written as a whole or not at all, hashed, and only where a local path is meant."""
+"""Single files: read with typed errors, written as a whole or not at all, hashed, kept to this machine."""
 
 import hashlib
 import json
@@ -9,10 +9,35 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from datagen.errors import ConfigError, DataError
+from datagen.errors import ConfigError, DataError, UserError
 
 # A pathlib.Path keeps one of the two slashes. A single letter is no scheme but a drive of Windows.
 _REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+
+def read_bytes(path: str | Path, what: str = "", *, error: type[UserError] = DataError) -> bytes:
+    """Read a file.
+
+    Args:
+        path: The file.
+        what: What it is called in errors; its name by default.
+        error: The kind of error to raise.
+
+    Raises:
+        UserError: Of that kind: the file is missing, a folder, or cannot be read.
+    """
+    path = Path(path)
+    what = what or path.name
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise error(f"{what} does not exist", where=path, remedy="check the path") from None
+    except IsADirectoryError:
+        raise error(
+            f"{what} is a folder and cannot be read", where=path, remedy="name the file in it"
+        ) from None
+    except OSError as problem:
+        raise error(f"{what} cannot be read", where=path, found=problem.strerror) from None
 
 
 def write_text(path: str | Path, text: str | Iterable[str]) -> None:

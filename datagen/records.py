@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar, get_args
 
 from datagen.decoding import Malformed, parse_json, parse_json_at, skip_space
 from datagen.errors import DataError
-from datagen.files import write_text
+from datagen.files import read_bytes, write_text
 
 SCHEMA_VERSION = 1
 NO_INPUT = "<noinput>"
@@ -229,13 +229,10 @@ def read_objects(
         return
     path = Path(source)
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError("the file does not exist", where=path, remedy="check the path") from None
-    except IsADirectoryError:
-        raise DataError("a file was expected, not a folder", where=path) from None
+        content = read_bytes(path, "the file").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError("the file is not UTF-8 text", where=path, found=str(error)) from None
+    content = content.replace("\r\n", "\n").replace("\r", "\n")
     if not content.strip():
         raise DataError("the file is empty", where=path, expected="one JSON object a line")
     yield from _read_list(path, content) if content.lstrip().startswith("[") else _read_lines(path, content)

@@ -16,6 +16,7 @@ from typing import Any
 
 from datagen.decoding import Malformed, parse_json
 from datagen.errors import DataError
+from datagen.files import read_bytes
 from datagen.records import normal_input, read_objects, shorten
 
 QUESTION_FIELDS = ("instruction", "question", "query", "prompt", "problem", "qtext", "stem", "chq")
@@ -85,7 +86,7 @@ def content_hash(spec: str | Path) -> str:
     Raises:
         DataError: The file is missing or a folder.
     """
-    return hashlib.sha256(_bytes(split_fields(spec)[0])).hexdigest()
+    return hashlib.sha256(read_bytes(split_fields(spec)[0], "the evaluation file")).hexdigest()
 
 
 def read_evaluation(spec: str | Path) -> EvaluationFile:
@@ -99,7 +100,7 @@ def read_evaluation(spec: str | Path) -> EvaluationFile:
         DataError: The file is missing, broken, of an unknown format, or no row has a question.
     """
     path, named = split_fields(spec)
-    data = _bytes(path)
+    data = read_bytes(path, "the evaluation file")
     rows = list(_rows(path, data))
     items: list[Item] = []
     used: dict[str, None] = {}
@@ -120,15 +121,6 @@ def read_evaluation(spec: str | Path) -> EvaluationFile:
     others = tuple(dict.fromkeys(key for _, row in rows for key in row if key not in used))
     sha256 = hashlib.sha256(data).hexdigest()
     return EvaluationFile(path.name, str(path), sha256, tuple(used), tuple(items), others)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError("the evaluation file does not exist", where=path, remedy="check the path") from None
-    except IsADirectoryError:
-        raise DataError("the evaluation file is a folder", where=path, remedy="name the file in it") from None
 
 
 def _rows(path: Path, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
