@@ -170,12 +170,9 @@ def expected_tensors(config: LlamaConfig, dialect: Dialect) -> dict[str, tuple[R
 def find_rule(name: str, dialect: Dialect) -> tuple[Rule, int] | None:
     """Find the rule that knows a name, whatever the config, and the layer the name speaks of."""
     for rule in RULES:
-        pattern = re.escape(
-            rule.name(dialect) if not rule.stacked else (rule.hf if dialect == "hf" else rule.gguf)
-        )
-        match = re.fullmatch(pattern.replace(re.escape("{}"), r"(\d+)"), name)
-        if match:
-            return rule, int(match.group(1)) if rule.stacked else 0
+        text = rule.hf if dialect == "hf" else rule.gguf
+        if match := re.fullmatch(re.escape(text).replace(re.escape("{}"), r"(\d+)"), name):
+            return rule, int(match[1]) if rule.stacked else 0
     return None
 
 

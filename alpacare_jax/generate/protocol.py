@@ -165,17 +165,27 @@ class TextPart(Fields):
     text: str
 
 
-def _read_content(value: Any) -> Any:
-    if not isinstance(value, str | list):
+def _read_content(value: Any) -> str:
+    """Join the text parts of a message's content."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
         raise PydanticCustomError("content", "it must be a text or a list of text parts")
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+    texts = []
+    for at, part in enumerate(value):
+        try:
+            texts.append(TextPart.model_validate(part).text)
+        except pydantic.ValidationError as error:
+            said = {"at": at, "what": explain(error).what}
+            raise PydanticCustomError("content", "part {at}: {what}", said) from None
+    return "".join(texts)
 
 
 class Message(Fields):
     """A chat message."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[TextPart], FailFast(), BeforeValidator(_read_content)]
+    content: Annotated[str, BeforeValidator(_read_content)]
     name: str | None = None
     annotations: list[Any] | None = None
     """What clients send back unchanged from an earlier reply."""
@@ -190,8 +200,7 @@ class Message(Fields):
 
     def plain(self) -> dict[str, str]:
         """Return role and text; a developer's message is a system message."""
-        role = "system" if self.role == "developer" else self.role
-        return {"role": role, "content": "".join(part.text for part in self.content)}
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
 
 
 class ChatRequest(Request):
