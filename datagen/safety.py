@@ -114,9 +114,9 @@ def detector(model: str) -> Detector | None:
     """
     if not model:
         return None
-    from datagen.privacy.detector import presidio
+    from datagen.privacy.detector import model_detector
 
-    return presidio(model)
+    return model_detector(model)
 
 
 def identifiers(fields: Mapping[str, str], detector: Detector | None = None) -> Iterator[dict[str, Any]]:

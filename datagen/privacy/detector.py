@@ -1,11 +1,10 @@
 """A model beside the patterns: names and places that only the sense of a sentence gives away.
 
-Presidio (the extra ``privacy``) runs a spaCy model of the user's choice over the text. Of what it finds, persons and
-places count; its dates and organisations are far too many in medical texts. The same word lists that keep eponyms and
-countries out of the patterns' hits keep them out here.
+A spaCy model of the user's choice (the extra ``privacy``) reads the text. Of what it finds, persons and places count;
+its dates and organisations are far too many in medical texts. The same word lists that keep eponyms and countries out
+of the patterns' hits keep them out here.
 """
 
-import logging
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -15,30 +14,28 @@ from datagen.errors import ConfigError
 from datagen.privacy import Detector, Hit
 from datagen.privacy.words import COUNTRIES, NOT_NAMES, STATES, is_owned
 
-MIN_SCORE = 0.6
-_KINDS = {"PERSON": "NAME", "LOCATION": "PLACE"}
+_KINDS = dict.fromkeys(("PERSON", "PER", "PATIENT", "STAFF", "HCW"), "NAME") | dict.fromkeys(
+    ("LOCATION", "LOC", "GPE"), "PLACE"
+)
 _TITLE = re.compile(r"(?:(?:Mr|Mrs|Ms|Mx|Miss|Dr|Prof|Rev|Sgt|Capt)\b\.?|Professor|Nurse|Doctor)\s+")
 _POSSESSIVE = re.compile(r"['’]s?$")
 
 
 @lru_cache(maxsize=2)
-def presidio(model: str) -> Detector:
-    """Return a detector that runs a spaCy model through Presidio.
+def model_detector(model: str) -> Detector:
+    """Return a detector that runs a spaCy model.
 
     Args:
         model: Name of an installed spaCy pipeline with entities, such as ``en_core_web_lg``, or the folder of one.
 
     Raises:
-        ConfigError: Presidio or the model is not installed, or the model finds no entities. Nothing is downloaded.
+        ConfigError: spaCy or the model is not installed. Nothing is downloaded.
     """
     try:
         import spacy
-        from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
-        from presidio_analyzer.nlp_engine import SpacyNlpEngine
-        from presidio_analyzer.predefined_recognizers import SpacyRecognizer
     except ImportError:
         raise ConfigError(
-            "privacy_model needs Presidio", found=model, remedy="pip install 'alpacare-jax[privacy]'"
+            "privacy_model needs spaCy", found=model, remedy="pip install 'alpacare-jax[privacy]'"
         ) from None
     if not spacy.util.is_package(model) and not Path(model).is_dir():
         raise ConfigError(
@@ -47,19 +44,12 @@ def presidio(model: str) -> Detector:
             expected="an installed pipeline, or the folder of one",
             remedy=f"python -m spacy download {model}",
         )
-    # Presidio warns of every label that it has no entity for.
-    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
-    engine = SpacyNlpEngine(models=[{"lang_code": "en", "model_name": model}])
-    engine.load()
-    # Only this recogniser: others would look for a list of domains in the network, and find what the patterns find.
-    registry = RecognizerRegistry(recognizers=[SpacyRecognizer(supported_language="en")])
-    analyzer = AnalyzerEngine(nlp_engine=engine, registry=registry, supported_languages=["en"])
+    pipeline = spacy.load(model)
 
     def detect(text: str) -> Iterator[Hit]:
-        found = analyzer.analyze(text, language="en", entities=list(_KINDS), score_threshold=MIN_SCORE)
-        for entity in found:
-            hit = _trimmed(text, entity.start, entity.end, _KINDS[entity.entity_type])
-            if hit is not None:
+        for entity in pipeline(text).ents:
+            kind = _KINDS.get(entity.label_)
+            if kind and (hit := _trimmed(text, entity.start_char, entity.end_char, kind)):
                 yield hit
 
     return detect
