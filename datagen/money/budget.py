@@ -102,13 +102,6 @@ class Budget(Account):
         worst = self._worst_at_prices(each)
         return cost_usd / worst if cost_usd and worst else 0.0
 
-    @property
-    def left_usd(self) -> float:
-        """What may still be reserved, in US dollars; infinite without a cap."""
-        if self.budget_usd is None:
-            return math.inf
-        return self.budget_usd - self.spent_usd - self.held_usd
-
     def set_aside(self, stage: str, amount_usd: float) -> None:
         """Keep an amount in US dollars for one stage: tries of other stages must leave it, until it is set anew."""
         self._set_aside[stage] = amount_usd

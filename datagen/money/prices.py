@@ -35,11 +35,6 @@ class Price:
     def __post_init__(self) -> None:
         check(self)
 
-    def cost_usd(self, prompt_tokens: int, completion_tokens: int, *, batch: bool = False) -> float:
-        """Return what so many tokens cost, in US dollars."""
-        cost = (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
-        return cost * (1 - self.batch_discount) if batch else cost
-
 
 class Prices(dict[str, Price]):
     """The prices of models, by the exact name under which a model is asked.
@@ -104,7 +99,10 @@ class Prices(dict[str, Price]):
     ) -> float | None:
         """Return what so many tokens of a model cost, in US dollars; None where its price is not known."""
         price = self.get(model)
-        return None if price is None else price.cost_usd(prompt_tokens, completion_tokens, batch=batch)
+        if price is None:
+            return None
+        cost = (prompt_tokens * price.input + completion_tokens * price.output) / 1e6
+        return cost * (1 - price.batch_discount) if batch else cost
 
     def require(self, *models: str) -> None:
         """See that every model has a price.
