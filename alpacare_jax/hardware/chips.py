@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pydantic
 import yaml
 
 from alpacare_jax.flags import gpu_memory_share
@@ -82,11 +83,8 @@ class Chip:
 
 def _read_chips() -> dict[str, Chip]:
     table = yaml.safe_load(Path(__file__).with_name("chips.yaml").read_text(encoding="utf-8"))
-    tuples = {"compute_capability", "slices", "aliases", "device_kinds"}
-    return {
-        name: Chip(name, **{key: tuple(value) if key in tuples else value for key, value in entry.items()})
-        for name, entry in table.items()
-    }
+    chips = {name: {"name": name, **entry} for name, entry in table.items()}
+    return pydantic.TypeAdapter(dict[str, Chip]).validate_python(chips)
 
 
 CHIPS = _read_chips()

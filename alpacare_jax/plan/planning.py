@@ -71,8 +71,11 @@ def plan(
     search = search_rows(compiler, program, most=max_compiles) if search_batch and compiler else None
     if search is not None and search.largest:
         program = program.replace(rows=search.largest * program.shards)
+    modelled = model_step(
+        program
+    )  # refuses a mesh that does not divide the model before anything is compiled
     outcome = compiler.compile(program) if compiler else None
-    return Plan(program, model_step(program), outcome, search=search)
+    return Plan(program, modelled, outcome, search=search)
 
 
 def compare_plans(
