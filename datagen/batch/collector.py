@@ -11,12 +11,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, Literal
 
-from datagen.batch.files import BatchLimits, Line, Replies, scratch_file
+from datagen.batch.files import Line, Replies, scratch_file
 from datagen.batch.states import file_id
-from datagen.batch.store import BatchRecord, BatchStore
-from datagen.batch.wire import BatchWire
-from datagen.ledger import Ledger
-from datagen.money.budget import Budget
+from datagen.batch.store import BatchRecord
+from datagen.batch.wire import BatchStage
 from datagen.service.retry import PAID_TWICE, REFUSED_IN_A_ROW
 from datagen.service.wire import RequestError
 
@@ -54,37 +52,28 @@ class ResultCollector:
     """Brings in the replies of one ended batch.
 
     Args:
+        stage: With what it is brought in.
         record: The batch.
-        wire: To the service that has it.
-        ledger: Where replies go.
-        store: Where batches stand.
-        budget: Which holds the worst case of each request.
-        limits: How often a request is sent at most.
         gives_up: Take replies whose file the provider does not have any more for lost.
     """
 
-    def __init__(
-        self,
-        record: BatchRecord,
-        wire: BatchWire,
-        ledger: Ledger,
-        store: BatchStore,
-        budget: Budget,
-        limits: BatchLimits,
-        *,
-        gives_up: bool,
-    ) -> None:
-        self._record, self._wire, self._ledger, self._store = record, wire, ledger, store
-        self._budget, self._limits, self._gives_up = budget, limits, gives_up
-        self._members = store.members(record)
+    def __init__(self, stage: BatchStage, record: BatchRecord, *, gives_up: bool) -> None:
+        self._wire, self._ledger, self._store = stage.wire, stage.ledger, stage.store
+        self._budget, self._limits, self._record, self._gives_up = (
+            stage.budget,
+            stage.limits,
+            record,
+            gives_up,
+        )
+        self._members = stage.store.members(record)
         self._left = {id for id, member in self._members.items() if member.state == "sent"}
-        self._held = budget.open_batch(record.stage)
+        self._held = stage.budget.open_batch(record.stage)
         self._refused: dict[str, RequestError] = {}
         # Requests that are paid for, or may be, and brought nothing.
         self._for_nothing: dict[str, RequestError] = {}
         self._collected = Collected(answered=len(self._members) - len(self._left))
 
-    async def bring_in(self, batch: Mapping[str, Any]) -> Collected:
+    async def collect(self, batch: Mapping[str, Any]) -> Collected:
         """Settle everything that the batch brought, and mark it as ended.
 
         Args:
@@ -123,7 +112,7 @@ class ResultCollector:
         """Download a file, again where it is shorter than the provider says or ends within a line."""
         batch_id = self._record.batch_id
         for number in range(1, _DOWNLOADS + 1):
-            size = await self._wire.insist(
+            size = await self._wire.retry(
                 f"fetching the replies of batch {batch_id}",
                 lambda: self._wire.download(file_id, into),
                 if_unknown=_GONE,

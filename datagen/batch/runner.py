@@ -16,7 +16,7 @@ from datagen.batch.files import BatchLimits, Question, as_question
 from datagen.batch.states import ENDED, counts, file_id, read_refusal, read_state
 from datagen.batch.store import BatchRecord, BatchStore, describe
 from datagen.batch.submitter import BatchSubmitter
-from datagen.batch.wire import BatchWire, Unlisted
+from datagen.batch.wire import BatchStage, BatchWire, Unlisted
 from datagen.errors import ConfigError
 from datagen.ledger import Ledger
 from datagen.money.budget import Budget
@@ -84,8 +84,9 @@ class BatchRunner:
         self._limits, self._wait, self._watch = limits, wait, watch
         self._wire = BatchWire(service, stage)
         self._store = BatchStore(ledger)
-        self._submitter = BatchSubmitter(self._wire, ledger, stage, self._store, budget, limits, leave_usd)
-        self._took_up = self._cancelling = False
+        self._batches = BatchStage(stage, self._wire, ledger, self._store, budget, limits)
+        self._submitter = BatchSubmitter(self._batches, leave_usd)
+        self._resumed = self._cancelling = False
         # Requests that came back from a batch since they were last to be asked.
         self._asked: set[str] = set()
         self._unknown: set[tuple[int, str]] = set()
@@ -114,7 +115,7 @@ class BatchRunner:
             BatchesUnderWay: Nothing more can be done without waiting.
             ServiceError: The service as a whole refuses or is not there, or the budget is reached.
         """
-        await self._take_up()
+        await self._resume()
         self._asked.clear()
         while True:
             unsettled = self._unsettled(requests)
@@ -135,13 +136,13 @@ class BatchRunner:
 
     async def look_once(self) -> None:
         """Bring in what has ended; what never reached the provider is taken back."""
-        await self._take_up()
+        await self._resume()
         await self._look()
 
     async def cancel(self) -> None:
         """End all batches of the stage and bring in what they have done."""
         self._cancelling = True
-        await self._take_up()
+        await self._resume()
         for record in self._under_way():
             assert record.batch_id is not None
             await self._submitter.cancel(record.batch_id)
@@ -166,11 +167,11 @@ class BatchRunner:
 
     # Going on where an earlier process was
 
-    async def _take_up(self) -> None:
+    async def _resume(self) -> None:
         """Take up the batches of an earlier process: those that did not reach the provider are taken back."""
-        if self._took_up:
+        if self._resumed:
             return
-        self._took_up = True
+        self._resumed = True
         for record in self._under_way():
             if record.state == "planned" and not record.asked_for:
                 self._store.take_back(record, self._budget, "never sent")
@@ -246,7 +247,7 @@ class BatchRunner:
         """Return what the provider says; None where it knows nothing of a batch that is to be given up."""
         assert record.batch_id is not None
         batch_id = record.batch_id
-        return await self._wire.insist(
+        return await self._wire.retry(
             f"looking at batch {batch_id}",
             lambda: self._wire.retrieve(batch_id),
             if_unknown=_FOREIGN,
@@ -308,16 +309,7 @@ class BatchRunner:
         if state == "failed" and not (file_id(batch, "output") or file_id(batch, "error")):
             self._end_refused(record, batch)
             return
-        collector = ResultCollector(
-            record,
-            self._wire,
-            self._ledger,
-            self._store,
-            self._budget,
-            self._limits,
-            gives_up=self._cancelling,
-        )
-        collected = await collector.bring_in(batch)
+        collected = await ResultCollector(self._batches, record, gives_up=self._cancelling).collect(batch)
         self._submitter.queue_has_room()
         took, words = in_words(record.age_s()), collected.words()
         log.info("%s: batch %s %s after %s: %s", self._stage, record.batch_id, record.status, took, words)

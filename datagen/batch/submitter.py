@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from datagen.batch.files import BatchLimits, Question, input_line, next_part, scratch_file
+from datagen.batch.files import Question, input_line, next_part, scratch_file
 from datagen.batch.states import read_file_state, read_state
-from datagen.batch.store import BatchRecord, BatchStore
-from datagen.batch.wire import UNSUPPORTED, BatchWire
-from datagen.ledger import Ledger, Try
-from datagen.money.budget import Budget
+from datagen.batch.store import BatchRecord
+from datagen.batch.wire import UNSUPPORTED, BatchStage
+from datagen.ledger import Try
 from datagen.service.chat import prompt_hash
 from datagen.service.limits import in_words
 from datagen.service.wire import RequestError
@@ -42,27 +41,14 @@ class BatchSubmitter:
     """Cuts questions of one stage into batches, writes them down with their worst case, and brings them to a provider.
 
     Args:
-        wire: To the provider.
-        ledger: Where the requests stand.
-        stage: The ledger's stage.
-        store: Where the batches stand.
-        budget: Sets the worst case of a whole batch aside.
-        limits: How large a batch may be, and how much may be under way.
+        stage: With what they are sent.
         leave_usd: Tells what must be left of a budget, in US dollars, for what follows from one request.
     """
 
-    def __init__(
-        self,
-        wire: BatchWire,
-        ledger: Ledger,
-        stage: str,
-        store: BatchStore,
-        budget: Budget,
-        limits: BatchLimits,
-        leave_usd: Callable[[], float],
-    ) -> None:
-        self._wire, self._ledger, self._stage, self._store = wire, ledger, stage, store
-        self._budget, self._limits, self._leave_usd = budget, limits, leave_usd
+    def __init__(self, stage: BatchStage, leave_usd: Callable[[], float]) -> None:
+        self._wire, self._ledger, self._stage, self._store = stage.wire, stage.ledger, stage.name, stage.store
+        self._budget, self._limits, self._leave_usd = stage.budget, stage.limits, leave_usd
+        limits = stage.limits
         self._token_room = math.inf if limits.enqueued_tokens is None else limits.enqueued_tokens
         self._queue_full = 0
         self._hold_until_s = 0.0
@@ -189,7 +175,7 @@ class BatchSubmitter:
                 found = [await self._wire.create(file_id, self._store.metadata(record))]
             return found
 
-        made = await self._wire.insist(f"making a batch of the file {file_id}", create)
+        made = await self._wire.retry(f"making a batch of the file {file_id}", create)
         if tries > 1:
             made = await self.look_for(record) or made
         assert made
@@ -221,7 +207,7 @@ class BatchSubmitter:
 
     async def cancel(self, batch_id: str) -> None:
         """Ask for the end of a batch; one that has ended or is not known is left alone."""
-        await self._wire.insist(
+        await self._wire.retry(
             "cancelling a batch",
             lambda: self._wire.cancel(batch_id),
             none_if=lambda error: error.kind == "final" or error.code == "not-found" or " 409" in str(error),
@@ -248,7 +234,7 @@ class BatchSubmitter:
 
     async def _look_at_file(self, file_id: str) -> dict[str, Any] | None:
         """Return what the provider says about a file; None where it does not know the file, or files at all."""
-        return await self._wire.insist(
+        return await self._wire.retry(
             f"looking at the file {file_id}",
             lambda: self._wire.file(file_id),
             none_if=lambda error: error.code in UNSUPPORTED,
@@ -262,7 +248,7 @@ class BatchSubmitter:
             """Send the file; or find it, where an answer that was lost may have said that it is there."""
             nonlocal may_be_there
             if may_be_there:
-                found = await self._wire.insist(
+                found = await self._wire.retry(
                     "looking for a file",
                     lambda: self._wire.find_file(name, size),
                     none_if=lambda error: error.code in UNSUPPORTED,
@@ -276,7 +262,7 @@ class BatchSubmitter:
                 may_be_there = error.bill == "unknown"
                 raise
 
-        sent = await self._wire.insist("sending a batch's file", send)
+        sent = await self._wire.retry("sending a batch's file", send)
         assert sent is not None
         return sent
 

@@ -1,10 +1,11 @@
 """The wire to a provider's batch interface: files up and down, batches made, looked at, found again and cancelled.
 
 One call is one HTTP request (a search is several), and whatever goes wrong is a :class:`RequestError`, as in
-:mod:`datagen.service.wire`; :meth:`BatchWire.insist` repeats a call for as long as that may help.
+:mod:`datagen.service.wire`; :meth:`BatchWire.retry` repeats a call for as long as that may help.
 """
 
 import asyncio
+import dataclasses
 import json
 import logging
 import time
@@ -12,9 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
-from datagen.batch.files import ENDPOINT, Line
+from datagen.batch.files import ENDPOINT, BatchLimits, Line
 from datagen.batch.states import read_file_state, unwrapped
+from datagen.batch.store import BatchStore
 from datagen.errors import ServiceError
+from datagen.ledger import Ledger
+from datagen.money.budget import Budget
 from datagen.service.endpoint import Service
 from datagen.service.error_body import read_error
 from datagen.service.limits import Limits, in_words, read_limits
@@ -125,7 +129,7 @@ class BatchWire(Wire):
 
         for _ in range(_MOST_PAGES):
             # A search is many requests: one that fails costs not the whole search.
-            listed = await self.insist("looking for a batch", page)
+            listed = await self.retry("looking for a batch", page)
             assert listed is not None
             batches = _rows(listed)
             if batches is None:
@@ -194,7 +198,7 @@ class BatchWire(Wire):
             raise self._no_completion(data, response.text, read_limits(response.headers))
         return data
 
-    async def insist(
+    async def retry(
         self,
         what: str,
         call: Callable[[], Awaitable[T]],
@@ -242,6 +246,27 @@ class BatchWire(Wire):
             else:
                 self.policy.answered()
                 return result
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchStage:
+    """What the batches of one stage are sent and brought in with.
+
+    Attributes:
+        name: The ledger's stage.
+        wire: To the provider.
+        ledger: Where the requests and replies stand.
+        store: Where the batches stand.
+        budget: Sets the worst case of each request aside.
+        limits: How batches are cut, sent again and waited for.
+    """
+
+    name: str
+    wire: BatchWire
+    ledger: Ledger
+    store: BatchStore
+    budget: Budget
+    limits: BatchLimits
 
 
 def _rows(page: Mapping[str, Any]) -> list[dict[str, Any]] | None:

@@ -86,7 +86,7 @@ class Circuit:
     ) -> None:
         self._patience_s, self._first_wait_s, self._max_tries = patience_s, first_wait_s, max_tries
         self._clock, self._woken = clock, woken
-        self._outage = Outage(address, clock)
+        self._outage = OutageLog(address, clock)
         #: Why the run must end; "" while it may go on.
         self.ended = ""
         self._pause_until = -math.inf
@@ -263,7 +263,7 @@ class Circuit:
         self._woken()
 
 
-class Outage:
+class OutageLog:
     """Says that one service does not answer, in a line now and then, and in one more when it does again.
 
     Args:

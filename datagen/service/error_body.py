@@ -30,7 +30,7 @@ _LOOKED_THROUGH = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Said:
+class ErrorBody:
     """What an error says.
 
     Attributes:
@@ -60,7 +60,7 @@ class Said:
         return _QUOTED.sub(" ", self.words)
 
 
-def read_error(status: int, body: Any) -> Said:
+def read_error(status: int, body: Any) -> ErrorBody:
     """Collect what an error body says.
 
     Args:
@@ -96,7 +96,7 @@ def read_error(status: int, body: Any) -> Said:
     if status in (0, 200):
         status = _status_of(codes)
     asked_s = max(waits) if waits else wait_in_words(all_words)
-    return Said(
+    return ErrorBody(
         status, " ".join(dict.fromkeys(codes)), all_words, tuple(dict.fromkeys(fields)), asked_s, moderated
     )
 

@@ -109,14 +109,14 @@ class Limiter:
         self._circuit.withdrawn(ticket.number)
         self.leave(ticket)
 
-    def hear(self, limits: Limits) -> None:
+    def observe(self, limits: Limits) -> None:
         """Take in what a reply says about the limits."""
         if limits.said and self._heed_headers:
             now = self._clock()
             self.learned = None
             self._concurrency.limits_are_known()
-            self.requests.hear(limits.requests, now)
-            self.tokens.hear(limits.tokens, now)
+            self.requests.observe(limits.requests, now)
+            self.tokens.observe(limits.tokens, now)
             if limits.reset_s:
                 self._circuit.pause(min(limits.reset_s, MINUTE_S), "nothing is left of its limit")
 

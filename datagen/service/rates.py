@@ -85,7 +85,7 @@ class RateLimit:
         known = [each for each in (self._bound, self._said) if each is not None]
         return min(known, default=None)
 
-    def hear(self, allowance: Allowance, now: float) -> None:
+    def observe(self, allowance: Allowance, now: float) -> None:
         """Take in what a reply says about this limit."""
         limit, remaining, reset_s = allowance.limit, allowance.remaining, allowance.reset_s
         if limit is not None:

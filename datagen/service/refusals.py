@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from datagen.money.account import Bill
 from datagen.providers import table, wording
-from datagen.service.error_body import Said
+from datagen.service.error_body import ErrorBody
 
 #: Too much at once; may pass; this request never works; no request works.
 Kind = Literal["refusal", "fault", "final", "fatal"]
@@ -37,7 +37,7 @@ class Refusal:
     daily: bool = False
 
 
-def read_refusal(said: Said, *, asked_to_wait: bool = False) -> Refusal | None:
+def read_refusal(said: ErrorBody, *, asked_to_wait: bool = False) -> Refusal | None:
     """Return what an error means; None where nothing in it is known and it has no status.
 
     Args:
@@ -55,7 +55,7 @@ def read_refusal(said: Said, *, asked_to_wait: bool = False) -> Refusal | None:
     return None if rule is None else meaning(rule["means"], said, **rule)
 
 
-def meaning(code: str, said: Said, **rule: Any) -> Refusal:
+def meaning(code: str, said: ErrorBody, **rule: Any) -> Refusal:
     """Return what a code means, with what the rule that led to it adds."""
     known = {**table()["meanings"][code], **rule}
     values = {name: known[name] for name in ("kind", "what", "field", "busy", "bill") if name in known}
@@ -66,7 +66,7 @@ def meaning(code: str, said: Said, **rule: Any) -> Refusal:
     return Refusal(code, daily=values["kind"] == "refusal" and daily, **values)
 
 
-def _fits(rule: dict[str, Any], said: Said, waits: bool) -> bool:
+def _fits(rule: dict[str, Any], said: ErrorBody, waits: bool) -> bool:
     """Tell whether all conditions of a rule hold."""
     texts = {"codes": said.codes, "names": said.all_codes, "words": said.own_words}
     return (
@@ -87,7 +87,7 @@ def _statuses(written: str) -> frozenset[int]:
     )
 
 
-def _field_at_fault(said: Said) -> str:
+def _field_at_fault(said: ErrorBody) -> str:
     """Return the field of the request that an error names as not taken; "" where it names none."""
     known = table()["request fields"].split()
     objects = wording("parameter code").search(said.codes) or wording("not taken").search(said.own_words)

@@ -206,7 +206,7 @@ class Requester:
         self._suspects.clear()
         self._refused_in_a_row = 0
         self._policy.answered()
-        self._limiter.hear(answer.limits)
+        self._limiter.observe(answer.limits)
         used = answer.prompt_tokens + answer.completion_tokens
         if used:
             self._limiter.counted(ticket, used)
@@ -218,7 +218,7 @@ class Requester:
     def _judge(self, job: Job, ticket: Ticket, error: RequestError) -> float | None:
         """Decide what follows from an error: a wait in seconds, None for a failure for good, or the end."""
         job.errors += 1
-        self._limiter.hear(error.limits)
+        self._limiter.observe(error.limits)
         if error.bill == "none":
             self._limiter.counted(ticket, 0)
         if self._policy.concerns_all(error):

@@ -20,7 +20,7 @@ from datagen.providers import names
 from datagen.records import shorten
 from datagen.service.content import UnreadableError, read_content
 from datagen.service.endpoint import Service
-from datagen.service.error_body import Said, page_words, read_error
+from datagen.service.error_body import ErrorBody, page_words, read_error
 from datagen.service.limits import Limits, read_limits
 from datagen.service.redaction import LogRedactor, Redactor
 from datagen.service.refusals import Kind, read_refusal
@@ -168,7 +168,7 @@ class Wire:
         error.page = page is not None
         return error
 
-    def _judge(self, said: Said, words: str, limits: Limits) -> RequestError | None:
+    def _judge(self, said: ErrorBody, words: str, limits: Limits) -> RequestError | None:
         """Return what an error means; None where nothing of it is known."""
         if said.wait_s is not None and said.wait_s > (limits.wait_s or 0.0):
             limits = dataclasses.replace(limits, wait_s=said.wait_s)

@@ -34,56 +34,56 @@ def test_a_ledger_of_before_batches_is_brought_up_to_date(tmp_path: Path) -> Non
 
 def test_a_batch_goes_from_planned_to_open_to_ended(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        book = BatchStore(ledger)
-        record = book.plan("tasks", **ABOUT)
+        store = BatchStore(ledger)
+        record = store.plan("tasks", **ABOUT)
         for id in ("1", "0"):
             ledger.record_sent("tasks", id, prompt_hash="h", request=BODY | {"n": int(id)})
-            book.add(record, id)
+            store.add(record, id)
         ledger.record_sent("tasks", "2", prompt_hash="h", request=BODY)
         assert (record.state, record.key, record.asked_for) == ("planned", "part-1", False)
-        assert list(book.bodies(record)) == [("0", BODY | {"n": 0}), ("1", BODY | {"n": 1})]
-        book.asking(record)
-        assert book.get(1).asked_for
-        record = book.opened(record, "batch_x")
-        assert (record.state, list(book.members(record))) == ("open", ["0", "1"])
-        record = book.checked(record, status="in_progress", completed=1, failed=0)
-        assert book.under_way("tasks") == [record]
-        assert book.under_way("answers") == []
+        assert list(store.bodies(record)) == [("0", BODY | {"n": 0}), ("1", BODY | {"n": 1})]
+        store.asking(record)
+        assert store.get(1).asked_for
+        record = store.opened(record, "batch_x")
+        assert (record.state, list(store.members(record))) == ("open", ["0", "1"])
+        record = store.checked(record, status="in_progress", completed=1, failed=0)
+        assert store.under_way("tasks") == [record]
+        assert store.under_way("answers") == []
         assert describe([record]).startswith(
             "1 batch (in_progress) with 2 requests: 1 completed, 0 failed, after"
         )
-        book.ended(record, "done")
-        assert book.under_way() == []
-        assert book.all()[0].words == "done"
+        store.ended(record, "done")
+        assert store.under_way() == []
+        assert store.all()[0].words == "done"
 
 
 def test_two_folders_and_two_contents_are_told_apart(tmp_path: Path) -> None:
     seen = []
     for name in ("a", "b"):
         with Ledger(tmp_path / name / "ledger.sqlite") as ledger:
-            book = BatchStore(ledger)
+            store = BatchStore(ledger)
             for content in ("ab", "cd"):
-                seen.append(book.metadata(book.plan("tasks", **ABOUT | {"content": content})))
-            assert BatchStore(ledger).folder() == book.folder()
+                seen.append(store.metadata(store.plan("tasks", **ABOUT | {"content": content})))
+            assert BatchStore(ledger).folder() == store.folder()
     assert len({tuple(sorted(each.items())) for each in seen}) == 4
     assert all(len(value) <= 64 for each in seen for value in each.values())
 
 
 def test_what_was_never_run_is_free_and_what_is_lost_is_not(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        book, budget = BatchStore(ledger), Budget(ledger, PRICES, 1.0)
+        store, budget = BatchStore(ledger), Budget(ledger, PRICES, 1.0)
         for number, end in ((0, "take_back"), (1, "give_up")):
             id = str(number)
-            record = book.plan("tasks", **ABOUT)
+            record = store.plan("tasks", **ABOUT)
             held = budget.try_reserve("m", BODY, stage="tasks", id=id, batch=True)
             assert held is not None
             ledger.record_sent("tasks", id, prompt_hash="h", request=BODY)
-            book.add(record, id)
+            store.add(record, id)
             if end == "take_back":
-                book.take_back(record, budget, "never sent")
+                store.take_back(record, budget, "never sent")
                 assert budget.spent_usd == 0
             else:
-                book.give_up(record, budget)
+                store.give_up(record, budget)
                 assert budget.spent_usd == held.reserved_usd
         entries = list(ledger.entries("tasks"))
         assert [(each.tries, each.state) for each in entries] == [(0, "sent"), (1, "sent")]
@@ -92,12 +92,12 @@ def test_what_was_never_run_is_free_and_what_is_lost_is_not(tmp_path: Path) -> N
 
 def test_age_runs_until_the_end(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        book = BatchStore(ledger)
-        record = book.plan("tasks", **ABOUT)
+        store = BatchStore(ledger)
+        record = store.plan("tasks", **ABOUT)
         later = datetime.datetime.fromisoformat(record.planned_at) + datetime.timedelta(hours=3)
         assert record.age_s(later) == 3 * 3600
-        book.ended(record)
-        assert book.get(1).age_s(later) < 60
+        store.ended(record)
+        assert store.get(1).age_s(later) < 60
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_a_wait_that_is_asked_for_is_kept() -> None:
         return Scripted("slow down", 429, headers={"retry-after": "0.4"}) if number < 2 else None
 
     async def act(wire: BatchWire) -> None:
-        await wire.insist("looking", lambda: wire.find({"x": "y"}, time.time()))
+        await wire.retry("looking", lambda: wire.find({"x": "y"}, time.time()))
 
     with BatchServer(fault=fault) as server:
         with_wire(server, act)
@@ -145,7 +145,7 @@ def test_a_wait_that_is_asked_for_is_kept() -> None:
 )
 def test_what_will_not_end_ends_the_run(reply: Scripted, changes: dict[str, Any], words: str) -> None:
     async def act(wire: BatchWire) -> None:
-        await wire.insist("looking", lambda: wire.retrieve("batch_0"))
+        await wire.retry("looking", lambda: wire.retrieve("batch_0"))
 
     with BatchServer(fault=lambda method, path, number: reply) as server:
         with pytest.raises(ServiceError, match=words) as caught:
@@ -156,8 +156,8 @@ def test_what_will_not_end_ends_the_run(reply: Scripted, changes: dict[str, Any]
 
 def test_a_service_that_was_reached_is_waited_for(tmp_path: Path) -> None:
     async def act(wire: BatchWire) -> str:
-        file = await wire.insist("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), "x.jsonl"))
-        return str((await wire.insist("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), file["id"])))["id"])
+        file = await wire.retry("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), "x.jsonl"))
+        return str((await wire.retry("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), file["id"])))["id"])
 
     with BatchServer(
         [Course()], fault=lambda method, path, number: Scripted("oops", 500) if 0 < number < 9 else None
@@ -170,7 +170,7 @@ def test_a_lone_refusal_of_a_key_that_was_taken_before_is_asked_again_and_a_last
 ):
     async def act(wire: BatchWire) -> str:
         for _ in range(3):
-            file = await wire.insist("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), "x.jsonl"))
+            file = await wire.retry("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), "x.jsonl"))
         return str(file["id"])
 
     def fault(method: str, path: str, number: int) -> Scripted | None:

@@ -25,7 +25,7 @@ class Bounds:
         return True
 
 
-def breaker(clock: Callable[[], float]) -> Circuit:
+def circuit(clock: Callable[[], float]) -> Circuit:
     return Circuit(patience_s=60, first_wait_s=0.1, max_tries=3, clock=clock)
 
 
@@ -105,7 +105,7 @@ def test_headers_tighten_and_loosen_below_the_bound_of_the_settings() -> None:
     meter = RateLimit(1000)
     seen = []
     for limit in (2000, 400, 800, 5000):
-        meter.hear(Allowance(limit), now=0)
+        meter.observe(Allowance(limit), now=0)
         seen.append(meter.per_minute)
     assert seen == [1000, 400, 800, 1000]
 
@@ -114,24 +114,24 @@ def test_headers_alone_set_the_limit_where_the_settings_are_silent() -> None:
     meter = RateLimit(None)
     seen = []
     for limit in (2000.0, 400.0, None, 5000.0):
-        meter.hear(Allowance(limit), now=0)
+        meter.observe(Allowance(limit), now=0)
         seen.append(meter.per_minute)
     assert seen == [2000, 400, 400, 5000]
 
 
 def test_a_limit_a_day_is_not_taken_for_one_a_minute() -> None:
     meter = RateLimit(None)
-    meter.hear(Allowance(limit=14400, remaining=14370, reset_s=179.6), now=0)
+    meter.observe(Allowance(limit=14400, remaining=14370, reset_s=179.6), now=0)
     assert meter.per_minute is None
 
 
 def test_a_scarce_remainder_slows_the_pace_until_it_is_reset() -> None:
     meter = RateLimit(6000)
-    meter.hear(Allowance(6000, remaining=24, reset_s=10), now=0.0)
+    meter.observe(Allowance(6000, remaining=24, reset_s=10), now=0.0)
     meter.spend(1, 0.0)
     assert meter.ready_at(0.0) == pytest.approx(0.1 / SHARE)
     meter = RateLimit(6000)
-    meter.hear(Allowance(6000, remaining=24, reset_s=10), now=0.0)
+    meter.observe(Allowance(6000, remaining=24, reset_s=10), now=0.0)
     meter.spend(1, 11.0)
     assert meter.ready_at(11.0) == pytest.approx(11.0 + 0.01 / SHARE)
 
@@ -192,22 +192,22 @@ def test_known_limits_leave_the_number_in_flight_alone_unless_the_whole_service_
 def test_earlier_requests_go_first_and_a_cancelled_one_takes_no_room() -> None:
     async def run() -> list[int]:
         loop = asyncio.get_running_loop()
-        pace = Limiter(Bounds(concurrency=1), breaker(loop.time), loop.time)
-        first = await pace.admit(0, 1)
+        limiter = Limiter(Bounds(concurrency=1), circuit(loop.time), loop.time)
+        first = await limiter.admit(0, 1)
         went: list[int] = []
 
         async def go(order: int) -> None:
-            ticket = await pace.admit(order, 1)
+            ticket = await limiter.admit(order, 1)
             went.append(order)
-            pace.leave(ticket)
+            limiter.leave(ticket)
 
         tasks = [asyncio.ensure_future(go(order)) for order in (5, 3, 9, 1)]
         await asyncio.sleep(0)
         tasks[1].cancel()
         await asyncio.sleep(0)
-        pace.leave(first)
+        limiter.leave(first)
         await asyncio.wait(tasks)
-        assert pace.in_flight == 0
+        assert limiter.in_flight == 0
         return went
 
     assert asyncio.run(run()) == [1, 5, 9]
@@ -216,39 +216,39 @@ def test_earlier_requests_go_first_and_a_cancelled_one_takes_no_room() -> None:
 def test_a_permission_given_and_cancelled_at_once_is_returned() -> None:
     async def run() -> int:
         loop = asyncio.get_running_loop()
-        pace = Limiter(Bounds(concurrency=1), breaker(loop.time), loop.time)
-        first = await pace.admit(0, 1)
-        second = asyncio.ensure_future(pace.admit(1, 1))
+        limiter = Limiter(Bounds(concurrency=1), circuit(loop.time), loop.time)
+        first = await limiter.admit(0, 1)
+        second = asyncio.ensure_future(limiter.admit(1, 1))
         await asyncio.sleep(0)
-        pace.leave(first)
+        limiter.leave(first)
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
-        return pace.in_flight
+        return limiter.in_flight
 
     assert asyncio.run(run()) == 0
 
 
 def test_an_allowance_that_is_used_up_pauses_before_any_refusal() -> None:
     now = 50.0
-    held = breaker(lambda: now)
-    pace = Limiter(Bounds(requests_per_minute=60), held, lambda: now)
-    pace.hear(Limits(None, Allowance(60, 0, 12.0)))
+    held = circuit(lambda: now)
+    limiter = Limiter(Bounds(requests_per_minute=60), held, lambda: now)
+    limiter.observe(Limits(None, Allowance(60, 0, 12.0)))
     assert held.open_at() == 62.0
-    pace.hear(Limits(None, Allowance(60, 0, 86400.0)))
+    limiter.observe(Limits(None, Allowance(60, 0, 86400.0)))
     assert held.open_at() == 110.0, "a long reset is tested again after a minute"
     assert not held.ended
 
 
-def said_so_far(pace: Limiter, *limits: Limits, tokens: float = 500.0) -> None:
+def said_so_far(limiter: Limiter, *limits: Limits, tokens: float = 500.0) -> None:
     """Let replies with these limits come, a try before and one after them."""
 
     async def run() -> None:
-        pace.leave(await pace.admit(0, tokens))
+        limiter.leave(await limiter.admit(0, tokens))
         for each in limits:
-            pace.hear(each)
+            limiter.observe(each)
         for order in (1, 2):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(pace.admit(order, tokens), 0.01)
+                await asyncio.wait_for(limiter.admit(order, tokens), 0.01)
 
     asyncio.run(run())
 
@@ -276,7 +276,7 @@ def test_a_header_that_all_but_stops_the_run_is_warned_of(
     bounds: Bounds, limits: list[Limits], words: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     times = itertools.count(100.0, 0.001)
-    said_so_far(Limiter(bounds, breaker(lambda: next(times)), lambda: next(times)), *limits)
+    said_so_far(Limiter(bounds, circuit(lambda: next(times)), lambda: next(times)), *limits)
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     if words is None:
         assert not warned
@@ -288,7 +288,7 @@ def test_a_header_that_all_but_stops_the_run_is_warned_of(
 
 def test_limits_in_headers_are_not_heeded_on_request() -> None:
     times = itertools.count(100.0, 0.001)
-    pace = Limiter(Bounds(heed_headers=False), breaker(lambda: next(times)), lambda: next(times))
-    pace.hear(allowed(1, 10))
-    assert pace.requests.per_minute is None
-    assert pace.tokens.per_minute is None
+    limiter = Limiter(Bounds(heed_headers=False), circuit(lambda: next(times)), lambda: next(times))
+    limiter.observe(allowed(1, 10))
+    assert limiter.requests.per_minute is None
+    assert limiter.tokens.per_minute is None

@@ -13,13 +13,13 @@ import pytest
 from datagen.client import ChatRequest, Sampling, Service, complete
 from datagen.errors import ServiceError
 from datagen.ledger import Ledger
-from datagen.service.circuit import Circuit, Outage
+from datagen.service.circuit import Circuit, OutageLog
 
 
 def test_lines_come_now_and_then_and_the_return_is_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "datagen")
     now = 0.0
-    outage = Outage("http://h/v1", lambda: now)
+    outage = OutageLog("http://h/v1", lambda: now)
     outage.over()
     outage.failed()
     for second, next_s in ((2, 1.0), (3, 2.0), (5, 4.0), (9, 8.0), (17, 30.4), (47, 60.0), (107, 1.0)):
