@@ -101,7 +101,9 @@ def _round(rows: tuple[tuple[str, ...], ...], count: int, seed: int, number: int
     import numpy as np
 
     share = np.array(weights(rows)) / len(rows)
-    columns = [_Column(np, [row[i] for row in rows], share) for i in range(len(_FIELDS))]
+    columns = [np.unique(column, return_inverse=True)[1] for column in zip(*rows, strict=True)]
+    scales = [1 / (np.bincount(column, weights=share) * (column.max() + 1)) for column in columns]
+    counts = [np.zeros(len(scale)) for scale in scales]
     shown = np.zeros(len(rows))
     drawn: list[list[int]] = []
     for request in range(ROUND):
@@ -110,34 +112,18 @@ def _round(rows: tuple[tuple[str, ...], ...], count: int, seed: int, number: int
         for place in range(count):
             blur = _blur(np, f"{DRAW_VERSION}:{seed}:{number}:{request}:{place}", len(rows))
             cost = repeats + 4 * blur + 2 * (2 * shown + 1) / (share * len(rows))
-            for column in columns:
-                cost += column.cost()
+            for column, scale, count_of in zip(columns, scales, counts, strict=True):
+                # What showing a label once more adds to the squared deviations.
+                cost += ((2 * count_of + 1) * scale)[column]
             task = int(cost.argmin())
             examples.append(task)
             shown[task] += 1
             repeats[task] = np.inf
-            for column, penalty in zip(columns, _REPEATS.values(), strict=True):
-                column.count(task)
-                repeats += penalty * (column.index == column.index[task])
+            for column, count_of, penalty in zip(columns, counts, _REPEATS.values(), strict=True):
+                count_of[column[task]] += 1
+                repeats += penalty * (column == column[task])
         drawn.append(examples)
     return drawn
-
-
-class _Column:
-    """The labels of all tasks in one field, and how often each was shown in this round."""
-
-    def __init__(self, np: Any, values: Sequence[str], share: Any) -> None:
-        names = sorted(set(values))
-        self.index = np.array([names.index(value) for value in values])
-        self._scale = 1 / (np.bincount(self.index, weights=share) * len(names))
-        self._shown = np.zeros(len(names))
-
-    def cost(self) -> Any:
-        """Return, for each task, what showing its label once more adds to the squared deviations."""
-        return ((2 * self._shown + 1) * self._scale)[self.index]
-
-    def count(self, task: int) -> None:
-        self._shown[self.index[task]] += 1
 
 
 def _blur(np: Any, key: str, count: int) -> Any:
