@@ -141,30 +141,11 @@ def replies(draw: st.DrawFn) -> tuple[str, list[dict[str, str]]]:
 
 pieces = st.sampled_from(
     [
-        "Type:",
-        "**Topic:**",
-        "View :",
-        "Difficulty: 3",
-        "Instruction:",
-        "Input:",
-        "Output:",
-        "###",
-        "\n",
-        "\n\n",
-        "---",
-        "4.",
-        "5)",
-        "Task 6",
-        "<noinput>",
-        "- ",
-        "**",
-        "```",
-        ": ",
-        "Instruction: the following note",
-        "Input",
-        "# ",
+        "Type:", "**Topic:**", "View :", "Difficulty: 3", "Instruction:", "Input:", "Output:", "###",
+        "\n", "\n\n", "---", "4.", "5)", "Task 6", "<noinput>", "- ", "**", "```", ": ",
+        "Instruction: the following note", "Input", "# "
     ]
-)
+)  # fmt: skip
 marked = st.integers(0, 999_999).map(lambda number: f"w{number:06d}x")
 
 
@@ -299,34 +280,13 @@ def test_no_task_holds_another(reply: str) -> None:
             assert not any(found.type and found.input != "<noinput>" for found in inner)
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        "\n",
-        "#",
-        "-",
-        "* ",
-        "1",
-        "|",
-        "-|",
-        " ",
-        "\\n",
-        "{",
-        '{"a":',
-        '{"input":"',
-        "<",
-        "<|x|>",
-        "'",
-        "**",
-        "# ",
-        "<b>",
-        "<a b='",
-        "> Type: ",
-        "#### 5\n",
-        "a: b\n",
-        "input: |\n  x\n",
-    ],
-)
+RUNS = (
+    "\n", "#", "-", "* ", "1", "|", "-|", " ", "\\n", "{", '{"a":', '{"input":"', "<", "<|x|>", "'", "**", "# ", "<b>",
+    "<a b='", "> Type: ", "#### 5\n", "a: b\n", "input: |\n  x\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("run", RUNS)
 def test_long_runs_take_no_long_time(run: str) -> None:
     reply = run * (16_000 // len(run))
     start = time.process_time()
