@@ -148,7 +148,7 @@ def parse_yaml(text: str | bytes) -> Any:
 
 
 def read_json_object(path: str | Path, *, error: type[UserError] = DataError) -> dict[str, Any]:
-    """Read a file that holds one JSON object; of a key that stands twice the last counts, as for every library.
+    """Read a file that holds one JSON object; the last of duplicate keys counts, as for every library.
 
     Args:
         path: The file.
@@ -210,7 +210,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise _Refused(f"the key {key[:100]!r} stands twice in one object", "")
+        raise _Refused(f"duplicate key {key[:100]!r}", "")
     return value
 
 
@@ -284,7 +284,7 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if (key.tag, key.value) in seen:
-                reason = f"the key {key.value!r} stands twice"
+                reason = f"duplicate key {key.value!r}"
                 raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
             seen.add((key.tag, key.value))
         return node

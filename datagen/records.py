@@ -37,7 +37,7 @@ class Record:
             where: Place named in errors, such as ``tasks.jsonl:12``.
 
         Raises:
-            DataError: The object lacks a field, holds a wrong type, or is of a newer schema.
+            DataError: The object lacks a field, holds a wrong type, or has a newer schema version.
         """
         if not isinstance(row, dict):
             raise DataError(
@@ -46,7 +46,7 @@ class Record:
         version = row.get("schema_version", SCHEMA_VERSION)
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             raise DataError(
-                "the record is of a newer schema",
+                "the record has a newer schema version",
                 where=where,
                 found=f"schema_version {version!r}",
                 expected=f"at most {SCHEMA_VERSION}",

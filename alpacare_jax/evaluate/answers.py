@@ -74,8 +74,8 @@ def read_references(
         responses: What the references are compared with.
 
     Raises:
-        DataError: A file is broken, an id or a set's name stands twice, a field is missing, or rows without known ids
-            answer one question differently.
+        DataError: A file is broken, an id or the name of a set is a duplicate, a field is missing, or rows without
+            known ids answer one question differently.
     """
     sets: list[Answers] = []
     for path in paths:
@@ -182,7 +182,7 @@ def read_reference_texts(path: Source) -> dict[str, str]:
     A row without an id gets the number of its line, as prompts do when they are answered.
 
     Raises:
-        DataError: The file is broken, a row lacks its answer, or an id stands twice.
+        DataError: The file is broken, a row lacks its answer, or an id is a duplicate.
     """
     ids, texts = [], {}
     for where, row in read_objects(path):
@@ -274,7 +274,7 @@ def _refuse_repeats(path: Source, ids: Sequence[str]) -> None:
     repeated = [id_ for id_, count in Counter(ids).items() if count > 1]
     if repeated:
         raise DataError(
-            "an id stands twice in the file",
+            "duplicate ids in the file",
             where=_place(path),
             found=f"id {repeated[0]!r}; {len(repeated)} repeated in all",
             expected="one answer for each id",

@@ -118,7 +118,7 @@ def score_verdicts(verdicts: Sequence[Verdict], *, resamples: int = bootstrap.RE
         resamples: Draws of the bootstrap.
 
     Raises:
-        DataError: There is no verdict, one stands twice, or an order is unknown.
+        DataError: There is no verdict, one is a duplicate, or an order is unknown.
 
     Example:
         >>> said = lambda order, raw: Verdict(id="7", reference="gpt-4", order=order, raw=raw)
@@ -137,7 +137,7 @@ def score_verdicts(verdicts: Sequence[Verdict], *, resamples: int = bootstrap.RE
         item = models[verdict.model][verdict.reference][verdict.id]
         if verdict.order in item.outcomes:
             raise DataError(
-                "two verdicts stand for the same answer pair in the same order",
+                "duplicate verdicts on the same answers in the same order",
                 where=place,
                 expected="one verdict for each model, reference, order and id",
                 remedy="keep one of them",

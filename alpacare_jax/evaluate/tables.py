@@ -29,7 +29,7 @@ def score(
         The scores of every model against every reference; :func:`format_table` lays them out as text.
 
     Raises:
-        DataError: A file is broken, there is no verdict, or one stands twice.
+        DataError: A file is broken, there is no verdict, or one is a duplicate.
 
     Example:
         >>> said = lambda order, raw: Verdict(id="7", reference="gpt-4", order=order, raw=raw)

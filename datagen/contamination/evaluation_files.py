@@ -113,7 +113,7 @@ def read_evaluation(spec: str | Path) -> EvaluationFile:
     unused = [name for name in named if name.lower() not in {key.lower() for key in used}]
     if unused:
         raise DataError(
-            "the evaluation file is asked for a field that no row has",
+            "no row of the evaluation file has the named field",
             where=path,
             found=", ".join(map(repr, unused)),
             remedy="check the names of the fields",
@@ -134,7 +134,7 @@ def _rows(path: Path, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from read_objects(path)
     else:
         raise DataError(
-            "the evaluation file is of an unknown format",
+            "unknown format of an evaluation file",
             where=path,
             found=shorten(repr(data[:40])) if data else "an empty file",
             expected="JSON Lines, a JSON list, a JSON object of objects, or CSV/TSV with a header",
@@ -196,7 +196,7 @@ def _item(row: dict[str, Any], where: str, named: Sequence[str]) -> tuple[Item, 
     question = " ".join(texts(asked))
     if not question.strip():
         raise DataError(
-            "the evaluation file has no question where one is looked for",
+            "the evaluation item has no question",
             where=where,
             found="fields " + ", ".join(map(repr, row)) if row else "no fields",
             expected=f"a text in {named[0]!r}" if named else "one of " + ", ".join(QUESTION_FIELDS),

@@ -188,8 +188,8 @@ def test_an_existing_verdict_file_is_left_alone(files: Path) -> None:
     [
         (response_rows("m", ("1", "2")), response_rows("r", ("1",)), "1 of 2 responses lack"),
         (response_rows("m", ("1",)), response_rows("r", ("2",)), "1 of 1 responses lack"),
-        (response_rows("m", ("1", "1")), response_rows("r", ("1",)), "twice"),
-        (response_rows("m", ("1",)), response_rows("r", ("1", "1")), "twice"),
+        (response_rows("m", ("1", "1")), response_rows("r", ("1",)), "duplicate ids"),
+        (response_rows("m", ("1",)), response_rows("r", ("1", "1")), "duplicate ids"),
         (
             response_rows("m", ("1",)),
             response_rows("r", ("1",), instruction="Else?"),

@@ -125,7 +125,7 @@ def test_a_verdict_without_text_is_taken_as_written_and_said_so() -> None:
 
 
 def test_repeated_verdicts_and_unknown_orders_are_refused() -> None:
-    with pytest.raises(DataError, match="two verdicts"):
+    with pytest.raises(DataError, match="duplicate verdicts"):
         score_verdicts([*said("1", A, B), *said("1", A, B)])
     with pytest.raises(DataError, match="unknown order"):
         score_verdicts([Verdict(id="1", reference="r", order="sideways", raw=A)])

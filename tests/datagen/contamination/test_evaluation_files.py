@@ -75,7 +75,7 @@ def test_fields_can_be_named(tmp_path: Path) -> None:
     assert absolute(f"{path}:riddle,lure") == f"{path}:riddle,lure"
     with pytest.raises(DataError, match="no question"):
         read_evaluation(f"{path}:title")
-    with pytest.raises(DataError, match="field that no row has") as missing:
+    with pytest.raises(DataError, match="no row of the evaluation file has the named field") as missing:
         read_evaluation(f"{path}:riddle,lures")
     assert "'lures'" in str(missing.value)
     odd = save(tmp_path / "odd:name", '{"question": "Which?"}\n')
