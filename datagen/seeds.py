@@ -32,8 +32,29 @@ def load_seeds(path: Path | None = None) -> list[SeedTask]:
         True
     """
     seeds, places = _read(path)
-    _refuse_empty(seeds, places)
-    _refuse_repeated(seeds, places)
+    empty = [where for seed, where in zip(seeds, places, strict=True) if not seed.instruction.strip()]
+    if empty:
+        raise DataError(
+            "a seed task has an empty instruction",
+            where=", ".join(empty),
+            expected="a text in the field 'instruction'",
+            remedy="write the instruction or delete the task",
+        )
+    first: dict[tuple[str, str], str] = {}
+    repeated: dict[str, SeedTask] = {}
+    for seed, where in zip(seeds, places, strict=True):
+        key = _letters(seed.instruction), _letters(seed.normal_input())
+        if key in first:
+            repeated[f"{where} (as {first[key]})"] = seed
+        first.setdefault(key, where)
+    if repeated:
+        raise DataError(
+            "a seed task stands in the file more than once",
+            where=", ".join(repeated),
+            found=shorten(next(iter(repeated.values())).instruction),
+            expected="every pair of instruction and input once",
+            remedy="delete the repeats",
+        )
     return seeds
 
 
@@ -84,37 +105,6 @@ def _read(path: Path | None) -> tuple[list[SeedTask], list[str]]:
             "the seed file holds no task", where=path, expected="at least one task", remedy="check the path"
         )
     return seeds, places
-
-
-def _refuse_empty(seeds: list[SeedTask], places: list[str]) -> None:
-    empty = [where for seed, where in zip(seeds, places, strict=True) if not seed.instruction.strip()]
-    if empty:
-        raise DataError(
-            "a seed task has an empty instruction",
-            where=", ".join(empty),
-            expected="a text in the field 'instruction'",
-            remedy="write the instruction or delete the task",
-        )
-
-
-def _refuse_repeated(seeds: list[SeedTask], places: list[str]) -> None:
-    first: dict[tuple[str, str], str] = {}
-    repeated: list[str] = []
-    example = ""
-    for seed, where in zip(seeds, places, strict=True):
-        key = _letters(seed.instruction), _letters(seed.normal_input())
-        if key in first:
-            repeated.append(f"{where} (as {first[key]})")
-            example = example or seed.instruction
-        first.setdefault(key, where)
-    if repeated:
-        raise DataError(
-            "a seed task stands in the file more than once",
-            where=", ".join(repeated),
-            found=shorten(example),
-            expected="every pair of instruction and input once",
-            remedy="delete the repeats",
-        )
 
 
 def _letters(text: str) -> str:
