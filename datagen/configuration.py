@@ -79,14 +79,18 @@ class Setting:
         return typing.get_args(self.hint) if isinstance(self.hint, types.UnionType) else (self.hint,)
 
     @property
+    def _containers(self) -> list[Any]:
+        return [typing.get_origin(each) for each in self.types]
+
+    @property
     def group(self) -> Any:
         """The dataclass where it is a group of settings, else None."""
         return next((each for each in self.types if dataclasses.is_dataclass(each)), None)
 
     def fit(self, value: Any, key: str) -> tuple[Any, list[str]]:
         """Return a value in the type that is declared, and what is wrong with it."""
-        empty = not value and type(value) in map(typing.get_origin, self.types)
-        if type(value) not in self.types and not empty and not (self.group and isinstance(value, self.group)):
+        fits = isinstance(value, self.group) if self.group else not value and type(value) in self._containers
+        if not fits and type(value) not in self.types:
             try:
                 if self.group:
                     raise ValueError  # pydantic would take a mapping, and pass over what it does not know
