@@ -182,7 +182,7 @@ def test_a_configuration_survives_being_written_and_read(tmp_path):
 
 
 def test_a_run_starts_from_a_model_or_from_nothing(tmp_path):
-    with pytest.raises(ConfigError, match="from a model or from nothing"):
+    with pytest.raises(ConfigError, match="set `init` or `architecture`"):
         load_config(write(tmp_path, "out: a\ntrain_data: b\n"))
 
 
