@@ -66,8 +66,8 @@ def command(
         made = export_adapters(ckpt, out, step=step, base=base, overwrite=overwrite)
         said = f"exported {made.parameters:,} parameters of adapters"
     else:
-        sizes = {"max_shard_size": max_shard_size, "overwrite": overwrite}
-        made = export_model(ckpt, out, step=step, dtype=dtype, **sizes)
+        size = max_shard_size
+        made = export_model(ckpt, out, step=step, dtype=dtype, max_shard_size=size, overwrite=overwrite)
         said = (
             f"exported {made.parameters / 1e6:,.1f} million parameters as {made.dtype}, {made.files} file(s)"
         )

@@ -59,7 +59,7 @@ class StepProgram:
         after, metrics = self.program(state.replace(frozen={}), state.frozen, batch)
         return after.replace(frozen=state.frozen), metrics
 
-    def trace(self, state: TrainState, batch: Batch) -> Any:
+    def trace(self, state: TrainState, batch: Any) -> Any:
         """Trace the step, as that of :func:`jax.jit`."""
         return self.program.trace(state.replace(frozen={}), state.frozen, batch)
 
