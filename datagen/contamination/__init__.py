@@ -32,19 +32,14 @@ from datagen.contamination.evaluation_files import EvaluationFile, Item, read_ev
 from datagen.contamination.ngrams import Alphabet, NgramIndex
 from datagen.dedup import RougeFilter, ends, f_measure, rouge_l_of, tokenize, word_count
 from datagen.errors import ConfigError, DataError
+from datagen.phrases import words_of_list
 
 NGRAM = 13
 ROUGE_L = 0.7
 ANYWHERE = 8
 SEED = 5
 COMMON_SEED = 10
-_ASKING_WORDS = """
-    a about also an and any are as be been briefly by can compare could define describe detail did discuss do does
-    enumerate examples explain five for four from get give had has have help how i identify if in into is it its kindly
-    list main me mention my name need of on or outline please provide s several should some state such summarise
-    summarize tell ten that the their them there these they this those three to two understand us was we were what when
-    where which who why will with would write you your"""
-_ASKING = frozenset(_ASKING_WORDS.split())
+_ASKING = words_of_list("asking words")
 _CHOOSES = frozenset(("following", "these"))
 
 
