@@ -73,16 +73,16 @@ class Setting:
     allowed: Range | tuple[str, ...] | None
     field: dataclasses.Field[Any]
 
-    @property
+    @functools.cached_property
     def types(self) -> tuple[Any, ...]:
         """The types that it may have."""
         return typing.get_args(self.hint) if isinstance(self.hint, types.UnionType) else (self.hint,)
 
-    @property
+    @functools.cached_property
     def _containers(self) -> list[Any]:
         return [typing.get_origin(each) for each in self.types]
 
-    @property
+    @functools.cached_property
     def group(self) -> Any:
         """The dataclass where it is a group of settings, else None."""
         return next((each for each in self.types if dataclasses.is_dataclass(each)), None)
