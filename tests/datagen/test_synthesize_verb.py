@@ -1,7 +1,9 @@
 """The verb as a person types it: what it takes from a config and a work folder, what it refuses, what it says."""
 
+import itertools
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,12 +116,18 @@ def test_a_folder_that_lost_its_ledger_is_not_paid_for_again(
     assert len(server.bodies) == asked
 
 
-def test_the_status_adds_up_with_what_was_asked_beyond_the_target(
-    tmp_path: Path, server: ScriptedServer
-) -> None:
-    work = tmp_path / "work"
-    service = ("--base-url", server.base_url, "--model", "scripted", "--tasks-per-request", 4)
-    assert synthesize("--work", work, *service, "--target", 12, "--eager", "--concurrency", 6).exit_code == 0
+def test_the_status_adds_up_with_what_was_asked_beyond_the_target(tmp_path: Path) -> None:
+    work, requests = tmp_path / "work", itertools.count()
+
+    def answer_the_first_last(body: dict[str, Any], tried: int) -> str:
+        if next(requests) == 0:
+            time.sleep(0.5)
+        return write_tasks(body)
+
+    with ScriptedServer(answer_the_first_last) as server:
+        service = ("--base-url", server.base_url, "--model", "scripted", "--tasks-per-request", 4)
+        run = synthesize("--work", work, *service, "--target", 12, "--eager", "--concurrency", 6)
+    assert run.exit_code == 0
     with Ledger(work / "ledger.sqlite", read_only=True) as ledger:
         counts = ledger.counts()
     funnel = json.loads((work / "funnel.json").read_text())
