@@ -19,12 +19,19 @@ def _fetch(wanted: bool) -> None:
         raise typer.Exit
 
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as mesh.tensor=2 mesh.fsdp=8."),
+]
+Fetch = Annotated[
+    bool,
+    Option("--fetch-gpu-compiler", callback=_fetch, is_eager=True, help="Fetch XLA's GPU compiler (200 MB)."),
+]
+
+
 def command(
     config: Annotated[Path, Option(help="The run's configuration: a YAML file, see configs/train.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as mesh.tensor=2 mesh.fsdp=8."),
-    ] = None,
+    overrides: Overrides = None,
     topology: Annotated[
         str | None,
         Option(help="Devices: v5e:4x4, v5e-16, 'v5e:4x4 x2', 'h100-80gb x8'. Default: the configuration's."),
@@ -55,12 +62,7 @@ def command(
         bool, Option("--whole", help="Generate machine code too: several times longer, the same figures.")
     ] = False,
     cached: Annotated[bool, Option("--cache/--no-cache", help="Keep what was compiled.")] = True,
-    fetch_gpu_compiler: Annotated[
-        bool,
-        Option(
-            "--fetch-gpu-compiler", callback=_fetch, is_eager=True, help="Fetch XLA's GPU compiler (200 MB)."
-        ),
-    ] = False,
+    fetch_gpu_compiler: Fetch = False,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compile a run's training step for devices that are not here: memory, fit and estimated speed.
