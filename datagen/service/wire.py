@@ -163,7 +163,8 @@ class Wire:
         text = response.text
         page = page_words(text)
         said = read_error(response.status_code, text if page is None else "")
-        error = self._judge(said, page or said.words or text, read_limits(response.headers))
+        words = page or said.words or text or response.reason_phrase
+        error = self._judge(said, words, read_limits(response.headers))
         assert error is not None, "a status says what an error means"
         error.page = page is not None
         return error

@@ -457,7 +457,7 @@ def test_a_service_elsewhere_needs_a_key(
     with pytest.raises(ServiceError, match=r"no key|cannot be sent") as caught:
         complete(questions("a"), far, ledger, stage="s")
     assert words in str(caught.value)
-    assert ("--api-key-env" in str(caught.value)) is ("cannot be sent" not in str(caught.value))
+    assert ("`api_key_env`" in str(caught.value)) is ("cannot be sent" not in str(caught.value))
     assert "secret" not in str(caught.value)
     assert ledger.counts() == {}
 
