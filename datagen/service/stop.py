@@ -9,14 +9,8 @@ from datagen.service.wire import RequestError
 
 #: Errors that no request in flight will escape; others leave those in flight time to end.
 AT_ONCE = {"unauthorized", "region", "not-found"}
-#: Stages, with the group of the config that their requests' settings stand in, and the beginning of their options.
-_GROUPS = {
-    "tasks": ("task_sampling", "--"),
-    "answers": ("answer_sampling", "--answer-"),
-    "judge": ("sampling", "--"),
-}
-#: The settings of these stages are fixed for a work folder, and go on changed in a new folder alone.
-_FIXED = ("tasks", "answers")
+#: The group of the config that the settings of a stage's requests stand in; of a work folder, where they are fixed.
+_GROUPS = {"tasks": "task_sampling", "answers": "answer_sampling"}
 #: What the sender of a web page means by it passes, whoever the sender is.
 _MAY_PASS = ("server-error", "rate-limited")
 
@@ -67,19 +61,18 @@ def stop_for(
 
 
 def field_remedy(stage: str, error: RequestError) -> str:
-    """Return how to change the field of a request that a service does not take: by which option or key of the config.
+    """Return how to change the field of a request that a service does not take: by which key of the config.
 
     Args:
-        stage: "tasks", "answers" or "judge"; another one's settings are told by the names of their keys alone.
+        stage: The stage of the request.
         error: The refusal.
     """
-    group, option = _GROUPS.get(stage, ("the sampling settings", "--"))
     remedies, field = table()["field remedies"], error.field
     known = field in remedies or field in table()["request fields"].split()
     name = field if field in remedies else "other" if field else "no field"
     if field in ("max_tokens", "max_completion_tokens") and wording("too many").search(error.words):
         name = "too many tokens"
-    remedy: str = remedies[name].format(group=group, option=option, field=field, flag=field.replace("_", "-"))
+    remedy: str = remedies[name].format(group=_GROUPS.get(stage, "sampling"), field=field)
     return remedy + (
-        "; then add --derive NEW_FOLDER" if known and field != "stream" and stage in _FIXED else ""
+        "; then add `derive` NEW_FOLDER" if known and field != "stream" and stage in _GROUPS else ""
     )

@@ -256,7 +256,7 @@ def test_a_batch_of_errors_alone_needs_no_output_file(tmp_path: Path, seeds: Pat
         with pytest.raises(ServiceError, match="refused every request") as caught:
             synthesize(settings_for(server, seeds, target=20), tmp_path / "work")
         assert set(outcomes(tmp_path / "work")) == {"free"}
-    assert "--temperature" in str(caught.value)
+    assert "`task_sampling.temperature`" in str(caught.value)
 
 
 BROKEN: tuple[object, ...] = (

@@ -154,20 +154,20 @@ def test_without_credit_the_run_ends_at_once_and_goes_on_later(row: dict[str, An
 @pytest.mark.parametrize(
     ("service", "stage", "words"),
     [
-        ("OpenAI, length", "answers", "max_tokens_field: max_completion_tokens in answer_sampling"),
-        ("an old server", "tasks", "max_tokens_field: max_tokens in task_sampling"),
+        ("OpenAI, length", "answers", "set `answer_sampling.max_tokens_field` to max_completion_tokens"),
+        ("an old server", "tasks", "set `task_sampling.max_tokens_field` to max_tokens"),
         (
             "OpenAI, value",
             "answers",
-            "--answer-temperature, or leave the field out with --answer-temperature none",
+            "`answer_sampling.temperature`, or leave the field out with `answer_sampling.temperature` none",
         ),
         (
             "Mistral",
             "tasks",
-            "--presence-penalty, or leave the field out with --presence-penalty none",
+            "`task_sampling.presence_penalty`, or leave the field out with `task_sampling.presence_penalty` none",
         ),
-        ("too many", "answers", "a smaller --answer-max-tokens"),
-        ("format", "tasks", "--format text"),
+        ("too many", "answers", "a smaller `answer_sampling.max_tokens`"),
+        ("format", "tasks", "`task_sampling.format` text"),
         ("stream", "answers", "turn streaming off"),
     ],
 )
