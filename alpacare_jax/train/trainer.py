@@ -215,9 +215,8 @@ class Trainer:
     @property
     def model(self) -> "LanguageModel":
         """The model as it is now: a copy of the weights, adapters merged, which later steps do not change."""
-        state = self.state
         if self._current is None:
-            ends = self.data.manifest.end_ids
+            state, ends = self.state, self.data.manifest.end_ids
             self._current = snapshot(self.train_step, state, self._start, ends, self.out)
         return self._current
 
