@@ -3,10 +3,13 @@
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer.main
 
+import alpacare_jax
+import datagen
 from alpacare_jax.cli import app
 from alpacare_jax.cli.verbs import VERBS
 from alpacare_jax.train import load_config
@@ -104,3 +107,12 @@ def test_the_readme_names_the_test_command_that_the_checks_run() -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_the_warning_stands_out(page: str) -> None:
     assert "**Output is not medical advice;" in (ROOT / page).read_text()
+
+
+@pytest.mark.parametrize("package", [alpacare_jax, datagen], ids=["alpacare_jax", "datagen"])
+def test_every_public_name_is_in_the_reference(package: ModuleType) -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    for name in package.__all__:
+        value = getattr(package, name)
+        place = value.__name__ if isinstance(value, ModuleType) else f"{value.__module__}.{value.__name__}"
+        assert f"::: {place}\n" in page, f"{package.__name__}.{name} is {place}"
