@@ -132,8 +132,8 @@ def filter(
         >>> rows = [{"instruction": "Name five causes of chronic cough."},
         ...         {"instruction": "Name six causes of chronic cough."}]
         >>> found = filter(rows, progress=False)
-        >>> len(found.kept), found.rejected[0]["rejected"]["reason"]
-        (1, 'near-duplicate')
+        >>> len(found.kept), found.reasons["near-duplicate"]
+        (1, 1)
     """
     _Settings(threshold, policy, privacy, identifiers is not None)
     inputs = [rows, *against, *(split_fields(spec)[0] for spec in evaluation)]
