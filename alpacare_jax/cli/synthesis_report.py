@@ -70,22 +70,15 @@ def _print(template: str, **values: object) -> None:
 
 @functools.cache
 def _templates() -> "jinja2.Environment":
-    import jinja2
-
     from datagen.money.dollars import usd
     from datagen.service.limits import in_words
+    from datagen.templates import environment
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("alpacare_jax.cli"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    templates = environment(Path(__file__).parent / "templates")
+    templates.filters |= {
         "aligned": aligned_usd,
         "failed": lambda counts: [(f"failed: {reason}", count) for reason, count in counts.items()],
         "in_words": in_words,
         "usd": lambda amount: "unknown" if amount is None else usd(amount),
     }
-    return environment
+    return templates

@@ -2,8 +2,8 @@
 
 import datetime
 import functools
-import importlib.resources
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpacare_jax import __version__
@@ -13,6 +13,7 @@ from alpacare_jax.report.inputs import ReportInputs
 from datagen.money.dollars import usd
 from datagen.service.limits import in_words
 from datagen.statistics import WorkStatistics
+from datagen.templates import environment
 
 if TYPE_CHECKING:
     import jinja2
@@ -75,21 +76,14 @@ def _fill(template: str, **values: Any) -> str:
 def _templates() -> "jinja2.Environment":
     import jinja2
 
-    folder = importlib.resources.files("alpacare_jax.report")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    environment.globals |= {
+    templates = environment(Path(__file__).parent, escape=True)
+    templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    templates.globals |= {
         "disclaimer": DISCLAIMER,
         "plotly_script": plotly_script,
         "version": __version__,
     }
-    environment.filters |= {
+    templates.filters |= {
         "count": lambda value: "–" if value is None or jinja2.is_undefined(value) else f"{value:,}",
         "fixed": lambda value, digits: "–" if value is None else f"{value:,.{digits}f}",
         "signed": lambda value, digits: f"{value:+,.{digits}f}".replace("-", "−"),
@@ -101,7 +95,7 @@ def _templates() -> "jinja2.Environment":
         "usd": usd,
         "variety": variety,
     }
-    return environment
+    return templates
 
 
 def plotly_script() -> "markupsafe.Markup":

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from datagen.templates import environment
+
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 _OVERLAPS = {"ngram": "tokens in a row", "rouge-l": "ROUGE-L", "whole-text": "whole text"}
 
@@ -20,14 +22,8 @@ def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]
         name: Name of the data set.
         files: JSON Lines file of each split.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    templates = environment(Path(__file__).parent)
+    templates.filters |= {
         "cell": _cell,
         "code": _code,
         "number": _number,
@@ -36,7 +32,7 @@ def render(provenance: Mapping[str, Any], *, name: str, files: Mapping[str, str]
         "value": _value,
     }
     compared = (provenance["contamination"] or {}).get("files", [])
-    return environment.get_template("card.md.jinja").render(
+    return templates.get_template("card.md.jinja").render(
         provenance,
         front=yaml.safe_dump(_front_matter(provenance, name, files), sort_keys=False, allow_unicode=True),
         name=name,

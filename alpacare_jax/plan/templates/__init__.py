@@ -1,17 +1,11 @@
-"""The text files of this room, filled in by jinja2."""
+"""The tables of plans and the description of a GPU, as jinja2 templates."""
 
 from pathlib import Path
 from typing import Any
 
+from datagen.templates import environment
+
 
 def render(name: str, **values: Any) -> str:
-    """Return a template of this folder with its values filled in."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name).render(values)
+    """Return a template of this folder with its values filled in, without a newline at the end."""
+    return environment(Path(__file__).parent).get_template(name).render(values).removesuffix("\n")
