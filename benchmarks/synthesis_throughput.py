@@ -221,7 +221,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.verbose:
         logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s %(message)s")
-        logging.getLogger("httpx2").setLevel(logging.WARNING)
+        for library in ("httpx", "httpx2"):  # openai is built on one of them
+            logging.getLogger(library).setLevel(logging.WARNING)
     figures = run(options)
     if options.json:
         print(json.dumps(figures))

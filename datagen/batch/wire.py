@@ -54,7 +54,7 @@ class BatchWire(Wire):
     async def upload(self, file: IO[bytes], name: str) -> dict[str, Any]:
         """Send an input file; return what the provider says about it, its id among that."""
         file.seek(0)
-        content = {"files": {"file": (name, file)}, "data": {"purpose": "batch"}}
+        content = {"files": {"file": (name, file)}, "body": {"purpose": "batch"}}
         return self._with_id(await self._call("POST", "files", _TRANSFER_S, **content))
 
     async def file(self, file_id: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class BatchWire(Wire):
             "completion_window": WINDOW,
             "metadata": metadata,
         }
-        return self._with_id(await self._call("POST", "batches", json=body))
+        return self._with_id(await self._call("POST", "batches", body=body))
 
     async def retrieve(self, batch_id: str) -> dict[str, Any]:
         """Return what the provider says about a batch."""
@@ -149,7 +149,8 @@ class BatchWire(Wire):
         """Write a file's content to an empty file, from its beginning; return its size in bytes."""
         into.seek(0)
         into.truncate()
-        async with self.receiving("GET", f"files/{quote(file_id, safe='')}/content", _TRANSFER_S) as response:
+        path = f"files/{quote(file_id, safe='')}/content"
+        async with self.receiving("GET", path, _TRANSFER_S, stream=True) as response:
             async for piece in response.aiter_bytes():
                 into.write(piece)
         size = into.tell()

@@ -21,7 +21,14 @@ _SHORTEST = 6
 #: What servers without keys are given; hiding these words would damage replies.
 _PLACEHOLDERS = {"none", "null", "empty", "dummy", "test", "testing", "unused", "not-needed", "no-key-required",
                  "sk-no-key-required", "placeholder"}  # fmt: skip
-_LOGGERS = ("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.http2", "httpcore2.proxy")
+_LOGGERS = (
+    *("openai", "openai._base_client", "httpx", "httpx2"),
+    *(
+        f"{core}.{part}"
+        for core in ("httpcore", "httpcore2")
+        for part in ("connection", "http11", "http2", "proxy")
+    ),
+)
 
 
 class Redactor:

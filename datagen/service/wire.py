@@ -10,7 +10,8 @@ import dataclasses
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -95,7 +96,7 @@ class Wire:
 
     async def __aexit__(self, *_: object) -> None:
         if self._client is not None:
-            await self._client.aclose()
+            await self._client.close()
         self._open.close()
 
     async def open(self) -> None:
@@ -117,7 +118,7 @@ class Wire:
         Raises:
             RequestError: No usable reply.
         """
-        response = await self.send("POST", "chat/completions", json=body)
+        response = await self.send("POST", "chat/completions", body=body)
         return self._read(response.text, read_limits(response.headers))
 
     async def send(self, method: str, path: str, timeout_s: float | None = None, **content: Any) -> Any:
@@ -126,37 +127,57 @@ class Wire:
         Raises:
             RequestError: There is none, or it has the status of an error.
         """
-        await self.open()
         async with self.receiving(method, path, timeout_s, **content) as response:
-            await response.aread()
-        return response
+            return response
 
     @contextlib.asynccontextmanager
     async def receiving(
-        self, method: str, path: str, timeout_s: float | None = None, **content: Any
+        self,
+        method: str,
+        path: str,
+        timeout_s: float | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        stream: bool = False,
+        **content: Any,
     ) -> AsyncIterator[Any]:
-        """Send a request and give the response as it comes; what the HTTP library raises becomes a RequestError."""
-        import httpx2
+        """Send an HTTP request once and give the response; what the libraries raise becomes a RequestError.
+
+        Args:
+            method: "GET" or "POST".
+            path: Below the base URL.
+            timeout_s: For the whole exchange, in seconds; None for the service's.
+            params: What follows the ``?``.
+            stream: Whether the body is left to be read.
+            content: What the client's ``post`` sends: ``body`` (JSON), or ``files`` with it.
+        """
+        import openai
 
         await self.open()
+        http = _http_library()
         timeout_s = timeout_s or self.service.timeout_s
+        options: dict[str, Any] = {"timeout": timeout_s, "params": params or {}}
+        if "files" in content:
+            options["headers"] = {"Content-Type": "multipart/form-data"}
+        ask = self._client.get if method == "GET" else self._client.post
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._client.stream(method, path, timeout=timeout_s, **content) as response,
-            ):
-                if not response.is_success:
-                    await response.aread()
-                    raise self._refusal(response)
-                yield response
-        except (TimeoutError, httpx2.TimeoutException) as error:
-            bill: Bill = "none" if isinstance(error, httpx2.ConnectTimeout) else "unknown"
+            async with asyncio.timeout(timeout_s):
+                response = await ask(path, cast_to=http.Response, options=options, stream=stream, **content)
+                try:
+                    yield response
+                finally:
+                    await response.aclose()
+        except openai.APIStatusError as error:
+            raise self._refusal(error.response) from None
+        except (TimeoutError, openai.APITimeoutError, http.TimeoutException) as error:
+            bill: Bill = "none" if isinstance(error.__cause__, http.ConnectTimeout) else "unknown"
             words = f"no reply within {timeout_s:g} s"
             raise RequestError("timeout", words, "fault", busy=True, bill=bill) from None
-        except httpx2.ConnectError as error:
-            raise RequestError("unreachable", self.words(_reason_of(error)), "fault") from None
-        except httpx2.RequestError as error:
-            raise RequestError("connection", self.words(_reason_of(error)), "fault", bill="unknown") from None
+        except (openai.APIConnectionError, http.RequestError) as error:
+            words = self.words(_reason_of(error))
+            if isinstance(error.__cause__, http.ConnectError):
+                raise RequestError("unreachable", words, "fault") from None
+            raise RequestError("connection", words, "fault", bill="unknown") from None
 
     def _refusal(self, response: Any) -> RequestError:
         """Judge an HTTP error status."""
@@ -261,8 +282,8 @@ class Wire:
 
 
 def _make_client(service: Service, key: str) -> Any:
-    """Make the HTTP client; loading the library takes a while."""
-    import httpx2
+    """Make the client; loading the library takes a while."""
+    import openai
 
     local: dict[str, Any] = {}
     if service.is_loopback():
@@ -271,17 +292,24 @@ def _make_client(service: Service, key: str) -> Any:
         if urlsplit(service.base_url).scheme == "http":
             # Loading the world's certificates takes longer than a request that needs none.
             local["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    headers = {"authorization": f"Bearer {key}"}
-    if "api-version" in service.query:
-        headers["api-key"] = key  # Azure's own interface, whose requests name its version, wants the key here
-    return httpx2.AsyncClient(
+    limits = _http_library().Limits(max_connections=None)
+    return openai.AsyncOpenAI(
         base_url=service.address,
-        params=service.query,
-        headers=headers,
-        follow_redirects=True,
-        limits=httpx2.Limits(max_connections=None),
-        **local,
+        api_key=key,
+        default_query=service.query,
+        # Azure's own interface, whose requests name its version, wants the key here.
+        default_headers={"api-key": key} if "api-version" in service.query else {},
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(limits=limits, **local),
     )
+
+
+def _http_library() -> Any:
+    """Return the HTTP library that openai is built on: httpx2, before openai 3 httpx."""
+    import openai
+
+    client: Any = openai.DefaultAsyncHttpxClient
+    return sys.modules[client.__base__.__module__]
 
 
 def _reason_of(error: BaseException) -> str:
