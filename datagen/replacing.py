@@ -1,12 +1,13 @@
 """Replacing a folder of results as a whole, by one process at a time, and never what somebody else put there.
 
 The new folder grows in a hidden one beside it, ``.NAME.partial``, which the process locks for as long as it lives.
-What a killed process left is cleared away by the next run into the same place; a folder that it had moved aside, and
-nothing else took the place of, is put back first.
+The next run into the same place clears away what a killed process left there, and first puts back a folder that it had
+moved aside and not replaced. The hidden folders of earlier versions, ``.NAME.*.part``, are treated alike.
 """
 
 import contextlib
 import fcntl
+import glob
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _NAMED = 3
+_LOCK = "lock"
 
 
 def refuse_replacing(
@@ -117,11 +119,8 @@ def moved_into_place(out: Path, check: Callable[[], None]) -> Iterator[Path]:
     old = new.with_name("old")
     with locked(new.parent, out):
         try:
-            if old.exists() and not out.exists():
-                old.rename(out)
-                log.warning("%s is put back: a run that was to replace it was killed on the way", out)
-            for leftover in (old, new):
-                shutil.rmtree(leftover, ignore_errors=True)
+            _clear_leftovers(new.parent, out)
+            _clear_leftovers_of_earlier_versions(out)
             check()
             new.mkdir()
             yield new
@@ -133,9 +132,51 @@ def moved_into_place(out: Path, check: Callable[[], None]) -> Iterator[Path]:
             if old.exists() and not out.exists():
                 old.rename(out)
             for part in (old, new):
-                shutil.rmtree(part, ignore_errors=True)
+                _delete(part)
             with contextlib.suppress(OSError):
                 new.parent.rmdir()
+
+
+def put_back(old: Path, out: Path) -> None:
+    """Rename a folder to the place that a killed run moved it from, unless there is something else by now."""
+    if old.exists() and not out.exists():
+        old.rename(out)
+        log.warning("%s is put back: a run that was to replace it was killed on the way", out)
+
+
+def _clear_leftovers(hidden: Path, out: Path) -> None:
+    """Put back what a killed run had moved into a hidden folder, and delete all else that is in it."""
+    put_back(hidden / "old", out)
+    for leftover in sorted(hidden.iterdir(), key=lambda path: path.name == _LOCK):  # the lock last
+        _delete(leftover)
+
+
+def _clear_leftovers_of_earlier_versions(out: Path) -> None:
+    """Do the same for hidden folders whose file ``lock`` no living process holds."""
+    for hidden in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+        if "." in hidden.name.removeprefix(f".{out.name}.").removesuffix(".part") or hidden.is_symlink():
+            continue
+        try:
+            lock = os.open(hidden / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:  # nothing says whose it is
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear_leftovers(hidden, out)
+            hidden.rmdir()
+        except OSError:  # its process lives
+            continue
+        finally:
+            os.close(lock)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, a link or a folder, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 @contextlib.contextmanager

@@ -5,9 +5,9 @@ so that everything that reads a model reads a run as well, without its optimiser
 """
 
 import contextlib
-import functools
 import logging
 import os
+import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from alpacare_jax.model import LlamaConfig
 from alpacare_jax.model.params import Params, flatten
 from datagen.decoding import read_json_object
 from datagen.files import write_json
-from datagen.replacing import growing_folder, moved_into_place, refuse_strangers
+from datagen.replacing import growing_folder, moved_into_place, put_back, refuse_strangers, strangers
 
 logger = logging.getLogger("alpacare.checkpoint")
 
@@ -72,13 +72,27 @@ def atomic_folder(
             is making it.
     """
     target = Path(os.path.abspath(target))
-    check = functools.partial(check_free, target, overwrite, marker, own)
-    check()
+    check_free(target, overwrite, marker, own)
+
+    def check() -> None:  # while the place is locked
+        _clear_earlier_leftover(target, marker, own)
+        check_free(target, overwrite, marker, own)
+
     with contextlib.ExitStack() as building:
         on_first(lambda: building.enter_context(moved_into_place(target, check)), target)
         yield growing_folder(target)
         meet(f"end {target}")
         on_first(building.close, target)
+
+
+def _clear_earlier_leftover(target: Path, marker: str, own: Collection[str]) -> None:
+    """Put back, or delete, the folder that a killed process of an earlier version had moved to ``.NAME.old``."""
+    old = target.with_name(f".{target.name}.old")
+    if old.is_symlink() or not (old / marker).exists():
+        return
+    put_back(old, target)
+    if old.exists() and not any(strangers(old, patterns=own)):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_free(

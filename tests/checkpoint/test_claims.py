@@ -98,6 +98,26 @@ def test_what_a_killed_writer_left_is_cleared_and_what_it_moved_aside_is_put_bac
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("stranger", [False, True])
+def test_what_a_killed_writer_of_an_earlier_version_left_is_put_back_or_cleared(tmp_path, stranger):
+    (tmp_path / ".model.partial" / "params").mkdir(parents=True)
+    (tmp_path / ".model.old").mkdir()
+    (tmp_path / ".model.old" / "alpacare.json").write_text("before")
+    with pytest.raises(DataError, match="not empty"), checkpoint.atomic_folder(tmp_path / "model"):
+        raise AssertionError("never reached")
+    assert (tmp_path / "model" / "alpacare.json").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+    (tmp_path / ".model.old").mkdir()
+    (tmp_path / ".model.old" / "alpacare.json").write_text("long replaced")
+    if stranger:
+        (tmp_path / ".model.old" / "notes").touch()
+    with checkpoint.atomic_folder(tmp_path / "model", overwrite=True) as partial:
+        (partial / "alpacare.json").write_text("after")
+    assert (tmp_path / "model" / "alpacare.json").read_text() == "after"
+    assert (tmp_path / ".model.old").exists() == stranger, "only what the software wrote is deleted"
+
+
 def test_a_linked_hidden_folder_is_not_followed(tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()

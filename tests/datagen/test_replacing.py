@@ -1,5 +1,6 @@
 """A folder of results is replaced as a whole, and what a killed process left beside it is cleared away."""
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -115,3 +116,47 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         (folder / "rows").write_text("whole, and not yet in place")
     assert names(tmp_path) == ["out"]
     assert (tmp_path / "out" / "rows").read_text() == "before"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_the_hidden_folder_of_an_earlier_version_is_cleared_and_its_old_folder_put_back(
+    tmp_path: Path, replaced: bool
+) -> None:
+    out, hidden = tmp_path / "out", tmp_path / ".out.a1b2.part"
+    for part in ("new", "old"):
+        (hidden / part).mkdir(parents=True)
+    (hidden / "lock").touch()
+    (hidden / "old" / "rows").write_text("the only copy")
+    if replaced:
+        write(out, "a later one")
+    else:
+        with moved_into_place(out, lambda: None):
+            assert (out / "rows").read_text() == "the only copy"
+    assert names(tmp_path) == ["out"]
+
+
+def test_the_hidden_folder_of_a_living_process_of_an_earlier_version_is_left_alone(tmp_path: Path) -> None:
+    hidden = tmp_path / ".out.a1b2.part"
+    (hidden / "new").mkdir(parents=True)
+    with (hidden / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write(tmp_path / "out")
+        assert names(tmp_path) == [hidden.name, "out"]
+    write(tmp_path / "out")
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", "before")
+    (tmp_path / "out").symlink_to("elsewhere")
+    write(tmp_path / "out")
+    assert names(tmp_path) == ["elsewhere", "out"]
+    assert (tmp_path / "elsewhere" / "rows").read_text() == "before"
+
+
+def test_whatever_lies_in_the_hidden_folder_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".out.partial" / "params").mkdir(parents=True)
+    (tmp_path / ".out.partial" / "alpacare.json").touch()
+    (tmp_path / ".out.partial" / "old").symlink_to("nowhere")
+    write(tmp_path / "out")
+    assert names(tmp_path) == ["out"]
