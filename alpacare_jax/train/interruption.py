@@ -1,31 +1,43 @@
 """Ctrl-C and SIGTERM, taken between two steps instead of in the middle of one."""
 
 import contextlib
+import dataclasses
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
 
 
+@dataclasses.dataclass
+class StopRequest:
+    """Whether a signal has asked the run to stop.
+
+    A plain attribute: the lock of a :class:`threading.Event` would block for ever where a second signal interrupts the
+    handler of the first.
+    """
+
+    asked: bool = False
+
+
 @contextlib.contextmanager
-def between_steps() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set while the body runs; a second SIGINT interrupts at once.
+def between_steps() -> Iterator[StopRequest]:
+    """Note SIGINT and SIGTERM while the body runs; a second SIGINT interrupts at once.
 
     Where signals cannot be handled (outside the main thread) nothing changes.
     """
-    asked = threading.Event()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request
         return
 
     def note(number: int, _: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
+        if request.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.set()
+        request.asked = True
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from alpacare_jax.train.config import RunConfig, TrainConfig
 from alpacare_jax.train.data_checks import check_rows, check_vocabulary
 from alpacare_jax.train.guard import GuardConfig
 from alpacare_jax.train.inputs import first_batches, place_batch
-from alpacare_jax.train.interruption import between_steps
+from alpacare_jax.train.interruption import StopRequest, between_steps
 from alpacare_jax.train.kernels import select_attention
 from alpacare_jax.train.profile import Profile
 from alpacare_jax.train.program import begin_to_compile
@@ -158,9 +157,10 @@ class Trainer:
         with self._prepared():
             if self.taken < self.schedule.steps:
                 self._current = None
-                writing = self.folder is not None and self._first
-                opened = self.folder.writers(self.taken) if writing else contextlib.nullcontext([])
-                with opened as writers, sharding.use_mesh(self.mesh):
+                with contextlib.ExitStack() as opened, sharding.use_mesh(self.mesh):
+                    writers: list[Callback] = []
+                    if self.folder is not None and self._first:
+                        writers = opened.enter_context(self.folder.writers(self.taken))
                     self._loop((*writers, *self.callbacks) if self._first else ())
             if self.folder is not None and self._first:
                 self.folder.write_summary(self.taken, time.monotonic() - began)
@@ -341,7 +341,7 @@ class Trainer:
         # Of several processes none can know at which step the others are told to stop.
         alone = jax.process_count() == 1
         tracing = self.profile.tracing() if self.profile else contextlib.nullcontext()
-        with tracing, between_steps() if alone else contextlib.nullcontext(threading.Event()) as stop:
+        with tracing, between_steps() if alone else contextlib.nullcontext(StopRequest()) as stop:
             while self.taken < last:
                 if self.profile:
                     self.profile.before(self.taken + 1)
@@ -353,7 +353,7 @@ class Trainer:
                 # The figures of the step before are read while this one runs, so that the device never waits.
                 recorder.finish()
                 recorder.begin(self.taken, metrics, stream, self.position)
-                stopping = stop.is_set()
+                stopping = stop.asked
                 save = stopping or is_due(self.taken, last, config.checkpoint_every)
                 due = not stopping and is_due(self.taken, last, config.validate_every)
                 if save or due:
