@@ -159,10 +159,10 @@ def run_setting(job: dict[str, Any]) -> dict[str, Any]:
 def rates(work: Work, figures: dict[str, Any]) -> dict[str, float]:
     """Return useful tokens a second and TFLOP/s on the slots that were computed."""
     from alpacare_jax.model.flops import flops_per_row
-    from alpacare_jax.model.shapes import cut_to, named_shape
+    from alpacare_jax.model.shapes import named_shape
 
     shape = named_shape(work.shape)
-    shape = cut_to(shape, work.layers) if work.layers else shape
+    shape = dataclasses.replace(shape, num_hidden_layers=work.layers or shape.num_hidden_layers)
     a_row = flops_per_row(shape, work.seq_len, trained=work.method == "full")
     return {
         "useful_tokens_per_s": figures["useful_tokens"] / figures["seconds"],

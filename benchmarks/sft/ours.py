@@ -70,13 +70,13 @@ def train(work: Work, setting: Setting, dtype: str) -> dict[str, Any]:
     from alpacare_jax.adapters import AdapterConfig
     from alpacare_jax.data.packing import stack_sequences
     from alpacare_jax.model import ComputeConfig
-    from alpacare_jax.model.shapes import cut_to, named_shape
+    from alpacare_jax.model.shapes import named_shape
     from alpacare_jax.optim import OptimConfig
     from alpacare_jax.sharding import MeshConfig
     from alpacare_jax.train import LoopConfig, RunConfig
 
     model = named_shape(work.shape)
-    model = cut_to(model, work.layers) if work.layers else model
+    model = dataclasses.replace(model, num_hidden_layers=work.layers or model.num_hidden_layers)
     config = RunConfig(
         out="",
         train_data="",

@@ -70,10 +70,10 @@ def train(work: Work, setting: Setting, device: str) -> dict[str, Any]:
     import torch
     import transformers
 
-    from alpacare_jax.model.shapes import cut_to, named_shape
+    from alpacare_jax.model.shapes import named_shape
 
     shape = named_shape(work.shape)
-    shape = cut_to(shape, work.layers) if work.layers else shape
+    shape = dataclasses.replace(shape, num_hidden_layers=work.layers or shape.num_hidden_layers)
     # With a cache transformers does not look for the segments of packed rows, and lets them see each other.
     hf = transformers.LlamaConfig(**shape.to_hf(), attn_implementation=setting.attention, use_cache=False)
     torch.manual_seed(0)
