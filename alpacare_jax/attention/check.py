@@ -40,10 +40,6 @@ REFERENCE_LENGTH = 4096
 """Longest row that the reference scores in full; longer rows are cut to it, as far as the mesh divides it."""
 REFERENCE = "xla"
 """The plain form, which is not checked against itself."""
-SAMPLE = {"heads": 8, "kv_heads": 2, "head_dim": 128, "length": 1024, "dtype": "bfloat16"}
-"""Shapes that kernels are tried on where no run gives them: a Llama 3's, with fewer heads."""
-SMALL = {"heads": 4, "kv_heads": 2, "head_dim": 64, "length": 256, "dtype": "float32"}
-"""The same for CPUs."""
 PARTS = ("values", "d_query", "d_key", "d_value")
 
 
@@ -64,6 +60,12 @@ class Shapes:
     head_dim: int
     length: int
     dtype: str
+
+
+SAMPLE = Shapes(heads=8, kv_heads=2, head_dim=128, length=1024, dtype="bfloat16")
+"""Shapes that kernels are tried on where no run gives them: a Llama 3's, with fewer heads."""
+SMALL = Shapes(heads=4, kv_heads=2, head_dim=64, length=256, dtype="float32")
+"""The same for CPUs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +177,7 @@ def check_all_kernels(mesh: Mesh) -> dict[str, str]:
     Returns:
         Kernel -> what is to be said of it. The one that "auto" takes stands first.
     """
-    shapes = Shapes(**(SMALL if mesh.devices.flat[0].platform == "cpu" else SAMPLE))
+    shapes = SMALL if mesh.devices.flat[0].platform == "cpu" else SAMPLE
     here = kernel_context(shapes.dtype, shapes.head_dim, shapes.length, mesh)
     checks: dict[str, Check] = {}
     said = {REFERENCE: "the plain form, which the others are checked against"}

@@ -32,8 +32,8 @@ class RunCheckpoints(contextlib.AbstractContextManager["RunCheckpoints"]):
 
     Example:
         >>> with RunCheckpoints("runs/a/checkpoints", keep=2) as checkpoints:
-        ...     checkpoints.latest_step()
-        1
+        ...     checkpoints.steps()
+        [1]
     """
 
     def __init__(self, folder: str | Path, *, keep: int | None = None) -> None:

@@ -121,9 +121,9 @@ def _forward(
     projection = tiling.projection
 
     def local(hidden: jax.Array, head: jax.Array, *tokens: jax.Array) -> tuple:
-        flat = (part.reshape(-1) for part in tokens)
+        targets, weights = (part.reshape(-1) for part in tokens)
         total, d_hidden, d_head = by_tokens.value_and_gradients(
-            _flat(hidden), head, *flat, projection, tiling.chunk_bytes
+            _flat(hidden), head, targets, weights, projection, tiling.chunk_bytes
         )
         return total, d_hidden.reshape(hidden.shape), d_head
 
@@ -140,8 +140,10 @@ def _backward(
     projection = tiling.projection
 
     def local(hidden: jax.Array, head: jax.Array, *tokens: jax.Array) -> tuple:
-        flat = (part.reshape(-1) for part in tokens)
-        d_hidden, d_head = by_vocabulary.gradients(_flat(hidden), head, *flat, projection, tiling.chunk_bytes)
+        targets, weights, most, total = (part.reshape(-1) for part in tokens)
+        d_hidden, d_head = by_vocabulary.gradients(
+            _flat(hidden), head, targets, weights, most, total, projection, tiling.chunk_bytes
+        )
         return d_hidden.reshape(hidden.shape), d_head
 
     hidden, head, targets, weights, most, total = saved

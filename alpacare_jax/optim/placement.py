@@ -27,8 +27,10 @@ def place_state(state: Any, params: Any, mesh: Mesh) -> Any:
 
     def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         owner = owner_of(path, owners)
-        beside = owner is not None and leaf.shape
-        where = _beside(leaf.shape, owner.shape, owner.sharding) if beside else sharding.replicated(mesh)
+        if owner is None or not leaf.shape:
+            where = sharding.replicated(mesh)
+        else:
+            where = _beside(leaf.shape, owner.shape, owner.sharding)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
     return jax.tree_util.tree_map_with_path(place, state)
