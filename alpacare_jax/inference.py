@@ -45,7 +45,7 @@ def generate(
     """Answer a file or a list of prompts; with ``out``, an interrupted call goes on where it stopped.
 
     Args:
-        model: A model, or what names it (see :func:`alpacare_jax.load`).
+        model: A model, or what names it (see ``alpacare_jax.load``).
         prompts: A file of records (id, instruction, input), or a list of such records or of texts.
         out: Response file to write; ``OUT.part`` holds unfinished work.
         template: Into what a prompt is put: "alpaca", or "chat" for the model's own chat template.
@@ -58,7 +58,7 @@ def generate(
         progress: True shows how far it is, False does not; or what is called with the responses finished, those in
             all, and the tokens drawn.
         **sampling: ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``stop``, ``seed`` and what else
-            :class:`alpacare_jax.generate.SamplingParams` takes.
+            ``alpacare_jax.generate.SamplingParams`` takes.
 
     Returns:
         The responses, in the order of the prompts.
@@ -68,7 +68,7 @@ def generate(
         DataError: A prompt is broken, empty or too long, the file exists, or unfinished work is of other settings.
         ShardingError: The mesh does not fit the devices or the model.
 
-    Example:
+    Examples:
         >>> responses = generate("model", ["Name a sign of fever."], max_tokens=16)
         >>> responses[0].response
     """
@@ -101,7 +101,7 @@ def serve(
     In a notebook the cell runs until the kernel is interrupted.
 
     Args:
-        model: A model, or what names it (see :func:`alpacare_jax.load`).
+        model: A model, or what names it (see ``alpacare_jax.load``).
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         slots: Requests answered at the same time; more wait their turn.
@@ -117,9 +117,8 @@ def serve(
         ServiceError: The port is in use, or the engine failed.
         ShardingError: The mesh does not fit the devices or the model.
 
-    Example::
-
-        serve("model", port=8000)
+    Examples:
+        >>> serve("model", port=8000)
     """
     from alpacare_jax.generate.api import Api
     from alpacare_jax.generate.serve import bind, is_loopback, make_server, run
@@ -191,7 +190,7 @@ def open_engine(
     dtype: str | None = None,
     mesh: Where = None,
 ) -> tuple[Engine, str]:
-    """Build the engine that generates over a model; see :func:`generate` for the arguments.
+    """Build the engine that generates over a model; see ``generate`` for the arguments.
 
     Returns:
         The engine and the model's name.

@@ -1,4 +1,4 @@
-"""A model with its tokenizer, ready to compute: what :func:`load` gives and ``Trainer.model`` returns."""
+"""A model with its tokenizer, ready to compute: what ``load`` gives and ``Trainer.model`` returns."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ from datagen.configuration import make
 Message = Mapping[str, str]
 """A turn of a conversation: ``role`` and ``content``."""
 SLOTS = 8
-"""Prompts that :meth:`LanguageModel.generate` answers at the same time."""
+"""Prompts that ``LanguageModel.generate`` answers at the same time."""
 
 
 def load(
@@ -35,15 +35,15 @@ def load(
     step: int | None = None,
     precision: str = "default",
 ) -> "LanguageModel":
-    """Load a model, whatever names it.
+    """Load a model and its tokenizer from a folder, a GGUF file or the Hugging Face hub.
 
     Args:
         reference: A model folder, a run folder (its latest checkpoint; adapters are merged into their base), a
             Hugging Face folder, a ``.gguf`` file, or a hub name such as ``org/model``.
-        mesh: Where the parameters go, also as a text such as ``fsdp=4,tensor=2``; one local device when None, all of
-            them under several processes.
+        mesh: Devices for the parameters, also as a string such as ``fsdp=4,tensor=2``. When None: one local device, or
+            with several processes all devices.
         dtype: Dtype of parameters and computation, "float32" or "bfloat16"; as stored when None.
-        step: Which checkpoint of a run.
+        step: Which checkpoint of a run folder, in optimiser steps; the latest when None.
         precision: Of fp32 matrix products, "default" (the platform's fastest) or "highest" (to compare models).
 
     Raises:
@@ -52,7 +52,7 @@ def load(
         ConversionError: There is no such model, or its weights do not match its config.
         ShardingError: The mesh does not divide the devices or the model.
 
-    Example:
+    Examples:
         >>> model = load("HuggingFaceTB/SmolLM2-135M-Instruct", dtype="bfloat16")
         >>> model.generate("Name a sign of fever.", max_tokens=16)
     """
@@ -67,17 +67,17 @@ def load(
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LanguageModel:
-    """A model with its tokenizer. Its parameters stay as they are, whatever is done with it.
+    """A model with its tokenizer. No method changes its parameters.
 
     Args:
         config: The model's shape.
         params: Its parameters, on the mesh.
         mesh: The devices.
-        compute: How it computes.
+        compute: Dtypes and kernels.
         hf_folder: Folder of config, tokenizer and chat template.
-        name: What to call it.
-        origin: Where it came from, plain JSON values.
-        reference: What loads these same weights again; None where nothing does.
+        name: Name of the model in responses and logs.
+        origin: Source of the weights, as plain JSON values.
+        reference: Argument of ``load`` that gives the same weights again; None if they are stored nowhere.
     """
 
     config: LlamaConfig
@@ -157,17 +157,17 @@ class LanguageModel:
     ) -> Any:
         """Answer prompts.
 
-        The first call lays the weights out anew for generation, which takes their memory a second time.
+        The first call makes a second copy of the weights in a layout for generation.
 
         Args:
             prompts: A text, a conversation (messages with ``role`` and ``content``), or a list of either.
-            template: Into what a text is put: "alpaca", "chat" (the model's own chat template), or None for the text
-                as it is. Conversations always go through the chat template.
-            **sampling: ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``stop``, ``seed`` and what else
-                :class:`alpacare_jax.generate.SamplingParams` takes.
+            template: Prompt around a text: "alpaca", "chat" (the model's own chat template), or None for no
+                template. Conversations always go through the chat template.
+            **sampling: ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``stop``, ``seed`` and the other
+                fields of ``alpacare_jax.generate.SamplingParams``.
 
         Returns:
-            The reply, or the list of replies where a list was given.
+            The reply; a list of replies if a list was given.
 
         Raises:
             DataError: A prompt is empty or longer than the model's context, or a setting is out of range.

@@ -2,8 +2,8 @@
 
 The mesh has four axes: ``data`` (replicas, across slices), ``fsdp`` (parameters and batch), ``tensor`` (heads, MLP
 width, vocabulary; between a layer's products the length of a row) and ``context`` (the length of a row). Every
-parameter declares logical axes where it is created; :data:`RULES` turns them into shardings, and
-:data:`WHERE_UNEVEN` says what an axis becomes where the mesh does not divide it.
+parameter declares logical axes where it is created; ``RULES`` turns them into shardings, and
+``WHERE_UNEVEN`` says what an axis becomes where the mesh does not divide it.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ WHERE_UNEVEN: Mapping[str, str | None] = {
 class MeshConfig:
     """How many devices lie along each mesh axis; at most one may be -1, which takes all that remain.
 
-    Example:
+    Examples:
         >>> MeshConfig(fsdp=-1, tensor=2).shape(8)
         (1, 4, 2, 1)
     """
@@ -155,7 +155,7 @@ def read_mesh(text: str) -> MeshConfig:
     Raises:
         ConfigError: The text names no such axis, or a size is not a whole number.
 
-    Example:
+    Examples:
         >>> read_mesh("fsdp=4,tensor=2")
         MeshConfig(data=1, fsdp=4, tensor=2, context=1)
     """
@@ -176,7 +176,7 @@ def read_mesh(text: str) -> MeshConfig:
 def resolve_mesh(mesh: MeshConfig | Mesh | str | None) -> Mesh:
     """Return a mesh of devices from its sizes, or as it is; for None one local device, under several processes all.
 
-    Devices are started here if nothing has started them, with what :mod:`alpacare_jax.distributed` sets before that.
+    Devices are started here if nothing has started them, with what ``alpacare_jax.distributed`` sets before that.
     """
     if isinstance(mesh, Mesh):
         return mesh
@@ -203,7 +203,7 @@ def host_mesh() -> Mesh:
 def spec(axes: Sequence[str | None]) -> PartitionSpec:
     """Map logical axes to a partition spec.
 
-    Example:
+    Examples:
         >>> spec(("embed", "heads", "head")) == PartitionSpec("fsdp", "tensor", None)
         True
     """
@@ -233,12 +233,12 @@ def shardings_of(tree: Any) -> Any:
 def fitted(
     mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape: Sequence[int]
 ) -> tuple[str | None, ...]:
-    """Return logical axes with those that the mesh does not divide replaced as :data:`WHERE_UNEVEN` says.
+    """Return logical axes with those that the mesh does not divide replaced as ``WHERE_UNEVEN`` says.
 
     A weight that loses an axis this way is split along its width by as many devices more, where that divides, so that
     no device holds more of it than of others.
 
-    Example:
+    Examples:
         >>> mesh = abstract_mesh(MeshConfig(fsdp=2, tensor=4), 8)
         >>> fitted(mesh, ("batch", "residual_length", "width"), (8, 30, 64))
         ('batch', 'length', 'width')
@@ -263,7 +263,7 @@ def divides(mesh: Mesh | AbstractMesh, axis: str | None, size: int) -> bool:
 
 
 def placed(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:
-    """Return the sharding of an array of logical axes and a shape; axes may be uneven, see :func:`fitted`."""
+    """Return the sharding of an array of logical axes and a shape; axes may be uneven, see ``fitted``."""
     return named(mesh, fitted(mesh, axes, shape))
 
 
@@ -295,7 +295,7 @@ def per_device(
 def split_over(*axes: str | None) -> tuple[str, ...]:
     """Return the axes of the mesh in scope that split logical axes over several devices, to name in collectives.
 
-    Example:
+    Examples:
         >>> with use_mesh(make_mesh(MeshConfig(fsdp=4, tensor=2))):
         ...     split_over("batch", "length"), split_over("vocab")
         (('fsdp',), ('tensor',))
@@ -319,7 +319,7 @@ def shards_of(axis: str) -> int:
 def splits_evenly(**sizes: int) -> bool:
     """Say whether the mesh in scope divides the size of every logical axis that is named; without a mesh it does.
 
-    Example:
+    Examples:
         >>> with use_mesh(make_mesh(MeshConfig(fsdp=4, tensor=2))):
         ...     splits_evenly(heads=8, kv_heads=3)
         False
@@ -334,7 +334,7 @@ def shards_on(mesh: Mesh | AbstractMesh, axis: str) -> int:
 
 @contextlib.contextmanager
 def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
-    """Put a mesh in scope for :func:`constrain` and for jit."""
+    """Put a mesh in scope for ``constrain`` and for jit."""
     with jax.set_mesh(mesh):
         yield mesh
 
@@ -348,7 +348,7 @@ def platform_here() -> str:
 def size_of(mesh_axes: Sequence[str]) -> int:
     """Return how many devices the named axes of the mesh in scope span.
 
-    Example:
+    Examples:
         >>> with use_mesh(make_mesh(MeshConfig(fsdp=4, tensor=2))):
         ...     size_of(("fsdp", "tensor"))
         8

@@ -49,7 +49,7 @@ def synthesize(
         retry_failed: Ask again what an earlier run gave up on.
         wait: In batch mode, wait for replies; otherwise return as soon as everything that can be sent is under way.
         progress: Show how far the run is, in a terminal and in a notebook.
-        settings: Fields of :class:`Settings`, which override the others; a group such as ``task_sampling`` may be a
+        settings: Fields of ``Settings``, which override the others; a group such as ``task_sampling`` may be a
             mapping of some of its fields.
 
     Returns:
@@ -61,7 +61,7 @@ def synthesize(
         ServiceError: The service refuses or cannot be reached; what was answered is kept.
         BatchesUnderWay: Nothing more can be done without waiting, and ``wait`` is False.
 
-    Example:
+    Examples:
         >>> teacher = Service("http://127.0.0.1:8000/v1", "my-model")
         >>> synthesize("work", teacher=teacher, target=200).instructions  # doctest: +SKIP
         196
@@ -75,7 +75,7 @@ def synthesize(
 
 
 def plan_synthesis(work: str | Path, *, config: str | Path | None = None, **settings: Any) -> SynthesisPlan:
-    """Plan a run of :func:`synthesize`: sample prompts, requests, tokens and cost. Nothing is sent or written."""
+    """Plan a run of ``synthesize``: sample prompts, requests, tokens and cost. Nothing is sent or written."""
     return make_plan(find_settings(work, config, settings), Path(work))
 
 
@@ -86,9 +86,9 @@ def derive(
 
     Args:
         work: The work folder of an earlier run; only read.
-        target: The new folder, for :func:`synthesize` to go on in.
-        config: As for :func:`synthesize`.
-        settings: As for :func:`synthesize`.
+        target: The new folder, for ``synthesize`` to go on in.
+        config: As for ``synthesize``.
+        settings: As for ``synthesize``.
 
     Raises:
         DataError: The source is no work folder, or the target holds a run or other files.
@@ -121,7 +121,7 @@ def find_settings(work: str | Path, config: str | Path | None, given: Mapping[st
     Args:
         work: The work folder.
         config: The file.
-        given: Fields of :class:`Settings`; groups may be mappings.
+        given: Fields of ``Settings``; groups may be mappings.
 
     Raises:
         ConfigError: A setting is not valid, or names a file that does not exist.

@@ -19,7 +19,7 @@ class UserError(Exception):
         expected: What should have been there.
         remedy: What to do next.
 
-    Example:
+    Examples:
         >>> print(UserError("the seed file has a broken line", where="seeds.jsonl:3", remedy="mend or delete it"))
         the seed file has a broken line
           where:    seeds.jsonl:3
@@ -59,7 +59,7 @@ class ServiceError(UserError):
 def nearest(found: object, known: Iterable[str], *, most: int = 1, cutoff: float = 0.5) -> list[str]:
     """Return the known names nearest to an unknown one, the nearest first; none where none is near.
 
-    Example:
+    Examples:
         >>> nearest("warmup", ["learning_rate", "warmup_ratio"])
         ['warmup_ratio']
     """
@@ -75,7 +75,7 @@ def did_you_mean(found: object, known: Iterable[str], *, most: int = 1, prefix: 
         most: How many to name at most.
         prefix: What to write before each.
 
-    Example:
+    Examples:
         >>> did_you_mean("offlod", ["none", "full", "offload"])
         'did you mean offload?'
     """

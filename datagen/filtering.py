@@ -128,7 +128,7 @@ def filter(
         ConfigError: An argument has an impossible value, or an output would replace an input.
         DataError: A file is broken or exists already, or a row has no instruction.
 
-    Example:
+    Examples:
         >>> rows = [{"instruction": "Name five causes of chronic cough."},
         ...         {"instruction": "Name six causes of chronic cough."}]
         >>> found = filter(rows, progress=False)

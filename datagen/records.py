@@ -2,7 +2,7 @@
 
 Every record is strict about the fields it knows (a missing field or a wrong type is an error that names file and
 line) and keeps the fields it does not know in ``extra``, so that nothing is lost on the way. ``schema_version`` may
-stand in a record; a number above :data:`SCHEMA_VERSION` is refused.
+stand in a record; a number above ``SCHEMA_VERSION`` is refused.
 """
 
 import dataclasses
@@ -192,7 +192,7 @@ def _refuse_turns(row: dict[str, Any], known: Iterable[str], where: str) -> None
 def holds_text(value: object) -> bool:
     """Say whether a JSON value holds any text besides blanks.
 
-    Example:
+    Examples:
         >>> holds_text([["", " "], {"a": None}]), holds_text({"role": "user"})
         (False, True)
     """
@@ -204,7 +204,7 @@ def holds_text(value: object) -> bool:
 def normal_input(text: str) -> str:
     """Map the marker ``<noinput>`` (any case, spaces and final stop allowed) to "" and strip the rest.
 
-    Example:
+    Examples:
         >>> normal_input(" <NoInput>. "), normal_input("DNA from a NAFLD patient")
         ('', 'DNA from a NAFLD patient')
     """
@@ -319,7 +319,7 @@ def read_records(path: str | Path, kind: type[R]) -> list[R]:
 
     Args:
         path: A ``.jsonl`` file, or ``.json`` holding a list.
-        kind: The record class, such as :class:`Instruction`.
+        kind: The record class, such as ``Instruction``.
 
     Raises:
         DataError: The file or one of its records is broken; the message names file and line.

@@ -70,7 +70,7 @@ class Terms:
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Terms):
-    """What a synthesis run does, on the terms of :class:`Terms`.
+    """What a synthesis run does, on the terms of ``Terms``.
 
     Attributes:
         teacher: Writes the tasks.
@@ -148,7 +148,7 @@ def read_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     Raises:
         ConfigError: Unknown keys, wrong types or impossible values; all bad keys are named at once.
 
-    Example:
+    Examples:
         >>> flags = {"teacher": {"base_url": "http://127.0.0.1:8000/v1", "model": "m"}, "target": 5}
         >>> read_settings([("flags", flags)]).answerer.model
         'm'
@@ -166,7 +166,7 @@ def beside(path: Path, mapping: Mapping[str, Any]) -> dict[str, Any]:
         path: The file of settings.
         mapping: What it holds.
 
-    Example:
+    Examples:
         >>> beside(Path("/runs/one.yaml"), {"seeds": "seeds.jsonl", "target": 5})
         {'seeds': '/runs/seeds.jsonl', 'target': 5}
     """
@@ -192,7 +192,7 @@ def missing_files(mapping: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def to_mapping(settings: Settings) -> dict[str, Any]:
-    """Return the settings as JSON can hold them; :func:`read_settings` takes them back."""
+    """Return the settings as JSON can hold them; ``read_settings`` takes them back."""
     mapping: dict[str, Any] = configuration.to_plain(settings)
     for name in ("seeds", "prices"):
         if isinstance(mapping[name], str):

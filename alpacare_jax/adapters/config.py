@@ -72,9 +72,9 @@ class AdapterConfig:
         targets: The weights that carry an adapter: query, key, value, out, gate, up, down.
         base: How the frozen weights are stored: "auto" (in ``compute.dtype``, to which they are cast before every
             product anyway), "float32", "bfloat16", or the layers' matrices quantised to "int8", "int4" or "nf4" and
-            all else as with "auto" (QLoRA, Dettmers et al. 2023); see :mod:`alpacare_jax.adapters.quantize`.
+            all else as with "auto" (QLoRA, Dettmers et al. 2023); see ``alpacare_jax.adapters.quantize``.
         start: What A B is at first: "zero", or on a quantised base the "residual", the part of the quantisation error
-            that the rank holds; see :mod:`alpacare_jax.adapters.residual`.
+            that the rank holds; see ``alpacare_jax.adapters.residual``.
         start_rows: Rows of the training data whose activations say how much each error of the base matters; rounded
             up to what the devices divide.
     """

@@ -56,7 +56,7 @@ def import_model(
         ConversionError: There is no such model, or its weights do not match its config.
         DataError: The folder exists.
 
-    Example:
+    Examples:
         >>> import_model("HuggingFaceTB/SmolLM2-135M-Instruct", "imported").folder
         PosixPath('imported')
     """
@@ -93,7 +93,7 @@ def export_model(
     """Export a model folder or a run's checkpoint to a folder that transformers loads unchanged.
 
     Adapters are merged into their base, quantised where they were trained so. A loaded model is exported with
-    ``model.save_pretrained``, adapters alone with :func:`export_adapters`.
+    ``model.save_pretrained``, adapters alone with ``export_adapters``.
 
     Args:
         ckpt: Model folder or run folder.
@@ -114,7 +114,7 @@ def export_model(
         ConversionError: A value does not fit the dtype.
         DataError: The folder exists.
 
-    Example:
+    Examples:
         >>> export_model("runs/a", "exported", dtype="bfloat16").size_bytes > 0
         True
     """
@@ -176,7 +176,7 @@ def export_adapters(
         ConfigError: The run trained no adapters, or they do not stand alone.
         DataError: The folder exists.
 
-    Example:
+    Examples:
         >>> export_adapters("runs/a", "adapters", base="org/model").note
     """
     run, out = Path(run), Path(out)
@@ -216,7 +216,7 @@ def parse_size(size: str | int) -> int:
     Raises:
         ConfigError: It is not a size.
 
-    Example:
+    Examples:
         >>> parse_size("1.5MB")
         1500000
     """

@@ -21,7 +21,7 @@ IN_MEMORY = "(packed in memory)"
 
 
 class SequenceSource(Protocol):
-    """Anything that gives rows by number: a :class:`PackedDataset`, or a list of rows in memory."""
+    """Anything that gives rows by number: a ``PackedDataset``, or a list of rows in memory."""
 
     def __len__(self) -> int: ...
 
@@ -74,7 +74,7 @@ class PackedDataset:
         """Take sequences of your own packing, whose tokenizer is not known.
 
         Args:
-            rows: int32 arrays [T] by the names of :data:`alpacare_jax.data.packing.COLUMNS`, T the same in all.
+            rows: int32 arrays [T] by the names of ``alpacare_jax.data.packing.COLUMNS``, T the same in all.
 
         Raises:
             DataError: There is no row, or one lacks an array or has another length.

@@ -95,7 +95,7 @@ def pack(
         DataError: The source is broken or holds nothing that fits, or ``out`` is taken or holds what no
             earlier call wrote.
 
-    Example:
+    Examples:
         >>> data = pack("tasks.jsonl", model.tokenizer, seq_len=1024)
     """
     _check_arguments(seq_len, template, split, shards)

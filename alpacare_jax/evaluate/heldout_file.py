@@ -43,7 +43,7 @@ def evaluate(
     the answers it has and goes on.
 
     Args:
-        model: A model, or what names it (see :func:`alpacare_jax.load`); by name it is loaded with exact fp32
+        model: A model, or what names it (see ``alpacare_jax.load``); by name it is loaded with exact fp32
             products, so that models compare.
         data: A file, or a list, of records with ``instruction``, ``input`` and ``output``.
         out: Folder for ``responses.jsonl`` and ``evaluation.json``.
@@ -66,7 +66,7 @@ def evaluate(
         DataError: The data are broken, every example is too long, or the evaluation exists.
         ShardingError: The mesh does not fit the devices or the model.
 
-    Example:
+    Examples:
         >>> evaluate("model", "heldout.jsonl", max_tokens=0)["loss"]
     """
     check_template(template)

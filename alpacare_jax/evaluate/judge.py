@@ -84,7 +84,7 @@ def judge_messages(instruction: str, input: str, first: str, second: str) -> tup
     Returns:
         Chat messages: one from the system, one from the user.
 
-    Example:
+    Examples:
         >>> question = judge_messages("Name a loop diuretic.", "", "Furosemide {second}", "Aspirin")[1]
         >>> print(question["content"][:130])
         Which of two outputs follows the instruction better?
@@ -167,7 +167,7 @@ def ask_judge(
 ) -> list[Verdict]:
     """Ask the judge every comparison of the plan; what the ledger holds is not asked again.
 
-    A reply that is in stays valid when only the longest reply is set anew; see :func:`ask_again`.
+    A reply that is in stays valid when only the longest reply is set anew; see ``ask_again``.
 
     Args:
         plan: What to ask.

@@ -81,7 +81,7 @@ def judge(
         DataError: Answers are broken or do not belong together, the file exists, or the ledger is another judge's.
         ServiceError: The judge as a whole refuses or is not there, or the budget is reached.
 
-    Example:
+    Examples:
         >>> settings = JudgeSettings(Service("http://127.0.0.1:8000/v1", "judge-model"))
         >>> verdicts = judge("responses.jsonl", "gpt-4.jsonl", settings, work="judging")
         >>> score(verdicts).scores[0].win_rate

@@ -20,18 +20,18 @@ def score(
     The judge's texts are read anew; a ``verdict`` field serves only where a record has no text.
 
     Args:
-        verdicts: A verdict file, or the verdicts that :func:`alpacare_jax.judge` returned.
+        verdicts: A verdict file, or the verdicts that ``alpacare_jax.judge`` returned.
         responses: The model's responses, to count the words of its answers.
         references: Files of reference answers, or lists of them, to count their words.
         reference_fields: Answer fields, where one source of references holds several answers a row.
 
     Returns:
-        The scores of every model against every reference; :func:`format_table` lays them out as text.
+        The scores of every model against every reference; ``format_table`` lays them out as text.
 
     Raises:
         DataError: A file is broken, there is no verdict, or one is a duplicate.
 
-    Example:
+    Examples:
         >>> said = lambda order, raw: Verdict(id="7", reference="gpt-4", order=order, raw=raw)
         >>> table = score([said("model_first", "Output (a)"), said("reference_first", "Tie")])
         >>> table.scores[0].alpacare.percent

@@ -153,7 +153,7 @@ def nucleus(
     Instead of sorting the vocabulary, the smallest kept probability is found by halving the range of floats:
     the bits of floats that are not negative order as the floats do, so 31 halvings reach it exactly.
 
-    Example:
+    Examples:
         Probabilities ``[.5 .25 .15 .1]`` with top_p .7 keep the first two.
     """
     ones_BV = jnp.ones_like(p_BV)

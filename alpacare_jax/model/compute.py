@@ -64,8 +64,8 @@ class ComputeConfig:
             full fp32 on accelerators, and on CPUs sums in blocks, which halves the rounding error for about a
             quarter more time.
         matmul: "default", or "fp8" for the layers' matrix products in 8-bit floats
-            (:mod:`alpacare_jax.model.fp8`): GPUs of compute capability 8.9 and up, with ``dtype: bfloat16``.
-        attention: Kernel of attention within packed rows, a name of :data:`alpacare_jax.attention.KERNELS`; "auto"
+            (``alpacare_jax.model.fp8``): GPUs of compute capability 8.9 and up, with ``dtype: bfloat16``.
+        attention: Kernel of attention within packed rows, a name of ``alpacare_jax.attention.KERNELS``; "auto"
             takes the one that suits the platform.
         attention_segments: Most segments of a row, its padding counted as one, for the kernel "cudnn", whose buffers
             grow with it.

@@ -34,7 +34,7 @@ def plan(
     Args:
         config: The run's configuration, or its YAML file.
         overrides: ``key=value`` with dotted keys, for a YAML file.
-        topology: Devices, such as "v5e:4x4", "v5p-128", "v5e:4x4 x2" or "h100-80gb x8"; the configuration's when None.
+        topology: Devices: "v5e:4x4", "v5p-128", "v5e:4x4 x2", "h100-80gb x8"; the configuration's when None.
         rows: Rows of a batch over all devices; the configuration's when None.
         seq_len: Tokens of a row; the configuration's when None.
         layers: Layers of the model, fewer than it has, for a quick look.
@@ -52,10 +52,9 @@ def plan(
         ConfigError: Something needed is not named or does not fit together, or the compiler is not installed.
         ServiceError: The compiler ended without an answer.
 
-    Example::
-
-        found = plan("configs/train/llama2_7b_v5e16.yaml", topology="v5e:4x4")
-        found.fits, found.needed, found.tokens_per_s
+    Examples:
+        >>> found = plan("configs/train/llama2_7b_v5e16.yaml", topology="v5e:4x4")
+        >>> found.fits, found.needed, found.tokens_per_s
     """
     program = make_program(
         _loaded(config, overrides),
@@ -71,9 +70,8 @@ def plan(
     search = search_rows(compiler, program, most=max_compiles) if search_batch and compiler else None
     if search is not None and search.largest:
         program = program.replace(rows=search.largest * program.shards)
-    modelled = model_step(
-        program
-    )  # refuses a mesh that does not divide the model before anything is compiled
+    # Before anything is compiled: refuses a mesh that does not divide the model.
+    modelled = model_step(program)
     outcome = compiler.compile(program) if compiler else None
     return Plan(program, modelled, outcome, search=search)
 
@@ -99,7 +97,7 @@ def compare_plans(
         whole: Let the compiler finish, machine code included.
         cache: Keep outcomes in the user's cache.
         say: Takes lines of progress.
-        **program: ``topology``, ``rows``, ``seq_len``, ``layers`` and ``host_gib`` as :func:`plan` takes them.
+        **program: ``topology``, ``rows``, ``seq_len``, ``layers`` and ``host_gib`` as ``plan`` takes them.
 
     Returns:
         The plans with their figures, and the choice; ``print(comparison)`` shows a table.
@@ -108,9 +106,8 @@ def compare_plans(
         ConfigError: Something needed is not named or does not fit together, or the compiler is not installed.
         ServiceError: The compiler ended without an answer, for every way that was tried.
 
-    Example::
-
-        compare_plans("configs/train/llama2_7b_v5e16.yaml", rows=128).choice.program.name
+    Examples:
+        >>> compare_plans("configs/train/llama2_7b_v5e16.yaml", rows=128).choice.program.name
     """
     step = make_program(_loaded(config, overrides), **program)
     compiler = _compiler(step, whole=whole, cache=cache, say=say)

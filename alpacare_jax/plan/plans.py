@@ -1,7 +1,7 @@
 """Plans of one run, and the comparison of the sensible ways to run one batch on one set of devices.
 
 Meshes x microbatches x recomputation x rows through a layer at once are too many to compile. Formulas
-(:mod:`alpacare_jax.plan.formulas`) put them in order and leave out what cannot fit; the compiler then judges the most
+(``alpacare_jax.plan.formulas``) put them in order and leave out what cannot fit; the compiler then judges the most
 promising, and the choice is made among those it has judged.
 """
 

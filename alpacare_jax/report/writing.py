@@ -46,10 +46,10 @@ def report(
         out: HTML file to write; ``report.html`` in the folder when None.
         synthesis: Work folder of a synthesis, for the funnel.
         packed: Packed data sets; those that the run's config names when None.
-        before: Folder of :func:`alpacare_jax.evaluate` for the model before fine-tuning, or its responses.
+        before: Folder of ``alpacare_jax.evaluate`` for the model before fine-tuning, or its responses.
         after: The same for the fine-tuned model.
         references: Reference answers for ROUGE-L: rows with id and output (or response).
-        verdicts: Verdicts of :func:`alpacare_jax.judge`.
+        verdicts: Verdicts of ``alpacare_jax.judge``.
         figures: More rows for the before/after table: name, before, after, better.
         journal: Stages with their seconds and command lines (JSON).
         shown: Answers shown side by side.
@@ -63,7 +63,7 @@ def report(
         ConfigError: An argument belongs to a training run, and the folder is of a synthesis.
         DataError: The file exists, the folder is neither, or a file is broken.
 
-    Example:
+    Examples:
         >>> report("runs/a", title="LoRA of rank 16")
         PosixPath('runs/a/report.html')
     """

@@ -3,7 +3,7 @@
 A callback is a function of one line of figures, that of a step or of a validation; or an object with any of these
 methods: ``on_step(figures)``, ``on_validation(figures)``, ``on_save(step, folder)``. The first process alone calls.
 
-Example:
+Examples:
     >>> losses = []
     >>> trainer = Trainer(model, data, config, callbacks=[lambda figures: losses.append(figures.get("loss"))])
 """

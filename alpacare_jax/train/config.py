@@ -27,9 +27,9 @@ IN_MEMORY = "(in memory)"
 
 @dataclasses.dataclass(frozen=True)
 class LoRA(AdapterConfig):
-    """Adapters that are trained beside the frozen model; the settings of :class:`AdapterConfig`, switched on.
+    """Adapters that are trained beside the frozen model; the settings of ``AdapterConfig``, switched on.
 
-    Example:
+    Examples:
         >>> LoRA(rank=16).kind
         'lora'
     """
@@ -39,7 +39,7 @@ class LoRA(AdapterConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(LoopConfig):
-    """What a run learns and how: the settings of :class:`LoopConfig`, and those of optimiser, adapters and dtypes.
+    """What a run learns and how: the settings of ``LoopConfig``, and those of optimiser, adapters and dtypes.
 
     Args:
         batch_size: Another name of ``batch_rows``: rows in a batch over all devices.
@@ -48,7 +48,7 @@ class TrainConfig(LoopConfig):
         compute: Dtypes, recomputation and kernels; None computes in the dtype of the model, with master weights in
             float32.
 
-    Example:
+    Examples:
         >>> TrainConfig(steps=200, batch_size=8, lora=LoRA(rank=16)).batch_rows
         8
     """
@@ -72,7 +72,7 @@ class RunConfig:
         out: The run folder; a run that already stands there is resumed.
         init: Where the weights come from: a model folder, a Hugging Face folder, a hub name, a ``.gguf`` file, or
             another run's folder. None draws random weights of ``architecture``.
-        architecture: The model's shape: a name of :data:`alpacare_jax.model.shapes.SHAPES` or a Hugging Face
+        architecture: The model's shape: a name of ``alpacare_jax.model.shapes.SHAPES`` or a Hugging Face
             ``config.json``. Where ``init`` is None random weights of it are drawn; beside ``init`` it says what that
             model must be, so that the run can be planned before anything is downloaded.
         train_data: Packed data set to train on.
@@ -196,7 +196,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: The file is missing or broken; a key is unknown or a value of the wrong type. All bad keys are
             named at once, each with the nearest known key.
 
-    Example:
+    Examples:
         >>> load_config("run.yaml", ["optim.learning_rate=1e-5", "train.epochs=1"])
     """
     values, changes = read_yaml_mapping(path), parse_overrides(RunConfig, overrides)

@@ -25,14 +25,14 @@ class LoopConfig:
         batch_examples: Examples in a batch, on average: packed rows hold several, so this keeps a recipe that was
             written for one example a row. The number of rows is rounded to what devices and microbatches divide.
         microbatches: Parts a batch is split into, one after another, to save memory; the result is the same. Fewer are
-            taken where so many would make a batch of ``batch_examples`` much larger, see :meth:`for_data`.
+            taken where so many would make a batch of ``batch_examples`` much larger, see ``for_data``.
         seed: Seed of the order of the data, and of the weights where a run starts from nothing.
         log_every: Steps between lines of the log; ``metrics.jsonl`` has them all.
         validate_every: Steps between validations; 0 validates before the first and after the last step only.
         checkpoint_every: Steps between checkpoints; 0 writes one at the end only.
         keep_checkpoints: How many of the latest checkpoints stay on disk.
         freeze: Patterns of the parameters that keep their values, such as ``embed`` or ``layers.*.attention.*``; see
-            :mod:`alpacare_jax.adapters.freezing`.
+            ``alpacare_jax.adapters.freezing``.
         neftune_alpha: Strength of the noise on embeddings in training (NEFTune); 0 for none, 5 to 15 in the paper.
         guard: What happens at a gradient that is not finite or far too large.
     """
@@ -62,7 +62,7 @@ class LoopConfig:
 
         Packed rows hold several examples, so a batch counted in examples may have fewer rows than devices times
         microbatches; rounding it up would train on more examples an update. Where rounding moves the batch by more
-        than :data:`ROUNDING`, as few microbatches are taken as hold no more rows than where every example has a row
+        than ``ROUNDING``, as few microbatches are taken as hold no more rows than where every example has a row
         of its own, which is what ``alpacare plan`` looks at.
 
         Args:
@@ -70,7 +70,7 @@ class LoopConfig:
             batch_shards: Over how many devices the rows of a batch are split.
             started: What a resumed run has done; its batch is kept, if some number of microbatches gives it.
 
-        Example:
+        Examples:
             128 examples in four microbatches are 32 rows at a time. At four a row they are 32 rows in all: on 16
             devices four microbatches would make 64 of them, so one is taken.
         """

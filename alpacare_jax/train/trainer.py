@@ -60,7 +60,7 @@ class Trainer:
         validation: Rows to measure the loss on before the first step and as ``validate_every`` says.
         out: The run folder, for checkpoints and figures; a run that already stands there is resumed. None keeps the
             run in memory.
-        callbacks: Told of steps, validations and checkpoints, see :mod:`alpacare_jax.train.callbacks`.
+        callbacks: Told of steps, validations and checkpoints, see ``alpacare_jax.train.callbacks``.
         accept_changes: Resume although the configuration differs from the one the run was started with.
         profile_steps: The steps to write a trace of, ``first:last``; None for none.
         mesh: The devices; those of ``model`` when None.
@@ -69,7 +69,7 @@ class Trainer:
     Raises:
         UserError: Something in the configuration, the data, the model or the folder does not fit.
 
-    Example:
+    Examples:
         >>> trainer = Trainer(model, data, TrainConfig(steps=2, batch_size=8, lora=LoRA(rank=16)), out="runs/b")
         >>> trainer.train()
         >>> trainer.model.generate("Name a sign of fever.", max_tokens=16)
@@ -124,7 +124,7 @@ class Trainer:
         """Return the trainer of the run that a configuration describes, or resumes.
 
         Args:
-            config: The run, as :func:`alpacare_jax.train.load_config` reads it.
+            config: The run, as ``alpacare_jax.train.load_config`` reads it.
             timer: Takes the times of the start; those before this call may stand in it.
             **options: ``callbacks``, ``accept_changes`` and ``profile_steps``, as for the class.
 
@@ -189,14 +189,14 @@ class Trainer:
         return {name: float(value) for name, value in jax.device_get(metrics).items()}
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the batches of the training rows from where the run stands, endlessly, to give to :meth:`step`."""
+        """Yield the batches of the training rows from where the run stands, endlessly, to give to ``step``."""
         self._ready()
         with contextlib.closing(self._stream()) as stream:
             for batch, _ in stream:
                 yield batch
 
     def save(self) -> None:
-        """Write a checkpoint of the state as it is; :meth:`train` does so by itself.
+        """Write a checkpoint of the state as it is; ``train`` does so by itself.
 
         Raises:
             ConfigError: The run has no folder.

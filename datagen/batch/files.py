@@ -82,7 +82,7 @@ def scratch_file(folder: Path) -> Iterator[IO[bytes]]:
 def custom_id(stage: str, id: str) -> str:
     """Return the id under which a request stands in a batch; of letters, digits and hyphens, as all providers take.
 
-    Example:
+    Examples:
         >>> custom_id("tasks", "000012")
         'tasks-000012'
     """
@@ -92,7 +92,7 @@ def custom_id(stage: str, id: str) -> str:
 def input_line(stage: str, id: str, body: dict[str, Any]) -> bytes:
     """Return the line of a batch's input file that asks one request; always the same bytes for the same request.
 
-    Example:
+    Examples:
         >>> input_line("tasks", "0", {"model": "m"})
         b'{"custom_id": "tasks-0", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m"}}\\n'
     """
@@ -120,7 +120,7 @@ def next_part(questions: Sequence[Question], limits: BatchLimits, tokens_left: f
     Raises:
         ConfigError: The first question is larger than a file may be.
 
-    Example:
+    Examples:
         >>> questions = [Question(str(number), {}, 300) for number in range(9)]
         >>> len(next_part(questions, BatchLimits(max_requests=4), 1e9)), len(next_part(questions, BatchLimits(), 250))
         (4, 2)

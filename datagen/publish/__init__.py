@@ -122,7 +122,7 @@ def publish(
 def in_validation(id: str, share: float) -> bool:
     """Say on which side a row lies; its id alone decides.
 
-    Example:
+    Examples:
         >>> sum(in_validation(f"t{number}", 0.1) for number in range(1000))
         91
     """

@@ -83,7 +83,7 @@ class ChatRequest:
     def body(self, model: str) -> dict[str, Any]:
         """Return the body of the HTTP request.
 
-        Example:
+        Examples:
             >>> sampling = Sampling(temperature=None, presence_penalty=None, max_tokens_field="max_completion_tokens")
             >>> ChatRequest("0", (), sampling).body("m")
             {'model': 'm', 'messages': [], 'top_p': 1.0, 'max_completion_tokens': 1024}

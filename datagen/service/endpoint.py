@@ -119,7 +119,7 @@ class Service:
 def _api_root(text: str) -> str:
     """Return the address of an API from what a person gave for it.
 
-    Example:
+    Examples:
         >>> _api_root(' "https://api.example.org/v1/chat/completions/" ')
         'https://api.example.org/v1'
         >>> _api_root("https://example.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-06-01")

@@ -116,7 +116,7 @@ class Funnel:
             raise DataError(f"{key} of the funnel is not valid", where=where, found=first["input"]) from None
 
     def note(self, ledger: Ledger) -> None:
-        """Note in the ledger how far the run is, for :meth:`noted`."""
+        """Note in the ledger how far the run is, for ``noted``."""
         ledger.note(_NOTE, json.dumps(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
