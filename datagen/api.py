@@ -80,20 +80,20 @@ def plan_synthesis(work: str | Path, *, config: str | Path | None = None, **sett
 
 
 def derive(
-    work: str | Path, target: str | Path, *, config: str | Path | None = None, **settings: Any
+    work: str | Path, new_work: str | Path, /, *, config: str | Path | None = None, **settings: Any
 ) -> derivation.Derived:
     """Make a new work folder for other settings, with every reply of a work folder that still applies.
 
     Args:
         work: The work folder of an earlier run; only read.
-        target: The new folder, for ``synthesize`` to go on in.
+        new_work: The new folder, for ``synthesize`` to go on in.
         config: As for ``synthesize``.
         settings: As for ``synthesize``.
 
     Raises:
-        DataError: The source is no work folder, or the target holds a run or other files.
+        DataError: `work` is no work folder, or the new folder holds a run or other files.
     """
-    return derivation.derive(Path(work), Path(target), find_settings(work, config, settings))
+    return derivation.derive(Path(work), Path(new_work), find_settings(work, config, settings))
 
 
 def cancel_batches(

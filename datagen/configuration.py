@@ -257,7 +257,7 @@ def merge(kind: type, *sources: tuple[str, Mapping[str, Any]]) -> dict[str, Any]
 
 
 def _make(kind: type, values: Mapping[str, Any], prefix: str, absent: list[str]) -> Any:
-    """Make a dataclass of values without problems; collect the keys that have no default and are not there."""
+    """Make a dataclass of values without problems; collect the keys that need a value and have none."""
     made = {}
     for name, setting in declared(kind).items():
         field, value = setting.field, values.get(name)
@@ -266,10 +266,10 @@ def _make(kind: type, values: Mapping[str, Any], prefix: str, absent: list[str])
             # A default that a factory makes stands for the whole group only.
             below = vars(field.default) if dataclasses.is_dataclass(field.default) else {}
             made[name] = _make(setting.group, {**below, **(value or {})}, f"{prefix}{name}.", absent)
+        elif required and value in (None, ""):  # also an empty shell variable: --model "$MODEL"
+            absent.append(prefix + name)
         elif name in values:
             made[name] = value
-        elif required:
-            absent.append(prefix + name)
     return None if absent else kind(**made)
 
 

@@ -154,8 +154,11 @@ def read_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         'm'
     """
     merged = configuration.merge(Settings, *sources)
-    merged["answerer"] = _inherit(merged.get("teacher", {}), merged.get("answerer", {}))
     where = " and ".join(name for name, mapping in sources if mapping)
+    teacher = merged.get("teacher", {})
+    absent = [f"teacher.{key} is missing" for key in ("base_url", "model") if not teacher.get(key)]
+    configuration.refuse(absent, where)
+    merged["answerer"] = _inherit(teacher, merged.get("answerer", {}))
     return configuration.build(Settings, (where, merged))
 
 

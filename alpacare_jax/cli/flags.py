@@ -10,6 +10,9 @@ import typer
 
 from datagen.errors import UserError
 
+_TEXTS = ("FILE", "MODEL", "NAME", "URL")
+"""Metavars of flags whose value is text: taken as typed, not read as YAML."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
@@ -46,10 +49,13 @@ class Flag:
         Example:
             >>> Flag("a.b c").overrides("3"), Flag("files", many=True).overrides(["x", "y"]), Flag("c").overrides(None)
             (['a.b=3', 'c=3'], ['files=["x", "y"]'], [])
+            >>> Flag("seeds", metavar="FILE").overrides("tasks #2.jsonl")
+            ['seeds="tasks #2.jsonl"']
         """
         if value is None or value is False or value == []:
             return []
-        text = json.dumps(value) if self.many else value if self.metavar else "true"
+        quoted = self.many or self.metavar in _TEXTS
+        text = json.dumps(value, ensure_ascii=False) if quoted else value if self.metavar else "true"
         return [f"{key}={text}" for key in self.keys.split()]
 
 
@@ -117,9 +123,8 @@ SYNTHESIZE = {
     "--answer-api-key-env": Flag("answerer.api_key_env", metavar="NAME"),
     "--concurrency": Flag("teacher.concurrency answerer.concurrency", "Requests in flight at once.", "N"),
     **_TERMS,
-    **_rare(
-        "", "tasks_per_request", "examples", "sampling", "seed", "similarity", "privacy", "privacy_model"
-    ),
+    **_rare("", "tasks_per_request", "examples", "sampling", "seed", "similarity", "privacy"),
+    "--privacy-model": Flag("privacy_model", metavar="MODEL"),
     "--evaluation": Flag("evaluation_files", metavar="FILE[:FIELD,...]", many=True),
     **_rare("", "max_requests"),
     **_rare("teacher.,answerer.", *_LIMITS),

@@ -55,6 +55,27 @@ def test_flags_become_nested_settings() -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["odd name #1.jsonl", "2024", "@file", "a: b", "[x].jsonl", "*", "'q'"])
+def test_paths_names_and_addresses_are_taken_as_typed(text: str) -> None:
+    names = (
+        "--seeds",
+        "--prices",
+        "--model",
+        "--answer-model",
+        "--base-url",
+        "--api-key-env",
+        "--privacy-model",
+    )
+    words = [word for name in names for word in flags.SYNTHESIZE[name].overrides(text)]
+    assert parse_overrides(Settings, words) == {
+        "seeds": text,
+        "prices": text,
+        "teacher": {"model": text, "base_url": text, "api_key_env": text},
+        "answerer": {"model": text},
+        "privacy_model": text,
+    }
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_all_lists_every_key_with_its_default(verb: str) -> None:
     shown = CliRunner().invoke(app, [verb, "--help-all"]).output
@@ -77,6 +98,8 @@ def test_help_all_lists_every_key_with_its_default(verb: str) -> None:
             "taget: unknown key; did you mean target?",
         ),
         (["--base-url", "http://localhost/v1", "--model", "m", "--seeds", "gs://a/b"], "--seeds sets seeds"),
+        (["--base-url", "http://localhost/v1", "--model", ""], "teacher.model is missing"),
+        ([], "2 settings are not valid"),
     ],
 )
 def test_an_error_about_a_key_names_the_flag_that_sets_it(tmp_path, words: list[str], named: str) -> None:

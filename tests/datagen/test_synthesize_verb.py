@@ -178,7 +178,9 @@ def test_costs_are_unknown_where_no_price_is_and_written_alike_elsewhere(
     run = synthesize("--work", work, *service, "--answer-model", "unlisted", "--prices", prices)
     assert run.exit_code == 0, run.output
     assert re.search(r"spent \(tasks \$0\.\d+, answers unknown\)", run.output)
-    derived = synthesize("--work", work, "--derive", tmp_path / "derived", "--answer-model", "scripted")
+    derived = synthesize(
+        *("--work", work, "--derive", tmp_path / "derived", "--answer-model", "scripted", "--target", 8)
+    )
     assert derived.exit_code == 0, derived.output
     assert re.search(r"\$0\.\d+ of these replies was paid in the folder", derived.output)
     amounts = re.search(r"cost: \$0\.(\d+) spent \(tasks \$0\.(\d+), answers \$0\.(\d+)\)", derived.output)
