@@ -173,12 +173,9 @@ class Replies:
         self.seen: set[str] = set()
         #: Lines that were of no use, in words.
         self.problems: list[str] = []
-        #: Whether the last line of a file was cut.
-        self.cut = False
 
     def read(self, file: IO[bytes], name: str) -> Iterator[Line]:
         """Yield the lines of a file that answer a request for the first time."""
-        self.cut = False
         for number, text in enumerate(file, start=1):
             if not text.strip():
                 continue
@@ -187,7 +184,6 @@ class Replies:
                 self.seen.add(line.id)
                 yield line
             else:
-                self.cut = not text.endswith(b"\n")
                 self.problems.append(f"{name}, line {number}: {line}")
 
     def _parse(self, text: bytes) -> Line | str:

@@ -115,7 +115,10 @@ class BatchWire(Wire):
 
         async def page() -> dict[str, Any]:
             try:
-                return await self._call("GET", "batches", params={"limit": _PAGE, **after})
+                listed = await self._call("GET", "batches", params={"limit": _PAGE, **after})
+                if _rows(listed) is None:
+                    raise self._no_completion(listed, "", Limits())
+                return listed
             except RequestError as error:
                 if error.code not in UNSUPPORTED:
                     raise
@@ -131,9 +134,7 @@ class BatchWire(Wire):
             # A search is many requests: one that fails costs not the whole search.
             listed = await self.retry("looking for a batch", page)
             assert listed is not None
-            batches = _rows(listed)
-            if batches is None:
-                raise self._no_completion(listed, "", Limits())
+            batches = _rows(listed) or []
             for batch in batches:
                 yield batch
             newest_first = batches == sorted(batches, key=_made_at, reverse=True)
@@ -191,7 +192,7 @@ class BatchWire(Wire):
         response = await self.send(method, path, timeout_s, **content)
         try:
             data = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             data = None
         if isinstance(data, list):
             data = {"data": data}  # a list without an envelope
@@ -220,7 +221,7 @@ class BatchWire(Wire):
         Raises:
             ServiceError: It cannot succeed, or did not for too long.
         """
-        failures, began_s, reported_s = 0, time.monotonic(), 0.0
+        failures, failing_since_s, reported_s = 0, 0.0, 0.0
         while True:
             try:
                 result = await call()
@@ -228,7 +229,9 @@ class BatchWire(Wire):
                 if none_if(error):
                     return None
                 failures += 1
-                asked_s, waited_s = error.limits.wait_s, time.monotonic() - began_s
+                # The first try may take longer than the patience: a file of 200 MB is sent by it.
+                failing_since_s = failing_since_s or time.monotonic()
+                asked_s, waited_s = error.limits.wait_s, time.monotonic() - failing_since_s
                 if self.policy.concerns_all(error) or error.kind == "final":
                     unknown = error.code == "not-found"
                     words = (not unknown and error.what) or f"the service refuses {what}"

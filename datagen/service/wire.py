@@ -300,7 +300,9 @@ def _make_client(service: Service, key: str) -> Any:
         # Azure's own interface, whose requests name its version, wants the key here.
         default_headers={"api-key": key} if "api-version" in service.query else {},
         max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(limits=limits, **local),
+        http_client=openai.DefaultAsyncHttpxClient(
+            limits=limits, event_hooks={"response": [_check_charset]}, **local
+        ),
     )
 
 
@@ -310,6 +312,16 @@ def _http_library() -> Any:
 
     client: Any = openai.DefaultAsyncHttpxClient
     return sys.modules[client.__base__.__module__]
+
+
+async def _check_charset(response: Any) -> None:
+    """Have a body read as UTF-8 where its headers name a charset in which no JSON can be written."""
+    try:
+        usable = b"{}".decode(response.charset_encoding or "utf-8", "replace") == "{}"
+    except (LookupError, UnicodeError):
+        usable = False
+    if not usable:
+        response.encoding = "utf-8"
 
 
 def _reason_of(error: BaseException) -> str:

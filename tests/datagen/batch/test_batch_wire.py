@@ -154,6 +154,32 @@ def test_what_will_not_end_ends_the_run(reply: Scripted, changes: dict[str, Any]
         assert any(remedy in str(caught.value) for remedy in remedies)
 
 
+@pytest.mark.parametrize("raw", [b'{"batches": []}', b"[" * 100_000])
+def test_a_list_of_batches_in_an_unknown_form_ends_the_run(raw: bytes) -> None:
+    with (
+        BatchServer(fault=lambda method, path, number: Scripted(raw=raw)) as server,
+        pytest.raises(ServiceError, match="looking for a batch fails, after 2 tries"),
+    ):
+        with_wire(server, lambda wire: wire.find({"x": "y"}, time.time()), max_tries=2)
+
+
+def test_a_call_that_takes_longer_than_the_patience_is_tried_again() -> None:
+    asked: list[float] = []
+
+    async def act(wire: BatchWire) -> None:
+        async def call() -> None:
+            await asyncio.sleep(0.3)
+            asked.append(time.monotonic())
+            if len(asked) == 1:
+                raise RequestError("timeout", "no reply", "fault")
+
+        await wire.retry("sending", call)
+
+    with BatchServer() as server:
+        with_wire(server, act, patience_s=0.2)
+    assert len(asked) == 2
+
+
 def test_a_service_that_was_reached_is_waited_for(tmp_path: Path) -> None:
     async def act(wire: BatchWire) -> str:
         file = await wire.retry("sending", lambda: wire.upload(io.BytesIO(b"{}\n"), "x.jsonl"))

@@ -131,3 +131,14 @@ def test_the_address_of_chat_completions_is_taken_for_that_of_the_api(tmp_path: 
         service = Service(f"{server.base_url}{end}", "scripted")
         assert service.base_url == server.base_url
         assert complete([request], service, ledger, stage="s")[0].text == "Rest."
+
+
+@pytest.mark.parametrize("charset", ["idna", "undefined", "zlib", "rot13", "utf-16"])
+def test_a_charset_that_is_wrong_costs_no_reply(charset: str, tmp_path: Path) -> None:
+    headers = {"content-type": f"application/json; charset={charset}"}
+    script = [Scripted("oops", 500, headers=headers), Scripted("é", headers=headers)]
+    service = {"max_tries": 3, "first_wait_s": 0.01}
+    requests = [ChatRequest("0", ({"role": "user", "content": "Why?"},), Sampling())]
+    with ScriptedServer(script) as server, Ledger(tmp_path / "ledger.sqlite") as ledger:
+        replies = complete(requests, Service(server.base_url, "m", **service), ledger, stage="s")  # type: ignore[arg-type]
+    assert [reply.text for reply in replies] == ["é"]
