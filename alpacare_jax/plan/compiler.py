@@ -135,7 +135,8 @@ def source_hash() -> str:
     """Return the hash of the source files a training step is made of."""
     root = Path(alpacare_jax.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.glob("hardware/*.yaml")]):
+    data = [*root.glob("hardware/*.yaml"), *root.glob("plan/templates/*.textproto")]
+    for path in sorted([*root.rglob("*.py"), *data]):
         name = path.relative_to(root).as_posix()
         if not NOT_IN_THE_STEP.match(name):
             digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")

@@ -194,11 +194,12 @@ def test_what_is_frozen_needs_no_optimiser_state_in_a_plan(remembered: Compiled)
     assert Compiler().compile(frozen).arguments < 0.7 * remembered.arguments
 
 
-def test_an_outcome_of_other_counts_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered holds the counts as this version names them: another version's are not read."""
+@pytest.mark.parametrize("source", ["costs.py", "templates/gpu_target.textproto"])
+def test_a_change_of_the_source_compiles_again(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cached outcome holds the counts of the version that wrote it; other versions do not read it."""
     asked = compiler.question(program())
-    read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda file: read(file) + b"#" * (file == Path(costs.__file__)))
+    changed, read = Path(costs.__file__).parent / source, Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: read(file) + b"#" * (file == changed))
     compiler.source_hash.cache_clear()
     assert compiler.question(program()) != asked
     monkeypatch.undo()
