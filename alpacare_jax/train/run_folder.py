@@ -49,7 +49,7 @@ class RunFolder:
         check_run_folder(path)
         if config.adapter.on and start.reference is None and start.origin.get("format") != "random":
             raise ConfigError(
-                "the base of the adapters lies in memory alone, so that a run folder could not name it",
+                "the base model of the adapters exists only in memory, so a run folder cannot refer to it",
                 where="model",
                 remedy="save it with save_pretrained and load that folder, or leave `out` out",
             )
@@ -102,10 +102,11 @@ class RunFolder:
                     convert.mark_base(base(), mesh),
                 )
             if jax.process_index() == 0:
+                # First of all: with it, a start that is killed here may be repeated.
+                checkpoint.write_description(self.path, "run", self.start.config, described)
                 # Of a start that came to nothing, perhaps with another model.
                 shutil.rmtree(self.path / "hf", ignore_errors=True)
                 checkpoint.copy_config_files(self.start.hf_folder, self.path / "hf")
-                checkpoint.write_description(self.path, "run", self.start.config, described)
             checkpoint.meet(f"run folder {self.path}")
         self._open()
 
@@ -177,7 +178,7 @@ def check_run_folder(out: Path) -> None:
     if (out / checkpoint.DESCRIPTION).exists():
         if checkpoint.read_description(out)["kind"] != "run":
             raise ConfigError("the run folder is a model folder", where=where, remedy="choose another `out`")
-    elif out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {"checkpoints"}):
+    elif out.exists() and not (out.is_dir() and all(map(_left_by_a_start, out.iterdir()))):
         raise ConfigError(
             "the run folder holds something else",
             where=where,
@@ -186,8 +187,14 @@ def check_run_folder(out: Path) -> None:
         )
 
 
+def _left_by_a_start(path: Path) -> bool:
+    """Return whether a start that was killed before the folder was a run may have left something."""
+    unfinished = path.name.startswith(f".{checkpoint.DESCRIPTION}.") and path.suffix == ".part"
+    return unfinished or path.name == "checkpoints"
+
+
 def describe(config: RunConfig, schedule: Schedule, data: PackedDataset) -> dict[str, Any]:
-    """Say what a checkpoint belongs to: configuration, size of the run, data and version."""
+    """Return the run's configuration, size, data and version, as saved with every checkpoint."""
     return {
         "config": json.loads(json.dumps(dataclasses.asdict(config))),
         "schedule": dataclasses.asdict(schedule),

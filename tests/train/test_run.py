@@ -191,6 +191,23 @@ def test_a_folder_that_holds_something_else_is_left_alone(run_yaml, tmp_path):
     assert [path.name for path in other.iterdir()] == ["chapter1.txt"]
 
 
+def test_a_start_that_was_killed_while_it_made_the_run_folder_may_be_repeated(run_yaml, monkeypatch):
+    folder = run_yaml.parent / "run"
+    folder.mkdir()
+    (folder / ".alpacare.json.x1y2.part").touch()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as changed:
+        changed.setattr(checkpoint, "copy_config_files", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(run_yaml, "train.steps=1")
+    (folder / "hf").mkdir(exist_ok=True)
+    run(run_yaml, "train.steps=1")
+    assert list(losses(folder)) == [1]
+
+
 def test_a_tokenizer_of_another_model_is_refused(run_yaml, tokenizer_folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(tokenizer_folder, other)
