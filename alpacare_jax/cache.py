@@ -1,4 +1,4 @@
-"""Where files are kept for a user that can be made or fetched again, and answers that take long to find."""
+"""The user's cache folder, and the results of slow computations kept in it."""
 
 import hashlib
 import importlib.metadata
@@ -28,13 +28,13 @@ def default_cache() -> Path:
 
 
 def remembered(kind: str, question: str, packages: Iterable[str], answer: Callable[[], Any]) -> Any:
-    """Answer a question once for the packages that are installed, and from the user's cache afterwards.
+    """Return a cached result, or compute and cache it; it holds for the installed versions of packages.
 
     Args:
         kind: Folder within the cache.
-        question: All that the answer depends on beside the packages.
-        packages: Those whose versions it depends on; they need not be installed.
-        answer: Finds the answer, plain JSON values.
+        question: Everything else that the result depends on.
+        packages: The packages whose versions the result depends on; they need not be installed.
+        answer: Computes the result, plain JSON values.
     """
     parts = [question]
     for package in packages:

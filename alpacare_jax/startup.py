@@ -1,4 +1,4 @@
-"""How long the phases of a start take: timed one by one, logged in one line."""
+"""The start-up timer: times the phases of a start and logs them in one line."""
 
 import contextlib
 import dataclasses

@@ -113,7 +113,7 @@ def select_and_verify(
     segments: Callable[[], int] = lambda: 0,
     most_segments: int = SEGMENTS,
 ) -> KernelChoice:
-    """Choose a run's kernel and check it; where the chosen one differs, say so loudly and take its fall-back.
+    """Choose a run's kernel and check it; where its output differs, warn and take the fallback.
 
     Args:
         shapes: Of the run.
@@ -175,7 +175,7 @@ def check_all_kernels(mesh: Mesh) -> dict[str, str]:
     """Check every kernel that can run on a mesh, on a sample of shapes that suits the platform.
 
     Returns:
-        Kernel -> what is to be said of it. The one that "auto" takes stands first.
+        Kernel -> its state, for people. The kernel that "auto" takes comes first.
     """
     shapes = SMALL if mesh.devices.flat[0].platform == "cpu" else SAMPLE
     here = kernel_context(shapes.dtype, shapes.head_dim, shapes.length, mesh)

@@ -62,11 +62,11 @@ class KernelContext:
 
 @dataclasses.dataclass(frozen=True)
 class KernelChoice:
-    """A kernel and why it is the one.
+    """The selected kernel, and why.
 
     Args:
         name: The kernel.
-        reason: Half a sentence for people.
+        reason: Why it was selected, for log lines.
         fallback: The kernel to take where this one fails its check; None where there is none.
         checks: Every check that was made, the last one of the kernel that is taken; none where nothing was checked,
             or the plain form is taken.

@@ -1,4 +1,4 @@
-"""Training: the trainer, its configuration, the step, and who is told of its figures."""
+"""Training: the trainer, its configuration, the training step, and callbacks."""
 
 from alpacare_jax.train import callbacks
 from alpacare_jax.train.config import LoRA, RunConfig, TrainConfig, load_config

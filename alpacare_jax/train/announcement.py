@@ -1,4 +1,4 @@
-"""What a training run says of itself before it starts."""
+"""The log lines that describe a training run before it starts."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ logger = logging.getLogger("alpacare.train")
 def announce(
     config: RunConfig, model: LlamaConfig, schedule: Schedule, train_step: TrainStep, row_length: int
 ) -> None:
-    """Say in a few lines what is about to happen."""
+    """Log the model, what is trained, its memory, the mesh and the size of the run."""
     mesh = train_step.mesh
     sizes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     logger.info("model     %s parameters, %s", f"{model.parameter_count:,}", config.compute.dtype)
@@ -40,7 +40,7 @@ def announce(
 
 
 def describe_trained(train_step: TrainStep) -> str:
-    """Say how much is trained, and by what method."""
+    """Describe how many parameters are trained, and by what method."""
     trained, total = (
         count(train_step.partition.abstract_on(train_step.mesh)[0]),
         train_step.architecture.config.parameter_count,
@@ -57,7 +57,7 @@ def describe_trained(train_step: TrainStep) -> str:
 
 
 def describe_memory(train_step: TrainStep) -> str:
-    """Say what the state takes on each device; activations and gradients come on top."""
+    """Describe the memory of the state on each device; activations and gradients come on top."""
     state = train_step.abstract_state()
     parts = {"trained": state.params, "optimiser": state.optimizer, "frozen": state.frozen}
     sizes = [(name, bytes_a_device(part)) for name, part in parts.items() if part]
@@ -68,7 +68,7 @@ def describe_memory(train_step: TrainStep) -> str:
 
 @contextlib.contextmanager
 def shown() -> Iterator[None]:
-    """Show what a run says where nobody has set up logging, as in a notebook."""
+    """Show a run's log lines where logging is not configured, as in a notebook."""
     if logger.hasHandlers():
         yield
         return

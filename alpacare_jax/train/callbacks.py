@@ -1,4 +1,4 @@
-"""Who is told of a run's figures: ``metrics.jsonl``, which is the truth, TensorBoard, and callbacks of your own.
+"""Where a run's metrics go: ``metrics.jsonl``, TensorBoard, and callbacks of your own.
 
 A callback is a function of one line of figures, that of a step or of a validation; or an object with any of these
 methods: ``on_step(figures)``, ``on_validation(figures)``, ``on_save(step, folder)``. The first process alone calls.
@@ -25,7 +25,7 @@ Callback = Callable[[Figures], None] | object
 
 
 def tell(callbacks: Iterable[Callback], event: str, *arguments: Any) -> None:
-    """Tell callbacks of an event: ``on_step``, ``on_validation`` or ``on_save``."""
+    """Call a method of every callback: ``on_step``, ``on_validation`` or ``on_save``."""
     for callback in callbacks:
         method = getattr(callback, event, None)
         if method is None and event != "on_save" and callable(callback):

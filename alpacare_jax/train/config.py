@@ -1,4 +1,4 @@
-"""A training run's whole configuration: its sections, and what a Python caller sets of them."""
+"""The configuration of a training run, and the part of it that a Python caller sets."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from datagen.decoding import read_yaml_mapping
 from datagen.files import refuse_remote
 
 IN_MEMORY = "(in memory)"
-"""What stands for the folder of a run that has none."""
+"""The value of ``out`` for a run without a folder."""
 
 
 @dataclasses.dataclass(frozen=True)

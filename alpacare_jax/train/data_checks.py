@@ -1,4 +1,4 @@
-"""Whether packed data belong to a run: rows as long as it says, tokens of its model."""
+"""Checks that packed data fit a run: row length, tokenizer and vocabulary."""
 
 import hashlib
 import logging
@@ -36,7 +36,7 @@ def check_rows(config: RunConfig, data: PackedDataset, mesh: Mesh) -> None:
 
 
 def check_vocabulary(hf_folder: Path, model: LlamaConfig, data: PackedDataset) -> None:
-    """Check that data and model speak of the same tokens; warn of examples longer than the model's positions.
+    """Check that data and model use the same tokens; warn of examples longer than the model's positions.
 
     A tokenizer may have tokens without an embedding, such as one for padding, as long as no row holds them.
 
@@ -96,7 +96,7 @@ def record_ends(folder: Path, ends: Iterable[int]) -> None:
     missing = [index for index in ends if index not in ids]
     if missing and ids:
         logger.warning(
-            "training teaches answers to end with token %s, which %s (%s) does not name; both stand in %s now",
+            "training teaches answers to end with token %s, which is not an end token in %s (%s); it is added in %s",
             ", ".join(map(str, missing)),
             where,
             ", ".join(map(str, ids)),

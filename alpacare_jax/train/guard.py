@@ -1,4 +1,4 @@
-"""What a step does with a gradient that is not finite, or far larger than those before it."""
+"""The guard against spikes: stops at or skips a gradient that is not finite or far larger than earlier ones."""
 
 import dataclasses
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What adapters' start is fitted to: the inputs of a model's products on some rows, as second moments."""
+"""Second moments of a model's activations on some rows, to which adapters are initialised."""
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping

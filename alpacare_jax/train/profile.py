@@ -45,7 +45,7 @@ class Profile:
         first, colon, last = text.partition(":")
         if not (colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
             raise ConfigError(
-                "the steps to trace are not understood",
+                "`profile_steps` is not a range of steps",
                 where="--profile-steps",
                 found=text,
                 expected="first:last, counted from 1, such as 10:12",

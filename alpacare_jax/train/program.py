@@ -1,4 +1,4 @@
-"""The compiled step of a run: begun as soon as it is known, waited for when needed, refused where it does not fit."""
+"""Compiles the step of a run in the background, and refuses a run that does not fit the devices' memory."""
 
 import logging
 import re
@@ -74,7 +74,7 @@ def begin_to_compile(
 
 
 def memory_limit(device: jax.Device) -> int | None:
-    """Return the bytes a program may use on a device; None where it does not say, as a CPU."""
+    """Return the bytes a program may use on a device; None where the device does not report it, as a CPU."""
     statistics = device.memory_stats() if device.platform != "cpu" else None
     return (statistics or {}).get("bytes_limit")
 
@@ -139,7 +139,7 @@ def _refusal(needed: int, limit: int, rows: int) -> ConfigError:
 
 
 def is_too_large(error: Exception) -> bool:
-    """Say whether a failure of the compiler is one of memory."""
+    """Return whether the compiler failed for lack of memory."""
     return "RESOURCE_EXHAUSTED" in str(error)
 
 
@@ -149,7 +149,7 @@ NEEDED = (
     rf"total memory required for HLO temporaries \({SIZE}\) exceeds available HBM \({SIZE}\)",
     rf"Used {SIZE} of {SIZE} hbm",
 )
-"""How the compiler says that a program is too large, by version."""
+"""Patterns of the compiler's out-of-memory messages, by version."""
 
 
 def needed_memory(message: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What is known of a step once the device has finished it: figures for the callbacks, checked and timed."""
+"""Metrics of a step once the device has finished it: checked, timed, and passed to the callbacks."""
 
 import dataclasses
 import logging
@@ -52,7 +52,7 @@ class Throughput:
 
 
 class _Dispatched(NamedTuple):
-    """A step that the device is at."""
+    """A dispatched step whose metrics have not been read."""
 
     step: int
     metrics: dict[str, jax.Array]
@@ -187,7 +187,7 @@ def peak_memory() -> int | None:
 
 
 def log_line(figures: Figures, steps: int) -> str:
-    """Say a step or a validation in one line.
+    """Format a step or a validation as one line.
 
     Example:
         >>> log_line({"step": 7, "val_loss": 2.5, "val_tokens": 10}, 60)

@@ -1,4 +1,4 @@
-"""What a resumed run may change, and what it may not."""
+"""Which configuration keys a resumed run may change."""
 
 import dataclasses
 import json

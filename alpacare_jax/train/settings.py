@@ -1,4 +1,4 @@
-"""How long a run trains, on what batches, and how often it looks up from the work."""
+"""Settings of the training loop: steps, batches, and how often to log, validate and save."""
 
 import dataclasses
 import math
@@ -149,5 +149,5 @@ class Progress:
 
 
 def is_due(step: int, last: int, every: int) -> bool:
-    """Say whether something that happens every so many steps, and at the last one, happens now."""
+    """Return whether an action due every so many steps, and at the last step, is due now."""
     return step == last or (every > 0 and step % every == 0)

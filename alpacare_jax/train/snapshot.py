@@ -1,4 +1,4 @@
-"""The model as a run has it at some moment: a copy that later steps do not change."""
+"""A copy of a run's current model, which later steps do not change."""
 
 import dataclasses
 import tempfile

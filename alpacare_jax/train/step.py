@@ -23,7 +23,7 @@ from alpacare_jax.train.noise import neftune, row_keys
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """What a step reads and moves on.
+    """The state of a run: parameters, optimiser state and step.
 
     Args:
         params: What is trained.
@@ -66,7 +66,7 @@ class StepProgram:
 
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-    """What does not change during a run, and the functions made from it.
+    """The training step of a run, with everything that does not change during the run.
 
     Args:
         architecture: The model without values.
@@ -99,7 +99,7 @@ class TrainStep:
 
     @functools.cached_property
     def partition(self) -> Partition:
-        """What of the model is trained, and what is frozen."""
+        """The partition into trained and frozen parameters."""
         return Partition(self.architecture, self.adapter, self.freeze)
 
     def abstract_state(self) -> TrainState:
