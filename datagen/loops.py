@@ -68,7 +68,10 @@ def _units(words: list[str]) -> list[str]:
     for word in words:
         # Chinese, Japanese, Korean and Thai words are made of few characters, or have no spaces between them.
         longest = _LONGEST_WORD if word.isascii() else 3 if word[0] >= "\u0e00" else _LONGEST_WORD // 2
-        units.extend([word.strip(_MARKS) or word] if len(word) <= longest else word)
+        if len(word) <= longest:
+            units.append(word.strip(_MARKS) or word)
+        else:
+            units.extend(word)
     return units
 
 
@@ -88,7 +91,9 @@ def _loops(units: list[str]) -> Iterator[tuple[int, int, int]]:
 
 
 def _repeats(units: list[str], enough: tuple[tuple[int, int], ...]) -> bool:
-    return any(_is_enough(units[start:end], distance, enough) for start, end, distance in _loops(units))
+    return len(set(units)) < len(units) and any(
+        _is_enough(units[start:end], distance, enough) for start, end, distance in _loops(units)
+    )
 
 
 def _is_enough(stretch: list[str], distance: int, bounds: tuple[tuple[int, int], ...]) -> bool:
@@ -128,7 +133,10 @@ def _counts_on(units: list[str]) -> bool:
 
 
 def _is_poor(words: list[str]) -> bool:
-    named = ["".join(compiled("letters and digits").findall(word)) for word in words]
+    if len(words) < WINDOW:
+        return False
+    parts = compiled("letters and digits")
+    named = [word if word.isalnum() else "".join(parts.findall(word)) for word in words]
     named = [name for name in named if name]
     windows = (set(named[at : at + WINDOW]) for at in range(0, len(named) - WINDOW + 1, WINDOW // 4))
     return any(len(window) <= POOR and any(map(compiled("any letters").search, window)) for window in windows)

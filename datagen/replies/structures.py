@@ -123,18 +123,21 @@ def _object(text: str, start: int) -> Structure | None:
 
 
 def _nested(text: str, at: int, name: str, before: Sequence[str]) -> tuple[list[tuple[str, str]], int] | None:
-    """Read a value that is itself JSON: an input stays as it is written; a part of the fields is the task's."""
+    """Read a value that is itself JSON: some fields of the task, or kept as it is written; None for other tasks."""
     try:
         said, end = json.JSONDecoder(strict=False).raw_decode(text, at)
     except (ValueError, RecursionError):
         return None
+    written = text[at:end] if said else ""
     if kind := name_of_field(name):
-        return [(name, text[at:end] if kind == "input" else "")], end
-    kinds = set(map(name_of_field, said)) - {None} if isinstance(said, dict) else set()
-    is_task = "instruction" in kinds and kinds & HEADERS
-    if not kinds or is_task or kinds & set(map(name_of_field, before)):
+        return [(name, written if kind in ("input", OUTPUT) else "")], end
+    parts = [part for part in (said if isinstance(said, list) else [said]) if isinstance(part, dict)]
+    kinds = {kind for part in parts for kind in map(name_of_field, part) if kind}
+    if "instruction" in kinds and kinds & HEADERS:
         return None
-    return [(key, str(value)) for key, value in said.items()], end
+    if isinstance(said, dict) and kinds and kinds.isdisjoint(map(name_of_field, before)):
+        return [(key, str(value)) for key, value in said.items()], end
+    return [(name, written)], end
 
 
 def _named(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], tuple[str, ...]]:
