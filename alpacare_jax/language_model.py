@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from alpacare_jax import convert, sharding
 from alpacare_jax.data.examples import encode_prompt
@@ -221,8 +221,13 @@ class LanguageModel:
             kept = dtype or self.compute.param_dtype
             compute = dataclasses.replace(self.compute, param_dtype=kept, dtype=kept)
             places = Architecture(self.config, compute).shardings(mesh)
-            moved = jax.tree.map(jax.device_put, self.params, places)
-            return jax.tree.map(lambda leaf: jnp.array(leaf, kept, copy=not shared), moved)
+
+            def move(leaf: jax.Array, place: NamedSharding) -> jax.Array:
+                return jnp.array(jax.device_put(leaf, place), kept, copy=not shared)
+
+            return jax.tree.map(
+                move, self.params, places
+            )  # leaf by leaf, so that memory holds one more, not all
 
         named = (self.config, self.hf_folder, self.name, self.origin)
         return convert.FoundModel(*named, read, self.reference, _keeps=self._found or self)

@@ -10,9 +10,9 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from alpacare_jax.errors import ConversionError, DataError
 from datagen.decoding import read_json_object
@@ -45,6 +45,21 @@ class WrittenOutToken(BaseModel):
     special: bool = False
 
 
+class NamedTemplate(BaseModel):
+    """One of several chat templates."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    template: str
+
+
+def _check_id(key: str) -> str:
+    if int(key) >= MOST_IDS:
+        raise ValueError(f"not below {MOST_IDS:,}")
+    return key
+
+
 class Kind:
     """What a key may hold: in words, for messages, and as a type."""
 
@@ -62,7 +77,6 @@ class Kind:
 
 _Id = Annotated[int, Field(ge=0, lt=MOST_IDS)]
 _Token = str | WrittenOutToken
-_Named = dict[Literal["name", "template"], str]
 _ID = Kind(f"a whole number from 0 to {MOST_IDS - 1:,}", _Id)
 _TOKEN = Kind('a string or an object with "content"', _Token)
 _FLAG = Kind("true or false", bool)
@@ -70,10 +84,10 @@ _TEXT = Kind("a string", str)
 _TOKENS = Kind("a list of tokens, or an object from names to tokens", list[_Token] | dict[str, _Token])
 _DECODER = Kind(
     'an object from ids to objects with "content"',
-    dict[Annotated[str, Field(pattern=r"^\d{1,7}$")], WrittenOutToken],
+    dict[Annotated[str, Field(pattern=r"^\d{1,7}$"), AfterValidator(_check_id)], WrittenOutToken],
 )
 _TEMPLATE = Kind(
-    'a template, or a list of objects with "name" and "template"', str | dict[str, str] | list[_Named]
+    'a template, or a list of objects with "name" and "template"', str | dict[str, str] | list[NamedTemplate]
 )
 _ENDS = {"eos_token_id": Kind("a token id or a list of token ids", _Id | list[_Id])}
 _VOCABULARY = Kind("token ids", dict[str, _Id])

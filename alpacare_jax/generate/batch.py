@@ -210,8 +210,9 @@ def _read_part(job: Job, settings: dict[str, Any]) -> dict[int, Response]:
         where = f"{job.part}:{number}"
         row = parse_line(line, where)
         if number == 1:
-            theirs = row.get("settings", {})
-            if differing := [key for key in settings if key not in theirs or theirs[key] != settings[key]]:
+            theirs = row.get("settings")
+            known = theirs if isinstance(theirs, dict) else {}
+            if differing := [key for key in settings if key not in known or known[key] != settings[key]]:
                 raise DataError(
                     "the unfinished work was made with other settings",
                     where=job.part,

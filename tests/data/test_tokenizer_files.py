@@ -10,7 +10,7 @@ from test_sentencepiece_folders import train
 
 from alpacare_jax.errors import DataError, UserError
 from alpacare_jax.tokenizer import load_tokenizer
-from alpacare_jax.tokenizer_files import KEYS
+from alpacare_jax.tokenizer_files import KEYS, read_keys
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 499723\n"
 STRANGE: list[Any] = [
@@ -80,6 +80,28 @@ def test_a_broken_file_is_named(folder: Path, file: str, content: bytes) -> None
     with pytest.raises(DataError) as caught:
         use(folder)
     assert str(folder / file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "valid"),
+    [
+        ("chat_template", [{"name": "default", "template": "{{ messages }}", "description": "plain"}], True),
+        ("chat_template", [{"name": "default"}], False),
+        ("chat_template", [{"template": "{{ messages }}"}], False),
+        ("added_tokens_decoder", {"4194303": {"content": "<x>", "__type": "AddedToken"}}, True),
+        ("added_tokens_decoder", {"4194304": {"content": "<x>"}}, False),
+        ("added_tokens_decoder", {"x": {"content": "<x>"}}, False),
+        ("model_max_length", 10**30, True),
+    ],
+)
+def test_what_a_key_of_the_tokenizer_config_holds(tmp_path: Path, key: str, value: Any, valid: bool) -> None:
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({key: value}))
+    if valid:
+        assert read_keys(file) == {key: value}
+    else:
+        with pytest.raises(DataError, match=f"invalid {key}"):
+            read_keys(file)
 
 
 def test_a_broken_model_or_template_is_named(pieces: Path, tmp_path: Path) -> None:

@@ -175,6 +175,16 @@ def test_unfinished_work_is_bound_to_all_it_depends_on(
         assert caught.value.found == f"other {changed}"
 
 
+@pytest.mark.parametrize("first", ['{"settings": null}', '{"settings": "alpaca"}', '{"id": "1"}'])
+def test_unfinished_work_that_does_not_name_its_settings_is_refused(
+    prompts: Path, tmp_path: Path, make_engine: MakeEngine, first: str
+) -> None:
+    unfinished = job(prompts, tmp_path / "out.jsonl")
+    unfinished.part.write_text(first + "\n")
+    with pytest.raises(DataError, match="other settings"):
+        batch.answer(make_engine(), unfinished)
+
+
 def test_the_fingerprint_of_weights_sees_places_and_not_meshes(
     architecture: Architecture, params: Params
 ) -> None:
