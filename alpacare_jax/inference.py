@@ -57,8 +57,8 @@ def generate(
         overwrite: Replace an existing response file.
         progress: True shows how far it is, False does not; or what is called with the responses finished, those in
             all, and the tokens drawn.
-        **sampling: ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``stop``, ``seed`` and what else
-            ``alpacare_jax.generate.SamplingParams`` takes.
+        **sampling: ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``stop``, ``seed`` and the other
+            fields of ``alpacare_jax.generate.SamplingParams``.
 
     Returns:
         The responses, in the order of the prompts.
@@ -128,7 +128,7 @@ def serve(
     port = listener.getsockname()[1]
     if not is_loopback(host) and api_key is None:
         logger.warning(
-            "WARNING: listening on %s, which other machines can reach, and no key is asked for: anyone who can reach "
+            "WARNING: listening on %s, which other machines can reach, without an API key: anyone who can reach "
             "this port can use the model. Set --api-key-env, or leave --host at 127.0.0.1.",
             host,
         )
@@ -170,7 +170,7 @@ def open_model(
         for key, value in {"mesh": mesh, "dtype": dtype}.items():
             if value is not None:
                 raise ConfigError(
-                    "a loaded model keeps its mesh and dtype",
+                    "the mesh and dtype of a loaded model cannot be changed",
                     where=key,
                     found=value,
                     remedy="give it to load",

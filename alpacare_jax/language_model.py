@@ -248,7 +248,7 @@ class LanguageModel:
         tokens = np.asarray(tokens_BT)
         if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer) or not tokens.size:
             raise DataError(
-                "tokens are not rows of token ids",
+                "tokens_BT is not an array of token ids",
                 where="tokens_BT",
                 found=f"{tokens.dtype} of shape {list(tokens.shape)}",
                 expected="integers of shape [B, T]",

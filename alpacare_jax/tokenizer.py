@@ -321,7 +321,7 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
         if not _holds_tokenizer(path):
             names = sorted(entry.name for entry in path.iterdir())
             raise DataError(
-                "the folder holds no tokenizer",
+                "the folder has no tokenizer",
                 where=path,
                 found=", ".join(names[:8]) or "an empty folder",
                 expected="tokenizer.json or tokenizer.model",

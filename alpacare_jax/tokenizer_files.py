@@ -117,7 +117,7 @@ def read_keys(file: Path) -> dict[str, Any]:
     """Read a JSON object and check its keys; a file that is not there is an empty one.
 
     Raises:
-        DataError: The file is broken, or a key holds another kind of value than :data:`KEYS` says.
+        DataError: The file is broken, or a value is not of the type that :data:`KEYS` gives for its key.
     """
     if not file.exists():
         return {}
@@ -223,7 +223,7 @@ def _read_added(file: Path) -> dict[str, int]:
     """Return the ids that a ``tokenizer.json`` gives its added tokens.
 
     Raises:
-        DataError: It is not valid JSON, or holds an impossible id.
+        DataError: It is not valid JSON, or has an invalid id.
     """
     read_whole(file)
     content = read_json_object(file)
@@ -319,7 +319,7 @@ def read_pieces(file: Path) -> Any:
         Its ``ModelProto``: pieces, scores, types, and the rules for normalising.
 
     Raises:
-        DataError: It is none, or was cut short.
+        DataError: It is not a sentencepiece model, or was cut short.
     """
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2 as schema
@@ -390,7 +390,7 @@ def _refuse_cleaning(backend: "transformers.PreTrainedTokenizerFast", config: Pa
     is_bpe = type(backend.backend_tokenizer.model).__name__ == "BPE"  # transformers passes over the key there
     if backend.clean_up_tokenization_spaces and (not is_bpe or getattr(backend, forced)):
         raise DataError(
-            "spaces before punctuation would be taken out of every answer",
+            "spaces before punctuation would be removed from every answer",
             where=f"{config}: {forced if is_bpe else 'clean_up_tokenization_spaces'}",
             found="true",
             expected="false",

@@ -22,7 +22,7 @@ def command(
         Option(min=8, help="Longest example in the loss, in tokens; longer ones are counted and left out."),
     ] = 1024,
     max_tokens: Annotated[
-        int, Option(min=0, help="Longest answer, in tokens; 0 measures the loss alone.")
+        int, Option(min=0, help="Longest answer, in tokens; 0 measures only the loss.")
     ] = 256,
     slots: options.Slots = 8,
     mesh: options.Mesh = None,

@@ -33,7 +33,7 @@ def command(
         bool,
         Option(
             "--peft",
-            help="Of a run that trained adapters, write them alone as a PEFT folder instead of merging them; "
+            help="Of a run that trained adapters, write only them, as a PEFT folder instead of merging them; "
             "not with adapter.start: residual.",
         ),
     ] = False,

@@ -22,14 +22,14 @@ def command(
         float, Option(min=0, help="0 takes the most probable token; 1 samples as the model learned.")
     ] = 0.0,
     top_p: Annotated[
-        float, Option(help="Sample from the most probable tokens that hold this much probability.")
+        float, Option(help="Sample from the most probable tokens that together have this probability.")
     ] = 1.0,
     top_k: Annotated[int, Option(min=0, help="Sample from this many tokens; 0 from all.")] = 0,
     presence_penalty: Annotated[
-        float, Option(help="Subtracted from the logits of tokens the response already holds.")
+        float, Option(help="Subtracted from the logits of tokens that are already in the response.")
     ] = 0.0,
     frequency_penalty: Annotated[
-        float, Option(help="The same, once for every time the token is there already.")
+        float, Option(help="Subtracted from a token's logit once for each time it is in the response.")
     ] = 0.0,
     stop: Annotated[
         list[str] | None, Option(help="Text that ends a response and is cut off; may be repeated.")

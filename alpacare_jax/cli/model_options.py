@@ -7,10 +7,8 @@ from typer import Option
 Model = Annotated[
     str, Option(help="Model folder, run folder, Hugging Face folder, .gguf file or hub name (org/model).")
 ]
-Template = Annotated[
-    str, Option(help="How a prompt is put: alpaca, or chat for the model's own chat template.")
-]
-Slots = Annotated[int, Option(min=1, help="Prompts answered at the same time; more wait their turn.")]
+Template = Annotated[str, Option(help="Prompt template: alpaca, or chat for the model's own.")]
+Slots = Annotated[int, Option(min=1, help="Prompts answered at the same time; the others wait.")]
 MaxLen = Annotated[
     int | None, Option(min=2, help="Longest prompt plus response, in tokens; at most 2048 if not given.")
 ]

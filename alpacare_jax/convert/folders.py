@@ -224,7 +224,7 @@ def parse_size(size: str | int) -> int:
     found = int(float(match[1]) * 1000 ** " KMG".index(match[2].upper() or " ")) if match else 0
     if found <= 0:
         raise ConfigError(
-            "this is not a size", where="max_shard_size", found=size, expected="such as 5GB or 500MB"
+            "max_shard_size is invalid", where="max_shard_size", found=size, expected="such as 5GB or 500MB"
         )
     return found
 

@@ -94,7 +94,7 @@ class GgufFile:
         path: The file, or any part of a split one, the others beside it.
 
     Raises:
-        ConversionError: It is not a GGUF file, is torn, or holds another architecture.
+        ConversionError: It is not a GGUF file, is cut short, or its architecture is not supported.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,9 +111,11 @@ class GgufFile:
             self.reader = self._readers[0]  # the first part holds the metadata
         if (kind := self.get("general.type", "model")) != "model":
             remedy = "for an adapter, merge it into its base first (llama-export-lora of llama.cpp)"
-            raise self.error("the file holds no model of its own", "general.type", kind, "model", remedy)
+            raise self.error("the GGUF file is not a whole model", "general.type", kind, "model", remedy)
         if (kind := self.get("general.architecture")) != "llama":
-            raise self.error("the model is of another architecture", "general.architecture", kind, "llama")
+            raise self.error(
+                "the model's architecture is not supported", "general.architecture", kind, "llama"
+            )
         if found := self.get("llama.expert_count", 0):
             raise self.error("mixtures of experts are not supported", "llama.expert_count", found)
 
@@ -126,11 +128,9 @@ class GgufFile:
         return ConversionError(what, where=where, found=found, expected=expected, remedy=remedy)
 
     def wrong(self, key: str, found: object, expected: object) -> ConversionError:
-        """Return the error for a metadata entry that no model can have."""
+        """Return the error for an invalid metadata entry."""
         remedy = "import the model's Hugging Face folder instead, or make the file again"
-        return self.error(
-            "a metadata entry of the GGUF file is of a wrong kind", key, found, expected, remedy
-        )
+        return self.error("the GGUF file has an invalid metadata entry", key, found, expected, remedy)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a metadata value as a Python value, or the default."""
@@ -168,7 +168,7 @@ class GgufFile:
             return gguf.dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError:
             raise self.error(
-                "the tensor is quantised in a way that cannot be decoded here",
+                "the tensor's quantisation is not supported",
                 tensor.name,
                 tensor.tensor_type.name,
                 remedy="use a GGUF file of another quantisation, such as Q8_0 or F16",
@@ -282,7 +282,7 @@ class GgufFile:
         }
         if wrong:
             raise ConversionError(
-                "the file holds parameters that are not supported",
+                "the file has parameters that are not supported",
                 where=self.path,
                 found=", ".join(
                     f"{prefix}{key}: {shorten(str(value), 60)}" for key, value in sorted(wrong.items())
@@ -297,7 +297,7 @@ class GgufFile:
         wanted, _ = inverse_frequencies(dataclasses.replace(config, rope=plain))
         if factors.shape != made.shape or not np.allclose(wanted / made, factors, rtol=1e-4):
             raise self.error(
-                "the file's rotary frequencies follow no rule known here",
+                "the file's rotary frequencies are not supported",
                 "rope_freqs.weight",
                 expected="the frequencies of LLaMA 3.1 or 3.2 (trained on 8,192 positions)",
                 remedy="import the model's Hugging Face folder instead",

@@ -118,7 +118,7 @@ def _check_vocabulary(file: GgufFile) -> None:
             raise file.wrong(f"tokenizer.ggml.{key}", found, f"{len(tokens)}, one for each token")
     scores = file.get("tokenizer.ggml.scores", [])
     if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
-        raise file.wrong("tokenizer.ggml.scores", "a score that is no finite number", "numbers")
+        raise file.wrong("tokenizer.ggml.scores", "a score that is not finite", "numbers")
     for key in IDS.values():
         index = _special_id(file, key)
         if index is not None and (not isinstance(index, int) or not 0 <= index < len(tokens)):
@@ -131,9 +131,9 @@ def _byte_level(file: GgufFile) -> "tokenizers.Tokenizer":
     pre = file.get("tokenizer.ggml.pre")
     if pre not in BYTE_LEVEL:
         raise ConversionError(
-            "the file does not say how its tokenizer cuts text"
+            "the file does not name its pre-tokenizer"
             if pre is None
-            else "the file's tokenizer cuts text in a way that is not known here",
+            else "the file's pre-tokenizer is not supported",
             where=f"{file.path}: tokenizer.ggml.pre",
             found="nothing; it was written by an early converter" if pre is None else pre,
             expected=", ".join(BYTE_LEVEL),

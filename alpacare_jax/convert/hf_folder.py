@@ -45,7 +45,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.exists():
         raise ConversionError(
-            "the folder holds no config.json",
+            "the folder has no config.json",
             where=folder,
             found=", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "an empty folder",
             expected="a Hugging Face model folder",

@@ -72,7 +72,7 @@ def open_safetensors(folder: Path) -> Source:
     """Open the safetensors of a Hugging Face folder: ``model.safetensors``, or an index and its shards.
 
     Raises:
-        ConversionError: There are none, or a file is torn.
+        ConversionError: There are no weights, or a file is cut short.
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
@@ -167,7 +167,7 @@ def _no_weights(folder: Path) -> ConversionError:
             ".save_pretrained(NEW_DIR) writes safetensors",
         )
     return ConversionError(
-        "the folder holds no weights",
+        "the folder has no weights",
         where=folder,
         found=", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "an empty folder",
         expected="model.safetensors, or model.safetensors.index.json and its shards",

@@ -17,7 +17,7 @@ from datagen.files import hash_file
 EXAMPLES_FILE = "examples.jsonl"
 """Which records are in which row: a line for each row."""
 IN_MEMORY = "(packed in memory)"
-"""What stands for the folder of rows that lie in memory."""
+"""What replaces the folder's name for sequences in memory."""
 
 
 class SequenceSource(Protocol):

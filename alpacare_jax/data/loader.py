@@ -171,7 +171,7 @@ class _Placement:
     @classmethod
     def of(cls, dataset: SequenceSource, global_batch: int, sharding: "NamedSharding | None") -> "_Placement":
         if len(dataset) == 0:
-            raise DataError("the data set holds no row", expected="at least one")
+            raise DataError("the data set is empty", expected="at least one")
         shape = (global_batch, len(dataset[0]["tokens"]))
         if sharding is None:
             return cls(shape, tuple(range(global_batch)), None)

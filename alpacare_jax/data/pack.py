@@ -85,7 +85,7 @@ def pack(
         share_rows: Let examples share sequences; otherwise one example a sequence, padded.
         shards: Number of files; chosen by size when None.
         overwrite: Replace a packed data set that is already at ``out``.
-        progress: Told how far each stage is.
+        progress: Called with the progress of each stage.
 
     Returns:
         The sequences, with the manifest that says what was done.
@@ -142,7 +142,8 @@ def _warn(manifest: Manifest, tokenizer: Tokenizer) -> None:
     found = manifest.statistics
     if missing := tokenizer.describe_missing_ends(manifest.end_ids):
         logger.warning(
-            "%s, with which the answers of this data end: a run on it and its export will name both", missing
+            "%s, with which the answers of this data end: a run on it and its export will list both as end tokens",
+            missing,
         )
     place = Path(tokenizer.source)
     folder = place if place.is_dir() else place.parent
@@ -155,7 +156,7 @@ def _warn(manifest: Manifest, tokenizer: Tokenizer) -> None:
         logger.warning("Records longer than --seq-len were left out; a larger one or --truncate keeps them.")
     if unused := manifest.source["unused_fields"]:
         fields = ", ".join(f"{name} ({count:,} records)" for name, count in unused.items())
-        logger.warning("Fields that no example is made from: %s", fields)
+        logger.warning("Unused fields: %s", fields)
 
 
 def _check_arguments(seq_len: int, template: str, split: str, shards: int | None) -> None:
@@ -213,9 +214,7 @@ def _read(source: Source, files: Sequence[Path], unused: Counter[str]) -> list[t
             named = dataclasses.replace(record, id=name if record.id is None else str(record.id))
             found.append((where, named))
     if not found:
-        raise DataError(
-            "the source holds no record", where=_named(files), expected="at least one instruction"
-        )
+        raise DataError("the source is empty", where=_named(files), expected="at least one instruction")
     return found
 
 

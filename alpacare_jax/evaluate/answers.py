@@ -182,14 +182,14 @@ def read_reference_texts(path: Source) -> dict[str, str]:
     A row without an id gets the number of its line, as prompts do when they are answered.
 
     Raises:
-        DataError: The file is broken, a row lacks its answer, or an id is a duplicate.
+        DataError: The file is broken, a row has no answer, or an id is a duplicate.
     """
     ids, texts = [], {}
     for where, row in read_objects(path):
         text = row.get("output", row.get("response"))
         if not isinstance(text, str):
             raise DataError(
-                "a row lacks its answer",
+                "a row has no answer",
                 where=where,
                 found=", ".join(row),
                 expected="a text output or response",
@@ -232,7 +232,7 @@ def check_join(responses: Answers, reference: Answers, *, allow_missing: bool = 
         # A file may leave out the input, or an instruction that all its rows share.
         if not (longer.startswith(shorter) or longer.endswith(shorter)):
             raise DataError(
-                f"id {id_!r} stands for two different instructions",
+                f"id {id_!r} names two different instructions",
                 where=f"{responses.path} and {reference.path}",
                 found=f"{shorten(instruction, 70)} / {shorten(other, 70)}",
                 expected="the same instruction under the same id",

@@ -49,7 +49,7 @@ def evaluate(
         out: Folder for ``responses.jsonl`` and ``evaluation.json``.
         template: Into what a prompt is put: "alpaca", or "chat" for the model's own chat template.
         seq_len: Longest example in the loss, in tokens; longer ones are counted and left out.
-        max_tokens: Longest answer, in tokens; 0 measures the loss alone.
+        max_tokens: Longest answer, in tokens; 0 measures only the loss.
         slots: Prompts answered at the same time.
         mesh: Devices for a model that is given by name.
         overwrite: Replace an earlier evaluation.
@@ -62,7 +62,7 @@ def evaluate(
         ``answers``; ``warning`` where examples exceed the model's context.
 
     Raises:
-        ConfigError: An argument has an impossible value.
+        ConfigError: An argument is invalid.
         DataError: The data are broken, every example is too long, or the evaluation exists.
         ShardingError: The mesh does not fit the devices or the model.
 
@@ -111,7 +111,7 @@ def heldout_loss(model: LanguageModel, data: Data, template: Template, seq_len: 
     fitting = [example for example in examples if len(example) <= seq_len]
     if not fitting:
         raise DataError(
-            "every example is longer than a row",
+            "every example is longer than the sequence length",
             where=data if isinstance(data, str | Path) else "data",
             found=f"shortest {min(map(len, examples))} tokens",
             remedy="raise --seq-len",

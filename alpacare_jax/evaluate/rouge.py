@@ -65,7 +65,7 @@ def mean_rouge_l(answers: Mapping[str, str], references: Mapping[str, str]) -> R
     missing = [id_ for id_ in answers if id_ not in references]
     if missing or not answers:
         raise DataError(
-            "answers lack their references" if missing else "there are no answers to score",
+            "some answers have no reference" if missing else "there are no answers to score",
             found=f"no reference for id {', '.join(missing[:8])}" if missing else None,
             remedy="give answers and references of the same questions" if missing else None,
         )

@@ -8,7 +8,7 @@ Each item is shown to the judge in both orders against each reference. From the 
   won items over all, *non-tied* is won over won and lost, *ties as half* counts a tie as half a win.
 - *Consistency* is the share of items whose two orders give the same outcome.
 
-Rates are over complete items alone: both orders present and readable. Whatever is missing or unreadable is
+Rates are over complete items: both orders present and readable. Whatever is missing or unreadable is
 counted beside them, and ``at_worst`` and ``at_best`` say what AlpaCare's win rate would be if every such
 verdict were a loss or a win. The one-way rates show each order by itself; their difference is the judge's
 bias for a position.

@@ -39,7 +39,7 @@ COMPLETION_TOKENS = 16
 LONGEST_TOKEN = 32
 """Characters of a token, when in doubt."""
 READ_AS_JSON = ("", "application/json", "application/x-www-form-urlencoded")
-"""Content types; curl and urllib send the last one where they are told none."""
+"""Accepted content types; curl and urllib send the last by default."""
 
 
 class Api:
@@ -49,7 +49,7 @@ class Api:
         worker: The engine's thread.
         name: The model's name, which requests must give.
         api_key: If set, requests must carry it as a bearer token.
-        limits: What clients may take.
+        limits: Limits on what clients may use.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Api:
         self.worker, self.name, self._api_key = worker, name, api_key
         self._limits = limits or Limits()
         self.engine, self.tokenizer = worker.engine, worker.engine.tokenizer
-        # One pattern for all, because a request may hold a million messages; one that never matches where none is.
+        # One pattern for all, because a request may hold a million messages; without control tokens it never matches.
         spellings = map(re.escape, filter(None, self.tokenizer.special_texts))
         self._control_tokens = re.compile("|".join(spellings) or r"(?!)")
         self._created = int(time.time())
@@ -245,7 +245,7 @@ class Api:
                 self.worker.cancel(generations[index])
 
     async def _answer(self, request: Request, generations: Sequence[Generation]) -> bool:
-        """Wait for all requests; give them up and return False when the client has gone."""
+        """Wait for all requests; cancel them and return False when the client disconnects."""
 
         async def collect() -> None:
             async with contextlib.aclosing(self._news(generations)) as news:

@@ -1,11 +1,11 @@
-"""A file of prompts to a file of responses, resumable: what is answered is never asked again.
+"""Answering a file of prompts, resumably: a prompt that has a response is not answered again.
 
-While it works, finished responses are appended to ``OUT.part``, whose first line says what they were made with: the
-weights themselves (not only the model's name), the tokenizer, the prompts and the sampling.
-At the end all of them are written to ``OUT`` in the order of the prompts, and the part file goes.
+Finished responses are appended to ``OUT.part``, whose first line describes what they were made with: the weights
+themselves (not only the model's name), the tokenizer, the prompts and the sampling. At the end all are written to
+``OUT`` in the order of the prompts, and the part file is deleted.
 
-Under several processes each runs the same engine over the same prompts (one program, many devices); process 0
-alone reads and writes the part file and tells the others which prompts are left.
+Under several processes each runs the same engine over the same prompts (one program, many devices); only process 0
+reads and writes the part file, and it tells the others which prompts are left.
 """
 
 import contextlib

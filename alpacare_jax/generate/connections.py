@@ -1,4 +1,4 @@
-"""Connections that cost nothing: each has a time to send its request, and their number is bounded."""
+"""Connections with limits: a time to send a request, and a bound on their number."""
 
 import asyncio
 import dataclasses
@@ -18,7 +18,7 @@ HEADERS = 200
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a client may take.
+    """Limits on what a client may use.
 
     Args:
         body_bytes: Largest body of a request.
@@ -129,7 +129,7 @@ class Connection(H11Protocol):
             self._refuse(503, "the server has too many connections")
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer in place of the application, where nothing is answered yet, and close."""
+        """Answer in place of the application, unless a response has begun, and close."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             reply = JSONResponse(error_body(message), status, headers={"connection": "close"})
             head = h11.Response(status_code=status, headers=reply.raw_headers)
@@ -164,12 +164,12 @@ class Gate:
         version, headers = scope["http_version"], len(scope["headers"])
         close = {"connection": "close"}
         if not version.startswith("1."):
-            said = f"HTTP/{version} is not spoken here; this server speaks HTTP/1.1"
+            said = f"HTTP/{version} is not supported; this server speaks HTTP/1.1"
             return JSONResponse(error_body(said), 505, headers=close)
         if headers > HEADERS:
             said = f"the request has {headers} headers; this server takes {HEADERS}"
             return JSONResponse(error_body(said), 431, headers=close)
         if self._under_way >= self._most and scope["path"] != "/health":
-            said = f"{self._most} requests are under way already"
+            said = f"{self._most} requests are being answered already"
             return JSONResponse(error_body(said, kind="server_error"), 503, headers={"retry-after": "1"})
         return None

@@ -109,7 +109,7 @@ class Prefilled:
     """The result of prefilling P prompts.
 
     Attributes:
-        tokens_PT: The tokens computed, int32, padded; where a prefix was taken from memory, the rest alone.
+        tokens_PT: The tokens computed, int32, padded; where a prefix was taken from memory, only the rest.
         hidden_PTD: Their hidden states.
         logits_PV: The logits after each prompt's last token.
         cache: Keys and values of the whole prompts.

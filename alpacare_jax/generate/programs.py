@@ -31,7 +31,7 @@ class Programs:
         rows: Rows of the cache (B); a multiple of the mesh's batch shards.
 
     Attributes:
-        empty_cache: Makes a cache of the given ``slots`` that holds nothing.
+        empty_cache: Makes an empty cache of the given ``slots``.
         zeros: Makes an array [B, V] of the given dtype: logits to be filled row by row, or counts of tokens.
         resize: Gives a cache another number of ``slots``; what lies beyond it is dropped.
         take_row: Gives the first ``slots`` keys and values of one row of a cache, as a cache of one row.

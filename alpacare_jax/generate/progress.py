@@ -10,7 +10,7 @@ from datagen.progress import ProgressDisplay
 
 
 class GenerationProgress:
-    """Shows responses and tokens per second while a file is answered; process 0 alone speaks."""
+    """Shows responses and tokens per second while a file is answered, on process 0."""
 
     def __init__(self) -> None:
         self.speaks = jax.process_index() == 0

@@ -1,4 +1,4 @@
-"""What the HTTP server answers: choices, log-probabilities and chunks, in OpenAI's forms."""
+"""The bodies of HTTP responses: choices, log-probabilities and chunks, in OpenAI's formats."""
 
 import dataclasses
 import itertools

@@ -101,12 +101,12 @@ def choose(
 ) -> tuple[Int[Array, " B"], Int[Array, "B V"] | None]:
     """Draw the next token of every row.
 
-    A row's token depends on its own logits, settings, seed and number of drawn tokens alone, never on its
+    A row's token depends on its own logits, settings, seed and number of drawn tokens, never on its
     neighbours.
 
     Args:
         logits_BV: Logits, fp32.
-        counts_BV: How often each token stands in each reply so far; needed where penalties are.
+        counts_BV: How often each token occurs in each reply so far; needed for penalties.
         rows: Settings.
         draw: Which parts are needed.
 

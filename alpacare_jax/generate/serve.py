@@ -20,7 +20,7 @@ from alpacare_jax.generate.connections import Connection, Limits
 from alpacare_jax.generate.worker import Worker
 
 GRACE_S = 10.0
-"""Seconds that replies under way have once the server is told to stop."""
+"""Seconds that unfinished replies get once the server is told to stop."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -99,7 +99,7 @@ def make_server(
         worker: The engine's thread. Once it has failed the server ends; once the server ends it gives up the replies
             that take longer than :data:`GRACE_S` seconds.
         on_ready: Called once requests are accepted.
-        limits: What connections may take.
+        limits: Limits on connections.
     """
     limits = limits or Limits()
     config = uvicorn.Config(
@@ -116,9 +116,9 @@ def make_server(
 
 
 def run(listener: socket.socket, server: uvicorn.Server) -> None:
-    """Serve until SIGINT or SIGTERM; replies under way get some seconds to end.
+    """Serve until SIGINT or SIGTERM; unfinished replies get :data:`GRACE_S` seconds.
 
-    The event loop runs in a thread of its own, so that this also works where one runs already, as in a notebook.
+    The event loop runs in a thread of its own, so that this also works where another is running, as in a notebook.
 
     Args:
         listener: A bound socket.

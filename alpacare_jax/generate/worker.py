@@ -1,4 +1,4 @@
-"""The thread that turns the engine, fed from other threads."""
+"""The thread that runs the engine, fed from other threads."""
 
 import logging
 import queue
@@ -27,7 +27,7 @@ class Worker:
     set, whoever waits is told, and the thread ends.
 
     Args:
-        engine: The engine; touched by this thread alone from now on, but for :meth:`Engine.check`.
+        engine: The engine; only this thread uses it from now on, but for :meth:`Engine.check`.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -43,7 +43,7 @@ class Worker:
         self._thread.start()
 
     def give_up(self) -> None:
-        """Take no more requests, tell those under way that they end in error, and let the thread end."""
+        """Take no more requests, end the unfinished ones in error, and let the thread end."""
         self._stopping = True
         self._inbox.put(lambda: None)  # wakes the thread
 
@@ -76,7 +76,7 @@ class Worker:
         return RequestFailed("the generator failed while it answered this request; the server's log says why")
 
     def cancel(self, generation: Generation) -> None:
-        """Give a request up, so that its row becomes free; nothing happens if it has ended."""
+        """Cancel a request, so that its row becomes free; nothing happens if it has ended."""
         self._listeners.pop(generation, None)
         self._inbox.put(lambda: self.engine.cancel(generation))
 
@@ -88,8 +88,8 @@ class Worker:
                 else:
                     self._inbox.get()()
         except BaseException as error:
-            # Whoever waits must hear of it; the thread itself ends here, and the server with it.
-            logger.exception("the generator cannot go on")
+            # Waiting requests are told below; the thread ends here, and the server with it.
+            logger.exception("the engine has failed")
             self.failure = error
         finally:
             self._stopping = True
@@ -99,8 +99,8 @@ class Worker:
     def _step(self) -> None:
         try:
             news = self.engine.step()
-        except Exception:  # whatever one request leads to, the others are not to suffer from it
-            logger.exception("a step of the generator failed; its requests are answered with an error")
+        except Exception:  # one request's failure must not end the others
+            logger.exception("an engine step failed; its requests are answered with an error")
             self.engine.recover()
             news = [generation for generation in list(self._listeners) if generation.done]
         for generation in news:
@@ -110,7 +110,7 @@ class Worker:
         try:
             self.engine.submit(generation)
         except Exception:  # as in a step
-            logger.exception("the generator refused a request")
+            logger.exception("the engine refused a request")
             generation.finish_reason = "error"
             self._tell(generation)
 

@@ -219,7 +219,7 @@ class LlamaConfig:
         model_type = config.get("model_type", "llama")
         if model_type != "llama":
             raise ConversionError(
-                "the model is of another architecture",
+                "the model's architecture is not supported",
                 where="config.json: model_type",
                 found=model_type,
                 expected="llama",

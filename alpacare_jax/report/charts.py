@@ -15,7 +15,7 @@ Series = list[tuple[float, float]]
 
 
 def series(metrics: Sequence[Mapping[str, Any]], key: str) -> Series:
-    """Collect a metric by step; if a step stands twice, as after a resume, the last value counts.
+    """Collect a metric by step; if a step is repeated, as after a resume, the last value counts.
 
     Args:
         metrics: Rows of ``metrics.jsonl``.

@@ -9,7 +9,7 @@ from datagen.synthesize import Funnel
 
 EXAMPLES_PER_REASON = 2
 UNACCOUNTED = "unaccounted for"
-"""Stands in the funnel where a step and its losses do not add up to the step before."""
+"""Label in the funnel where a step and its losses do not add up to the step before."""
 
 
 def funnel_steps(funnel: Funnel, unaccounted: str = UNACCOUNTED) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def funnel_steps(funnel: Funnel, unaccounted: str = UNACCOUNTED) -> list[dict[st
 
     Args:
         funnel: The counts.
-        unaccounted: What to call losses that the funnel does not name.
+        unaccounted: Label of losses that the funnel does not name.
 
     Returns:
         Steps with ``label``, ``count``, ``share`` (of the widest step of the same unit, 0 to 1) and ``lost``,

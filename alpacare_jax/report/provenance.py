@@ -1,4 +1,4 @@
-"""Where figures come from: the code's version and commit, the packages, and hashes of files."""
+"""Provenance: the code's version and commit, the packages, and hashes of files."""
 
 import importlib.metadata
 import platform
@@ -13,7 +13,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain",
 
 
 def describe_code() -> dict[str, Any]:
-    """Say which code runs here: version, commit where it stands in a git checkout, Python and packages."""
+    """Describe the running code: version, commit (in a git checkout), Python and packages."""
     return {
         "alpacare-jax": alpacare_jax.__version__,
         "commit": find_commit(Path(alpacare_jax.__file__).resolve().parent),

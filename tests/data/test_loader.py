@@ -156,7 +156,7 @@ def test_a_failure_to_read_reaches_the_caller() -> None:
 
 
 def test_what_cannot_be_batched_is_refused() -> None:
-    with pytest.raises(DataError, match="holds no row"):
+    with pytest.raises(DataError, match="data set is empty"):
         BatchStream(Rows(0), 4, seed=0)
     with pytest.raises(ConfigError, match="seed"):
         BatchStream(Rows(4), 4, seed=-1)

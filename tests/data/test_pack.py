@@ -256,7 +256,7 @@ def test_records_without_id_are_named_after_their_line(tmp_path: Path, chat: Tok
     ("content", "message", "line"),
     [
         ("", "file is empty", None),
-        ("[]", "holds no record", None),
+        ("[]", "source is empty", None),
         ('{"instruction": "a", "output": "b"}\n{"instruction": ', "not valid JSON", 2),
         ('{"instruction": "a", "output": "b"}\n{"instruction": "a"}', "'output' is missing", 2),
         ('{"instruction": ["a"], "output": "b"}', "must be str", 1),

@@ -144,7 +144,7 @@ def test_a_padding_or_truncating_tokenizer_file_does_neither_here(chat_folder: P
 def test_errors_say_what_is_wrong(tmp_path: Path, chat_folder: Path, llama: Tokenizer) -> None:
     with pytest.raises(DataError, match="does not exist"):
         load_tokenizer(tmp_path / "missing")
-    with pytest.raises(DataError, match="holds no tokenizer"):
+    with pytest.raises(DataError, match="has no tokenizer"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match="not valid JSON"):
