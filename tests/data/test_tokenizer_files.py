@@ -188,7 +188,7 @@ def test_keys_that_change_ids_or_texts_are_followed_or_refused(chat_folder: Path
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "</s>": 1}, "a"))
     words.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", cleaning: True}))
-    with pytest.raises(DataError, match="taken out of every answer") as caught:
+    with pytest.raises(DataError, match="removed from every answer") as caught:
         load_tokenizer(folder)
     assert cleaning in str(caught.value)
 

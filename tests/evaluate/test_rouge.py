@@ -36,7 +36,7 @@ def test_the_mean_joins_by_id_and_brackets_itself() -> None:
 
 
 def test_an_answer_without_its_reference_is_refused() -> None:
-    with pytest.raises(DataError, match="lack their references"):
+    with pytest.raises(DataError, match="have no reference"):
         mean_rouge_l({"a": "x"}, {"b": "x"})
     with pytest.raises(DataError, match="no answers"):
         mean_rouge_l({}, {})
