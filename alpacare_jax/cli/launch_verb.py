@@ -42,12 +42,12 @@ def register(app: typer.Typer) -> None:
 
 def local(
     verb: Verb,
-    processes: Annotated[int, Option(help="Processes to start, each a host of its own to jax.")] = 2,
+    processes: Annotated[int, Option(help="Processes to start; jax treats each as a host.")] = 2,
     devices_per_process: Annotated[
-        int, Option(help="Simulated CPU devices of each process; 0 leaves the machine's devices as they are.")
+        int, Option(help="Simulated CPU devices of each process; 0 uses the machine's own devices.")
     ] = 1,
 ) -> None:
-    """Start several real processes of one verb here, joined over loopback; lines show which process spoke."""
+    """Run a verb as several processes on this machine, joined over loopback; output lines show the process number."""
     from alpacare_jax.launch.local import run_processes
 
     command = [sys.executable, "-P", "-m", "alpacare_jax"]  # -P: no module is taken from the current folder

@@ -15,7 +15,7 @@ def _fetch(wanted: bool) -> None:
     if wanted:
         from alpacare_jax.plan import gpus
 
-        typer.echo(f"the GPU compiler lies in {gpus.fetch()}")
+        typer.echo(f"the GPU compiler is installed in {gpus.fetch()}")
         raise typer.Exit
 
 
@@ -39,7 +39,7 @@ def command(
     rows: Annotated[int | None, Option(min=1, help="Rows of a batch over all devices.")] = None,
     seq_len: Annotated[int | None, Option(min=2, help="Tokens of a row.")] = None,
     layers: Annotated[
-        int | None, Option(min=1, help="Cut the model to so many layers, for a quick look.")
+        int | None, Option(min=1, help="Plan a model with only this many layers, for a quick look.")
     ] = None,
     search_batch: Annotated[
         bool, Option("--search-batch", help="Find the most rows per device that fit.")
@@ -56,16 +56,18 @@ def command(
     most_compiles: Annotated[int, Option(min=1, help="Limit for --search-batch and --compare.")] = 10,
     host_gib: Annotated[
         float | None,
-        Option("--host-gib", min=1.0, help="Memory of one host, GiB, if it is not the published one."),
+        Option(
+            "--host-gib", min=1.0, help="Memory of one host in GiB, if it differs from the published figure."
+        ),
     ] = None,
     whole: Annotated[
         bool, Option("--whole", help="Generate machine code too: several times longer, the same figures.")
     ] = False,
-    cached: Annotated[bool, Option("--cache/--no-cache", help="Keep what was compiled.")] = True,
+    cached: Annotated[bool, Option("--cache/--no-cache", help="Cache compilation results.")] = True,
     fetch_gpu_compiler: Fetch = False,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compile a run's training step for devices that are not here: memory, fit and estimated speed.
+    """Compile a run's training step for TPUs or GPUs you do not have: memory, fit and estimated speed.
 
     The real compiler of TPUs or GPUs runs on this machine's CPU; no weights and no data are read. If the one for
     GPUs is not installed, the same figures come from formulas and are marked so.

@@ -13,8 +13,8 @@ def check_verb(arguments: list[str], verbs: Sequence[str]) -> list[str]:
     """
     if arguments[0] not in verbs:
         raise ConfigError(
-            "there is no such verb to launch",
-            where="the words after --",
+            "unknown verb",
+            where="the command after --",
             found=arguments[0],
             expected=", ".join(verbs),
             remedy=did_you_mean(arguments[0], verbs),

@@ -69,7 +69,9 @@ def slurm_script(
     """
     for key, count in (("--nodes", nodes), ("--gpus-per-node", gpus_per_node)):
         if count < 1:
-            raise ConfigError("a Slurm job needs at least one", where=key, found=count, expected="1 or more")
+            raise ConfigError(
+                "a Slurm job needs at least one node and one GPU per node", where=key, found=count
+            )
     options = [f"job-name={job_name}", f"nodes={nodes}", "ntasks-per-node=1"]
     options += [f"gpus-per-node={gpus_per_node}", f"time={time_limit}"]
     options += [f"partition={partition}"] if partition else []
@@ -97,7 +99,7 @@ def run_tool(command: Sequence[str], *, text: str | None = None) -> int:
         return subprocess.run(command, input=text, text=True, check=False).returncode
     except FileNotFoundError:
         raise ServiceError(
-            f"the program {command[0]} is not here",
+            f"{command[0]} is not installed",
             where="PATH",
-            remedy=f"install it, or run without --submit and take what is printed to where {command[0]} is",
+            remedy=f"install it, or run without --submit and use the printed command where {command[0]} is installed",
         ) from None

@@ -100,7 +100,12 @@ def run_processes(
     """
     for name, count in (("--processes", processes), ("--devices-per-process", devices_per_process)):
         if count is not None and count < 1:
-            raise ConfigError("a run needs at least one", where=name, found=count, expected="1 or more")
+            raise ConfigError(
+                "the number of processes and devices must be at least 1",
+                where=name,
+                found=count,
+                expected="1 or more",
+            )
     run, port = _Run(out or sys.stdout), free_port()
     # Ctrl-C and a request to terminate reach the processes as they are; a verb may use them to save its work.
     # A terminal that is gone asks the same, unless the user has said by nohup that it shall not.

@@ -109,10 +109,10 @@ def _failure(platform: str, done: "subprocess.CompletedProcess[str]") -> UserErr
     lines = done.stdout.splitlines()
     tail = [line[:300] for line in ([line for line in lines if TELLING.search(line)] or lines)[-5:]]
     return ServiceError(
-        f"the {platform.upper()} compiler gave up",
+        f"the {platform.upper()} compiler failed",
         where=" ".join(compilers.package_of(platform)),
         found="\n            ".join([f"the process ended with status {done.returncode}", *tail]),
-        remedy="another mesh, kernel or flag; or another version of the compiler",
+        remedy="try another mesh, attention kernel or compiler flag, or another version of the compiler",
     )
 
 

@@ -62,8 +62,8 @@ def fetch() -> Path:
         raise ServiceError(
             "the GPU compiler could not be fetched",
             where=str(folder),
-            found=f"pip ended with status {done.returncode}; its messages stand above",
-            remedy="run this in another way: " + " ".join(command[2:]),
+            found=f"pip ended with status {done.returncode}; see its messages above",
+            remedy="install it by hand: " + " ".join(command[2:]),
         )
     return folder
 

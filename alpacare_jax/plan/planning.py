@@ -118,7 +118,7 @@ def _loaded(config: RunConfig | str | Path, overrides: Sequence[str]) -> RunConf
     if not isinstance(config, RunConfig):
         return load_config(config, overrides)
     if overrides:
-        raise ConfigError("overrides belong to a YAML file", where="overrides", found=" ".join(overrides))
+        raise ConfigError("overrides only apply to a YAML file", where="overrides", found=" ".join(overrides))
     return config
 
 

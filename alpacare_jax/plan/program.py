@@ -133,7 +133,7 @@ def make_program(
     for key, value, example in (("topology", topology, "v5e:4x4"), ("seq_len", seq_len, "2048")):
         if value is None:
             raise ConfigError(
-                f"{key} is missing, which a plan needs",
+                f"a plan needs `{key}`",
                 where=key,
                 remedy=f"pass --{key.replace('_', '-')}, such as {example}, or set `{key}` in the configuration",
             )
@@ -144,7 +144,7 @@ def make_program(
         place = dataclasses.replace(place, host_bytes=int(host_gib * GIB))
     if layers is not None and layers > model.num_hidden_layers:
         raise ConfigError(
-            "the model has fewer layers than are planned",
+            "the model has fewer layers than --layers",
             where="--layers",
             found=layers,
             expected=f"at most {model.num_hidden_layers}",

@@ -50,7 +50,7 @@ def devices_of(topology: Topology) -> list[Any]:
             f"the {platform.upper()} compiler does not know this topology",
             where=f"topology: {topology.name}",
             found=str(error).splitlines()[0],
-            remedy="another topology, or a newer compiler: "
+            remedy="choose another topology, or install a newer compiler: "
             + (newer if platform == "gpu" else "pip install --upgrade libtpu"),
         ) from error
 

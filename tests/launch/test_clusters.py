@@ -175,7 +175,7 @@ def test_every_script_explains_itself(script: str) -> None:
 def test_a_missing_cluster_program_is_named(tmp_path: Path) -> None:
     done = run(*ALPACARE, "launch", "slurm", "--submit", "--", "doctor", PATH=str(tmp_path))
     assert done.returncode == 2
-    assert "the program sbatch is not here" in done.stderr
+    assert "sbatch is not installed" in done.stderr
 
 
 def test_a_mistyped_verb_is_named_before_anything_starts(tools: Path) -> None:

@@ -112,7 +112,7 @@ sys.exit(run_processes([sys.executable, "-c", {child!r}], processes=2))
 
 @pytest.mark.parametrize("arguments", [{"processes": 0}, {"processes": 1, "devices_per_process": 0}])
 def test_counts_below_one_are_refused(arguments: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="at least one"):
+    with pytest.raises(ConfigError, match="at least 1"):
         run_processes(python(""), **arguments)
 
 

@@ -156,7 +156,7 @@ def test_what_does_not_fit_the_hosts_memory_is_not_chosen():
 def test_a_way_the_compiler_cannot_make_is_told_and_passed_over():
     def answer(program: Program) -> Outcome | Exception:
         if program.config.mesh.tensor > 1:
-            return ServiceError("the TPU compiler gave up", found="a check failed")
+            return ServiceError("the TPU compiler failed", found="a check failed")
         return compiled(5.0)
 
     found = compare(PROGRAM, Table(answer), most=40)
@@ -169,7 +169,7 @@ def test_a_way_the_compiler_cannot_make_is_told_and_passed_over():
 
 
 def test_where_the_compiler_can_make_none_its_words_are_the_answer():
-    table = Table(lambda _: ServiceError("the TPU compiler gave up", found="no such flag"))
+    table = Table(lambda _: ServiceError("the TPU compiler failed", found="no such flag"))
     with pytest.raises(ServiceError, match="no such flag"):
         compare(PROGRAM, table, most=3)
 

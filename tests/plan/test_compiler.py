@@ -147,7 +147,7 @@ def test_a_compiler_that_ends_is_one_message(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(compilers, "QUIET", compilers.QUIET | {"PYTHONHOME": "/nowhere"})
     with pytest.raises(ServiceError) as caught:
         Compiler().compile(program())
-    assert "the TPU compiler gave up" in str(caught.value)
+    assert "the TPU compiler failed" in str(caught.value)
     assert "ended with status" in str(caught.value)
     assert "/nowhere" in str(caught.value) or "encodings" in str(caught.value)
 

@@ -34,7 +34,7 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: str, config: str = "l
         (("compute.remat=ful",), ("compute.remat", "did you mean full?")),
         (("mesh.fsdp=32",), ("fsdp=32", "on 16 devices", "v5e:4x4", "product is 16")),
         (("mesh.tensr=2",), ("did you mean mesh.tensor?",)),
-        (("--layers", "99"), ("fewer layers than are planned", "at most 32")),
+        (("--layers", "99"), ("fewer layers than --layers", "at most 32")),
         (("--rows", "17"), ("17 rows", "a multiple of")),
         (("compute.attention_segments=1",), ("compute.attention_segments", "at least 2")),
     ],

@@ -81,7 +81,7 @@ def test_a_quickstart_of_other_sizes_is_not_mixed_with_the_first(tmp_path):
     folder = tmp_path / "quickstart"
     check_folder(folder, QuickstartConfig(train=24))
     check_folder(folder, QuickstartConfig(train=24))
-    with pytest.raises(DataError, match="other sizes"):
+    with pytest.raises(DataError, match="other settings"):
         check_folder(folder, QuickstartConfig(train=12))
     clean(folder)
     assert not folder.exists()
