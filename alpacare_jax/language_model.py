@@ -1,4 +1,4 @@
-"""A model with its tokenizer, ready to compute: what ``load`` gives and ``Trainer.model`` returns."""
+"""A model with its tokenizer, as ``load`` and ``Trainer.model`` return it."""
 
 import dataclasses
 import functools
@@ -94,7 +94,7 @@ class LanguageModel:
     def of(
         cls, found: convert.FoundModel, params: Params, mesh: Mesh, compute: ComputeConfig
     ) -> "LanguageModel":
-        """Join a model that was found with its parameters; it computes in their dtype."""
+        """Make a model of a found model and its parameters; it computes in their dtype."""
         dtype = str(params["embed"].dtype)
         compute = dataclasses.replace(compute, dtype=dtype, param_dtype=dtype)
         named = (found.hf_folder, found.name, found.origin, found.reference)
@@ -123,7 +123,7 @@ class LanguageModel:
 
     @property
     def module(self) -> Llama:
-        """The Flax module with its parameters, for what the methods here do not offer."""
+        """The Flax module with its parameters, for everything that the methods here do not offer."""
         return self.architecture.model(self.params)
 
     def logits(self, tokens_BT: Any) -> jax.Array:

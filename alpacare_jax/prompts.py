@@ -1,4 +1,4 @@
-"""How a task is put before the model: the Alpaca prompt, or the messages of the model's own chat template.
+"""Prompt templates: the Alpaca prompt, or the messages of the model's own chat template.
 
 Training and generation both render through this module (by way of ``alpacare_jax.data.examples``), so a
 model is asked in exactly the words it was taught with. Every value is put in by concatenation, never by
@@ -73,7 +73,7 @@ def alpaca_prompt(instruction: str, input: str = "") -> str:
 
 
 def chat_messages(instruction: str, input: str = "", output: str | None = None) -> list[dict[str, str]]:
-    """Put a task into chat messages: a turn of the user and, where there is an answer, one of the assistant.
+    """Turn a task into chat messages: a turn of the user and, if there is an answer, a turn of the assistant.
 
     Args:
         instruction: The task.

@@ -26,7 +26,7 @@ TEMPLATE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, Arithmeti
 
 
 class Ends(NamedTuple):
-    """The ids at which a model's answers end, and the key that names them (``DIR/config.json: eos_token_id``)."""
+    """The ids at which a model's answers end, and the key they come from (``DIR/config.json: eos_token_id``)."""
 
     where: str
     ids: tuple[int, ...]
@@ -103,11 +103,11 @@ class Tokenizer:
         return [self._frame(ids) for ids in spelled] if add_special_tokens else spelled
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a text that is to be continued: one BOS where the tokenizer adds one, and no end token."""
+        """Encode a text to be continued: with a BOS if the tokenizer adds BOS, and without an end token."""
         return self.with_bos(self.encode(text))
 
     def with_bos(self, ids: list[int]) -> list[int]:
-        """Put a BOS in front of token ids, where the tokenizer adds one and there is none yet."""
+        """Prepend BOS to token ids, if the tokenizer adds BOS and they do not begin with it."""
         if not self.adds_bos or self.bos_id is None or ids[:1] == [self.bos_id]:
             return ids
         return [self.bos_id, *ids]
@@ -163,7 +163,7 @@ class Tokenizer:
     def apply_chat_template(
         self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False
     ) -> list[int]:
-        """Render messages with the chat template and encode them; BOS is there if the template writes it."""
+        """Render messages with the chat template and encode them; only the template can add BOS."""
         return self.encode(self.render_chat(messages, add_generation_prompt))
 
     @functools.cached_property

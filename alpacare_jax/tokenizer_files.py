@@ -1,7 +1,7 @@
-"""The files of a tokenizer's folder: what each key may hold, and reading them as ``transformers`` does.
+"""The files of a tokenizer's folder: the types of their keys, and reading them as ``transformers`` does.
 
 What a folder means is decided by ``transformers`` itself; nothing is converted here. Before it reads the files they
-are checked against :data:`KEYS`, so that a cut file or an oddly typed key is named instead of ending in a traceback.
+are checked against :data:`KEYS`, so that a truncated file or an invalid key is named instead of ending in a traceback.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
 
 
 class WrittenOutToken(BaseModel):
-    """A token with how it is matched."""
+    """A token written as an object, with its matching options."""
 
     model_config = ConfigDict(strict=True)
 
@@ -61,13 +61,13 @@ def _check_id(key: str) -> str:
 
 
 class Kind:
-    """What a key may hold: in words, for messages, and as a type."""
+    """The type of a key's value, and its description for messages."""
 
     def __init__(self, expected: str, allowed: Any) -> None:
         self.expected, self._type = expected, TypeAdapter(allowed, config=ConfigDict(strict=True))
 
     def wrong(self, value: Any) -> list[tuple[Any, ...]]:
-        """Return the places in a value that are not of this kind."""
+        """Return the locations in a value that are not of the type."""
         try:
             self._type.validate_python(value)
         except ValidationError as error:
@@ -114,7 +114,7 @@ KEYS: dict[str, dict[str, Kind]] = {
 
 
 def read_keys(file: Path) -> dict[str, Any]:
-    """Read a JSON object and check its keys; a file that is not there is an empty one.
+    """Read a JSON object and check its keys; a missing file is read as an empty object.
 
     Raises:
         DataError: The file is broken, or a value is not of the type that :data:`KEYS` gives for its key.
@@ -137,7 +137,7 @@ def read_keys(file: Path) -> dict[str, Any]:
 
 
 def read_whole(file: Path) -> bytes:
-    """Read a file that must hold something.
+    """Read a file that must not be empty.
 
     Raises:
         DataError: It is empty, a folder, unreadable, or a pointer that git-lfs left in place of the file.
@@ -257,15 +257,15 @@ def _check_format(file: Path) -> None:
 
 
 def _rebuilds(kind: type) -> bool:
-    """Return whether a class takes the vocabulary alone and has rules of its own, as LlamaTokenizer does."""
+    """Return whether a class takes only the vocabulary and has its own rules, as LlamaTokenizer does."""
     return "__init__" in vars(kind) and kind.__name__ not in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 @contextlib.contextmanager
 def _staged(file: Path, config: dict[str, Any]) -> Iterator[Path]:
-    """Give a folder of the tokenizer's files alone, under the names that ``transformers`` looks for.
+    """Make a folder of only the tokenizer's files, under the names that ``transformers`` looks for.
 
-    Keys that say nothing are left out of them, because they would be taken for a value.
+    Keys without a value are left out of them, because ``transformers`` would read them as values.
     """
     with tempfile.TemporaryDirectory(prefix="alpacare-tokenizer-") as name:
         folder = Path(name)

@@ -42,7 +42,7 @@ def describe_adapter(
 
 
 def public_base(reference: str | None) -> str | None:
-    """Return by what name ``transformers`` loads a base, or None where it loads it by none that is known.
+    """Return the name by which ``transformers`` loads a base, or None if it is not known.
 
     Args:
         reference: What names the base here. For a model folder of ours that is what it was imported from.
@@ -62,7 +62,7 @@ def public_base(reference: str | None) -> str | None:
 
 
 def mark_base(params: Params, mesh: Mesh) -> str:
-    """Return a mark by which a base is known again: a hash of the first numbers of every weight, rounded to bfloat16.
+    """Return a fingerprint of a base: a hash of the first numbers of every weight, rounded to bfloat16.
 
     The same on every mesh and whether the weights are held in fp32 or bfloat16; every process must call.
     """

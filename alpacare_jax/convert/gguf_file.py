@@ -1,4 +1,4 @@
-"""GGUF files: their tensors, their model shape, and a config for what only Hugging Face's files would say."""
+"""GGUF files: their tensors, and the config and generation config that Hugging Face's files would have."""
 
 import dataclasses
 import functools
@@ -261,7 +261,7 @@ class GgufFile:
         )
 
     def _refuse_other_keys(self, config: LlamaConfig) -> None:
-        """Refuse what would change the numbers in a way that is not computed here.
+        """Refuse metadata whose effect on the model is not supported.
 
         Raises:
             ConversionError: There is such a key.

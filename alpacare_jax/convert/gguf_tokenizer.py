@@ -63,7 +63,7 @@ def write_tokenizer(file: GgufFile, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _named(file: GgufFile) -> Iterator[None]:
-    """Name the GGUF file, not the files made of it, where its tokenizer cannot be built."""
+    """Name the GGUF file in errors, not the files made of it, if its tokenizer cannot be built."""
     try:
         yield
     except UserError as error:
@@ -107,7 +107,7 @@ def _special_id(file: GgufFile, key: str) -> Any:
 
 
 def _check_vocabulary(file: GgufFile) -> None:
-    """Check that the columns of the vocabulary fit together and that the special ids stand in it."""
+    """Check that the columns of the vocabulary have one length and contain the special ids."""
     tokens = file.need("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise file.wrong("tokenizer.ggml.tokens", type(tokens).__name__, "a list of texts")

@@ -15,7 +15,7 @@ ADAPTER = "adapter_config.json"
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Refuse a folder with a PEFT adapter: ``transformers`` applies it, and the weights alone are another model.
+    """Refuse a folder with a PEFT adapter: ``transformers`` applies it, and the weights without it are another model.
 
     Raises:
         ConversionError: There is one.
@@ -104,7 +104,7 @@ def _token_ids(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_end_tokens(folder: Path, ends: Iterable[int]) -> None:
-    """Add tokens to the ``eos_token_id`` of ``generation_config.json``, which every program stops at; none is lost.
+    """Add tokens to the ``eos_token_id`` of ``generation_config.json``, at which every program stops.
 
     Args:
         folder: The folder, with a ``generation_config.json``, or a ``config.json`` to make one from, or neither.

@@ -1,4 +1,4 @@
-"""Opening a model by whatever names it: a folder of ours or Hugging Face's, a .gguf file, a hub name."""
+"""Opening a model: a model or run folder, a Hugging Face folder, a .gguf file or a hub name."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ from datagen.files import refuse_remote, write_json
 
 @dataclasses.dataclass(frozen=True)
 class FoundModel:
-    """A model that is there, none of its weights read yet.
+    """A model whose weights have not been read yet.
 
     Args:
         config: Its shape.
@@ -47,7 +47,7 @@ class FoundModel:
 
 
 def find_model(reference: str | Path, *, step: int | None = None) -> FoundModel:
-    """Find a model and read what it is; its weights are read when they are asked for.
+    """Find a model and read its config; its weights are read later, by ``read``.
 
     Args:
         reference: A model folder, a run folder (its latest checkpoint; adapters are merged into their base), a

@@ -61,7 +61,7 @@ def export_peft(
 
 
 def check_alone(adapter: AdapterConfig, where: Path) -> None:
-    """Check that adapters mean the same beside a base that is not quantised, on which PEFT lays them.
+    """Check that adapters can be used on a base that is not quantised, as PEFT does.
 
     Args:
         adapter: Their settings.

@@ -168,7 +168,7 @@ def expected_tensors(config: LlamaConfig, dialect: Dialect) -> dict[str, tuple[R
 
 
 def find_rule(name: str, dialect: Dialect) -> tuple[Rule, int] | None:
-    """Find the rule that knows a name, whatever the config, and the layer the name speaks of."""
+    """Find the rule of a tensor's name, whatever the config, and the layer in the name."""
     for rule in RULES:
         text = rule.hf if dialect == "hf" else rule.gguf
         if match := re.fullmatch(re.escape(text).replace(re.escape("{}"), r"(\d+)"), name):

@@ -113,7 +113,7 @@ class PackedDataset:
 
     @property
     def where(self) -> str:
-        """What to call it in messages: its folder, if it has one."""
+        """Its name in messages: its folder, if it has one."""
         return IN_MEMORY if self.folder is None else str(self.folder)
 
     @property
@@ -123,7 +123,7 @@ class PackedDataset:
 
     @property
     def pad_id(self) -> int:
-        """The token id in empty slots."""
+        """The token id of the padding."""
         return int(self.manifest.tokenizer["pad_id"])
 
     def __len__(self) -> int:
@@ -197,7 +197,7 @@ class PackedDataset:
 
 
 def describe_memory(rows: Sequence[PackedSequence]) -> dict[str, object]:
-    """Return what a manifest says of rows in memory in place of shards."""
+    """Return the entry for sequences in memory that a manifest has in place of shards."""
     digest, size = hashlib.sha256(), 0
     for row in rows:
         for name in COLUMNS:

@@ -104,7 +104,7 @@ def encode_prompt(
     *,
     where: str = "the prompt",
 ) -> list[int]:
-    """Encode a prompt for generation: exactly the ids that stand before the response in training.
+    """Encode a prompt for generation: exactly the ids that precede the response in training.
 
     Args:
         instruction: The task.

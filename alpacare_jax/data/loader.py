@@ -1,9 +1,9 @@
 """From a packed data set to batches on the mesh.
 
 The order of training is one endless stream of sequences: the first epoch's shuffle, then the second's, and so
-on. It depends on the seed and the number of sequences alone. A batch is the next ``global_batch`` of them,
+on. It depends only on the seed and the number of sequences. A batch is the next ``global_batch`` of them,
 and the position is how many have been taken: one number, the same for every process, that
-says all that is needed to go on, with any number of processes and with another batch size too.
+is all that is needed to resume, with any number of processes and with another batch size too.
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ FILE = "manifest.json"
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What packing did. ``fill`` is the packing efficiency: the share of places that hold a token.
+    """What packing did. ``fill`` is the packing efficiency: the share of positions that hold a token.
 
     ``left_out`` and ``truncated`` count examples longer than a sequence; ``prompt_too_long`` counts those among
     the left-out ones of which not one response token would have fitted.

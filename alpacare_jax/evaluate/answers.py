@@ -49,7 +49,7 @@ def read_responses(path: Source) -> list[Response]:
 
 
 def as_answers(responses: Sequence[Response], path: Source, name: str = "") -> Answers:
-    """Gather responses by id under a name, or the model's, or the file's where the records name none or several."""
+    """Collect responses by id, under a name: ``name``, else the model's if there is only one, else the file's."""
     return Answers(
         name or _sole({response.model for response in responses}) or _stem(path),
         {response.id: response.response for response in responses},
@@ -126,7 +126,7 @@ def _present(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _question(instruction: object, given: object) -> tuple[str, str]:
-    """Return what a question is known by: instruction and input, however they are encoded and spaced."""
+    """Return a question's key: instruction and input, with characters and spaces normalised."""
     first, second = (
         unicodedata.normalize("NFKC", str(text or "")).translate(_INVISIBLE) for text in (instruction, given)
     )

@@ -50,7 +50,7 @@ class Rate:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What the verdicts on one model against one reference say; ``reference`` is "mean" in the averaged row.
+    """The scores of one model against one reference; ``reference`` is "mean" in the averaged row.
 
     ``items`` counts distinct ids, ``complete`` those with both orders readable; ``invalid`` and ``missing``
     count single verdicts. ``alpacare`` and the four rates after it are over complete items; the one-way rates

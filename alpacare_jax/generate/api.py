@@ -182,7 +182,7 @@ class Api:
     # -- answering ------------------------------------------------------------------------------------------
 
     async def _reply(self, request: Request, asked: AnyRequest, form: Completion | Chat) -> Response:
-        """Have the engine answer, and reply in one piece or as a stream."""
+        """Run the requests on the engine, and reply in one body or as a stream."""
         for generation in form.generations:
             self.engine.check(generation.prompt, generation.sampling, form.prompt_field)
         kind = form.kind + form.chunk_suffix if asked.stream else form.kind
@@ -199,7 +199,7 @@ class Api:
     async def _stream(
         self, form: Completion | Chat, head: dict[str, Any], wants_usage: bool, n: int
     ) -> AsyncIterator[str]:
-        """Yield each reply's new text as it comes; if it breaks off, say so last, since the status has been sent.
+        """Yield each reply's new text as it comes; a failure is the last event, since the status has been sent.
 
         Log-probabilities come with their text: those of a text that is held back may yet be cut off with it.
         """
@@ -222,7 +222,7 @@ class Api:
         yield "data: [DONE]\n\n"
 
     async def _news(self, generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, str, str]]:
-        """Yield (index, text so far, finish reason) until all have ended; cancel the rest if the reader leaves."""
+        """Yield (index, text so far, finish reason) until all requests have ended; cancel the rest if closed early."""
         loop, news = asyncio.get_running_loop(), asyncio.Queue[tuple[int, str, str]]()
 
         def tell(index: int, text: str, reason: str) -> None:

@@ -54,12 +54,12 @@ class Job:
 
     @property
     def part(self) -> Path:
-        """Where finished responses wait."""
+        """The file of finished responses, while others are unfinished."""
         assert self.out is not None
         return self.out.with_name(self.out.name + ".part")
 
     def settings(self) -> dict[str, Any]:
-        """Return what the responses depend on, the model itself left out."""
+        """Return what the responses depend on, except for the model."""
         asked = json.dumps([[p.id, p.instruction, p.input] for p in self.prompts], ensure_ascii=False)
         return {
             "model": self.model,
@@ -144,7 +144,7 @@ def answer(
 
 
 def describe_model(engine: Engine) -> dict[str, Any]:
-    """Return what responses depend on in the model; every process must call."""
+    """Return the properties of the model that responses depend on; every process must call."""
     return {
         "weights": engine.fingerprint,
         "config": hashlib.sha256(repr(engine.config).encode()).hexdigest(),
@@ -228,7 +228,7 @@ def _read_part(job: Job, settings: dict[str, Any]) -> dict[int, Response]:
 
 
 def _agree(resume: Callable[[], dict[int, Response]], job: Job) -> dict[int, Response]:
-    """Let process 0 look at the files, and tell all processes what is finished, or that it failed."""
+    """Read the files on process 0, and tell all processes what is finished, or that reading failed."""
     if jax.process_count() == 1:
         return resume()
     from jax.experimental import multihost_utils

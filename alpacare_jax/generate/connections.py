@@ -48,14 +48,14 @@ class Connection(H11Protocol):
         self._since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request; make room if there are too many connections."""
+        """Start the clock of the first request; close an idle connection if there are too many."""
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > self._limits.connections:
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Read received bytes."""
         super().data_received(data)
         # h11 has no public name for the bytes that a chunk says it holds, and takes up to 20 hexadecimal digits.
         chunk = getattr(self.conn._reader, "_bytes_in_chunk", 0)
@@ -71,18 +71,18 @@ class Connection(H11Protocol):
                 clock.cancel()
 
     def pause_writing(self) -> None:
-        """Wait for the client to read, but not for ever."""
+        """Wait for the client to read, for a limited time."""
         super().pause_writing()
         self._unread = self.loop.call_later(self._limits.idle_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on: the client has read."""
+        """Stop the clock: the client has read."""
         super().resume_writing()
         if self._unread is not None:
             self._unread.cancel()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
+        """Start the clock of the next request."""
         super().on_response_complete()
         self._since = self.loop.time()
         if self.transport.is_closing():
@@ -94,7 +94,7 @@ class Connection(H11Protocol):
         self._close()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, or whose head is too long; h11 knows the status."""
+        """Answer bytes that are not HTTP, or headers that are too long, with h11's status."""
         self._refuse(getattr(sys.exc_info()[1], "error_status_hint", 400), msg)
 
     @property
@@ -138,7 +138,7 @@ class Connection(H11Protocol):
         self._close()
 
     def _close(self) -> None:
-        """Close, and let go of what the client does not read."""
+        """Close, and drop what the client does not read in time."""
         self.transport.close()
         self.loop.call_later(self._limits.closing_s, self.transport.abort)
 

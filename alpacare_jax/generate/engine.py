@@ -1,4 +1,4 @@
-"""The generator: a fixed number of rows, each answering one request; a row that ends gets the next one at once.
+"""The engine: a fixed number of rows, each answering one request; a row that ends takes the next one at once.
 
 One turn of :meth:`Engine.step` reads waiting prompts into free rows, draws a token for every row from the logits
 that lie ready, starts the computation of the next logits, and only then looks at the tokens drawn, so that Python
@@ -158,7 +158,7 @@ class Engine:
         return generation
 
     def cancel(self, generation: Generation) -> None:
-        """Give a request up; its row is free at once."""
+        """Cancel a request; its row is free at once."""
         if generation.done:
             return
         generation.finish_reason = "cancelled"

@@ -1,4 +1,4 @@
-"""A request to the generator, and what has come of it."""
+"""A request to the engine, and its reply so far."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from alpacare_jax.generate.sampling import SamplingParams
 
 @dataclasses.dataclass(frozen=True)
 class TokenScore:
-    """The log-probability of a token (None for the first of a text) and of the best ones at its place."""
+    """The log-probability of a token (None for the first of a text) and of the most probable ones at its position."""
 
     token: int
     logprob: float | None
@@ -16,7 +16,7 @@ class TokenScore:
 
 @dataclasses.dataclass(eq=False)  # two requests that ask the same are two requests
 class Generation:
-    """A request and what has come of it so far.
+    """A request and its reply so far.
 
     Args:
         prompt: Token ids.
@@ -49,5 +49,5 @@ class Generation:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the reply has ended."""
         return bool(self.finish_reason)

@@ -1,4 +1,4 @@
-"""The compiled programs of generation: read prompts, put them into rows, draw tokens, go on by one token.
+"""The compiled programs of generation: read prompts, put them into rows, draw tokens, decode one token.
 
 Each is compiled for a few shapes only: prompt lengths, numbers of prompts and the cache's length are powers of
 two. The cache is only as long as its longest row needs, so attention does not sweep over room that nobody uses;
@@ -90,7 +90,7 @@ class Programs:
 
         Args:
             tokens_PT: Token ids, int32, padded on the right; P a multiple of the mesh's batch shards.
-            lengths_P: How many there are of each prompt, at least 1.
+            lengths_P: Tokens of each prompt, at least 1.
             slots: Length of the cache that is returned; every whole prompt fits into it.
             before: One row of keys and values, as :meth:`take_row` gives it.
             starts_P: How many tokens of that row each prompt begins with.

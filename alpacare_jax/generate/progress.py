@@ -1,4 +1,4 @@
-"""How far the answering of a file is, and how fast."""
+"""The progress of answering a file."""
 
 import time
 from pathlib import Path

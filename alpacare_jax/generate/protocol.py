@@ -1,4 +1,4 @@
-"""What the HTTP server understands: OpenAI's completion and chat requests, checked field by field.
+"""The requests of the HTTP server: OpenAI's completion and chat requests, checked field by field.
 
 A field that this server does not know, or knows and cannot honour, is refused: a client that asks for something
 must never get an answer that silently lacks it. A field that is null is absent.
@@ -100,7 +100,7 @@ class Request(Fields):
     store: bool | None = None
 
     def sampling(self, seed: int, max_tokens: int, logprobs: int | None) -> SamplingParams:
-        """Return what the sampler is asked for.
+        """Return the sampling parameters.
 
         Raises:
             DataError: A value cannot be honoured.

@@ -1,4 +1,4 @@
-"""Errors as HTTP replies, in OpenAI's form."""
+"""Errors as HTTP responses, in OpenAI's format."""
 
 from typing import Any
 
@@ -18,13 +18,13 @@ LONGEST_MESSAGE = 1000
 def error_body(
     message: str, *, param: str | None = None, code: str | None = None, kind: str = ""
 ) -> dict[str, Any]:
-    """Return an error in OpenAI's form."""
+    """Return an error in OpenAI's format."""
     said = {"message": message[:LONGEST_MESSAGE], "type": kind or "invalid_request_error"}
     return {"error": said | {"param": param, "code": code}}
 
 
 async def on_user_error(request: Request, error: Exception) -> Response:
-    """Answer what the client can mend with 400, a failed step with 500 and a server that ends with 503."""
+    """Answer errors of the request with 400, a failed step with 500, and a server that is ending with 503."""
     assert isinstance(error, UserError)
     if not isinstance(error, DataError):
         status = 500 if isinstance(error, RequestFailed) else 503
@@ -37,7 +37,7 @@ async def on_user_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer with the status that was raised."""
+    """Answer with the status of the exception."""
     assert isinstance(error, HTTPException)
     missing_model = error.status_code == 404 and "no model" in error.detail
     code = "model_not_found" if missing_model else {401: "invalid_api_key"}.get(error.status_code)
@@ -45,7 +45,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_client_gone(request: Request, error: Exception) -> Response:
-    """End quietly where the client left in the middle of its request."""
+    """End without an error if the client disconnects before its request is complete."""
     return Response(status_code=CLIENT_GONE)
 
 

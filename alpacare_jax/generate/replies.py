@@ -139,12 +139,12 @@ class Completion:
 
 
 def spell(tokenizer: Tokenizer, token: int) -> str:
-    """Return a token's text by itself; control tokens are spelled out."""
+    """Return the text of one token; control tokens are spelled out."""
     return tokenizer.decode([token], skip_special_tokens=False)
 
 
 def spell_prompt(tokenizer: Tokenizer, tokens: list[int], hide_special: bool) -> list[str]:
-    """Return the text that each token of a prompt adds; what is not a whole character yet adds nothing.
+    """Return the text that each token of a prompt adds; an incomplete character adds nothing.
 
     Args:
         tokenizer: The tokenizer.

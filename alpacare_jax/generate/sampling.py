@@ -1,4 +1,4 @@
-"""How the next token is drawn: penalties, temperature, top-k, top-p, and one random number a token."""
+"""Sampling: penalties, temperature, top-k, top-p, and one random number a token."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ SMALLEST_TEMPERATURE = float(jnp.finfo(jnp.float32).tiny)
 
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
-    """What a request asks of the sampler, in OpenAI's terms.
+    """The sampling parameters of a request, in OpenAI's terms.
 
     Args:
         max_tokens: Most tokens to generate, the end token included.

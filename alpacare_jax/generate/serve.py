@@ -51,7 +51,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address can be reached from this machine alone."""
+    """Tell whether an address can be reached only from this machine."""
     if host == "localhost":
         return True
     try:
@@ -61,7 +61,7 @@ def is_loopback(host: str) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it is ready, and that ends quietly when it is told to stop."""
+    """A server that reports when it is ready, and that ends without an error when it is told to stop."""
 
     def __init__(self, config: uvicorn.Config, worker: Worker, on_ready: Callable[[], None]) -> None:
         super().__init__(config)

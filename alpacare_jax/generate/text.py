@@ -42,7 +42,7 @@ class Decoder:
         return self._give(text)
 
     def finish(self) -> str:
-        """Return what is left, unfinished characters as replacement characters."""
+        """Return the rest, incomplete characters as replacement characters."""
         text = self._tokenizer.decode(self._window)
         return self._give(text) if len(text) > len(self._given) else ""
 

@@ -21,7 +21,7 @@ class RequestFailed(ServiceError):
 
 
 class Worker:
-    """Runs an engine in a thread of its own; requests come in and news go out as they happen.
+    """Runs an engine in a thread of its own, and tells each request's listener of new text and of its end.
 
     A step that fails ends the requests that took part in it, and the engine goes on. Where it cannot, ``failure`` is
     set, whoever waits is told, and the thread ends.

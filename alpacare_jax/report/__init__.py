@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page that shows a person what a run did."""
+"""The report: one self-contained HTML page about a run."""
 
 from alpacare_jax.report.inputs import AnswerComparison, ComparisonRow, ReportInputs, loss_rows
 from alpacare_jax.report.page import render, render_synthesis

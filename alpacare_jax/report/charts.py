@@ -41,7 +41,7 @@ def thin(line: Mapping[str, Any], most: int = 40) -> Series:
 
 
 def of_training(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
-    """Describe the charts of a training run; those without a point are left out."""
+    """Describe the charts of a training run; charts without points are left out."""
     # The step that compiles takes far longer than the others and would flatten the rest of the line.
     warm = [row for row in metrics if not row.get("compiled")]
     found = [

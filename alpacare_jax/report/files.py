@@ -56,7 +56,7 @@ def read_run(run: Path) -> str:
 
 
 def config_data(config: str) -> list[Path]:
-    """List the packed data sets that a run's config names and that are still there."""
+    """List the packed data sets that a run's config names and that still exist."""
     try:
         values = parse_yaml(config)
     except Malformed as error:

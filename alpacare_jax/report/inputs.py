@@ -1,4 +1,4 @@
-"""What a report can show. Every part is optional; the page says plainly which parts were not given."""
+"""What a report can show. Every part is optional; the page names the parts that were not given."""
 
 import dataclasses
 import math

@@ -132,7 +132,7 @@ def _training_time(run: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def _work_provenance(work: Path) -> dict[str, Any]:
-    """Name what the report rests on: the work folder, its files, and the code that wrote the page."""
+    """Describe the report's sources: the work folder, its files, and the code that wrote the page."""
     return {
         "work folder": str(work.resolve()),
         "file, SHA-256": _hashes(work, "instructions.jsonl", "funnel.json", "config.json"),
@@ -141,7 +141,7 @@ def _work_provenance(work: Path) -> dict[str, Any]:
 
 
 def _run_provenance(run: Path, packed: Sequence[Path]) -> dict[str, Any]:
-    """Name what the report rests on: run, model, data manifests, and the code that wrote the page."""
+    """Describe the report's sources: run, model, data manifests, and the code that wrote the page."""
     described = read_json_object(run / "alpacare.json") if (run / "alpacare.json").exists() else {}
     description = {key: value for key, value in described.items() if key != "config"}
     hashes = {str(folder): hash_file(folder / "manifest.json") for folder in packed}
