@@ -119,11 +119,11 @@ def _read_prompts(value: Any) -> list[str | list[int]]:
         )
     if not prompts:
         raise PydanticCustomError("prompt", "it is empty")
+    flat = type(prompts[0]) is int
+    wanted = "a token id" if flat else "a text or a list of token ids"
     for at, prompt in enumerate(prompts):
-        if not isinstance(prompt, str) and not _is_ids(prompt):
-            raise PydanticCustomError(
-                "prompt", "element {at} must be a text or a list of token ids", {"at": at}
-            )
+        if not (type(prompt) is int if flat else isinstance(prompt, str) or _is_ids(prompt)):
+            raise PydanticCustomError("prompt", "element {at} must be {wanted}", {"at": at, "wanted": wanted})
     return prompts
 
 

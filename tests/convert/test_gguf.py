@@ -154,7 +154,7 @@ def test_rotary_scaling_is_found_again(make_folder, tmp_path):
     rope = load(path).config.rope
     assert (rope.kind, rope.factor, rope.original_max_position_embeddings) == ("llama3", 8.0, 8192)
     odd = write_gguf(tmp_path / "d.gguf", hf, wide, extra={"rope_freqs.weight": factors[::-1].copy()})
-    with pytest.raises(ConversionError, match="follow no rule"):
+    with pytest.raises(ConversionError, match="rotary frequencies are not supported"):
         load(odd)
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from alpacare_jax.errors import DataError
 from alpacare_jax.generate import Engine, serve
 from alpacare_jax.generate.api import Api
 from alpacare_jax.generate.connections import Limits
+from alpacare_jax.generate.protocol import CompletionRequest, parse_request
 from alpacare_jax.generate.worker import Worker
 from alpacare_jax.tokenizer import Tokenizer
 
@@ -143,6 +145,20 @@ def test_other_values_are_refused_by_name(running: Running, field: str, values: 
         status, reply = running.complete(**{field: value})
         assert (status, reply["error"]["param"]) == (400, field), (value, reply)
         assert field in reply["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ([1, True], "element 1 must be a token id"),
+        ([1, "a"], "element 1 must be a token id"),
+        (["a", 1], "element 1 must be a text or a list of token ids"),
+        ([[1], [1.0]], "element 1 must be a text or a list of token ids"),
+    ],
+)
+def test_the_wrong_element_of_a_prompt_is_named(prompt: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        parse_request(json.dumps({"model": "tiny", "prompt": prompt}).encode(), CompletionRequest)
 
 
 @pytest.mark.parametrize(
