@@ -8,7 +8,7 @@ Two things are wrong there (jaxlib 0.10), and neither with one process nor on GP
   data size doesn't match expected size", or adds up what does not belong together where the sizes agree. Without a
   loop there is nothing to run beside: such loops are unrolled here.
 - Gloo's reduce-scatter overwrites what it is still sending, so that large sums come out wrong now and then on the
-  first process, without a word. Here it is a sum of which every device takes its part.
+  first process, silently. Here it is a sum of which every device takes its part.
 
 Every loop whose body may communicate goes through :func:`scan` or :func:`repeat`, every reduce-scatter through
 :func:`sum_scatter`, and every gather that gradients pass through :func:`gather`, whose gradient is one.

@@ -6,7 +6,7 @@ Three ways to say that this process is one of several, tried in this order:
    ``ALPACARE_PROCESS_ID``, all three: what ``alpacare launch local`` sets, and any other starter can set.
 2. ``ALPACARE_DISTRIBUTED=1``: jax reads the cluster itself (TPU pod slices, Slurm, Open MPI, Kubernetes).
    The scripts in ``launch/`` set it.
-3. Neither: this process is alone.
+3. Neither: the run has only this process.
 """
 
 import logging
@@ -53,7 +53,7 @@ def membership(environment: Mapping[str, str]) -> Membership | None:
         environment: Variables, as in ``os.environ``.
 
     Returns:
-        The membership, or None where this process is alone.
+        The membership, or None where the run has only this process.
 
     Raises:
         ConfigError: Only some of the three variables are set, or one of them cannot be right.
@@ -139,7 +139,7 @@ def initialize_from_environment(*, distributed: bool = False) -> bool:
             member.num_processes,
             member.process_id,
             local_device_ids=None if member.coordinator else slurm_devices(os.environ),
-            # A run that names its coordinator may stand inside some cluster's job that knows nothing of it.
+            # A run that names its coordinator may run inside a cluster's job that was not started for it.
             cluster_detection_method="deactivate" if member.coordinator else None,
             initialization_timeout=wait_s,
         )
@@ -179,7 +179,7 @@ def leaves_to_first(environment: Mapping[str, str]) -> bool:
 
 
 def _await_coordinator(address: str, wait_s: float) -> None:
-    """Wait until process 0 listens; jax would end this process without a word that a person can use."""
+    """Wait until process 0 listens; jax would end this process without a readable error."""
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + wait_s
     while True:

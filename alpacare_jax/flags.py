@@ -29,7 +29,7 @@ GPU_MEMORY_SHARE = 0.92
 """Share of a GPU's memory that jax takes for programs; the rest is left to the driver and NVIDIA's libraries. By
 itself jax takes 0.75, and what it does not take no program can use."""
 MEMORY_VARIABLES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
-"""Where jax reads that share; one that is set by the user stays."""
+"""Where jax reads that share; a value set by the user stays."""
 JAX_MEMORY_SHARE = 0.75
 """What jax takes where nothing is said."""
 

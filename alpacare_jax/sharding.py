@@ -117,7 +117,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 def _across_slices(
     shape: tuple[int, int, int, int], slices: int, devices: Sequence[jax.Device]
 ) -> np.ndarray:
-    """Arrange the devices of several slices so that ``data`` alone crosses the network between them."""
+    """Arrange the devices of several slices so that only ``data`` crosses the network between them."""
     from jax.experimental import mesh_utils
 
     data, *inside = shape

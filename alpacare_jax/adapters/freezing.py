@@ -59,7 +59,7 @@ def frozen_layers(
 
 
 def paths_of(name: str, layers: int | None) -> list[tuple[int, str]]:
-    """Return the paths that a leaf stands for, each with its layer.
+    """Return the paths of a leaf's layers, each with its layer.
 
     Example:
         >>> paths_of("layers.mlp.up", 2)

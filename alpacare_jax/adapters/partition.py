@@ -158,7 +158,7 @@ class Partition:
         return unflatten(leaves)
 
     def saved(self, trained: Params, frozen: Params) -> Params:
-        """Return what a checkpoint keeps as parameters: adapters alone, or the whole model."""
+        """Return the parameters that a checkpoint keeps: only the adapters, or the whole model."""
         return trained if self.adapter.on else self._whole(trained, frozen)
 
     def abstract_saved(self, mesh: Mesh) -> Params:

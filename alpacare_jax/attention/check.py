@@ -31,7 +31,7 @@ from alpacare_jax.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 BOUNDS = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 3e-3}
-"""Largest relative error by dtype, about three times what rounding alone makes."""
+"""Largest relative error by dtype, about three times the error of rounding."""
 ACCELERATOR_FLOAT32 = 1e-2
 """That of fp32 on accelerators, whose fast matrix units round its factors to fewer bits."""
 TOKEN_SHARE = 10.0

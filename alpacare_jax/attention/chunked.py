@@ -28,7 +28,7 @@ SCORE_BYTES = 256 << 20
 MASKED = -1e30
 """Score of a key that is not to be seen: finite, so that the difference of two such is no NaN."""
 NOBODY = jnp.iinfo(jnp.int32).min
-"""Segment of the tokens that fill up the last block; they see one another, and nobody else sees them."""
+"""Segment of the tokens that pad the last block; they attend to one another, and no other token attends to them."""
 
 
 def attend_chunked(

@@ -41,7 +41,7 @@ def attend_across(
         interpret: See :func:`alpacare_jax.attention.splash.attend_splash`.
 
     Raises:
-        ConfigError: The kernel is none of those.
+        ConfigError: The kernel does not support a split length.
     """
     if kernel not in KERNELS:
         raise ConfigError(

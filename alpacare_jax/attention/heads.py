@@ -2,7 +2,7 @@
 
 Nine query heads that share three key/value heads do not divide by two. Attention then computes with a few heads of
 zeros more, or with key/value heads that several devices hold, so that every device has whole groups of its own. The
-slots exist within attention alone: weights, their gradients and all that is saved have the model's own heads.
+slots exist only within attention: weights, their gradients and all that is saved have the model's own heads.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ HEADS = 2
 
 @dataclasses.dataclass(frozen=True)
 class HeadLayout:
-    """Which head stands in which slot.
+    """Which slot holds which head.
 
     Every key/value head is there ``copies`` times, each with ``group`` of its query heads; a slot beyond the heads
     there are holds zeros.

@@ -15,7 +15,7 @@ MOST_BLOCKS = 8
 def segment_mask(segment_ids_BT: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
     """Allow each token to see itself and earlier tokens of its own segment.
 
-    Padding (segment 0) sees padding alone, so that no row of the mask is empty.
+    Padding (segment 0) attends only to padding, so that no row of the mask is empty.
 
     Example:
         Segments ``[1 1 2 0]`` give rows ``1000 / 1100 / 0010 / 0001``.

@@ -20,7 +20,7 @@ LANES = 128
 MOST = 512
 """Most queries, and most keys, in a block."""
 NOBODY = jnp.iinfo(jnp.int32).min
-"""Segment of the tokens that fill up a row; they see one another, and nobody else sees them."""
+"""Segment of the tokens that pad a row; they attend to one another, and no other token attends to them."""
 
 
 def attend_splash(

@@ -62,7 +62,7 @@ def _damage(folder: Path) -> list[str]:
         expected = json.loads((folder / NAME).read_text(encoding="utf-8"))["crc32"]
         sizes = {name: (int(size), int(crc)) for name, (size, crc) in expected.items()}
     except FileNotFoundError:
-        return []  # of an earlier version; what is missing altogether is told of where it is read
+        return []  # of an earlier version; missing files are reported where they are read
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [f"{NAME} cannot be read"]
     mine = sorted(sizes, key=lambda name: (-sizes[name][0], name))[jax.process_index() :: jax.process_count()]

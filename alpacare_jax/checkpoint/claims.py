@@ -1,4 +1,4 @@
-"""One writer a folder: process 0 of the first run that claims it, until it ends, however it ends."""
+"""One writer per folder: process 0 of the first run that locks it, until that process ends in any way."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -328,7 +328,7 @@ def load_params(
     config = described["config"]
     if "adapter" in described:
         raise CheckpointError(
-            "the run holds adapters alone",
+            "the run holds only adapters, not a whole model",
             where=folder,
             remedy="open it as a model, which merges them into their base: alpacare export, generate, serve, evaluate",
         )

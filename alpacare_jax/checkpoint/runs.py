@@ -167,7 +167,7 @@ class RunCheckpoints(contextlib.AbstractContextManager["RunCheckpoints"]):
 
 
 def put_damaged_aside(run: Path) -> None:
-    """Move checkpoints that are damaged, and later than one that is not, to ``RUN/damaged``; each is told of.
+    """Move checkpoints that are damaged, and later than one that is not, to ``RUN/damaged``, with a warning for each.
 
     All processes must call. Nothing is moved where no checkpoint is whole.
 

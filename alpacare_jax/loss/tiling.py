@@ -1,4 +1,4 @@
-"""How the loss of one call is cut into pieces, where the configuration leaves that open."""
+"""How the loss of one call is tiled, where the configuration does not say."""
 
 import jax
 

@@ -2,7 +2,7 @@
 
 Each operand is scaled so that its largest number is the largest the format holds, at the moment it is multiplied, so
 there is no state and nothing to calibrate. Products are summed in fp32. XLA turns them into one call of cuBLASLt on
-GPUs that multiply such floats (compute capability 8.9 and up); elsewhere they are emulated, which is for tests alone.
+GPUs that multiply such floats (compute capability 8.9 and up); elsewhere they are emulated, which only suits tests.
 
 Source: Micikevicius et al. 2022 (FP8 formats for deep learning), section 3.
 """
@@ -23,7 +23,7 @@ def multiply_fp8(equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
     """Multiply activations by a weight of the same dtype, both rounded to e4m3.
 
     Args:
-        equation: As of einsum, ``"left,right->output"``, no axis in one operand alone.
+        equation: As of einsum, ``"left,right->output"``, no axis in only one operand.
         x: Activations.
         weight: The weight, in the dtype of ``x``.
 

@@ -74,7 +74,7 @@ class Llama(nnx.Module):
         self.embed = outer((V, D), ("vocab", "embed"), std)
         self.layers: Any = Block(config, Weights(rngs, self.compute, config.num_hidden_layers), self.compute)
         self.norm = RMSNorm(outer, D, config.rms_norm_eps)
-        # Noise on the embeddings; training alone sets it.
+        # Noise on the embeddings; only training sets it.
         self.embedding_noise: Callable[[jax.Array], jax.Array] | None = None
         self.head = None if config.tie_word_embeddings else outer((D, V), ("embed", "vocab"), std)
 
@@ -133,7 +133,7 @@ class Llama(nnx.Module):
             tokens_BT: Token ids: whole prompts (prefill) or one token a row (decoding).
             positions_BT: Position of each token within its row.
             cache: What came before.
-            lengths_B: Tokens in each row, these included; needed by the "dynamic" rotary embedding alone.
+            lengths_B: Tokens in each row, these included; needed only by the "dynamic" rotary embedding.
         """
         if self.config.rope.kind == "dynamic" and lengths_B is None:
             lengths_B = jnp.max(positions_BT, axis=1) + 1

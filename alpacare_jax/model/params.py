@@ -110,7 +110,7 @@ class Architecture:
 
 @functools.lru_cache(maxsize=32)
 def _split(config: LlamaConfig, compute: ComputeConfig) -> tuple[Any, Any]:
-    """Return a model's graph and its state of shapes alone; to trace the model for them takes a while."""
+    """Return a model's graph and its state as shapes; cached, since tracing the model for them is slow."""
     return nnx.split(nnx.eval_shape(lambda: Llama(config, compute, rngs=nnx.Rngs(0))), nnx.Param)
 
 

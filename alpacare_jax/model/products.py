@@ -16,11 +16,11 @@ SUM_BLOCK = 192
 class ComposedWeight(Protocol):
     """A weight that is not one array: a pytree that multiplies by itself, such as one with an adapter beside it.
 
-    Every array in it has the leading layer axis that the weight it stands for would have.
+    Every array in it has the leading layer axis of the weight that it represents.
     """
 
     def multiply(self, equation: str, x: jax.Array, precision: str) -> jax.Array:
-        """Return what :func:`multiply` returns for the array it stands for."""
+        """Return what :func:`multiply` returns for the array that it represents."""
 
 
 def project(

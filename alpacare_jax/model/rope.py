@@ -76,7 +76,7 @@ def _yarn(plain: np.ndarray, half: int, config: LlamaConfig) -> tuple[np.ndarray
 
 
 def dynamic_frequencies(config: LlamaConfig, lengths_BT: Int[Array, "B T"]) -> Float[Array, "B T F"]:
-    """Compute NTK-scaled inverse frequencies from the length of the sequence each token stands in.
+    """Compute NTK-scaled inverse frequencies from the length of each token's sequence.
 
     Args:
         config: The model's shape; ``rope.kind`` is "dynamic".
@@ -102,7 +102,7 @@ def rotation(
     Args:
         config: The model's shape.
         positions_BT: Position of each token within its sequence.
-        lengths_BT: Length of each token's sequence; needed by the ``dynamic`` kind alone.
+        lengths_BT: Length of each token's sequence; needed only by the ``dynamic`` kind.
 
     Returns:
         Cosine and sine [B, T, head_dim / 2], fp32.
@@ -127,7 +127,7 @@ def rotate(
     cosine, sine = cosine_BTF[:, :, None, :], sine_BTF[:, :, None, :]
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     halves = first * cosine - second * sine, second * cosine + first * sine
-    # Rounded before they are joined, so that no array of whole heads stands in fp32.
+    # Rounded before they are joined, so that no array of whole heads is kept in fp32.
     return jnp.concatenate([half.astype(x_BTNH.dtype) for half in halves], axis=-1)
 
 

@@ -42,7 +42,7 @@ def keys_of(path: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def owner_of(path: tuple[Any, ...], owners: Mapping[tuple[Any, ...], T]) -> T | None:
-    """Return what is known of the parameter whose path a leaf's path ends with, or None where there is none."""
+    """Return the entry of the parameter whose path a leaf's path ends with; None without such a parameter."""
     keys = keys_of(path)
     return next((owners[keys[at:]] for at in range(len(keys)) if keys[at:] in owners), None)
 

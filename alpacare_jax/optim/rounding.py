@@ -22,7 +22,7 @@ def mix(x: jax.Array) -> jax.Array:
 def noise(shape: tuple[int, ...], *seeds: jax.Array | int) -> jax.Array:
     """Return 32 random bits for every element, the same on every mesh: a hash of the seeds and the element's place.
 
-    It is made of elementwise operations alone, so that compilers form it where it is used and keep nothing.
+    All operations are elementwise, so that compilers fuse them into their consumer and store nothing.
     """
     hashed = jnp.zeros((1,) * len(shape), jnp.uint32)
     for seed in seeds:

@@ -139,7 +139,7 @@ def test_adapters_are_opened_from_an_existing_base_or_the_run_says_what_is_wrong
     folder = tmp_path / "run"
     found = np.asarray(load(folder).logits(TOKENS))
     assert np.abs(found - adapter_logits(folder)).max() <= 1e-5
-    with pytest.raises(CheckpointError, match="holds adapters alone"):
+    with pytest.raises(CheckpointError, match="holds only adapters"):
         checkpoint.load_params(folder)
     (tmp_path / "base").rename(tmp_path / "elsewhere")
     with pytest.raises(ConversionError, match="no longer there") as caught:
