@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Any
 
 from alpacare_jax.errors import ConversionError
-from datagen.configuration import Range, find_problems
+from datagen.configuration import Range, declared, find_problems
 
 #: The parameters that each kind of rotary embedding reads beside its base, ``rope_theta``.
 ROPE_KINDS: dict[str, tuple[str, ...]] = {
@@ -105,9 +105,8 @@ class RopeConfig:
                 ),
                 expected=", ".join(used) or "no parameters; a rope_type, if they are to count",
             )
-        _check_values(cls, {"theta": theta}, "config.json", "rope_")
-        _check_values(cls, given, where)
-        return cls(kind=kind, theta=float(theta), **given)
+        _checked(cls, {"theta": theta}, "config.json", "rope_")
+        return cls(kind=kind, theta=float(theta), **_checked(cls, given, where))
 
     def to_hf(self) -> dict[str, Any]:
         """Return ``rope_theta`` and ``rope_scaling``, the form that every transformers version reads."""
@@ -171,8 +170,11 @@ def _scaling_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return key, scaling
 
 
-def _check_values(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> None:
+def _checked(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
     """Check types and ranges of a config's values against the fields of a dataclass.
+
+    Returns:
+        The values, whole numbers written as 4.0 in the type of their field.
 
     Raises:
         ConversionError: Names every value that does not fit.
@@ -180,6 +182,11 @@ def _check_values(kind: type, values: dict[str, Any], where: str, prefix: str = 
     if problems := find_problems(kind, values):
         found = "; ".join(prefix + problem for problem in problems)
         raise ConversionError("the config holds values of a wrong kind", where=where, found=found)
+    settings = declared(kind)
+    return {
+        name: settings[name].fit(value, name)[0] if isinstance(value, float) else value
+        for name, value in values.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +241,7 @@ class LlamaConfig:
         plain = [field.name for field in dataclasses.fields(cls) if field.name != "rope"]
         values = {name: config[name] for name in plain if name in config}
         values = {k: v for k, v in values.items() if v is not None or k not in _NULL_IS_ABSENT}
-        _check_values(cls, values, "config.json")
+        values = _checked(cls, values, "config.json")
         heads = values.get("num_attention_heads", cls.num_attention_heads)
         values.setdefault("num_key_value_heads", heads)
         values.setdefault("head_dim", values.get("hidden_size", cls.hidden_size) // heads)

@@ -129,3 +129,10 @@ def test_null_and_one_stand_for_nothing_special():
     assert (
         LlamaConfig.from_hf(BASE | {"head_dim": None, "rope_ratio": 1, "rope_scaling": None}).head_dim == 16
     )
+
+
+def test_whole_numbers_written_as_decimals_are_read_as_whole_numbers():
+    config = LlamaConfig.from_hf({"num_hidden_layers": 4.0, "tie_word_embeddings": 1.0, "rms_norm_eps": 1})
+    assert repr((config.num_hidden_layers, config.tie_word_embeddings)) == "(4, True)"
+    with pytest.raises(ConversionError, match=r"num_hidden_layers must be a whole number, not 4\.5"):
+        LlamaConfig.from_hf({"num_hidden_layers": 4.5})
