@@ -159,6 +159,8 @@ def _clear_leftovers_of_earlier_versions(out: Path) -> None:
         try:
             lock = os.open(hidden / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
         except OSError:  # nothing says whose it is
+            with contextlib.suppress(OSError):
+                hidden.rmdir()  # if it is empty
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
