@@ -36,7 +36,7 @@ def synthesize(
     progress: bool = True,
     **settings: Any,
 ) -> Funnel:
-    """Write new tasks with a model, filter them and have them answered; or resume what a work folder holds.
+    """Write new tasks with a model, filter them and have them answered; or resume the run of a work folder.
 
     Every request and reply is kept in the work folder, so an interrupted call resumes without asking anything twice.
 

@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a setting may have; NaN is in no range.
+    """An interval of allowed numbers; NaN is in no range.
 
     Args:
         low: The smallest.
         high: The largest.
-        above: ``low`` itself is not among them.
-        below: ``high`` itself is not among them.
-        beside: One more number, which means something of its own.
+        above: Exclude ``low`` itself.
+        below: Exclude ``high`` itself.
+        beside: One more allowed number with a special meaning, such as -1.
 
     Example:
         >>> str(Range(0, 1, below=True)), 1.0 in Range(0, 1, below=True), -1 in Range(1, 8, beside=-1)
@@ -61,11 +61,11 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is declared of one field.
+    """The declaration of one field.
 
     Attributes:
-        hint: Its type, without what else stands in the annotation.
-        allowed: The :class:`Range`, or the names, that it or each of its elements may be; None allows all.
+        hint: Its type, without the rest of the annotation.
+        allowed: The :class:`Range` or names that the value, or each element of a tuple, must be in; None allows all.
         field: The dataclass field.
     """
 
@@ -75,7 +75,7 @@ class Setting:
 
     @functools.cached_property
     def types(self) -> tuple[Any, ...]:
-        """The types that it may have."""
+        """The alternatives of its type."""
         return typing.get_args(self.hint) if isinstance(self.hint, types.UnionType) else (self.hint,)
 
     @functools.cached_property
@@ -84,11 +84,11 @@ class Setting:
 
     @functools.cached_property
     def group(self) -> Any:
-        """The dataclass where it is a group of settings, else None."""
+        """The dataclass if the field is a group of settings, else None."""
         return next((each for each in self.types if dataclasses.is_dataclass(each)), None)
 
     def fit(self, value: Any, key: str) -> tuple[Any, list[str]]:
-        """Return a value in the type that is declared, and what is wrong with it."""
+        """Convert a value to the declared type; return it with a list of problems."""
         fits = isinstance(value, self.group) if self.group else not value and type(value) in self._containers
         if not fits and type(value) not in self.types:
             try:
@@ -120,7 +120,7 @@ class Setting:
 
 @functools.cache
 def declared(kind: type) -> dict[str, Setting]:
-    """Return what is declared of the fields of a dataclass, by name."""
+    """Return the declarations of the fields of a dataclass, by name."""
     hints = typing.get_type_hints(kind, include_extras=True)
     settings = {}
     for field in dataclasses.fields(kind):
@@ -142,18 +142,18 @@ def _adapter(hint: Any) -> Any:
 def check(
     settings: Any, where: str = "", problems: Iterable[str] = (), *, error: type[UserError] = ConfigError
 ) -> None:
-    """Hold the fields of a frozen dataclass to their annotations: for its ``__post_init__``.
+    """Check the fields of a frozen dataclass against their annotations: for its ``__post_init__``.
 
-    Lists become tuples, and texts paths, where those are declared.
+    Lists become tuples and texts become paths where the annotation says so.
 
     Args:
         settings: The dataclass.
         where: The key that holds it, after a file or not (``FILE: key``), named in errors; "" at the top.
-        problems: What else is wrong with it.
+        problems: Further problems to report.
         error: The kind of error to raise.
 
     Raises:
-        UserError: Of that kind, with all problems.
+        UserError: Of the given kind, with all problems.
     """
     file, _, group = where.rpartition(": ")
     prefix = f"{group}." if group else ""
@@ -168,7 +168,7 @@ def check(
 
 
 def refuse(problems: Sequence[str], where: str, *, error: type[UserError] = ConfigError) -> None:
-    """Raise an error that names all problems, each of which begins with its key; nothing where there are none."""
+    """Raise an error that lists all problems, if any; each begins with its key."""
     if len(problems) == 1:
         raise error(problems[0], where=where or re.split(r"[^\w.]", problems[0])[0])
     if problems:
@@ -177,12 +177,12 @@ def refuse(problems: Sequence[str], where: str, *, error: type[UserError] = Conf
 
 
 def find_problems(kind: type, values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List what of some plain values does not fit a dataclass, each problem beginning with its dotted key.
+    """Check plain values against a dataclass and list the problems, each beginning with its dotted key.
 
     Args:
         kind: The dataclass.
         values: Values of some of its fields; those of a group are a mapping.
-        prefix: What stands before the keys in messages.
+        prefix: Prefix of the keys in messages.
     """
     problems = []
     settings = declared(kind)
@@ -204,7 +204,7 @@ def _unknown(kind: type, name: str, prefix: str = "") -> str:
 
 
 def make(kind: type[T], **values: Any) -> T:
-    """Make a dataclass of keyword arguments that a function passes on.
+    """Make a dataclass from keyword arguments that a function passes on.
 
     Raises:
         ConfigError: It has no such field, or a value does not fit.
@@ -220,7 +220,7 @@ def make(kind: type[T], **values: Any) -> T:
 
 
 def build(kind: type[T], *sources: tuple[str, Mapping[str, Any]]) -> T:
-    """Make a dataclass of nested mappings, each laid over the one before and all over the defaults.
+    """Make a dataclass from nested mappings; later ones override earlier ones, and all override the defaults.
 
     Args:
         kind: The dataclass.
@@ -242,7 +242,7 @@ def build(kind: type[T], *sources: tuple[str, Mapping[str, Any]]) -> T:
 
 
 def merge(kind: type, *sources: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Lay nested mappings over one another, which may lack keys; arguments and errors are those of :func:`build`."""
+    """Merge nested mappings, which may lack keys; arguments and errors as for :func:`build`."""
     merged: dict[str, Any] = {}
     found = {}
     for where, values in sources:
@@ -274,7 +274,7 @@ def _make(kind: type, values: Mapping[str, Any], prefix: str, absent: list[str])
 
 
 def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with others laid over them.
+    """Merge nested mappings; the second overrides the first.
 
     Example:
         >>> lay_over({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
@@ -294,7 +294,7 @@ def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
     text may be null, ``none`` and ``inf`` (no limit) are null.
 
     Raises:
-        ConfigError: A word is no override, or its value is broken.
+        ConfigError: A word is not ``key=value``, or its value is not valid YAML.
 
     Example:
         >>> parse_overrides(Range, ["low=1e-5", "beside=none"])
@@ -305,7 +305,7 @@ def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
         key, equals, text = override.partition("=")
         if not equals or not key:
             expected = "key=value, such as optim.learning_rate=1e-5"
-            raise ConfigError("an override is not understood", found=override, expected=expected)
+            raise ConfigError("an override is not of the form key=value", found=override, expected=expected)
         try:
             value = parse_yaml(text)
         except Malformed as error:
@@ -341,11 +341,11 @@ def to_yaml(settings: Any) -> str:
 
 
 def describe(kind: type, prefix: str = "", default: Any = None) -> Iterator[tuple[str, str]]:
-    """Yield every dotted key of a kind of settings, ``key=DEFAULT`` as YAML has it, and what its docstring says of it.
+    """Yield every dotted key of a settings class as ``key=DEFAULT`` in YAML, with its description.
 
     Example:
         >>> list(describe(Range))[2]
-        ('above=false', '``low`` itself is not among them.')
+        ('above=false', 'Exclude ``low`` itself.')
     """
     docs: dict[str, str] = {}
     for each in reversed(kind.__mro__[:-1]):

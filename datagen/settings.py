@@ -1,4 +1,4 @@
-"""The settings of a synthesis run: read strictly from YAML and flags, each laid over the one before."""
+"""The settings of a synthesis run, read from YAML and flags; later sources override earlier ones."""
 
 import dataclasses
 import os
@@ -28,13 +28,13 @@ _ANSWER_SAMPLING = Sampling(presence_penalty=1.5, max_tokens=1024)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What a run may spend, and in which way it asks; synthesis and judging share it.
+    """Budget, prices and request mode (live or batch) of a run; shared by synthesis and judging.
 
     Attributes:
         budget_usd: The most that the work folder may ever spend, in US dollars; None for no cap.
-        prices: Prices of models, laid over the list that this package knows: a YAML file, or a mapping of models.
-        mode: "live" asks one by one, "batch" through the service's batch interface, within a day at lower prices.
-        batch: How batches are cut, sent again and waited for.
+        prices: Prices of models, which override the built-in price list: a YAML file, or a mapping of models.
+        mode: "live" sends single requests; "batch" uses the service's batch API, at lower prices and within a day.
+        batch: Size limits, rounds and polling of batches.
     """
 
     budget_usd: Annotated[float | None, Range(0, 10**9)] = None
@@ -49,11 +49,11 @@ class Terms:
                 refuse_remote(path, key)
 
     def models(self) -> tuple[str, ...]:
-        """Return the models that are asked, which need a price where there is a budget."""
+        """Return the models that requests go to; a budget needs a price for each."""
         return ()
 
     def all_prices(self) -> Prices:
-        """Return the prices that hold: the user's own over the list of this package.
+        """Return the built-in prices, overridden by the user's own.
 
         Raises:
             ConfigError: The user's prices are not valid, or there is a budget and a model without a price.
@@ -70,33 +70,33 @@ class Terms:
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Terms):
-    """What a synthesis run does, on the terms of ``Terms``.
+    """What a synthesis run does, with the budget and request mode of ``Terms``.
 
     Attributes:
         teacher: Writes the tasks.
         answerer: Answers them.
-        seeds: Seed file; None reads the project's own seeds.
+        seeds: Seed file; the seed tasks of this package when None.
         target: Accepted tasks at which the run stops asking for more.
         tasks_per_request: New tasks asked for in one request.
         examples: Seed tasks shown in one request.
-        sampling: How those are drawn: "even" evens out types, views, topics and difficulties, "uniform" draws all
-            seed tasks alike likely, as the paper does.
-        seed: Number from which every prompt is drawn.
+        sampling: How they are drawn: "even" balances types, views, topics and difficulties; "uniform" draws every seed
+            task with the same probability, as in the paper.
+        seed: Random seed of all prompts.
         max_requests: Task requests after which the run gives up; None allows ten times what the target needs.
         similarity: ROUGE-L F1 with an earlier instruction above which a task is a near-duplicate.
-        language: Code of the language that instructions and answers are to be in, as "en"; "any" checks none.
-        eager: Keep as many task requests in flight as allowed, though the last may not be needed: faster where
+        language: Required language of instructions and answers, such as "en"; "any" disables the check.
+        eager: Always keep ``concurrency`` task requests in flight, though the last may not be needed: faster where
             requests cost nothing. Otherwise only as many as the target is estimated to need.
         send_seed: Send a sampling seed with each request, for services that honour it.
-        privacy: What becomes of personal identifiers in tasks and answers: "off" does not look for them, "report"
-            lists them, "drop" rejects what holds one, "mask" puts its kind in its place.
-        privacy_model: spaCy model that looks for names and places beside the patterns (extra ``privacy``); "" for
-            the patterns alone.
+        privacy: What to do with personal identifiers in tasks and answers: "off" skips the search, "report" lists
+            them, "drop" rejects every task or answer with one, "mask" replaces each by its kind.
+        privacy_model: spaCy model that finds names and places in addition to the patterns (extra ``privacy``); ""
+            uses the patterns only.
         evaluation_files: Evaluation sets that must not leak into the tasks and answers.
         contamination_ngram: Tokens in a row shared with an evaluation item that count as a leak.
         contamination_rouge_l: ROUGE-L F1 with an evaluation text above which a text counts as a leak.
-        task_sampling: How tasks are drawn.
-        answer_sampling: How answers are drawn.
+        task_sampling: Sampling parameters of task requests.
+        answer_sampling: Sampling parameters of answer requests.
     """
 
     teacher: Service
@@ -139,11 +139,11 @@ class Settings(Terms):
 
 
 def read_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
-    """Build the settings from nested mappings, each laid over the one before.
+    """Build the settings from nested mappings; later ones override earlier ones.
 
     Args:
-        sources: Pairs of a name for messages (a file, "the command line") and its mapping. What the answerer
-            does not name is the teacher's.
+        sources: Pairs of a name for messages (a file, "the command line") and its mapping. The
+            answerer takes every field that it does not set from the teacher.
 
     Raises:
         ConfigError: Unknown keys, wrong types or impossible values; all bad keys are named at once.
@@ -163,11 +163,11 @@ def read_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
 
 
 def beside(path: Path, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a file with the files that they name made absolute, from the folder that it lies in.
+    """Return the settings of a file, with relative paths resolved from the folder of that file.
 
     Args:
         path: The file of settings.
-        mapping: What it holds.
+        mapping: Its content.
 
     Examples:
         >>> beside(Path("/runs/one.yaml"), {"seeds": "seeds.jsonl", "target": 5})
@@ -187,7 +187,7 @@ def beside(path: Path, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def missing_files(mapping: Mapping[str, Any]) -> dict[str, Path]:
-    """Return the files that settings name and that are not there, by their keys."""
+    """Return the files that settings name and that do not exist, by their keys."""
     named = [(key, mapping[key]) for key in ("seeds", "prices") if isinstance(mapping.get(key), str | Path)]
     files = [(key, Path(value)) for key, value in named]
     files += [("evaluation_files", split_fields(spec)[0]) for spec in mapping.get("evaluation_files") or ()]
@@ -195,20 +195,20 @@ def missing_files(mapping: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def to_mapping(settings: Settings) -> dict[str, Any]:
-    """Return the settings as JSON can hold them; ``read_settings`` takes them back."""
+    """Return the settings as plain values for JSON, which ``read_settings`` reads."""
     mapping: dict[str, Any] = configuration.to_plain(settings)
     for name in ("seeds", "prices"):
         if isinstance(mapping[name], str):
             mapping[name] = str(Path(mapping[name]).absolute())
     mapping["evaluation_files"] = [absolute(spec) for spec in settings.evaluation_files]
-    # What the answerer shares with the teacher stays shared when the teacher's is changed later.
+    # Fields that the answerer shares with the teacher follow the teacher's when that is changed later.
     teacher, answerer = mapping["teacher"], mapping["answerer"]
     mapping["answerer"] = {key: value for key, value in answerer.items() if value != teacher[key]}
     return mapping
 
 
 def _inherit(teacher: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the answerer what it does not name itself, but never the teacher's key on another host."""
+    """Give the answerer the fields that it does not set, but never send the teacher's key to another host."""
     hosts = [urlsplit(str(service.get("base_url", ""))).netloc for service in (teacher, own)]
     if hosts[1] and hosts[0] != hosts[1] and "api_key_env" not in own:
         if not Service(str(own["base_url"]), "any").is_loopback():
@@ -216,7 +216,7 @@ def _inherit(teacher: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
                 "answerer.api_key_env is missing",
                 where="answerer.api_key_env",
                 found=f"the answerer at {hosts[1]}, the teacher at {hosts[0]}",
-                remedy="name the variable that holds the answerer's key: the teacher's is not for another host",
+                remedy="name the environment variable with the answerer's key: the teacher's is not sent elsewhere",
             )
         own = {**own, "api_key_env": ""}
     return configuration.lay_over(teacher, own)

@@ -1,4 +1,4 @@
-"""How the command's process ends: at once, also where a compiler is still at work beside what failed."""
+"""Ending the process of the command at once, even if a compilation thread is still running."""
 
 import os
 import sys
@@ -11,8 +11,8 @@ from alpacare_jax.compilation import THREAD
 def run() -> None:
     """Run the command and end the process.
 
-    A thread that compiles cannot be stopped, and a process that ends in the usual way takes its libraries down while
-    it works. So where one is at work, the process ends without that; everything was said and written by then.
+    A compilation thread cannot be stopped, and a normal exit unloads libraries that it uses. So while such a thread is
+    running, the process exits without cleanup; all output is written by then.
     """
     code = 0
     try:
@@ -23,7 +23,7 @@ def run() -> None:
         code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except KeyboardInterrupt:
         code = 130
-    except BaseException:  # noqa: BLE001  # a fault of the product: shown as Python shows it
+    except BaseException:  # noqa: BLE001  # a bug: print the traceback as Python does
         sys.excepthook(*sys.exc_info())
         code = 1
     sys.stdout.flush()

@@ -16,13 +16,13 @@ _TEXTS = ("FILE", "MODEL", "NAME", "URL")
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag and what it sets.
+    """A flag that sets configuration keys.
 
     Attributes:
-        keys: Dotted configuration keys, separated by blanks; all get the value.
-        help: What ``--help`` says; only ``--help-all`` lists a flag without.
-        metavar: What stands for the value in the help; "" for a flag without a value, which sets true.
-        many: Whether it may be given several times, for a key that holds a list.
+        keys: Dotted configuration keys, separated by spaces; each gets the value.
+        help: Text for ``--help``; a flag without help is listed by ``--help-all`` only.
+        metavar: Placeholder of the value in the help; "" for a flag without a value, which sets true.
+        many: Whether it may be repeated, for a key with a list.
     """
 
     keys: str
@@ -32,7 +32,7 @@ class Flag:
 
     @property
     def default(self) -> bool | None:
-        """What a verb gets where the flag is not given."""
+        """Value for a verb if the flag is not given."""
         return None if self.metavar else False
 
     def option(self, name: str) -> Any:
@@ -44,7 +44,7 @@ class Flag:
         ]
 
     def overrides(self, value: Any) -> list[str]:
-        """Return ``key=value`` words for what was given; none where nothing was.
+        """Return ``key=value`` words for a given value; an empty list if the flag was not given.
 
         Example:
             >>> Flag("a.b c").overrides("3"), Flag("files", many=True).overrides(["x", "y"]), Flag("c").overrides(None)
@@ -60,13 +60,13 @@ class Flag:
 
 
 def name_options(error: UserError, options: Mapping[str, Any], flags: Mapping[str, Flag]) -> None:
-    """Put an error of the library into the words of a verb.
+    """Rewrite an error of the library with the options of a verb.
 
-    An argument in backticks becomes the verb's option; about configuration keys it says which flags set them.
+    An argument in backticks becomes the verb's option; for configuration keys, the flags that set them are added.
 
     Args:
         error: The error.
-        options: The verb's options and what they hold.
+        options: The verb's options and their values.
         flags: The verb's flags.
 
     Example:
@@ -92,7 +92,7 @@ def name_options(error: UserError, options: Mapping[str, Any], flags: Mapping[st
 
 
 def _rare(group: str, *names: str, prefix: str = "") -> dict[str, Flag]:
-    """Return rare flags that are called as the keys they set in some groups."""
+    """Return flags without help, named like the keys that they set in the given groups."""
     return {
         f"--{prefix}{name.replace('_', '-')}": Flag(" ".join(f"{each}{name}" for each in group.split(",")))
         for name in names

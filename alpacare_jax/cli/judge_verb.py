@@ -21,44 +21,46 @@ def command(
             help="Files of reference answers, comma-separated or repeated; joined by id, else by question."
         ),
     ],
-    work: Annotated[Path, Option(help="Folder of the ledger; an interrupted run resumes from it.")],
+    work: Annotated[Path, Option(help="Folder of the ledger; the same command resumes an interrupted run.")],
     out: Annotated[Path, Option(help="Verdict file to write (JSON Lines).")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as sampling.top_p=0.9."),
     ] = None,
     config: Annotated[Path | None, Option(help="YAML file of settings.")] = None,
-    name: Annotated[str, Option(help="What to call the judged model.")] = "",
+    name: Annotated[str, Option(help="Name of the judged model in the verdicts.")] = "",
     reference_fields: Annotated[
         str, Option(help="Answer fields, comma-separated, where a file holds several answers a row.")
     ] = "",
     allow_missing: Annotated[
-        bool, Option("--allow-missing", help="Leave out and count responses without a reference answer.")
+        bool, Option("--allow-missing", help="Skip responses without a reference answer, and count them.")
     ] = False,
     limit: Annotated[int | None, Option(min=1, help="Judge only the first N responses.")] = None,
     no_wait: Annotated[
         bool,
-        Option("--no-wait", help="In batch mode: bring in what has ended, send what can be sent, leave."),
+        Option("--no-wait", help="In batch mode: collect finished batches, send new ones, and exit."),
     ] = False,
     cancel_batches: Annotated[
-        bool, Option("--cancel-batches", help="End the batches under way and bring in what they have done.")
+        bool,
+        Option("--cancel-batches", help="Cancel the batches under way and collect their finished replies."),
     ] = False,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print a sample question and the cost; send and write nothing.")
     ] = False,
     retry_failed: Annotated[
-        bool, Option("--retry-failed", help="Ask again what failed, came back empty, or was cut off.")
+        bool,
+        Option("--retry-failed", help="Send requests again whose reply failed, was empty, or was cut off."),
     ] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing verdict file.")] = False,
 ) -> None:
     """Compare responses with reference answers by a judge model.
 
-    Each response meets each reference answer in both orders. Every reply is kept in
-    the ledger of the work folder before it counts, so an interrupted run goes on
-    where it stopped. Then: `alpacare score`.
+    Each response is compared with each reference answer in both orders. Every reply is
+    recorded in the ledger of the work folder, so an interrupted run can be resumed.
+    Then: `alpacare score`.
 
-    Exit status: 0 all asked, 1 some requests failed for good or no reply states a
-    verdict, 2 error, 3 batches are under way (--no-wait), 130 interrupted.
+    Exit status: 0 every comparison judged, 1 some requests failed or no reply
+    states a verdict, 2 error, 3 batches are under way (--no-wait), 130 interrupted.
     """
     from alpacare_jax.evaluate import judging
     from datagen.configuration import parse_overrides

@@ -1,4 +1,4 @@
-"""How a verb ends that asks a service and can be resumed: when interrupted, and when batches are under way."""
+"""Interruptions and batches under way, for verbs that send requests and can be resumed."""
 
 import contextlib
 import signal
@@ -10,10 +10,10 @@ import typer
 
 @contextlib.contextmanager
 def resumable(work: Path) -> Iterator[None]:
-    """Say how to go on where the body is interrupted (status 130) or leaves batches under way (status 3).
+    """Print how to resume if the body is interrupted (status 130) or leaves batches under way (status 3).
 
     Args:
-        work: The folder that keeps every reply.
+        work: The folder with the ledger.
     """
     from datagen.batch.client import BatchesUnderWay, describe
 
@@ -22,22 +22,22 @@ def resumable(work: Path) -> Iterator[None]:
         yield
     except BatchesUnderWay as under_way:
         typer.echo(
-            f"{describe(under_way.records)}. They go on at the provider, within a day of being sent; run the same "
-            "command again to bring them in.",
+            f"{describe(under_way.records)}. They are processed within a day of being sent; run the same command "
+            "again to collect the replies, or with --cancel-batches to cancel them.",
             err=True,
         )
         raise typer.Exit(3) from None
     except KeyboardInterrupt:
         typer.echo(
-            f"\nInterrupted. Everything answered so far is in {work}; run the same command again to go on. Batches "
-            "that were sent, if any, go on at the provider.",
+            f"\nInterrupted. All replies so far are in {work}; run the same command again to resume. Batches that "
+            "were sent, if any, continue at the provider.",
             err=True,
         )
         raise typer.Exit(130) from None
 
 
 def _interrupt(*_: object) -> None:
-    """Take SIGTERM like Ctrl-C, also in a job that was started with Ctrl-C turned off (nohup, &)."""
+    """Treat SIGTERM like Ctrl-C, also in a job that ignores SIGINT (nohup, &)."""
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)

@@ -14,40 +14,45 @@ SETTINGS = "datagen.settings:Settings"
 
 
 def command(
-    work: Annotated[Path, Option(help="Work folder: ledger and results; made if missing, resumed if not.")],
+    work: Annotated[
+        Path, Option(help="Work folder with ledger and results; created if missing, else resumed.")
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as task_sampling.top_p=0.9."),
     ] = None,
     config: Annotated[
-        Path | None, Option(help="YAML file of settings; without it a work folder's own settings hold.")
+        Path | None, Option(help="YAML file of settings; default: the settings of the work folder.")
     ] = None,
     no_wait: Annotated[
         bool,
-        Option("--no-wait", help="In batch mode: bring in what has ended, send what can be sent, leave."),
+        Option("--no-wait", help="In batch mode: collect finished batches, send new ones, and exit."),
     ] = False,
     cancel_batches: Annotated[
-        bool, Option("--cancel-batches", help="End the batches under way and bring in what they have done.")
+        bool,
+        Option("--cancel-batches", help="Cancel the batches under way and collect their finished replies."),
     ] = False,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print sample prompts and the estimated cost; send and write nothing.")
     ] = False,
     status: Annotated[
-        bool, Option("--status", help="Print how far the work folder is; send nothing.")
+        bool, Option("--status", help="Print the progress of the work folder; send nothing.")
     ] = False,
     as_json: Annotated[bool, Option("--json", help="With --status: print JSON.")] = False,
-    retry_failed: Annotated[bool, Option("--retry-failed", help="Ask again what a run gave up on.")] = False,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Send failed requests again.")] = False,
     derive: Annotated[
         Path | None,
         Option(
-            "--derive", "--fork", help="Go on in this new folder, changed, with replies that still apply."
+            "--derive",
+            "--fork",
+            help="Continue in this new folder with changed settings, reusing replies that still apply.",
         ),
     ] = None,
 ) -> None:
     """Write new medical tasks with a model, filter them, and have them answered.
 
-    Every request and reply is kept in WORK/ledger.sqlite: an interrupted run goes
-    on with the same command and asks nothing twice. Results: instructions.jsonl,
+    Every request and reply is kept in WORK/ledger.sqlite: the same command
+    resumes an interrupted run and sends no request twice. Results: instructions.jsonl,
     tasks.jsonl, rejected.jsonl (with reasons), funnel.json.
 
     Exit status: 0 target reached, 1 fewer tasks than that or no answer that can be
@@ -70,13 +75,13 @@ def command(
     if derive is not None:
         taken = datagen.derive(work, derive, **settings)
         counts = f"{taken.tasks} of {taken.of_tasks} task requests and {taken.answers} of {taken.of_answers} answers"
-        typer.echo(f"{derive} takes over {counts} from {work}.", err=True)
+        typer.echo(f"{derive} reuses {counts} from {work}.", err=True)
         work = derive
     if cancel_batches:
         ended = datagen.cancel_batches(work, **settings)
         report.print_batches(ended)
         if not ended:
-            typer.echo("No batch is under way; nothing was ended.")
+            typer.echo("No batch is under way; nothing was cancelled.")
         return
     with resumable(work):
         funnel = datagen.synthesize(work, retry_failed=retry_failed, wait=not no_wait, **settings)

@@ -15,7 +15,7 @@ import typer
 SETTINGS = "alpacare_jax.train:RunConfig"
 
 IMPORTED_LATER = ("orbax.checkpoint", "tensorflow_datasets", "grain")
-"""What every run imports where it is first needed, and :func:`collecting_nothing` makes faster."""
+"""Modules that every run imports on first use; :func:`collecting_nothing` makes that faster."""
 
 
 def command(
@@ -42,7 +42,7 @@ def command(
     """Fine-tune a model on packed data, on a mesh of devices.
 
     The run folder (`out` in the configuration) receives the resolved configuration, metrics.jsonl, TensorBoard
-    events and checkpoints. The same command run again goes on from the latest checkpoint.
+    events and checkpoints. The same command resumes from the latest checkpoint.
     """
     from alpacare_jax import compilation, distributed, flags
     from alpacare_jax.startup import StartupTimer, process_began

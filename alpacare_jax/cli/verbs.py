@@ -1,4 +1,4 @@
-"""The table of verbs: which module serves which, in the order of the work."""
+"""The table of verbs, in the order of the workflow."""
 
 import importlib
 import inspect
@@ -50,7 +50,7 @@ def build_app() -> typer.Typer:
     def options(
         debug: bool = typer.Option(False, "--debug", help="Show the full traceback of an error."),
     ) -> None:
-        """Options of every verb. ``--debug`` is read before parsing and may stand anywhere."""
+        """Options of every verb. ``--debug`` is read before parsing and may appear anywhere."""
 
     for verb in VERBS:
         module = importlib.import_module(f"alpacare_jax.cli.{verb}_verb")
@@ -63,12 +63,12 @@ def build_app() -> typer.Typer:
 
 
 def make_command(module: Any) -> Callable[..., None]:
-    """Make of a verb's module the function that typer runs.
+    """Make the function that typer runs from the module of a verb.
 
     The module defines ``command``, and may define ``FLAGS``, which set configuration keys: the function gets them as
     ``overrides``, before those that were typed; and ``SETTINGS``, ``module:class`` of its configuration. Where it has
-    that, or rare options (declared with ``hidden=True``), there is ``--help-all``. A path that is the address of a
-    bucket, a hub or a server is refused before anything else, and an error names the option or flag that it is about.
+    that, or rare options (declared with ``hidden=True``), there is ``--help-all``. A path that is the
+    address of a bucket, a hub or a server is refused first, and errors name the option or flag concerned.
     """
     flags: Mapping[str, Flag] = getattr(module, "FLAGS", {})
     names = {name.lstrip("-").replace("-", "_"): name for name in flags}
@@ -109,7 +109,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _help_all(settings: str | None) -> Any:
-    """Return the annotation of ``--help-all``, which lists hidden options, and the keys of settings, and ends."""
+    """Return the annotation of ``--help-all``, which prints hidden options and the keys of settings, and exits."""
 
     def show(context: typer.Context, wanted: bool) -> None:
         if not wanted:
@@ -129,7 +129,7 @@ def _help_all(settings: str | None) -> Any:
 
 
 def list_keys(settings: str) -> str:
-    """List the keys of a configuration, ``module:class``, with defaults and meanings."""
+    """List the keys of a configuration, ``module:class``, with defaults and descriptions."""
     from datagen.configuration import describe
 
     module, _, name = settings.partition(":")

@@ -1,4 +1,4 @@
-"""Pairwise judging: each response beside each reference answer, in both orders, by one judge model.
+"""Pairwise judging: each response is compared with each reference answer, in both orders, by one judge model.
 
 The method is AlpaCare's (arXiv 2310.14558, free-form evaluation): temperature 0, and one of three answers,
 "Output (a)", "Output (b)" or "Tie". The wording is this project's own.
@@ -64,7 +64,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class JudgePlan:
-    """All comparisons to ask, and what has no partner, counted for each reference."""
+    """All comparisons, and for each reference the number of responses and answers without a counterpart."""
 
     model: str
     comparisons: list[Comparison]
@@ -73,11 +73,11 @@ class JudgePlan:
 
 
 def judge_messages(instruction: str, input: str, first: str, second: str) -> tuple[dict[str, str], ...]:
-    """Write the question to the judge. All texts go in at once, so one that looks like a placeholder stays.
+    """Write the prompt for the judge. A text that looks like a placeholder of the prompt stays as it is.
 
     Args:
         instruction: The task both outputs answer.
-        input: Its input; "" or ``<noinput>`` where there is none.
+        input: Its input; "" or ``<noinput>`` without an input.
         first: The text shown as Output (a).
         second: The text shown as Output (b).
 
@@ -141,11 +141,11 @@ def plan_comparisons(
 
 @dataclasses.dataclass(frozen=True)
 class JudgeSettings(Terms):
-    """Which judge is asked, how its replies are drawn, and on which terms (budget, prices, live or batch).
+    """The judge, its sampling parameters, and budget, prices and request mode (live or batch).
 
     Attributes:
         judge: The service and model.
-        sampling: How replies are drawn; a field that is None is left out, for models that refuse it.
+        sampling: Sampling parameters; a field that is None is not sent, for models that refuse it.
     """
 
     judge: Service
@@ -165,26 +165,26 @@ def ask_judge(
     wait: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Verdict]:
-    """Ask the judge every comparison of the plan; what the ledger holds is not asked again.
+    """Send every comparison of the plan to the judge; those with a reply in the ledger are not sent again.
 
-    A reply that is in stays valid when only the longest reply is set anew; see ``ask_again``.
+    Recorded replies stay valid if only ``max_tokens`` changes; see ``ask_again``.
 
     Args:
-        plan: What to ask.
-        settings: The judge.
-        ledger: Remembers every reply.
-        budget: Keeps the budget; one without a cap where it is not given.
-        wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
+        plan: The comparisons.
+        settings: Settings of the judge.
+        ledger: Records every reply.
+        budget: Enforces the budget; made from the settings when None.
+        wait: In batch mode, wait for replies; otherwise return once everything that can be sent has been sent.
         progress: Called with (settled, total).
 
     Returns:
-        One verdict a comparison, in the plan's order. A request that failed for good is a verdict "invalid"
-        without text, its ``error`` beside it.
+        One verdict a comparison, in the plan's order. A failed request is an "invalid" verdict without text,
+        with its ``error``.
 
     Raises:
-        BatchesUnderWay: Nothing more can be done without waiting.
-        ServiceError: The judge as a whole refuses or is not there, or the budget is reached.
-        DataError: The ledger was made with another judge, prompt or answer under the same id.
+        BatchesUnderWay: Batches are under way, and ``wait`` is False.
+        ServiceError: The judge refuses all requests or cannot be reached, or the budget is reached.
+        DataError: The ledger has another judge, prompt or answer under the same id.
     """
     budget = budget or Budget(ledger, settings.all_prices(), settings.budget_usd)
     take_up_batches({STAGE: settings.judge}, ledger, settings, budget)
@@ -199,43 +199,43 @@ def ask_judge(
 
 
 def ask_again(plan: JudgePlan, settings: JudgeSettings, ledger: Ledger) -> int:
-    """Take back what an earlier run gave up on: failed requests, and replies without a verdict, empty or not whole.
+    """Reopen failed requests, and those whose reply has no verdict because it is empty or incomplete.
 
-    They are asked with the settings as they are now, so a larger ``max_tokens`` applies to them alone.
+    They are sent with the current settings, so a larger ``max_tokens`` applies to them only.
 
     Returns:
-        How many comparisons will be asked again.
+        How many comparisons will be sent again.
     """
     again = 0
     for item in plan.comparisons:
         entry = ledger.get(STAGE, item.id)
         if entry is None or not (
-            entry.state == "failed" or (entry.state == "answered" and _came_to_nothing(entry))
+            entry.state == "failed" or (entry.state == "answered" and _lacks_verdict(entry))
         ):
             continue
         body = ChatRequest(item.id, comparison_messages(item), settings.sampling).body(settings.judge.model)
         if not _same_question(entry, body):
-            continue  # ask_judge() says what differs
+            continue  # ask_judge() reports the difference
         ledger.ask_anew(STAGE, item.id, prompt_hash=prompt_hash(body), request=body)
         again += 1
     return again
 
 
-def _came_to_nothing(entry: Entry) -> bool:
-    """Say whether a reply states no verdict because it is empty or was not finished."""
+def _lacks_verdict(entry: Entry) -> bool:
+    """Tell whether a reply has no verdict because it is empty or incomplete."""
     text = entry.reply or ""
     unfinished = not without_thoughts(text).strip() or read_finish(entry.finish_reason) != "whole"
     return unfinished and parse_choice(text) == "invalid"
 
 
 def _same_question(entry: Entry, body: dict[str, Any]) -> bool:
-    """Say whether a row of the ledger asked the same, apart from the length of the reply."""
+    """Tell whether a row of the ledger is the same request, apart from the maximum length of the reply."""
     asked = json.loads(entry.request)
     return all(asked.get(key) == body.get(key) for key in {*asked, *body} if key not in LENGTH_FIELDS)
 
 
 def _request(item: Comparison, settings: JudgeSettings, ledger: Ledger) -> ChatRequest:
-    """Return the request for a comparison, at the length that it was asked at where it is settled or in a batch."""
+    """Return the request for a comparison, with the recorded ``max_tokens`` if it has a reply or is in a batch."""
     request = ChatRequest(item.id, comparison_messages(item), settings.sampling)
     entry = ledger.get(STAGE, item.id)
     body = request.body(settings.judge.model)
@@ -253,7 +253,7 @@ def _request(item: Comparison, settings: JudgeSettings, ledger: Ledger) -> ChatR
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What is still to be asked, and what it costs in US dollars: expected and at most; None without a price."""
+    """Remaining requests and their cost in US dollars, expected and at most; None without a price."""
 
     asked: int
     settled: int
@@ -263,12 +263,12 @@ class Estimate:
 
 
 def estimate(plan: JudgePlan, settings: JudgeSettings, ledger: Ledger | None) -> Estimate:
-    """Estimate what a run will ask: four characters a token, and a verdict of 100 tokens unless fewer are allowed.
+    """Estimate requests and cost, with four characters a token and 100 tokens a verdict, or fewer if limited.
 
     Args:
-        plan: What to ask.
-        settings: The judge.
-        ledger: What is settled already; None where there is no work folder yet.
+        plan: The comparisons.
+        settings: Settings of the judge.
+        ledger: Recorded replies; None without a work folder.
     """
     open_ = [
         item
@@ -292,7 +292,7 @@ def estimate(plan: JudgePlan, settings: JudgeSettings, ledger: Ledger | None) ->
 
 
 def comparison_messages(comparison: Comparison) -> tuple[dict[str, str], ...]:
-    """Return the question that a comparison puts to the judge."""
+    """Return the prompt of a comparison."""
     texts = (comparison.response.response, comparison.reference_text)
     first, second = texts if comparison.order == MODEL_FIRST else texts[::-1]
     return judge_messages(comparison.response.instruction, comparison.response.input, first, second)

@@ -1,4 +1,4 @@
-"""Files of answers to a file of verdicts: what the verb judge calls."""
+"""From files of answers to a file of verdicts, for ``alpacare judge``."""
 
 import dataclasses
 from collections import Counter
@@ -32,7 +32,7 @@ from datagen.records import Response, Verdict, write_records
 from datagen.settings import beside
 
 LEDGER = "ledger.sqlite"
-_BUDGET = "budget_usd"  # the ledger's note of the cap
+_BUDGET = "budget_usd"  # key of the budget in the ledger
 
 
 def judge(
@@ -54,32 +54,31 @@ def judge(
 ) -> list[Verdict]:
     """Compare responses with reference answers by a judge model, each pair in both orders.
 
-    Every reply is kept in the ledger of the work folder before it counts, so an interrupted call goes on where it
-    stopped.
+    Every reply is recorded in the ledger of the work folder, so an interrupted call can be resumed.
 
     Args:
         responses: A response file, or the responses themselves.
         references: Files of reference answers, or lists of them; one or several.
-        settings: The judge, and on which terms it is asked.
+        settings: Settings of the judge.
         out: Verdict file to write.
         work: Folder of the ledger.
-        name: What to call the judged model; as the responses say, or the file's name, when empty.
+        name: Name of the judged model; from the responses, or the file's name, when empty.
         reference_fields: Answer fields, where one source of references holds several answers a row.
-        allow_missing: Leave out responses without a reference answer instead of refusing them.
+        allow_missing: Skip responses without a reference answer instead of raising an error.
         limit: Judge only the first responses.
-        retry_failed: Ask again what failed, came back empty, or was cut off before its verdict.
-        lift_budget: Forget the budget that an earlier call set for this work folder.
-        wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
+        retry_failed: Send requests again whose reply failed, was empty, or was cut off before its verdict.
+        lift_budget: Remove the budget that an earlier call set for this work folder.
+        wait: In batch mode, wait for replies; otherwise return once everything that can be sent has been sent.
         overwrite: Replace an existing verdict file.
-        say: Called with what is asked and what it cost, and has progress shown; None is silent.
+        say: Called with lines about requests and cost; progress is shown too. None prints nothing.
 
     Returns:
-        One verdict a comparison; a request that failed for good is "invalid", its ``error`` beside it.
+        One verdict a comparison; a failed request is "invalid", with its ``error``.
 
     Raises:
-        BatchesUnderWay: Nothing more can be done without waiting.
-        DataError: Answers are broken or do not belong together, the file exists, or the ledger is another judge's.
-        ServiceError: The judge as a whole refuses or is not there, or the budget is reached.
+        BatchesUnderWay: Batches are under way, and ``wait`` is False.
+        DataError: Answers are invalid or do not match, the file exists, or the ledger is of another judge.
+        ServiceError: The judge refuses all requests or cannot be reached, or the budget is reached.
 
     Examples:
         >>> settings = JudgeSettings(Service("http://127.0.0.1:8000/v1", "judge-model"))
@@ -95,7 +94,7 @@ def judge(
         settings = dataclasses.replace(settings, budget_usd=_budget(settings, ledger, lift_budget))
         budget = Budget(ledger, settings.all_prices(), settings.budget_usd)
         if retry_failed:
-            tell(f"{ask_again(plan, settings, ledger)} failed, empty or cut replies are asked again")
+            tell(f"{ask_again(plan, settings, ledger)} failed, empty or cut replies are requested again")
         with ProgressDisplay(enabled=say is not None) as display:
             progress = partial(display.update, "judging")
             verdicts = ask_judge(plan, settings, ledger, budget, wait=wait, progress=progress)
@@ -108,7 +107,7 @@ def judge(
 
 
 def read_settings(config: str | Path | None = None, given: Mapping[str, Any] | None = None) -> JudgeSettings:
-    """Read a judge's settings from a YAML file with others laid over them.
+    """Read the settings of a judge from a YAML file; those in ``given`` override it.
 
     Raises:
         ConfigError: Unknown keys, wrong types or impossible values; all bad keys are named at once.
@@ -125,7 +124,7 @@ def plan_files(
     allow_missing: bool = False,
     limit: int | None = None,
 ) -> tuple[JudgePlan, str]:
-    """Read and join answers; return the comparisons, and what will be asked and what has no partner."""
+    """Read and join answers; return the comparisons, and a summary with counts of unmatched answers."""
     asked = answers.read_responses(responses)[:limit]
     own = answers.as_answers(asked, responses, name)
     alone = isinstance(references, str | Path) or isinstance(references[0], Mapping | Response)
@@ -146,15 +145,15 @@ def plan_files(
 
 
 def cancel(settings: JudgeSettings, work: str | Path) -> str:
-    """End the batches that are under way in a work folder, and say which."""
+    """Cancel the batches of a work folder that are under way; return a description of them."""
     with Ledger(Path(work) / LEDGER) as ledger:
         budget = Budget(ledger, settings.all_prices(), _budget(settings, ledger, False))
         ended = cancel_batches({STAGE: settings.judge}, ledger, budget, settings.batch)
-    return describe(ended) if ended else "No batch is under way; nothing was ended."
+    return describe(ended) if ended else "No batch is under way; nothing was cancelled."
 
 
 def describe_cost(plan: JudgePlan, settings: JudgeSettings, work: str | Path) -> str:
-    """Say what a run would ask and cost, with the first question."""
+    """Describe the requests and cost of a run, with the first prompt."""
     file = Path(work) / LEDGER
     with Ledger(file, read_only=True) if file.exists() else nullcontext() as ledger:
         found = estimate(plan, settings, ledger)
@@ -163,7 +162,7 @@ def describe_cost(plan: JudgePlan, settings: JudgeSettings, work: str | Path) ->
     if plan.comparisons:
         lines += ["", *(message["content"] for message in comparison_messages(plan.comparisons[0])), ""]
     lines += [
-        f"{found.asked:,} requests to send, {found.settled:,} settled already",
+        f"{found.asked:,} requests to send, {found.settled:,} answered already",
         f"about {found.prompt_tokens:,} tokens in",
         f"expected cost {unknown if found.expected_usd is None else usd(found.expected_usd)}",
         f"at most {unknown if found.worst_usd is None else usd(found.worst_usd)} if every request is sent once",
@@ -172,7 +171,7 @@ def describe_cost(plan: JudgePlan, settings: JudgeSettings, work: str | Path) ->
 
 
 def describe_verdicts(verdicts: Sequence[Verdict]) -> tuple[str, list[str]]:
-    """Say what came back: the outcomes, and the lines that say why comparisons are invalid."""
+    """Summarise verdicts: the outcomes, and lines that explain invalid ones."""
     counts = Counter(verdict.verdict for verdict in verdicts)
     outcomes = ", ".join(f"{counts[name]} {name}" for name in ("win", "tie", "loss", "invalid"))
     invalid = [verdict for verdict in verdicts if verdict.verdict == "invalid"]
@@ -186,7 +185,7 @@ def describe_verdicts(verdicts: Sequence[Verdict]) -> tuple[str, list[str]]:
         lines.append(f"! {len(failed)} requests failed and count as invalid; --retry-failed asks them again")
         lines.append(f"  {Counter(failed).most_common(1)[0][0]}")
     if len(invalid) > len(failed):
-        lines.append(f"! {len(invalid) - len(failed)} replies hold no clear verdict and count as invalid")
+        lines.append(f"! {len(invalid) - len(failed)} replies have no clear verdict and count as invalid")
     if empty:
         lines.append(f"! {empty} of them are empty; --retry-failed asks them again")
     if cut:
@@ -197,7 +196,7 @@ def describe_verdicts(verdicts: Sequence[Verdict]) -> tuple[str, list[str]]:
 
 
 def _budget(settings: JudgeSettings, ledger: Ledger, lift: bool) -> float | None:
-    """Return the cap that holds: the one given, or else the last one given for this ledger, unless it is lifted."""
+    """Return the budget: the given one, or else the one recorded in the ledger, unless it is lifted."""
     if lift or settings.budget_usd is not None:
         ledger.note(_BUDGET, "" if lift else str(settings.budget_usd))
     noted = ledger.noted(_BUDGET)

@@ -24,7 +24,7 @@ _NUMBERING = re.compile(
 _TOKEN = re.compile(r"[A-Za-z0-9]+(?:['’.\-/][A-Za-z0-9]+)*|['’]s\b|[,;:.!?()\"“”‘’'\[\]–—&]|(?<=\s)-(?=\s)")
 _ADJECTIVE = re.compile(r"(?:al|ic|ous|ive|ary|ible|able)$")
 _END = ["", "", ""]
-"""Stands behind a sentence's tokens, so that looking at the next ones needs no check."""
+"""Appended to a sentence's tokens, so that looking ahead needs no bounds check."""
 _QUOTES = frozenset("\"“”‘’'()[]")
 
 

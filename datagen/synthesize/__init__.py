@@ -1,8 +1,8 @@
-"""From seed tasks to published instructions: ask for tasks, keep the good and new ones, have them answered.
+"""From seed tasks to published instructions: request tasks, filter them, and request their answers.
 
-Everything but the two services is a pure function of the settings: request i shows examples drawn from (seed,
-i), and replies are judged in the order of their requests, not of their arrival. So neither the concurrency
-nor an interruption changes the result, and the state of a run is nothing but its ledger.
+Apart from the two services, a run is a pure function of its settings: the examples in request i are drawn from
+(seed, i), and replies are filtered in the order of their requests, not of their arrival. So neither the concurrency
+nor an interruption changes the result, and the ledger is the whole state of a run.
 """
 
 import dataclasses
@@ -41,23 +41,23 @@ def synthesize(
     wait: bool = True,
     watch: Watch | None = None,
 ) -> Funnel:
-    """Run both stages and publish, or go on where an earlier run of the same folder stopped.
+    """Run both stages and write the results, or resume an earlier run of the same folder.
 
     Args:
-        settings: What to do.
+        settings: The settings of the run.
         work: The work folder: ``ledger.sqlite``, ``config.json``, ``seeds.jsonl`` (a copy), then ``tasks.jsonl``,
             ``rejected.jsonl``, ``instructions.jsonl`` and ``funnel.json``.
-        retry_failed: Ask again what an earlier run gave up on.
-        wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
-        watch: Called whenever a reply has been judged.
+        retry_failed: Send the failed requests of an earlier run again.
+        wait: In batch mode, wait for replies; otherwise return once everything that can be sent has been sent.
+        watch: Called after each filtered reply.
 
     Returns:
-        What became of every request, task and answer, as in ``funnel.json``.
+        The counts of requests, tasks and answers at each step, as in ``funnel.json``.
 
     Raises:
-        BatchesUnderWay: Nothing more can be done without waiting.
+        BatchesUnderWay: Batches are under way, and ``wait`` is False.
         ServiceError: The service refuses or cannot be reached; what was answered is kept.
-        DataError: The work folder belongs to something else, a seed is broken, or no task was kept.
+        DataError: The work folder contains other files, a seed task is invalid, or no task was kept.
     """
     seeds = read_seeds(settings)
     prices = settings.all_prices()
@@ -104,7 +104,7 @@ def synthesize(
 def _have_answered(
     pipeline: Pipeline, reached: BudgetReached | None
 ) -> tuple[list[Reply], BudgetReached | None]:
-    """Have all kept tasks answered; what remains of a reached budget buys further tasks and their answers."""
+    """Request answers to all kept tasks; spend the rest of a reached budget on further tasks and answers."""
     replies = pipeline.answers()
     while reached is not None:
         before = pipeline.task_filter.requests

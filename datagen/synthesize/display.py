@@ -1,4 +1,4 @@
-"""How a running synthesis shows itself: live bars on a terminal, a line now and then elsewhere."""
+"""Progress display of a running synthesis: live bars in a terminal, periodic lines elsewhere."""
 
 import contextlib
 import logging
@@ -28,7 +28,7 @@ class Rate:
         self._seen: deque[tuple[float, int]] = deque()
 
     def per_minute(self, ended: int, at_s: float) -> float | None:
-        """Take note of how many tries have ended at a time in seconds; return the rate, None at first."""
+        """Record the number of finished tries at a time in seconds; return the rate, None at first."""
         self._seen.append((at_s, ended))
         while len(self._seen) > 2 and self._seen[1][0] <= at_s - _RATE_WINDOW_S:
             self._seen.popleft()
@@ -37,11 +37,11 @@ class Rate:
 
 
 def progress_words(progress: "Progress", rate: float | None) -> str:
-    """Say in one line how far a run is, without the counts of the target.
+    """Describe the progress of a run in one line, without the counts of the target.
 
     Args:
-        progress: How far it is.
-        rate: Tries per minute, where known.
+        progress: The progress.
+        rate: Tries per minute, if known.
     """
     from datagen.money.dollars import usd
 
@@ -61,7 +61,7 @@ def progress_words(progress: "Progress", rate: float | None) -> str:
 
 @contextlib.contextmanager
 def watching() -> "Iterator[Watch]":
-    """Show progress, and what the synthesis has to say."""
+    """Show progress and the log of the synthesis."""
     from datagen.progress import ProgressDisplay
 
     rate = Rate()
@@ -77,7 +77,7 @@ def watching() -> "Iterator[Watch]":
 
 @contextlib.contextmanager
 def _logging() -> Iterator[None]:
-    """Write what the synthesis has to say, above the bars where there are any, and nothing of the HTTP library."""
+    """Write the log of the synthesis to stderr, above the bars if there are any, without the HTTP library's."""
     logger, handler = logging.getLogger("datagen"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     before = logger.level

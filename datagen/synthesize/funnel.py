@@ -1,4 +1,4 @@
-"""What became of every request, task and answer of a run, and what they cost."""
+"""Counts of requests, tasks and answers of a run at each step, and their cost."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ class Funnel:
     Attributes:
         target: Tasks wanted.
         target_reached: Whether that many were kept.
-        task_requests: Requests for tasks that were judged.
+        task_requests: Task requests whose replies were filtered.
         task_replies: Their replies.
         task_requests_failed: Failed requests by reason.
         tasks_found: Pieces found in the replies.
@@ -40,10 +40,10 @@ class Funnel:
         instructions: Instructions published.
         prompt_tokens: Prompt tokens of all replies.
         completion_tokens: Their completion tokens.
-        budget_reached: Whether the budget ended the run; None while it goes on.
-        money: What was spent; None while the run goes on.
-        nothing_published: Why no answer could be published, where none could.
-        identifiers: Personal identifiers found, by kind; None unless they were looked for.
+        budget_reached: Whether the budget ended the run; None during the run.
+        money: Amounts spent; None during the run.
+        nothing_published: Reason why no answer could be published; None if some were.
+        identifiers: Personal identifiers found, by kind; None if ``privacy`` is "off".
         evaluation_overlaps: Tasks and answers rejected for each evaluation file; None without such files.
     """
 
@@ -70,7 +70,7 @@ class Funnel:
 
     @classmethod
     def count(cls, task_filter: TaskFilter, answers: FilteredAnswers, settings: Settings) -> Self:
-        """Count what became of every request, task and answer."""
+        """Count requests, tasks and answers at each step."""
         rejected = Counter(row["reason"] for row in task_filter.rejected)
         unfit = Counter(row["reason"] for row in answers.rejected if "error" not in row)
         return cls(
@@ -93,16 +93,16 @@ class Funnel:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read ``funnel.json``; counts that an older version did not write are 0.
+        """Read ``funnel.json``; counts missing in files of older versions are 0.
 
         Raises:
-            DataError: The file is missing or broken; the first wrong key is named.
+            DataError: The file is missing or invalid; the first invalid key is named.
         """
         return cls._validate(read_json_object(path), path)
 
     @classmethod
     def noted(cls, ledger: Ledger) -> Self | None:
-        """Return the funnel that the run noted last, or None where it never did."""
+        """Return the counts that the run recorded last; None if it never recorded any."""
         text = ledger.noted(_NOTE)
         return None if text is None else cls._validate(json.loads(text), ledger.path)
 
@@ -116,10 +116,10 @@ class Funnel:
             raise DataError(f"{key} of the funnel is not valid", where=where, found=first["input"]) from None
 
     def note(self, ledger: Ledger) -> None:
-        """Note in the ledger how far the run is, for ``noted``."""
+        """Record the counts in the ledger, for ``noted``."""
         ledger.note(_NOTE, json.dumps(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content for JSON, without what is None."""
+        """Return the fields as plain values for JSON, without those that are None."""
         values = dataclasses.asdict(self) | {"money": self.money and self.money.to_dict()}
         return {key: value for key, value in values.items() if value is not None}

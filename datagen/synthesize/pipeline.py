@@ -1,4 +1,4 @@
-"""Both stages of a run: ask for tasks and keep those that pass the filter, then have the kept tasks answered."""
+"""Both stages of a run: request tasks and filter them, then request answers to the kept tasks."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ _SECONDS_BETWEEN_NOTES = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run is: requests settled, tasks kept and rejected of the target, answers in, tries, money."""
+    """Progress of a run: finished requests, kept and rejected tasks, the target, answers, tries and cost."""
 
     stage: str
     requests: int
@@ -43,10 +43,10 @@ Watch = Callable[[Progress], None]
 
 
 def require_keys(settings: Settings) -> None:
-    """See that both services have the key that they need.
+    """Check that the API keys of both services are set.
 
     Raises:
-        ServiceError: A key is missing; the option that names it is in the remedy.
+        ServiceError: A key is missing; the remedy names the option for it.
     """
     settings.teacher.api_key()
     try:
@@ -57,15 +57,15 @@ def require_keys(settings: Settings) -> None:
 
 
 class Pipeline:
-    """Asks what a run asks, live or through batches, and may go on with more tasks when answers are in.
+    """Sends the requests of a run, live or in batches; more tasks may be requested after the answers.
 
     Args:
-        settings: What to do.
+        settings: The settings of the run.
         seeds: The seed tasks.
-        ledger: Records every outcome, and about once a second how far the run is.
-        budget: Keeps the cap.
+        ledger: Records every outcome, and the progress of the run about once a second.
+        budget: Enforces the budget.
         wait: In batch mode, wait for replies.
-        watch: Called whenever a reply has been judged, or None.
+        watch: Called after each filtered reply, or None.
     """
 
     def __init__(
@@ -80,21 +80,21 @@ class Pipeline:
     ) -> None:
         self.settings, self.seeds, self.ledger, self.budget = settings, seeds, ledger, budget
         self.wait, self.watch = wait, watch
-        #: Judges the replies with tasks, in their order.
+        #: Filters the replies with tasks, in the order of the requests.
         self.task_filter = TaskFilter(seeds, settings)
         self._expected_answer_usd = expected_answer_usd(settings, seeds, budget.prices)
         counts = ledger.counts()
         settled = {stage: each["answered"] + each["failed"] for stage, each in counts.items()}
-        # Until these are judged again, it is unknown how many tasks the money already spent has bought.
+        # Until these are filtered again, the number of kept tasks for the money already spent is unknown.
         self._tasks_before, self._answers_before = settled.get(TASKS, 0), settled.get(ANSWERS, 0)
         self._noted_at_s = -math.inf
 
     def tasks(self) -> BudgetReached | None:
-        """Ask for tasks until the target is reached; return the error if the budget ends that.
+        """Request tasks until the target is reached; return the error if the budget ends first.
 
         Raises:
-            BatchesUnderWay: Nothing more can be done without waiting.
-            ServiceError: The service refuses or cannot be reached; what was answered is kept.
+            BatchesUnderWay: Batches are under way, and ``wait`` is False.
+            ServiceError: The service refuses requests or cannot be reached; all replies so far are kept.
         """
         return run_coroutine(self._take_tasks())
 
@@ -110,7 +110,7 @@ class Pipeline:
                     if self.task_filter.full:
                         break
         except BudgetReached as reached:
-            # The replies behind the one at which the run stopped are paid for.
+            # Later replies that have already been received are paid for.
             take_settled(self.task_filter, self.settings, lambda id: self.ledger.settled(TASKS, id))
             return reached
         finally:
@@ -118,9 +118,9 @@ class Pipeline:
         return None
 
     def _task_replies(self) -> AsyncGenerator[Reply, None]:
-        """Return the stream of replies behind those that were judged, live or through batches.
+        """Return the stream of replies that are not filtered yet, live or from batches.
 
-        A batch is paid for as a whole, so it leaves what the answers to its tasks are expected to cost.
+        A batch is paid for as a whole, so the expected cost of answers to its tasks is reserved.
         """
         settings, requests = self.settings, self._task_requests()
         if settings.mode == BATCH:
@@ -139,7 +139,7 @@ class Pipeline:
         return stream(requests, settings.teacher, self.ledger, stage=TASKS, window=window, budget=self.budget)
 
     def _task_requests(self) -> Iterator[ChatRequest]:
-        """Yield the requests behind those that were judged; look for keys before the first that is to be sent."""
+        """Yield the requests whose replies are not filtered yet; check the keys before the first one to be sent."""
         found_keys = False
         for request in islice(task_requests(self.settings, self.seeds), self.task_filter.requests, None):
             if not found_keys and self.ledger.settled(TASKS, request.id) is None:
@@ -148,7 +148,7 @@ class Pipeline:
             yield request
 
     def _requests_wanted(self, ahead: Sequence[Reply]) -> int:
-        """Estimate how many requests the target still needs, with replies that are in but cannot be judged yet."""
+        """Estimate how many more requests the target needs, given replies received out of order."""
         if not ahead:
             return self.task_filter.requests_wanted()
         trial = TaskFilter(self.seeds, self.settings)
@@ -174,15 +174,15 @@ class Pipeline:
         self.budget.set_aside(ANSWERS, waiting * self._answer_usd() + one_in_flight)
 
     def _answer_usd(self) -> float:
-        """Return what one answer costs: the mean of those that are in, or what is expected; 0 without a price."""
+        """Return the mean cost of the answers so far, or the expected cost before the first; 0 without a price."""
         return mean_usd(self.budget.spending(), ANSWERS, self._expected_answer_usd) or 0.0
 
     def answers(self) -> list[Reply]:
-        """Have the kept tasks answered; those that the budget does not cover fail with the reason "budget".
+        """Request answers to the kept tasks; those beyond the budget fail with the reason "budget".
 
         Raises:
-            BatchesUnderWay: Nothing more can be done without waiting.
-            ServiceError: The service refuses or cannot be reached; what was answered is kept.
+            BatchesUnderWay: Batches are under way, and ``wait`` is False.
+            ServiceError: The service refuses requests or cannot be reached; all replies so far are kept.
         """
         requests = [answer_request(self.settings, kept) for kept in self.task_filter.kept]
         try:
@@ -202,11 +202,11 @@ class Pipeline:
     def _answer_or_none(self, request: ChatRequest) -> Reply:
         entry = self.ledger.settled(ANSWERS, request.id)
         if entry is None:
-            return Reply(request.id, "", "", "", 0, 0, error="budget: not asked, to keep the cap")
+            return Reply(request.id, "", "", "", 0, 0, error="budget: not sent, the budget is reached")
         return read_reply(entry)
 
     def _tell(self, stage: str, answered: int, target: int) -> None:
-        """Report progress to the callback, and about once a second to the ledger."""
+        """Report progress to the callback, and about once a second in the ledger."""
         tasks = self.task_filter
         if self.watch is not None:
             money = self.money(
@@ -220,7 +220,7 @@ class Pipeline:
             self._note()
 
     def money(self, answered: int, *, answer_usd: float | None = None, foreseen: bool = True) -> Money:
-        """Return what is spent and projected; arguments as for :meth:`Money.project`."""
+        """Return the amounts spent and projected; arguments as for :meth:`Money.project`."""
         return Money.project(
             self.budget.spending(),
             kept=len(self.task_filter.kept),

@@ -1,4 +1,4 @@
-"""Why a run kept no task or published no answer, and what to do about it."""
+"""Explanations for a run that kept no task or published no answer, with remedies."""
 
 import functools
 import importlib.resources
@@ -21,7 +21,7 @@ def _known() -> dict[str, dict[str, str]]:
 
 
 def why_none_kept(task_filter: TaskFilter) -> tuple[str, str]:
-    """Return what became of the requests for tasks where no task was kept, and a remedy for the main reason."""
+    """Return the reasons why no task was kept, with counts, and a remedy for the most frequent one."""
     reasons = task_filter.failed + Counter(row["reason"] for row in task_filter.rejected)
     counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
     main = _known().get(reasons.most_common(1)[0][0]) if reasons else None
@@ -31,7 +31,7 @@ def why_none_kept(task_filter: TaskFilter) -> tuple[str, str]:
 
 
 def why_nothing(answers: FilteredAnswers) -> str:
-    """Say why no answer could be published: the most frequent reasons, with an example and what to do.
+    """Explain why no answer could be published: the most frequent reasons, with an example and a remedy.
 
     Example:
         >>> row = {"id": "t0", "reason": "unfinished", "finish_reason": "length", "text": "Rest and"}

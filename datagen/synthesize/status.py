@@ -1,4 +1,4 @@
-"""How far a work folder is, also beside a running job."""
+"""The progress of a work folder, also while a run is writing to it."""
 
 import dataclasses
 from pathlib import Path
@@ -18,13 +18,13 @@ from datagen.work.replay import replay
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        funnel: Its counts as far as they are known, with the money spent until now.
+        funnel: Its counts so far, with the money spent.
         ledger: The counts of :meth:`Ledger.counts`.
         batches: One row for each batch.
-        answers_unjudged: Answers that are in, and will be judged once all are.
+        answers_unjudged: Answers received but not filtered yet; they are filtered when all are received.
     """
 
     funnel: Funnel
@@ -33,7 +33,7 @@ class Status:
     answers_unjudged: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for JSON in one object: the keys of the funnel beside the others."""
+        """Return plain values for JSON in one mapping: the keys of the funnel and the other fields."""
         funnel = self.funnel.to_dict()
         unjudged = {key: each for key, each in funnel["money"].items() if key in UNJUDGED}
         return {
@@ -48,11 +48,11 @@ class Status:
 def status(work: Path) -> Status:
     """Summarise a work folder, also while a run writes to it; changes nothing.
 
-    The counts of tasks are those that the run noted last, at most about a second ago; a ledger without such a note
-    is judged anew.
+    The counts of tasks are those that the run recorded last, at most about a second ago; a ledger without recorded
+    counts is replayed.
 
     Raises:
-        DataError: The folder is not the work folder of a synthesis run, or its ledger is gone.
+        DataError: The folder is not the work folder of a synthesis run, or its ledger is missing.
     """
     settings = recorded_settings(work)
     refuse_lost(work)
@@ -62,10 +62,10 @@ def status(work: Path) -> Status:
             funnel = Funnel.count(*replay(ledger, settings, read_seeds(settings)), settings)
         counts = ledger.counts()
         answered = counts.get(ANSWERS, {"answered": 0})["answered"]
-        running = funnel.money is None  # answers are judged when all are in
+        running = funnel.money is None  # answers are filtered when all are received
         unjudged = max(0, answered - funnel.answer_replies) if running else 0
         settled = sum(counts.get(TASKS, {}).get(state, 0) for state in ("answered", "failed"))
-        # A run that goes on judges what is there anew; only replies out of turn can be ahead of it after that.
+        # A resumed run filters the recorded replies again; after that, only replies out of order are not filtered.
         judged = funnel.task_requests + settings.teacher.concurrency >= settled
         money = Money.project(
             ledger.spending(),
@@ -82,7 +82,7 @@ def status(work: Path) -> Status:
 
 
 def _expected_answer_usd(settings: Settings) -> float | None:
-    """Return the expected cost of one answer; None also where seeds or prices are no longer where they were."""
+    """Return the expected cost of one answer; None also if the file of seeds or prices no longer exists."""
     try:
         return expected_answer_usd(settings, read_seeds(settings), settings.all_prices())
     except (ConfigError, DataError):

@@ -30,17 +30,17 @@ def ask_all(
     Args:
         requests: What to ask; ids must differ.
         service: Where to ask.
-        ledger: Remembers every outcome; what it holds is not asked again.
-        terms: In which way to ask.
-        budget: Sets the worst case of every try aside and writes down what it cost.
+        ledger: Records every outcome; requests with a recorded outcome are not sent again.
+        terms: Whether to ask live or in batches, and the limits of batches.
+        budget: Reserves the worst case of every try and records its cost.
         stage: The ledger's stage.
-        wait: In batch mode, wait for replies; otherwise leave as soon as everything that can be sent is under way.
+        wait: In batch mode, wait for replies; otherwise return once everything that can be sent has been sent.
         progress: Called with (settled, total).
 
     Raises:
-        BatchesUnderWay: Nothing more can be done without waiting.
-        ServiceError: The service as a whole refuses or is not there, or the budget is reached.
-        DataError: The ledger holds another prompt under the same id.
+        BatchesUnderWay: Batches are under way, and ``wait`` is False.
+        ServiceError: The service refuses all requests or cannot be reached, or the budget is reached.
+        DataError: The ledger has a different prompt under the same id.
     """
     if terms.mode == BATCH:
         return complete_in_batches(
@@ -62,24 +62,24 @@ def take_up_batches(services: Mapping[str, Service], ledger: Ledger, terms: Term
     Args:
         services: The service of each stage.
         ledger: The ledger.
-        terms: In which way the run asks.
+        terms: As for :func:`ask_all`.
         budget: The ledger's budget.
 
     Raises:
-        DataError: Batches are still under way; what is in them would be paid for twice.
-        ServiceError: The service cannot say how far they are.
+        DataError: Batches are still under way; their requests would be paid for twice.
+        ServiceError: The service does not report the state of the batches.
     """
     if terms.mode != BATCH and BatchStore(ledger).under_way():
         collect_batches(services, ledger, budget, terms.batch)
 
 
 def cancel_all(settings: Settings, work: Path) -> list[dict[str, Any]]:
-    """End every batch of a work folder that is under way, and bring in what it has done; nothing is sent.
+    """Cancel every batch of a work folder that is under way and collect its finished replies; nothing is sent.
 
     A batch that its provider does not know counts as spent at its worst case.
 
     Returns:
-        The batches that were ended, as ``--status`` shows them.
+        The cancelled batches, as ``--status`` shows them.
 
     Raises:
         DataError: The folder is no work folder, or another process writes to it.

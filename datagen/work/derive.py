@@ -1,8 +1,8 @@
-"""A work folder goes on under another configuration: a new one that takes over every reply that still applies.
+"""Deriving a work folder: a new folder with other settings reuses every reply of an old one that still applies.
 
-A reply applies where the new configuration asks exactly the same: the same prompt, model and sampling, which the
-ledger's prompt hash tells. So another filter or another answerer keeps all tasks that were paid for, and the old
-folder stays as it is.
+A reply applies if the new configuration sends exactly the same request: the same prompt, model and sampling, compared
+by the ledger's prompt hash. So a change of filter or answerer keeps all tasks that were paid for. The old folder stays
+unchanged.
 """
 
 import dataclasses
@@ -32,17 +32,17 @@ class Derived:
 
 
 def derive(source: Path, target: Path, settings: Settings) -> Derived:
-    """Make a work folder for other settings and copy into it what still applies.
+    """Make a work folder for other settings and copy every reply that still applies into it.
 
-    What the copied replies cost was paid by the old folder and does not count against the new one's budget.
+    The cost of copied replies counts in the old folder only, not against the new folder's budget.
 
     Args:
         source: The work folder of an earlier run; only read.
         target: The new folder; must not hold a run that has asked anything.
-        settings: What the new folder is to do.
+        settings: The settings of the new folder.
 
     Raises:
-        DataError: The source is no work folder, or the target holds a run or other files.
+        DataError: The source is no work folder, or the target contains a run or other files.
     """
     if source.resolve() == target.resolve():
         raise DataError("a work folder cannot be derived from itself", where=target)
@@ -52,9 +52,9 @@ def derive(source: Path, target: Path, settings: Settings) -> Derived:
     with Ledger(source / LEDGER, read_only=True) as old, Ledger(target / LEDGER) as new:
         if new.began():
             raise DataError(
-                "the new folder holds a run already",
+                "the new folder already contains a run",
                 where=target,
-                remedy=f"go on in {target} without `derive`, or choose another new folder",
+                remedy=f"resume {target} without `derive`, or choose another new folder",
             )
         pin(target, settings, seeds, prompts.PROMPT_VERSION, began=False, derived_from=str(source.absolute()))
         tasks = {entry.id: entry for entry in _applying_tasks(old, settings, seeds)}
@@ -70,7 +70,7 @@ def derive(source: Path, target: Path, settings: Settings) -> Derived:
 
 
 def _applying_tasks(old: Ledger, settings: Settings, seeds: Sequence[SeedTask]) -> Iterator[Entry]:
-    """Yield the settled task requests that the new settings would ask in the same words."""
+    """Yield the settled task requests that the new settings would send unchanged."""
     for entry in old.entries(TASKS):
         if entry.state != "sent" and entry.id.isdigit() and int(entry.id) < settings.request_limit():
             request = task_request(settings, seeds, int(entry.id))

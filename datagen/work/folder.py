@@ -1,8 +1,8 @@
-"""The work folder of a synthesis run: whose it is, and the configuration and seed tasks it is pinned to.
+"""The work folder of a synthesis run, and the configuration and seed tasks it is pinned to.
 
-``seeds.jsonl`` in a work folder holds the seed tasks as they were read, so a run outlives the file that it was started
-with. The configuration is pinned to their hash, so that a changed copy or original is never taken for what the run was
-made of. Folders of an older version have no copy until they are run again.
+``seeds.jsonl`` in a work folder is a copy of the seed tasks, so a run can be resumed without the original file. The
+configuration contains their hash, so that a changed copy or original is detected. Folders of an older version have no
+copy until they are run again.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ SEEDS = "seeds.jsonl"
 _RESULTS = ("instructions.jsonl", "funnel.json")
 _SEED_TASKS = "seed tasks"
 
-# Free to change between runs of one work folder: they move the work or its end, never a result already there.
+# May change between runs of one work folder: they change the amount or speed of work, never an existing result.
 _FREE = {"target", "max_requests", "seeds", "eager", "budget_usd", "prices", "mode", "batch"}
 _FREE_OF_SERVICE = {field.name for field in dataclasses.fields(Service)} - {"model"}
 
@@ -44,15 +44,15 @@ def pin(
     began: bool = True,
     derived_from: str | None = None,
 ) -> None:
-    """Write the settings into the work folder, or see that those that shape the result are the ones there.
+    """Write the settings into the work folder; refuse a change of those that determine the result.
 
     Args:
         work: The work folder.
         settings: What the run is to do.
         seeds: Its seed tasks.
         prompt_version: Version of the prompts.
-        began: Whether the ledger holds a request; a folder that never asked anything takes any configuration.
-        derived_from: The folder from which this one took its first rows, for the record.
+        began: Whether the ledger contains a request; a folder without requests accepts any configuration.
+        derived_from: The folder that this one was derived from, for the record.
 
     Raises:
         DataError: The folder was made by another configuration; every difference is named.
@@ -77,7 +77,7 @@ def pin(
 
 
 def differences(work: Path, settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> list[str]:
-    """Name the settings that shape the result and differ from those a work folder is pinned to; changes nothing."""
+    """List the settings that determine the result and differ from those of the work folder; changes nothing."""
     pinned = _pinned(work)
     return _differences(pinned["fixed"], _fixed(settings, seeds, prompt_version)) if pinned else []
 
@@ -86,7 +86,7 @@ def pinned_settings(work: Path) -> dict[str, Any]:
     """Return the settings with which the work folder was last used, for :func:`read_settings`.
 
     Raises:
-        DataError: The folder holds no configuration, or a broken one.
+        DataError: The folder has no configuration, or an invalid one.
     """
     pinned = _pinned(work)
     if not pinned:
@@ -98,20 +98,20 @@ def pinned_settings(work: Path) -> dict[str, Any]:
 
 
 def recorded_settings(work: Path) -> Settings:
-    """Return the settings of a run to look back at it: with the folder's own copy of its seeds, where there is one.
+    """Return the settings of an earlier run, with the folder's copy of its seed tasks if it exists.
 
     Raises:
-        DataError: The folder holds no configuration, or a broken one, or its copy was changed.
+        DataError: The folder has no configuration, or an invalid one, or its copy was changed.
     """
     settings = read_settings([(str(work / CONFIG), pinned_settings(work))])
     return dataclasses.replace(settings, seeds=recorded_seeds(work) or settings.seeds)
 
 
 def recorded_seeds(work: Path) -> Path | None:
-    """Return the work folder's own copy of its seed tasks, for when the original is gone; None where there is none.
+    """Return the path of the work folder's copy of its seed tasks; None if it does not exist.
 
     Raises:
-        DataError: The folder's configuration is broken, or its copy was changed.
+        DataError: The folder's configuration is invalid, or its copy was changed.
     """
     pinned, path = _pinned(work), work / SEEDS
     if not pinned or not path.exists():
@@ -129,7 +129,7 @@ def recorded_seeds(work: Path) -> Path | None:
 
 
 def keep_copy(work: Path, seeds: Sequence[SeedTask]) -> None:
-    """Write the seed tasks into the work folder, if they do not stand there already."""
+    """Write a copy of the seed tasks into the work folder, unless it has one."""
     path = work / SEEDS
     try:
         if load_seeds(path) == list(seeds):
@@ -151,10 +151,10 @@ def fingerprint(seeds: Sequence[SeedTask]) -> str:
 
 
 def refuse_foreign(work: Path) -> None:
-    """Refuse a folder that holds something but no run, or a run without its ledger: its files could be overwritten.
+    """Refuse a folder with other files, or with a run whose ledger is missing: its files could be overwritten.
 
     Raises:
-        DataError: It is a file, or holds other files, or the ledger of its run is gone.
+        DataError: It is a file, or contains other files, or the ledger of its run is missing.
     """
     if work.exists() and not work.is_dir():
         raise DataError("the work folder is a file", where=work, remedy="choose another `work` folder")
@@ -174,12 +174,12 @@ def refuse_foreign(work: Path) -> None:
 
 
 def refuse_lost(work: Path) -> None:
-    """Refuse a folder in which a run was and whose ledger is gone: it would ask, and pay for, everything again.
+    """Refuse a folder of an earlier run whose ledger is missing: every request would be sent and paid for again.
 
-    The ledger is made before everything else in the folder, so that no run leaves a folder like this.
+    A run creates the ledger before any other file, so it never leaves such a folder.
 
     Raises:
-        DataError: There are settings or results of a run, and no ledger or an empty one.
+        DataError: The folder has settings or results of a run, but no ledger or an empty one.
     """
     left = [name for name in (CONFIG, *_RESULTS) if (work / name).exists()]
     path = work / LEDGER
@@ -195,7 +195,7 @@ def refuse_lost(work: Path) -> None:
 
 
 def _pinned(work: Path) -> dict[str, Any]:
-    """Return what the folder is pinned to; nothing where it holds no configuration."""
+    """Return the pinned configuration; {} if the folder has none."""
     path = work / CONFIG
     if not path.exists():
         return {}
@@ -206,7 +206,7 @@ def _pinned(work: Path) -> dict[str, Any]:
 
 
 def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Name what differs. A setting that the folder does not know was at its default when the folder was made."""
+    """List the differences. A setting missing in the folder was at its default when the folder was created."""
     service = Service("http://localhost/v1", "")
     known = _flat(Settings(service, service)) | there
     return [
@@ -217,7 +217,7 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _fixed(settings: Settings, seeds: Sequence[SeedTask], prompt_version: str) -> dict[str, Any]:
-    """Return every setting that shapes the result, under its dotted name."""
+    """Return every setting that determines the result, under its dotted name."""
     fixed = {"prompts": prompt_version, "draws": DRAW_VERSION, _SEED_TASKS: fingerprint(seeds)}
     files = [f"{split_fields(spec)[0].name} {content_hash(spec)[:12]}" for spec in settings.evaluation_files]
     return fixed | _flat(settings) | {"evaluation_files": files}

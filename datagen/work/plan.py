@@ -1,4 +1,4 @@
-"""What a run is going to do, without sending anything: sample prompts, prices and the estimated cost."""
+"""A dry run: sample prompts, prices and the estimated cost, without sending anything."""
 
 import dataclasses
 from itertools import islice
@@ -19,18 +19,17 @@ from datagen.work.folder import differences, refuse_foreign
 
 @dataclasses.dataclass(frozen=True)
 class SynthesisPlan:
-    """A run as it would be.
+    """The plan of a run.
 
     Attributes:
-        settings: What it does.
+        settings: Its settings.
         seeds: Number of seed tasks.
-        odd_labels: Labels of the seeds that are missing or that nobody knows, and seeds that overlap with an
-            evaluation file.
+        odd_labels: Missing or unknown labels of seed tasks, and seed tasks that overlap with an evaluation file.
         task_sample: Its first task request.
-        answer_sample: The answer request to a seed task, for its form.
-        prices: The prices that hold.
+        answer_sample: The answer request for a seed task, as an example.
+        prices: The prices used.
         estimate: Requests, tokens and cost, expected and at worst.
-        differences: What sets the settings apart from those that the work folder is pinned to.
+        differences: Differences from the settings that the work folder is pinned to.
         evaluation: The evaluation files as they were read.
     """
 
@@ -49,8 +48,8 @@ def plan(settings: Settings, work: Path) -> SynthesisPlan:
     """Plan a run. Nothing is sent or written, and no key is needed.
 
     Raises:
-        ConfigError: The settings cannot be run, or there is a budget and a model without a price.
-        DataError: The seeds are broken, or the work folder holds something else.
+        ConfigError: The settings are not valid, or a budget is set and a model has no price.
+        DataError: The seed file is invalid, or the work folder contains other files.
     """
     seeds = read_seeds(settings)
     prices = settings.all_prices()

@@ -1,4 +1,4 @@
-"""Judging a ledger anew: what a run has kept and published so far, also beside a running one."""
+"""Replaying a ledger: what a run has kept and published so far, also while it is running."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from datagen.task_filter import FilteredAnswers, TaskFilter, filter_answers
 def replay(
     ledger: Ledger, settings: Settings, seeds: Sequence[SeedTask]
 ) -> tuple[TaskFilter, FilteredAnswers]:
-    """Judge every reply in the order of the requests, as the run itself does; change nothing.
+    """Filter every reply in the order of the requests, as the run itself does; changes nothing.
 
     Args:
         ledger: The ledger, which may be written to meanwhile.
@@ -21,7 +21,7 @@ def replay(
         seeds: The run's seed tasks.
 
     Returns:
-        The task filter with what was kept and rejected, and what became of the answers that are in.
+        The task filter with the kept and rejected tasks, and the filtered answers received so far.
     """
     tasks = TaskFilter(seeds, settings)
     take_settled(tasks, settings, lambda id: ledger.settled(TASKS, id))
@@ -32,10 +32,10 @@ def replay(
 
 
 def take_settled(tasks: TaskFilter, settings: Settings, find: Callable[[str], Entry | None]) -> None:
-    """Judge further replies in the order of the requests, up to the target or the first one that is not there.
+    """Filter further replies in the order of the requests, up to the target or the first missing reply.
 
     Args:
-        tasks: The filter, which goes on behind what it has judged.
+        tasks: The filter, which continues after the replies that it has already taken.
         settings: The run's settings.
         find: Returns the settled task request of an id, or None.
     """

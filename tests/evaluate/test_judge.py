@@ -131,7 +131,7 @@ def test_unreadable_replies_and_failures_are_counted_never_dropped(files: Path) 
         (False, "Hard to say.")
     ] * 2
     assert "2 requests failed" in printed
-    assert "2 replies hold no clear verdict" in printed
+    assert "2 replies have no clear verdict" in printed
     score = score_verdicts(verdicts).scores[0]
     assert (score.items, score.complete, score.invalid, score.missing) == (3, 1, 4, 0)
     with ScriptedServer(lambda body, tried: "Tie") as server:

@@ -83,7 +83,7 @@ def test_what_came_to_nothing_is_asked_again_at_another_length_and_nothing_else_
         assert verdicts(files) == ["win"] * 6
         run(*arguments(files, server, "--max-tokens", "256", "--retry-failed", "--overwrite"))
         assert server.count == 8
-    assert "2 failed, empty or cut replies are asked again" in printed
+    assert "2 failed, empty or cut replies are requested again" in printed
     with Ledger(files / "work" / "ledger.sqlite", read_only=True) as ledger:
         assert ledger.counts()["judge"]["tries"] == 8
 
@@ -97,7 +97,7 @@ def test_what_came_to_nothing_is_asked_again_at_another_length_and_nothing_else_
         ),
         (Scripted("<think>Both are fine", finish_reason="MAX_TOKENS"), "6 of them were cut off"),
         (Scripted(""), "6 of them are empty; --retry-failed"),
-        (Scripted("I cannot say."), "6 replies hold no clear verdict"),
+        (Scripted("I cannot say."), "6 replies have no clear verdict"),
         (Scripted("The input was flagged.", status=400), "content-filter: HTTP 400: The input was flagged."),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_budget_ends_the_run_holds_later_and_can_be_lifted(files: Path) -> Non
             run(*arguments(files, server))
         printed = run(*arguments(files, server, *options, "--budget-usd", "inf"))
         assert server.count == 6
-    assert "6 requests to send, 0 settled already" in plan
+    assert "6 requests to send, 0 answered already" in plan
     assert "Which of two outputs follows the instruction better?" in plan
     assert "expected cost $" in plan
     assert "spent so far" in printed

@@ -91,7 +91,7 @@ def test_deriving_starts_a_folder_of_its_own(tmp_path: Path, settings: Settings)
     synthesize(settings, tmp_path / "old")
     derive(tmp_path / "old", tmp_path / "new", settings)
     before = contents(tmp_path / "new")
-    with pytest.raises(DataError, match="holds a run already") as caught:
+    with pytest.raises(DataError, match="already contains a run") as caught:
         derive(tmp_path / "old", tmp_path / "new", settings)
     assert f"go on in {tmp_path / 'new'}" in str(caught.value)
     assert contents(tmp_path / "new") == before
