@@ -93,7 +93,7 @@ def test_deriving_starts_a_folder_of_its_own(tmp_path: Path, settings: Settings)
     before = contents(tmp_path / "new")
     with pytest.raises(DataError, match="already contains a run") as caught:
         derive(tmp_path / "old", tmp_path / "new", settings)
-    assert f"go on in {tmp_path / 'new'}" in str(caught.value)
+    assert f"resume {tmp_path / 'new'}" in str(caught.value)
     assert contents(tmp_path / "new") == before
     with pytest.raises(DataError, match="from itself"):
         derive(tmp_path / "old", tmp_path / "old" / ".." / "old", settings)
