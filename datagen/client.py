@@ -33,7 +33,7 @@ OPEN_PER_SLOT = 32
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What came of a request: a text, or an ``error`` "code: words" that says why there is none.
+    """The outcome of a request: a text, or an ``error`` of the form "code: message".
 
     ``finish_reason`` is the service's ("stop", "length", ...); tokens are those the service reports; ``time``
     is when the request was settled, UTC.
@@ -71,7 +71,7 @@ def complete(
         ledger: Remembers every outcome; what it holds is not asked again.
         stage: The ledger's stage under which the requests stand.
         progress: Called with (settled, total) each time a request is settled.
-        budget: Sets the worst case of every try aside and writes down what it cost.
+        budget: Reserves the worst case of every try and records its cost.
 
     Returns:
         One reply a request; a request that failed for good has ``error`` set.
@@ -97,7 +97,7 @@ def complete(
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where an event loop runs already, as in a notebook; that one stands still."""
+    """Run a coroutine to its end, even inside a running event loop, as in a notebook, which it blocks."""
     outer = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
     try:
@@ -127,7 +127,7 @@ async def stream(
         stage: The ledger's stage.
         window: Tells how many requests may be drawn ahead of the reply that is yielded next, at least 1; the
             concurrency bounds what is in flight in any case. Without it, four times the concurrency.
-        budget: Sets the worst case of every try aside and writes down what it cost.
+        budget: Reserves the worst case of every try and records its cost.
 
     Raises:
         ServiceError: The service as a whole refuses or is not there, or the budget is reached.
@@ -196,7 +196,7 @@ class _Flow:
                 self._changed.clear()
                 await self._changed.wait()
         except GeneratorExit:
-            # Whoever asks no further has enough. What is in flight must be paid: let its bill become known.
+            # The caller has enough replies. Requests in flight are billed anyway: wait for their token counts.
             if self._requester.budget is not None and self._requester.budget.held_usd > 0:
                 await self._drain()
             raise
@@ -236,7 +236,7 @@ class _Flow:
         self._changed.set()
 
     async def _drain(self) -> None:
-        """Let what is in flight end, which is paid for, unless it is bound to fail."""
+        """Wait for the requests in flight, which are billed anyway, unless they are bound to fail."""
         self._requester.close()
         if isinstance(self._failure, Stop) and self._failure.at_once:
             return

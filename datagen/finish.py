@@ -1,8 +1,8 @@
-"""What the finish reason of a reply means, whichever service wrote it.
+"""Reads finish reasons in every service's vocabulary.
 
 OpenAI's names are ``stop``, ``length``, ``content_filter`` and ``tool_calls``; services and gateways in front of other
 APIs pass on the names of those: ``end_turn``, ``MAX_TOKENS``, ``FINISH_REASON_SAFETY``, ``eos_token``, ``eosFound``,
-``insufficient_system_resource``. A reply counts as whole only where its reason is known to say so. The words stand
+``insufficient_system_resource``. A reply counts as whole only if its reason is known to mean that. The words are
 under ``finish reasons`` in ``providers.yaml``.
 """
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[\w .:/-]+")
 
 @functools.lru_cache(maxsize=1024)
 def read_finish(reason: str | None) -> Finish:
-    """Return what a finish reason means, in any spelling; one that is missing or empty speaks for a whole reply.
+    """Classify a finish reason in any spelling; a missing or empty reason counts as "whole".
 
     Args:
         reason: As the service gave it.

@@ -20,7 +20,7 @@ def table() -> dict[str, Any]:
 
 
 def names(section: str, key: str) -> tuple[str, ...]:
-    """Return the words that stand under a key of a section.
+    """Return the words under a key of a section.
 
     Example:
         >>> names("usage", "total")
@@ -31,7 +31,7 @@ def names(section: str, key: str) -> tuple[str, ...]:
 
 @functools.cache
 def pattern(section: str, key: str) -> re.Pattern[str]:
-    """Return the pattern that stands under a key of a section.
+    """Return the pattern under a key of a section.
 
     Example:
         >>> pattern("content", "thoughts").search("Reasoning") is not None

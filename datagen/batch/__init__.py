@@ -1,1 +1,1 @@
-"""A provider's batch interface: files of requests, sent once, looked at until they end, brought in."""
+"""Batch mode: submits files of requests to a provider's batch API, polls them and collects the results."""

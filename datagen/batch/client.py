@@ -165,7 +165,7 @@ def collect_batches(
         limits: As in batch mode.
 
     Raises:
-        DataError: Batches are still under way; what is in them would be paid for twice.
+        DataError: Batches are still under way; their requests would be paid for twice.
         ServiceError: The service cannot say how far they are.
     """
     run_coroutine(_over_all(services, ledger, budget, limits, BatchRunner.look_once))
@@ -183,9 +183,9 @@ def collect_batches(
 def cancel_batches(
     services: Mapping[str, Service], ledger: Ledger, budget: Budget, limits: BatchLimits
 ) -> list[BatchRecord]:
-    """End every batch that is under way, and bring in what it has done.
+    """Cancel every batch that is under way, and collect its results.
 
-    A batch that its provider does not know any more counts as spent at its worst case.
+    A batch that its provider no longer knows counts as spent at its worst case.
 
     Returns:
         The batches that were ended.

@@ -1,7 +1,7 @@
-"""What an ended batch brought goes into the ledger: replies, failures, money; and what is left to be asked again.
+"""Collects the results of an ended batch into the ledger: replies, failures and costs.
 
-Everything is settled in transactions and keyed by request, so collecting that is cut off is simply begun again: what
-it had settled by then is passed over.
+Results are recorded in transactions and keyed by request, so a collection that was interrupted simply starts over and
+skips the requests that it had recorded.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _MISSING = RequestError("missing", "the batch ended without a reply to it", "fau
 
 @dataclasses.dataclass
 class Collected:
-    """What came of one batch: counts of its requests, useless lines, and an error that concerns all of them."""
+    """The outcome of one batch: counts of its requests, invalid lines, and an error that concerns all of them."""
 
     answered: int = 0
     failed: int = 0
@@ -43,18 +43,18 @@ class Collected:
     fatal: RequestError | None = None
 
     def words(self) -> str:
-        """Say it in one line."""
+        """Summarize it in one line."""
         words = f"{self.answered} answered, {self.failed} failed, {self.again} to be asked again"
-        return words + (f", {len(self.problems)} useless lines" if self.problems else "")
+        return words + (f", {len(self.problems)} invalid lines" if self.problems else "")
 
 
 class ResultCollector:
-    """Brings in the replies of one ended batch.
+    """Collects the replies of one ended batch.
 
     Args:
-        stage: With what it is brought in.
+        stage: The wire, ledger, store and budget to use.
         record: The batch.
-        gives_up: Take replies whose file the provider does not have any more for lost.
+        gives_up: Count replies as lost if the provider no longer has their file.
     """
 
     def __init__(self, stage: BatchStage, record: BatchRecord, *, gives_up: bool) -> None:
@@ -69,15 +69,15 @@ class ResultCollector:
         self._left = {id for id, member in self._members.items() if member.state == "sent"}
         self._held = stage.budget.open_batch(record.stage)
         self._refused: dict[str, RequestError] = {}
-        # Requests that are paid for, or may be, and brought nothing.
+        # Requests that are billed, or may be, without a usable reply.
         self._for_nothing: dict[str, RequestError] = {}
         self._collected = Collected(answered=len(self._members) - len(self._left))
 
     async def collect(self, batch: Mapping[str, Any]) -> Collected:
-        """Settle everything that the batch brought, and mark it as ended.
+        """Record all results of the batch, and mark it as ended.
 
         Args:
-            batch: What the provider says about it.
+            batch: The provider's batch object.
 
         Raises:
             ServiceError: Its files cannot be fetched.
@@ -105,7 +105,7 @@ class ResultCollector:
         for problem in problems[:_SHOWN_PROBLEMS]:
             log.warning("batch %s: %s", record.batch_id, self._wire.words(problem))
         if len(problems) > _SHOWN_PROBLEMS:
-            log.warning("batch %s: %d useless lines in all", record.batch_id, len(problems))
+            log.warning("batch %s: %d invalid lines in all", record.batch_id, len(problems))
         return self._collected
 
     async def _fetch(self, file_id: str, into: IO[bytes], expected: int) -> None:
@@ -133,7 +133,7 @@ class ResultCollector:
                 await asyncio.sleep(min(self._limits.poll_s, number * self._wire.service.first_wait_s))
 
     async def _take_all(self, lines: Iterator[Line]) -> None:
-        """Settle lines, so many in one transaction."""
+        """Record lines, 200 in one transaction."""
         while part := list(itertools.islice(lines, _LINES_AT_ONCE)):
             with self._ledger.transaction():
                 for line in part:
@@ -141,7 +141,7 @@ class ResultCollector:
             await asyncio.sleep(0)
 
     def _take(self, line: Line) -> None:
-        """Settle the request of one line."""
+        """Record the result in one line."""
         if line.id not in self._left:
             return
         self._left.discard(line.id)
@@ -160,7 +160,7 @@ class ResultCollector:
         self._collected.answered += 1
 
     def _judge(self, id: str, error: RequestError) -> None:
-        """Leave a request to the next round, unless it is refused, had its rounds, or was paid for twice already."""
+        """Leave a request to the next round, unless it is rejected, had all rounds, or was billed twice already."""
         if error.kind == "final":
             self._refused[id] = error
             return
@@ -183,11 +183,11 @@ class ResultCollector:
         self._collected.failed += 1
 
     def _settle_missing(self, lost: int) -> None:
-        """Settle the requests of which the files say nothing.
+        """Record the requests that are missing from the files.
 
         Args:
-            lost: Replies that the provider says it made and that are not there; as many of the missing requests,
-                the dearest first, count as spent.
+            lost: Number of replies that the provider reports as completed and that are missing; as many of the
+                missing requests, the most expensive first, count as spent.
         """
         missing = [(self._held[id], id) for id in self._left if id in self._held]
         missing.sort(key=lambda each: (-(each[0].reserved_usd or 0.0), each[1]))
@@ -198,7 +198,7 @@ class ResultCollector:
             self._judge(id, _MISSING if id in spent else dataclasses.replace(_MISSING, bill="none"))
 
     def _settle_refused(self) -> None:
-        """Settle the refused requests: they have failed, unless the service refuses all of them alike."""
+        """Record the rejected requests as failed, unless the service rejects all of them."""
         together = not self._collected.answered and len(self._refused) >= REFUSED_IN_A_ROW
         if together and all(each.code == "bad-request" for each in self._refused.values()):
             first = next(iter(self._refused.values()))
@@ -210,12 +210,12 @@ class ResultCollector:
             self._fail(id, str(error))
 
     def _stop_paying_for_nothing(self) -> None:
-        """End the run where a batch was paid for and brought no reply at all: the next one would be, too."""
+        """End the run if a batch was billed without a single usable reply: so would be the next one."""
         if self._collected.answered or not self._for_nothing:
             return
         if len(self._for_nothing) >= REFUSED_IN_A_ROW or self._collected.failed:
             words = next(iter(self._for_nothing.values())).words
-            what = "no reply of a batch can be read, and all count as paid for"
+            what = "no reply of a batch is readable, and all may be billed"
             self._end_run(RequestError("unreadable", words, "fatal", what=what))
 
     def _end_run(self, error: RequestError) -> None:

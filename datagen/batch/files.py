@@ -1,7 +1,7 @@
 """The files of a batch: requests written as JSON Lines within a provider's limits, replies read back by their ids.
 
-A reply belongs to the request whose ``custom_id`` it carries, wherever it stands. Whatever else a file holds (a line
-that is cut or is no JSON, an id that nobody asked for, an id a second time) is reported and costs no other line.
+Replies are matched to requests by ``custom_id``, in any order. Invalid lines (truncated, not JSON, with an unknown
+or a repeated id) are reported and skipped.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _SHOWN_CHARACTERS = 80
 
 @dataclasses.dataclass(frozen=True)
 class BatchLimits:
-    """How batches are cut, sent again and waited for.
+    """Limits on the size, the retries and the polling of batches.
 
     Attributes:
         max_requests: Requests in one batch at most; the provider's limit or less.
@@ -80,7 +80,7 @@ def scratch_file(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def custom_id(stage: str, id: str) -> str:
-    """Return the id under which a request stands in a batch; of letters, digits and hyphens, as all providers take.
+    """Return the ``custom_id`` of a request in a batch: letters, digits and hyphens, which all providers accept.
 
     Examples:
         >>> custom_id("tasks", "000012")
@@ -145,7 +145,7 @@ def next_part(questions: Sequence[Question], limits: BatchLimits, tokens_left: f
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """What a provider says about one request.
+    """The provider's result for one request.
 
     Attributes:
         id: The request's id in its stage.
@@ -171,7 +171,7 @@ class Replies:
     def __init__(self, stage: str, ids: Iterable[str]) -> None:
         self._ids = {custom_id(stage, id): id for id in ids}
         self.seen: set[str] = set()
-        #: Lines that were of no use, in words.
+        #: A description of each invalid line.
         self.problems: list[str] = []
 
     def read(self, file: IO[bytes], name: str) -> Iterator[Line]:

@@ -1,8 +1,8 @@
-"""The run of batches: written down, sent, looked at until they end, brought in, and what is missing sent again.
+"""Runs the batches of one stage: records, submits, polls and collects them, and submits missing requests again.
 
-Every step is written down before the next one begins, so a process that is killed anywhere goes on where it was:
-between planning and sending the batch is looked for at the provider by its metadata, and only made if it is not
-there; while waiting it is looked at again; while its replies are brought in what was settled is passed over.
+Every step is recorded before the next one begins, so a killed process resumes at any point: a batch that was planned
+is searched at the provider by its metadata, and only created if it is not there; a batch under way is polled again;
+a collection skips the requests that were recorded.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 #: The first look at a batch, in seconds after it was sent; each further one waits longer.
 _FIRST_LOOK_S = 5.0
 _LONGER = 1.5
-#: Progress is told at least so often, in seconds.
+#: Longest time between two progress lines, in seconds.
 _SILENCE_S = 300.0
 #: A batch that is completed is looked at so many times more for the id of its output file.
 _LOOKS_FOR_A_FILE = 5
@@ -44,7 +44,7 @@ _FOREIGN = (
 
 
 class BatchesUnderWay(Exception):
-    """Everything that can be sent is under way, and nobody wants to wait.
+    """All batches that can be submitted are under way, and the caller does not wait.
 
     Attributes:
         records: The batches.
@@ -56,17 +56,17 @@ class BatchesUnderWay(Exception):
 
 
 class BatchRunner:
-    """Has requests of one stage answered through batches; an asynchronous context manager.
+    """Gets requests of one stage answered through batches; an asynchronous context manager.
 
     Args:
-        service: Where to ask.
-        ledger: Where every batch, request and reply is written down.
+        service: The service.
+        ledger: Records every batch, request and reply.
         stage: The ledger's stage.
-        budget: Sets the worst case of a whole batch aside before it is sent.
-        limits: How batches are cut, sent again and waited for.
+        budget: Reserves the worst case of a whole batch before it is submitted.
+        limits: Limits on the size, the retries and the polling of batches.
         wait: Wait for replies.
-        watch: Called whenever something is known anew.
-        leave_usd: Tells what must be left of a budget, in US dollars, for what follows from one request.
+        watch: Called on every change.
+        leave_usd: Returns the amount of the budget, in US dollars, to keep for the follow-up of one request.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class BatchRunner:
         self._batches = BatchStage(stage, self._wire, ledger, self._store, budget, limits)
         self._submitter = BatchSubmitter(self._batches, leave_usd)
         self._resumed = self._cancelling = False
-        # Requests that came back from a batch since they were last to be asked.
+        # Requests of batches that ended during this round.
         self._asked: set[str] = set()
         self._unknown: set[tuple[int, str]] = set()
         self._told, self._told_at_s = "", 0.0
@@ -135,12 +135,12 @@ class BatchRunner:
                 await self._wait_for_an_end()
 
     async def look_once(self) -> None:
-        """Bring in what has ended; what never reached the provider is taken back."""
+        """Collect the batches that have ended; undo those that never reached the provider."""
         await self._resume()
         await self._look()
 
     async def cancel(self) -> None:
-        """End all batches of the stage and bring in what they have done."""
+        """Cancel all batches of the stage and collect their results."""
         self._cancelling = True
         await self._resume()
         for record in self._under_way():
@@ -168,7 +168,7 @@ class BatchRunner:
     # Going on where an earlier process was
 
     async def _resume(self) -> None:
-        """Take up the batches of an earlier process: those that did not reach the provider are taken back."""
+        """Resume the batches of an earlier process; undo those that never reached the provider."""
         if self._resumed:
             return
         self._resumed = True
@@ -193,7 +193,7 @@ class BatchRunner:
                 self._store.take_back(record, self._budget, "never made")
 
     def _refuse_elsewhere(self) -> None:
-        """Speak of batches only to the service that has them: another one gets no key of its and knows nothing."""
+        """Refuse to resume batches at another service than the one that has them."""
         for record in self._under_way():
             if record.base_url.rstrip("/") != self._service.base_url.rstrip("/"):
                 raise ConfigError(
@@ -216,7 +216,7 @@ class BatchRunner:
                 return
 
     def _tell(self) -> None:
-        """Say how far the batches are, when that has changed or after a long silence."""
+        """Log the progress of the batches, if it changed or after a long time."""
         records, now_s = self._under_way(), time.monotonic()
         words, _, age = describe(records).rpartition(", after ")
         if words != self._told or now_s - self._told_at_s >= _SILENCE_S:
@@ -225,7 +225,7 @@ class BatchRunner:
             self._watch()
 
     async def _look(self) -> bool:
-        """Ask how far every batch is and bring in those that have ended; tell whether there was one."""
+        """Poll every batch and collect those that have ended; return whether one had."""
         ended = False
         for record in self._under_way():
             batch = await self._retrieve(record)
@@ -244,7 +244,7 @@ class BatchRunner:
         return ended
 
     async def _retrieve(self, record: BatchRecord) -> dict[str, Any] | None:
-        """Return what the provider says; None where it knows nothing of a batch that is to be given up."""
+        """Return the provider's batch object; None if a batch that is being cancelled is unknown there."""
         assert record.batch_id is not None
         batch_id = record.batch_id
         return await self._wire.retry(
@@ -255,9 +255,9 @@ class BatchRunner:
         )
 
     def _note(self, record: BatchRecord, batch: Mapping[str, Any]) -> BatchRecord:
-        """Write down what the provider says about a batch."""
+        """Record the provider's state of a batch."""
         status, told = self._wire.words(batch["status"].lower()), counts(batch)
-        # Where nothing is said, everything of which there may be a reply may have been done.
+        # Without counts, every request for which there may be a reply counts as completed.
         done = read_state(status) in ("completed", "expired", "cancelled")
         may_be_done = done and (file_id(batch, "output") or not file_id(batch, "error"))
         completed, failed = told or (record.requests if may_be_done else 0, 0)
@@ -266,7 +266,7 @@ class BatchRunner:
     # Ending
 
     def _has_ended(self, record: BatchRecord, batch: Mapping[str, Any]) -> bool:
-        """Say whether a batch has ended and its replies can be fetched.
+        """Return whether a batch has ended and its replies can be downloaded.
 
         Raises:
             ServiceError: It is in an unknown state for longer than any batch takes.
@@ -291,7 +291,7 @@ class BatchRunner:
     def _warn_of_unknown_state(self, record: BatchRecord) -> None:
         if _is_lost(record):
             raise self._wire.policy.stop(
-                f"batch {record.batch_id} is in a state that is not known, for {in_words(record.age_s())}",
+                f"batch {record.batch_id} has been in an unknown state for {in_words(record.age_s())}",
                 RequestError("unknown-state", record.status, "fatal"),
                 remedy="look at the batch on the provider's page; run the same command again when it has ended, or "
                 "give it up with `cancel_batches` (its requests then count as spent)",
@@ -299,12 +299,12 @@ class BatchRunner:
         if (record.number, record.status) not in self._unknown:
             self._unknown.add((record.number, record.status))
             log.warning(
-                "%s: batch %s is %r, which is not known here; waiting for it to end (--cancel-batches ends it)",
+                "%s: batch %s is in the unknown state %r; waiting for it to end (`cancel_batches` ends it)",
                 record.stage, record.batch_id, record.status,
             )  # fmt: skip
 
     async def _end(self, record: BatchRecord, batch: Mapping[str, Any]) -> None:
-        """Bring in what an ended batch has done, and end the run where the next one would fare alike."""
+        """Collect an ended batch, and end the run if the next batch would fail for the same reason."""
         state = read_state(record.status)
         if state == "failed" and not (file_id(batch, "output") or file_id(batch, "error")):
             self._end_refused(record, batch)
@@ -325,7 +325,7 @@ class BatchRunner:
             )
 
     def _end_refused(self, record: BatchRecord, batch: Mapping[str, Any]) -> None:
-        """Deal with a batch that the provider refused as a whole, before it ran any of it."""
+        """Handle a batch that the provider rejected as a whole, before it ran any of it."""
         refusal = read_refusal(batch, self._wire.words)
         ids = list(self._store.members(record))
         self._store.take_back(record, self._budget, f"failed: {refusal.words}")
@@ -353,5 +353,5 @@ class BatchRunner:
 
 
 def _is_lost(record: BatchRecord) -> bool:
-    """Say whether a batch is in an unknown state for longer than any batch takes."""
+    """Return whether a batch has been in an unknown state for longer than any batch takes."""
     return read_state(record.status) == "unknown" and record.age_s() > _LONGEST_UNKNOWN_S

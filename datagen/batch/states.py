@@ -1,8 +1,8 @@
-"""What a provider says about a batch or a file, in one vocabulary: states, counts and the ids of its files.
+"""Reads the state, the counts and the file ids of batches and files, in every provider's vocabulary.
 
 OpenAI, Azure and Groq write ``in_progress`` and ``completed``; Together writes ``COMPLETED`` within a ``job``;
 Mistral ``SUCCESS``, ``TIMEOUT_EXCEEDED``, ``output_file`` and ``succeeded_requests``; others ``JOB_STATE_SUCCEEDED``.
-The words of a state are told apart by their stems. One that no rule knows is waited for, and told of.
+States are matched by the patterns in ``providers.yaml``. A batch in an unknown state is waited for, with a warning.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
-"""What a work folder knows of its batches: one row for each, kept in the ledger beside the requests.
+"""The table of batches in the ledger of a work folder.
 
-A batch is written down, with its requests and their worst case, before anything of it is sent. Its metadata at the
-provider name the work folder, its number and its content; so a batch of which a killed process did not learn the id
-is found again, and not sent a second time.
+A batch is recorded, with its requests and their worst case, before anything is sent. Its metadata at the provider
+name the work folder, its number and its content; so a batch whose id a killed process never received is found again,
+and not submitted twice.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class BatchRecord:
     Attributes:
         number: Counts the batches of a work folder, from 1.
         stage: The stage of its requests.
-        state: "planned" (written down; the provider's id is not known), "open" or "ended".
+        state: "planned" (recorded; the provider's id is unknown), "open" or "ended".
         base_url: The service it was meant for.
         model: The model that is asked.
         requests: How many requests it holds.
@@ -39,10 +39,10 @@ class BatchRecord:
         status: What the provider last said, such as "in_progress"; "asked for" when it was asked to make the batch.
         completed: Requests that the provider says it completed.
         failed: Requests that it says failed.
-        planned_at: When it was written down, UTC, ISO 8601.
+        planned_at: When it was recorded, UTC, ISO 8601.
         checked_at: When the provider was last asked about it.
         ended_at: When its replies were all in.
-        words: What became of it, where that needs words.
+        words: A note on its outcome, or "".
     """
 
     number: int
@@ -137,11 +137,11 @@ class BatchStore:
         return self._ledger.noted(_FILE.format(record.content))
 
     def keep_file(self, record: BatchRecord, file_id: str) -> None:
-        """Write down that the input file is being sent (""), or the provider's id of it."""
+        """Record that the input file is being uploaded (""), or the provider's id of it."""
         self._ledger.note(_FILE.format(record.content), file_id)
 
     def forget_file(self, record: BatchRecord) -> None:
-        """Forget an input file: a batch was made of it, or it is of no use."""
+        """Forget an input file: a batch was created from it, or it is unusable."""
         self._ledger.execute("DELETE FROM notes WHERE key = ?", (_FILE.format(record.content),))
 
     def looked_in_vain(self, record: BatchRecord) -> int:
@@ -152,11 +152,11 @@ class BatchStore:
         return looks
 
     def asking(self, record: BatchRecord) -> None:
-        """Write down that the provider is being asked to make a batch."""
+        """Record that the provider is being asked to create a batch."""
         self._set(record, status="asked for")
 
     def opened(self, record: BatchRecord, batch_id: str) -> BatchRecord:
-        """Write down that the provider has a batch, and its id."""
+        """Record the provider's id of a batch."""
         with self._ledger.transaction():
             self._ledger.execute(
                 "UPDATE requests SET batch_id = ? WHERE stage = ? AND batch_id = ?",
@@ -165,11 +165,11 @@ class BatchStore:
             return self._set(record, state="open", batch_id=batch_id)
 
     def checked(self, record: BatchRecord, *, status: str, completed: int, failed: int) -> BatchRecord:
-        """Write down what the provider says about a batch."""
+        """Record the provider's state of a batch."""
         return self._set(record, status=status, completed=completed, failed=failed, checked_at=utc_now())
 
     def ended(self, record: BatchRecord, words: str = "") -> None:
-        """Write down that everything of a batch is settled that ever will be."""
+        """Record that a batch has ended and all its results are recorded."""
         self._set(record, state="ended", ended_at=utc_now(), words=words)
 
     def _set(self, record: BatchRecord, **columns: str | int) -> BatchRecord:
@@ -239,7 +239,7 @@ def described(record: BatchRecord) -> dict[str, Any]:
 
 
 def describe(records: Sequence[BatchRecord]) -> str:
-    """Say how far some batches are, in one line.
+    """Summarize the progress of batches in one line.
 
     Example:
         >>> describe([])

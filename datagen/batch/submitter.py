@@ -1,7 +1,7 @@
-"""Sending batches: as much at once as limits, queue and budget leave room for, and none of them twice.
+"""Submits batches: as many as limits, queue and budget allow, and none of them twice.
 
-A request to make a batch, or to take a file, whose answer is lost may have been obeyed. So whenever that is possible,
-after a kill or a broken connection, the provider's list is searched for the batch's metadata or the file's name first.
+A request to create a batch or upload a file may have succeeded even if its response was lost. So after a kill or a
+broken connection, the provider's list is first searched for the batch's metadata or the file's name.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 #: A batch that the provider's queue has no room for is sent so many times, half as large each time.
 _QUEUE_FULL = 12
-#: A batch that the budget makes smaller than this part of what is to be sent is not worth its day.
+#: If the budget covers less than this part of the requests, no batch is submitted: it would take a day for little.
 _SMALLEST_PART = 0.02
 #: How long a batch that may have been made is waited for before the provider's list is read, in seconds.
 _LIST_LAG_S = 5.0
@@ -38,11 +38,11 @@ _LONGER = 1.5
 
 
 class BatchSubmitter:
-    """Cuts questions of one stage into batches, writes them down with their worst case, and brings them to a provider.
+    """Cuts requests of one stage into batches, records them with their worst case, and submits them.
 
     Args:
-        stage: With what they are sent.
-        leave_usd: Tells what must be left of a budget, in US dollars, for what follows from one request.
+        stage: The wire, ledger, store and budget to use.
+        leave_usd: Returns the amount of the budget, in US dollars, to keep for the follow-up of one request.
     """
 
     def __init__(self, stage: BatchStage, leave_usd: Callable[[], float]) -> None:
@@ -60,7 +60,7 @@ class BatchSubmitter:
         return max(0.0, self._hold_until_s - time.monotonic())
 
     async def send(self, questions: Sequence[Question]) -> bool:
-        """Send as many batches as limits and money allow now; tell whether it was not money that ended it.
+        """Submit as many batches as limits and budget allow now; return False if the budget was too small.
 
         Args:
             questions: What to ask, in this order.
@@ -82,7 +82,7 @@ class BatchSubmitter:
         return True
 
     def _plan(self, part: Sequence[Question], fewest: int) -> BatchRecord | None:
-        """Write down as much of a part as the budget allows, with its worst case; None where that is too little."""
+        """Record as many requests as the budget allows, with their worst case; None if those are too few."""
         with self._ledger.transaction():
             held = self._reserve(part)
             if len(held) < min(fewest, len(part)):
@@ -109,7 +109,7 @@ class BatchSubmitter:
         return record
 
     def _reserve(self, part: Sequence[Question]) -> list[Try]:
-        """Set the worst case of each question aside, in their order, as far as the budget goes."""
+        """Reserve the worst case of each request in order, as far as the budget goes."""
         leave_usd = self._leave_usd()
         before = 1 + sum(record.requests for record in self._store.under_way(self._stage))
         held: list[Try] = []
@@ -140,19 +140,19 @@ class BatchSubmitter:
             in_a_while: Send nothing for some time first.
 
         Raises:
-            ServiceError: There is no room time and again, however little is sent.
+            ServiceError: The queue stays full, however small the batches.
         """
         self._queue_full += 1
         if self._queue_full > _QUEUE_FULL:
             raise self._wire.policy.stop(
-                "the provider's queue has no room, time and again",
+                "the provider's batch queue stays full",
                 RequestError("queue-full", words, "fault"),
                 remedy="run the same command again later, or set batch.enqueued_tokens to your account's limit",
             )
         self._token_room = max(1, min(self._token_room, record.prompt_tokens) // 2)
         wait_s = self._limits.poll_s * self._queue_full if in_a_while else 0.0
         self._hold_until_s = time.monotonic() + wait_s
-        log.info("%s: %s; sending less, in %s", self._stage, words, in_words(wait_s))
+        log.info("%s: %s; submitting smaller batches, in %s", self._stage, words, in_words(wait_s))
 
     # The batch at the provider
 
@@ -197,7 +197,7 @@ class BatchSubmitter:
         record = self._store.opened(record, str(made[0]["id"]))
         self._store.forget_file(record)
         for other in made[1:]:
-            log.warning("batch %s was made twice; cancelling %s", made[0]["id"], other.get("id"))
+            log.warning("batch %s was created twice; cancelling %s", made[0]["id"], other.get("id"))
             await self.cancel(str(other.get("id")))
             held = self._budget.open_batch(record.stage)
             with self._ledger.transaction():
@@ -206,7 +206,7 @@ class BatchSubmitter:
                         self._budget.forfeit_copy(held[id])
 
     async def cancel(self, batch_id: str) -> None:
-        """Ask for the end of a batch; one that has ended or is not known is left alone."""
+        """Cancel a batch; a batch that has ended or is unknown is left alone."""
         await self._wire.retry(
             "cancelling a batch",
             lambda: self._wire.cancel(batch_id),
@@ -275,7 +275,7 @@ class BatchSubmitter:
             waited_s = time.monotonic() - since_s
             if waited_s > patience_s:
                 log.warning(
-                    "%s: the file %s is still %r after %s; making a batch of it all the same",
+                    "%s: the file %s is still %r after %s; creating the batch anyway",
                     record.stage, file_id, status, in_words(waited_s),
                 )  # fmt: skip
                 return file_id

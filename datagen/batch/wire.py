@@ -1,7 +1,7 @@
-"""The wire to a provider's batch interface: files up and down, batches made, looked at, found again and cancelled.
+"""Calls of a provider's batch API: upload and download files; create, retrieve, list and cancel batches.
 
-One call is one HTTP request (a search is several), and whatever goes wrong is a :class:`RequestError`, as in
-:mod:`datagen.service.wire`; :meth:`BatchWire.retry` repeats a call for as long as that may help.
+One call is one HTTP request (a search is several), and every failure is a :class:`RequestError`, as in
+:mod:`datagen.service.wire`; :meth:`BatchWire.retry` retries a call for as long as that may help.
 """
 
 import asyncio
@@ -36,33 +36,33 @@ _MOST_PAGES = 1000
 #: A batch is not looked for among those that are older than itself by more than this, in seconds.
 _CLOCKS_DIFFER_S = 86400.0
 _SECONDS_BETWEEN_REPORTS = 60.0
-#: Codes of a service that does not know what is spoken of, or not the whole operation.
+#: Error codes of a service that does not know an object, or does not have the operation.
 UNSUPPORTED = ("not-found", "bad-request")
 
 
 class Unlisted(ServiceError):
-    """The service does not tell which batches it has, so that one that may have been made cannot be found."""
+    """The service does not list its batches, so a batch that may have been created cannot be found."""
 
 
 class BatchWire(Wire):
-    """A connection to one service's batch interface; an asynchronous context manager."""
+    """A connection to one service's batch API; an asynchronous context manager."""
 
     def __init__(self, service: Service, stage: str = "") -> None:
         super().__init__(service)
         self.policy = RetryPolicy(service, stage, batch=True)
 
     async def upload(self, file: IO[bytes], name: str) -> dict[str, Any]:
-        """Send an input file; return what the provider says about it, its id among that."""
+        """Upload an input file; return the provider's file object."""
         file.seek(0)
         content = {"files": {"file": (name, file)}, "body": {"purpose": "batch"}}
         return self._with_id(await self._call("POST", "files", _TRANSFER_S, **content))
 
     async def file(self, file_id: str) -> dict[str, Any]:
-        """Return what the provider says about a file."""
+        """Return the provider's file object."""
         return unwrapped(await self._call("GET", f"files/{quote(file_id, safe='')}"))
 
     async def find_file(self, name: str, size: int) -> dict[str, Any] | None:
-        """Return an uploaded file of this name and size; None where there is none that is of use."""
+        """Return a usable uploaded file of this name and size; None if there is none."""
         for each in (
             _rows(await self._call("GET", "files", params={"purpose": "batch", "limit": _PAGE})) or ()
         ):
@@ -72,7 +72,7 @@ class BatchWire(Wire):
         return None
 
     async def create(self, file_id: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-        """Make a batch of an input file; return it."""
+        """Create a batch of an input file; return the provider's batch object."""
         body = {
             "input_file_id": file_id,
             "endpoint": ENDPOINT,
@@ -82,14 +82,14 @@ class BatchWire(Wire):
         return self._with_id(await self._call("POST", "batches", body=body))
 
     async def retrieve(self, batch_id: str) -> dict[str, Any]:
-        """Return what the provider says about a batch."""
+        """Return the provider's batch object."""
         data = unwrapped(await self._call("GET", f"batches/{quote(batch_id, safe='')}"))
         if not isinstance(data.get("status"), str):
             raise self._no_completion(data, "", Limits())
         return data
 
     async def cancel(self, batch_id: str) -> None:
-        """Ask for the end of a batch; it may take minutes."""
+        """Cancel a batch; it may take minutes to end."""
         await self._call("POST", f"batches/{quote(batch_id, safe='')}/cancel")
 
     async def find(
@@ -99,8 +99,8 @@ class BatchWire(Wire):
 
         Args:
             metadata: All of them must be there.
-            planned_at_s: When the batch was written down, in Unix time; much older ones are not looked through.
-            file_id: The input file, for providers that keep no metadata; "" if it is not known.
+            planned_at_s: When the batch was recorded, in Unix time; batches older than a day before are not searched.
+            file_id: The input file, for providers that keep no metadata; "" if unknown.
         """
         found = []
         async for batch in self._batches(planned_at_s - _CLOCKS_DIFFER_S):
@@ -131,7 +131,7 @@ class BatchWire(Wire):
                 ) from None
 
         for _ in range(_MOST_PAGES):
-            # A search is many requests: one that fails costs not the whole search.
+            # A search is many requests: a failed one is retried without starting over.
             listed = await self.retry("looking for a batch", page)
             assert listed is not None
             batches = _rows(listed) or []
@@ -159,10 +159,10 @@ class BatchWire(Wire):
         return size
 
     def read_line(self, line: Line) -> Answer:
-        """Take the reply out of a line of a batch's files, as if it had come by itself.
+        """Read the reply in a line of a batch's files like the reply to a single request.
 
         Raises:
-            RequestError: It is no usable reply; what a provider did not run costs nothing.
+            RequestError: It is not a usable reply; a request that the provider did not run is free.
         """
         if line.status == 200:
             return self._read(json.dumps(line.body), Limits())
@@ -208,18 +208,18 @@ class BatchWire(Wire):
         if_unknown: str = "",
         none_if: Callable[[RequestError], bool] = lambda error: False,
     ) -> T | None:
-        """Call until it succeeds, with growing waits; Retry-After is honoured.
+        """Call until it succeeds, with exponential backoff; Retry-After is honoured.
 
-        A service that was never reached gets ``max_tries``; one that was is waited for as long as the patience.
+        A service that never answered gets ``max_tries``; one that did is retried for ``patience_s``.
 
         Args:
-            what: What is being done, for messages, such as "looking at a batch".
+            what: The operation, for messages, such as "looking at a batch".
             call: Raises a RequestError when it fails.
-            if_unknown: What to do where the service does not know what is spoken of (HTTP 404).
-            none_if: Tells the errors for which None is returned.
+            if_unknown: The remedy if the service does not know the object (HTTP 404).
+            none_if: Selects the errors for which None is returned.
 
         Raises:
-            ServiceError: It cannot succeed, or did not for too long.
+            ServiceError: It cannot succeed, or has failed for too long.
         """
         failures, failing_since_s, reported_s = 0, 0.0, 0.0
         while True:
@@ -229,7 +229,7 @@ class BatchWire(Wire):
                 if none_if(error):
                     return None
                 failures += 1
-                # The first try may take longer than the patience: a file of 200 MB is sent by it.
+                # Counted from the first failure: uploading 200 MB may take longer than the patience.
                 failing_since_s = failing_since_s or time.monotonic()
                 asked_s, waited_s = error.limits.wait_s, time.monotonic() - failing_since_s
                 if self.policy.concerns_all(error) or error.kind == "final":
@@ -254,15 +254,15 @@ class BatchWire(Wire):
 
 @dataclasses.dataclass(frozen=True)
 class BatchStage:
-    """What the batches of one stage are sent and brought in with.
+    """Everything needed to submit and collect the batches of one stage.
 
     Attributes:
         name: The ledger's stage.
-        wire: To the provider.
-        ledger: Where the requests and replies stand.
-        store: Where the batches stand.
-        budget: Sets the worst case of each request aside.
-        limits: How batches are cut, sent again and waited for.
+        wire: The connection to the provider.
+        ledger: Holds the requests and replies.
+        store: Holds the batches.
+        budget: Reserves the worst case of each request.
+        limits: Limits on the size, the retries and the polling of batches.
     """
 
     name: str
@@ -274,7 +274,7 @@ class BatchStage:
 
 
 def _rows(page: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the objects of a list; None where it is none."""
+    """Return the objects of a listing; None if it is not one."""
     rows = page.get("data")
     return [each for each in rows if isinstance(each, dict)] if isinstance(rows, list) else None
 

@@ -1,9 +1,9 @@
-"""The ledger: one SQLite file that remembers every request to a model and what came of it.
+"""The ledger: one SQLite file that records every request to a model and its outcome.
 
-A request is written down before it is sent and settled when its reply or its final failure is known, each in
-one transaction. A run that is killed at any moment finds every settled request again and repeats at most
-those that were in flight. One process writes; others may read at the same time (``read_only``), because the
-journal is a write-ahead log.
+A request is recorded before it is sent, and settled when its reply or final failure is known, each in one
+transaction. A run that is killed at any moment finds every settled request again and repeats at most those that
+were in flight. One process writes; others may read at the same time (``read_only``), because the journal is a
+write-ahead log.
 """
 
 from datagen.ledger.requests import Requests

@@ -2,7 +2,7 @@
 
 A write to the log takes some 40 microseconds; what takes long is the checkpoint, which moves the log into the
 database and waits for the disk, up to seconds on a busy one. By default SQLite does it inside whatever write makes
-the log long enough, and an event loop that writes would stand still. Here another connection does it.
+the log long enough, which blocks an event loop that writes. Here another connection does it.
 Nothing about safety changes: a write is in the log before it returns, and survives a kill there.
 """
 
@@ -46,8 +46,8 @@ def _take(path: Path, stop: threading.Event) -> None:
     try:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=1)) as db:
             while not stop.wait(_SECONDS_BETWEEN):
-                # PASSIVE waits for nobody and keeps nobody waiting.
+                # PASSIVE neither waits for other connections nor blocks them.
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
     except sqlite3.DatabaseError as error:
-        # The writer meets the same trouble, and reports it with what to do; its own checkpoints go on.
+        # The writer meets the same error and reports it with a remedy; its own checkpoints go on.
         log.debug("checkpoints of %s ended: %s", path, error)

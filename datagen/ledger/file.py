@@ -101,13 +101,13 @@ class LedgerFile:
         self.execute("INSERT OR REPLACE INTO notes (key, text) VALUES (?, ?)", (key, text))
 
     def noted(self, key: str) -> str | None:
-        """Return the text kept under a key; None where there is none."""
+        """Return the text kept under a key, or None."""
         text: str | None = self.value("SELECT text FROM notes WHERE key = ?", (key,))
         return text
 
 
 def _open(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open the SQLite file of a ledger, and bring it to the present version: a reader does so in memory.
+    """Open the SQLite file of a ledger and migrate it to the current version; a reader migrates a copy in memory.
 
     Raises:
         DataError: It is not there (``read_only``), not a ledger, damaged, locked, of a newer version, or unreadable.
@@ -179,7 +179,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
-    """Return the ledger's version, 0 for a new file; refuse what is no ledger or a newer one."""
+    """Return the ledger's version, 0 for a new file; refuse other files and newer versions."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise DataError(
@@ -196,7 +196,7 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:
-    """Bring the file to the present version in one transaction: wholly, or not at all."""
+    """Migrate the file to the current version in one transaction."""
     folder = importlib.resources.files("datagen.ledger")
     steps = range(version + 1, SCHEMA_VERSION + 1)
     scripts = [folder.joinpath(f"version_{step}.sql").read_text("utf-8") for step in steps]

@@ -13,7 +13,7 @@ _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Entry))
 
 
 class Requests(LedgerFile):
-    """What was asked and what came of it, one row for each request."""
+    """The table of requests and their outcomes, one row for each request."""
 
     def get(self, stage: str, id: str, *, prompt_hash: str | None = None) -> Entry | None:
         """Return the row of one request, or None.
@@ -116,7 +116,7 @@ class Requests(LedgerFile):
         """Take failed requests of a stage (or one of them) back to "sent", so that they are asked again.
 
         Returns:
-            How many were taken back.
+            The number of reopened requests.
         """
         only, values = ("", (stage,)) if id is None else (" AND id = ?", (stage, id))
         return self.execute(
@@ -126,7 +126,7 @@ class Requests(LedgerFile):
         ).rowcount
 
     def ask_anew(self, stage: str, id: str, *, prompt_hash: str, request: dict[str, Any]) -> None:
-        """Take one request back to "sent" and give it another body, whatever came of it; its tries stay counted.
+        """Reset one request to "sent" with another body, whatever its outcome; its tries stay counted.
 
         Args:
             stage: The stage that asks.

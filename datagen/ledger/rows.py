@@ -1,4 +1,4 @@
-"""What a row of the ledger's tables holds: a request, and a try of one."""
+"""The rows of the ledger's tables: requests and tries."""
 
 import dataclasses
 import datetime
@@ -38,7 +38,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Try:
-    """One try of a request that may cost money: what it could cost at most, and what came of it.
+    """One try of a request that may cost money: its worst case and its outcome.
 
     ``outcome`` is "open" (in flight), "settled" (the service counted its tokens), "free" (surely not billed) or
     "unknown" (its worst case counts as spent). Amounts are in US dollars, None where there is no price; times

@@ -1,4 +1,4 @@
-"""The ledger's table of tries: what each could cost at most, and what it cost."""
+"""The ledger's table of tries: the worst case and the cost of each."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Reading a ledger where nothing can be written: a folder of somebody else's, a read-only medium.
+"""Opens a ledger for reading where nothing can be written: another user's folder, a read-only medium.
 
 SQLite reads a write-ahead log through an index in a file beside it, ``-shm``, which it must be able to make. Where it
 cannot, and no process writes to the ledger, its file is read as one that does not change; if a killed process left

@@ -7,7 +7,7 @@ from typing import Literal
 
 from datagen.ledger import Outcome, StageSpending, Try
 
-#: What is known of a try's bill: surely none, the service counted the tokens, or nothing.
+#: The bill of a try: certainly free, by the tokens that the service counted, or unknown.
 Bill = Literal["none", "counted", "unknown"]
 
 

@@ -114,7 +114,7 @@ class Budget(Account):
     async def reserve(
         self, service_model: str, body: Mapping[str, Any], *, stage: str = "", id: str = ""
     ) -> Try:
-        """Set the worst case of one try aside, and wait for it while tries in flight may still cost less.
+        """Reserve the worst case of one try; wait while tries in flight may still cost less than reserved.
 
         Args:
             service_model: The model's name at the service.
@@ -123,7 +123,7 @@ class Budget(Account):
             id: Its id.
 
         Raises:
-            BudgetReached: Nothing is in flight any more and what is left is too little.
+            BudgetReached: Nothing is in flight, and the rest of the budget is too small.
             ConfigError: There is a cap, and the model has no price or the body no ``max_tokens``.
         """
         while True:
@@ -146,7 +146,7 @@ class Budget(Account):
         batch: bool = False,
         leave_usd: float = 0.0,
     ) -> Try | None:
-        """Set the worst case of one try aside if it fits; None if it does not.
+        """Reserve the worst case of one try; None if it does not fit into the budget.
 
         Args:
             service_model: The model's name at the service.
@@ -154,7 +154,7 @@ class Budget(Account):
             stage: The ledger's stage of the request.
             id: Its id.
             batch: Take batch prices.
-            leave_usd: What must be left for others, in US dollars, beside what is set aside for them.
+            leave_usd: Amount to leave for others, in US dollars, beside their reservations.
         """
         prompt, completion, worst = self._worst(service_model, body, batch=batch)
         if self.budget_usd is not None and worst:
@@ -217,7 +217,7 @@ class Budget(Account):
         )
 
     def pay(self, held: Try, bill: Bill, prompt_tokens: int = 0, completion_tokens: int = 0) -> float | None:
-        """Close a try by what is known of its bill.
+        """Close a try by its bill.
 
         Returns:
             The cost in US dollars where the service counted tokens and there is a price, else None.
@@ -231,7 +231,7 @@ class Budget(Account):
         return None
 
     def settle(self, held: Try, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Replace what is reserved for a try by what the service counted.
+        """Replace the reservation of a try by the cost of the tokens that the service counted.
 
         A service that does not say how many tokens the prompt had leaves the bill unknown: the worst case
         stays spent.
@@ -264,7 +264,7 @@ class Budget(Account):
         )
 
     def release(self, held: Try) -> None:
-        """Give back what is reserved for a try that was surely not billed (refused, or never sent)."""
+        """Release the reservation of a try that was certainly not billed (refused, or never sent)."""
         self._close(held, "free", 0.0)
 
     def forfeit(self, held: Try) -> float | None:
@@ -296,7 +296,7 @@ class Budget(Account):
                 turn.set_result(None)
 
     def close(self) -> None:
-        """Forfeit what is still in flight, such as requests that were cancelled; batches stay open."""
+        """Forfeit the tries in flight, such as cancelled requests; batches stay open."""
         for each in [each for each in self.open if not each.batch]:
             self.forfeit(each)
 

@@ -1,10 +1,10 @@
-"""Amounts of money as a person reads them."""
+"""Formats amounts of money for people."""
 
 import math
 
 
 def usd(amount: float) -> str:
-    """Write an amount as a person reads it: to the cent, or with the three digits that matter below a dollar.
+    """Format an amount for people: to the cent, or with the three digits that matter below a dollar.
 
     Example:
         >>> [usd(amount) for amount in (1234.5, 0.5, 0.0421, 0.00012, 0.0)]

@@ -127,6 +127,6 @@ _HOW_TO = (
 
 
 def _plain(entry: Any) -> dict[str, Any]:
-    """Return a price's values; YAML reads an unquoted date as one. What is no mapping has no prices."""
+    """Return a price's values, with an unquoted YAML date as a string; {} if it is not a mapping."""
     values = entry if isinstance(entry, Mapping) else {}
     return {key: str(value) if isinstance(value, datetime.date) else value for key, value in values.items()}

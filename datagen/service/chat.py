@@ -1,4 +1,4 @@
-"""One question to a chat model, as the body of an OpenAI-compatible request; services differ in what they take."""
+"""Builds the body of an OpenAI-compatible chat request; services differ in the fields they accept."""
 
 import dataclasses
 import hashlib
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from datagen.configuration import Range, check
 from datagen.errors import ConfigError
 
-# What a request's price depends on, what yields no text, and what is set elsewhere is not for ``extra_body``.
+# Not allowed in ``extra_body``: fields that affect the cost, that yield no text, or that have their own setting.
 _RESERVED = (
     "model",
     "messages",
@@ -32,18 +32,18 @@ LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How a reply is drawn.
+    """The sampling settings of a request.
 
     Attributes:
         temperature: None leaves the field out, for models that refuse it.
         top_p: None leaves the field out.
         presence_penalty: None leaves the field out.
-        max_tokens: Longest reply, in tokens, a reasoning model's thoughts included.
+        max_tokens: Longest reply in tokens, including a model's reasoning.
         stop: Texts at which the model stops.
-        seed: Sent only where it is set.
-        max_tokens_field: The field that says so: "max_tokens", or "max_completion_tokens" for models that want that.
+        seed: Sent only if set.
+        max_tokens_field: The request field for it: "max_tokens", or "max_completion_tokens" for models that want that.
         extra_body: Further fields of the body that a provider knows, such as ``{"reasoning_effort": "low"}``; a field
-            named like one above lies over it.
+            with the name of a setting above replaces it.
         format: Form of a reply with tasks: "text" as the paper has it, or "json_schema" (structured output) where the
             service can be held to a schema.
     """
@@ -62,7 +62,7 @@ class Sampling:
         check(self)
         if wrong := [key for key in self.extra_body if key in _RESERVED]:
             raise ConfigError(
-                "extra_body may not set what the run itself sets or reckons with",
+                "extra_body may not set fields that the run sets or accounts for",
                 found=", ".join(wrong),
                 remedy="use the setting of its own (max_tokens, max_tokens_field, format), or leave it out",
             )
@@ -70,7 +70,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class ChatRequest:
-    """One question to a chat model; ``id`` is unique within its stage.
+    """One chat request; ``id`` is unique within its stage.
 
     ``response_format`` asks for structured output, in the form of OpenAI's field of that name.
     """

@@ -1,17 +1,16 @@
-"""When a whole service must be left alone: pauses that it asks for, and the circuit that opens when it fails.
+"""The circuit breaker of a service: pauses that it asks for, and holds while it fails.
 
-A refusal (HTTP 429, or 503 with Retry-After) can mean the account or one request:
+A refusal (HTTP 429, or 503 with Retry-After) is either account-wide or concerns one request:
 
-- The figures that came with it say that an allowance is used up: the account is meant. Nothing is sent before
-  the time given.
-- The figures say that there is room left: the request alone is meant. It waits its own time, others go on, until
-  several refusals in a row say otherwise.
-- No figures came with it: the service is held. A reply to a request that was sent *after* the refused one shows
+- Its headers say that an allowance is used up: the limit is account-wide. Nothing is sent before the time given.
+- Its headers say that allowance is left: the limit concerns this request. It waits, others go on, unless several
+  requests in a row are refused.
+- It has no rate-limit headers: the service is held. A reply to a request that was sent *after* the refused one shows
   that others are still served, and ends the hold; from then on it takes several refusals in a row to hold the
   service again. A long hold for which a single refusal is the only witness is probed with one *other* request
   after 5 s, 10 s, 20 s and so on. The refused request itself is never sent before its time.
 
-A pause that ends within the patience is waited out, however long. A longer one ends the run at once, resumably.
+A pause of at most ``patience_s`` is waited out. A longer one ends the run at once; the same command resumes it.
 
 Faults (timeouts, lost connections, HTTP 5xx, invalid replies) open the circuit when several different requests fail
 in a row with no answer between them. It lets one request through at a time, at growing distances; an answer closes
@@ -36,11 +35,11 @@ REQUESTS_IN_A_ROW = 5
 REFUSALS_IN_A_ROW = 6
 #: ... if they are this part of all tries since the first of them, answers still awaited among them. Likewise faults.
 MOST = 2 / 3
-#: The first probe of a hold that only refusals without figures speak for; doubles.
+#: Seconds until the first probe of a hold that only refusals without rate-limit headers justify; doubles.
 FIRST_PROBE_S = 5.0
 REFUSED_PROBES = 5
 LONGEST_BACKOFF_S = 60.0
-#: Pauses from this length on are worth a line in the log.
+#: Shorter pauses are not logged, in seconds.
 _WORTH_SAYING_S = 5.0
 #: Lines about one outage are no nearer to each other than this, unless the next try is as far away; in seconds.
 _BETWEEN_LINES_S = 10.0
@@ -53,7 +52,7 @@ def backoff_s(first_wait_s: float, failures: int) -> float:
 
 @dataclasses.dataclass
 class _Hold:
-    """A time before which nothing is sent; then goes one try at a time (a probe), or everything again."""
+    """A time before which nothing is sent; then one try at a time is sent (a probe), or all of them."""
 
     kind: Literal["faults", "refusals"]
     until: float
@@ -119,7 +118,7 @@ class Circuit:
             self._hold = None
 
     def withdrawn(self, number: int) -> None:
-        """Note that a try came to nothing on our side: it says nothing about the service."""
+        """Note that a try ended on this side: it says nothing about the service."""
         if self._is_probe(number):
             assert self._hold is not None
             self._hold.probe = None
@@ -128,7 +127,7 @@ class Circuit:
         return self._hold is not None and self._hold.probe == number
 
     def answered(self, number: int) -> None:
-        """Note that the service did its work on a try; what was sent before says nothing new."""
+        """Note an answer; tries that were sent before it no longer count."""
         self._outage.over()
         self._last_answered = max(self._last_answered, number)
         self._others_pass |= any(refused < number for refused in self._refusals)
@@ -148,7 +147,7 @@ class Circuit:
             words: The refusal, for messages.
 
         Returns:
-            Whether the service as a whole is meant (or may be), so that the request is not to blame.
+            Whether the refusal is (or may be) account-wide, so that it costs the request no try.
         """
         exhausted = limits.exhausted(tokens)
         if exhausted:
@@ -159,7 +158,7 @@ class Circuit:
         return self._hold_for_refusals(number, limits.wait_s, words)
 
     def pause(self, seconds: float, words: str) -> None:
-        """Leave the service alone for a time that it named; ends the run if that is beyond the patience."""
+        """Send nothing for the time that the service asks for; ends the run if that exceeds ``patience_s``."""
         until = self._clock() + seconds
         if until <= self._pause_until:
             return
@@ -171,7 +170,7 @@ class Circuit:
         self._pause_until = until
 
     def _hold_for_refusals(self, number: int, wait_s: float | None, words: str) -> bool:
-        """Judge a refusal without figures by what became of others."""
+        """Classify a refusal without rate-limit headers by the outcomes of other requests."""
         now = self._clock()
         since = min(self._refusals.values(), default=now)
         if number > self._last_answered:
@@ -199,17 +198,17 @@ class Circuit:
         return True
 
     def _refuses_all(self) -> bool:
-        """Tell whether refusals mean the service, not single requests."""
+        """Return whether the refusals are account-wide."""
         if not self._others_pass:
             return bool(self._refusals)
         return len(self._refusals) >= REFUSALS_IN_A_ROW and self._are_most(self._refusals)
 
     def _are_most(self, failed: dict[int, str] | dict[int, float]) -> bool:
-        """Tell whether failed tries are most since the first of them: slow ones that may yet be answered count too."""
+        """Return whether most tries since the first failed one failed; tries in flight count as not failed."""
         return len(failed) >= MOST * (self._last_sent - min(failed) + 1)
 
     def nobody_else(self) -> None:
-        """Say that no other request is left to try: then a refusal stands as it is."""
+        """Note that no other request is left that could show whether a refusal is account-wide."""
         if self.undecided:
             self._end(
                 f"the service refuses to go on for longer than the patience of {in_words(self._patience_s)}"
@@ -252,7 +251,7 @@ class Circuit:
         return True
 
     def _fails_all(self, unreachable: bool) -> bool:
-        """Tell whether faults mean the service, not single requests."""
+        """Return whether the faults mean an outage of the service."""
         if unreachable and len(self._faults) >= self._max_tries:
             return True
         many = len(self._faults) >= FAULTS_IN_A_ROW and len(set(self._faults.values())) >= REQUESTS_IN_A_ROW
@@ -264,7 +263,7 @@ class Circuit:
 
 
 class OutageLog:
-    """Says that one service does not answer, in a line now and then, and in one more when it does again.
+    """Logs an outage of one service: a line now and then, and one when it is over.
 
     Args:
         address: Names the service.
@@ -281,7 +280,7 @@ class OutageLog:
         self._since = self._clock() if self._since is None else self._since
 
     def wait(self, words: str, next_s: float, number: int, most: int) -> None:
-        """Say that nothing is sent for a while.
+        """Log that nothing is sent for a while.
 
         Args:
             words: What is wrong, such as "has been unreachable".
@@ -299,7 +298,7 @@ class OutageLog:
             )  # fmt: skip
 
     def over(self) -> None:
-        """Note an answer, and say so where it ends an outage that was spoken of."""
+        """Note an answer, and log it if it ends an outage that was logged."""
         if self._said_at is not None and self._since is not None:
             lasted = _whole(self._clock() - self._since)
             log.info("%s answers again, after %s; going on", self._address, lasted)

@@ -1,4 +1,4 @@
-"""The text of a reply, which services give whole or in parts, without the model's thoughts."""
+"""Extracts the text of a reply, a string or a list of parts, without the model's reasoning."""
 
 import ast
 import contextlib
@@ -13,12 +13,12 @@ _DEPTH = 5
 
 
 class UnreadableError(Exception):
-    """The content of a reply has a form in which nobody knows where its text is."""
+    """The content of a reply has an unknown form."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a message holds: its text, whether that is a refusal, and how many characters of thoughts there are."""
+    """A message: its text, whether that is a refusal, and the number of characters of reasoning."""
 
     text: str
     refused: bool = False
@@ -32,7 +32,7 @@ def read_content(message: Any) -> Content:
         message: As the service gave it.
 
     Raises:
-        UnreadableError: Its content is of a form that may hold a text, and nobody knows where.
+        UnreadableError: Its content has an unknown form, which may hold a text.
 
     Example:
         >>> parts = ["Rest", None, {"type": "reasoning", "text": "Hm."}, {"type": "output_text", "text": " well."}]
@@ -51,7 +51,7 @@ def read_content(message: Any) -> Content:
     told = message.get("refusal")
     if not refusal and not text and isinstance(told, str):
         refusal = told
-    # Where a part is a refusal, what stands beside it is no answer.
+    # If a part is a refusal, the other parts are not an answer.
     return Content(text + refusal, refused=bool(refusal), thoughts=thoughts)
 
 

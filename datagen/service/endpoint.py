@@ -1,4 +1,4 @@
-"""Where a model is asked: the address, the key's variable, and the bounds that one service is asked within."""
+"""The settings of a service: address, model, key variable, retries and rate limits."""
 
 import dataclasses
 import ipaddress
@@ -16,7 +16,7 @@ _OPERATION = re.compile(
     r"(?:/+(?:chat(?:/+completions)?|completions|responses|embeddings|messages)|(?<=[^/])/+models)?/*\Z",
     re.IGNORECASE,
 )
-#: What comes along when an address is copied out of a file or a page.
+#: Characters around an address that was copied from a file or a page.
 _AROUND = " \t\r\n\"'`<>,;\u00a0\u200b\ufeff\u201c\u201d"
 _SECRET_NAME = re.compile(r"key|token|secret|pass|auth|sig|code|cred", re.IGNORECASE)
 _SECRET = re.compile(r"(?=\S*\d)(?=\S*[^\W\d_])\S{20,}")
@@ -26,11 +26,11 @@ _SECONDS, _COUNT = Range(0, math.inf, above=True), Range(1, math.inf)
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """Where a model is asked.
+    """The settings of a service.
 
     Attributes:
         base_url: Address of the API, such as ``http://127.0.0.1:8000/v1``; that of one of its operations
-            (``.../v1/chat/completions``) is taken for it. What follows a ``?`` is sent with each request.
+            (``.../v1/chat/completions``) also works. A query string is sent with each request.
         model: The model's name at the service.
         api_key_env: Environment variable that holds the key.
         timeout_s: Longest wait for one reply, in seconds.
@@ -62,16 +62,16 @@ class Service:
 
     @property
     def address(self) -> str:
-        """The base URL without what is sent with each request behind a ``?``."""
+        """The base URL without its query string."""
         return self.base_url.partition("?")[0]
 
     @property
     def query(self) -> dict[str, str]:
-        """What is sent with each request behind a ``?``, such as the version of Azure's API."""
+        """The query parameters of the base URL, such as the version of Azure's API, which each request gets."""
         return dict(parse_qsl(urlsplit(self.base_url).query, keep_blank_values=True))
 
     def is_loopback(self) -> bool:
-        """Tell whether the service runs on this machine."""
+        """Return whether the service runs on this machine."""
         host = urlsplit(self.base_url).hostname or ""
         if host == "localhost":
             return True
@@ -85,8 +85,8 @@ class Service:
         """Return the key from the environment; "none" for a service on this machine that needs no key.
 
         Raises:
-            ServiceError: The variable is not named, not set or empty, and the service is elsewhere; or what it holds
-                cannot be sent as a key.
+            ServiceError: The variable is not named, not set or empty, and the service is on another machine; or its
+                value cannot be sent as a key.
         """
         name = self.api_key_env
         key = os.environ.get(name, "").strip()
@@ -117,7 +117,7 @@ class Service:
 
 
 def _api_root(text: str) -> str:
-    """Return the address of an API from what a person gave for it.
+    """Return the address of an API from a user's input.
 
     Examples:
         >>> _api_root(' "https://api.example.org/v1/chat/completions/" ')
@@ -155,7 +155,7 @@ def _api_root(text: str) -> str:
 
 
 def _split(text: str) -> SplitResult | None:
-    """Return the parts of an address; None where it is none, or has a place that is still to be filled in."""
+    """Return the parts of an address; None if it is not one or contains a placeholder."""
     try:
         parts = urlsplit(text)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -1,9 +1,8 @@
-"""What a service says about a failure, collected from an error body of any shape.
+"""Collects codes, messages, field names and waits from error bodies of any shape.
 
 ``{"error": {"message", "type", "code", "param"}}`` is OpenAI's; others put the same at the top, into a list, into
 ``detail``, ``details`` or ``metadata``, or as JSON within a text; ``providers.yaml`` has the names under ``error
-body``. Of all of it only what the service says itself is taken: a prompt that it quotes back must not be read as its
-words.
+body``. Long quotations are left out: a prompt that the service quotes must not be read as its message.
 """
 
 import contextlib
@@ -25,21 +24,21 @@ _QUOTED = re.compile(r"""(?<!\w)(["'`“«])(?:(?!\1)[^"'`“”«»\n]){60,}(?:
 _IDENTIFIER = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b|\b(?:[A-Z]+[a-z]+){2,}\b")
 _PAGE = re.compile(r"\ufeff?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title\b[^<>]{0,1000}>([^<]{0,1000})</title", re.IGNORECASE)
-#: What a page's title may be looked for in, in characters.
+#: The title of a page is searched within so many characters.
 _LOOKED_THROUGH = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class ErrorBody:
-    """What an error says.
+    """The content of an error body.
 
     Attributes:
-        status: The HTTP status, or the one that the body names; 0 where neither says one.
-        codes: Every code, type, status and reason, in snake_case, with a blank between them.
-        words: Its sentences.
-        fields: Names of fields of the request that it gives as such.
+        status: The HTTP status, or the one that the body names; 0 if neither is known.
+        codes: All codes, types, statuses and reasons, in snake_case, separated by spaces.
+        words: Its messages.
+        fields: Request fields that it names.
         wait_s: The wait that the body asks for, in seconds.
-        moderated: It holds what only a finding of a moderation holds.
+        moderated: It contains a moderation result.
     """
 
     status: int
@@ -61,11 +60,11 @@ class ErrorBody:
 
 
 def read_error(status: int, body: Any) -> ErrorBody:
-    """Collect what an error body says.
+    """Read an error body.
 
     Args:
-        status: Of the HTTP reply; 0 or 200 where only the body speaks of an error.
-        body: The text of the body, or what its JSON holds.
+        status: The HTTP status; 0 or 200 if only the body reports an error.
+        body: The text of the body, or its parsed JSON.
 
     Example:
         >>> said = read_error(200, {"error": {"code": "429", "message": "Slow down.", "retryDelay": "1.5s"}})
@@ -116,7 +115,7 @@ def _walk(key: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
 
 
 def _json_within(text: str) -> tuple[str, Any]:
-    """Split a text into its words and the JSON at its end; None where there is none."""
+    """Split a text into a message and the JSON at its end, None without JSON."""
     text = text.strip()
     starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
     if text.endswith(("}", "]")):
@@ -137,7 +136,7 @@ def _wait(key: str, value: Any) -> float | None:
 
 
 def _status_of(codes: list[str]) -> int:
-    """Return the HTTP status that codes name; 0 where they name none."""
+    """Return the HTTP status that the codes name, or 0."""
     numbers = [int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)]
     known = table()["error body"]["status"]
     return next(iter(numbers), 0) or next(

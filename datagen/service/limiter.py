@@ -1,4 +1,4 @@
-"""When the next request may be sent: limits of requests and tokens a minute, and how many are in flight.
+"""Decides when the next request may be sent: requests and tokens per minute, and requests in flight.
 
 Requests are spread evenly: at 6,000 a minute one leaves every 10 ms, from the first one on. A little is left unused
 (3%), because requests do not arrive exactly as they left. After a stall of the machine the pace is up to a quarter
@@ -47,11 +47,11 @@ class Ticket:
 
 
 class Limiter:
-    """Lets tries go when limits, the number in flight and the circuit allow, the earliest request first.
+    """Admits tries when rate limits, concurrency and the circuit breaker allow, the earliest request first.
 
     Args:
-        service: Its bounds.
-        circuit: Says when the service is left alone.
+        service: The service, with its bounds.
+        circuit: The circuit breaker of the service.
         clock: Tells the time in seconds.
     """
 
@@ -79,10 +79,10 @@ class Limiter:
 
         Args:
             order: Place of the request; lower ones go first.
-            tokens: What the try is thought to take.
+            tokens: The estimated tokens of the try.
 
         Returns:
-            The permission, to be handed to :meth:`leave` when the try has ended.
+            The permission, to be returned with :meth:`leave` when the try has ended.
         """
         turn: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         self._arrivals += 1
@@ -110,7 +110,7 @@ class Limiter:
         self.leave(ticket)
 
     def observe(self, limits: Limits) -> None:
-        """Take in what a reply says about the limits."""
+        """Update the limits from a reply's headers."""
         if limits.said and self._heed_headers:
             now = self._clock()
             self.learned = None
@@ -121,12 +121,12 @@ class Limiter:
                 self._circuit.pause(min(limits.reset_s, MINUTE_S), "nothing is left of its limit")
 
     def counted(self, ticket: Ticket, tokens: float) -> None:
-        """Replace the estimate of a try by what it took."""
+        """Replace the estimated tokens of a try by the counted ones."""
         self.tokens.correct(tokens - ticket.tokens, self._clock())
         ticket.tokens = tokens
 
     def answered(self, ticket: Ticket) -> None:
-        """Note a reply, for the number in flight and a rate that is being found out."""
+        """Note a reply, for the concurrency and the learned rate."""
         self._concurrency.answered(self.in_flight)
         if self.learned is None:
             return
@@ -135,8 +135,8 @@ class Limiter:
         if unknown and self.learned.per_minute < math.inf:
             self._concurrency.limits_are_known()
             log.info(
-                "the service refuses what is too much without naming a limit; going on with about %.0f requests a "
-                "minute, and finding out how many it takes",
+                "the service limits the rate without rate-limit headers; continuing at about %.0f requests a "
+                "minute and adapting",
                 self.learned.per_minute,
             )
 
@@ -145,8 +145,8 @@ class Limiter:
 
         Args:
             ticket: Of the try that met it.
-            whole: Whether the whole service is overloaded, as far as one can tell.
-            unexplained: Whether it is a refusal without figures: then the rate may have been too high.
+            whole: Whether the whole service seems overloaded.
+            unexplained: Whether it is a refusal without rate-limit headers: then the rate may have been too high.
         """
         if unexplained and self.learned is not None:
             self.learned.refused(ticket.number, self._clock())
@@ -155,11 +155,11 @@ class Limiter:
         self._concurrency.overloaded(ticket.number, self._next_number, whole=whole)
 
     def close(self) -> None:
-        """Let nothing go any more."""
+        """Admit no more tries."""
         self._closed = True
 
     def pump(self) -> None:
-        """Let go whatever may go, and come back when more may."""
+        """Admit the tries that may be sent now, and schedule the next check."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -192,19 +192,19 @@ class Limiter:
         return ticket
 
     def _warn_of_a_long_wait(self, tokens: float, now: float) -> None:
-        """Warn once where a limit, and no pause that was told of already, makes the next try wait very long."""
+        """Warn once if a rate limit (not a pause, which is logged elsewhere) delays the next try very long."""
         for limit, amount in ((self.requests, 1.0), (self.tokens, tokens)):
             wait_s = limit.ready_at(now) - now
             if wait_s > LONG_WAIT_S and not self._warned:
                 self._warned = True
                 log.warning(
-                    "the next request waits %s, for it takes about %s of the %s %s a minute that are allowed; %s",
+                    "the next request waits %s: it needs about %s of the %s %s allowed per minute; %s",
                     in_words(wait_s), f"{amount:,.0f}", f"{limit.per_minute or 0:,.0f}", limit.name, REMEDY,
                 )  # fmt: skip
 
 
 class ConcurrencyLimit:
-    """How many requests may be in flight, found out by additive increase and multiplicative decrease.
+    """The number of requests in flight, adapted by additive increase and multiplicative decrease.
 
     Args:
         most: Upper bound, and the start where ``limits_known``.
@@ -231,12 +231,12 @@ class ConcurrencyLimit:
             self._limits_known, self._limit = True, float(self._most)
 
     def answered(self, in_flight: int) -> None:
-        """Allow more, where what is allowed is in use: twice as many a round at first, later one more."""
+        """Raise the limit if it is used up: it doubles each round at first, later it grows by one."""
         if in_flight + 1 >= self.limit:
             self._limit = min(float(self._most), self._limit + (1.0 if self._doubling else 1.0 / self._limit))
 
     def overloaded(self, number: int, next_number: int, *, whole: bool) -> None:
-        """Halve, once for all that was in flight together.
+        """Halve the limit, once for all tries in flight together.
 
         Args:
             number: Of the try that met the overload.
@@ -250,7 +250,7 @@ class ConcurrencyLimit:
 
 
 class TokenEstimator:
-    """Learns how many tokens requests take.
+    """Estimates the tokens of requests from those before.
 
     Example:
         >>> estimator = TokenEstimator()
@@ -267,14 +267,14 @@ class TokenEstimator:
         self._completion_tokens = 0.0
 
     def of(self, prompt_bytes: int, max_tokens: int) -> float:
-        """Return what a request with a prompt of so many bytes is thought to take, in tokens."""
+        """Return the estimated tokens of a request with a prompt of so many bytes."""
         worst = float(prompt_bytes + max_tokens)
         if not self._seen:
             return worst
         return min(worst, 1.05 * (prompt_bytes * self._tokens_per_byte + self._completion_tokens))
 
     def learn(self, prompt_bytes: int, prompt_tokens: int, completion_tokens: int) -> None:
-        """Take in what a request took."""
+        """Update the estimate with the counted tokens of a request."""
         self._seen += 1
         part = max(1 / self._seen, 1 / _REMEMBERED)
         self._tokens_per_byte += part * (prompt_tokens / max(prompt_bytes, 1) - self._tokens_per_byte)

@@ -1,7 +1,7 @@
-"""What a provider says about its limits in HTTP headers: Retry-After and ``x-ratelimit-*``, read with care.
+"""Rate limits in HTTP headers: Retry-After and ``x-ratelimit-*``, in every format in use.
 
 Providers write waits as seconds, as milliseconds (``retry-after-ms``), as HTTP dates, as ``6m0s`` and as Unix
-times. What cannot be read counts as not said.
+times. Values that cannot be parsed are ignored.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from datagen.providers import pattern, table
 
-#: Longer waits (three centuries) are all alike.
+#: Longer waits (three centuries) are cut to this.
 _ENDLESS_S = 1e10
 #: A plain number beyond this (three years) is a moment in Unix time, unless that moment is long past: then it is a
 #: number of seconds to wait, however absurd.
@@ -24,12 +24,12 @@ _LONG_PAST_S = 86400.0
 
 @dataclasses.dataclass(frozen=True)
 class Allowance:
-    """What is said about one limit; None where nothing is.
+    """One rate limit; a value that the headers do not give is None.
 
     Attributes:
         limit: Requests or tokens allowed in the provider's window.
         remaining: How many of them are left.
-        reset_s: Seconds until the limit is whole again.
+        reset_s: Seconds until the limit resets.
     """
 
     limit: float | None = None
@@ -39,7 +39,7 @@ class Allowance:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one reply's headers say: the wait asked for, in seconds, and both allowances."""
+    """The rate limits in one response's headers: the requested wait in seconds, and both allowances."""
 
     wait_s: float | None = None
     requests: Allowance = Allowance()
@@ -47,13 +47,13 @@ class Limits:
 
     @property
     def said(self) -> bool:
-        """Whether the provider gives any figure about its limits."""
+        """Whether the headers give any limit or remaining allowance."""
         return any(
             each.limit is not None or each.remaining is not None for each in (self.requests, self.tokens)
         )
 
     def exhausted(self, tokens: float) -> bool | None:
-        """Tell whether the figures explain a refusal of a request of so many tokens; None where none is given."""
+        """Return whether the remaining allowances are too small for a request of so many tokens; None if unknown."""
         left = [each.remaining for each in (self.requests, self.tokens)]
         if left[0] is None and left[1] is None:
             return None
@@ -211,7 +211,7 @@ def utc_in(seconds: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """Write a wait as a person reads it.
+    """Format a duration for people.
 
     Example:
         >>> [in_words(seconds) for seconds in (0.42, 75, 5400, 86400 * 2)]

@@ -81,12 +81,12 @@ class RateLimit:
 
     @property
     def per_minute(self) -> float | None:
-        """The limit that counts now, a minute; None where there is none."""
+        """The current limit a minute; None if there is none."""
         known = [each for each in (self._bound, self._said) if each is not None]
         return min(known, default=None)
 
     def observe(self, allowance: Allowance, now: float) -> None:
-        """Take in what a reply says about this limit."""
+        """Update the limit from a reply's headers."""
         limit, remaining, reset_s = allowance.limit, allowance.remaining, allowance.reset_s
         if limit is not None:
             # Some providers give a limit a day in the same header; its reset gives it away.
@@ -121,7 +121,7 @@ class RateLimit:
         return due
 
     def _forget(self, now: float) -> None:
-        """Let go of what was spent more than a minute ago."""
+        """Forget spending of more than a minute ago."""
         while self._spent and self._spent[0][0] <= now - MINUTE_S:
             self._spent_sum -= self._spent.popleft()[1]
         if not self._spent:
@@ -131,7 +131,7 @@ class RateLimit:
         """Count an amount as spent now."""
         rate = self._rate(now)
         if rate is not None:
-            # Some lateness is made up for, at a bounded pace; there is none to make up for at the start.
+            # Lateness is made up for at a bounded pace, but not at the start.
             late_s = min(now - self._even_at, CATCH_UP_S) if self._even_at > -math.inf else 0.0
             self._even_at = max(self._even_at, now - max(late_s, 0.0)) + amount / rate
             self._hurried_at = max(self._hurried_at, now - _TICK_S) + amount / (rate * HURRY)
@@ -151,7 +151,7 @@ class RateLimit:
             self._note(amount, now)
 
     def _rate(self, now: float) -> float | None:
-        """Return what may be spent a second; None for any amount."""
+        """Return the rate in units per second; None if unlimited."""
         if self.per_minute is None:
             return None
         scarcity = self._scarcity if now < self._scarce_until else 1.0
@@ -186,7 +186,7 @@ class LearnedRate:
         return max(now, self._ready_at)
 
     def sent(self, now: float) -> None:
-        """Note that a try is sent; what is late is not made up for."""
+        """Note that a try is sent; lateness is not made up for."""
         self._ready_at = now + MINUTE_S / self.per_minute
 
     def refused(self, number: int, now: float) -> None:
@@ -234,7 +234,7 @@ class LearnedRate:
 
 
 def to_blame(tries: Collection[tuple[float, bool]]) -> float:
-    """Tell how far the pace explains refusals, from 0 to 1.
+    """Return how far the pace explains the refusals, from 0 to 1.
 
     Args:
         tries: Pace at the time, and whether it was refused; of too few, all is put down to the pace.

@@ -1,7 +1,7 @@
-"""Keeping a key out of everything that is written: error texts, logs, ledgers, replies.
+"""Removes API keys from everything that is written: error messages, logs, ledgers, replies.
 
-Providers echo keys: whole, cut, with stars in the middle, percent-encoded, in headers, inside JSON. A
-:class:`Redactor` takes all of that out of a text; a :class:`LogRedactor` does so for the HTTP library's own log lines.
+Providers echo keys: whole, truncated, with stars in the middle, percent-encoded, in headers, inside JSON. A
+:class:`Redactor` removes all of these from a text; a :class:`LogRedactor` from the log lines of the HTTP libraries.
 """
 
 import base64
@@ -13,12 +13,12 @@ from typing import Self
 from urllib.parse import quote, unquote
 
 HIDDEN = "[key]"
-#: A run of this many characters of the key in one place is no accident.
+#: This many consecutive characters of the key do not occur by chance.
 _PART = 8
 _TRACE = 4
-#: A shorter key is no secret that a text could be searched for without harm.
+#: A shorter key is not redacted: it would match ordinary text.
 _SHORTEST = 6
-#: What servers without keys are given; hiding these words would damage replies.
+#: Placeholders for servers without keys; redacting these words would damage replies.
 _PLACEHOLDERS = {"none", "null", "empty", "dummy", "test", "testing", "unused", "not-needed", "no-key-required",
                  "sk-no-key-required", "placeholder"}  # fmt: skip
 _LOGGERS = (
@@ -32,7 +32,7 @@ _LOGGERS = (
 
 
 class Redactor:
-    """Takes one key, whole or in part, out of texts.
+    """Removes one key, whole or in part, from texts.
 
     Args:
         key: The key; a placeholder such as "none" is left alone.
@@ -65,7 +65,7 @@ class Redactor:
         parts, at = [], 0
         while match := self._whole.search(text, at):
             end = match.end()
-            # A piece of the key may go on behind the eight characters that gave it away.
+            # A piece of the key may extend beyond the eight matched characters.
             while end < len(text) and text[match.start() : end + 1] in self._key:
                 end += 1
             parts += [text[at : match.start()], HIDDEN]
@@ -94,7 +94,7 @@ class Redactor:
         return words
 
     def _spans(self, words: str) -> list[tuple[int, int]]:
-        """Find where the letters and digits of the key stand, eight in a row or more, whatever stands between them."""
+        """Find eight or more consecutive letters and digits of the key, whatever characters are between them."""
         places = [place for place, each in enumerate(words) if each.isalnum()]
         letters = "".join(words[place].lower()[:1] for place in places)
         spans: list[tuple[int, int]] = []
@@ -108,7 +108,7 @@ class Redactor:
 
 
 def _windows(text: str) -> Iterator[str]:
-    """Yield every run of so many characters that it is no accident."""
+    """Yield every run of eight characters."""
     return (text[at : at + _PART] for at in range(len(text) - _PART + 1))
 
 
@@ -117,7 +117,7 @@ _ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 
 
 def _in_base64(key: str) -> set[str]:
-    """Return what of a key's base64 stays the same whatever stands before it and behind it."""
+    """Return the parts of a key's base64 that do not depend on the text around the key."""
     forms = {base64.b64encode(key.encode()).decode()}
     for before in range(3):
         data = b"\0" * before + key.encode()
@@ -127,14 +127,14 @@ def _in_base64(key: str) -> set[str]:
 
 
 class LogRedactor(logging.Filter):
-    """Conceals the key in the log lines of the HTTP libraries, as long as it is entered as a context."""
+    """Redacts the key in the log lines of the HTTP libraries; a context manager."""
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
         self._redactor = redactor
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the key in a record, whatever its form; every record passes."""
+        """Redact the key in a record; every record passes."""
         text = record.getMessage()
         hidden = self._redactor.redact_words(text)
         if hidden != text:

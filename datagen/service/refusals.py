@@ -1,4 +1,4 @@
-"""What an error means, for single requests and for batches: the first rule of ``providers.yaml`` that fits decides."""
+"""Classifies errors of single requests and batches by the first matching rule of ``providers.yaml``."""
 
 import dataclasses
 import functools
@@ -9,23 +9,23 @@ from datagen.money.account import Bill
 from datagen.providers import table, wording
 from datagen.service.error_body import ErrorBody
 
-#: Too much at once; may pass; this request never works; no request works.
+#: Rate limit; transient error; this request never works; no request works.
 Kind = Literal["refusal", "fault", "final", "fatal"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """What an error means.
+    """The class of an error.
 
     Attributes:
         code: Short and stable: "quota", "content-filter", "unauthorized", "region", "not-found", "bad-request",
             "rate-limited" or "server-error".
-        kind: Whom it concerns, and whether it may pass.
-        what: The sentence that the run ends with: for a fatal one, and for one of a field that all requests share.
-        field: The field of the request that is not taken as it is, if that is what it says.
-        busy: The service seems to have too much to do.
-        bill: Whether the try costs nothing, or nobody knows.
-        daily: A quota of a day, a week or a month is used up, which a wait of seconds does not bring back.
+        kind: Whether it concerns the request or all requests, and whether a retry may help.
+        what: The headline of the error that ends the run: for a fatal error, or a rejected field of all requests.
+        field: The request field that the service rejects, if the error names one.
+        busy: The service seems overloaded.
+        bill: Whether the try is free ("none") or its bill is "unknown".
+        daily: A daily, weekly or monthly quota is used up; retrying within seconds does not help.
     """
 
     code: str
@@ -38,10 +38,10 @@ class Refusal:
 
 
 def read_refusal(said: ErrorBody, *, asked_to_wait: bool = False) -> Refusal | None:
-    """Return what an error means; None where nothing in it is known and it has no status.
+    """Classify an error; None if no rule matches.
 
     Args:
-        said: What the service says, from :func:`datagen.service.error_body.read_error`.
+        said: The error body, read by :func:`datagen.service.error_body.read_error`.
         asked_to_wait: Whether its headers name a wait.
 
     Example:
@@ -56,7 +56,7 @@ def read_refusal(said: ErrorBody, *, asked_to_wait: bool = False) -> Refusal | N
 
 
 def meaning(code: str, said: ErrorBody, **rule: Any) -> Refusal:
-    """Return what a code means, with what the rule that led to it adds."""
+    """Return the class of a code, with the values that the matching rule adds."""
     known = {**table()["meanings"][code], **rule}
     values = {name: known[name] for name in ("kind", "what", "field", "busy", "bill") if name in known}
     if rule.get("names_field"):
@@ -67,7 +67,7 @@ def meaning(code: str, said: ErrorBody, **rule: Any) -> Refusal:
 
 
 def _fits(rule: dict[str, Any], said: ErrorBody, waits: bool) -> bool:
-    """Tell whether all conditions of a rule hold."""
+    """Return whether all conditions of a rule hold."""
     texts = {"codes": said.codes, "names": said.all_codes, "words": said.own_words}
     return (
         ("status" not in rule or said.status in _statuses(str(rule["status"])))
@@ -88,7 +88,7 @@ def _statuses(written: str) -> frozenset[int]:
 
 
 def _field_at_fault(said: ErrorBody) -> str:
-    """Return the field of the request that an error names as not taken; "" where it names none."""
+    """Return the request field that an error names as rejected; "" if it names none."""
     known = table()["request fields"].split()
     objects = wording("parameter code").search(said.codes) or wording("not taken").search(said.own_words)
     for field in (part.strip("'\"`$").rpartition(".")[2] for part in said.fields):

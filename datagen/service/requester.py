@@ -1,8 +1,8 @@
-"""Asking single requests of one service: bounded tries, limits kept, money set aside, every outcome in the ledger.
+"""Sends single requests to one service: bounded retries, rate limits, budget, and every outcome in the ledger.
 
-A refusal because of a limit costs a request none of its tries where the service as a whole is meant. Where it is
-meant alone, it may be refused three times as often as it may fail. A request that is told to wait longer than the
-patience is recorded as failed, with the time that it was given: asking earlier would be asking in vain.
+An account-wide rate limit costs a request none of its tries. A request that is refused on its own may be refused
+three times as often as it may fail. A request that is to wait longer than ``patience_s`` is recorded as failed, with
+the time at which it may be sent again.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Job:
-    """One request on its way: its place, its body, and what it went through."""
+    """A request with its position, body and counts of tries and errors."""
 
     order: int
     id: str
@@ -58,13 +58,13 @@ class Job:
 
 
 class Requester:
-    """Asks single requests of one service and settles each in the ledger; an asynchronous context manager.
+    """Sends single requests to one service and records each outcome in the ledger; an asynchronous context manager.
 
     Args:
-        service: Where to ask.
-        ledger: Where every try and outcome is written down.
+        service: The service.
+        ledger: Records every try and outcome.
         stage: The ledger's stage.
-        budget: Sets the worst case of every try aside, if there is a cap or costs are to be known.
+        budget: Reserves the worst case of every try, if there is a cap or costs are tracked.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Requester:
         self._limiter = Limiter(service, self._circuit, clock)
         self._estimator = TokenEstimator()
         self._log = FailureLog(stage)
-        # Requests that failed with nothing but faults since the last answer: the service may be to blame.
+        # Requests that failed with transient errors only since the last answer: the service may be to blame.
         self._suspects: list[str] = []
         self._refused_in_a_row = 0
         self._woken = asyncio.Event()
@@ -163,7 +163,7 @@ class Requester:
         return wait_s
 
     async def _enter(self, job: Job) -> tuple[Ticket, Try | None]:
-        """Wait for the limits, and set money aside at the last moment before sending."""
+        """Wait for the rate limits, and reserve the worst case right before sending."""
         tokens = self._estimator.of(job.prompt_bytes, most_completion_tokens(job.body) or 0)
         ticket = await self._limiter.admit(job.order, tokens)
         if self.budget is None:
@@ -184,7 +184,7 @@ class Requester:
         return ticket, held
 
     async def _send(self, job: Job, held: Try | None) -> Answer | RequestError:
-        """Send a request once, and close its reservation by what is known of the bill, however the try ends."""
+        """Send a request once, and close its reservation by the known or unknown bill, however the try ends."""
         bill: Bill = "none"
         usage = (0, 0)
         try:
@@ -202,7 +202,7 @@ class Requester:
                 job.cost_usd = self.budget.pay(held, bill, *usage)
 
     def _take(self, job: Job, ticket: Ticket, answer: Answer) -> None:
-        """Write a reply down and learn from it."""
+        """Record a reply, and update the rate limits and estimates."""
         self._suspects.clear()
         self._refused_in_a_row = 0
         self._policy.answered()
@@ -216,7 +216,7 @@ class Requester:
         self.ledger.record_reply(self.stage, job.id, **answer.row(), cost_usd=job.cost_usd)
 
     def _judge(self, job: Job, ticket: Ticket, error: RequestError) -> float | None:
-        """Decide what follows from an error: a wait in seconds, None for a failure for good, or the end."""
+        """Handle an error: return the wait before a retry in seconds, None if the request failed, or end the run."""
         job.errors += 1
         self._limiter.observe(error.limits)
         if error.bill == "none":
@@ -246,7 +246,7 @@ class Requester:
         return self._policy.wait_s(job.errors, wait_s)
 
     def _blame(self, job: Job, ticket: Ticket, error: RequestError) -> tuple[bool, bool]:
-        """Tell whether the service as a whole is to blame for an error, and whether the request has had its tries."""
+        """Return whether the service as a whole caused an error, and whether the request has used up its tries."""
         if error.kind == "refusal":
             whole = self._circuit.refused(ticket.number, error.limits, ticket.tokens, str(error))
             if job.answers_before is None:
@@ -261,7 +261,7 @@ class Requester:
         return whole, job.faults >= self.service.max_tries or job.paid >= PAID_TWICE
 
     async def _outlast(self, job: Job, wait_s: float) -> None:
-        """Wait until it is clear whether a very long wait was meant for this request alone."""
+        """Wait until it is clear whether a very long wait applies to this request only."""
         self.undecided += 1
         try:
             with self._resting():
@@ -277,7 +277,7 @@ class Requester:
 
     @contextlib.contextmanager
     def _resting(self) -> Iterator[None]:
-        """Let another request be taken up while this one waits."""
+        """Free the request's slot while it waits."""
         self.resting += 1
         self.changed.set()
         try:
@@ -290,16 +290,16 @@ class Requester:
         asyncio.get_running_loop().call_soon(self._limiter.pump)
 
     def _refuse(self, job: Job, ticket: Ticket, error: RequestError) -> None:
-        """Record that the service will not take a request, whenever it is sent."""
+        """Record a request that the service rejects however often it is sent."""
         self._circuit.answered(ticket.number)
-        # What is filtered concerns one text alone, however many there are in a row.
+        # A content filter concerns a single text, however many are filtered in a row.
         self._refused_in_a_row += error.code == "bad-request"
         self._give_up(job, error)
         if self._refused_in_a_row >= REFUSED_IN_A_ROW:
             raise self._stop(f"{REFUSED_IN_A_ROW} requests in a row failed", error)
 
     def _give_up(self, job: Job, error: RequestError, wait_s: float | None = None) -> None:
-        """Record that a request failed for good."""
+        """Record a request as failed."""
         wait_s = error.limits.wait_s if wait_s is None else wait_s
         words = str(error)
         if wait_s is not None and self._policy.asks_too_much(wait_s):
@@ -313,7 +313,7 @@ class Requester:
             self._suspects.append(job.id)
 
     def _stop(self, what: str, error: RequestError) -> Stop:
-        """Make the error that ends the run; requests that failed with nothing but faults since are not to blame."""
+        """Return the error that ends the run, and reopen the requests that failed with transient errors since."""
         for id in self._suspects:
             self.ledger.reopen(self.stage, id)
         self._suspects.clear()

@@ -1,4 +1,4 @@
-"""What follows when a request of a service fails, for single requests and for calls of its batch interface alike."""
+"""The retry policy for failed requests, shared by single requests and calls of the batch API."""
 
 import logging
 import time
@@ -13,26 +13,26 @@ log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_COUNTS = 30.0
 _AGAIN, _FAILED = "asked again after", "more requests failed:"
-#: This many requests that are refused for what they say, and none answered, mean that all of them are wrong.
+#: After so many requests in a row are rejected as invalid, with none answered, all of them count as invalid.
 REFUSED_IN_A_ROW = 5
-#: Once the service has answered, so many refusals of the key or the model in a row, without an answer in between, mean
-#: it; fewer are a proxy's whim. So many web pages in a row, before the first answer, mean a wrong address.
+#: Once the service has answered, so many refusals of the key or the model in a row, without an answer in between, are
+#: final; fewer may come from a proxy. So many web pages in a row, before the first answer, mean a wrong address.
 STRAYS_IN_A_ROW = 3
-#: So many replies that are billed and cannot be used are taken for one request.
+#: How many billed but unusable replies one request may cost.
 PAID_TWICE = 2
-#: A request that is told so often that a quota of a day is used up need not be asked again today.
+#: The run ends after a request is refused so often because a daily quota is used up.
 TOLD_DAILY = 3
-#: A request may be told "later" so many times as often as it may fail.
+#: How many rate-limit refusals of one request count as one failed try.
 REFUSALS_PER_TRY = 3
 
 
 class RetryPolicy:
-    """Tells which errors concern every request of a service, and how long to wait after the others.
+    """Decides which errors concern every request of a service, and how long to wait before a retry.
 
     Args:
         service: The service.
         stage: The stage of its requests, for remedies.
-        batch: Whether its batch interface is spoken to.
+        batch: Whether the requests are calls of its batch API.
     """
 
     def __init__(self, service: Service, stage: str, *, batch: bool = False) -> None:
@@ -42,12 +42,12 @@ class RetryPolicy:
         self.answers = 0
 
     def answered(self) -> None:
-        """Note that the service answered as it should."""
+        """Record a valid answer of the service."""
         self.answers += 1
         self._strays_in_a_row = 0
 
     def concerns_all(self, error: RequestError) -> bool:
-        """Tell whether no request will be answered: a lone refusal after answers may be a proxy's, and passes."""
+        """Return whether the error affects every request: a single refusal after answers may come from a proxy."""
         # A field that all requests share, unless others were taken with it: several services may share one address.
         if error.kind == "final" and error.what and not self.answers:
             return True
@@ -60,7 +60,7 @@ class RetryPolicy:
         return self._strays_in_a_row >= STRAYS_IN_A_ROW
 
     def asks_too_much(self, wait_s: float | None) -> bool:
-        """Tell whether a wait is beyond the patience."""
+        """Return whether a wait exceeds ``patience_s``."""
         return wait_s is not None and wait_s > self._service.patience_s
 
     def wait_s(self, failures: int, asked_s: float | None) -> float:
@@ -70,15 +70,15 @@ class RetryPolicy:
         return asked_s + backoff_s(self._service.first_wait_s / 4, failures)
 
     def stop(self, what: str, error: RequestError | None = None, *, remedy: str = "") -> Stop:
-        """Return the error that ends the run resumably."""
+        """Return the error that ends the run; the same command resumes it."""
         return stop_for(self._service, self._stage, what, error, remedy=remedy, batch=self._batch)
 
 
 class FailureLog:
-    """Says what goes wrong in one stage: the first error of each kind in full, then counts now and then.
+    """Logs the errors of one stage: the first of each kind in full, then counts every 30 s.
 
-    Ten thousand requests meet thousands of passing errors; a line for each would bury what matters. The ledger has
-    every request that failed, with its reason.
+    Ten thousand requests meet thousands of transient errors; one line each would bury the rest. The ledger keeps
+    every request that failed, with the reason.
 
     Args:
         stage: Its name.
@@ -91,7 +91,7 @@ class FailureLog:
         self._said_at = 0.0
 
     def again(self, id: str, error: RequestError) -> None:
-        """Count an error after which the request is asked again."""
+        """Count an error after which the request is retried."""
         self._add(_AGAIN, error.code, logging.INFO, f"{id}: {error}; asking again")
 
     def give_up(self, id: str, code: str, words: str) -> None:
@@ -112,7 +112,7 @@ class FailureLog:
             self.flush()
 
     def flush(self) -> None:
-        """Say what was counted."""
+        """Log the counts."""
         for what, counts in self._counts.items():
             if counts:
                 listed = ", ".join(f"{many} {code}" for code, many in counts.most_common())

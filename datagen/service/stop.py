@@ -1,4 +1,4 @@
-"""The end of a run that a service brings about, with what a person can do about it."""
+"""The error that ends a run because of a service, with a remedy."""
 
 from urllib.parse import urlsplit
 
@@ -9,14 +9,14 @@ from datagen.service.wire import RequestError
 
 #: Errors that no request in flight will escape; others leave those in flight time to end.
 AT_ONCE = {"unauthorized", "region", "not-found"}
-#: The group of the config that the settings of a stage's requests stand in; of a work folder, where they are fixed.
+#: The config group with the sampling settings of each stage of a work folder, where they are fixed.
 _GROUPS = {"tasks": "task_sampling", "answers": "answer_sampling"}
-#: What the sender of a web page means by it passes, whoever the sender is.
+#: Errors that are transient even if they come as a web page.
 _MAY_PASS = ("server-error", "rate-limited")
 
 
 class Stop(ServiceError):
-    """Nothing more is sent; ``at_once`` tells that what is in flight is not worth waiting for."""
+    """Ends the run; with ``at_once``, requests in flight are not waited for."""
 
     at_once = False
 
@@ -30,15 +30,15 @@ def stop_for(
     remedy: str = "",
     batch: bool = False,
 ) -> Stop:
-    """Return the error that ends the run; running the same command again goes on where it was.
+    """Return the error that ends the run; the same command resumes it.
 
     Args:
-        service: Which one ended it.
+        service: The service that caused it.
         stage: The stage of its requests, whose settings a remedy names.
-        what: The sentence that the run ends with.
-        error: What the service did.
-        remedy: What to do, where the code of the error does not say it.
-        batch: Whether the batch interface was spoken to.
+        what: The headline.
+        error: The error of the request.
+        remedy: The remedy, if the error's code does not determine it.
+        batch: Whether the request was a call of the batch API.
     """
     code = error.code if error else ""
     remedies = table()["remedies"] | (table()["batch remedies"] if batch else {})
@@ -61,7 +61,7 @@ def stop_for(
 
 
 def field_remedy(stage: str, error: RequestError) -> str:
-    """Return how to change the field of a request that a service does not take: by which key of the config.
+    """Return which config key to change for a request field that the service rejects.
 
     Args:
         stage: The stage of the request.

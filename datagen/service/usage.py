@@ -1,7 +1,7 @@
-"""How many tokens a reply took, as the service counts them, or that nobody knows.
+"""Reads the token counts of a reply.
 
-The output is at least what the total holds beyond the prompt: some services count thoughts in the total alone.
-Counts that contradict each other, or that are malformed, make the bill unknown, and then the worst case stays spent.
+The output is the total minus the prompt: some services count reasoning tokens only in the total. Malformed or
+contradictory counts are ignored; the bill is then unknown, and the reserved worst case counts as spent.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ _KINDS = ("prompt", "completion", "total")
 
 
 def read_usage(usage: object, written: int) -> tuple[int, int]:
-    """Return how many tokens went in and out; 0 and 0 where that is not known.
+    """Return the tokens in and out; 0 and 0 if they are unknown.
 
     Args:
-        usage: What the service says, under any of the names in use.
-        written: Characters of the reply, thoughts included.
+        usage: The usage object, with any of the names in use.
+        written: Characters of the reply, reasoning included.
 
     Example:
         >>> read_usage({"prompt_tokens": 100, "completion_tokens": 40, "total_tokens": 1040}, 80)
@@ -43,7 +43,7 @@ def read_usage(usage: object, written: int) -> tuple[int, int]:
     except ValueError:
         return 0, 0
     if not counts.get("prompttokens") and not counts.get("prompttokencount"):
-        # Where input and output are told so, tokens of a cache mostly stand beside the input.
+        # Services with these names mostly count cached tokens beside the input tokens.
         prompt = (prompt or 0) + cached
     if not prompt or completion is None:
         return 0, 0

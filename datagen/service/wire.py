@@ -1,7 +1,7 @@
-"""The wire to one OpenAI-compatible service: one try of one request, and what came of it.
+"""The connection to one OpenAI-compatible service: sends one request once, and classifies the reply or the error.
 
-Nothing here repeats or remembers; :mod:`datagen.client` does. Whatever a service sends back, a try ends with
-a reply or with a :class:`RequestError` that says how bad it is, and the key is in neither.
+Retries and the ledger are the business of :mod:`datagen.client`. Whatever a service sends back, a try ends with an
+:class:`Answer` or a :class:`RequestError`; neither contains the API key.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from datagen.service.usage import read_usage
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A usable reply, and what its headers say; tokens are 0 where the service does not count them."""
+    """A usable reply and the rate limits in its headers; token counts are 0 if the service does not report them."""
 
     text: str
     finish_reason: str
@@ -40,27 +40,27 @@ class Answer:
     limits: Limits = Limits()
 
     def row(self) -> dict[str, Any]:
-        """Return what the ledger remembers of it."""
+        """Return the columns that the ledger keeps."""
         return {name: value for name, value in vars(self).items() if name != "limits"}
 
 
 @dataclasses.dataclass(eq=False)
 class RequestError(Exception):
-    """One try that came to nothing.
+    """A failed try.
 
     Attributes:
         code: Short and stable, for counting, such as "timeout".
-        words: The provider's, or what happened, without any key.
+        words: The provider's message, or a description of the failure, without the API key.
         kind: "refusal" (too much at once: later), "fault" (may pass), "final" (this request never works) or
             "fatal" (no request works).
-        what: For a fatal one, the sentence that the run ends with.
-        field: The field of the request that the service does not take as it is.
+        what: For a fatal error, the headline of the error that ends the run.
+        field: The request field that the service rejects.
         daily: A quota of a day or longer is used up.
-        paid: The service did the work and bills it, so it is asked for no more than once again.
-        limits: What the headers say.
-        busy: The service seems to have too much to do.
-        bill: Whether the try costs nothing, or ``usage`` (tokens in and out), or nobody knows.
-        page: What came is a web page, as from a proxy or a wrong address.
+        paid: The service generated a reply and bills it, so the request is retried at most once.
+        limits: The rate limits in the headers.
+        busy: The service seems overloaded.
+        bill: Whether the try is free ("none"), costs ``usage`` (tokens in and out; "counted") or is "unknown".
+        page: The response is a web page, as from a proxy or a wrong address.
     """
 
     code: str
@@ -100,7 +100,7 @@ class Wire:
         self._open.close()
 
     async def open(self) -> None:
-        """Make ready to send, off the event loop: a run that only reads needs no key and no HTTP library.
+        """Create the client in a thread, before the first request: a run that only reads needs no key and no library.
 
         Raises:
             ServiceError: There is no key.
@@ -122,10 +122,10 @@ class Wire:
         return self._read(response.text, read_limits(response.headers))
 
     async def send(self, method: str, path: str, timeout_s: float | None = None, **content: Any) -> Any:
-        """Send an HTTP request of any kind once; return the response of the HTTP library.
+        """Send one HTTP request once and return the HTTP library's response, with its body.
 
         Raises:
-            RequestError: There is none, or it has the status of an error.
+            RequestError: There is no response, or its status is an error.
         """
         async with self.receiving(method, path, timeout_s, **content) as response:
             return response
@@ -180,7 +180,7 @@ class Wire:
             raise RequestError("connection", words, "fault", bill="unknown") from None
 
     def _refusal(self, response: Any) -> RequestError:
-        """Judge an HTTP error status."""
+        """Classify a response whose status is an error."""
         text = response.text
         page = page_words(text)
         said = read_error(response.status_code, text if page is None else "")
@@ -191,7 +191,7 @@ class Wire:
         return error
 
     def _judge(self, said: ErrorBody, words: str, limits: Limits) -> RequestError | None:
-        """Return what an error means; None where nothing of it is known."""
+        """Classify an error; None if no rule matches."""
         if said.wait_s is not None and said.wait_s > (limits.wait_s or 0.0):
             limits = dataclasses.replace(limits, wait_s=said.wait_s)
         meant = read_refusal(said, asked_to_wait=limits.wait_s is not None)
@@ -201,7 +201,7 @@ class Wire:
         return RequestError(words=words, limits=limits, **vars(meant))
 
     def _read(self, text: str, limits: Limits) -> Answer:
-        """Take the reply out of the HTTP body, trusting nothing about its form."""
+        """Extract the reply from the HTTP body, which may have any form."""
         data: Any = None
         try:
             data = json.loads(text)
@@ -227,14 +227,14 @@ class Wire:
         if finish == "failed":
             raise self._failed(choice, reason, settled)
         if finish == "whole" and content.thoughts and not content.text.strip():
-            words = f"the reply has no text; all it holds are {content.thoughts:,} characters of reasoning"
+            words = f"the reply has no text, only {content.thoughts:,} characters of reasoning"
             raise RequestError("no-text", words, "final", **settled)
         shown = _clean(self._redactor.redact(content.text))
         model = self._label(data.get("model")) or self.service.model
         return Answer(shown, reason, model, *tokens, limits)
 
     def _failed(self, choice: dict[str, Any], reason: str, settled: dict[str, Any]) -> RequestError:
-        """Judge a reply that ended by something else than its end; what stands beside it may say by what."""
+        """Classify a reply that an error cut short; an error object beside it may give the reason."""
         words = f"the reply ended with finish_reason {reason!r}"
         if choice.get("error"):
             said = read_error(0, {"error": choice["error"]})
@@ -247,7 +247,7 @@ class Wire:
         return RequestError("interrupted", words, "fault", paid=True, **settled)
 
     def _no_completion(self, data: Any, text: str, limits: Limits) -> RequestError:
-        """Judge a body with status 200 that is no reply: some gateways put an error there."""
+        """Classify a body with status 200 that is not a reply: some gateways put an error there."""
         if data is None and _is_stream(text):
             failed = [
                 line[5:] for line in text.splitlines() if line.startswith("data:") and '"error"' in line
@@ -264,7 +264,7 @@ class Wire:
             if error is not None:
                 error.bill = "unknown" if paid else error.bill
                 return error
-        # Written anew, so that no escape hides a key.
+        # Serialized again, so that no escape sequence hides a key.
         shown = text if data is None else json.dumps(data, ensure_ascii=False)
         page = page_words(text) if data is None else None
         words = self.words(page) if page else f"not a chat completion: {self.words(shown)}"
@@ -273,31 +273,31 @@ class Wire:
         )
 
     def _label(self, value: object) -> str:
-        """Return a short text of the service's that goes into the ledger."""
+        """Return a short text from the service for the ledger, without the key."""
         return shorten(_clean(self._redactor.redact(str(value or ""))), 200)
 
     def words(self, words: str) -> str:
-        """Take the key out of a provider's words, also where the provider shows only a part of it."""
+        """Remove the key from a provider's message, also where only a part of the key is shown, and shorten it."""
         return shorten(_clean(self._redactor.redact_words(words)), 300)
 
 
 def _make_client(service: Service, key: str) -> Any:
-    """Make the client; loading the library takes a while."""
+    """Create the client; importing openai takes a while."""
     import openai
 
     local: dict[str, Any] = {}
     if service.is_loopback():
-        # A proxy meant for the world must not swallow requests to this machine.
+        # A proxy for outside traffic must not receive requests to this machine.
         local["trust_env"] = False
         if urlsplit(service.base_url).scheme == "http":
-            # Loading the world's certificates takes longer than a request that needs none.
+            # Loading the CA certificates takes longer than a request, and plain HTTP needs none.
             local["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     limits = _http_library().Limits(max_connections=None)
     return openai.AsyncOpenAI(
         base_url=service.address,
         api_key=key,
         default_query=service.query,
-        # Azure's own interface, whose requests name its version, wants the key here.
+        # Azure's own API, whose requests name its version, expects the key in this header.
         default_headers={"api-key": key} if "api-version" in service.query else {},
         max_retries=0,
         http_client=openai.DefaultAsyncHttpxClient(
@@ -315,7 +315,7 @@ def _http_library() -> Any:
 
 
 async def _check_charset(response: Any) -> None:
-    """Have a body read as UTF-8 where its headers name a charset in which no JSON can be written."""
+    """Decode the body as UTF-8 if its headers name a charset that cannot encode JSON."""
     try:
         usable = b"{}".decode(response.charset_encoding or "utf-8", "replace") == "{}"
     except (LookupError, UnicodeError):
@@ -325,7 +325,7 @@ async def _check_charset(response: Any) -> None:
 
 
 def _reason_of(error: BaseException) -> str:
-    """Return the words of the first cause of an error that has any."""
+    """Return the message of the innermost cause that has one."""
     cause = error.__cause__ or error.__context__
     return (_reason_of(cause) if cause else "") or str(error)
 

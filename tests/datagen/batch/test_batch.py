@@ -210,7 +210,7 @@ def test_a_full_queue_makes_batches_smaller(tmp_path: Path, seeds: Path) -> None
 def test_a_queue_that_stays_full_ends_the_run_resumably(tmp_path: Path, seeds: Path) -> None:
     with BatchServer([queue_full(90_000)]) as server:
         settings = settings_for(server, seeds)
-        with pytest.raises(ServiceError, match="no room") as caught:
+        with pytest.raises(ServiceError, match="stays full") as caught:
             synthesize(settings, tmp_path / "work")
         assert "enqueued_tokens" in str(caught.value)
     assert set(outcomes(tmp_path / "work")) == {"free"}
@@ -364,7 +364,7 @@ def test_useless_lines_are_told_and_nothing_more(
     for words in ("'tasks-000000' for the second time", "'tasks-777777' was not asked for", "not JSON"):
         assert words in caplog.text
     assert results(tmp_path / "work") == live_results(tmp_path, seeds)
-    assert "4 useless lines" in status(tmp_path / "work").batches[0]["words"]
+    assert "4 invalid lines" in status(tmp_path / "work").batches[0]["words"]
 
 
 def test_a_batch_cancelled_by_someone_ends_the_run_resumably(tmp_path: Path, seeds: Path) -> None:

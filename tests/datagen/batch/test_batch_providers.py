@@ -176,7 +176,7 @@ def test_providers_words_and_fields_differ_and_the_result_does_not(
         billed = Counter(id for id, _, _ in server.billed)
     assert set(billed.values()) == {1}
     assert results(tmp_path / "work") == live_results(tmp_path, seeds)
-    assert ("'hibernated', which is not known here" in caplog.text) == (change is unheard_of)
+    assert ("unknown state 'hibernated'" in caplog.text) == (change is unheard_of)
 
 
 def test_a_batch_without_metadata_is_found_by_its_file(tmp_path: Path, seeds: Path) -> None:
@@ -226,7 +226,7 @@ def test_an_unknown_state_is_not_waited_for_for_ever(tmp_path: Path, seeds: Path
             synthesize(settings_for(server, seeds), work, wait=False)
         with Ledger(work / "ledger.sqlite") as ledger:
             ledger.execute("UPDATE batches SET planned_at = '2020-01-01T00:00:00+00:00'")
-        with pytest.raises(ServiceError, match="not known") as caught:
+        with pytest.raises(ServiceError, match="unknown state") as caught:
             synthesize(settings_for(server, seeds), work)
         assert "hibernated" in str(caught.value)
         assert "`cancel_batches`" in str(caught.value)
@@ -274,7 +274,7 @@ def test_replies_that_cannot_be_read_are_not_paid_for_again_and_again(
     """A provider of another form: one batch shows it. The same command tries each once more, and no third time."""
     with BatchServer([Course(reply=lambda row, number: answer(row, 200, body))]) as server:
         for run in (1, 2):
-            with pytest.raises(ServiceError, match="no reply of a batch can be read") as caught:
+            with pytest.raises(ServiceError, match="no reply of a batch is readable") as caught:
                 synthesize(settings_for(server, seeds, target=20), tmp_path / "work")
             assert len(server.batches) == run
             assert "`mode` live" in str(caught.value)
