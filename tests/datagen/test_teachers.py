@@ -284,7 +284,7 @@ def test_a_missing_key_of_the_answers_is_told_before_any_task_is_asked_for(
         settings = dataclasses.replace(whole, answerer=far)
         with pytest.raises(ServiceError, match="no key") as caught:
             synthesize(settings, tmp_path / "work")
-        assert "--answer-api-key-env" in str(caught.value)
+        assert "`answerer.api_key_env`" in str(caught.value)
         assert writer.count == 0
         assert not (tmp_path / "work").exists()
         # A folder that has all its replies needs no key; one that is to grow does.
@@ -337,7 +337,7 @@ def test_a_service_that_takes_no_schema_says_so_with_a_remedy(tmp_path: Path, se
             tmp_path / "work",
         )
     assert "response_format is not supported" in str(caught.value)
-    assert "format: text" in str(caught.value)
+    assert "`task_sampling.format`" in str(caught.value)
 
 
 def test_a_plan_names_odd_labels_and_the_way_of_drawing(seeds: Path, tmp_path: Path) -> None:
