@@ -1,10 +1,11 @@
-"""Which seed tasks a request shows: drawn so that types, views, topics and difficulties are shown alike often.
+"""Draws the seed tasks of each request so that types, views, topics and difficulties occur equally often.
 
-Seed files lean: AlpaCare's has five times as many medical students as patients, and hardly a task of difficulty 5. The
-teacher follows its examples, so its tasks lean too. Here each seed gets a weight under which the labels come out as
-even as its bounds allow (raking: the weights are scaled label by label until nothing moves), and the draws follow
-these weights closely, in rounds of :data:`ROUND` requests, while the examples of one request differ from each other
-wherever they can. A round depends on the seed and its own number alone, so request i is a pure function of both.
+Seed files are unbalanced: AlpaCare's has five times as many medical students as patients, and hardly a task of
+difficulty 5. The teacher follows its examples, so its tasks are unbalanced too. Here each seed gets a weight under
+which the labels come out as even as its bounds allow (raking: the weights are scaled label by label until nothing
+moves), and the draws follow these weights closely, in rounds of :data:`ROUND` requests, while the examples of one
+request differ from each other wherever they can. A round depends on the seed and its own number alone, so request i
+is a pure function of both.
 """
 
 import functools
@@ -49,7 +50,7 @@ def draw_examples(
 
 
 def draw_uniform(seeds: Sequence[SeedTask], count: int, key: str) -> list[SeedTask]:
-    """Draw ``count`` different seed tasks, all alike likely, in an order that only the key decides.
+    """Draw ``count`` different seed tasks uniformly, in an order determined by the key.
 
     A cryptographic hash ranks the tasks, because the library's random draws may change between Pythons.
 

@@ -1,4 +1,4 @@
-"""Reads JSON and YAML that somebody else wrote: one rule for what is accepted, one error for the rest.
+"""Strict readers of JSON and YAML from outside: everything else raises one error.
 
 Python's own readers accept what no strict reader takes (NaN, half of a surrogate pair) and answer some texts with
 whatever error their insides raise (a number of 5,000 digits, 100,000 brackets, a date with a month 13, an alias that
@@ -87,7 +87,7 @@ def parse_json_at(text: str, at: int, *, repeats: bool = False) -> tuple[Any, in
         The value, and the place behind it.
 
     Raises:
-        Malformed: No acceptable value stands there.
+        Malformed: No valid JSON value begins there.
 
     Example:
         >>> parse_json_at("[1] [2]", 4)
@@ -230,14 +230,14 @@ def _decode(text: str | bytes) -> str:
 
 
 def skip_space(text: str, at: int) -> int:
-    """Return the place of the first character from ``at`` on that is no white space of JSON."""
+    """Return the place of the first character from ``at`` on that is not JSON white space."""
     while text[at : at + 1] in (" ", "\t", "\n", "\r"):
         at += 1
     return at
 
 
 def _outside_strings(pattern: str, text: str, at: int) -> int:
-    """Return where a pattern first stands outside the strings of a JSON text; ``at`` where it does not."""
+    """Return where a pattern first matches outside the strings of a JSON text, or ``at``."""
     found = re.compile(f"{_STRING}|(?P<it>{pattern})", re.DOTALL).finditer(text, at)
     return next((match.start() for match in found if match["it"] is not None), at)
 
@@ -296,7 +296,7 @@ class _StrictLoader(yaml.SafeLoader):
         except yaml.YAMLError:
             raise
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-            # A scalar that looks like a number or a date, or is tagged as one, and is none.
+            # A scalar that looks like a number or a date, or is tagged as such, but is not valid.
             reason = (
                 _TOO_MANY_DIGITS if len(node.value) > _MOST_DIGITS else f"a value cannot be read: {error}"
             )

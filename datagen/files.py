@@ -1,4 +1,4 @@
-"""Single files: read with typed errors, written as a whole or not at all, hashed, kept to this machine."""
+"""Single local files: read with typed errors, written atomically, hashed."""
 
 import hashlib
 import json
@@ -76,7 +76,7 @@ def hash_file(path: str | Path) -> str:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuse to replace a file that holds something, unless told to.
+    """Refuse to replace a file that is not empty, unless ``overwrite`` is set.
 
     Raises:
         DataError: The path is a folder, or the file exists, is not empty, and ``overwrite`` is false.
@@ -93,20 +93,20 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def refuse_remote(location: str | Path | None, where: str) -> None:
-    """Refuse the address of a bucket, a hub or a server where a local path is wanted; a folder ``gs:`` would be made.
+    """Refuse a URL (bucket, hub, server) where a local path is required; it would create a folder ``gs:``.
 
     Args:
         location: What names a file or a folder.
         where: The option or key that holds it.
 
     Raises:
-        ConfigError: It is an address such as ``gs://bucket/run``.
+        ConfigError: It is a URL such as ``gs://bucket/run``.
 
     Example:
         >>> refuse_remote("runs/one", "--out")
         >>> refuse_remote("gs://bucket/run", "--out")
         Traceback (most recent call last):
-        datagen.errors.ConfigError: this is an address, not a path of this machine
+        datagen.errors.ConfigError: this is a URL, not a local path
           where:    --out
           found:    gs://bucket/run
           expected: a local path
@@ -117,7 +117,7 @@ def refuse_remote(location: str | Path | None, where: str) -> None:
         return
     scheme, rest = match.groups()
     raise ConfigError(
-        "this is an address, not a path of this machine",
+        "this is a URL, not a local path",
         where=where,
         found=f"{scheme}://{rest}",
         expected="a local path",

@@ -117,15 +117,15 @@ def filter(
         seeds: Also compare with the seed tasks that come with the package.
         evaluation: Evaluation sets that must not leak: files, with the names of their fields after a colon where they
             are not the usual ones, as in ``exam.csv:title,alternatives``.
-        privacy: What becomes of personal identifiers in instruction, input and output: "off" does not look for them,
+        privacy: How to handle personal identifiers in instruction, input and output: "off" does not look for them,
             "report" lists them, "drop" rejects the row, "mask" puts [NAME], [DATE]... in their place.
         privacy_model: spaCy model that looks for names and places beside the patterns; needs the extra ``privacy``.
         identifiers: File for kind and place of every identifier found.
         overwrite: Replace the files if they exist.
-        progress: Show on the error stream how far the filter is.
+        progress: Show the progress on standard error.
 
     Raises:
-        ConfigError: An argument has an impossible value, or an output would replace an input.
+        ConfigError: An argument is invalid, or an output would replace an input.
         DataError: A file is broken or exists already, or a row has no instruction.
 
     Examples:

@@ -1,9 +1,9 @@
-"""One spelling for every label of a task: type, topic, view and difficulty, whoever wrote them.
+"""Normalises the labels of a task (type, topic, view, difficulty) to one spelling each.
 
-Clinicians and models spell freely ("Rewrite", "Rewrites", "Rewriting task"). Counting, evening out and reporting need
-one spelling, so a label is reduced to a key (case, plural, possessive, punctuation, British spelling and filling words
-taken away), and the key is looked up among those of ``labels.yaml`` and of the project's own seed tasks. A label that
-is not there keeps its words, in a tidy form that does not depend on case or number.
+Clinicians and models vary the spelling ("Rewrite", "Rewrites", "Rewriting task"). Counting, evening out and reporting
+need one spelling, so a label is reduced to a key (case, plural, possessive, punctuation, British spelling and filling
+words taken away), and the key is looked up among those of ``labels.yaml`` and of the project's own seed tasks. A
+label that is not there keeps its words, in a tidy form that does not depend on case or number.
 """
 
 import functools
@@ -67,7 +67,7 @@ def normalise_difficulty(label: str) -> str:
 
 @functools.lru_cache(maxsize=100_000)
 def group(field: str, label: str) -> str:
-    """Return what a label counts as when labels are evened out: views and topics fall into groups.
+    """Return the label that balancing counts: for views and topics, that of a group.
 
     Returns:
         The group of a view or a topic, "Other" where none fits, "" for an empty label; of a type or a difficulty
@@ -85,7 +85,7 @@ def group(field: str, label: str) -> str:
 
 
 def is_known(field: str, label: str) -> bool:
-    """Tell whether a label (or, of a view or topic, its group) stands in the lists."""
+    """Tell whether a label (or, of a view or topic, its group) is in the lists."""
     if field == "difficulty":
         return normalise_difficulty(label) in _LISTS["difficulty"]
     return any(key in _known(field) for key in _keys(field, label)) or (
@@ -94,7 +94,7 @@ def is_known(field: str, label: str) -> bool:
 
 
 def nearest_known(field: str, label: str) -> str | None:
-    """Return the known label that an unknown one is most like, or None where none is like it.
+    """Return the known label that an unknown label resembles most, or None.
 
     Example:
         >>> nearest_known("type", "Sumarisation"), nearest_known("type", "Xyz")
@@ -157,7 +157,7 @@ def _key(field: str, label: str) -> str:
 
 
 def singular(word: str) -> str:
-    """Take the plural's ending from an English word, where it is one.
+    """Return the singular of an English plural; other words are returned unchanged.
 
     Example:
         >>> [singular(word) for word in ("diagnoses", "studies", "biopsies", "nurses", "diabetes", "mcqs")]

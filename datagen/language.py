@@ -1,6 +1,6 @@
-"""Tells whether a text is in the language asked for, by its script and its commonest words.
+"""Detects texts in another language than requested, by script and most frequent words.
 
-It is meant to refuse only what is surely another language: a text without letters, a list of drug names, or a text
+It only rejects what is clearly another language: a text without letters, a list of drug names, or a text
 too short to tell passes. Languages that share a script are told apart only where their common words are known here.
 """
 
@@ -21,7 +21,7 @@ _FEW = 3
 
 
 def is_other_language(text: str, language: str) -> bool:
-    """Say whether a text is surely not in the language.
+    """Say whether a text is clearly not in the language.
 
     Args:
         text: Any text.

@@ -1,4 +1,4 @@
-"""Tells text that is caught in a loop: of words, phrases, lines, characters, in any script, in linear time.
+"""Detects looping text: repeated words, phrases, lines or characters, in any script, in linear time.
 
 One measure covers them: the longest stretch in which every unit equals the one a fixed distance before it. A unit is
 a word, or a character of a word too long to be one (as in scripts without spaces). The shorter what repeats, the more
@@ -13,25 +13,25 @@ from collections.abc import Iterator
 from datagen.phrases import compiled, search
 
 ENOUGH = ((8, 16), (6, 24), (5, 50), (4, 120), (3, 300), (2, 800))
-"""So many times a unit may not stand in a row, where all of it together has so many bytes of letters and digits."""
+"""Pairs: a unit may not be repeated so many times in a row if the repeats have so many bytes of letters and digits."""
 
 ENOUGH_BARE = ((4, 13), (3, 30))
 """The same for words without a mark between them: "pain pain pain pain", but not "Push, push, push, push!"."""
 
 QUIET = 300
-"""So many characters may rules, dotted lines, empty cells and digits in a row have, which repeat in good text, too."""
+"""Maximum length, in characters, of rules, dotted lines, empty cells and digits, which repeat in good text, too."""
 
 NUCLEOTIDES = 150
 """The same for a sequence of DNA or RNA: 40 times CAG is a disease, not a loop."""
 
 COUNTED = 60
-"""So often may what differs in its numbers alone stand in a row, such as the days of a table."""
+"""Maximum number of repeats that differ only in their numbers, such as the days of a table."""
 
 RISING, RISING_ALONE = 40, 6
-"""So many numbers in a row may not rise or fall by the same step, in a text and where they are all of it."""
+"""So many numbers in a row may not rise or fall by the same step: within a text, and in a text of numbers only."""
 
 WINDOW, POOR = 60, 8
-"""So many words in a row must be made of more than so many different ones; good text has at least 12."""
+"""Every ``WINDOW`` words must contain more than ``POOR`` different words; good text has at least 12."""
 
 _LONGEST_WORD = 20
 _MARKS = ".,;:!?*\"'()，。；：！？、"

@@ -33,7 +33,7 @@ REFUSED = "refusal"
 
 @dataclasses.dataclass(frozen=True)
 class Rejected:
-    """A stretch of a reply that is no task.
+    """A part of a reply that is not a task.
 
     Reasons: ``prose`` (words around the tasks), ``stray-text`` (words after a finished field), ``unlabelled`` (a
     numbered item without labels), ``missing-instruction``, ``missing-input`` (the instruction speaks of a text that is
@@ -48,16 +48,16 @@ class Rejected:
 def read_tasks(
     reply: str, *, first_number: int = 1, expected: int | None = None, finish_reason: str = "stop"
 ) -> list[SeedTask | Rejected]:
-    """Find every task in a reply as :func:`parse_tasks` does, or say why there is none.
+    """Find every task in a reply as :func:`parse_tasks` does; a reply without tasks gives the reason.
 
     Args:
         reply: The teacher's text.
         first_number: The number at which a reply in text goes on with the list.
         expected: How many tasks were asked for; more are returned as rejected "surplus". None takes all.
-        finish_reason: As the service gave it; "refusal" where the text stands in the reply's field for refusals.
+        finish_reason: As the service gave it; "refusal" if the text is from the reply's field for refusals.
 
     Returns:
-        Tasks and rejected stretches in the order of the reply; never empty.
+        Tasks and rejected parts in the order of the reply; never empty.
     """
     text = without_thoughts(reply)
     if finish_reason == REFUSED:
@@ -80,7 +80,7 @@ def parse_tasks(
             "truncated".
 
     Returns:
-        Tasks and rejected stretches in the order of the reply.
+        Tasks and rejected parts in the order of the reply.
 
     Example:
         >>> reply = "Chat\\nTopic: Gout\\nView: Patient\\nDifficulty: 1\\nInstruction: What is gout?\\nInput: none"
@@ -204,7 +204,7 @@ def _unlabelled_type(line: str, open_number: int | None) -> str:
 def _build(
     text: str, group: Sequence[Mark], end: int, given: dict[str, str], *, cut: bool
 ) -> Iterator[SeedTask | Rejected]:
-    """Turn the labels of one task into the task, or say why there is none; leftovers follow as rejected."""
+    """Build the task from its labels, or return the reason for rejecting it; leftovers follow as rejected."""
     whole = "\n".join([*given.values(), text[group[0].start : end].strip()])
     if cut and not (group[-1].kind == OUTPUT and {"instruction", "input"} <= {mark.kind for mark in group}):
         yield Rejected("truncated", whole)
@@ -237,7 +237,7 @@ def _build(
 def _as_task(
     values: Mapping[str, str], whole: str, strays: Sequence[tuple[str, str]]
 ) -> Iterator[SeedTask | Rejected]:
-    """Yield the task that the values make, or why they make none; leftovers follow."""
+    """Yield the task of these values, or the reason for rejecting them; leftovers follow."""
     if not values.get("instruction"):
         yield Rejected("missing-instruction", whole)
         return

@@ -1,4 +1,4 @@
-"""The wording and the patterns by which texts are known: data of ``*.yaml`` files, read and compiled in one way."""
+"""Loads and compiles the word lists and regular expressions of the package's ``*.yaml`` files."""
 
 import functools
 import re
@@ -11,7 +11,7 @@ _REFERENCE = re.compile(r"\{([a-z][A-Za-z ]+)\}")
 
 @functools.cache
 def read_table(package: str, file: str) -> Any:
-    """Return what a YAML file of a package holds."""
+    """Return the parsed YAML file of a package."""
     import yaml
 
     text = (resources.files(package) / file).read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ def read_table(package: str, file: str) -> Any:
 
 
 def expand(pattern: str, part: Callable[[str], str]) -> str:
-    """Join the lines of a pattern, and put the parts that it names in the place of ``{their names}``."""
+    """Join the lines of a pattern and replace each ``{name}`` by the pattern of that name."""
     return _REFERENCE.sub(lambda reference: part(reference[1]), pattern.replace("\n", ""))
 
 
@@ -52,12 +52,12 @@ def compiled(name: str) -> re.Pattern[str]:
 
 
 def search(name: str, text: str, *places: int) -> re.Match[str] | None:
-    """Search a text, from a place on and up to another, for a pattern (:func:`compiled`)."""
+    """Search a text for a pattern (:func:`compiled`); ``places`` are the optional start and end."""
     return compiled(name).search(text, *places)
 
 
 def words_of_list(name: str) -> frozenset[str]:
-    """Return the words of a list that holds words alone.
+    """Return the words of a plain word list.
 
     Example:
         >>> "patient" in words_of_list("people of no name")

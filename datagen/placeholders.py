@@ -1,8 +1,8 @@
-"""Tells an input that only stands for a text: "A 150-word case report describing ...", "[Patient's history]".
+"""Detects inputs that are placeholders for a text: "A 150-word case report describing ...", "[Patient's history]".
 
 An input is a placeholder where it names a kind of text and says of what, in one sentence, instead of being that text;
-where it is a name in brackets or a label with nothing behind it; or where it asks for the text. A short text with
-content of its own ("A 45-year-old man with chest pain.", "Warfarin and ibuprofen") is none.
+where it is a name in brackets or a label without a value; or where it asks for the text. A short text with
+content of its own ("A 45-year-old man with chest pain.", "Warfarin and ibuprofen") is not a placeholder.
 """
 
 import re
@@ -16,7 +16,7 @@ _EMPTY_WORDS = _TEXT_WORDS | words_of_list("people of no name") | words_of_list(
 
 
 def is_placeholder(given: str) -> bool:
-    """Say whether an input stands for a text that is not there.
+    """Say whether an input is a placeholder for a missing text.
 
     Example:
         >>> is_placeholder("A 150-word case report describing a man with gout."), is_placeholder("Patient: [name]")

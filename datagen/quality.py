@@ -1,6 +1,6 @@
 """Plain checks of a task before it is answered and of an answer before it is published.
 
-Each returns a short stable reason, or None where nothing speaks against the text.
+Each returns a short stable reason for rejection, or None if the text passes.
 """
 
 import re
@@ -30,7 +30,7 @@ _FINISHED = re.compile(rf"""[.!?…:;)\]"'”’»*`>|{_END_MARKS}）」』】�
 
 
 def refers_to_material(instruction: str) -> bool:
-    """Say whether an instruction speaks of a text that only an input could hold.
+    """Say whether an instruction refers to a text that only an input could hold.
 
     Example:
         >>> refers_to_material("Summarise the following note."), refers_to_material("What is gout?")
@@ -70,7 +70,7 @@ def check_task(task: SeedTask, language: str = ANY) -> str | None:
 
     Args:
         task: The task.
-        language: Code of the language that instructions are to be in, or "any". Inputs may be in any language.
+        language: Code of the language required of instructions, or "any". Inputs may be in any language.
 
     Returns:
         One of ``empty-instruction``, ``wrong-language``, ``instruction-too-short``, ``instruction-too-long``,
@@ -85,7 +85,7 @@ def check_task(task: SeedTask, language: str = ANY) -> str | None:
 
 
 def _objections_to_task(task: SeedTask, language: str) -> Iterator[tuple[object, str]]:
-    """Yield each objection to a task as whether it holds, looked into only then, and its reason."""
+    """Yield pairs of whether an objection holds and its reason; later pairs are computed only if needed."""
     instruction, given = task.instruction.strip(), task.normal_input()
     words = count_words(instruction)
     yield not any(map(str.isalnum, instruction)), "empty-instruction"
@@ -113,8 +113,8 @@ def check_answer(
     Args:
         text: The model's answer.
         finish_reason: As the service gave it; an answer is not whole where :mod:`datagen.finish` says so.
-        task: What was answered; a task about languages may be answered in any.
-        language: Code of the language that answers are to be in, or "any".
+        task: The task that was answered; a task about languages may be answered in any language.
+        language: Code of the language required of answers, or "any".
 
     Returns:
         One of ``empty``, ``unfinished``, ``answer-too-long``, ``refusal``, ``asks-for-media``, ``wrong-language``,
@@ -145,7 +145,7 @@ def _objections_to_answer(
 
 
 def breaks_off(text: str) -> bool:
-    """Say whether a text surely stops within a sentence: after a comma, an article, a conjunction.
+    """Say whether a text clearly stops within a sentence: after a comma, an article, a conjunction.
 
     Example:
         >>> breaks_off("Explain the difference between gout and"), breaks_off("Name a source of vitamin A")

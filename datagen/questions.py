@@ -1,4 +1,4 @@
-"""What a run asks: task request i is a pure function of the settings and i, an answer request of its task."""
+"""The requests of a run: task request i is a pure function of the settings and i, an answer request of its task."""
 
 import dataclasses
 import hashlib
@@ -28,7 +28,7 @@ def read_seeds(settings: Settings) -> list[SeedTask]:
     seeds = load_seeds(settings.seeds)
     if settings.examples > len(seeds):
         raise ConfigError(
-            "there are fewer seed tasks than examples to show",
+            "`examples` exceeds the number of seed tasks",
             where=settings.seeds,
             found=f"{len(seeds)} tasks",
             expected=f"at least {settings.examples}",

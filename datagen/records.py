@@ -1,8 +1,8 @@
-"""The records that travel between the stages: JSON Lines, UTF-8, one object a line.
+"""The records that the stages exchange: JSON Lines, UTF-8, one object a line.
 
 Every record is strict about the fields it knows (a missing field or a wrong type is an error that names file and
-line) and keeps the fields it does not know in ``extra``, so that nothing is lost on the way. ``schema_version`` may
-stand in a record; a number above ``SCHEMA_VERSION`` is refused.
+line) and keeps the fields it does not know in ``extra``, so that nothing is lost on the way. A record may
+have a ``schema_version``; a number above ``SCHEMA_VERSION`` is refused.
 """
 
 import dataclasses
@@ -88,7 +88,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class SeedTask(Record):
-    """A clinician's or a teacher's task without an answer. ``input`` is "" or ``<noinput>`` where none is needed.
+    """A clinician's or a teacher's task without an answer. ``input`` may be "" or ``<noinput>``.
 
     Source: AlpaCare's ``med_seed.json``, which this reads as it is.
     """
@@ -141,7 +141,7 @@ class Response(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Verdict(Record):
-    """A judge's word on one response against one reference, shown in one order.
+    """A judge's verdict on one response against one reference, shown in one order.
 
     ``verdict`` is from the model's side: "win", "tie", "loss", or "invalid" where ``raw`` could not be read; None
     where the file holds raw texts alone, which ``score`` then parses.
@@ -165,7 +165,7 @@ _TURNS = re.compile(
 
 
 def _refuse_turns(row: dict[str, Any], known: Iterable[str], where: str) -> None:
-    """Refuse a conversation, which a record of a single turn could only lose.
+    """Refuse a conversation: a single-turn record would drop its other turns.
 
     Raises:
         DataError: A field of turns holds text.
@@ -178,7 +178,7 @@ def _refuse_turns(row: dict[str, Any], known: Iterable[str], where: str) -> None
     if turns:
         answered = " and ".join(f"`{name}`" for name in ("instruction", "input", "output") if name in known)
         raise DataError(
-            "the record holds a conversation or a system prompt, and only single turns are read",
+            "the record holds a conversation or a system prompt; only single-turn records are supported",
             where=where,
             found=", ".join(
                 f"{name}: {shorten(json.dumps(row[name], ensure_ascii=False), 60)}" for name in turns
@@ -346,7 +346,7 @@ def write_objects(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> int:
-    """Write records atomically as JSON Lines and return how many."""
+    """Write records atomically as JSON Lines and return their number."""
     return write_objects(path, (record.to_dict() for record in records))
 
 

@@ -30,7 +30,7 @@ def write_all(
     answers: FilteredAnswers,
     funnel: dict[str, Any],
 ) -> None:
-    """Write all result files; ``funnel.json`` comes last and so says that the others are complete."""
+    """Write all result files; ``funnel.json`` comes last and marks the others as complete."""
     write_tasks(work, kept, [*rejected, *answers.rejected])
     write_records(work / "instructions.jsonl", answers.instructions)
     write_json(work / "funnel.json", funnel)
@@ -41,8 +41,8 @@ def privacy_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield one row for every identifier: those that were published, masked, or led to a rejection.
 
-    The rows name kind and place and not the text, so that the report is no list of identifiers itself. The place of a
-    masked one is that of its mask in the published text.
+    The rows name kind and place and not the text, so that the report does not itself disclose identifiers. The place
+    of a masked one is that of its mask in the published text.
     """
     policy, model = settings.privacy, detector(settings.privacy_model)
     for each in instructions:
@@ -94,7 +94,7 @@ def write_reports(
 
     Returns:
         For the funnel: ``identifiers``, how many of each kind were found, and ``evaluation_overlaps``, how many tasks
-        and answers were rejected for each evaluation file, also where it is none.
+        and answers were rejected for each evaluation file, zeros included.
     """
     summary: dict[str, Any] = {}
     if settings.privacy != "off":

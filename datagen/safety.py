@@ -31,7 +31,7 @@ class SafetyCheck:
 
     Attributes:
         benchmarks: Evaluation sets that must not leak, or None.
-        privacy: What becomes of identifiers: "off", "report", "drop" or "mask".
+        privacy: How to handle identifiers: "off", "report", "drop" or "mask".
         detector: Finds identifiers beside the patterns, or None.
 
     Example:
@@ -86,7 +86,7 @@ def safety_check(settings: Settings) -> SafetyCheck:
     """Return the check that the settings ask for of every new task and answer.
 
     Identifiers that are only reported are looked for in the results. Their model is loaded here in any case, so that
-    a missing one is noticed before anything is paid for.
+    a missing model is reported before any request is paid for.
     """
     model = detector(settings.privacy_model) if settings.privacy != "off" else None
     changing = settings.privacy if settings.privacy in ("drop", "mask") else "off"
@@ -135,7 +135,7 @@ def _place(field: str, hit: Hit) -> dict[str, Any]:
 
 
 def leaking_seeds(settings: Settings, seeds: Sequence[SeedTask]) -> list[str]:
-    """Say which seed tasks overlap with an evaluation file: the teacher sees them, and may write the like.
+    """Say which seed tasks overlap with an evaluation file: the teacher sees them and may write similar tasks.
 
     Returns:
         One sentence each for the first ten, and one for the rest.

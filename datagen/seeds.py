@@ -1,4 +1,4 @@
-"""Seed tasks: what the teacher model is shown as examples, read strictly, errors by file and line."""
+"""Seed tasks, the examples shown to the teacher model: read strictly, with file and line in errors."""
 
 from importlib import resources
 from pathlib import Path
@@ -49,7 +49,7 @@ def load_seeds(path: Path | None = None) -> list[SeedTask]:
         first.setdefault(key, where)
     if repeated:
         raise DataError(
-            "a seed task stands in the file more than once",
+            "the seed file repeats a task",
             where=", ".join(repeated),
             found=shorten(next(iter(repeated.values())).instruction),
             expected="every pair of instruction and input once",
@@ -59,7 +59,7 @@ def load_seeds(path: Path | None = None) -> list[SeedTask]:
 
 
 def odd_labels(path: Path | None = None) -> list[str]:
-    """Find labels of a seed file that are missing or that nobody knows; a run works with them all the same.
+    """Find missing and unknown labels of a seed file; they do not prevent a run.
 
     Args:
         path: As for :func:`load_seeds`.
@@ -102,7 +102,10 @@ def _read(path: Path | None) -> tuple[list[SeedTask], list[str]]:
         places.append(where)
     if not seeds:
         raise DataError(
-            "the seed file holds no task", where=path, expected="at least one task", remedy="check the path"
+            "the seed file contains no tasks",
+            where=path,
+            expected="at least one task",
+            remedy="check the path",
         )
     return seeds, places
 

@@ -1,6 +1,6 @@
-"""The filter of what the teacher wrote: every task and every answer passes all checks, in order, or is rejected.
+"""Filters the teacher's tasks and answers: each passes all checks, in order, or is rejected.
 
-A check hands on what the next one sees, such as a text with a masked name, or raises an :class:`Objection`.
+A check returns the text that the next check sees, such as one with a masked name, or raises an :class:`Objection`.
 """
 
 import dataclasses
@@ -129,17 +129,17 @@ class TaskFilter:
         return task
 
     def requests_wanted(self) -> int:
-        """Estimate how many more requests the target needs, so that few are sent in vain."""
+        """Estimate how many more requests the target needs, so that few are wasted."""
         return max(1, -int(-(self._settings.target - len(self.kept)) // self.kept_of_a_request()))
 
     def kept_of_a_request(self) -> float:
-        """Estimate how many tasks of one more request are kept; all of them, as long as none is in."""
+        """Estimate how many tasks of one more request are kept; all of them before the first reply."""
         return (len(self.kept) + self._settings.tasks_per_request) / (self.requests + 1)
 
 
 @dataclasses.dataclass
 class FilteredAnswers:
-    """What became of the answers: instructions, rejected rows, failed requests by code, tokens."""
+    """The filtered answers: instructions, rejected rows, failed requests by code, tokens."""
 
     instructions: list[Instruction] = dataclasses.field(default_factory=list)
     rejected: list[dict[str, Any]] = dataclasses.field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Overlap of tasks and answers with evaluation sets, so that no test question is learnt by heart.
+"""Overlap of tasks and answers with evaluation sets, to keep test questions out of the training data.
 
 Three rules, on the tokens of the near-duplicate filter (:mod:`datagen.dedup.words`). Lengths are in words: in scripts
 without spaces two characters (Chinese, Japanese) or three (Thai, Khmer and others) are worth one, so that 13 words are
@@ -17,7 +17,7 @@ without spaces two characters (Chinese, Japanese) or three (Thai, Khmer and othe
   whose words for that are not known here.
 
 A question that several items ask of different inputs or passages ("answer from the patient's description") tells of no
-item: only what stands with it does.
+item: only its input or passage does.
 """
 
 import dataclasses
@@ -95,9 +95,7 @@ class Benchmarks:
 
     def __init__(self, files: Sequence[str | Path], ngram: int = NGRAM, rouge_l: float = ROUGE_L) -> None:
         if ngram < SEED:
-            raise ConfigError(
-                "the n-grams are too short to tell anything", found=ngram, expected=f"at least {SEED}"
-            )
+            raise ConfigError("the n-gram length is too small", found=ngram, expected=f"at least {SEED}")
         self.ngram, self.rouge_l = ngram, rouge_l
         self.files = _told_apart([read_evaluation(spec) for spec in files])
         for file in self.files:
@@ -277,11 +275,11 @@ def _told_apart(files: Sequence[EvaluationFile]) -> list[EvaluationFile]:
 
 
 def _refuse_wordless(file: EvaluationFile) -> None:
-    """Refuse a file that nothing could ever overlap with, such as one of formulas: silence would look like safety."""
+    """Refuse a file that nothing could overlap with, such as a list of formulas: it would always pass."""
     silent = sum(not tokenize(item.question) for item in file.items)
     if 2 * silent > len(file.items):
         raise DataError(
-            "most questions of the evaluation file hold no word that can be compared",
+            "most questions of the evaluation file contain no words to compare",
             where=file.path,
             found=f"{silent:,} of {len(file.items):,} without a word or a number",
             expected="texts in any language",

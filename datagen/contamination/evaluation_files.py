@@ -1,6 +1,6 @@
 """Evaluation sets as they are published: questions, passages and choices read from JSON Lines, JSON or CSV files.
 
-Every row becomes an :class:`Item` with the texts that would give the test away: the question, the passages that
+Every row becomes an :class:`Item` with the texts that would leak the test: the question, the passages that
 belong to it and its choices. Answers of reference models and gold labels are not read. The field names of the common
 sets are known; for others the user names them behind the file, as in ``exam.jsonl:stem,alternatives``.
 """
@@ -109,7 +109,7 @@ def read_evaluation(spec: str | Path) -> EvaluationFile:
         used |= dict.fromkeys(fields)
         items.append(item)
     if not items:
-        raise DataError("the evaluation file holds no item", where=path, remedy="check the path")
+        raise DataError("the evaluation file contains no items", where=path, remedy="check the path")
     unused = [name for name in named if name.lower() not in {key.lower() for key in used}]
     if unused:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The n-grams that give evaluation items away, without those that are the language of every exam.
+"""The n-grams that identify evaluation items, without those common to all exams.
 
 Real exam questions share whole sentences: "his pulse is 80/min, respirations are 13/min, and oxygen saturation is
 98%", "which of the following is the most appropriate next step in management". An n-gram made of such phrases tells of

@@ -1,8 +1,8 @@
 """Personal identifiers in texts: found by kind and place, reported, or masked so that the text stays readable.
 
 The kinds follow HIPAA's Safe Harbor list. Patterns find what has a form: numbers with their labels, dates, addresses,
-names with a title or a common given name. A name or place that only the sense gives away needs a model; a detector of
-the extra ``privacy`` can be put beside the patterns (:mod:`datagen.privacy.detector`).
+names with a title or a common given name. A name or place that only the context reveals needs a model; a detector of
+the extra ``privacy`` can complement the patterns (:mod:`datagen.privacy.detector`).
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ def find(text: str, detector: Detector | None = None) -> list[Hit]:
 
     Args:
         text: Any text.
-        detector: Finds more of them; see :mod:`datagen.privacy.detector`.
+        detector: Finds further identifiers; see :mod:`datagen.privacy.detector`.
 
     Returns:
         Hits in the order of the text, none overlapping another.

@@ -1,4 +1,4 @@
-"""What a match must be beside its form: a checksum, a day of the calendar, an age, the words around it."""
+"""Checks of a pattern's matches: a checksum, the calendar, an age, the surrounding words."""
 
 import calendar
 import re

@@ -1,8 +1,8 @@
-"""A model beside the patterns: names and places that only the sense of a sentence gives away.
+"""A model that complements the patterns: names and places that only the context reveals.
 
 A spaCy model of the user's choice (the extra ``privacy``) reads the text. Of what it finds, persons and places count;
-its dates and organisations are far too many in medical texts. The same word lists that keep eponyms and countries out
-of the patterns' hits keep them out here.
+its dates and organisations give far too many false positives in medical texts. The same word lists that keep eponyms
+and countries out of the patterns' hits keep them out here.
 """
 
 import re

@@ -1,6 +1,6 @@
 """How far a name goes: particles, initials, words in capitals or with one, a suffix; nothing that is no name.
 
-A name is found by what stands before or behind it (:mod:`datagen.privacy.names`). It ends before the first word that
+A name is found by its context (:mod:`datagen.privacy.names`). It ends before the first word that
 is one of everyday or clinical English, before a label, and at the end of a line unless the sentence goes on with it.
 """
 
@@ -46,7 +46,7 @@ def is_given(word: str) -> bool:
 
 
 def read_name(text: str, at: int, titled: bool = False) -> Name | None:
-    """Read the name that begins at a place of a text in plain spelling; None if there is none.
+    """Read the name that begins at a position of a text in plain spelling, or return None.
 
     Args:
         text: A text in plain spelling.
@@ -96,7 +96,7 @@ def read_last_first(text: str, at: int) -> Name | None:
 
 
 def read_small_name(text: str, at: int, given: bool = False) -> Name | None:
-    """Read a name in small letters, as in chats: a word that is none of everyday English, two if the first is given.
+    """Read a name in small letters, as in chats: a word that is not everyday English, two if the first is given.
 
     Args:
         text: A text in plain spelling.

@@ -1,4 +1,4 @@
-"""Publishing: a finished work folder becomes a dataset that others can read, check and trace.
+"""Publishing: a finished work folder becomes a documented, traceable dataset.
 
 The folder holds the instructions as JSON Lines, the same rows as a TFDS dataset of ArrayRecord shards, a dataset card,
 where everything comes from, and last a manifest of all files. Nothing in it depends on when or where it was written:
@@ -137,7 +137,7 @@ def is_written(work: Path) -> bool:
 
 @contextlib.contextmanager
 def _no_writer(work: Path) -> Iterator[bool]:
-    """Hold off a run that would write to the work folder meanwhile; False where one writes already."""
+    """Keep runs from writing to the work folder meanwhile; yield False if one is already writing."""
     lock = work / f"{LEDGER}.lock"
     if not lock.exists():
         yield True
@@ -166,7 +166,7 @@ def _read_finished(work: Path) -> dict[str, Any]:
         raise DataError("funnel.json is broken", where=path, expected="a count of instructions")
     if not funnel["instructions"]:
         raise DataError(
-            "the run published no instruction",
+            "the run produced no instructions",
             where=work / "rejected.jsonl",
             remedy="read the reasons there",
         )
@@ -223,7 +223,7 @@ def _read_rows(source: Path) -> Iterator[Instruction]:
 
 
 def _describe_beam(name: str | None, options: Sequence[str]) -> dict[str, Any]:
-    """Return what TFDS is told about Beam: nothing, or a runner that exists and its options."""
+    """Return the Beam arguments for TFDS: none, or an existing runner and its options."""
     if name is None and options:
         raise ConfigError(
             "beam_options are given without beam_runner", remedy="name a runner, or drop the options"

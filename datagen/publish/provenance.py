@@ -16,7 +16,7 @@ from datagen.work.folder import CONFIG, LEDGER
 
 @dataclasses.dataclass
 class Spending:
-    """What one stage asked for and got. Cost is in US dollars, over the ``priced`` requests whose cost is known."""
+    """Requests, tokens and cost of one stage, in US dollars, of the ``priced`` requests (those of known cost)."""
 
     requests: int = 0
     answered: int = 0
@@ -79,7 +79,7 @@ def gather(
     license: str | None,
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Collect everything that is known of where the rows come from; nothing of when or where it is written.
+    """Collect the provenance of the rows, without time and place of publishing.
 
     Args:
         work: The work folder.
@@ -129,7 +129,7 @@ def _without_folders(value: Any) -> Any:
 
 
 def count_identifiers(work: Path) -> dict[str, dict[str, int]] | None:
-    """Count the personal identifiers that the run noted: how many of each kind, by what was done about them.
+    """Count the personal identifiers that the run recorded: how many of each kind, by the action taken.
 
     Returns:
         ``{kind: {action: count}}``, or None where the run did not look.

@@ -137,9 +137,9 @@ def is_bare_number(line: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """What stands between the last label of a task and the first of the next: ``lines`` with their starts.
+    """The text between the last label of a task and the first of the next: ``lines`` with their starts.
 
-    The lines go upwards from the label; ``place`` counts the tasks. ``first`` is what stands beside the last label,
+    The lines go upwards from the label; ``place`` counts the tasks. ``first`` is the text beside the last label,
     ``header`` the short values of the next task, which its heading may repeat.
     """
 

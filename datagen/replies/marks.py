@@ -118,7 +118,7 @@ def _header(text: str, labels: Sequence[Mark]) -> tuple[str, ...]:
 
 
 def _gap(text: str, start: int, end: int, place: int) -> Gap:
-    """Read the last lines of a value from below; the line of its label is none of them."""
+    """Read the last lines of a value from below; without the line of its label."""
     lines: list[tuple[int, str]] = []
     stop = end
     for _ in range(16):
@@ -226,7 +226,7 @@ def _separators(text: str, labels: Sequence[Mark]) -> Iterator[Mark]:
         compiled("rule").finditer(text), compiled("line of end marks").finditer(text)
     ):
         parts = label_follows(match.end())
-        # What stands below the last rule of those that part tasks is none of the last task.
+        # Text below the last rule between tasks does not belong to the last task.
         if parts or not text[match.end() :].strip() or (match.start() > last and match.group() in forms):
             yield Mark(SEPARATOR, match.start(), match.end())
         if parts:

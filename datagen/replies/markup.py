@@ -69,7 +69,7 @@ def _fields_of(tag: re.Match[str]) -> dict[str, str]:
 
 
 class _Writer:
-    """Writes what stands for each tag in plain text, in the order of the tags."""
+    """Replaces each tag by plain text, in the order of the tags."""
 
     def __init__(self, closed: set[str]) -> None:
         self.closed = closed

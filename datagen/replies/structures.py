@@ -15,8 +15,8 @@ from datagen.replies.marks import FIELDS, HEADERS, OUTPUT, name_of_field
 class Structure:
     """A JSON object or a table row at ``start:end`` of the reply.
 
-    ``values`` holds what stands under the names of fields, ``others`` the rest that has words. ``whole`` is False
-    where the text ends within it.
+    ``values`` holds the values of known fields, ``others`` any other text. ``whole`` is False if the text ends within
+    the object or row.
     """
 
     start: int

@@ -267,5 +267,5 @@ def test_blank_turns_lose_nothing(blank: object) -> None:
 
 
 def test_a_conversation_without_an_instruction_is_told_which_format_is_wanted() -> None:
-    with pytest.raises(DataError, match="only single turns are read"):
+    with pytest.raises(DataError, match="only single-turn records are supported"):
         Instruction.from_dict({"messages": TURNS["messages"]}, where="tasks.jsonl:1")

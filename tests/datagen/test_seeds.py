@@ -120,14 +120,14 @@ def test_repeated_tasks_are_named_with_their_first_place(tmp_path: Path) -> None
         {"instruction": "What is gout?"},
     ]
     path = write(tmp_path / "seeds.jsonl", rows)
-    with pytest.raises(DataError, match="more than once") as caught:
+    with pytest.raises(DataError, match="repeats a task") as caught:
         load_seeds(path)
     message = str(caught.value)
     assert f"{path}:3 (as {path}:1), {path}:5 (as {path}:4)" in message
     assert f"{path}:2" not in message
 
 
-@pytest.mark.parametrize(("text", "what"), [("", "empty"), ("[]", "holds no task")])
+@pytest.mark.parametrize(("text", "what"), [("", "empty"), ("[]", "contains no tasks")])
 def test_files_without_a_task_are_refused(tmp_path: Path, text: str, what: str) -> None:
     path = tmp_path / "seeds.json"
     path.write_text(text, encoding="utf-8")

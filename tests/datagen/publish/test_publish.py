@@ -273,7 +273,7 @@ def spoil(work: Path, how: str) -> None:
         ("broken funnel", "funnel.json is not valid JSON"),
         ("broken settings", "config.json is not valid JSON"),
         ("no run", "not the work folder"),
-        ("nothing", "published no instruction"),
+        ("nothing", "produced no instructions"),
         ("broken line", "not valid JSON"),
         ("row lost", "disagree"),
         ("row twice", "same id"),
