@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from alpacare_jax.errors import ConversionError, DataError
 from datagen.decoding import read_json_object
@@ -26,16 +26,12 @@ CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 MOST_IDS = 1 << 22
 """Token ids are below this; the largest vocabularies known have a million. Tables are as long as the highest id."""
-
-
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
 
 
-class WrittenOutToken(BaseModel):
+class WrittenOutToken(BaseModel, strict=True):
     """A token written as an object, with its matching options."""
-
-    model_config = ConfigDict(strict=True)
 
     content: str
     lstrip: bool = False
@@ -45,19 +41,11 @@ class WrittenOutToken(BaseModel):
     special: bool = False
 
 
-class NamedTemplate(BaseModel):
+class NamedTemplate(BaseModel, strict=True):
     """One of several chat templates."""
-
-    model_config = ConfigDict(strict=True)
 
     name: str
     template: str
-
-
-def _check_id(key: str) -> str:
-    if int(key) >= MOST_IDS:
-        raise ValueError(f"not below {MOST_IDS:,}")
-    return key
 
 
 class Kind:
@@ -84,7 +72,7 @@ _TEXT = Kind("a string", str)
 _TOKENS = Kind("a list of tokens, or an object from names to tokens", list[_Token] | dict[str, _Token])
 _DECODER = Kind(
     'an object from ids to objects with "content"',
-    dict[Annotated[str, Field(pattern=r"^\d{1,7}$"), AfterValidator(_check_id)], WrittenOutToken],
+    dict[Annotated[int, Field(strict=False, ge=0, lt=MOST_IDS)], WrittenOutToken],
 )
 _TEMPLATE = Kind(
     'a template, or a list of objects with "name" and "template"', str | dict[str, str] | list[NamedTemplate]
