@@ -165,7 +165,7 @@ def test_an_interruption_while_waiting_says_how_to_go_on(
         _, stderr = process.communicate(timeout=30)
         assert process.returncode == 130, stderr
         assert "run the same command again" in stderr
-        assert "go on at the provider" in stderr
+        assert "continue at the provider" in stderr
         assert "Traceback" not in stderr
         assert re.search(r"1 batch \(in_progress\) with 3 requests: \d+ completed, 0 failed", stderr)
         server.shorten("batch_0")
