@@ -37,7 +37,7 @@ def why_nothing(answers: FilteredAnswers) -> str:
         >>> row = {"id": "t0", "reason": "unfinished", "finish_reason": "length", "text": "Rest and"}
         >>> print(why_nothing(FilteredAnswers(rejected=[row])))
         No answer of 1 can be published.
-          1: it was cut at its largest number of tokens; raise --answer-max-tokens, with --derive NEW_FOLDER
+          1: the reply was cut off at the limit of tokens; raise --answer-max-tokens, with --derive NEW_FOLDER
           read the reasons in rejected.jsonl; --retry-failed asks failed requests again
     """
     reasons = [_reason(row) for row in answers.rejected]

@@ -274,7 +274,7 @@ def reply(content: object, reason: str = "stop", **message: object) -> Scripted:
 
 
 NOTHING = {
-    "reasoning alone": (reply(None, reasoning_content="Rest."), "stood in the field for reasoning"),
+    "reasoning alone": (reply(None, reasoning_content="Rest."), "was in the reasoning field"),
     "a stream": (Scripted(raw=b'data: {"choices": []}\n\n'), "turn streaming off"),
     "cut": (reply("Rest and", "MAX_TOKENS"), "raise --answer-max-tokens"),
     "withheld": (reply("Rest", "SAFETY"), "a content filter"),
@@ -309,5 +309,5 @@ def test_a_run_without_any_task_names_the_main_reason_and_the_option(tmp_path: P
         address = ("--base-url", server.base_url, "--model", "m")
         run = synthesize("--work", tmp_path, *address, "--target", 3, "--max-requests", 2)
     assert isinstance(run.exception, DataError)
-    assert "truncated 2 (it was cut" in str(run.exception)
+    assert "truncated 2 (the reply was cut off" in str(run.exception)
     assert "raise --max-tokens" in str(run.exception)
