@@ -6,6 +6,7 @@ import logging
 import jax
 import numpy as np
 import pytest
+from marking import slow_but
 
 import alpacare_jax as alpacare
 from alpacare_jax import checkpoint
@@ -42,7 +43,9 @@ def same(found, expected):
 LORA = {"lora": alpacare.LoRA(rank=4)}
 
 
-@pytest.mark.parametrize("method", [{}, LORA, {"freeze": ("embed",)}], ids=["all", "lora", "frozen"])
+@pytest.mark.parametrize(
+    "method", slow_but([{}, LORA], [{}, LORA, {"freeze": ("embed",)}]), ids=["all", "lora", "frozen"]
+)
 def test_a_run_in_memory_learns_and_leaves_the_model_as_it_was(model, data, method):
     before, figures = jax.device_get(model.params), []
     trainer = alpacare.Trainer(model, data, config(**method), validation=data, callbacks=[figures.append])
@@ -83,7 +86,7 @@ def test_a_loop_of_ones_own_is_the_loop_of_the_trainer(model, data):
     assert trainer.step(wider)["tokens"] == 2 * trainer.step(jax.device_get(batch))["tokens"]
 
 
-@pytest.mark.parametrize("method", [{}, LORA], ids=["all", "lora"])
+@pytest.mark.parametrize("method", slow_but([LORA], [{}, LORA]), ids=["all", "lora"])
 def test_a_run_in_a_folder_goes_on_where_it_stopped_and_opens_as_what_was_trained(
     model, data, tmp_path, method
 ):

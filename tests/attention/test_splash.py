@@ -83,7 +83,9 @@ def compile_for(
             marks=pytest.mark.slow,
         ),
         pytest.param("v5p:4x4x4", MeshConfig(fsdp=16, tensor=4), {"length": 4096}, marks=pytest.mark.slow),
-        ("v6e:2x4", MeshConfig(fsdp=2, tensor=2, context=2), {"length": 2048}),
+        pytest.param(
+            "v6e:2x4", MeshConfig(fsdp=2, tensor=2, context=2), {"length": 2048}, marks=pytest.mark.slow
+        ),
         pytest.param("v6e:2x4", MeshConfig(fsdp=8), {"dtype": jnp.float32}, marks=pytest.mark.slow),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marking import slow_but
 from scripted_server import Scripted, ScriptedServer, asks_for_tasks, text_of, write_tasks
 
 from datagen.client import Service
@@ -221,7 +222,7 @@ class Gate:
         return Scripted(write_tasks(body))
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", slow_but([signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]))
 def test_an_interruption_says_how_to_go_on(tmp_path: Path, seeds: Path, sent: signal.Signals) -> None:
     work, gate = tmp_path / "work", Gate(open_for=ASKED_BEFORE_THE_GATE)
     with ScriptedServer(gate) as server:

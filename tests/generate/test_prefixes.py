@@ -45,6 +45,7 @@ def test_replies_are_those_of_an_engine_that_reads_everything(
     assert sharing._prefill.tokens_reused >= 4 * 200
 
 
+@pytest.mark.slow
 def test_on_a_mesh_too(architecture: Architecture, params: Params, tokenizer: Tokenizer) -> None:
     mesh = sharding.make_mesh(sharding.MeshConfig(data=2, tensor=2), jax.devices()[:4])
     engine = Engine(architecture, params, tokenizer, mesh=mesh, slots=4)

@@ -103,6 +103,7 @@ def alpacare(*arguments: str, devices: int = 8, folder: Path | None = None) -> s
     return printed
 
 
+@pytest.mark.slow
 def test_two_processes_of_three_devices_add_up_over_all_six() -> None:
     done = launch([sys.executable, "-c", PSUM], processes=2, devices_per_process=3)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -63,6 +63,7 @@ def loss_curve(matmul, steps=40):
     return np.asarray(losses)
 
 
+@pytest.mark.slow
 def test_it_learns_what_bfloat16_learns_at_every_step():
     plain, rounded = loss_curve("default"), loss_curve("fp8")
     learnt = plain[0] - plain[-5:].mean()
