@@ -356,17 +356,8 @@ def size_of(mesh_axes: Sequence[str]) -> int:
     return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in mesh_axes)
 
 
-def batch_shards(mesh: Mesh) -> int:
-    """Return over how many shards the batch axis is split."""
-    return shards_on(mesh, "batch")
-
-
 def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:
-    """Check that named sizes divide over the mesh axes their logical axis maps to.
-
-    Args:
-        mesh: The mesh.
-        sizes: Logical axis -> size, such as ``{"kv_heads": 8, "batch": 128}``.
+    """Check that sizes by logical axis, such as ``{"batch": 128}``, divide over the mesh axes those map to.
 
     Raises:
         ShardingError: Names every size that does not divide.
@@ -387,11 +378,7 @@ def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:
 
 
 def check_enough(mesh: Mesh, axis: str, size: int) -> None:
-    """Check that of a size, such as ``heads``, there is at least one for every device that it is split over.
-
-    Raises:
-        ShardingError: There are fewer.
-    """
+    """Raise a ShardingError where an axis such as ``heads`` is smaller than the number of its shards."""
     if size < shards_on(mesh, axis):
         raise ShardingError(
             f"some devices would have none of the {axis}",

@@ -6,6 +6,25 @@ from typing import Annotated, Literal
 import typer
 from typer import Option
 
+Evaluation = Annotated[
+    list[str] | None,
+    Option(
+        metavar="FILE[:FIELD,...]",
+        help="Evaluation set that must not leak into task or answer; may be repeated. Unusual field names "
+        "follow the file, the question first.",
+    ),
+]
+PrivacyModel = Annotated[
+    str,
+    Option(
+        hidden=True,
+        metavar="MODEL",
+        help="spaCy model, such as en_core_web_lg, that looks for names and places beside the patterns; needs the "
+        "extra 'privacy'.",
+        show_default="patterns alone",
+    ),
+]
+
 
 def command(
     rows: Annotated[
@@ -34,14 +53,7 @@ def command(
         bool,
         Option("--seeds", hidden=True, help="Also compare with the seed tasks that come with the package."),
     ] = False,
-    evaluation: Annotated[
-        list[str] | None,
-        Option(
-            metavar="FILE[:FIELD,...]",
-            help="Evaluation set that must not leak into task or answer; may be repeated. Unusual field names "
-            "follow the file, the question first.",
-        ),
-    ] = None,
+    evaluation: Evaluation = None,
     privacy: Annotated[
         Literal["off", "report", "drop", "mask"],
         Option(
@@ -49,16 +61,7 @@ def command(
             "[NAME], [DATE]... in their place."
         ),
     ] = "off",
-    privacy_model: Annotated[
-        str,
-        Option(
-            hidden=True,
-            metavar="MODEL",
-            help="spaCy model, such as en_core_web_lg, that looks for names and places beside the patterns; needs "
-            "the extra 'privacy'.",
-            show_default="patterns alone",
-        ),
-    ] = "",
+    privacy_model: PrivacyModel = "",
     identifiers: Annotated[
         Path | None, Option(metavar="FILE", help="File for kind and place of every identifier found.")
     ] = None,

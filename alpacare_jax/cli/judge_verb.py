@@ -1,7 +1,7 @@
 """``alpacare judge``: pairwise verdicts in both orders by an OpenAI-compatible judge."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
@@ -9,6 +9,9 @@ from typer import Option
 from alpacare_jax.cli.flags import JUDGE as FLAGS  # noqa: F401  # the command gives the verb these
 from alpacare_jax.cli.flags import split_list
 from alpacare_jax.cli.resuming import resumable
+
+if TYPE_CHECKING:
+    from datagen.records import Verdict
 
 SETTINGS = "alpacare_jax.evaluate.judge:JudgeSettings"
 
@@ -69,19 +72,24 @@ def command(
     given = parse_overrides(judging.JudgeSettings, overrides or [])
     settings = judging.read_settings(config, given)
     paths, fields = [path for text in references for path in split_list(text)], split_list(reference_fields)
+    if cancel_batches and not dry_run:
+        refuse_existing(out, overwrite)
     if dry_run or cancel_batches:
-        if not dry_run:
-            refuse_existing(out, overwrite)
         plan, heading = judging.plan_files(responses, paths, name, fields, allow_missing, limit)
-        typer.echo(heading)
-        typer.echo(judging.describe_cost(plan, settings, work) if dry_run else judging.cancel(settings, work))
-        return
+        done = judging.describe_cost(plan, settings, work) if dry_run else judging.cancel(settings, work)
+        return typer.echo(f"{heading}\n{done}")
     with resumable(work):
         verdicts = judging.judge(
             responses, paths, settings, out, work=work, name=name, reference_fields=fields,
             allow_missing=allow_missing, limit=limit, retry_failed=retry_failed, wait=not no_wait,
             lift_budget="budget_usd" in given and given["budget_usd"] is None, overwrite=overwrite, say=typer.echo,
         )  # fmt: skip
+    _print_verdicts(verdicts, out)
+
+
+def _print_verdicts(verdicts: "list[Verdict]", out: Path) -> None:
+    from alpacare_jax.evaluate import judging
+
     outcomes, problems = judging.describe_verdicts(verdicts)
     typer.echo(f"wrote {len(verdicts)} verdicts to {out}: {outcomes}")
     typer.echo("\n".join([*problems, f"next: alpacare score {out}"]))

@@ -1,6 +1,7 @@
 """What ``alpacare synthesize`` prints: a plan, the counts of a run or status, and batches."""
 
 import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from datagen.synthesize import Funnel, Status
+    from datagen.work.derive import Derived
     from datagen.work.plan import SynthesisPlan
 
 
@@ -20,13 +22,16 @@ def print_funnel(funnel: "Funnel", work: Path) -> None:
     _print("funnel.txt", funnel=funnel, work=work, ledger={}, batches=[], answers_unjudged=0)
 
 
-def print_status(status: "Status", work: Path) -> None:
+def print_status(status: "Status", work: Path, as_json: bool = False) -> None:
     """Print the counts as far as they are known, what the ledger holds, and every batch."""
-    _print("funnel.txt", work=work, **vars(status))
+    if as_json:
+        typer.echo(json.dumps(status.to_dict(), indent=2))
+    else:
+        _print("funnel.txt", work=work, **vars(status))
 
 
-def describe_shortfall(funnel: "Funnel") -> list[str]:
-    """Say why a run has fewer tasks than its target, and why nothing was published, where that is so."""
+def print_shortfall(funnel: "Funnel") -> bool:
+    """Print why a run has fewer tasks than its target, or why nothing was published; return whether it is so."""
     from datagen.money.dollars import usd
 
     kept, lines = f"{funnel.tasks_kept} of {funnel.target} tasks", []
@@ -37,12 +42,24 @@ def describe_shortfall(funnel: "Funnel") -> list[str]:
     elif not funnel.target_reached:
         requests = f"{funnel.task_requests} task requests"
         lines.append(f"Stopped at {requests} with {kept}; raise --max-requests to go on.")
-    return [*lines, *filter(None, [funnel.nothing_published])]
+    lines += filter(None, [funnel.nothing_published])
+    if lines:
+        typer.echo("\n".join(lines), err=True)
+    return bool(lines)
 
 
 def print_batches(batches: Sequence[Mapping[str, Any]]) -> None:
-    """Print one line for each batch: its id, state, counts and age."""
+    """Print one line for each cancelled batch: its id, state, counts and age."""
     _print("batches.txt", batches=batches)
+    if not batches:
+        typer.echo("No batch is under way; nothing was cancelled.")
+
+
+def print_derived(derived: "Derived", work: Path, target: Path) -> None:
+    """Print how many replies of a work folder a new one reuses."""
+    answers = f"{derived.answers} of {derived.of_answers} answers"
+    counts = f"{derived.tasks} of {derived.of_tasks} task requests and {answers}"
+    typer.echo(f"{target} reuses {counts} from {work}.", err=True)
 
 
 def print_plan(plan: "SynthesisPlan", work: Path) -> None:

@@ -1,6 +1,5 @@
 """``alpacare synthesize``: seed tasks to instructions, through a resumable work folder."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -65,27 +64,20 @@ def command(
     if as_json and not status:
         raise typer.BadParameter("it goes with --status", param_hint="--json")
     if status:
-        found = datagen.status(work)
-        typer.echo(json.dumps(found.to_dict(), indent=2)) if as_json else report.print_status(found, work)
+        report.print_status(datagen.status(work), work, as_json)
         return
     settings = {"config": config, **parse_overrides(datagen.Settings, overrides or [])}
     if dry_run:
         report.print_plan(datagen.plan_synthesis(work, **settings), work)
         return
     if derive is not None:
-        taken = datagen.derive(work, derive, **settings)
-        counts = f"{taken.tasks} of {taken.of_tasks} task requests and {taken.answers} of {taken.of_answers} answers"
-        typer.echo(f"{derive} reuses {counts} from {work}.", err=True)
+        report.print_derived(datagen.derive(work, derive, **settings), work, derive)
         work = derive
     if cancel_batches:
-        ended = datagen.cancel_batches(work, **settings)
-        report.print_batches(ended)
-        if not ended:
-            typer.echo("No batch is under way; nothing was cancelled.")
+        report.print_batches(datagen.cancel_batches(work, **settings))
         return
     with resumable(work):
         funnel = datagen.synthesize(work, retry_failed=retry_failed, wait=not no_wait, **settings)
     report.print_funnel(funnel, work)
-    if problems := report.describe_shortfall(funnel):
-        typer.echo("\n".join(problems), err=True)
+    if report.print_shortfall(funnel):
         raise typer.Exit(1)

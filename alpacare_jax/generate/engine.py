@@ -102,7 +102,7 @@ class Engine:
         self.tokenizer, self.config = tokenizer, config
         self.mesh = sharding.single_device_mesh() if mesh is None else mesh
         self.max_len = config.max_position_embeddings if max_len is None else max_len
-        shards = sharding.batch_shards(self.mesh)
+        shards = sharding.shards_on(self.mesh, "batch")
         self.slots = -(-slots // shards) * shards
         with sharding.use_mesh(self.mesh):
             self._programs = Programs(architecture, params, self.mesh, self.slots)

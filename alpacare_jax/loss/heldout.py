@@ -34,7 +34,7 @@ def heldout_evaluator(
         A function from parameters to ``val_loss`` (nats per supervised token, over the whole data set),
         ``val_perplexity`` and ``val_tokens``.
     """
-    shards, places = sharding.batch_shards(mesh), sharding.batch_sharding(mesh)
+    shards, places = sharding.shards_on(mesh, "batch"), sharding.batch_sharding(mesh)
     size = shards * max(1, rows // shards)
 
     @jax.jit

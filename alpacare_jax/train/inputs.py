@@ -69,7 +69,7 @@ def first_batches(data: SequenceSource, seed: int, mesh: Mesh, *, rows: int, at_
         rows: How many, rounded up to what the devices divide.
         at_once: Rows of a microbatch over all devices.
     """
-    shards = sharding.batch_shards(mesh)
+    shards = sharding.shards_on(mesh, "batch")
     wanted, most = -(-rows // shards), at_once // shards
     each = max(size for size in range(1, most + 1) if wanted % size == 0)
     stream = BatchStream(data, shards * each, seed, sharding=sharding.batch_sharding(mesh))
@@ -101,7 +101,7 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh, microbatches: int) -> Batc
             expected=f"{', '.join(COLUMNS)}, each [B, T]",
         )
     rows, length = shapes["tokens"]
-    unit = microbatches * sharding.batch_shards(mesh)
+    unit = microbatches * sharding.shards_on(mesh, "batch")
     if rows % unit:
         raise ShardingError(
             "the batch does not divide over devices and microbatches",

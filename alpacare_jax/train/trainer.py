@@ -1,9 +1,7 @@
 """Training, from top to bottom.
 
-Where a run starts, in this order:
-
-1. its own latest checkpoint, when the run folder has one (resume);
-2. else the weights of the model it was given: an existing model, or random weights.
+A run starts from its own latest checkpoint where the run folder has one (resume), else from the weights of the model
+that it was given: an existing model, or random weights.
 """
 
 import contextlib
@@ -275,7 +273,7 @@ class Trainer:
     def _resolve(self, progress: Progress | None) -> None:
         """Check that model, data and mesh fit, and settle what the configuration leaves open."""
         config, mesh, model = self.config, self.mesh, self._start.config
-        statistics, shards = self.data.manifest.statistics, sharding.batch_shards(mesh)
+        statistics, shards = self.data.manifest.statistics, sharding.shards_on(mesh, "batch")
         loop = config.train.for_data(statistics, shards, progress)
         self.schedule = loop.schedule(statistics, shards, progress)
         with self.timer.time("model"):

@@ -64,7 +64,7 @@ def compile_for(
     def summed(q, k, v, ids):
         return jnp.sin(wrap(attention.attend)(q, k, v, ids).astype(jnp.float32)).sum()
 
-    rows = 2 * sharding.batch_shards(mesh)
+    rows = 2 * sharding.shards_on(mesh, "batch")
     with sharding.use_mesh(mesh):
         q = arrays("batch", "length", "heads", None, shape=(rows, length, heads, head_dim))
         kv = arrays("batch", "length", "kv_heads", None, shape=(rows, length, kv_heads, head_dim))

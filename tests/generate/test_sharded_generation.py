@@ -52,7 +52,7 @@ def test_a_mesh_gives_the_tokens_of_one_device(
 ) -> None:
     mesh = sharding.make_mesh(sharding.MeshConfig(**shape))
     engine = Engine(architecture, params, tokenizer, mesh=mesh, slots=3)
-    assert engine.slots % sharding.batch_shards(mesh) == 0
+    assert engine.slots % sharding.shards_on(mesh, "batch") == 0
     assert generate(engine) == alone
 
 
