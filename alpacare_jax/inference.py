@@ -118,7 +118,9 @@ def serve(
         ShardingError: The mesh does not fit the devices or the model.
 
     Examples:
-        >>> serve("model", port=8000)
+        ```python
+        serve("model", port=8000)
+        ```
     """
     from alpacare_jax.generate.api import Api
     from alpacare_jax.generate.serve import bind, is_loopback, make_server, run

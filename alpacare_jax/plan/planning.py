@@ -53,8 +53,10 @@ def plan(
         ServiceError: The compiler ended without an answer.
 
     Examples:
-        >>> found = plan("configs/train/llama2_7b_v5e16.yaml", topology="v5e:4x4")
-        >>> found.fits, found.needed, found.tokens_per_s
+        ```python
+        found = plan("configs/train/llama2_7b_v5e16.yaml", topology="v5e:4x4")
+        found.fits, found.needed, found.tokens_per_s
+        ```
     """
     program = make_program(
         _loaded(config, overrides),
@@ -107,7 +109,9 @@ def compare_plans(
         ServiceError: The compiler ended without an answer, for every way that was tried.
 
     Examples:
-        >>> compare_plans("configs/train/llama2_7b_v5e16.yaml", rows=128).choice.program.name
+        ```python
+        compare_plans("configs/train/llama2_7b_v5e16.yaml", rows=128).choice.program.name
+        ```
     """
     step = make_program(_loaded(config, overrides), **program)
     compiler = _compiler(step, whole=whole, cache=cache, say=say)
