@@ -104,10 +104,16 @@ def test_rows_that_do_not_divide_are_refused():
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"batch_rows": 2, "batch_examples": 2}, {"batch_rows": 0}, {"batch_rows": 1, "epochs": 0}]
+    ("values", "message"),
+    [
+        ({}, "batch_rows, or else batch_examples"),
+        ({"batch_rows": 2, "batch_examples": 2}, "batch_rows, or else batch_examples"),
+        ({"batch_rows": 0}, "batch_rows must be at least 1"),
+        ({"batch_rows": 1, "epochs": 0}, "epochs must be above 0"),
+    ],
 )
-def test_impossible_settings_are_refused(values):
-    with pytest.raises(ConfigError, match="not valid"):
+def test_impossible_settings_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
         LoopConfig(**values)
 
 
