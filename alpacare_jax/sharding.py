@@ -68,7 +68,7 @@ class MeshConfig:
     def __post_init__(self) -> None:
         free = [axis for axis in MESH_AXES if getattr(self, axis) == -1]
         problems = [f"{' and '.join(free)}: at most one axis may be -1"] * (len(free) > 1)
-        check(self, "mesh", problems, error=ShardingError)
+        check(self, "mesh", problems)
 
     def shape(self, device_count: int) -> tuple[int, int, int, int]:
         """Return the mesh shape for a number of devices.
