@@ -9,6 +9,7 @@ import pytest
 from marking import slow_but
 
 from alpacare_jax import collectives, sharding
+from alpacare_jax.errors import ConfigError
 from alpacare_jax.loss import loss_sum
 from alpacare_jax.model import Architecture, ComputeConfig, LlamaConfig, RopeConfig
 from alpacare_jax.optim import OptimConfig, make_optimizer, make_schedule
@@ -316,7 +317,13 @@ def test_a_mesh_that_does_not_divide_the_width_is_refused_and_named():
     assert "embed (36) over fsdp (8)" in str(caught.value)
 
 
-@pytest.mark.parametrize("sizes", [{"fsdp": 3}, {"data": -1, "fsdp": -1}, {"fsdp": 0}, {"tensor": 16}])
+@pytest.mark.parametrize("sizes", [{"fsdp": 3}, {"tensor": 16}])
 def test_a_mesh_that_does_not_divide_the_devices_is_refused(sizes):
     with pytest.raises(sharding.ShardingError):
         sharding.make_mesh(MeshConfig(**sizes))
+
+
+@pytest.mark.parametrize("sizes", [{"data": -1, "fsdp": -1}, {"fsdp": 0}])
+def test_a_mesh_that_no_devices_have_is_refused(sizes):
+    with pytest.raises(ConfigError, match="mesh"):
+        MeshConfig(**sizes)
