@@ -188,7 +188,7 @@ def test_a_run_starts_from_a_model_or_from_nothing(tmp_path):
 
 @pytest.mark.parametrize("key", ["out", "train_data", "init", "architecture", "validation_data"])
 def test_an_address_is_refused_where_a_path_is_wanted(key):
-    with pytest.raises(ConfigError, match="not a path of this machine") as caught:
+    with pytest.raises(ConfigError, match="not a local path") as caught:
         load_config(SHIPPED[0], [f"{key}=gs://bucket/run"])
     assert f"where:    {key}" in str(caught.value)
     assert "gs://bucket/run" in str(caught.value)
