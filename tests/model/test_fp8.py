@@ -77,7 +77,7 @@ def test_it_learns_what_bfloat16_learns_at_every_step():
 
 
 def test_it_needs_bfloat16():
-    with pytest.raises(ConfigError, match="8-bit floats") as caught:
+    with pytest.raises(ConfigError, match="requires dtype bfloat16") as caught:
         ComputeConfig(matmul="fp8")
     assert "compute.dtype float32" in str(caught.value)
 
