@@ -34,7 +34,7 @@ def import_lazily(package: str, file: str) -> None:
         package: Its ``__name__``.
         file: Its ``__file__``.
     """
-    stub = ast.parse(Path(file).with_suffix(".pyi").read_text())
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
     module = sys.modules[package]
     module.__dict__["public"] = {
         alias.asname or alias.name: (node.module, alias.name)

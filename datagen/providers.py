@@ -2,20 +2,16 @@
 
 import functools
 import re
-from importlib import resources
 from typing import Any
 
-_REFERENCE = re.compile(r"\{([a-z][a-z ]+)\}")
+from datagen.phrases import expand, read_table
+
 _BETWEEN_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+")
 
 
-@functools.cache
 def table() -> dict[str, Any]:
     """Return the whole table."""
-    import yaml
-
-    text = (resources.files("datagen") / "providers.yaml").read_text(encoding="utf-8")
-    read: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    read: dict[str, Any] = read_table("datagen", "providers.yaml")
     return read
 
 
@@ -52,8 +48,7 @@ def wording(name: str) -> re.Pattern[str]:
 
 
 def _any_of(name: str) -> str:
-    phrases = "|".join(table()["wording"][name])
-    return f"(?:{_REFERENCE.sub(lambda reference: _any_of(reference[1]), phrases)})"
+    return expand(f"(?:{'|'.join(table()['wording'][name])})", _any_of)
 
 
 def plain(name: object) -> str:

@@ -8,7 +8,7 @@ from typer import Option
 
 from alpacare_jax.cli.flags import JUDGE as FLAGS  # noqa: F401  # the command gives the verb these
 from alpacare_jax.cli.flags import split_list
-from alpacare_jax.cli.resuming import resumable
+from alpacare_jax.cli.resuming import CancelBatches, NoWait, resumable
 
 if TYPE_CHECKING:
     from datagen.records import Verdict
@@ -39,14 +39,8 @@ def command(
         bool, Option("--allow-missing", help="Skip responses without a reference answer, and count them.")
     ] = False,
     limit: Annotated[int | None, Option(min=1, help="Judge only the first N responses.")] = None,
-    no_wait: Annotated[
-        bool,
-        Option("--no-wait", help="In batch mode: collect finished batches, send new ones, and exit."),
-    ] = False,
-    cancel_batches: Annotated[
-        bool,
-        Option("--cancel-batches", help="Cancel the batches under way and collect their finished replies."),
-    ] = False,
+    no_wait: NoWait = False,
+    cancel_batches: CancelBatches = False,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print a sample question and the cost; send and write nothing.")
     ] = False,

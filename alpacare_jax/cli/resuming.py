@@ -4,8 +4,17 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import typer
+
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="In batch mode: collect finished batches, send new ones, and exit.")
+]
+CancelBatches = Annotated[
+    bool,
+    typer.Option("--cancel-batches", help="Cancel the batches under way and collect their finished replies."),
+]
 
 
 @contextlib.contextmanager

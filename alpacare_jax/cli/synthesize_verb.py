@@ -7,7 +7,7 @@ import typer
 from typer import Option
 
 from alpacare_jax.cli.flags import SYNTHESIZE as FLAGS  # noqa: F401  # the command gives the verb these
-from alpacare_jax.cli.resuming import resumable
+from alpacare_jax.cli.resuming import CancelBatches, NoWait, resumable
 
 SETTINGS = "datagen.settings:Settings"
 
@@ -23,14 +23,8 @@ def command(
     config: Annotated[
         Path | None, Option(help="YAML file of settings; default: the settings of the work folder.")
     ] = None,
-    no_wait: Annotated[
-        bool,
-        Option("--no-wait", help="In batch mode: collect finished batches, send new ones, and exit."),
-    ] = False,
-    cancel_batches: Annotated[
-        bool,
-        Option("--cancel-batches", help="Cancel the batches under way and collect their finished replies."),
-    ] = False,
+    no_wait: NoWait = False,
+    cancel_batches: CancelBatches = False,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print sample prompts and the estimated cost; send and write nothing.")
     ] = False,
